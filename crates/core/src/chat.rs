@@ -1,0 +1,159 @@
+//! What an agent says to a model and what comes back.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Who speaks in a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Speaker {
+    System,
+    User,
+    Assistant,
+    /// The result of a tool call.
+    Tool,
+}
+
+/// A request of the model to run a tool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Unique within a conversation; the tool's answer refers to it.
+    pub id: String,
+    pub name: String,
+    /// The arguments as the JSON value that the model wrote.
+    pub arguments: Value,
+}
+
+/// A tool as it is described to the model: name, purpose, JSON schema of its arguments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ToolSpec {
+    pub name: String,
+    pub description: String,
+    pub parameters: Value,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    pub role: Speaker,
+    /// The text; of a generated message the text as sampled, tool-call markup included.
+    pub content: String,
+    /// Tool calls parsed from an assistant's text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// Of a tool message: the call that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// Of a tool message: the tool's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl Message {
+    fn plain(role: Speaker, content: impl Into<String>) -> Self {
+        Self {
+            role,
+            content: content.into(),
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            name: None,
+        }
+    }
+
+    pub fn system(content: impl Into<String>) -> Self {
+        Self::plain(Speaker::System, content)
+    }
+
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::plain(Speaker::User, content)
+    }
+
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::plain(Speaker::Assistant, content)
+    }
+
+    /// The answer of a tool to `call`.
+    pub fn tool(call: &ToolCall, content: impl Into<String>) -> Self {
+        Self {
+            tool_call_id: Some(call.id.clone()),
+            name: Some(call.name.clone()),
+            ..Self::plain(Speaker::Tool, content)
+        }
+    }
+}
+
+/// How the next token is drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 is greedy: the most likely token, ties to the lowest id.
+    pub temperature: f64,
+    /// Nucleus: the smallest set of tokens whose probability reaches this; 1 is off.
+    pub top_p: f64,
+    /// Only the k most likely tokens; 0 is off.
+    pub top_k: usize,
+    /// Most tokens of one response.
+    pub max_tokens: usize,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, top_k: 0, max_tokens: 512 }
+    }
+}
+
+/// One request of an agent. Sampling belongs to whoever runs the agent (trainer, evaluator);
+/// an agent may only tighten it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChatRequest {
+    /// The role in which the agent speaks (`write`, `check`, `rewrite`, …), by which training
+    /// selects calls.
+    pub agent_role: String,
+    pub messages: Vec<Message>,
+    #[serde(default)]
+    pub tools: Vec<ToolSpec>,
+    /// At most this many tokens, if fewer than the sampling allows.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// Generation ends after any of these texts.
+    #[serde(default)]
+    pub stop: Vec<String>,
+}
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// An end-of-turn token or a stop text.
+    Stop,
+    /// The token limit or the end of the context window.
+    Length,
+}
+
+/// What the model answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChatReply {
+    /// The assistant's message: text as sampled (end-of-turn token left out) and tool calls.
+    pub message: Message,
+    /// Set where the text holds tool-call markup that does not parse; says what is wrong.
+    pub malformed_call: Option<String>,
+    pub finish: FinishReason,
+}
+
+/// Why a model gave no answer. Infrastructure, not policy: such a rollout has no reward.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ModelError {
+    #[error("the prompt has {tokens} tokens, more than the {limit} that are allowed")]
+    PromptTooLong { tokens: usize, limit: usize },
+    #[error("the conversation cannot be rendered: {0}")]
+    Template(String),
+    #[error("the model gave no answer: {0}")]
+    Unavailable(String),
+}
+
+/// A model that continues conversations. In process it is the generation engine, over HTTP
+/// the same engine behind the Lightning Server, in tests a script.
+#[async_trait]
+pub trait ChatModel: Send + Sync {
+    async fn chat(&self, request: ChatRequest) -> Result<ChatReply, ModelError>;
+}

@@ -1,0 +1,120 @@
+//! Golden files: numbers made by a reference program, and how ours compare with them.
+//!
+//! Each crate that has golden numbers offers a function that reads such a file and returns a
+//! [`GoldenReport`]; `leyden verify` prints it and the tests assert it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One line of a report: a family of cases and how far ours are from the reference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    pub name: String,
+    pub cases: usize,
+    /// Cases outside the tolerance.
+    pub disagreements: usize,
+    /// Largest error among the cases, where errors are numbers.
+    pub largest_error: Option<f64>,
+    /// The error that still counts as agreement.
+    pub tolerance: Option<f64>,
+    /// The first disagreement in words.
+    pub first: Option<String>,
+}
+
+impl Family {
+    /// An empty family whose cases differ by numbers.
+    pub fn numeric(name: impl Into<String>, tolerance: f64) -> Self {
+        Self {
+            name: name.into(),
+            cases: 0,
+            disagreements: 0,
+            largest_error: Some(0.0),
+            tolerance: Some(tolerance),
+            first: None,
+        }
+    }
+
+    /// An empty family whose cases agree or do not.
+    pub fn exact(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            cases: 0,
+            disagreements: 0,
+            largest_error: None,
+            tolerance: None,
+            first: None,
+        }
+    }
+
+    /// Counts a case by its error; NaN is a disagreement.
+    pub fn error(&mut self, error: f64, what: impl FnOnce() -> String) {
+        self.cases += 1;
+        let largest = self.largest_error.get_or_insert(0.0);
+        *largest = if error.is_nan() { f64::INFINITY } else { largest.max(error) };
+        if error.is_nan() || error > self.tolerance.unwrap_or(0.0) {
+            self.disagree(what);
+        }
+    }
+
+    /// Counts a case by whether it agrees.
+    pub fn agree(&mut self, same: bool, what: impl FnOnce() -> String) {
+        self.cases += 1;
+        if !same {
+            self.disagree(what);
+        }
+    }
+
+    fn disagree(&mut self, what: impl FnOnce() -> String) {
+        self.disagreements += 1;
+        if self.first.is_none() {
+            self.first = Some(what());
+        }
+    }
+}
+
+/// All families of one golden file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GoldenReport {
+    pub families: Vec<Family>,
+}
+
+impl GoldenReport {
+    /// Whether every family holds and there was something to compare.
+    pub fn holds(&self) -> bool {
+        self.families.iter().any(|f| f.cases > 0)
+            && self.families.iter().all(|f| f.disagreements == 0)
+    }
+}
+
+impl fmt::Display for GoldenReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for family in &self.families {
+            let verdict = if family.disagreements == 0 { "ok  " } else { "FAIL" };
+            write!(f, "{verdict} {:<40} {:>6} cases", family.name, family.cases)?;
+            match (family.largest_error, family.tolerance) {
+                (Some(error), Some(tolerance)) => {
+                    write!(f, "  largest error {error:.3e} (allowed {tolerance:.0e})")?;
+                }
+                _ => write!(f, "  {} disagreements", family.disagreements)?,
+            }
+            if let Some(first) = &family.first {
+                write!(f, "\n     first: {first}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Path of reference material that lies beside the checkout, or `None`, said on standard
+/// error, where it is absent: tests that need it are then skipped.
+pub fn shared_material(relative: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let path = root.join(relative);
+    if path.exists() {
+        Some(path)
+    } else {
+        eprintln!("skipped: reference material {relative} is not beside this checkout");
+        None
+    }
+}

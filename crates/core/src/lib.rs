@@ -1,0 +1,31 @@
+//! The words of the project as types.
+//!
+//! Everything else is said in these words: a [`Task`] is one dataset item; an [`Agent`]
+//! works on it by calling a [`ChatModel`] inside an [`Episode`]; each model invocation is a
+//! [`Call`], one action of a Markov decision process; the calls of one episode with its
+//! signals and its outcome are a [`Rollout`]; a [`Scorer`] turns an answer into a reward.
+//! No tensors and no network in here, so that agents, datasets, mathematics and reports
+//! build in seconds.
+
+mod agent;
+mod chat;
+mod golden;
+pub mod record;
+mod rollout;
+mod scorer;
+mod seed;
+mod task;
+
+pub use agent::{Agent, AgentError, AgentOutput, Episode};
+pub use chat::{
+    ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, Sampling, Speaker,
+    ToolCall, ToolSpec,
+};
+pub use golden::{Family, GoldenReport, shared_material};
+pub use rollout::{Call, Outcome, Rollout, Signal, SignalKind};
+pub use scorer::{Score, ScoreError, Scorer};
+pub use seed::SeedTree;
+pub use task::Task;
+
+/// Re-exported so that agents and models implement the traits without a dependency of their own.
+pub use async_trait::async_trait;

@@ -1,0 +1,99 @@
+//! What a run writes down, line by line, and what reports read.
+//!
+//! `metrics.jsonl` holds one [`Record`] a line. It contains nothing that depends on the
+//! clock, so that equal configuration and seed give equal bytes; durations go to
+//! `timings.jsonl` as [`Timing`] lines.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the line format; readers refuse a newer one.
+pub const RECORD_SCHEMA: u32 = 1;
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Record {
+    Step(Box<StepRecord>),
+    Eval(Box<EvalRecord>),
+}
+
+/// One training step: rollouts, credit, update.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    pub schema: u32,
+    /// Counted from 1; the weights after this step are version `step`.
+    pub step: u64,
+    pub tasks: usize,
+    pub rollouts: usize,
+    /// Rollouts without a reward, left out of training.
+    pub rollouts_without_reward: usize,
+    pub reward_mean: f64,
+    pub reward_std: f64,
+    /// How often each reward occurred, by value, ascending.
+    pub reward_histogram: Vec<(f64, usize)>,
+    /// Groups whose rewards are all equal: they teach nothing.
+    pub groups_without_variance: usize,
+    /// Groups of one row, whose advantage is 0.
+    pub groups_of_one: usize,
+    pub calls: usize,
+    pub calls_per_rollout: f64,
+    /// Mean tokens of a response.
+    pub response_length: f64,
+    /// Share of responses cut off by the token limit.
+    pub truncated: f64,
+    /// Tokens of all rows if each call were one row, and tokens after prefixes are merged.
+    pub row_tokens: usize,
+    pub packed_tokens: usize,
+    /// Tokens that carry a gradient.
+    pub action_tokens: usize,
+    pub loss: f64,
+    /// Mean entropy of the policy at action tokens, in nats.
+    pub entropy: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+    /// Share of tokens whose ratio was clipped (of all updates of the step).
+    pub clip_fraction: f64,
+    /// Mean k3 estimate of KL(sampler ‖ trainer) at action tokens: rounding, not learning.
+    pub sampler_kl: f64,
+    /// Largest |log-probability by the trainer − by the sampler|.
+    pub sampler_gap: f64,
+    /// Share of tokens with a probability ratio outside [0.9, 1.1].
+    pub sampler_outside: f64,
+    /// Signals by kind.
+    pub signals: BTreeMap<String, usize>,
+    /// Further figures of an algorithm's own.
+    #[serde(default)]
+    pub extra: BTreeMap<String, f64>,
+}
+
+/// One evaluation on held-out tasks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvalRecord {
+    pub schema: u32,
+    /// Number of updates behind the evaluated policy; 0 is before training.
+    pub step: u64,
+    /// `greedy` or `sampled`.
+    pub mode: String,
+    pub tasks: usize,
+    pub without_reward: usize,
+    pub reward_mean: f64,
+    /// Reward by task id, in the split's order: what paired comparisons need.
+    pub rewards: Vec<(String, Option<f64>)>,
+    /// Mean reward and count by label and value (`operations` → `2` → mean, n).
+    pub by_label: BTreeMap<String, BTreeMap<String, (f64, usize)>>,
+    pub response_length: f64,
+    pub calls_per_rollout: f64,
+    pub signals: BTreeMap<String, usize>,
+}
+
+/// Seconds of one step or evaluation by part; one line of `timings.jsonl`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    pub step: u64,
+    /// `step` or `eval`.
+    pub phase: String,
+    pub seconds: BTreeMap<String, f64>,
+}

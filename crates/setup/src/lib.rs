@@ -1,0 +1,54 @@
+//! Linking: what every package with a libtorch binary or test says to the linker.
+//!
+//! `torch-sys` finds libtorch at build time but leaves two things undone. It sets no run
+//! path, so a binary would start only with `LD_LIBRARY_PATH`; and nothing in Rust refers to
+//! a symbol of `libtorch_cuda`, so the linker drops it and CUDA is silently missing. Both
+//! are arguments of the final link, which Cargo takes only from the build script of the
+//! package that makes the binary: hence one line, `leyden_setup::link_libtorch()`, in each.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Emits the run path of libtorch and, where the CUDA half is present, keeps it linked.
+///
+/// Call it from `build.rs` of a package that depends on `torch-sys` directly: Cargo hands
+/// `DEP_TCH_LIBTORCH_LIB` only to those. Without libtorch nothing is emitted, and
+/// `torch-sys` itself fails with its own message.
+pub fn link_libtorch() {
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_USE_PYTORCH");
+    let Some(lib) = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
+        return;
+    };
+    for argument in link_arguments(&lib) {
+        println!("cargo:rustc-link-arg={argument}");
+    }
+    println!("cargo:rustc-env=LEYDEN_LIBTORCH_LIB={}", lib.display());
+}
+
+/// The linker arguments for the libtorch whose libraries lie in `lib`.
+fn link_arguments(lib: &Path) -> Vec<String> {
+    let mut arguments = vec![format!("-Wl,-rpath,{}", lib.display())];
+    if lib.join("libtorch_cuda.so").exists() {
+        arguments.extend([
+            "-Wl,--no-as-needed".to_owned(),
+            format!("-L{}", lib.display()),
+            "-ltorch_cuda".to_owned(),
+            "-Wl,--as-needed".to_owned(),
+        ]);
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::link_arguments;
+    use std::path::Path;
+
+    #[test]
+    fn a_lean_layout_gets_a_run_path_only() {
+        let arguments = link_arguments(Path::new("/nowhere/lib"));
+        assert_eq!(arguments, ["-Wl,-rpath,/nowhere/lib"]);
+    }
+}
