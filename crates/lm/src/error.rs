@@ -1,0 +1,35 @@
+//! What can go wrong with a language model, told as one sentence.
+
+use std::path::PathBuf;
+
+/// Errors of this crate. Each names the file, key or figure and, where it helps, the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum LmError {
+    #[error("{}: {what}", path.display())]
+    File { path: PathBuf, what: String },
+    #[error("{}: key `{key}` {what}", path.display())]
+    Key { path: PathBuf, key: String, what: String },
+    #[error("tensor `{name}`: {what}")]
+    Tensor { name: String, what: String },
+    #[error("unknown device `{0}`: use cpu, cuda or cuda:N")]
+    UnknownDevice(String),
+    #[error("device {device} was asked for, but {why}")]
+    NoDevice { device: String, why: String },
+    #[error("unknown dtype `{0}`: use f32, bf16 or f16")]
+    UnknownKind(String),
+    #[error("the prompt has {tokens} tokens, more than the context of {limit}")]
+    PromptTooLong { tokens: usize, limit: usize },
+    #[error("token id {id} is outside the vocabulary of {vocabulary}")]
+    TokenOutside { id: u32, vocabulary: usize },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
+}
+
+impl LmError {
+    /// An error about a file.
+    pub fn file(path: impl Into<PathBuf>, what: impl std::fmt::Display) -> Self {
+        Self::File { path: path.into(), what: what.to_string() }
+    }
+}

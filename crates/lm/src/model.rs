@@ -1,0 +1,184 @@
+//! Llama's forward pass on packed tokens.
+//!
+//! Tokens of all sequences lie one after another, [n, width], with no padding anywhere; only
+//! attention needs to know which token belongs to which sequence, so it is handed in.
+
+use tch::{Kind, Tensor};
+
+use crate::parameters::layer_name;
+use crate::rotary::rotate;
+use crate::{LlamaConfig, LmError, Parameters, Rotary};
+
+/// Who may look at whom. One implementation per way of running the model: a prefix forest,
+/// prefill into a KV cache, decoding from it.
+pub trait Attention {
+    /// Attends with queries `q` [n, heads, head_dim] to keys and values of this call
+    /// ([n, kv_heads, head_dim], rotated) and whatever is cached for `layer`; returns
+    /// [n, heads · head_dim].
+    fn attend(
+        &mut self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+    ) -> Result<Tensor, LmError>;
+}
+
+/// A low-rank addition to rows `start .. start + rows` of a projection's output:
+/// scale · (x Aᵀ) Bᵀ (LoRA, Hu et al. 2021).
+pub struct LowRank {
+    pub start: i64,
+    /// [rank, in]
+    pub a: Tensor,
+    /// [rows, rank]
+    pub b: Tensor,
+    pub scale: f64,
+}
+
+/// One layer's weights in the compute type. Projections that read the same input are one
+/// matrix: fewer, larger products.
+pub struct LayerWeights {
+    pub input_norm: Tensor,
+    /// [(heads + 2 · kv_heads) · head_dim, width]: queries, keys, values.
+    pub qkv: Tensor,
+    pub qkv_low_rank: Vec<LowRank>,
+    /// [width, heads · head_dim]
+    pub output: Tensor,
+    pub output_low_rank: Vec<LowRank>,
+    pub post_norm: Tensor,
+    /// [2 · intermediate, width]: gate, up.
+    pub gate_up: Tensor,
+    pub gate_up_low_rank: Vec<LowRank>,
+    /// [width, intermediate]
+    pub down: Tensor,
+    pub down_low_rank: Vec<LowRank>,
+}
+
+/// A model's weights in the compute type.
+pub struct Weights {
+    /// [vocabulary, width]
+    pub embedding: Tensor,
+    pub layers: Vec<LayerWeights>,
+    pub norm: Tensor,
+    /// [vocabulary, width]; the embedding itself where tied.
+    pub head: Tensor,
+}
+
+impl Weights {
+    /// Views (same type) or copies (other type) of `parameters` in `kind`. With gradients on
+    /// and trained parameters this is part of the graph: gradients arrive at the parameters
+    /// in their own type.
+    pub fn of(parameters: &Parameters, config: &LlamaConfig, kind: Kind) -> Result<Self, LmError> {
+        let get = |name: &str| Ok::<_, LmError>(parameters.get(name)?.to_kind(kind));
+        let mut layers = Vec::with_capacity(config.layers);
+        for layer in 0..config.layers {
+            let one = |rest: &str| get(&layer_name(layer, rest));
+            layers.push(LayerWeights {
+                input_norm: one("input_layernorm.weight")?,
+                qkv: Tensor::f_cat(
+                    &[
+                        one("self_attn.q_proj.weight")?,
+                        one("self_attn.k_proj.weight")?,
+                        one("self_attn.v_proj.weight")?,
+                    ],
+                    0,
+                )?,
+                qkv_low_rank: Vec::new(),
+                output: one("self_attn.o_proj.weight")?,
+                output_low_rank: Vec::new(),
+                post_norm: one("post_attention_layernorm.weight")?,
+                gate_up: Tensor::f_cat(
+                    &[one("mlp.gate_proj.weight")?, one("mlp.up_proj.weight")?],
+                    0,
+                )?,
+                gate_up_low_rank: Vec::new(),
+                down: one("mlp.down_proj.weight")?,
+                down_low_rank: Vec::new(),
+            });
+        }
+        let embedding = get("model.embed_tokens.weight")?;
+        let head = if config.tied { embedding.shallow_clone() } else { get("lm_head.weight")? };
+        Ok(Self { embedding, layers, norm: get("model.norm.weight")?, head })
+    }
+}
+
+/// x · weight / rms(x) (Zhang and Sennrich 2019); the mean square in f32 whatever the type.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+    let wide = x.to_kind(Kind::Float);
+    let mean_square = wide.square().mean_dim(-1, true, Kind::Float);
+    (wide * (mean_square + eps).rsqrt()).to_kind(x.kind()) * weight
+}
+
+/// x Wᵀ plus the low-rank additions.
+fn project(x: &Tensor, weight: &Tensor, low_rank: &[LowRank]) -> Result<Tensor, LmError> {
+    let y = x.f_linear(weight, None::<&Tensor>)?;
+    if low_rank.is_empty() {
+        return Ok(y);
+    }
+    // Columns between the adapted projections pass through unchanged.
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    for adapter in low_rank {
+        let rows = adapter.b.size()[0];
+        if adapter.start > at {
+            pieces.push(y.narrow(1, at, adapter.start - at));
+        }
+        let delta =
+            x.f_linear(&adapter.a, None::<&Tensor>)?.f_linear(&adapter.b, None::<&Tensor>)?
+                * adapter.scale;
+        pieces.push(y.narrow(1, adapter.start, rows) + delta);
+        at = adapter.start + rows;
+    }
+    let width = y.size()[1];
+    if at < width {
+        pieces.push(y.narrow(1, at, width - at));
+    }
+    Ok(Tensor::f_cat(&pieces, 1)?)
+}
+
+/// One layer: x + attention(norm(x)), then + SwiGLU(norm(·)); `x` is [n, width].
+pub fn layer_forward(
+    weights: &LayerWeights,
+    config: &LlamaConfig,
+    index: usize,
+    x: &Tensor,
+    (cos, sin): (&Tensor, &Tensor),
+    attention: &mut dyn Attention,
+) -> Result<Tensor, LmError> {
+    let n = x.size()[0];
+    let (heads, kv, hd) = (config.heads as i64, config.kv_heads as i64, config.head_dim as i64);
+    let normed = rms_norm(x, &weights.input_norm, config.norm_eps);
+    let qkv = project(&normed, &weights.qkv, &weights.qkv_low_rank)?;
+    // Queries and keys turn together: they are neighbours in the product.
+    let turned = rotate(&qkv.narrow(1, 0, (heads + kv) * hd).view([n, heads + kv, hd]), cos, sin);
+    let (q, k) = (turned.narrow(1, 0, heads), turned.narrow(1, heads, kv));
+    let v = qkv.narrow(1, (heads + kv) * hd, kv * hd).view([n, kv, hd]);
+    let mixed = attention.attend(index, &q, &k, &v)?;
+    let x = x + project(&mixed, &weights.output, &weights.output_low_rank)?;
+    let normed = rms_norm(&x, &weights.post_norm, config.norm_eps);
+    let gate_up = project(&normed, &weights.gate_up, &weights.gate_up_low_rank)?;
+    let inner = config.intermediate_size as i64;
+    let activated = gate_up.narrow(1, 0, inner).silu() * gate_up.narrow(1, inner, inner);
+    Ok(&x + project(&activated, &weights.down, &weights.down_low_rank)?)
+}
+
+/// The model without its head: token `ids` [n] at `positions` [n] → normed hidden states
+/// [n, width].
+///
+/// # Errors
+/// libtorch's own (memory, device).
+pub fn transform(
+    weights: &Weights,
+    config: &LlamaConfig,
+    rotary: &Rotary,
+    ids: &Tensor,
+    positions: &Tensor,
+    attention: &mut dyn Attention,
+) -> Result<Tensor, LmError> {
+    let mut x = Tensor::f_embedding(&weights.embedding, ids, -1, false, false)?;
+    let (cos, sin) = rotary.angles(positions, x.kind());
+    for (index, layer) in weights.layers.iter().enumerate() {
+        x = layer_forward(layer, config, index, &x, (&cos, &sin), attention)?;
+    }
+    Ok(rms_norm(&x, &weights.norm, config.norm_eps))
+}
