@@ -9,6 +9,7 @@
 mod config;
 mod device;
 mod error;
+pub mod forest;
 mod model;
 mod parameters;
 mod rotary;
