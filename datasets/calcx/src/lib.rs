@@ -1,1 +1,4 @@
-//! (being written)
+//! Calc-X: arithmetic word problems with a calculator.
+
+pub mod calculator;
+pub mod scorer;

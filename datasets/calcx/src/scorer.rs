@@ -1,0 +1,173 @@
+//! The Calc-X rule: when is an answer right?
+//!
+//! The reference is a number or, for multiple choice, a letter. Letters must be equal;
+//! numbers may be written in any way that the calculator understands and may differ by one
+//! per cent, because chains of the dataset round on the way.
+
+use std::collections::BTreeMap;
+
+use leyden_core::{Score, ScoreError, Scorer, Task};
+
+use crate::calculator;
+
+/// Largest relative difference between equal numbers, relative to the larger one.
+const TOLERANCE: f64 = 0.01;
+
+/// What separates a fraction from its decimal in the calculator's output.
+const AROUND: &str = " = around ";
+
+/// Whether `answer` is right where `gold` is.
+pub fn same_result(answer: &str, gold: &str) -> bool {
+    if answer.trim() == gold.trim() {
+        return true;
+    }
+    let gold_option = without_brackets(gold);
+    if gold_option.len() == 1 && gold_option.bytes().all(|b| b.is_ascii_alphabetic()) {
+        return without_brackets(answer) == gold_option;
+    }
+    match (number(answer), number(gold)) {
+        (Some(answer), Some(gold)) => close(answer, gold),
+        _ => false,
+    }
+}
+
+fn without_brackets(text: &str) -> String {
+    text.chars().filter(|c| !c.is_whitespace() && !matches!(c, '(' | ')')).collect()
+}
+
+fn number(text: &str) -> Option<f64> {
+    let exact = text.split(AROUND).next().unwrap_or(text);
+    calculator::evaluate(exact).ok()?.to_f64()
+}
+
+/// Python's `math.isclose` with a relative tolerance: infinities equal only themselves.
+fn close(a: f64, b: f64) -> bool {
+    if a == b {
+        return true;
+    }
+    let difference = (a - b).abs();
+    difference.is_finite()
+        && (difference <= (TOLERANCE * a).abs() || difference <= (TOLERANCE * b).abs())
+}
+
+/// The inside of the last `### ANSWER: … ###`, else the whole message; trimmed.
+///
+/// The last, because a model may name the form before it uses it. An answer that is not
+/// closed counts up to the end of its line.
+pub fn extract_answer(text: &str) -> &str {
+    answer_span(text).unwrap_or_else(|| text.trim())
+}
+
+/// The inside of the last `### ANSWER: … ###`, if there is one.
+pub fn answer_span(text: &str) -> Option<&str> {
+    let (_, rest) = text.rsplit_once("### ANSWER:")?;
+    let line = rest.trim_start().split('\n').next().unwrap_or(rest);
+    let inside = rest.split_once("###").map_or(line, |(inside, _)| inside);
+    Some(inside.trim())
+}
+
+/// Whether the message holds an answer in the asked form, closed.
+pub fn has_answer_form(text: &str) -> bool {
+    text.rsplit_once("### ANSWER:").is_some_and(|(_, rest)| rest.contains("###"))
+}
+
+/// Scores by the Calc-X rule: reward 1 if the answer is right, else 0.
+///
+/// An agent hands over its whole last message; the answer is taken from it. Parts: `correct`
+/// (the reward) and `format` (1 if the message has the form `### ANSWER: x ###`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CalcxScorer;
+
+impl Scorer for CalcxScorer {
+    fn score(&self, task: &Task, answer: Option<&str>) -> Result<Score, ScoreError> {
+        if task.gold.trim().is_empty() {
+            let what = "its reference result is empty".to_owned();
+            return Err(ScoreError { task: task.id.clone(), what });
+        }
+        let flag = |holds: bool| f64::from(u8::from(holds));
+        let correct = answer.is_some_and(|text| same_result(extract_answer(text), &task.gold));
+        let format = answer.is_some_and(has_answer_form);
+        let parts = BTreeMap::from([("correct", flag(correct)), ("format", flag(format))]);
+        Ok(Score { reward: flag(correct), parts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(gold: &str) -> Task {
+        Task {
+            id: "t1".into(),
+            question: "?".into(),
+            gold: gold.into(),
+            labels: vec![],
+            fields: Default::default(),
+        }
+    }
+
+    #[test]
+    fn numbers_may_differ_by_one_per_cent_of_the_larger() {
+        assert!(same_result("99", "100"));
+        assert!(same_result("101", "100"));
+        assert!(!same_result("98.9", "100"));
+        assert!(!same_result("102", "100"));
+        assert!(!same_result("-100", "100"));
+        assert!(!same_result("0.001", "0"));
+        assert!(same_result("0.0", "0"));
+    }
+
+    #[test]
+    fn numbers_may_be_written_as_expressions() {
+        for answer in ["1_000", "1e3", "10**3", "2000/2", "(1000)", "1000 = around 7", "5!*25/3"] {
+            assert!(same_result(answer, "1000"), "{answer}");
+        }
+        for answer in ["1,000", "$1000", "1000%", "1000 apples", "1 000", "", "None", "inf", "nan"]
+        {
+            assert!(!same_result(answer, "1000"), "{answer}");
+        }
+        assert!(same_result("pi", "3.14"));
+        assert!(!same_result("1/0", "5"));
+        assert!(!same_result("0/0", "0"));
+        assert!(same_result("1e400", "1e400*2"));
+        assert!(!same_result("1e400", "5"));
+    }
+
+    #[test]
+    fn letters_must_be_equal_whatever_the_brackets() {
+        assert!(same_result("(B)", "B"));
+        assert!(same_result(" b ) ", "b"));
+        assert!(!same_result("b", "B"));
+        assert!(!same_result("B) 12", "B"));
+        assert!(!same_result("2.718282", "E"));
+        // A text that is equal as it stands is right even where nothing can be evaluated.
+        assert!(same_result("5 apples", "5 apples "));
+    }
+
+    #[test]
+    fn the_answer_is_taken_from_its_span() {
+        assert_eq!(extract_answer("So 3. ### ANSWER: 42 ###"), "42");
+        assert_eq!(extract_answer("### ANSWER: x ### no: ### ANSWER: 7 ### done"), "7");
+        assert_eq!(extract_answer("### ANSWER: 7\nbecause"), "7");
+        assert_eq!(extract_answer("### ANSWER:"), "");
+        assert_eq!(extract_answer(" 42 "), "42");
+        assert!(has_answer_form("### ANSWER: 42 ###"));
+        assert!(!has_answer_form("### ANSWER: 42"));
+        assert!(!has_answer_form("42"));
+    }
+
+    #[test]
+    fn scores_carry_their_parts() {
+        let scorer = CalcxScorer;
+        let right = scorer.score(&task("42"), Some("I think ### ANSWER: 42.1 ###")).unwrap();
+        assert_eq!((right.reward, right.parts["correct"], right.parts["format"]), (1.0, 1.0, 1.0));
+        let bare = scorer.score(&task("42"), Some("42")).unwrap();
+        assert_eq!((bare.reward, bare.parts["format"]), (1.0, 0.0));
+        let wrong = scorer.score(&task("42"), Some("### ANSWER: 41 ###")).unwrap();
+        assert_eq!((wrong.reward, wrong.parts["format"]), (0.0, 1.0));
+        let none = scorer.score(&task("42"), None).unwrap();
+        assert_eq!((none.reward, none.parts["format"]), (0.0, 0.0));
+        let error = scorer.score(&task(" "), Some("1")).unwrap_err();
+        assert_eq!(error.to_string(), "task t1 cannot be scored: its reference result is empty");
+    }
+}
