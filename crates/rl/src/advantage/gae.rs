@@ -1,0 +1,94 @@
+//! Generalised advantage estimation: PPO's own, with a critic.
+//!
+//! Schulman et al., arXiv 1506.02438. Tokens outside the mask are not steps: the value that
+//! follows a token is that of the next token inside the mask, however many tool results lie
+//! between them.
+
+use serde::{Deserialize, Serialize};
+
+use super::grouping::Grouping;
+use super::whiten::whiten;
+use super::{AdvantageError, Advantages, Batch, GroupOver};
+use crate::config::{ConfigError, fraction};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GaeConfig {
+    /// Discount per token.
+    pub gamma: f64,
+    /// Weight of longer estimates: 0 trusts the critic, 1 the return.
+    pub lambda: f64,
+}
+
+impl Default for GaeConfig {
+    fn default() -> Self {
+        Self { gamma: 1.0, lambda: 1.0 }
+    }
+}
+
+impl GaeConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("advantage.gamma", self.gamma)?;
+        fraction("advantage.lambda", self.lambda)
+    }
+}
+
+/// `δ_t = r_t + γ V_{t+1} − V_t`, `A_t = δ_t + γλ A_{t+1}` over the tokens inside the mask,
+/// backwards from V = A = 0. Returns are `A + V`; advantages are then whitened.
+///
+/// # Errors
+/// If there are no values, a score is not finite, or fewer than two tokens are trained on.
+pub fn advantages(config: &GaeConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    let counters = Grouping::new(batch, GroupOver::Rows)?.counters();
+    let values = batch.values.ok_or(AdvantageError::NoValues)?;
+    batch.rows.assert_fits("values", values);
+    let rewards = batch.token_rewards();
+    let mut raw = vec![0.0; batch.rows.tokens()];
+    let mut returns = raw.clone();
+    for row in 0..batch.rows.len() {
+        let (mut next_value, mut next_advantage) = (0.0, 0.0);
+        for t in batch.rows.active_in(row).rev() {
+            let delta = rewards[t] + config.gamma * next_value - values[t];
+            raw[t] = delta + config.gamma * config.lambda * next_advantage;
+            returns[t] = raw[t] + values[t];
+            (next_value, next_advantage) = (values[t], raw[t]);
+        }
+    }
+    let white = whiten(&raw, batch.rows)?;
+    Ok(Advantages::of_tokens(white, returns, batch, counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn a_hole_is_not_a_step() {
+        let values = [0.2, f64::NAN, f64::NAN, 0.4, 0.1];
+        let holed = Rows::new(&[5], vec![true, false, false, true, true]).unwrap();
+        let config = GaeConfig { gamma: 0.9, lambda: 0.8 };
+        let with =
+            Batch { values: Some(&values), ..Batch::of_outcomes(&holed, &[1.0], &[0], &[0]) };
+        let with = advantages(&config, &with).unwrap();
+        let dense = Rows::dense(&[3]);
+        let without = Batch {
+            values: Some(&[0.2, 0.4, 0.1]),
+            ..Batch::of_outcomes(&dense, &[1.0], &[0], &[0])
+        };
+        let without = advantages(&config, &without).unwrap();
+        assert_eq!([with.returns[0], with.returns[3], with.returns[4]], without.returns[..]);
+        assert_eq!(with.per_token[1..3], [0.0, 0.0]);
+        // By hand for the last two tokens.
+        assert_eq!(without.returns[2], 1.0);
+        let second = (0.9 * 0.1 - 0.4) + 0.9 * 0.8 * 0.9 + 0.4;
+        assert!((without.returns[1] - second).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_critic_is_needed() {
+        let rows = Rows::dense(&[2]);
+        let batch = Batch::of_outcomes(&rows, &[1.0], &[0], &[0]);
+        assert_eq!(advantages(&GaeConfig::default(), &batch), Err(AdvantageError::NoValues));
+    }
+}

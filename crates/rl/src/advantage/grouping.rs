@@ -1,0 +1,177 @@
+//! The rows of a batch as groups of things to be compared.
+//!
+//! A group holds what was tried on one task. What is compared are its entries: rows, or
+//! rollouts of several rows ([`GroupOver`]). All estimators that compare within a group share
+//! two rules, kept here: a group whose entries are all equal gets exactly 0, whatever rounding
+//! would make of it, and so does a group of one unless verl's conventions are asked for.
+
+use std::collections::HashMap;
+
+use super::{AdvantageError, Batch, Compat, GroupCounters, GroupOver};
+use crate::statistics;
+
+/// One thing that is compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Mean of its rows' scores.
+    pub score: f64,
+    /// Its rows, in order.
+    pub rows: Vec<usize>,
+    /// Tokens inside the mask of all its rows.
+    pub tokens: usize,
+}
+
+/// What was tried on one task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// The number by which the batch calls it.
+    pub id: usize,
+    pub entries: Vec<Entry>,
+}
+
+impl Group {
+    /// The entries' scores.
+    pub fn scores(&self) -> Vec<f64> {
+        self.entries.iter().map(|entry| entry.score).collect()
+    }
+
+    /// Whether it has nothing to be compared with.
+    pub fn is_single(&self) -> bool {
+        self.entries.len() == 1
+    }
+
+    /// Whether there are several entries and all scores are equal.
+    pub fn is_flat(&self) -> bool {
+        let first = self.entries[0].score;
+        !self.is_single() && self.entries.iter().all(|entry| entry.score == first)
+    }
+}
+
+/// What an entry is compared with: `A = (score − baseline) / divisor`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Comparison {
+    pub baseline: f64,
+    pub divisor: f64,
+}
+
+/// All groups of a batch, in order of first appearance; none is empty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grouping {
+    pub groups: Vec<Group>,
+    rows: usize,
+}
+
+impl Grouping {
+    /// Sorts the rows into groups.
+    ///
+    /// # Errors
+    /// If a score is not finite: it would spoil its whole group.
+    ///
+    /// # Panics
+    /// If a per-row slice does not have one entry per row.
+    pub fn new(batch: &Batch, over: GroupOver) -> Result<Self, AdvantageError> {
+        let rows = batch.rows.len();
+        assert_eq!(batch.scores.len(), rows, "one score per row");
+        assert_eq!(batch.groups.len(), rows, "one group per row");
+        assert_eq!(batch.rollouts.len(), rows, "one rollout per row");
+        let mut groups: Vec<Group> = Vec::new();
+        let mut group_at = HashMap::new();
+        let mut entry_at = HashMap::new();
+        for (row, &score) in batch.scores.iter().enumerate() {
+            if !score.is_finite() {
+                return Err(AdvantageError::Score { row, score });
+            }
+            let id = batch.groups[row];
+            let at = *group_at.entry(id).or_insert_with(|| {
+                groups.push(Group { id, entries: Vec::new() });
+                groups.len() - 1
+            });
+            let entries = &mut groups[at].entries;
+            let key = match over {
+                GroupOver::Rows => row,
+                GroupOver::Rollouts => batch.rollouts[row],
+            };
+            let entry = *entry_at.entry((at, key)).or_insert_with(|| {
+                entries.push(Entry { score: 0.0, rows: Vec::new(), tokens: 0 });
+                entries.len() - 1
+            });
+            entries[entry].rows.push(row);
+            entries[entry].tokens += batch.rows.active_in(row).count();
+        }
+        for entry in groups.iter_mut().flat_map(|group| &mut group.entries) {
+            let scores: Vec<f64> = entry.rows.iter().map(|&row| batch.scores[row]).collect();
+            entry.score = statistics::mean(&scores).unwrap_or_default();
+        }
+        Ok(Self { groups, rows })
+    }
+
+    /// How many groups there are of which kind.
+    pub fn counters(&self) -> GroupCounters {
+        GroupCounters {
+            groups: self.groups.len(),
+            zero_variance: self.groups.iter().filter(|group| group.is_flat()).count(),
+            singletons: self.groups.iter().filter(|group| group.is_single()).count(),
+        }
+    }
+
+    /// One advantage per row, by comparing its score as `compare` says for each entry of its
+    /// group.
+    ///
+    /// Flat groups and groups of one get 0 and are not asked about. Under verl's conventions a
+    /// group of one is compared with baseline 0 and `single_divisor`.
+    pub fn advantages(
+        &self,
+        batch: &Batch,
+        compat: Option<Compat>,
+        single_divisor: f64,
+        compare: impl Fn(&Group) -> Vec<Comparison>,
+    ) -> Vec<f64> {
+        let mut per_row = vec![0.0; self.rows];
+        for group in &self.groups {
+            let comparisons = match compat {
+                _ if group.is_flat() => continue,
+                None if group.is_single() => continue,
+                Some(Compat::Verl) if group.is_single() => {
+                    vec![Comparison { baseline: 0.0, divisor: single_divisor }]
+                }
+                _ => compare(group),
+            };
+            for (entry, comparison) in group.entries.iter().zip(comparisons) {
+                for &row in &entry.rows {
+                    per_row[row] = (batch.scores[row] - comparison.baseline) / comparison.divisor;
+                }
+            }
+        }
+        per_row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn rows_or_rollouts_are_the_entries() {
+        let rows = Rows::dense(&[2, 1, 3, 1]);
+        let batch = Batch::of_outcomes(&rows, &[1.0, 1.0, 0.0, 0.5], &[9, 9, 9, 4], &[0, 0, 1, 2]);
+        let by_row = Grouping::new(&batch, GroupOver::Rows).unwrap();
+        assert_eq!(by_row.groups[0].scores(), [1.0, 1.0, 0.0]);
+        let by_rollout = Grouping::new(&batch, GroupOver::Rollouts).unwrap();
+        assert_eq!(by_rollout.groups[0].scores(), [1.0, 0.0]);
+        assert_eq!(
+            by_rollout.groups[0].entries[0],
+            Entry { score: 1.0, rows: vec![0, 1], tokens: 3 }
+        );
+        let counters = GroupCounters { groups: 2, zero_variance: 0, singletons: 1 };
+        assert_eq!(by_rollout.counters(), counters);
+    }
+
+    #[test]
+    fn a_score_that_is_not_finite_is_refused_by_row() {
+        let rows = Rows::dense(&[1, 1]);
+        let batch = Batch::of_outcomes(&rows, &[1.0, f64::INFINITY], &[0, 0], &[0, 1]);
+        let error = Grouping::new(&batch, GroupOver::Rows).unwrap_err();
+        assert_eq!(error, AdvantageError::Score { row: 1, score: f64::INFINITY });
+    }
+}

@@ -1,0 +1,209 @@
+//! Advantages: how much better than expected each token's call turned out.
+//!
+//! One file per estimator, each a function of its configuration and a [`Batch`]. Most
+//! compare the rows of a group with each other ([`grouping`]) and give all tokens of a row the
+//! same advantage; others work token by token. Tokens outside the mask get 0.
+//!
+//! Libraries differ silently in what they do with a group of one, with the epsilon and with
+//! the standard deviation. Here a group of one has nothing to be compared with and gets 0,
+//! which the result counts; `compat = "verl"` takes verl's conventions instead.
+
+pub mod gae;
+pub mod group;
+pub mod grouping;
+pub mod opo;
+pub mod pass_k;
+pub mod reinforce_plus_plus;
+pub mod reinforce_plus_plus_baseline;
+pub mod rloo;
+mod whiten;
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Rows;
+use crate::config::ConfigError;
+
+pub use gae::GaeConfig;
+pub use group::GrpoConfig;
+pub use opo::OpoConfig;
+pub use pass_k::PassKConfig;
+pub use reinforce_plus_plus::ReinforcePlusPlusConfig;
+pub use reinforce_plus_plus_baseline::ReinforcePlusPlusBaselineConfig;
+pub use rloo::RlooConfig;
+
+/// What an estimator may look at. Per-row slices have one entry per row, per-token slices one
+/// per token, flat.
+#[derive(Debug, Clone, Copy)]
+pub struct Batch<'a> {
+    pub rows: &'a Rows,
+    /// What each row earned.
+    pub scores: &'a [f64],
+    /// The group of each row: equal numbers are compared with each other.
+    pub groups: &'a [usize],
+    /// The rollout of each row; numbers are unique in the batch.
+    pub rollouts: &'a [usize],
+    /// Reward of each token for estimators that work token by token; if absent, a row's score
+    /// falls on its last token inside the mask.
+    pub token_rewards: Option<&'a [f64]>,
+    /// A critic's value of each token, for GAE.
+    pub values: Option<&'a [f64]>,
+}
+
+impl<'a> Batch<'a> {
+    /// A batch in which each row is a rollout of its own and the only reward is its score.
+    pub fn of_outcomes(
+        rows: &'a Rows,
+        scores: &'a [f64],
+        groups: &'a [usize],
+        rollouts: &'a [usize],
+    ) -> Self {
+        Self { rows, scores, groups, rollouts, token_rewards: None, values: None }
+    }
+
+    /// The reward of each token.
+    fn token_rewards(&self) -> Cow<'a, [f64]> {
+        if let Some(rewards) = self.token_rewards {
+            self.rows.assert_fits("token_rewards", rewards);
+            return Cow::Borrowed(rewards);
+        }
+        let mut rewards = vec![0.0; self.rows.tokens()];
+        for (row, &score) in self.scores.iter().enumerate() {
+            if let Some(last) = self.rows.active_in(row).next_back() {
+                rewards[last] = score;
+            }
+        }
+        Cow::Owned(rewards)
+    }
+}
+
+/// Why there are no advantages.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AdvantageError {
+    #[error("row {row} earned {score}, which is not a finite number")]
+    Score { row: usize, score: f64 },
+    #[error("the advantages cannot be whitened: {tokens} tokens are trained on, and it takes two")]
+    TooFewTokens { tokens: usize },
+    #[error("group {group} has one sample, and pass@k takes two or more")]
+    Singleton { group: usize },
+    #[error("generalised advantage estimation needs a critic's values, and there are none")]
+    NoValues,
+}
+
+/// What became of the groups; the three kinds add up to all groups only with those that
+/// taught something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GroupCounters {
+    pub groups: usize,
+    /// Groups of two or more whose scores are all equal: their advantages are exactly 0.
+    pub zero_variance: usize,
+    /// Groups of one.
+    pub singletons: usize,
+}
+
+/// What an estimator says.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Advantages {
+    /// Advantage of each token, 0 outside the mask.
+    pub per_token: Vec<f64>,
+    /// Advantage of each row; of estimators that work token by token the mean over its tokens.
+    pub per_row: Vec<f64>,
+    /// Target of a critic for each token, 0 outside the mask: the return where the estimator
+    /// has one, else the advantage itself (as in verl).
+    pub returns: Vec<f64>,
+    pub counters: GroupCounters,
+}
+
+impl Advantages {
+    fn of_rows(per_row: Vec<f64>, batch: &Batch, counters: GroupCounters) -> Self {
+        let per_token = batch.rows.spread(&per_row);
+        Self { returns: per_token.clone(), per_token, per_row, counters }
+    }
+
+    fn of_tokens(
+        per_token: Vec<f64>,
+        returns: Vec<f64>,
+        batch: &Batch,
+        counters: GroupCounters,
+    ) -> Self {
+        let mean = |row: usize| {
+            let count = batch.rows.active_in(row).count().max(1);
+            batch.rows.active_in(row).map(|t| per_token[t]).sum::<f64>() / count as f64
+        };
+        let per_row = (0..batch.rows.len()).map(mean).collect();
+        Self { per_token, per_row, returns, counters }
+    }
+}
+
+/// Another library whose conventions to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compat {
+    Verl,
+}
+
+/// What counts once in the statistics of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupOver {
+    /// Every row, as in the paper: rollouts with more calls weigh more.
+    #[default]
+    Rows,
+    /// Every rollout, by the mean over its rows.
+    Rollouts,
+}
+
+/// An estimator, by `name`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+pub enum AdvantageConfig {
+    Grpo(GrpoConfig),
+    Rloo(RlooConfig),
+    Opo(OpoConfig),
+    PassK(PassKConfig),
+    ReinforcePlusPlus(ReinforcePlusPlusConfig),
+    ReinforcePlusPlusBaseline(ReinforcePlusPlusBaselineConfig),
+    Gae(GaeConfig),
+}
+
+impl Default for AdvantageConfig {
+    fn default() -> Self {
+        Self::Grpo(GrpoConfig::default())
+    }
+}
+
+impl AdvantageConfig {
+    /// The advantages of a batch.
+    ///
+    /// # Errors
+    /// A score that is not finite, or a batch that the estimator cannot work with.
+    ///
+    /// # Panics
+    /// If a slice of the batch does not fit its rows.
+    pub fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        match self {
+            Self::Grpo(config) => group::advantages(config, batch),
+            Self::Rloo(config) => rloo::advantages(config, batch),
+            Self::Opo(config) => opo::advantages(config, batch),
+            Self::PassK(config) => pass_k::advantages(config, batch),
+            Self::ReinforcePlusPlus(config) => reinforce_plus_plus::advantages(config, batch),
+            Self::ReinforcePlusPlusBaseline(config) => {
+                reinforce_plus_plus_baseline::advantages(config, batch)
+            }
+            Self::Gae(config) => gae::advantages(config, batch),
+        }
+    }
+
+    /// # Errors
+    /// The first value that the estimator cannot work with.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        match self {
+            Self::Grpo(config) => config.validate(),
+            Self::PassK(config) => config.validate(),
+            Self::ReinforcePlusPlus(config) => config.validate(),
+            Self::Gae(config) => config.validate(),
+            Self::Rloo(_) | Self::Opo(_) | Self::ReinforcePlusPlusBaseline(_) => Ok(()),
+        }
+    }
+}

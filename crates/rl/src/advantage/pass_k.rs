@@ -1,0 +1,93 @@
+//! Pass@k: only the best of a group is reinforced, by how far it is ahead of the second.
+//!
+//! Tang et al., *Optimizing Language Models for Inference Time Objectives using Reinforcement
+//! Learning*, arXiv 2503.19595.
+
+use serde::{Deserialize, Serialize};
+
+use super::grouping::{Group, Grouping};
+use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
+use crate::config::{ConfigError, not_negative};
+use crate::statistics;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PassKConfig {
+    /// Whether to divide by the group's standard deviation.
+    pub divide_by_std: bool,
+    /// Added to the standard deviation.
+    pub epsilon: f64,
+    pub group_over: GroupOver,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compat: Option<Compat>,
+}
+
+impl Default for PassKConfig {
+    fn default() -> Self {
+        Self { divide_by_std: true, epsilon: 1e-6, group_over: GroupOver::Rows, compat: None }
+    }
+}
+
+impl PassKConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        not_negative("advantage.epsilon", self.epsilon)
+    }
+}
+
+/// `A = (best − second best) / (std + ε)` for the best of each group, 0 for the others.
+///
+/// Two that are equally good get 0 both.
+///
+/// # Errors
+/// If a score is not finite; under verl's conventions also if a group has one entry, which
+/// otherwise gets 0.
+pub fn advantages(config: &PassKConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    let grouping = Grouping::new(batch, config.group_over)?;
+    let mut per_row = vec![0.0; batch.rows.len()];
+    for group in &grouping.groups {
+        if group.is_single() {
+            match config.compat {
+                Some(Compat::Verl) => return Err(AdvantageError::Singleton { group: group.id }),
+                None => continue,
+            }
+        }
+        let (best, lead) = best_and_lead(group);
+        let std = statistics::sample_std(&group.scores()).unwrap_or_default();
+        let divisor = if config.divide_by_std { std + config.epsilon } else { 1.0 };
+        for &row in &group.entries[best].rows {
+            per_row[row] = if lead == 0.0 { 0.0 } else { lead / divisor };
+        }
+    }
+    Ok(Advantages::of_rows(per_row, batch, grouping.counters()))
+}
+
+/// The best entry of a group of two or more, and by how much it is better than the second.
+fn best_and_lead(group: &Group) -> (usize, f64) {
+    let mut order: Vec<usize> = (0..group.entries.len()).collect();
+    order.sort_by(|&a, &b| group.entries[b].score.total_cmp(&group.entries[a].score));
+    (order[0], group.entries[order[0]].score - group.entries[order[1]].score)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn only_the_best_is_reinforced() {
+        let rows = Rows::dense(&[1; 5]);
+        let scores = [0.5, 2.0, 1.0, 1.0, 1.0];
+        let batch = Batch::of_outcomes(&rows, &scores, &[0, 0, 0, 1, 1], &[0, 1, 2, 3, 4]);
+        let plain = PassKConfig { divide_by_std: false, ..PassKConfig::default() };
+        assert_eq!(advantages(&plain, &batch).unwrap().per_row, [0.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_group_of_one_is_zero_or_refused() {
+        let rows = Rows::dense(&[1]);
+        let batch = Batch::of_outcomes(&rows, &[1.0], &[6], &[0]);
+        assert_eq!(advantages(&PassKConfig::default(), &batch).unwrap().per_row, [0.0]);
+        let verl = PassKConfig { compat: Some(Compat::Verl), ..PassKConfig::default() };
+        assert_eq!(advantages(&verl, &batch), Err(AdvantageError::Singleton { group: 6 }));
+    }
+}

@@ -1,0 +1,80 @@
+//! REINFORCE++: discounted returns, whitened over the whole batch.
+//!
+//! Hu, *REINFORCE++*, arXiv 2501.03262. There are no groups; what a token is compared with is
+//! every other token of the batch.
+//!
+//! verl sets the running return to 0 at every token outside the mask. That is meant for
+//! padding, but in a row of several calls it cuts off the earlier ones: only the last call
+//! sees the outcome. Here the return is carried over such holes, undiminished;
+//! `compat = "verl"` cuts.
+
+use serde::{Deserialize, Serialize};
+
+use super::grouping::Grouping;
+use super::whiten::whiten;
+use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
+use crate::config::{ConfigError, fraction};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReinforcePlusPlusConfig {
+    /// Discount per token.
+    pub gamma: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compat: Option<Compat>,
+}
+
+impl Default for ReinforcePlusPlusConfig {
+    fn default() -> Self {
+        Self { gamma: 1.0, compat: None }
+    }
+}
+
+impl ReinforcePlusPlusConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("advantage.gamma", self.gamma)
+    }
+}
+
+/// `G_t = r_t + γ G_{t+1}` over the tokens inside the mask, whitened.
+///
+/// # Errors
+/// If a score is not finite or fewer than two tokens are trained on.
+pub fn advantages(
+    config: &ReinforcePlusPlusConfig,
+    batch: &Batch,
+) -> Result<Advantages, AdvantageError> {
+    let counters = Grouping::new(batch, GroupOver::Rows)?.counters();
+    let rewards = batch.token_rewards();
+    let mut returns = vec![0.0; batch.rows.tokens()];
+    for range in batch.rows.ranges() {
+        let mut following = 0.0;
+        for t in range.rev() {
+            if batch.rows.mask()[t] {
+                returns[t] = rewards[t] + config.gamma * following;
+                following = returns[t];
+            } else if config.compat == Some(Compat::Verl) {
+                following = 0.0;
+            }
+        }
+    }
+    let white = whiten(&returns, batch.rows)?;
+    Ok(Advantages::of_tokens(white, returns, batch, counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn the_return_crosses_holes_unless_verl_is_asked_for() {
+        let rows = Rows::new(&[5], vec![true, true, false, true, false]).unwrap();
+        let batch = Batch::of_outcomes(&rows, &[1.0], &[0], &[0]);
+        let carried = ReinforcePlusPlusConfig { gamma: 0.5, compat: None };
+        let returns = advantages(&carried, &batch).unwrap().returns;
+        assert_eq!(returns, [0.25, 0.5, 0.0, 1.0, 0.0]);
+        let cut = ReinforcePlusPlusConfig { compat: Some(Compat::Verl), ..carried };
+        assert_eq!(advantages(&cut, &batch).unwrap().returns, [0.0, 0.0, 0.0, 1.0, 0.0]);
+    }
+}

@@ -1,0 +1,56 @@
+//! REINFORCE++-baseline: distance from the group's mean, whitened over the whole batch.
+//!
+//! Hu, *REINFORCE++*, arXiv 2501.03262. The mean is the group's, as in GRPO, but the deviation
+//! is that of all tokens of the batch, so that an easy group with a lone failure is not blown
+//! up.
+
+use serde::{Deserialize, Serialize};
+
+use super::grouping::{Comparison, Grouping};
+use super::whiten::whiten;
+use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
+use crate::statistics;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReinforcePlusPlusBaselineConfig {
+    pub group_over: GroupOver,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compat: Option<Compat>,
+}
+
+/// `A = whiten(score − mean)`, whitened over tokens. Before whitening a group of one is at 0;
+/// under verl's conventions at its score.
+///
+/// # Errors
+/// If a score is not finite or fewer than two tokens are trained on.
+pub fn advantages(
+    config: &ReinforcePlusPlusBaselineConfig,
+    batch: &Batch,
+) -> Result<Advantages, AdvantageError> {
+    let grouping = Grouping::new(batch, config.group_over)?;
+    let centred = grouping.advantages(batch, config.compat, 1.0, |group| {
+        let baseline = statistics::mean(&group.scores()).unwrap_or_default();
+        vec![Comparison { baseline, divisor: 1.0 }; group.entries.len()]
+    });
+    let white = whiten(&batch.rows.spread(&centred), batch.rows)?;
+    Ok(Advantages::of_tokens(white.clone(), white, batch, grouping.counters()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn the_deviation_is_the_batch_s() {
+        let rows = Rows::dense(&[1; 4]);
+        let scores = [1.0, 0.0, 10.0, 8.0];
+        let batch = Batch::of_outcomes(&rows, &scores, &[0, 0, 1, 1], &[0, 1, 2, 3]);
+        let a = advantages(&ReinforcePlusPlusBaselineConfig::default(), &batch).unwrap();
+        let std = (2.5_f64 / 3.0).sqrt();
+        for (ours, centred) in a.per_row.iter().zip([0.5, -0.5, 1.0, -1.0]) {
+            assert!((ours - centred / std).abs() < 1e-7, "{:?}", a.per_row);
+        }
+    }
+}

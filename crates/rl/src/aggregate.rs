@@ -1,0 +1,120 @@
+//! Loss aggregation: how much each token counts.
+//!
+//! An aggregation mode is nothing but a weight per token: the loss of a batch is
+//! `Σ_t weight_t · L_t` over the tokens inside the mask. The weights are computed once over
+//! the whole batch that makes one update; whoever splits it into micro-batches cuts the
+//! weights along, and the sums over the parts add up to the same loss and gradient. (Where a
+//! library takes means per micro-batch instead, its gradient depends on the split.)
+
+use serde::{Deserialize, Serialize};
+
+use crate::Rows;
+
+/// Added to token counts by which sums are divided, as verl does.
+pub(crate) const COUNT_EPSILON: f64 = 1e-8;
+
+/// How the tokens' losses become one number; the names are verl's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aggregation {
+    /// Mean over all tokens (DAPO): long rows weigh more.
+    #[default]
+    TokenMean,
+    /// Sum over a row's tokens, mean over rows with tokens.
+    SeqMeanTokenSum,
+    /// Mean over a row's tokens, mean over rows with tokens (the original GRPO).
+    SeqMeanTokenMean,
+    /// Sum over all tokens divided by a constant (Dr.GRPO), by default the longest row's
+    /// length; not divided by the number of rows.
+    SeqMeanTokenSumNorm,
+}
+
+impl Aggregation {
+    pub const ALL: [Self; 4] =
+        [Self::TokenMean, Self::SeqMeanTokenSum, Self::SeqMeanTokenMean, Self::SeqMeanTokenSumNorm];
+}
+
+/// The weight of each token; 0 outside the mask.
+///
+/// With N tokens inside the mask, n of them in the token's row, and B rows that have any:
+/// `1/N`, `1/B`, `1/(B (n + 1e-8))`, `1/constant`. `constant` is used by
+/// [`Aggregation::SeqMeanTokenSumNorm`] alone and defaults to the longest row's length, masked
+/// tokens included: of a padded matrix, its width.
+pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
+    let counts = rows.active_lengths();
+    let filled = counts.iter().filter(|&&n| n > 0).count() as f64;
+    let row_weight = |count: usize| match mode {
+        Aggregation::TokenMean => 1.0 / counts.iter().sum::<usize>() as f64,
+        Aggregation::SeqMeanTokenSum => 1.0 / filled,
+        Aggregation::SeqMeanTokenMean => 1.0 / (count as f64 + COUNT_EPSILON) / filled,
+        Aggregation::SeqMeanTokenSumNorm => {
+            let longest = rows.ranges().map(|range| range.len()).max().unwrap_or(0);
+            1.0 / constant.unwrap_or(longest as f64)
+        }
+    };
+    spread(rows, &counts, row_weight)
+}
+
+/// Weights under which every row counts 1/B in all, shared equally by its tokens; B counts
+/// rows without tokens too. For losses that are one number per row ([`crate::loss::geo_mean`]).
+pub fn row_mean_weights(rows: &Rows) -> Vec<f64> {
+    let counts = rows.active_lengths();
+    spread(rows, &counts, |count| 1.0 / (count as f64 * rows.len() as f64))
+}
+
+/// `row_weight` is only asked about rows that have tokens.
+fn spread(rows: &Rows, counts: &[usize], row_weight: impl Fn(usize) -> f64) -> Vec<f64> {
+    let per_row: Vec<f64> =
+        counts.iter().map(|&count| if count == 0 { 0.0 } else { row_weight(count) }).collect();
+    rows.spread(&per_row)
+}
+
+/// `Σ_t weight_t · value_t` over the tokens inside the mask.
+///
+/// # Panics
+/// If an array does not have one entry per token.
+pub fn weighted_sum(values: &[f64], weights: &[f64], rows: &Rows) -> f64 {
+    rows.assert_fits("values", values);
+    rows.assert_fits("weights", weights);
+    rows.active().map(|t| weights[t] * values[t]).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Rows {
+        // Two tokens, none, and one with a hole before it.
+        Rows::new(&[2, 1, 3], vec![true, true, false, true, false, false]).unwrap()
+    }
+
+    #[test]
+    fn weights_follow_their_formulas() {
+        let weights = |mode, constant| token_weights(mode, constant, &rows());
+        let third = 1.0 / 3.0;
+        assert_eq!(weights(Aggregation::TokenMean, None), [third, third, 0.0, third, 0.0, 0.0]);
+        assert_eq!(weights(Aggregation::SeqMeanTokenSum, None), [0.5, 0.5, 0.0, 0.5, 0.0, 0.0]);
+        let mean = weights(Aggregation::SeqMeanTokenMean, None);
+        assert_eq!(mean[0], 0.5 / (2.0 + 1e-8));
+        assert_eq!(mean[3], 0.5 / (1.0 + 1e-8));
+        let norm = weights(Aggregation::SeqMeanTokenSumNorm, None);
+        assert_eq!(norm, [third, third, 0.0, third, 0.0, 0.0]);
+        assert_eq!(weights(Aggregation::SeqMeanTokenSumNorm, Some(8.0))[0], 0.125);
+        assert_eq!(row_mean_weights(&rows()), [1.0 / 6.0, 1.0 / 6.0, 0.0, third, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_batch_without_tokens_weighs_nothing() {
+        let rows = Rows::new(&[2], vec![false, false]).unwrap();
+        for mode in Aggregation::ALL {
+            assert_eq!(token_weights(mode, None, &rows), [0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn a_sum_ignores_what_is_outside_the_mask() {
+        let values = [1.0, 2.0, f64::NAN, 3.0, f64::NAN, f64::INFINITY];
+        let weights = token_weights(Aggregation::TokenMean, None, &rows());
+        assert!((weighted_sum(&values, &weights, &rows()) - 2.0).abs() < 1e-15);
+    }
+}

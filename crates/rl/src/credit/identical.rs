@@ -1,0 +1,37 @@
+//! Identical credit: every call earns the final reward.
+//!
+//! The rule of LightningRL's paper (arXiv 2508.03680). It says nothing about which call was
+//! good, but it is unbiased, and the comparison with other rollouts of the same task does
+//! the rest.
+
+use serde::{Deserialize, Serialize};
+
+use super::Episode;
+
+/// Identical credit has no parameters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdenticalCredit {}
+
+/// The episode's reward, for each of its calls.
+pub fn returns(episodes: &[Episode]) -> Vec<f64> {
+    episodes.iter().flat_map(|episode| episode.calls.iter().map(|_| episode.reward)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CreditConfig, Episode};
+
+    #[test]
+    fn each_call_earns_the_reward_of_its_episode() {
+        let episodes = [
+            Episode::of_calls(7, 1.0, 2),
+            Episode::of_calls(7, 0.25, 0),
+            Episode::of_calls(8, 0.0, 1),
+        ];
+        let rows = CreditConfig::default().assign(&episodes);
+        assert_eq!(rows.returns, [1.0, 1.0, 0.0]);
+        assert_eq!(rows.groups, [7, 7, 8]);
+        assert_eq!(rows.episodes, [0, 0, 2]);
+    }
+}

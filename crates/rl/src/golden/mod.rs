@@ -1,0 +1,81 @@
+//! verl's own numbers, recomputed.
+//!
+//! A golden file (`made_with`, `cases`) holds batches with the numbers that verl's
+//! `core_algos` gave for them in f64: advantages and returns by estimator, policy losses with
+//! gradient and metrics by loss and aggregation, KL estimates, aggregates, a value loss.
+//! [`check`] recomputes all of them. Where verl refused a case (`{"error": …}`), ours must
+//! refuse it too. Names carry their parameters (`gae_gamma0.99_lambda0.95`), so files with
+//! other parameters can be checked as well; the clip ranges are not in the file.
+
+mod case;
+mod reader;
+
+use std::path::{Path, PathBuf};
+
+use leyden_core::{Family, GoldenReport};
+use serde_json::Value;
+
+use case::Case;
+use reader::Node;
+
+/// Largest difference that counts as agreement.
+pub const TOLERANCE: f64 = 1e-9;
+
+/// Why a golden file cannot be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum GoldenError {
+    #[error("{} cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is not JSON: {source}", path.display())]
+    Json { path: PathBuf, source: serde_json::Error },
+    #[error("{}: {key} {what}", path.display())]
+    Malformed {
+        path: PathBuf,
+        /// Where in the file (`cases[2].mask[0]`).
+        key: String,
+        what: String,
+    },
+}
+
+/// Recomputes a golden file of verl's numbers; one family per estimator, loss and aggregation.
+///
+/// # Errors
+/// If the file cannot be read or is not of the structure described above.
+pub fn check(path: &Path) -> Result<GoldenReport, GoldenError> {
+    let read = |source| GoldenError::Read { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(read)?;
+    let json = |source| GoldenError::Json { path: path.to_owned(), source };
+    let value: Value = serde_json::from_str(&text).map_err(json)?;
+    let mut families = Families::default();
+    check_cases(&Node::root(&value), &mut families).map_err(|malformed| {
+        GoldenError::Malformed { path: path.to_owned(), key: malformed.key, what: malformed.what }
+    })?;
+    Ok(GoldenReport { families: families.0 })
+}
+
+fn check_cases(root: &Node, families: &mut Families) -> Result<(), reader::Malformed> {
+    for node in root.get("cases")?.items()? {
+        let case = Case::read(&node)?;
+        case.check_advantages(families)?;
+        case.check_policy_losses(families)?;
+        case.check_kl(families)?;
+        case.check_aggregates(families)?;
+        case.check_value_loss(families)?;
+    }
+    Ok(())
+}
+
+/// The families so far, in order of first appearance.
+#[derive(Default)]
+struct Families(Vec<Family>);
+
+impl Families {
+    /// The family called `name`, made if it is new.
+    fn named(&mut self, name: &str) -> &mut Family {
+        let at = self.0.iter().position(|family| family.name == name).unwrap_or_else(|| {
+            self.0.push(Family::numeric(name, TOLERANCE));
+            self.0.len() - 1
+        });
+        &mut self.0[at]
+    }
+}

@@ -1,0 +1,116 @@
+//! GMPO: the geometric mean of clipped token ratios, one loss per row.
+//!
+//! Zhao et al., *Geometric-Mean Policy Optimization*, arXiv 2507.20673. Log-ratios are clipped
+//! token by token, on the side on which the advantage pushes, and then averaged over the row.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LossInput, PolicyLoss};
+use crate::aggregate::COUNT_EPSILON;
+use crate::kl::LOG_RATIO_LIMIT;
+
+/// The paper's range is `(e^−0.4, e^0.4)`: wide, since one outlier cannot dominate a
+/// geometric mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GeoMeanConfig {
+    /// A log-ratio that a negative advantage pushes down is clipped at `−clip_low`.
+    pub clip_low: f64,
+    /// A log-ratio that a positive advantage pushes up is clipped at `clip_high`.
+    pub clip_high: f64,
+}
+
+impl Default for GeoMeanConfig {
+    fn default() -> Self {
+        Self { clip_low: 0.4, clip_high: 0.4 }
+    }
+}
+
+/// `L = −Ā exp(mean_t x_t)` per row, with Ā the mean of its advantages and x the clipped
+/// log-ratio; both means divide by `n + 1e-8`. A row counts by the sum of its tokens' weights:
+/// [`crate::aggregate::row_mean_weights`] give the paper's mean over rows.
+///
+/// A log-ratio beyond ±20 is clamped; verl does not, and overflows.
+///
+/// # Panics
+/// If an array does not have one entry per token.
+pub fn loss(config: &GeoMeanConfig, input: &LossInput) -> PolicyLoss {
+    input.assert_fits();
+    let mut total = PolicyLoss::zero(input.rows);
+    for row in 0..input.rows.len() {
+        let count = input.rows.active_in(row).count() as f64 + COUNT_EPSILON;
+        let (mut log, mut advantage, mut weight) = (0.0, 0.0, 0.0);
+        for t in input.rows.active_in(row) {
+            let raw = input.logp_new[t] - input.logp_old[t];
+            let (x, slope) = clipped(config, raw, input.advantages[t]);
+            log += x / count;
+            advantage += input.advantages[t] / count;
+            weight += input.weights[t];
+            // Completed below, once the row's factor is known.
+            total.grad[t] = slope / count;
+            let outside = raw < -config.clip_low || raw > config.clip_high;
+            total.statistics.clipped += usize::from(outside && input.advantages[t] > 0.0);
+            total.statistics.clipped_lower += usize::from(outside && input.advantages[t] < 0.0);
+            total.statistics.tokens += 1;
+            total.statistics.kl_sum -= raw;
+        }
+        let row_loss = -weight * advantage * log.exp();
+        total.loss += row_loss;
+        for t in input.rows.active_in(row) {
+            total.grad[t] *= row_loss;
+        }
+    }
+    total
+}
+
+/// A token's clipped log-ratio and its derivative. Without an advantage it is 0.
+fn clipped(config: &GeoMeanConfig, raw: f64, advantage: f64) -> (f64, f64) {
+    let x = raw.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
+    // Comparisons rather than min and max, which would swallow a NaN.
+    let bounded = if advantage == 0.0 {
+        0.0
+    } else if advantage > 0.0 && x > config.clip_high {
+        config.clip_high
+    } else if advantage < 0.0 && x < -config.clip_low {
+        -config.clip_low
+    } else {
+        x
+    };
+    (bounded, if bounded == raw && advantage != 0.0 { 1.0 } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn log_ratios_are_clipped_on_the_side_of_the_push() {
+        let config = GeoMeanConfig::default();
+        assert_eq!(clipped(&config, 0.9, 1.0), (0.4, 0.0));
+        assert_eq!(clipped(&config, -0.9, 1.0), (-0.9, 1.0));
+        assert_eq!(clipped(&config, 0.9, -1.0), (0.9, 1.0));
+        assert_eq!(clipped(&config, -0.9, -1.0), (-0.4, 0.0));
+        assert_eq!(clipped(&config, 0.9, 0.0), (0.0, 0.0));
+        assert_eq!(clipped(&config, -50.0, 1.0), (-20.0, 0.0));
+    }
+
+    #[test]
+    fn a_row_is_one_loss() {
+        let rows = Rows::dense(&[2]);
+        let result = loss(
+            &GeoMeanConfig::default(),
+            &LossInput {
+                rows: &rows,
+                logp_new: &[-0.8, -1.0],
+                logp_old: &[-1.0, -1.0],
+                advantages: &[2.0, 2.0],
+                weights: &[0.5, 0.5],
+            },
+        );
+        let expected = -2.0 * 0.1_f64.exp();
+        assert!((result.loss - expected).abs() < 1e-7);
+        assert!((result.grad[0] - expected / 2.0).abs() < 1e-7);
+        assert!((result.grad[1] - expected / 2.0).abs() < 1e-7);
+    }
+}

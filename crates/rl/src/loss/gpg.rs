@@ -1,0 +1,51 @@
+//! GPG: the policy gradient itself, without ratio and clip.
+//!
+//! Chu et al., *GPG: A Simple and Strong Reinforcement Learning Baseline*, arXiv 2504.02546.
+//! For one update per batch of samples it is all that is needed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LossInput, PolicyLoss};
+
+/// The policy gradient has no parameters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpgConfig {}
+
+/// `L = −A logp_new`.
+///
+/// # Panics
+/// If an array does not have one entry per token.
+pub fn loss(input: &LossInput) -> PolicyLoss {
+    input.assert_fits();
+    let mut total = PolicyLoss::zero(input.rows);
+    for t in input.rows.active() {
+        let factor = -input.weights[t] * input.advantages[t];
+        total.loss += factor * input.logp_new[t];
+        total.grad[t] = factor;
+        total.statistics.tokens += 1;
+        total.statistics.kl_sum += input.logp_old[t] - input.logp_new[t];
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn the_loss_is_linear_in_the_log_probability() {
+        let rows = Rows::dense(&[2]);
+        let result = loss(&LossInput {
+            rows: &rows,
+            logp_new: &[-1.0, -3.0],
+            logp_old: &[-1.5, -3.0],
+            advantages: &[2.0, -1.0],
+            weights: &[0.5, 0.25],
+        });
+        assert_eq!(result.loss, 1.0 - 0.75);
+        assert_eq!(result.grad, [-1.0, 0.25]);
+        assert_eq!(result.statistics.kl_sum, -0.5);
+    }
+}

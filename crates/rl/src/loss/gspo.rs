@@ -1,0 +1,87 @@
+//! GSPO: one ratio per row, the geometric mean of its tokens' ratios.
+//!
+//! Zheng et al., *Group Sequence Policy Optimization*, arXiv 2507.18071. The clip acts on
+//! whole rows. The token variant is used: each token's ratio has the row's value, and the
+//! derivative of its own log-probability alone, so advantages may differ within a row. With
+//! equal advantages and weights it is the derivative of the row's loss.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LossInput, PolicyLoss};
+
+/// Log-ratios of rows above this are clamped, as in verl.
+const LOG_RATIO_LIMIT: f64 = 10.0;
+
+/// The paper's ranges, which are far narrower than those of token ratios.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GspoConfig {
+    /// The row's ratio is clipped below at `1 − clip_low`.
+    pub clip_low: f64,
+    /// The row's ratio is clipped above at `1 + clip_high`.
+    pub clip_high: f64,
+}
+
+impl Default for GspoConfig {
+    fn default() -> Self {
+        Self { clip_low: 3e-4, clip_high: 4e-4 }
+    }
+}
+
+/// `s = exp(mean_t (logp_new − logp_old))`, `L = max(−As, −A clip(s, 1 − low, 1 + high))` per
+/// token of the row.
+///
+/// # Panics
+/// If an array does not have one entry per token.
+pub fn loss(config: &GspoConfig, input: &LossInput) -> PolicyLoss {
+    input.assert_fits();
+    let mut total = PolicyLoss::zero(input.rows);
+    for row in 0..input.rows.len() {
+        let tokens: Vec<usize> = input.rows.active_in(row).collect();
+        let log_sum: f64 = tokens.iter().map(|&t| input.logp_new[t] - input.logp_old[t]).sum();
+        let log = log_sum / tokens.len() as f64;
+        let clamped = log > LOG_RATIO_LIMIT;
+        let ratio = if clamped { LOG_RATIO_LIMIT.exp() } else { log.exp() };
+        let slope = if clamped { 0.0 } else { ratio };
+        let bounded_ratio = ratio.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
+        total.statistics.tokens += tokens.len();
+        total.statistics.kl_sum -= log_sum;
+        for t in tokens {
+            let advantage = input.advantages[t];
+            let (plain, bounded) = (-advantage * ratio, -advantage * bounded_ratio);
+            if bounded > plain {
+                total.loss += input.weights[t] * bounded;
+                total.statistics.clipped += 1;
+            } else {
+                total.loss += input.weights[t] * plain;
+                total.grad[t] = input.weights[t] * -advantage * slope;
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn the_clip_takes_whole_rows() {
+        let rows = Rows::dense(&[2, 2]);
+        let result = loss(
+            &GspoConfig { clip_low: 0.1, clip_high: 0.1 },
+            &LossInput {
+                rows: &rows,
+                // Mean log-ratios ln 2 and 0, by tokens that differ much.
+                logp_new: &[2.0 * 2.0_f64.ln() - 1.0, -1.0, 0.0, -2.0],
+                logp_old: &[-1.0; 4],
+                advantages: &[1.0; 4],
+                weights: &[0.25; 4],
+            },
+        );
+        assert_eq!(result.grad, [0.0, 0.0, -0.25, -0.25]);
+        assert_eq!(result.statistics.clipped, 2);
+        assert!((result.loss + 0.5 * (1.1 + 1.0)).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,155 @@
+//! PPO: the clipped surrogate, with the dual clip.
+//!
+//! Schulman et al., arXiv 1707.06347; a lower and an upper range of their own, DAPO's
+//! "clip-higher" (Yu et al., arXiv 2503.14476); the dual clip of Ye et al., arXiv 1912.09729,
+//! which bounds the loss of tokens with negative advantage whose ratio has run away upwards,
+//! where the plain clip does not act.
+
+use serde::{Deserialize, Serialize};
+
+use super::{LossInput, PolicyLoss, Ratio, validate_clip};
+use crate::config::{ConfigError, require};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PpoConfig {
+    /// The ratio is clipped below at `1 − clip_low`.
+    pub clip_low: f64,
+    /// The ratio is clipped above at `1 + clip_high`.
+    pub clip_high: f64,
+    /// Bound of the ratio for negative advantages, above 1; written `false` if off.
+    #[serde(with = "number_or_false")]
+    pub dual_clip: Option<f64>,
+}
+
+impl Default for PpoConfig {
+    fn default() -> Self {
+        Self { clip_low: 0.2, clip_high: 0.3, dual_clip: Some(3.0) }
+    }
+}
+
+impl PpoConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        validate_clip(self.clip_low, self.clip_high)?;
+        match self.dual_clip {
+            None => Ok(()),
+            Some(bound) => {
+                require(bound > 1.0, "loss.dual_clip", bound, "a number above 1, or false")
+            }
+        }
+    }
+}
+
+/// `L = max(−Aρ, −A clip(ρ, 1 − low, 1 + high))`, for A < 0 at most `−cA`.
+///
+/// # Panics
+/// If an array does not have one entry per token.
+pub fn loss(config: &PpoConfig, input: &LossInput) -> PolicyLoss {
+    input.assert_fits();
+    let mut total = PolicyLoss::zero(input.rows);
+    for t in input.rows.active() {
+        let advantage = input.advantages[t];
+        let ratio = Ratio::of(input.logp_new[t], input.logp_old[t]);
+        let plain = -advantage * ratio.value;
+        let bounded = -advantage * ratio.value.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
+        let (mut value, mut slope) = (plain, -advantage * ratio.slope);
+        if bounded > plain {
+            (value, slope) = (bounded, 0.0);
+            total.statistics.clipped += 1;
+        }
+        if let Some(bound) = config.dual_clip
+            && advantage < 0.0
+            && value > -bound * advantage
+        {
+            (value, slope) = (-bound * advantage, 0.0);
+            total.statistics.clipped_lower += 1;
+        }
+        total.loss += input.weights[t] * value;
+        total.grad[t] = input.weights[t] * slope;
+        total.statistics.tokens += 1;
+        total.statistics.kl_sum -= ratio.log;
+    }
+    total
+}
+
+/// TOML has no null, so a number that may be absent against a default needs a word for it.
+mod number_or_false {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged, expecting = "expected a number, or false for off")]
+    enum NumberOrFalse {
+        Number(f64),
+        Switch(bool),
+    }
+
+    pub fn serialize<S: Serializer>(value: &Option<f64>, to: S) -> Result<S::Ok, S::Error> {
+        value.map_or(NumberOrFalse::Switch(false), NumberOrFalse::Number).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<f64>, D::Error> {
+        match NumberOrFalse::deserialize(from)? {
+            NumberOrFalse::Number(number) => Ok(Some(number)),
+            NumberOrFalse::Switch(false) => Ok(None),
+            NumberOrFalse::Switch(true) => {
+                Err(de::Error::custom("expected a number, or false for off"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    /// Loss and derivative at one token with ratio `ratio`.
+    fn at(config: &PpoConfig, ratio: f64, advantage: f64) -> (f64, f64, (usize, usize)) {
+        let rows = Rows::dense(&[1]);
+        let result = loss(
+            config,
+            &LossInput {
+                rows: &rows,
+                logp_new: &[ratio.ln() - 1.0],
+                logp_old: &[-1.0],
+                advantages: &[advantage],
+                weights: &[1.0],
+            },
+        );
+        let s = result.statistics;
+        (result.loss, result.grad[0], (s.clipped, s.clipped_lower))
+    }
+
+    #[test]
+    fn each_branch_of_the_clip() {
+        let config = PpoConfig::default();
+        let close = |(loss, grad, counts), (l, g, c): (f64, f64, _)| {
+            let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+            assert!(near(loss, l) && near(grad, g) && counts == c, "{loss} {grad} {counts:?}");
+        };
+        close(at(&config, 1.1, 2.0), (-2.2, -2.2, (0, 0)));
+        close(at(&config, 1.5, 2.0), (-2.6, 0.0, (1, 0)));
+        close(at(&config, 0.5, 2.0), (-1.0, -1.0, (0, 0)));
+        close(at(&config, 0.5, -2.0), (1.6, 0.0, (1, 0)));
+        close(at(&config, 2.5, -2.0), (5.0, 5.0, (0, 0)));
+        close(at(&config, 3.5, -2.0), (6.0, 0.0, (0, 1)));
+        let single = PpoConfig { dual_clip: None, ..config };
+        close(at(&single, 3.5, -2.0), (7.0, 7.0, (0, 0)));
+    }
+
+    #[test]
+    fn a_vanished_probability_has_a_finite_loss_and_no_slope() {
+        let (loss, grad, _) = at(&PpoConfig::default(), 0.0, 1.0);
+        assert!(loss.is_finite());
+        assert_eq!(grad, 0.0);
+    }
+
+    #[test]
+    fn the_dual_clip_is_switched_off_by_false() {
+        let off: PpoConfig = toml::from_str("dual_clip = false").unwrap();
+        assert_eq!(off.dual_clip, None);
+        assert_eq!(toml::from_str::<PpoConfig>(&toml::to_string(&off).unwrap()).unwrap(), off);
+        assert!(toml::from_str::<PpoConfig>("dual_clip = true").is_err());
+        assert!(toml::from_str::<PpoConfig>("dual_clip = 'off'").is_err());
+    }
+}
