@@ -1,1 +1,34 @@
-//! (being written)
+//! Curves, tables and pages from run folders.
+//!
+//! [`load`] reads what a run left, [`write`] makes a folder from one run or several: a page
+//! that needs nothing but itself, every chart as SVG and PNG, the table as CSV and Markdown.
+//! Several runs of one configuration are seeds of one experiment; different configurations
+//! are compared side by side. Equal runs give equal bytes.
+//!
+//! The pieces serve other pages too: [`chart`] describes a chart, [`figures::draw`] puts the
+//! curves of several seeds into it, [`svg::render`] sets several charts side by side, and
+//! [`tensorboard`] writes the same figures as event files.
+
+pub mod chart;
+pub mod experiment;
+pub mod figures;
+pub mod rollouts;
+pub mod svg;
+pub mod table;
+pub mod tensorboard;
+
+mod axis;
+mod error;
+mod interval;
+mod metric;
+mod page;
+mod raster;
+mod run;
+mod transcript;
+mod write;
+
+pub use error::ReportError;
+pub use interval::Estimate;
+pub use raster::png;
+pub use run::{ReferenceLevel, Run, load};
+pub use write::{Options, Written, write};

@@ -1,0 +1,46 @@
+//! Everything that can keep a report from being made, as one sentence each.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why a run could not be read or a report not be written.
+#[derive(Debug, Error)]
+pub enum ReportError {
+    #[error("there is no run folder at {0}: give the folder that `leyden run` wrote")]
+    NoFolder(PathBuf),
+    #[error(
+        "{0} holds no config.toml, so it is not a run folder: give the folder that `leyden run` wrote"
+    )]
+    NotARun(PathBuf),
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} is not TOML: {message}")]
+    Config { path: PathBuf, message: String },
+    #[error("{path} is not a JSON object: {message}")]
+    Provenance { path: PathBuf, message: String },
+    #[error("{path} line {line} is not a record of this format: {message}")]
+    Line { path: PathBuf, line: usize, message: String },
+    #[error(
+        "{path} line {line} has schema {found}, this program reads up to {known}: \
+         make the report with the version that wrote the run, or a newer one"
+    )]
+    Schema { path: PathBuf, line: usize, found: u64, known: u32 },
+    #[error("cannot read rollouts from {path}: {source}")]
+    Rollouts { path: PathBuf, source: rusqlite::Error },
+    #[error("no run was given: name at least one run folder")]
+    NoRuns,
+    #[error("{} has neither a step nor an evaluation yet, so there is nothing to report: wait for the first evaluation, or continue the run", list(.0))]
+    Empty(Vec<PathBuf>),
+    #[error("cannot write {path}: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("cannot draw {figure} as PNG: {message}")]
+    Raster { figure: String, message: String },
+    #[error("cannot fill in the page: {0}")]
+    Page(#[from] minijinja::Error),
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,347 @@
+//! Which charts a report shows.
+//!
+//! One experiment: rewards of training and of both evaluation modes in one chart. Several
+//! experiments: one chart per kind of reward with a colour per experiment, so that a legend
+//! never needs two dimensions.
+
+use std::collections::HashSet;
+
+use crate::chart::{Chart, Ink, Level, Mark, Point, Scale, smooth};
+use crate::experiment::{Experiment, across};
+use crate::metric;
+use crate::svg::significant;
+
+/// A chart with the name of its files and a sentence on how to read it.
+#[derive(Debug, Clone)]
+pub struct Figure {
+    /// Name of the files, without extension.
+    pub file: String,
+    pub section: Section,
+    pub chart: Chart,
+    pub caption: String,
+}
+
+/// Where a figure stands on the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    Reward,
+    Labels,
+    Rollouts,
+    Health,
+}
+
+/// All figures of a report, those without data left out.
+pub fn figures(experiments: &[Experiment]) -> Vec<Figure> {
+    let mut found = rewards(experiments);
+    found.extend(labels(experiments));
+    found.extend(experiments.iter().enumerate().map(|(index, e)| histogram(e, index, experiments)));
+    found.extend(metric::figures(experiments));
+    found.extend(experiments.iter().enumerate().map(|(index, e)| signals(e, index, experiments)));
+    found.retain(|figure| !figure.chart.is_empty());
+    // Names that differ only in their special characters must not share a file.
+    let mut taken = HashSet::new();
+    for figure in &mut found {
+        while !taken.insert(figure.file.clone()) {
+            figure.file.push('_');
+        }
+    }
+    found
+}
+
+/// Draws the curves of one quantity: each seed thin, their mean with its band.
+///
+/// The building block of every line chart here; sweeps and pages of several agents use it
+/// with a colour per cell.
+pub fn draw(chart: &mut Chart, name: &str, ink: Ink, mark: Mark, curves: &[Vec<Point>]) {
+    if curves.len() > 1 {
+        for curve in curves {
+            let bare = curve.iter().map(|point| Point::new(point.x, point.y)).collect();
+            chart.push(None, ink, Mark::THIN, bare);
+        }
+    }
+    chart.push(Some(name), ink, mark, across(curves));
+}
+
+/// Training curves: raw values thin, a trailing mean over them. Returns the window.
+pub(crate) fn draw_smoothed(
+    chart: &mut Chart,
+    name: &str,
+    ink: Ink,
+    curves: &[Vec<Point>],
+) -> usize {
+    let longest = curves.iter().map(Vec::len).max().unwrap_or(0);
+    let window = window(longest);
+    if window == 1 {
+        draw(chart, name, ink, Mark::CURVE, curves);
+        return 1;
+    }
+    let smoothed: Vec<Vec<Point>> = curves.iter().map(|curve| smooth(curve, window)).collect();
+    if let [only] = curves {
+        chart.push(None, ink, Mark::THIN, only.clone());
+        chart.push(Some(name), ink, Mark::CURVE, smoothed.concat());
+    } else {
+        draw(chart, name, ink, Mark::CURVE, &smoothed);
+    }
+    window
+}
+
+/// Steps in the trailing mean: none for short runs, then a twentieth of the run.
+fn window(steps: usize) -> usize {
+    if steps < 30 { 1 } else { (steps / 20).clamp(3, 50) }
+}
+
+/// What the bands mean, for captions.
+pub(crate) fn band_words(experiments: &[Experiment]) -> String {
+    let most = experiments.iter().map(|e| e.runs.len()).max().unwrap_or(0);
+    if most > 1 {
+        let seeds: Vec<String> = experiments.iter().map(|e| e.runs.len().to_string()).collect();
+        format!(
+            "Thin lines: seeds. Thick line: their mean. Band: 95 % interval of the mean over seeds (Student's t, n = {}).",
+            seeds.join(", ")
+        )
+    } else {
+        "Band: 95 % interval over test items.".to_owned()
+    }
+}
+
+fn rewards(experiments: &[Experiment]) -> Vec<Figure> {
+    let kinds = [
+        ("reward", "Test reward, sampled", "sampled"),
+        ("reward_greedy", "Test reward, greedy", "greedy"),
+        ("reward_train", "Train reward", "train"),
+    ];
+    let levels = levels(experiments);
+    let figure = |file: &str, mut chart: Chart, caption: String| {
+        chart.scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
+        chart.size = Chart::LARGE;
+        chart.levels.clone_from(&levels);
+        Figure { file: file.to_owned(), section: Section::Reward, chart, caption }
+    };
+    let band = band_words(experiments);
+    if let [experiment] = experiments {
+        let mut chart = Chart::new("Reward", "step", "mean reward");
+        let train = experiment.step_curves(|step| step.reward_mean);
+        let window = draw_smoothed(&mut chart, "train", Ink::Muted, &train);
+        let greedy = experiment.reward_curves("greedy");
+        draw(&mut chart, "test, greedy", Ink::Series(1), Mark::MEASURED, &greedy);
+        let sampled = experiment.reward_curves("sampled");
+        draw(&mut chart, "test, sampled", Ink::Series(0), Mark::MEASURED, &sampled);
+        chart.series.retain(|series| !series.points.is_empty());
+        return vec![figure("reward", chart, format!("{band}{}", window_words(window)))];
+    }
+    kinds
+        .into_iter()
+        .map(|(file, title, kind)| {
+            let mut chart = Chart::new(title, "step", "mean reward");
+            let mut longest = 1;
+            for (index, experiment) in experiments.iter().enumerate() {
+                let ink = Ink::Series(index);
+                if kind == "train" {
+                    let curves = experiment.step_curves(|step| step.reward_mean);
+                    longest =
+                        draw_smoothed(&mut chart, &experiment.name, ink, &curves).max(longest);
+                } else {
+                    let curves = experiment.reward_curves(kind);
+                    draw(&mut chart, &experiment.name, ink, Mark::MEASURED, &curves);
+                }
+            }
+            let caption = if kind == "train" { window_words(longest) } else { band.clone() };
+            figure(file, chart, caption.trim().to_owned())
+        })
+        .collect()
+}
+
+pub(crate) fn window_words(window: usize) -> String {
+    if window == 1 {
+        String::new()
+    } else {
+        format!(" Training values: mean over the last {window} steps, single steps faint.")
+    }
+}
+
+/// The reference levels of all configurations, each once.
+fn levels(experiments: &[Experiment]) -> Vec<Level> {
+    let mut found: Vec<Level> = Vec::new();
+    for level in experiments.iter().flat_map(|e| e.runs.iter().flat_map(|run| run.levels())) {
+        let label = format!("{}: {}", level.label, significant(level.value));
+        if !found.iter().any(|known| known.label == label) {
+            found.push(Level { label, value: level.value });
+        }
+    }
+    found
+}
+
+/// One chart per label, of the sampled evaluations if there are any.
+fn labels(experiments: &[Experiment]) -> Vec<Figure> {
+    let mut found = Vec::new();
+    for (index, experiment) in experiments.iter().enumerate() {
+        let sampled = experiment.runs.iter().any(|run| run.evals("sampled").next().is_some());
+        let mode = if sampled { "sampled" } else { "greedy" };
+        for (label, values) in experiment.labels() {
+            let title = format!("Test reward ({mode}) by {}", words(&label));
+            let mut chart =
+                Chart::new(&titled(&title, experiment, experiments), "step", "mean reward");
+            chart.scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
+            for (colour, value) in values.iter().enumerate() {
+                let curves = experiment.label_curves(mode, &label, value);
+                draw(&mut chart, &words(value), Ink::Series(colour), Mark::MEASURED, &curves);
+            }
+            found.push(Figure {
+                file: numbered(&format!("by_{}", slug(&label)), index, experiments),
+                section: Section::Labels,
+                chart,
+                caption: band_words(std::slice::from_ref(experiment)),
+            });
+        }
+    }
+    found
+}
+
+/// Share of rollouts by reward, first against last training steps.
+fn histogram(experiment: &Experiment, index: usize, experiments: &[Experiment]) -> Figure {
+    let steps = experiment.runs.iter().map(|run| run.steps.len()).max().unwrap_or(0);
+    let span = (steps / 10).clamp(1, 10).min(steps.max(1));
+    let pooled = |last: bool| -> Vec<(f64, usize)> {
+        experiment
+            .runs
+            .iter()
+            .flat_map(|run| {
+                let span = span.min(run.steps.len());
+                if last { &run.steps[run.steps.len() - span..] } else { &run.steps[..span] }
+            })
+            .flat_map(|step| step.reward_histogram.iter().copied())
+            .collect()
+    };
+    let (first, last) = (pooled(false), pooled(true));
+    let bins = Bins::over(first.iter().chain(&last).map(|(reward, _)| *reward));
+    let title = titled("Rewards of training rollouts", experiment, experiments);
+    let mut chart = Chart::new(&title, "reward", "share of rollouts");
+    chart.scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
+    chart.categories = Some(bins.names());
+    let few = |word: &str| match span {
+        1 => format!("{word} step"),
+        span => format!("{word} {span} steps"),
+    };
+    let sides = [(first, "first", -0.2, Ink::Muted), (last, "last", 0.2, Ink::Series(0))];
+    for (counts, word, offset, ink) in sides {
+        let points = bins.shares(&counts, offset);
+        chart.push(Some(&few(word)), ink, Mark::Bars { width: 0.4 }, points);
+    }
+    Figure {
+        file: numbered("reward_histogram", index, experiments),
+        section: Section::Rollouts,
+        chart,
+        caption: String::new(),
+    }
+}
+
+/// Places on the axis of a reward histogram: the values themselves if they are few,
+/// otherwise ten intervals.
+enum Bins {
+    Values(Vec<f64>),
+    Intervals { low: f64, width: f64 },
+}
+
+impl Bins {
+    fn over(rewards: impl Iterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = rewards.filter(|reward| reward.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup();
+        match (values.first(), values.last()) {
+            (Some(low), Some(high)) if values.len() > 8 => {
+                Self::Intervals { low: *low, width: (high - low) / 10.0 }
+            }
+            _ => Self::Values(values),
+        }
+    }
+
+    fn names(&self) -> Vec<(f64, String)> {
+        match self {
+            Self::Values(values) => values
+                .iter()
+                .enumerate()
+                .map(|(index, value)| (index as f64, significant(*value)))
+                .collect(),
+            Self::Intervals { low, width } => (0..10u32)
+                .map(|index| {
+                    let from = low + width * f64::from(index);
+                    (f64::from(index), format!("{from:.1}–"))
+                })
+                .collect(),
+        }
+    }
+
+    fn shares(&self, counts: &[(f64, usize)], offset: f64) -> Vec<Point> {
+        let total: usize = counts.iter().map(|(_, count)| count).sum();
+        let mut sums = vec![0usize; self.names().len()];
+        for (reward, count) in counts {
+            let index = match self {
+                Self::Values(values) => values.iter().position(|value| value == reward),
+                Self::Intervals { low, width } => {
+                    Some((((reward - low) / width) as usize).min(sums.len() - 1))
+                }
+            };
+            if let Some(sum) = index.and_then(|index| sums.get_mut(index)) {
+                *sum += count;
+            }
+        }
+        sums.into_iter()
+            .enumerate()
+            .map(|(index, count)| {
+                Point::new(index as f64 + offset, count as f64 / total.max(1) as f64)
+            })
+            .collect()
+    }
+}
+
+/// Signals of training rollouts by kind, the eight most frequent.
+fn signals(experiment: &Experiment, index: usize, experiments: &[Experiment]) -> Figure {
+    let mut totals: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+    for step in experiment.runs.iter().flat_map(|run| &run.steps) {
+        for (kind, count) in &step.signals {
+            *totals.entry(kind).or_default() += count;
+        }
+    }
+    let mut kinds: Vec<(&str, usize)> = totals.into_iter().filter(|(_, n)| *n > 0).collect();
+    kinds.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    let mut chart = Chart::new(&titled("Signals", experiment, experiments), "step", "per rollout");
+    let mut window = 1;
+    for (colour, (kind, _)) in kinds.into_iter().take(8).enumerate() {
+        let curves = experiment
+            .step_curves(|step| share(step.signals.get(kind).copied().unwrap_or(0), step.rollouts));
+        window = draw_smoothed(&mut chart, &words(kind), Ink::Series(colour), &curves).max(window);
+    }
+    Figure {
+        file: numbered("signals", index, experiments),
+        section: Section::Rollouts,
+        chart,
+        caption: format!(
+            "Events of training rollouts that are known without the reward.{}",
+            window_words(window)
+        ),
+    }
+}
+
+pub(crate) fn share(part: usize, whole: usize) -> f64 {
+    if whole == 0 { f64::NAN } else { part as f64 / whole as f64 }
+}
+
+fn titled(title: &str, experiment: &Experiment, experiments: &[Experiment]) -> String {
+    if experiments.len() == 1 { title.to_owned() } else { format!("{title}: {}", experiment.name) }
+}
+
+/// File names of figures that each experiment has: numbered if there are several.
+fn numbered(file: &str, index: usize, experiments: &[Experiment]) -> String {
+    if experiments.len() == 1 { file.to_owned() } else { format!("{file}_{}", index + 1) }
+}
+
+/// An identifier as words.
+pub(crate) fn words(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// A name fit for files.
+pub(crate) fn slug(name: &str) -> String {
+    let safe = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };
+    name.chars().map(safe).collect::<String>().to_lowercase()
+}

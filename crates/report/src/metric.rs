@@ -1,0 +1,158 @@
+//! The figures of training steps: which ones, with which unit, in which chart.
+//!
+//! A table rather than code: another figure is another entry. Charts of figures that are 0
+//! throughout are left out, except where 0 is what the reader wants to see.
+
+use leyden_core::record::StepRecord;
+
+use crate::chart::{Chart, Ink, Scale};
+use crate::experiment::Experiment;
+use crate::figures::{Figure, Section, draw_smoothed, share, slug, window_words, words};
+
+/// All charts of training figures, those of the algorithm's own included.
+pub(crate) fn figures(experiments: &[Experiment]) -> Vec<Figure> {
+    let mut found: Vec<Figure> =
+        METRICS.iter().flat_map(|metric| metric.figures(experiments)).collect();
+    found.extend(extras(experiments));
+    found
+}
+
+type Part = (&'static str, fn(&StepRecord) -> f64);
+
+/// One chart of training figures: one or two curves of the same unit.
+struct Metric {
+    file: &'static str,
+    section: Section,
+    title: &'static str,
+    y_label: &'static str,
+    scale: Scale,
+    parts: &'static [Part],
+    /// Shown even if it is 0 throughout, because 0 is news.
+    always: bool,
+    caption: &'static str,
+}
+
+const FROM_ZERO: Scale = Scale::Linear { zero: true, ceiling: None };
+const SHARE: Scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
+const FREE: Scale = Scale::Linear { zero: false, ceiling: None };
+
+#[rustfmt::skip]
+const METRICS: &[Metric] = &[
+    Metric { file: "response_length", section: Section::Rollouts, title: "Response length", y_label: "tokens", scale: FROM_ZERO, always: true,
+        parts: &[("tokens of a response", |s| s.response_length)], caption: "Mean tokens of one model call." },
+    Metric { file: "calls_per_rollout", section: Section::Rollouts, title: "Model calls of a rollout", y_label: "calls", scale: FROM_ZERO, always: true,
+        parts: &[("calls", |s| s.calls_per_rollout)], caption: "" },
+    Metric { file: "groups", section: Section::Rollouts, title: "Groups that teach nothing", y_label: "share of groups", scale: SHARE, always: true,
+        parts: &[("all rewards equal", |s| share(s.groups_without_variance, s.tasks)), ("one rollout only", |s| share(s.groups_of_one, s.tasks))],
+        caption: "Groups without variance have advantage 0." },
+    Metric { file: "left_out", section: Section::Rollouts, title: "Left out and cut off", y_label: "share", scale: SHARE, always: false,
+        parts: &[("rollouts without reward", |s| share(s.rollouts_without_reward, s.rollouts)), ("responses cut off", |s| s.truncated)],
+        caption: "Rollouts without a reward are left out of training." },
+    Metric { file: "entropy", section: Section::Health, title: "Entropy", y_label: "nats per token", scale: FROM_ZERO, always: true,
+        parts: &[("entropy", |s| s.entropy)], caption: "Mean over action tokens." },
+    Metric { file: "sampler", section: Section::Health, title: "Sampler against trainer", y_label: "KL in nats; largest gap", scale: Scale::Log, always: true,
+        parts: &[("KL, k3 estimate", |s| s.sampler_kl), ("largest log-probability gap", |s| s.sampler_gap)],
+        caption: "Should stay at rounding level. Values of 0 have no place on this axis." },
+    Metric { file: "sampler_outside", section: Section::Health, title: "Ratio to sampler outside [0.9, 1.1]", y_label: "share of tokens", scale: SHARE, always: false,
+        parts: &[("tokens outside", |s| s.sampler_outside)], caption: "" },
+    Metric { file: "grad_norm", section: Section::Health, title: "Gradient norm", y_label: "norm before clipping", scale: FROM_ZERO, always: true,
+        parts: &[("gradient norm", |s| s.grad_norm)], caption: "" },
+    Metric { file: "clip_fraction", section: Section::Health, title: "Clipped tokens", y_label: "share of tokens", scale: SHARE, always: false,
+        parts: &[("ratio clipped", |s| s.clip_fraction)], caption: "" },
+    Metric { file: "loss", section: Section::Health, title: "Policy loss", y_label: "loss", scale: FREE, always: false,
+        parts: &[("loss", |s| s.loss)], caption: "Not a measure of progress: its scale changes with the advantages." },
+    Metric { file: "learning_rate", section: Section::Health, title: "Learning rate", y_label: "learning rate", scale: FROM_ZERO, always: false,
+        parts: &[("learning rate", |s| s.learning_rate)], caption: "" },
+    Metric { file: "tokens", section: Section::Health, title: "Tokens of a training step", y_label: "tokens", scale: FROM_ZERO, always: false,
+        parts: &[("one row per call", |s| s.row_tokens as f64), ("prefixes merged", |s| s.packed_tokens as f64), ("with a gradient", |s| s.action_tokens as f64)], caption: "" },
+];
+
+impl Metric {
+    /// One chart; for several experiments one per part, in their colours.
+    fn figures(&self, experiments: &[Experiment]) -> Vec<Figure> {
+        let wanted = |part: &Part| {
+            experiments.iter().flat_map(|e| e.step_curves(part.1)).flatten().any(|p| p.y != 0.0)
+        };
+        let parts: Vec<&Part> = self.parts.iter().filter(|part| wanted(part)).collect();
+        let parts = if parts.is_empty() && self.always { vec![&self.parts[0]] } else { parts };
+        if experiments.len() == 1 {
+            return (!parts.is_empty())
+                .then(|| self.figure(self.file.to_owned(), self.title, experiments, &parts))
+                .into_iter()
+                .collect();
+        }
+        let single = self.parts.len() == 1;
+        let figure = |part: &&Part| {
+            let file = if single {
+                self.file.to_owned()
+            } else {
+                format!("{}_{}", self.file, slug(part.0))
+            };
+            let title =
+                if single { self.title.to_owned() } else { format!("{}: {}", self.title, part.0) };
+            self.figure(file, &title, experiments, &[part])
+        };
+        parts.iter().map(figure).collect()
+    }
+
+    fn figure(
+        &self,
+        file: String,
+        title: &str,
+        experiments: &[Experiment],
+        parts: &[&Part],
+    ) -> Figure {
+        let mut chart = Chart::new(title, "step", self.y_label);
+        chart.scale = self.scale;
+        let mut window = 1;
+        for (index, experiment) in experiments.iter().enumerate() {
+            for (number, part) in parts.iter().enumerate() {
+                let (name, ink) = if experiments.len() == 1 {
+                    (part.0, Ink::Series(number))
+                } else {
+                    (experiment.name.as_str(), Ink::Series(index))
+                };
+                let curves = experiment.step_curves(part.1);
+                window = draw_smoothed(&mut chart, name, ink, &curves).max(window);
+            }
+        }
+        drop_needless_legend(&mut chart);
+        let caption = format!("{}{}", self.caption, window_words(window)).trim().to_owned();
+        Figure { file, section: self.section, chart, caption }
+    }
+}
+
+/// A single curve needs no legend: the title names it.
+fn drop_needless_legend(chart: &mut Chart) {
+    if chart.series.iter().filter(|series| series.name.is_some()).count() == 1 {
+        chart.series.iter_mut().for_each(|series| series.name = None);
+    }
+}
+
+/// One chart per further figure that the algorithm recorded.
+fn extras(experiments: &[Experiment]) -> Vec<Figure> {
+    let keys: std::collections::BTreeSet<&String> = experiments
+        .iter()
+        .flat_map(|e| &e.runs)
+        .flat_map(|run| run.steps.iter().flat_map(|step| step.extra.keys()))
+        .collect();
+    let figure = |key: &String| {
+        let mut chart = Chart::new(&words(key), "step", "");
+        chart.scale = FREE;
+        let mut window = 1;
+        for (index, experiment) in experiments.iter().enumerate() {
+            let curves =
+                experiment.step_curves(|step| step.extra.get(key).copied().unwrap_or(f64::NAN));
+            let ink = Ink::Series(index);
+            window = draw_smoothed(&mut chart, &experiment.name, ink, &curves).max(window);
+        }
+        drop_needless_legend(&mut chart);
+        Figure {
+            file: format!("extra_{}", slug(key)),
+            section: Section::Health,
+            chart,
+            caption: window_words(window).trim().to_owned(),
+        }
+    };
+    keys.into_iter().map(figure).collect()
+}

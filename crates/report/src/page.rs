@@ -1,0 +1,388 @@
+//! The page: one HTML file with everything inside.
+//!
+//! The template escapes every value by itself; only the charts, whose text is escaped where
+//! they are drawn, are inserted as they are. Rollouts are text from outside, so the page
+//! also forbids scripts and requests by a content security policy.
+
+use std::collections::BTreeMap;
+
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::chart::Chart;
+use crate::error::ReportError;
+use crate::experiment::{Experiment, flatten};
+use crate::figures::{Figure, Section};
+use crate::rollouts::Samples;
+use crate::run::Run;
+use crate::svg::{SERIES, Theme, render};
+use crate::table::{INTERVALS, Row, change_words, words};
+use crate::transcript::{self, SampleView};
+use crate::write::Options;
+
+const TEMPLATE: &str = include_str!("../templates/page.html");
+/// The palette on a dark ground: the same hues, lighter.
+const DARK: [&str; 8] =
+    ["#56b4ff", "#ff8c42", "#2fc99a", "#e8a3cb", "#f2b632", "#9bd3f5", "#b79bd0", "#b0b0b0"];
+/// Size of the main chart for narrow screens: the letters stay as large as on wide ones.
+const NARROW: (f64, f64) = (430.0, 330.0);
+
+/// The page as HTML.
+pub(crate) fn page(
+    experiments: &[Experiment],
+    figures: &[Figure],
+    rows: &[Row],
+    notes: &[String],
+    options: &Options,
+) -> Result<String, ReportError> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_filter("visible", visible);
+    environment.add_template("page.html", TEMPLATE)?;
+    let names: Vec<&str> = experiments.iter().map(|e| e.name.as_str()).collect();
+    let runs: Vec<&Run> = experiments.iter().flat_map(|e| e.runs.iter().copied()).collect();
+    let averaged = rows.iter().any(|row| row.averaged);
+    let view = PageView {
+        title: options.title.clone().unwrap_or_else(|| names.join(", ")),
+        light: SERIES,
+        dark: DARK,
+        headlines: headlines(rows),
+        run_words: run_words(experiments),
+        sections: sections(figures, options.files),
+        brief: rows.iter().filter(|row| is_brief(row, rows)).map(row_view).collect(),
+        every: averaged.then(|| rows.iter().map(row_view).collect()),
+        intervals: INTERVALS,
+        samples: samples(&runs, options.samples),
+        settings: settings(&runs),
+        configurations: runs.iter().map(|run| run_view(run, experiments)).collect(),
+        timings: timings(&runs),
+        notes,
+    };
+    Ok(environment.get_template("page.html")?.render(Serde(view))?)
+}
+
+/// Everything that the template reads.
+#[derive(Serialize)]
+struct PageView<'a> {
+    title: String,
+    light: [&'static str; 8],
+    dark: [&'static str; 8],
+    headlines: Vec<Headline>,
+    run_words: Vec<String>,
+    sections: Vec<SectionView>,
+    brief: Vec<RowView>,
+    /// Only where the rows of seeds differ from the brief ones.
+    every: Option<Vec<RowView>>,
+    intervals: &'static str,
+    samples: Vec<SamplesView>,
+    settings: Vec<Setting>,
+    configurations: Vec<RunView>,
+    timings: Vec<TimingView>,
+    notes: &'a [String],
+}
+
+#[derive(Serialize)]
+struct SectionView {
+    name: &'static str,
+    /// Class of the container: `large` or `small`.
+    kind: &'static str,
+    charts: Vec<FigureView>,
+}
+
+/// The sections that have charts, in the order of the page.
+fn sections(figures: &[Figure], files: bool) -> Vec<SectionView> {
+    [
+        (Section::Reward, "Reward", "large"),
+        (Section::Labels, "Reward by kind of task", "small"),
+        (Section::Rollouts, "Rollouts", "small"),
+        (Section::Health, "Optimisation", "small"),
+    ]
+    .into_iter()
+    .map(|(section, name, kind)| SectionView {
+        name,
+        kind,
+        charts: figures
+            .iter()
+            .filter(|figure| figure.section == section)
+            .map(|figure| figure_view(figure, files))
+            .collect(),
+    })
+    .filter(|section| !section.charts.is_empty())
+    .collect()
+}
+
+/// Characters that would hide or reorder text are shown as their code points.
+fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let hides = matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if hides || (letter.is_control() && !matches!(letter, '\n' | '\t')) {
+            out.push_str(&format!("⟨U+{:04X}⟩", u32::from(letter)));
+        } else {
+            out.push(letter);
+        }
+    }
+    out
+}
+
+#[derive(Serialize)]
+struct RowView {
+    experiment: String,
+    seed: String,
+    mode: String,
+    slice: String,
+    tasks: usize,
+    start: String,
+    start_step: u64,
+    end: String,
+    end_step: u64,
+    change: String,
+    whole: bool,
+}
+
+fn row_view(row: &Row) -> RowView {
+    RowView {
+        experiment: row.experiment.clone(),
+        seed: row.seed.clone(),
+        mode: row.mode.clone(),
+        slice: row.slice.clone(),
+        tasks: row.tasks,
+        start: words(&row.start),
+        start_step: row.start_step,
+        end: words(&row.end),
+        end_step: row.end_step,
+        change: change_words(row.change.as_ref()),
+        whole: row.slice == "all",
+    }
+}
+
+/// In the first table a seed stands for itself only where there is no mean over seeds.
+fn is_brief(row: &Row, rows: &[Row]) -> bool {
+    let key = |row: &Row| (row.experiment.clone(), row.mode.clone(), row.slice.clone());
+    row.averaged || !rows.iter().any(|other| other.averaged && key(other) == key(row))
+}
+
+#[derive(Serialize)]
+struct Headline {
+    experiment: String,
+    mode: String,
+    start: String,
+    end: String,
+    interval: String,
+    detail: String,
+}
+
+/// Start and end of each experiment, sampled and greedy.
+fn headlines(rows: &[Row]) -> Vec<Headline> {
+    rows.iter()
+        .filter(|row| row.slice == "all" && is_brief(row, rows))
+        .map(|row| Headline {
+            experiment: row.experiment.clone(),
+            mode: row.mode.clone(),
+            start: format!("{:.2}", row.start.mean),
+            end: format!("{:.2}", row.end.mean),
+            interval: row.end.interval.map_or_else(String::new, |(low, high)| {
+                format!("95 % interval {low:.2} to {high:.2}")
+            }),
+            detail: format!(
+                "{} tasks, step {} to {}, {}",
+                row.tasks, row.start_step, row.end_step, row.seed
+            ),
+        })
+        .collect()
+}
+
+/// One sentence on what was run.
+fn run_words(experiments: &[Experiment]) -> Vec<String> {
+    experiments
+        .iter()
+        .map(|experiment| {
+            let seeds: Vec<String> = experiment.runs.iter().map(|run| run.seed_label()).collect();
+            let steps =
+                experiment.runs.iter().filter_map(|run| run.steps.last()).map(|s| s.step).max();
+            let rollouts: usize =
+                experiment.runs.iter().flat_map(|run| &run.steps).map(|step| step.rollouts).sum();
+            format!(
+                "{}: {}; {} training steps, {rollouts} training rollouts in all.",
+                experiment.name,
+                seeds.join(", "),
+                steps.unwrap_or(0),
+            )
+        })
+        .collect()
+}
+
+#[derive(Serialize)]
+struct FigureView {
+    wide: String,
+    narrow: Option<String>,
+    caption: String,
+    file: Option<String>,
+}
+
+fn figure_view(figure: &Figure, files: bool) -> FigureView {
+    let draw = |chart: &Chart, id: &str| render(std::slice::from_ref(chart), 1, Theme::Page, id);
+    let large = figure.section == Section::Reward;
+    FigureView {
+        wide: draw(&figure.chart, &figure.file),
+        narrow: large
+            .then(|| draw(&figure.chart.sized(NARROW), &format!("{}-narrow", figure.file))),
+        caption: figure.caption.clone(),
+        file: files.then(|| figure.file.clone()),
+    }
+}
+
+#[derive(Serialize)]
+struct SamplesView {
+    run: String,
+    #[serde(flatten)]
+    view: SampleView,
+}
+
+/// Rollouts of the first run of each experiment would repeat themselves over seeds; all runs
+/// that kept some are shown, the first one open.
+fn samples(runs: &[&Run], limit: usize) -> Vec<SamplesView> {
+    let kept = |run: &&Run| -> Option<(String, Samples)> {
+        Some((format!("{}, {}", run.name, run.seed_label()), run.samples.clone()?))
+    };
+    runs.iter()
+        .filter_map(kept)
+        .map(|(run, samples)| SamplesView { run, view: transcript::view(&samples, limit) })
+        .collect()
+}
+
+#[derive(Serialize)]
+struct RunView {
+    name: String,
+    folder: String,
+    config: String,
+    provenance: Vec<(String, String)>,
+}
+
+fn run_view(run: &Run, experiments: &[Experiment]) -> RunView {
+    let mut provenance = Vec::new();
+    for (key, value) in &run.provenance {
+        walk(key, value, &mut provenance);
+    }
+    let experiment = experiments
+        .iter()
+        .find(|e| e.runs.iter().any(|other| std::ptr::eq(*other, run)))
+        .map_or(run.name.as_str(), |e| e.name.as_str());
+    RunView {
+        name: format!("{experiment}, {}", run.seed_label()),
+        folder: run.folder.display().to_string(),
+        config: run.config_text.clone(),
+        provenance,
+    }
+}
+
+/// JSON as dotted keys and values.
+fn walk(prefix: &str, value: &Value, out: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                walk(&format!("{prefix}.{key}"), value, out);
+            }
+        }
+        Value::String(text) => out.push((prefix.to_owned(), text.clone())),
+        other => out.push((prefix.to_owned(), other.to_string())),
+    }
+}
+
+#[derive(Serialize)]
+struct Setting {
+    key: String,
+    values: Vec<String>,
+}
+
+/// Keys in which the runs differ, with each run's value.
+fn settings(runs: &[&Run]) -> Vec<Setting> {
+    let tables: Vec<BTreeMap<String, String>> =
+        runs.iter().map(|run| flatten(&run.config)).collect();
+    let keys: std::collections::BTreeSet<&String> =
+        tables.iter().flat_map(BTreeMap::keys).collect();
+    keys.into_iter()
+        .map(|key| Setting {
+            key: key.clone(),
+            values: tables
+                .iter()
+                .map(|table| table.get(key).cloned().unwrap_or_else(|| "–".to_owned()))
+                .collect(),
+        })
+        .filter(|setting| setting.values.iter().any(|value| *value != setting.values[0]))
+        .collect()
+}
+
+#[derive(Serialize)]
+struct TimingView {
+    run: String,
+    total: String,
+    parts: Vec<(String, String)>,
+}
+
+/// Where the time of each run went, largest first.
+fn timings(runs: &[&Run]) -> Vec<TimingView> {
+    runs.iter()
+        .filter(|run| !run.timings.is_empty())
+        .map(|run| {
+            let mut sums: BTreeMap<String, f64> = BTreeMap::new();
+            for timing in &run.timings {
+                for (part, seconds) in &timing.seconds {
+                    *sums
+                        .entry(format!("{}: {}", timing.phase, part.replace('_', " ")))
+                        .or_default() += seconds;
+                }
+            }
+            let total: f64 = sums.values().sum();
+            let mut parts: Vec<(String, f64)> = sums.into_iter().collect();
+            parts.sort_by(|a, b| b.1.total_cmp(&a.1));
+            TimingView {
+                run: format!("{}, {}", run.name, run.seed_label()),
+                total: duration(total),
+                parts: parts
+                    .into_iter()
+                    .map(|(part, seconds)| {
+                        (
+                            part,
+                            format!(
+                                "{} ({:.0} %)",
+                                duration(seconds),
+                                100.0 * seconds / total.max(1e-9)
+                            ),
+                        )
+                    })
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else if whole < 3600 {
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    } else {
+        format!("{} h {:02} min", whole / 3600, whole / 60 % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_characters_are_shown() {
+        assert_eq!(visible("a\u{202e}b\u{0}\n"), "a⟨U+202E⟩b⟨U+0000⟩\n");
+    }
+
+    #[test]
+    fn durations_in_two_units() {
+        assert_eq!(duration(12.34), "12.3 s");
+        assert_eq!(duration(125.0), "2 min 05 s");
+        assert_eq!(duration(3725.0), "1 h 02 min");
+    }
+}

@@ -1,0 +1,267 @@
+//! Start and end figures of every experiment, as rows, CSV and Markdown.
+
+use std::fmt::Write;
+
+use leyden_core::record::EvalRecord;
+
+use crate::experiment::{Experiment, label_of, reward_of};
+use crate::interval::{Estimate, over_seeds, paired};
+use crate::run::Run;
+
+/// Test reward of one slice of the tasks, before training and at the last evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub experiment: String,
+    /// The seed, or how many seeds were averaged.
+    pub seed: String,
+    /// True if the figures are means over seeds and intervals are over seeds, not items.
+    pub averaged: bool,
+    /// `sampled` or `greedy`.
+    pub mode: String,
+    /// `all`, or a label with its value.
+    pub slice: String,
+    pub tasks: usize,
+    pub start_step: u64,
+    pub start: Estimate,
+    pub end_step: u64,
+    pub end: Estimate,
+    /// Difference on equal tasks; an interval only where it can be paired.
+    pub change: Option<Estimate>,
+}
+
+/// All rows: per experiment and slice first the mean over seeds, then each seed.
+pub fn rows(experiments: &[Experiment]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for experiment in experiments {
+        for mode in ["sampled", "greedy"] {
+            let mut slices = vec![None];
+            for (label, values) in experiment.labels() {
+                slices.extend(values.into_iter().map(|value| Some((label.clone(), value))));
+            }
+            for slice in &slices {
+                let seeds: Vec<Row> = experiment
+                    .runs
+                    .iter()
+                    .filter_map(|run| row(experiment, run, mode, slice.as_ref()))
+                    .collect();
+                rows.extend(averaged(&seeds));
+                rows.extend(seeds);
+            }
+        }
+    }
+    rows
+}
+
+fn row(
+    experiment: &Experiment,
+    run: &Run,
+    mode: &str,
+    slice: Option<&(String, String)>,
+) -> Option<Row> {
+    let figure = |eval: &EvalRecord| match slice {
+        None => reward_of(eval),
+        Some((label, value)) => label_of(eval, label, value),
+    };
+    let known = || run.evals(mode).filter_map(|eval| Some((eval, figure(eval)?)));
+    let (first, start) = known().next()?;
+    let (last, end) = known().last()?;
+    let change = match slice {
+        _ if first.step == last.step => None,
+        None => paired(&first.rewards, &last.rewards),
+        Some(_) => Some(Estimate { mean: end.mean - start.mean, interval: None, n: end.n }),
+    };
+    Some(Row {
+        experiment: experiment.name.clone(),
+        seed: run.seed_label(),
+        averaged: false,
+        mode: mode.to_owned(),
+        slice: slice.map_or("all".to_owned(), |(label, value)| {
+            format!("{} = {}", label.replace('_', " "), value.replace('_', " "))
+        }),
+        tasks: if slice.is_some() { end.n } else { last.tasks },
+        start_step: first.step,
+        start,
+        end_step: last.step,
+        end,
+        change,
+    })
+}
+
+/// The mean over seeds; `None` for fewer than two or if they stand at different steps.
+fn averaged(seeds: &[Row]) -> Option<Row> {
+    let [first, _, ..] = seeds else { return None };
+    if seeds.iter().any(|row| (row.start_step, row.end_step) != (first.start_step, first.end_step))
+    {
+        return None;
+    }
+    let over = |figure: &dyn Fn(&Row) -> f64| {
+        let values: Vec<f64> = seeds.iter().map(figure).collect();
+        over_seeds(&values)
+    };
+    let changes: Option<Vec<f64>> =
+        seeds.iter().map(|row| row.change.map(|change| change.mean)).collect();
+    Some(Row {
+        seed: format!("mean of {} seeds", seeds.len()),
+        averaged: true,
+        start: over(&|row| row.start.mean),
+        end: over(&|row| row.end.mean),
+        change: changes.map(|changes| over_seeds(&changes)),
+        ..first.clone()
+    })
+}
+
+/// `0.812 [0.760, 0.855]`.
+pub(crate) fn words(estimate: &Estimate) -> String {
+    match estimate.interval {
+        Some((low, high)) => format!("{:.3} [{low:.3}, {high:.3}]", estimate.mean),
+        None => format!("{:.3}", estimate.mean),
+    }
+}
+
+/// As [`words`], with the sign of a change.
+pub(crate) fn change_words(change: Option<&Estimate>) -> String {
+    match change {
+        None => "–".to_owned(),
+        Some(Estimate { mean, interval: None, .. }) => format!("{mean:+.3}"),
+        Some(Estimate { mean, interval: Some((low, high)), .. }) => {
+            format!("{mean:+.3} [{low:+.3}, {high:+.3}]")
+        }
+    }
+}
+
+/// The rows as CSV (RFC 4180) with a header line.
+pub fn csv(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "experiment,seed,mode,slice,tasks,interval_over,start_step,start,start_low,start_high,\
+         end_step,end,end_low,end_high,change,change_low,change_high\n",
+    );
+    for row in rows {
+        let over = if row.averaged { "seeds" } else { "items" };
+        let _ = writeln!(
+            out,
+            "{},{},{},{},{},{over},{},{},{},{},{}",
+            field(&row.experiment),
+            field(&row.seed),
+            field(&row.mode),
+            field(&row.slice),
+            row.tasks,
+            row.start_step,
+            numbers(Some(&row.start)),
+            row.end_step,
+            numbers(Some(&row.end)),
+            numbers(row.change.as_ref()),
+        );
+    }
+    out
+}
+
+/// Mean, low, high; empty where unknown.
+fn numbers(estimate: Option<&Estimate>) -> String {
+    match estimate {
+        None => ",,".to_owned(),
+        Some(Estimate { mean, interval: None, .. }) => format!("{mean:.6},,"),
+        Some(Estimate { mean, interval: Some((low, high)), .. }) => {
+            format!("{mean:.6},{low:.6},{high:.6}")
+        }
+    }
+}
+
+/// One field, quoted where it must be.
+fn field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+/// The rows as a Markdown table with a sentence on the intervals.
+pub fn markdown(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "| experiment | seed | test mode | tasks of | n | start | end | change |\n\
+         |---|---|---|---|---:|---:|---:|---:|\n",
+    );
+    for row in rows {
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {} | {} | {} (step {}) | {} (step {}) | {} |",
+            cell(&row.experiment),
+            cell(&row.seed),
+            cell(&row.mode),
+            cell(&row.slice),
+            row.tasks,
+            words(&row.start),
+            row.start_step,
+            words(&row.end),
+            row.end_step,
+            change_words(row.change.as_ref()),
+        );
+    }
+    let _ = writeln!(out, "\n{INTERVALS}");
+    out
+}
+
+/// What the intervals of the table are.
+pub(crate) const INTERVALS: &str = "Mean test reward with 95 % intervals. One run: over test \
+    items (Wilson where rewards are 0 or 1, bootstrap otherwise; the change is paired by task). \
+    Mean of several seeds: over seeds (Student's t).";
+
+/// Text that cannot end its cell or become markup.
+fn cell(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        match letter {
+            '|' | '\\' | '`' | '*' | '<' | '[' => out.extend(['\\', letter]),
+            '\n' | '\r' => out.push(' '),
+            letter => out.push(letter),
+        }
+    }
+    out
+}
+
+/// Every curve in long form: one line per experiment, seed, series and step.
+pub fn curves_csv(experiments: &[Experiment]) -> String {
+    let mut out = String::from("experiment,seed,series,step,value,low,high\n");
+    for experiment in experiments {
+        for run in &experiment.runs {
+            let mut put = |series: &str, step: u64, value: f64, interval: Option<(f64, f64)>| {
+                let interval =
+                    interval.map_or(",".to_owned(), |(low, high)| format!("{low},{high}"));
+                let (name, seed) = (field(&experiment.name), field(&run.seed_label()));
+                let _ = writeln!(out, "{name},{seed},{},{step},{value},{interval}", field(series));
+            };
+            for step in &run.steps {
+                for (name, value) in crate::tensorboard::step_scalars(step) {
+                    put(&name, step.step, value, None);
+                }
+            }
+            for eval in &run.evals {
+                if let Some(estimate) = reward_of(eval) {
+                    let name = format!("test/{}/reward", eval.mode);
+                    put(&name, eval.step, estimate.mean, estimate.interval);
+                }
+                for (label, values) in &eval.by_label {
+                    for value in values.keys() {
+                        if let Some(estimate) = label_of(eval, label, value) {
+                            let name = format!("test/{}/reward/{label}={value}", eval.mode);
+                            put(&name, eval.step, estimate.mean, estimate.interval);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_cells_cannot_break_out() {
+        assert_eq!(field("a,\"b\"\n"), "\"a,\"\"b\"\"\n\"");
+        assert_eq!(field("plain = 2"), "plain = 2");
+        assert_eq!(cell("a|b\n<i>"), "a\\|b \\<i>");
+    }
+}

@@ -1,0 +1,105 @@
+//! The report folder: every file of a report, written at its place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::chart::Chart;
+use crate::error::ReportError;
+use crate::figures::figures;
+use crate::raster::png;
+use crate::run::Run;
+use crate::svg::{Theme, render};
+use crate::{experiment, page, table};
+
+/// What a report contains besides what every report contains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Title of the page; without one, the names of the experiments.
+    pub title: Option<String>,
+    /// Tasks shown before and after training, at most five.
+    pub samples: usize,
+    /// Charts also as SVG and PNG files.
+    pub files: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { title: None, samples: 5, files: true }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    pub page: PathBuf,
+    /// All files, the page included.
+    pub files: Vec<PathBuf>,
+    /// Things that the reader of a run should know, as sentences.
+    pub notes: Vec<String>,
+}
+
+/// Writes the report of `runs` into `out_dir`, replacing files of equal name.
+///
+/// # Errors
+/// [`ReportError::NoRuns`] and [`ReportError::Empty`] if there is nothing to show;
+/// [`ReportError::Write`] if a file cannot be written.
+pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written, ReportError> {
+    if runs.is_empty() {
+        return Err(ReportError::NoRuns);
+    }
+    let (empty, full): (Vec<&Run>, Vec<&Run>) = runs.iter().partition(|run| run.is_empty());
+    if full.is_empty() {
+        return Err(ReportError::Empty(empty.iter().map(|run| run.folder.clone()).collect()));
+    }
+    let mut notes: Vec<String> = empty
+        .iter()
+        .map(|run| {
+            format!("{} has no step and no evaluation yet and is not shown.", run.folder.display())
+        })
+        .collect();
+    for run in &full {
+        notes.extend(run.notes.iter().map(|note| format!("{}: {note}", run.folder.display())));
+    }
+    let full: Vec<Run> = full.into_iter().cloned().collect();
+    let experiments = experiment::group(&full);
+    let figures = figures(&experiments);
+    let rows = table::rows(&experiments);
+
+    let mut folder = Folder::create(out_dir)?;
+    for figure in figures.iter().filter(|_| options.files) {
+        let chart: &Chart = &figure.chart;
+        let svg = render(std::slice::from_ref(chart), 1, Theme::Paper, "chart");
+        let picture = png(&svg)
+            .map_err(|message| ReportError::Raster { figure: figure.file.clone(), message })?;
+        folder.put(&format!("{}.svg", figure.file), svg.as_bytes())?;
+        folder.put(&format!("{}.png", figure.file), &picture)?;
+    }
+    folder.put("table.csv", table::csv(&rows).as_bytes())?;
+    folder.put("table.md", table::markdown(&rows).as_bytes())?;
+    folder.put("curves.csv", table::curves_csv(&experiments).as_bytes())?;
+    let html = page::page(&experiments, &figures, &rows, &notes, options)?;
+    let page = folder.put("index.html", html.as_bytes())?;
+    Ok(Written { page, files: folder.files, notes })
+}
+
+/// A folder being filled.
+struct Folder {
+    path: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+impl Folder {
+    fn create(path: &Path) -> Result<Self, ReportError> {
+        fs::create_dir_all(path)
+            .map_err(|source| ReportError::Write { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), files: Vec::new() })
+    }
+
+    fn put(&mut self, name: &str, bytes: &[u8]) -> Result<PathBuf, ReportError> {
+        let path = self.path.join(name);
+        fs::write(&path, bytes)
+            .map_err(|source| ReportError::Write { path: path.clone(), source })?;
+        self.files.push(path.clone());
+        Ok(path)
+    }
+}
