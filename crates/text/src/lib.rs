@@ -1,1 +1,40 @@
-//! (being written)
+//! Text to tokens and back.
+//!
+//! A model sees token ids, an agent sees messages. Between them lie a [`Tokenizer`], a
+//! [`ChatTemplate`] (the model's own Jinja template), a [`ToolFormat`] (how its family writes
+//! tool calls) and the rule by which a conversation grows; a [`ChatFormat`] is the four
+//! together. The rule: what the model wrote enters the next prompt as the ids that it
+//! sampled, never as text that is tokenised again, because two token sequences of equal text
+//! have different probabilities and a trainer that confuses them trains on actions that
+//! nobody took.
+
+mod chat_format;
+mod demonstration;
+mod error;
+mod folder;
+mod gguf;
+mod golden;
+mod jinja;
+mod prompt;
+mod stream;
+mod template;
+mod tokenizer;
+mod tool_format;
+mod train;
+
+pub use chat_format::ChatFormat;
+pub use chrono::NaiveDate;
+pub use demonstration::Demonstration;
+pub use error::TextError;
+pub use gguf::GgufTokenizer;
+pub use golden::check_renderings;
+pub use prompt::{Growth, History, Prompt};
+pub use stream::TextStream;
+pub use template::{ChatTemplate, default_date};
+pub use tokenizer::Tokenizer;
+pub use tool_format::{Parsed, ToolFormat};
+pub use train::{BpeTraining, train_bpe};
+
+/// A ChatML template of our own with Hermes tool calls; tools are described by name and
+/// argument names alone, so that a model with a short context can afford them.
+pub const CHATML_TEMPLATE: &str = include_str!("chatml.jinja");

@@ -1,0 +1,241 @@
+//! A model's chat format: tokenizer, template, tool calls and end of turn together.
+//!
+//! Everything between an agent's messages and a model's tokens goes through here, at run
+//! time and when demonstrations are prepared, so that both see the same tokens. Immutable;
+//! share it behind an `Arc`. How prompts grow over a rollout is in [`prompt`](crate::Prompt).
+
+use std::collections::BTreeSet;
+
+use leyden_core::{ChatReply, ChatRequest, FinishReason, Message, Speaker, ToolCall, ToolSpec};
+use serde_json::{Map, Value, json};
+
+use crate::{ChatTemplate, GgufTokenizer, NaiveDate, TextError, Tokenizer, ToolFormat};
+
+/// How one model is talked to.
+#[derive(Debug)]
+pub struct ChatFormat {
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    tool_format: ToolFormat,
+    stop_ids: BTreeSet<u32>,
+    end_of_turn: Option<u32>,
+    variables: Map<String, Value>,
+}
+
+/// Stands in for an assistant's text to find where the template puts it: private-use
+/// characters that no template treats in any way.
+pub(crate) const PLACE: &str = "\u{E0F1}\u{E0F2}assistant\u{E0F2}\u{E0F1}";
+
+impl ChatFormat {
+    /// Joins a tokenizer and a template. The tool format is detected from the template;
+    /// generation stops at the tokenizer's end of sequence and at the control token that the
+    /// template writes after an assistant's text.
+    pub fn new(tokenizer: Tokenizer, template: ChatTemplate) -> Self {
+        let tool_format = ToolFormat::detect(template.source());
+        let stop_ids = tokenizer.eos.into_iter().collect();
+        let mut format = Self {
+            tokenizer,
+            template,
+            tool_format,
+            stop_ids,
+            end_of_turn: None,
+            variables: Map::new(),
+        };
+        format.end_of_turn = format.find_end_of_turn().or(format.tokenizer.eos);
+        format.stop_ids.extend(format.end_of_turn);
+        format
+    }
+
+    /// The chat format of a GGUF file.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_gguf`]; a file without template; a template that does not compile.
+    pub fn from_gguf(meta: &GgufTokenizer, file: &str) -> Result<Self, TextError> {
+        let tokenizer = Tokenizer::from_gguf(meta)?;
+        let source = meta
+            .chat_template
+            .as_deref()
+            .ok_or_else(|| TextError::NoTemplate { file: file.to_owned() })?;
+        let text = |id: Option<u32>| id.and_then(|id| tokenizer.token(id));
+        let (bos, eos) = (text(tokenizer.bos), text(tokenizer.eos));
+        let template = ChatTemplate::new(source, bos.as_deref(), eos.as_deref())?;
+        Ok(Self::new(tokenizer, template))
+    }
+
+    /// Further tokens at which generation stops.
+    #[must_use]
+    pub fn with_stop_ids(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
+        self.stop_ids.extend(ids);
+        self
+    }
+
+    /// Further names that the template may ask for, such as `enable_thinking`.
+    #[must_use]
+    pub fn with_variables(mut self, variables: Map<String, Value>) -> Self {
+        self.variables = variables;
+        self
+    }
+
+    /// The date that templates write, if they write one.
+    ///
+    /// # Errors
+    /// None that the template did not give before.
+    pub fn with_date(mut self, date: NaiveDate) -> Result<Self, TextError> {
+        self.template = self.template.with_date(date)?;
+        Ok(self)
+    }
+
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
+    }
+
+    pub fn tool_format(&self) -> ToolFormat {
+        self.tool_format
+    }
+
+    /// Tokens at which generation stops.
+    pub fn stop_ids(&self) -> &BTreeSet<u32> {
+        &self.stop_ids
+    }
+
+    /// The token that ends an assistant's turn in the template.
+    pub fn end_of_turn(&self) -> Option<u32> {
+        self.end_of_turn
+    }
+
+    fn find_end_of_turn(&self) -> Option<u32> {
+        let turn = [Message::user("?"), Message::assistant(PLACE)];
+        let text = self.render(&turn, &[], false).ok()?;
+        let (_, after) = text.split_once(PLACE)?;
+        let first = *self.tokenizer.encode(after).ok()?.first()?;
+        self.tokenizer.is_special(first).then_some(first)
+    }
+
+    /// The conversation as the template writes it.
+    ///
+    /// A generated message is given to the template as the text that the model wrote, without
+    /// structured tool calls, for every family: Hermes templates would write the calls a
+    /// second time, and Llama 3's, given the text alone, writes it verbatim (up to white
+    /// space around it) and takes any number of calls.
+    /// Structured calls are passed on only for messages whose text does not contain them.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+    ) -> Result<String, TextError> {
+        let (messages, tools) = if self.tool_format == ToolFormat::HermesInSystem {
+            (self.without_tool_roles(messages, tools), Vec::new())
+        } else {
+            let tools = tools.iter().map(tool_json).collect();
+            (messages.iter().map(|message| self.message_json(message)).collect(), tools)
+        };
+        let tools = (!tools.is_empty()).then_some(tools.as_slice());
+        self.template.render(&messages, tools, add_generation_prompt, &self.variables)
+    }
+
+    fn message_json(&self, message: &Message) -> Value {
+        let mut json = json!({"role": message.role, "content": message.content});
+        if self.has_structured_calls(message) {
+            json["tool_calls"] = message.tool_calls.iter().map(call_json).collect();
+        }
+        if let Some(id) = &message.tool_call_id {
+            json["tool_call_id"] = json!(id);
+        }
+        if let Some(name) = &message.name {
+            json["name"] = json!(name);
+        }
+        json
+    }
+
+    fn has_structured_calls(&self, message: &Message) -> bool {
+        !message.tool_calls.is_empty()
+            && self.tool_format.parse(&message.content, 0).calls.is_empty()
+    }
+
+    /// The conversation for a template that knows system, user and assistant only.
+    fn without_tool_roles(&self, messages: &[Message], tools: &[ToolSpec]) -> Vec<Value> {
+        let mut plain: Vec<Message> = Vec::with_capacity(messages.len() + 1);
+        let mut after_tool = false;
+        for message in messages {
+            let is_tool = message.role == Speaker::Tool;
+            match plain.last_mut() {
+                _ if !is_tool => {
+                    plain.push(Message { content: self.assistant_text(message), ..message.clone() })
+                }
+                Some(last) if after_tool => {
+                    last.content.push('\n');
+                    last.content.push_str(&tool_response(&message.content));
+                }
+                _ => plain.push(Message::user(tool_response(&message.content))),
+            }
+            after_tool = is_tool;
+        }
+        if !tools.is_empty() {
+            let description = ToolFormat::describe(tools);
+            match plain.first_mut() {
+                Some(first) if first.role == Speaker::System => {
+                    first.content = format!("{}\n\n{description}", first.content);
+                }
+                _ => plain.insert(0, Message::system(description)),
+            }
+        }
+        plain.iter().map(|m| json!({"role": m.role, "content": m.content})).collect()
+    }
+
+    /// The text that the model writes, or wrote, for this message, its tool calls included.
+    pub(crate) fn assistant_text(&self, message: &Message) -> String {
+        if self.has_structured_calls(message) {
+            self.tool_format.write(&message.content, &message.tool_calls)
+        } else {
+            message.content.clone()
+        }
+    }
+
+    /// What the model answered to `request` with `response_ids`: the text as sampled, without
+    /// the stop token at its end, and the tool calls in it. Where no tools were offered, the
+    /// text is not searched for calls.
+    pub fn reply(
+        &self,
+        request: &ChatRequest,
+        response_ids: &[u32],
+        finish: FinishReason,
+    ) -> ChatReply {
+        let body = match response_ids.split_last() {
+            Some((last, body)) if self.stop_ids.contains(last) => body,
+            _ => response_ids,
+        };
+        let text = self.tokenizer.decode(body, true);
+        let (mut calls, mut malformed_call) = (Vec::new(), None);
+        if !request.tools.is_empty() {
+            let earlier = request.messages.iter().map(|m| m.tool_calls.len()).sum();
+            let parsed = self.tool_format.parse(&text, earlier);
+            (calls, malformed_call) = (parsed.calls, parsed.malformed);
+        }
+        let message = Message { tool_calls: calls, ..Message::assistant(text) };
+        ChatReply { message, malformed_call, finish }
+    }
+}
+
+fn tool_response(content: &str) -> String {
+    format!("<tool_response>\n{content}\n</tool_response>")
+}
+
+fn tool_json(tool: &ToolSpec) -> Value {
+    json!({"type": "function", "function": {
+        "name": tool.name, "description": tool.description, "parameters": tool.parameters,
+    }})
+}
+
+fn call_json(call: &ToolCall) -> Value {
+    json!({"id": call.id, "type": "function", "function": {
+        "name": call.name, "arguments": call.arguments,
+    }})
+}

@@ -1,0 +1,58 @@
+//! What can go wrong between text and tokens.
+
+use std::path::{Path, PathBuf};
+
+use leyden_core::ModelError;
+
+/// Why text could not become tokens or a conversation could not become text.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    #[error("{path} cannot be read: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path} cannot be written: {source}")]
+    Write { path: PathBuf, source: std::io::Error },
+    #[error("{file} is not what it should be: {what}")]
+    Malformed { file: String, what: String },
+    #[error(
+        "{file} has no chat_template and no chat_template.jinja lies beside it; add either, or \
+         use the instruction-tuned model"
+    )]
+    NoTemplate { file: String },
+    /// The template cannot be compiled or fails on this conversation.
+    #[error("the chat template fails: {0}")]
+    Template(String),
+    /// The template called `raise_exception`: the conversation is not one that it supports.
+    #[error("the chat template refuses the conversation: {0}")]
+    Refused(String),
+    #[error("the tokenizer cannot be used: {0}")]
+    Tokenizer(String),
+    #[error("the tokenizer has no token {0}; the model and the tokenizer do not belong together")]
+    UnknownToken(String),
+    #[error(
+        "the template rewrites the conversation before message {message} (counted from 0), so \
+         the demonstration is not one sequence; split it there"
+    )]
+    RewrittenHistory { message: usize },
+    #[error("a demonstration needs a message of the assistant; this one has {messages} others")]
+    NothingToLearn { messages: usize },
+}
+
+impl TextError {
+    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn write(path: &Path, source: std::io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn malformed(file: impl ToString, what: impl ToString) -> Self {
+        Self::Malformed { file: file.to_string(), what: what.to_string() }
+    }
+}
+
+impl From<TextError> for ModelError {
+    fn from(error: TextError) -> Self {
+        Self::Template(error.to_string())
+    }
+}

@@ -1,0 +1,120 @@
+//! Text that arrives token by token.
+//!
+//! Byte-level BPE may cut a character in two, so bytes are held back until they are whole,
+//! and a stop text may begin in one token and end in another, so it is looked for in all
+//! that has been written.
+
+use crate::Tokenizer;
+
+/// The text of a response while it is being generated.
+#[derive(Debug, Clone, Default)]
+pub struct TextStream {
+    text: String,
+    pending: Vec<u8>,
+    /// Where the latest token's text begins in `text`.
+    latest: usize,
+}
+
+impl TextStream {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a token and returns the characters that it completes. Bytes that can no longer
+    /// become UTF-8 turn into U+FFFD.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> &str {
+        self.latest = self.text.len();
+        self.pending.extend_from_slice(tokenizer.token_bytes(id));
+        loop {
+            match std::str::from_utf8(&self.pending) {
+                Ok(whole) => {
+                    self.text.push_str(whole);
+                    self.pending.clear();
+                    break;
+                }
+                Err(error) => {
+                    let (whole, rest) = self.pending.split_at(error.valid_up_to());
+                    self.text.push_str(&String::from_utf8_lossy(whole));
+                    let Some(bad) = error.error_len() else {
+                        self.pending = rest.to_vec();
+                        break;
+                    };
+                    self.text.push(char::REPLACEMENT_CHARACTER);
+                    self.pending = rest[bad..].to_vec();
+                }
+            }
+        }
+        &self.text[self.latest..]
+    }
+
+    /// All whole characters so far.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The first of `stops` that the latest token completed or contains.
+    pub fn stopped_by<'s>(&self, stops: &'s [String]) -> Option<&'s str> {
+        stops.iter().map(String::as_str).filter(|stop| !stop.is_empty()).find(|stop| {
+            let mut from = self.latest.saturating_sub(stop.len() - 1);
+            while !self.text.is_char_boundary(from) {
+                from += 1;
+            }
+            self.text[from..].contains(stop)
+        })
+    }
+
+    /// The text with what was held back, an unfinished character as U+FFFD: equal to
+    /// [`Tokenizer::decode`] of the tokens, special ones kept.
+    pub fn finish(mut self) -> String {
+        if !self.pending.is_empty() {
+            self.text.push_str(&String::from_utf8_lossy(&self.pending));
+        }
+        self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::TextStream;
+    use crate::train::tests::tiny;
+
+    #[test]
+    fn a_split_character_is_held_back() {
+        let tokenizer = tiny();
+        let ids = tokenizer.encode("a\u{1F980}b").unwrap();
+        assert!(ids.len() >= 6, "the crab is not one token here: {ids:?}");
+        let mut stream = TextStream::new();
+        let pieces: Vec<String> =
+            ids.iter().map(|&id| stream.push(&tokenizer, id).to_owned()).collect();
+        assert!(pieces.iter().all(|piece| !piece.contains(char::REPLACEMENT_CHARACTER)));
+        assert_eq!(pieces.concat(), "a\u{1F980}b");
+    }
+
+    #[test]
+    fn a_stop_text_over_several_tokens_is_found() {
+        let tokenizer = tiny();
+        let stops = ["never".to_owned(), "é!".to_owned()];
+        let mut stream = TextStream::new();
+        let mut found = Vec::new();
+        for id in tokenizer.encode("xxé!y").unwrap() {
+            stream.push(&tokenizer, id);
+            found.push(stream.stopped_by(&stops).is_some());
+        }
+        assert_eq!(found.iter().filter(|f| **f).count(), 1, "{found:?}");
+        assert!(!found[found.len() - 1], "found with the token that completes it");
+    }
+
+    proptest! {
+        #[test]
+        fn streaming_equals_decoding(ids in prop::collection::vec(0u32..400, 0..60)) {
+            let tokenizer = tiny();
+            let mut stream = TextStream::new();
+            for &id in &ids {
+                stream.push(&tokenizer, id);
+            }
+            prop_assert_eq!(stream.finish(), tokenizer.decode(&ids, true));
+        }
+    }
+}

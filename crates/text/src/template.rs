@@ -1,0 +1,224 @@
+//! Chat templates: a conversation becomes the text that the model was trained to see.
+//!
+//! A template is a Jinja program shipped with the model. It is run as transformers runs it,
+//! byte for byte, with one difference: the date that some templates write into the system
+//! message is a parameter with a fixed default, so that the same conversation is the same
+//! prompt tomorrow.
+
+use std::error::Error as _;
+
+use chrono::NaiveDate;
+use minijinja::Environment;
+use minijinja::value::Value;
+use serde_json::{Map, Value as Json};
+
+use crate::TextError;
+use crate::jinja::{Raised, environment, to_jinja, without_generation_blocks};
+
+const DEFAULT: &str = "chat_template";
+const TOOL_USE: &str = "tool_use";
+
+/// 26 July 2024, the date that Llama 3's templates fall back to.
+pub fn default_date() -> NaiveDate {
+    NaiveDate::from_ymd_opt(2024, 7, 26).unwrap_or_default()
+}
+
+/// A compiled chat template with the model's begin and end tokens.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    env: Environment<'static>,
+    source: String,
+    tool_use: Option<String>,
+    bos: Option<String>,
+    eos: Option<String>,
+}
+
+impl ChatTemplate {
+    /// Compiles `source`; `bos` and `eos` are what it sees as `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// A syntax error, with its line.
+    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TextError> {
+        let mut template = Self {
+            env: environment(default_date()),
+            source: source.to_owned(),
+            tool_use: None,
+            bos: bos.map(str::to_owned),
+            eos: eos.map(str::to_owned),
+        };
+        template.compile()?;
+        Ok(template)
+    }
+
+    /// Compiles the value of `chat_template` in a `tokenizer_config.json`: a text, or a list
+    /// of `{"name", "template"}` of which `default` is used, and `tool_use` where there are
+    /// tools. `file` is named in errors.
+    ///
+    /// # Errors
+    /// Neither form, no `default` in the list, a syntax error.
+    pub fn from_config(
+        value: &Json,
+        bos: Option<&str>,
+        eos: Option<&str>,
+        file: &str,
+    ) -> Result<Self, TextError> {
+        if let Some(source) = value.as_str() {
+            return Self::new(source, bos, eos);
+        }
+        let entries = value.as_array().ok_or_else(|| {
+            TextError::malformed(file, "chat_template is neither a text nor a list of templates")
+        })?;
+        let named = |name: &str| {
+            let entry = entries.iter().find(|entry| entry["name"] == name)?;
+            entry["template"].as_str()
+        };
+        let source = named("default").ok_or_else(|| {
+            TextError::malformed(file, "the list chat_template has no template named default")
+        })?;
+        let mut template = Self::new(source, bos, eos)?;
+        template.tool_use = named(TOOL_USE).map(str::to_owned);
+        template.compile()?;
+        Ok(template)
+    }
+
+    /// The same template on another day.
+    ///
+    /// # Errors
+    /// None that compiling it the first time did not give.
+    pub fn with_date(mut self, date: NaiveDate) -> Result<Self, TextError> {
+        self.env = environment(date);
+        self.compile()?;
+        Ok(self)
+    }
+
+    fn compile(&mut self) -> Result<(), TextError> {
+        let sources = [(DEFAULT, Some(&self.source)), (TOOL_USE, self.tool_use.as_ref())];
+        for (name, source) in sources {
+            let Some(source) = source else { continue };
+            self.env
+                .add_template_owned(name, without_generation_blocks(source))
+                .map_err(|e| TextError::Template(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The template's text; of a list the one that is used with tools.
+    pub fn source(&self) -> &str {
+        self.tool_use.as_deref().unwrap_or(&self.source)
+    }
+
+    /// The template as `tokenizer_config.json` holds it.
+    pub fn to_config(&self) -> Json {
+        match &self.tool_use {
+            None => Json::from(self.source.as_str()),
+            Some(tool_use) => serde_json::json!([
+                {"name": "default", "template": self.source},
+                {"name": TOOL_USE, "template": tool_use},
+            ]),
+        }
+    }
+
+    /// Renders a conversation.
+    ///
+    /// `messages` and `tools` are JSON as transformers' `apply_chat_template` takes them;
+    /// `variables` are further names that the template may ask for (`date_string`,
+    /// `enable_thinking`, …).
+    ///
+    /// # Errors
+    /// [`TextError::Refused`] with the message of a `raise_exception`, otherwise
+    /// [`TextError::Template`].
+    pub fn render(
+        &self,
+        messages: &[Json],
+        tools: Option<&[Json]>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Json>,
+    ) -> Result<String, TextError> {
+        let list = |items: &[Json]| Value::from(items.iter().map(to_jinja).collect::<Vec<_>>());
+        let tools = tools.map_or_else(|| Value::from(()), list);
+        let name = if self.tool_use.is_some() && tools.is_true() { TOOL_USE } else { DEFAULT };
+        let mut context = vec![
+            ("messages", list(messages)),
+            ("tools", tools),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+        ];
+        context.extend(self.bos.iter().map(|bos| ("bos_token", Value::from(bos))));
+        context.extend(self.eos.iter().map(|eos| ("eos_token", Value::from(eos))));
+        context.extend(variables.iter().map(|(key, value)| (key.as_str(), to_jinja(value))));
+        self.env
+            .get_template(name)
+            .and_then(|template| template.render(Value::from_pairs(context)))
+            .map_err(|error| typed(&error))
+    }
+}
+
+/// Finds the message of a `raise_exception` among an error's causes.
+fn typed(error: &minijinja::Error) -> TextError {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(Raised(message)) = inner.downcast_ref() {
+            return TextError::Refused(message.clone());
+        }
+        cause = inner.source();
+    }
+    TextError::Template(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::{ChatTemplate, default_date};
+    use crate::TextError;
+
+    #[test]
+    fn raised_exceptions_keep_their_message() {
+        let source = "{%- if messages|length > 1 %}{{ raise_exception('one at a time, please') }}{% endif %}ok";
+        let template = ChatTemplate::new(source, None, None).unwrap();
+        let one = [json!({"role": "user", "content": "a"})];
+        let two = [one[0].clone(), one[0].clone()];
+        assert_eq!(template.render(&one, None, true, &Map::new()).unwrap(), "ok");
+        match template.render(&two, None, true, &Map::new()) {
+            Err(TextError::Refused(message)) => assert_eq!(message, "one at a time, please"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_failing_template_and_a_broken_one_are_errors() {
+        let template = ChatTemplate::new("{{ 'a' + messages[0].content }}", None, None).unwrap();
+        let message = [json!({"role": "user", "content": null})];
+        let error = template.render(&message, None, true, &Map::new()).unwrap_err();
+        assert!(matches!(error, TextError::Template(_)), "{error}");
+        assert!(ChatTemplate::new("{% if %}", None, None).is_err());
+    }
+
+    #[test]
+    fn the_list_form_has_a_default_and_one_for_tools() {
+        let list = json!([
+            {"name": "default", "template": "plain"},
+            {"name": "tool_use", "template": "{{ tools | length }} tools"},
+        ]);
+        let template = ChatTemplate::from_config(&list, None, None, "f.json").unwrap();
+        let tools = [json!({"type": "function"})];
+        assert_eq!(template.render(&[], None, false, &Map::new()).unwrap(), "plain");
+        assert_eq!(template.render(&[], Some(&tools), false, &Map::new()).unwrap(), "1 tools");
+        assert_eq!(template.to_config(), list);
+        let error =
+            ChatTemplate::from_config(&json!([]), None, None, "f.json").unwrap_err().to_string();
+        assert!(error.contains("f.json") && error.contains("default"), "{error}");
+    }
+
+    #[test]
+    fn the_date_and_the_tokens_are_parameters() {
+        let source = "{{ bos_token }}|{{ eos_token }}|{{ strftime_now('%Y-%m-%d') }}|{{ mood }}";
+        let template = ChatTemplate::new(source, Some("<s>"), None).unwrap();
+        let mut variables = Map::new();
+        variables.insert("mood".into(), json!("calm"));
+        let text = template.render(&[], None, false, &variables).unwrap();
+        assert_eq!(text, "<s>||2024-07-26|calm");
+        let later = template.with_date(default_date().succ_opt().unwrap()).unwrap();
+        assert!(later.render(&[], None, false, &variables).unwrap().contains("2024-07-27"));
+    }
+}

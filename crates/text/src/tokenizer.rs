@@ -1,0 +1,187 @@
+//! The tokenizer: the `tokenizers` crate for encoding, a table of bytes for decoding.
+//!
+//! Decoding is the concatenation of each token's bytes. So decoding a sequence equals
+//! decoding its parts, whatever the cut, and a character split over two tokens can be held
+//! back until it is whole ([`TextStream`](crate::TextStream)). The crate's own decoder works
+//! on whole strings and gives neither.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use tokenizers::decoders::DecoderWrapper;
+
+use crate::TextError;
+
+/// A tokenizer with the ids of its special tokens. Cheap to share behind an `Arc`.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// By id: the bytes that the token stands for; empty for ids that do not exist.
+    bytes: Vec<Vec<u8>>,
+    /// By id: whether it is a control token such as the end of a turn.
+    special: Vec<bool>,
+    /// Begin of sequence.
+    pub bos: Option<u32>,
+    /// End of sequence.
+    pub eos: Option<u32>,
+    /// Padding.
+    pub pad: Option<u32>,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The file cannot be read or is not a tokenizer.
+    pub fn from_file(path: &Path) -> Result<Self, TextError> {
+        let bytes = std::fs::read(path).map_err(|e| TextError::read(path, e))?;
+        Self::from_bytes(&bytes).map_err(|e| TextError::malformed(path.display(), e))
+    }
+
+    /// Reads the content of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The bytes are not a tokenizer.
+    pub fn from_bytes(json: &[u8]) -> Result<Self, TextError> {
+        let inner = tokenizers::Tokenizer::from_bytes(json)
+            .map_err(|e| TextError::Tokenizer(e.to_string()))?;
+        Ok(Self::from_inner(inner))
+    }
+
+    pub(crate) fn from_inner(mut inner: tokenizers::Tokenizer) -> Self {
+        // A file may ask for truncation or padding of batches; here every text counts whole.
+        let _ = inner.with_truncation(None);
+        inner.with_padding(None);
+        let byte_level = inner.get_decoder().is_some_and(is_byte_level);
+        let vocabulary = inner.get_vocab(true);
+        let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        let mut bytes = vec![Vec::new(); size];
+        let of_char = char_to_byte();
+        for (token, id) in vocabulary {
+            bytes[id as usize] = if byte_level {
+                byte_level_bytes(&token, &of_char)
+            } else {
+                sentencepiece_bytes(&token)
+            };
+        }
+        let mut special = vec![false; size];
+        for (id, token) in inner.get_added_tokens_decoder() {
+            bytes[id as usize] = token.content.as_bytes().to_vec();
+            special[id as usize] = token.special;
+        }
+        Self { inner, bytes, special, bos: None, eos: None, pad: None }
+    }
+
+    /// The ids of `text`. No token is added; special tokens that the text spells out are
+    /// recognised.
+    ///
+    /// # Errors
+    /// The tokenizer's own, for instance a character outside a vocabulary without fallback.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let encoding =
+            self.inner.encode_fast(text, false).map_err(|e| TextError::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The text of `ids`; bytes that are not UTF-8 become U+FFFD, unknown ids nothing.
+    pub fn decode(&self, ids: &[u32], keep_special: bool) -> String {
+        let bytes: Vec<u8> = ids
+            .iter()
+            .filter(|&&id| keep_special || !self.is_special(id))
+            .flat_map(|&id| self.token_bytes(id))
+            .copied()
+            .collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The bytes that `id` stands for, not necessarily whole characters.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.bytes.get(id as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// The token as it stands in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token as it stands in the vocabulary.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Whether `id` is a control token, which ordinary text never yields.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// One more than the largest id: the least number of rows an embedding needs.
+    pub fn vocab_size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The content of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The tokenizer cannot be serialised.
+    pub fn to_json(&self) -> Result<String, TextError> {
+        self.inner.to_string(true).map_err(|e| TextError::Tokenizer(e.to_string()))
+    }
+
+    /// Writes a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TextError> {
+        std::fs::write(path, self.to_json()?).map_err(|e| TextError::write(path, e))
+    }
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokenizer({} tokens)", self.vocab_size())
+    }
+}
+
+fn is_byte_level(decoder: &DecoderWrapper) -> bool {
+    match decoder {
+        DecoderWrapper::ByteLevel(_) => true,
+        DecoderWrapper::Sequence(parts) => parts.get_decoders().iter().any(is_byte_level),
+        _ => false,
+    }
+}
+
+/// The inverse of GPT-2's `bytes_to_unicode`: printable Latin-1 bytes stand for themselves,
+/// the other 68 for U+0100 and onwards, in ascending order (Radford et al. 2019, encoder.py).
+fn char_to_byte() -> HashMap<char, u8> {
+    let mut next = 0x100;
+    (0..=255u8)
+        .map(|byte| {
+            let printable = matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+            let code = if printable {
+                u32::from(byte)
+            } else {
+                next += 1;
+                next - 1
+            };
+            (char::from_u32(code).unwrap_or_default(), byte)
+        })
+        .collect()
+}
+
+/// A token outside the byte alphabet (an unused place in the vocabulary) stands for itself.
+fn byte_level_bytes(token: &str, of_char: &HashMap<char, u8>) -> Vec<u8> {
+    let bytes: Option<Vec<u8>> = token.chars().map(|c| of_char.get(&c).copied()).collect();
+    bytes.unwrap_or_else(|| token.as_bytes().to_vec())
+}
+
+/// SentencePiece with byte fallback: `▁` is a space, `<0x41>` a byte.
+fn sentencepiece_bytes(token: &str) -> Vec<u8> {
+    let byte = token
+        .strip_prefix("<0x")
+        .and_then(|rest| rest.strip_suffix('>'))
+        .filter(|hex| hex.len() == 2)
+        .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+    match byte {
+        Some(byte) => vec![byte],
+        None => token.replace('\u{2581}', " ").into_bytes(),
+    }
+}

@@ -1,0 +1,162 @@
+//! Training a small byte-level BPE.
+//!
+//! For the tiny model. Digits stay single, so that numbers of any length are copied digit by
+//! digit; the fixed scaffold of a tool call is one token each (`protocol`), so that a tiny
+//! model spends no capacity on spelling it; both are taken out of the texts before pairs are
+//! counted, or the merges would be spent on them a second time.
+
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::{AddedToken, Trainer};
+
+use crate::gguf::single_digits;
+use crate::{TextError, Tokenizer};
+
+/// What a tokenizer is trained to.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct BpeTraining {
+    /// Entries, all others included; at least 256 + special + protocol.
+    pub vocab_size: usize,
+    /// Control tokens; their ids are 0, 1, … in this order.
+    pub special: Vec<String>,
+    /// Texts that are one token wherever they occur, but ordinary text otherwise.
+    pub protocol: Vec<String>,
+    /// A pair is merged only if it occurs this often.
+    pub min_frequency: u64,
+}
+
+/// Trains on `texts`. Equal texts in equal order give equal bytes of `tokenizer.json`.
+///
+/// # Errors
+/// A vocabulary too small for the 256 bytes with the special and protocol tokens.
+pub fn train_bpe(
+    texts: impl IntoIterator<Item = impl AsRef<str>>,
+    training: &BpeTraining,
+) -> Result<Tokenizer, TextError> {
+    let added = training.special.len() + training.protocol.len();
+    if training.vocab_size < 256 + added {
+        return Err(TextError::Tokenizer(format!(
+            "a vocabulary of {} cannot hold 256 bytes and {added} added tokens",
+            training.vocab_size
+        )));
+    }
+    let token = |text: &String, special| AddedToken::from(text.clone(), special).normalized(false);
+    let mut added: Vec<AddedToken> = training.special.iter().map(|t| token(t, true)).collect();
+    added.extend(training.protocol.iter().map(|t| token(t, false)));
+
+    let mut inner = tokenizers::Tokenizer::new(BPE::default());
+    let pre_tokenizer = single_digits();
+    let markers: Vec<&str> = added.iter().map(|t| t.content.as_str()).collect();
+    let pieces: Vec<String> =
+        texts.into_iter().flat_map(|text| without(text.as_ref(), &markers)).collect();
+    let mut trainer = BpeTrainer::builder()
+        .vocab_size(training.vocab_size)
+        .min_frequency(training.min_frequency)
+        .special_tokens(added.clone())
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .show_progress(false)
+        .build();
+    let failed = |e: tokenizers::Error| TextError::Tokenizer(e.to_string());
+    trainer
+        .feed(pieces.iter(), |piece| {
+            let mut words = PreTokenizedString::from(piece);
+            pre_tokenizer.pre_tokenize(&mut words)?;
+            let splits = words.get_splits(OffsetReferential::Original, OffsetType::Byte);
+            Ok(splits.into_iter().map(|(word, _, _)| word.to_owned()).collect())
+        })
+        .map_err(failed)?;
+    let mut model = BPE::default();
+    trainer.train(&mut model).map_err(failed)?;
+    inner.with_model(model);
+    inner.with_pre_tokenizer(Some(pre_tokenizer));
+    inner.with_decoder(Some(ByteLevel::default()));
+    inner.add_tokens(added).map_err(failed)?;
+    Ok(Tokenizer::from_inner(inner))
+}
+
+/// The parts of `text` between the markers; where two begin at one place the longer counts.
+fn without(text: &str, markers: &[&str]) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut rest = text;
+    loop {
+        let next = markers
+            .iter()
+            .filter(|marker| !marker.is_empty())
+            .filter_map(|marker| rest.find(marker).map(|at| (at, marker.len())))
+            .min_by_key(|&(at, len)| (at, std::cmp::Reverse(len)));
+        let Some((at, len)) = next else {
+            parts.push(rest.to_owned());
+            break;
+        };
+        parts.push(rest[..at].to_owned());
+        rest = &rest[at + len..];
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{BpeTraining, train_bpe};
+    use crate::Tokenizer;
+
+    pub(crate) const SPECIAL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
+
+    fn training() -> BpeTraining {
+        BpeTraining {
+            vocab_size: 400,
+            special: SPECIAL.map(str::to_owned).to_vec(),
+            protocol: vec!["<tool_call>\n{\"name\": \"".into(), "\n</tool_call>".into()],
+            min_frequency: 2,
+        }
+    }
+
+    const TEXTS: [&str; 4] = [
+        "the jar holds 12 sparks and the wire holds 345 sparks",
+        "<|im_start|>user\nhow many sparks does the jar hold<|im_end|>\n",
+        "<tool_call>\n{\"name\": \"calculator\"}\n</tool_call>",
+        "assistant system user the user asks the assistant",
+    ];
+
+    /// A tokenizer of 400 entries or fewer with the ChatML tokens.
+    pub(crate) fn tiny() -> Tokenizer {
+        let mut tokenizer = train_bpe(TEXTS, &training()).unwrap();
+        (tokenizer.bos, tokenizer.eos, tokenizer.pad) = (Some(1), Some(2), Some(0));
+        tokenizer
+    }
+
+    #[test]
+    fn equal_texts_give_equal_bytes() {
+        let json = tiny().to_json().unwrap();
+        for _ in 0..5 {
+            assert_eq!(tiny().to_json().unwrap(), json);
+        }
+        let again = Tokenizer::from_bytes(json.as_bytes()).unwrap();
+        assert_eq!(again.to_json().unwrap(), json);
+        for text in TEXTS {
+            assert_eq!(again.encode(text).unwrap(), tiny().encode(text).unwrap());
+        }
+    }
+
+    #[test]
+    fn digits_are_single_and_protocol_texts_are_one_token() {
+        let tokenizer = tiny();
+        assert_eq!(tokenizer.encode("345").unwrap().len(), 3);
+        assert_eq!(tokenizer.encode("<tool_call>\n{\"name\": \"").unwrap().len(), 1);
+        assert_eq!(tokenizer.encode("<|im_start|><|im_end|>").unwrap(), [1, 2]);
+        assert!(tokenizer.encode(" sparks").unwrap().len() == 1, "a frequent word is merged");
+        for text in TEXTS {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(text).unwrap(), true), text);
+        }
+        assert_eq!(tokenizer.decode(&[1, 2], false), "");
+        assert!(tokenizer.is_special(1) && !tokenizer.is_special(3));
+    }
+
+    #[test]
+    fn a_vocabulary_without_room_is_refused() {
+        let small = BpeTraining { vocab_size: 260, ..training() };
+        let error = train_bpe(TEXTS, &small).unwrap_err().to_string();
+        assert!(error.contains("260"), "{error}");
+    }
+}
