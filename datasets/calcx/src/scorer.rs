@@ -50,25 +50,37 @@ fn close(a: f64, b: f64) -> bool {
         && (difference <= (TOLERANCE * a).abs() || difference <= (TOLERANCE * b).abs())
 }
 
-/// The inside of the last `### ANSWER: … ###`, else the whole message; trimmed.
-///
-/// The last, because a model may name the form before it uses it. An answer that is not
-/// closed counts up to the end of its line.
+/// The inside of the first `### ANSWER: … ###`, else the whole message; trimmed.
 pub fn extract_answer(text: &str) -> &str {
     answer_span(text).unwrap_or_else(|| text.trim())
 }
 
-/// The inside of the last `### ANSWER: … ###`, if there is one.
+/// The inside of the first `### ANSWER: … ###`, if there is one.
+///
+/// By the rule of Agent Lightning's agent: the first, on one line, where the end of the
+/// message closes as well as `###` does.
 pub fn answer_span(text: &str) -> Option<&str> {
-    let (_, rest) = text.rsplit_once("### ANSWER:")?;
-    let line = rest.trim_start().split('\n').next().unwrap_or(rest);
-    let inside = rest.split_once("###").map_or(line, |(inside, _)| inside);
-    Some(inside.trim())
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("ANSWER:") {
+        rest = after;
+        if !before.trim_end().ends_with("###") {
+            continue;
+        }
+        let answer = after.trim();
+        let (line, more) = answer.split_once('\n').unwrap_or((answer, ""));
+        if let Some((inside, _)) = line.split_once("###") {
+            return Some(inside.trim());
+        }
+        if more.is_empty() {
+            return Some(line);
+        }
+    }
+    None
 }
 
-/// Whether the message holds an answer in the asked form, closed.
+/// Whether the message holds an answer in the asked form.
 pub fn has_answer_form(text: &str) -> bool {
-    text.rsplit_once("### ANSWER:").is_some_and(|(_, rest)| rest.contains("###"))
+    answer_span(text).is_some_and(|answer| !answer.is_empty())
 }
 
 /// Scores by the Calc-X rule: reward 1 if the answer is right, else 0.
@@ -147,12 +159,14 @@ mod tests {
     #[test]
     fn the_answer_is_taken_from_its_span() {
         assert_eq!(extract_answer("So 3. ### ANSWER: 42 ###"), "42");
-        assert_eq!(extract_answer("### ANSWER: x ### no: ### ANSWER: 7 ### done"), "7");
-        assert_eq!(extract_answer("### ANSWER: 7\nbecause"), "7");
-        assert_eq!(extract_answer("### ANSWER:"), "");
+        assert_eq!(extract_answer("###ANSWER:42### and ### ANSWER: 7 ###"), "42");
+        assert_eq!(extract_answer("### ANSWER: 7"), "7");
+        assert_eq!(extract_answer("The ANSWER: 3\n### ANSWER: 4 ###"), "4");
         assert_eq!(extract_answer(" 42 "), "42");
+        // Neither closed nor at the end: no span, so the whole message is the answer.
+        assert_eq!(extract_answer("### ANSWER: 7\nbecause"), "### ANSWER: 7\nbecause");
         assert!(has_answer_form("### ANSWER: 42 ###"));
-        assert!(!has_answer_form("### ANSWER: 42"));
+        assert!(!has_answer_form("### ANSWER:"));
         assert!(!has_answer_form("42"));
     }
 

@@ -18,7 +18,7 @@ mod token;
 mod value;
 
 use parse::Step;
-use token::Operator;
+use token::{Operator, Token};
 pub use value::Value;
 
 /// Longest expression, in bytes.
@@ -97,6 +97,26 @@ pub fn evaluate(expression: &str) -> Result<Value, CalculatorError> {
         stack.push(value);
     }
     stack.pop().ok_or(CalculatorError::Ends)
+}
+
+/// Whether an expression is made of numbers, parentheses and `+ - * / // % **` only: the part
+/// in which every output is the original's.
+pub fn is_plain_arithmetic(expression: &str) -> bool {
+    let plain = |token: &Token| match token {
+        Token::Number(_) | Token::Open | Token::Close => true,
+        Token::Operator(op) => matches!(
+            op,
+            Operator::Add
+                | Operator::Subtract
+                | Operator::Multiply
+                | Operator::Divide
+                | Operator::FloorDivide
+                | Operator::Modulo
+                | Operator::Power
+        ),
+        _ => false,
+    };
+    token::tokens(expression.trim()).is_ok_and(|all| all.iter().all(|(_, token)| plain(token)))
 }
 
 fn run(step: Step, stack: &mut Vec<Value>, budget: &mut Budget) -> Result<Value, CalculatorError> {

@@ -184,7 +184,10 @@ fn number_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-fn radix(bytes: &[u8]) -> Option<(u32, fn(&u8) -> bool)> {
+type IsDigit = fn(&u8) -> bool;
+
+/// The base that a prefix such as `0x` names, and its digits.
+fn radix(bytes: &[u8]) -> Option<(u32, IsDigit)> {
     match (bytes.first()?, bytes.get(1)?) {
         (b'0', b'x' | b'X') => Some((16, u8::is_ascii_hexdigit)),
         (b'0', b'o' | b'O') => Some((8, |b| (b'0'..=b'7').contains(b))),

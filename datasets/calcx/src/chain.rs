@@ -1,0 +1,265 @@
+//! Calc-X chains: worked solutions with calls of the calculator, and the conversations that
+//! a model learns the tool from.
+//!
+//! A chain is text with three tags in it, `<gadget id="calculator">`, `<output>` and
+//! `<result>`. It is no XML (texts hold bare `<` and unknown tags), so only these are read;
+//! everything else stays text.
+
+use std::collections::BTreeMap;
+
+use leyden_core::Task;
+use serde_json::Value;
+
+use crate::calculator;
+use crate::scorer::same_result;
+
+/// One piece of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    Text(String),
+    /// A call of the tool `id`.
+    Gadget {
+        id: String,
+        expression: String,
+    },
+    /// What the tool answered.
+    Output(String),
+    /// The final result.
+    Result(String),
+}
+
+/// The beginnings and ends of the elements.
+const GADGET: (&str, &str) = ("<gadget id=\"", "</gadget>");
+const OUTPUT: (&str, &str) = ("<output>", "</output>");
+const RESULT: (&str, &str) = ("<result>", "</result>");
+
+/// Splits a chain into its steps. Texts are trimmed, empty ones left out; a tag that is not
+/// closed is text.
+pub fn parse(chain: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let (mut text_from, mut at) = (0, 0);
+    // Behind the last closing tag there is nothing to look for; without this, a chain of
+    // opening tags would be searched to its end once for each.
+    let closed = |tag: &str| chain.rfind(tag).unwrap_or(0);
+    let (output, result, gadget) = (closed(OUTPUT.1), closed(RESULT.1), closed(GADGET.1));
+    while let Some(offset) = chain[at..].find('<') {
+        at += offset;
+        let rest = &chain[at..];
+        let found = if rest.starts_with(OUTPUT.0) && at < output {
+            element(rest, OUTPUT).map(|(content, length)| (Step::Output(content), length))
+        } else if rest.starts_with(RESULT.0) && at < result {
+            element(rest, RESULT).map(|(content, length)| (Step::Result(content), length))
+        } else if rest.starts_with(GADGET.0) && at < gadget {
+            gadget_element(rest)
+        } else {
+            None
+        };
+        match found {
+            Some((step, length)) => {
+                push_text(&mut steps, &chain[text_from..at]);
+                steps.push(step);
+                at += length;
+                text_from = at;
+            }
+            None => at += 1,
+        }
+    }
+    push_text(&mut steps, &chain[text_from..]);
+    steps
+}
+
+fn push_text(steps: &mut Vec<Step>, text: &str) {
+    let text = text.trim();
+    if !text.is_empty() {
+        steps.push(Step::Text(unescaped(text)));
+    }
+}
+
+/// The content of the element at the start of `rest`, and the element's length.
+fn element(rest: &str, (open, close): (&str, &str)) -> Option<(String, usize)> {
+    let (content, _) = rest.strip_prefix(open)?.split_once(close)?;
+    Some((unescaped(content.trim()), open.len() + content.len() + close.len()))
+}
+
+fn gadget_element(rest: &str) -> Option<(Step, usize)> {
+    let (id, after) = rest.strip_prefix(GADGET.0)?.split_once('"')?;
+    let (content, length) = element(after, (">", GADGET.1))?;
+    let step = Step::Gadget { id: id.to_owned(), expression: content };
+    Some((step, GADGET.0.len() + id.len() + 1 + length))
+}
+
+/// Undoes the escapes of the dataset.
+fn unescaped(text: &str) -> String {
+    // `&amp;` last, or `&amp;lt;` would be undone twice.
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Writes steps as a chain: what [`parse`] reads.
+pub fn render(steps: &[Step]) -> String {
+    let written = steps.iter().map(|step| match step {
+        Step::Text(text) => escaped(text),
+        Step::Gadget { id, expression } => {
+            format!("<gadget id=\"{id}\">{}</gadget>", escaped(expression))
+        }
+        Step::Output(output) => format!("<output>{}</output>", escaped(output)),
+        Step::Result(result) => format!("<result>{}</result>", escaped(result)),
+    });
+    written.collect::<Vec<_>>().join("\n")
+}
+
+/// One turn of a demonstrated conversation, after the system's and the user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// What the agent writes, and the expression that it gives to the calculator.
+    Assistant { text: String, call: Option<String> },
+    /// What the calculator answers.
+    Tool { output: String },
+}
+
+/// A conversation that solves a task: assistant and tool in turn, and at the end the answer
+/// in its form, `### ANSWER: x ###`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Demonstration {
+    pub task: Task,
+    pub turns: Vec<Turn>,
+}
+
+impl Demonstration {
+    /// Number of tool calls.
+    pub fn calls(&self) -> usize {
+        self.turns.iter().filter(|turn| matches!(turn, Turn::Tool { .. })).count()
+    }
+}
+
+/// Why a task's chain is not fit to learn from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Flaw {
+    #[error("it has no chain")]
+    NoChain,
+    #[error("its chain does not end in a result")]
+    NoResult,
+    #[error("its chain ends in {chain}, but its result is {result}")]
+    OtherResult { chain: String, result: String },
+    #[error("its chain calls the unknown tool {0}")]
+    UnknownTool(String),
+    #[error("its chain has a call without an output, or an output without a call")]
+    Unpaired,
+    #[error("its chain gives {written} for {expression}, but the calculator gives {ours}")]
+    OtherOutput { expression: String, written: String, ours: String },
+}
+
+impl Flaw {
+    /// The kind of flaw in a word or two, for counting.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NoChain => "no chain",
+            Self::NoResult => "no result",
+            Self::OtherResult { .. } => "other result",
+            Self::UnknownTool(_) => "unknown tool",
+            Self::Unpaired => "unpaired call",
+            Self::OtherOutput { .. } => "other output",
+        }
+    }
+}
+
+/// The answer in the form that the scorer looks for.
+pub fn answer_form(answer: &str) -> String {
+    format!("### ANSWER: {answer} ###")
+}
+
+/// Makes a conversation of a task's chain. A chain without calls gives a single turn.
+///
+/// # Errors
+/// A flaw of the chain: outputs must be our calculator's, and the chain must end in the
+/// task's result (by the Calc-X rule for equality).
+pub fn demonstration(task: &Task) -> Result<Demonstration, Flaw> {
+    let chain = task.fields.get("chain").and_then(Value::as_str).unwrap_or("");
+    if chain.trim().is_empty() {
+        return Err(Flaw::NoChain);
+    }
+    let mut steps = parse(chain);
+    match steps.pop() {
+        Some(Step::Result(result)) if same_result(&result, &task.gold) => {}
+        Some(Step::Result(chain)) => {
+            return Err(Flaw::OtherResult { chain, result: task.gold.clone() });
+        }
+        _ => return Err(Flaw::NoResult),
+    }
+    let mut turns = Vec::new();
+    let mut text = String::new();
+    let mut steps = steps.into_iter();
+    while let Some(step) = steps.next() {
+        match step {
+            Step::Text(more) => append(&mut text, &more),
+            Step::Gadget { id, .. } if id != "calculator" => return Err(Flaw::UnknownTool(id)),
+            Step::Gadget { expression, .. } => {
+                let Some(Step::Output(written)) = steps.next() else {
+                    return Err(Flaw::Unpaired);
+                };
+                let output = checked(&expression, written)?;
+                let text = std::mem::take(&mut text);
+                turns.push(Turn::Assistant { text, call: Some(expression) });
+                turns.push(Turn::Tool { output });
+            }
+            Step::Output(_) => return Err(Flaw::Unpaired),
+            // A result in the middle is an answer too early.
+            Step::Result(_) => return Err(Flaw::NoResult),
+        }
+    }
+    append(&mut text, &answer_form(&task.gold));
+    turns.push(Turn::Assistant { text, call: None });
+    Ok(Demonstration { task: task.clone(), turns })
+}
+
+fn append(text: &mut String, more: &str) {
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(more);
+}
+
+fn checked(expression: &str, written: String) -> Result<String, Flaw> {
+    let ours = calculator::calculate(expression).unwrap_or_else(|error| error.to_string());
+    if ours == written {
+        return Ok(ours);
+    }
+    Err(Flaw::OtherOutput { expression: expression.to_owned(), written, ours })
+}
+
+/// The demonstrations of many tasks, and the tasks that have none.
+#[derive(Debug, Default)]
+pub struct Demonstrations {
+    pub found: Vec<Demonstration>,
+    /// Task id and flaw.
+    pub flawed: Vec<(String, Flaw)>,
+}
+
+impl Demonstrations {
+    /// Number of flawed tasks by kind of flaw.
+    pub fn flaws(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, flaw) in &self.flawed {
+            *counts.entry(flaw.kind()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Makes conversations of all tasks whose chains are fit for it.
+pub fn demonstrations<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Demonstrations {
+    let mut all = Demonstrations::default();
+    for task in tasks {
+        match demonstration(task) {
+            Ok(found) => all.found.push(found),
+            Err(flaw) => all.flawed.push((task.id.clone(), flaw)),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;
