@@ -108,7 +108,7 @@ impl LlamaConfig {
             .and_then(Value::as_f64)
             .or_else(|| optional("rope_theta"))
             .unwrap_or(10_000.0);
-        Ok(Self {
+        let config = Self {
             vocab_size: number("vocab_size")?,
             hidden_size,
             intermediate_size: number("intermediate_size")?,
@@ -126,7 +126,34 @@ impl LlamaConfig {
             tied: json.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
             bos: json.get("bos_token_id").and_then(Value::as_u64).map(|n| n as u32),
             eos: ids(json.get("eos_token_id")),
-        })
+        };
+        config.check_sizes().map_err(|what| LmError::file(path, what))?;
+        Ok(config)
+    }
+
+    /// Refuses sizes that no Llama has: a damaged or hostile file must not make us allocate,
+    /// and later arithmetic need not watch for overflow.
+    pub(crate) fn check_sizes(&self) -> Result<(), String> {
+        let attention = self.heads.saturating_mul(self.head_dim);
+        for (what, size, most) in [
+            ("a vocabulary of", self.vocab_size, 1 << 24),
+            ("a width of", self.hidden_size, 1 << 17),
+            ("a feed-forward width of", self.intermediate_size, 1 << 20),
+            ("an attention width (heads times head width) of", attention, 1 << 17),
+            ("layers numbering", self.layers, 1 << 12),
+        ] {
+            if size == 0 || size > most {
+                return Err(format!("it asks for {what} {size}; possible are 1 to {most}"));
+            }
+        }
+        if self.head_dim % 2 != 0 {
+            let width = self.head_dim;
+            return Err(format!("its heads are {width} wide; rotary positions need an even width"));
+        }
+        if !(self.rope_theta > 0.0 && self.norm_eps >= 0.0) {
+            return Err("its rope_theta or norm epsilon is not a sensible number".to_owned());
+        }
+        Ok(())
     }
 
     /// The JSON that transformers reads back.

@@ -23,6 +23,8 @@ pub enum LmError {
     TokenOutside { id: u32, vocabulary: usize },
     #[error("{0}")]
     Invalid(String),
+    #[error(transparent)]
+    Text(#[from] leyden_text::TextError),
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
 }

@@ -10,13 +10,18 @@ mod config;
 mod device;
 mod error;
 pub mod forest;
+mod loaded;
 mod model;
 mod parameters;
 mod rotary;
+pub mod weights;
 
 pub use config::{Llama3Scaling, LlamaConfig};
 pub use device::{parse_device, parse_kind};
 pub use error::LmError;
+pub use loaded::{LoadedModel, load_weights, save_folder};
 pub use model::{Attention, LayerWeights, LowRank, Weights, rms_norm, transform};
 pub use parameters::{Parameters, layer_name, projection_shapes};
 pub use rotary::Rotary;
+pub use weights::NamedTensors;
+pub use weights::peft::LoraConfig;

@@ -1,0 +1,126 @@
+//! Weights on disk: Hugging Face folders of safetensors, GGUF files, PEFT adapters.
+//!
+//! Whatever the source, a model becomes the same list of tensors, in the names and the order
+//! of [`projection_shapes`]. Every reader checks names and shapes against the configuration
+//! before it copies a single value, and nothing is allocated on the word of a file alone:
+//! sizes are compared with the bytes that are there.
+
+pub mod gguf;
+mod gguf_llama;
+pub mod peft;
+pub mod quant;
+pub mod safetensors;
+
+#[cfg(test)]
+mod gguf_tests;
+#[cfg(test)]
+mod safetensors_tests;
+#[cfg(test)]
+pub(crate) mod test_model;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use memmap2::Mmap;
+use tch::{Kind, Tensor};
+
+use crate::{LlamaConfig, LmError, projection_shapes};
+
+/// Tensors with their names, in an order that matters.
+pub type NamedTensors = Vec<(String, Tensor)>;
+
+/// Compares what a file holds (`present`: name → shape) with what `config` asks for.
+///
+/// Left out of the comparison: a head beside tied embeddings, and the rotary frequencies that
+/// old checkpoints carry; both follow from the configuration.
+///
+/// # Errors
+/// A missing tensor, a wrong shape, a tensor that has no place in the model.
+pub(crate) fn check_tensors(
+    path: &Path,
+    config: &LlamaConfig,
+    present: &BTreeMap<String, Vec<i64>>,
+) -> Result<(), LmError> {
+    let mut expected = BTreeMap::new();
+    for (name, shape) in projection_shapes(config) {
+        match present.get(&name) {
+            None => return Err(LmError::file(path, format!("tensor `{name}` is missing"))),
+            Some(found) if *found != shape => {
+                return Err(LmError::file(
+                    path,
+                    format!("tensor `{name}` has shape {found:?}, the configuration asks for {shape:?}"),
+                ));
+            }
+            Some(_) => {
+                expected.insert(name, ());
+            }
+        }
+    }
+    let derived =
+        |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight");
+    match present.keys().find(|name| !expected.contains_key(*name) && !derived(name)) {
+        Some(name) => {
+            Err(LmError::file(path, format!("tensor `{name}` has no place in a Llama of this configuration")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// PyTorch's name of a number type, as configurations spell it.
+pub(crate) fn kind_name(kind: Kind) -> Result<&'static str, LmError> {
+    match kind {
+        Kind::Float => Ok("float32"),
+        Kind::BFloat16 => Ok("bfloat16"),
+        Kind::Half => Ok("float16"),
+        other => Err(LmError::Invalid(format!("weights cannot be stored as {other:?}"))),
+    }
+}
+
+/// Maps a file into memory for reading.
+pub(crate) fn map(path: &Path) -> Result<Mmap, LmError> {
+    let file = File::open(path).map_err(|e| LmError::file(path, e))?;
+    if !file.metadata().map_err(|e| LmError::file(path, e))?.is_file() {
+        return Err(LmError::file(path, "is not a file"));
+    }
+    // SAFETY: the mapping is read-only and is dropped before the reader returns. A file that
+    // another process shortens meanwhile would end this process, as it would any reader of a
+    // mapped model; our own writers never change a file in place but replace it.
+    unsafe { Mmap::map(&file) }.map_err(|e| LmError::file(path, e))
+}
+
+/// Writes a file so that it is either the old one or the whole new one: written aside in the
+/// same folder, flushed to the disk, renamed.
+///
+/// # Errors
+/// Those of the file system (a full disk, say); the file that was there is then untouched.
+pub fn write_atomically(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), LmError> {
+    let write = || {
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".writing-");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // The usual permissions: a temporary file is otherwise its owner's alone.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut aside = builder.tempfile_in(folder)?;
+        let mut buffered = BufWriter::with_capacity(1 << 20, aside.as_file_mut());
+        fill(&mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
+        aside.as_file().sync_all()?;
+        aside.persist(path).map_err(|e| e.error)?;
+        // The rename itself is on the disk only after the folder is.
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|e: std::io::Error| LmError::file(path, format!("cannot be written: {e}")))
+}
