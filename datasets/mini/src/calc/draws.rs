@@ -1,0 +1,58 @@
+//! A sequence of draws below one node of the seed tree.
+//!
+//! Built on [`SeedTree::uniform`] alone, so that the world is fixed by our own arithmetic and
+//! no update of a random number library can change a task.
+
+use leyden_core::SeedTree;
+
+pub(super) struct Draws {
+    node: SeedTree,
+    next: u64,
+}
+
+impl Draws {
+    pub fn new(node: SeedTree) -> Self {
+        Self { node, next: 0 }
+    }
+
+    /// Uniform in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        self.next += 1;
+        self.node.index(self.next).uniform()
+    }
+
+    /// Uniform in 0..n; `n` must be positive.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.uniform() * n as f64) as usize
+    }
+
+    /// Uniform in low..=high.
+    pub fn between(&mut self, low: i64, high: i64) -> i64 {
+        low + (self.uniform() * (high - low + 1) as f64) as i64
+    }
+
+    /// One of `choices`, which must not be empty.
+    pub fn choose<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+        &choices[self.below(choices.len())]
+    }
+
+    /// The index of a share, drawn in proportion to `shares`.
+    pub fn weighted(&mut self, shares: &[f64]) -> usize {
+        let mut rest = self.uniform() * shares.iter().sum::<f64>();
+        for (i, share) in shares.iter().enumerate() {
+            rest -= share;
+            if rest < 0.0 {
+                return i;
+            }
+        }
+        shares.len() - 1
+    }
+
+    /// A uniform permutation (Fisher and Yates), in place.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            let j = self.below(i + 1);
+            items.swap(i, j);
+        }
+    }
+}

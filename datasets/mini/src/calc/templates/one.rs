@@ -1,0 +1,96 @@
+//! One operation.
+
+use super::Shape;
+
+pub(super) const SHAPES: &[Shape] = &[
+    Shape {
+        expression: "a + b",
+        training: &[
+            "{p} has {a} {items}. {p} buys {b} more {items}. how many {items} does {p} have now?",
+            "there are {a} {items} in the {place}. another {b} {items} arrive. how many {items} are there now?",
+            "{p} has {a} {items} and {q} has {b} {items}. how many {items} do they have altogether?",
+            "{p} starts with {a} {items}. then {p} finds {b} more {items}. how many {items} does {p} have now?",
+            "{q} has {b} more {items} than {p}. {p} has {a} {items}. how many {items} does {q} have?",
+            "the {place} has {a} {items}. {p} adds {b} {items}. how many {items} are there now?",
+            "{p} gets {b} {items} from {q}. before that {p} had {a} {items}. how many {items} does {p} have now?",
+            "{p} packs {a} {items} and {b} {others}. how many things does {p} pack in total?",
+            "{p} pays {a} dollars for {items} and {b} dollars for {others}. how many dollars does {p} pay in total?",
+            "{p} sells {a} {items} on monday and {b} {items} on friday. how many {items} does {p} sell in total?",
+            "{p} buys {a} {items} on monday and {b} {items} on friday. how many {items} does {p} buy in total?",
+            "there are {a} {items} and {b} {others} in the {place}. how many things are there altogether?",
+        ],
+        held_out: &[
+            "there are {a} {items} in the {place}. {p} finds {b} more {items}. how many {items} are there altogether?",
+            "{p} packs {a} {items} on monday and {b} {items} on friday. how many {items} does {p} pack in total?",
+            "{p} finds {b} more {items}. before that {p} had {a} {items}. how many {items} does {p} have now?",
+        ],
+    },
+    Shape {
+        expression: "a - b",
+        training: &[
+            "{p} has {a} {items}. {p} gives away {b} {items}. how many {items} does {p} have left?",
+            "there are {a} {items} in the {place}. {b} {items} are taken away. how many {items} are left?",
+            "{p} starts with {a} {items} and loses {b} {items}. how many {items} does {p} have now?",
+            "{p} sells {b} of the {a} {items} in the {place}. how many {items} are left?",
+            "{p} has {a} {items} and {q} has {b} {items}. how many more {items} does {p} have than {q}?",
+            "{p} needs {a} {items}. so far {p} has {b} {items}. how many more {items} does {p} need?",
+            "{p} has {b} dollars. the {items} cost {a} dollars. how many more dollars does {p} need?",
+            "{q} has {b} fewer {items} than {p}. {p} has {a} {items}. how many {items} does {q} have?",
+            "the {place} has {a} {items}. {p} uses up {b} {items}. how many {items} are left?",
+            "{b} of the {a} {items} in the {place} break. how many {items} are left?",
+            "{p} has {a} {items}. {p} sells {b} {items}. how many {items} are left?",
+            "there are {a} {items} and {b} {others} in the {place}. how many more {items} than {others} are there?",
+            "{p} gives away {b} {items}. before that {p} had {a} {items}. how many {items} does {p} have now?",
+            "there are {a} {items} in the {place}. {p} takes {b} {items}. how many {items} are left?",
+        ],
+        held_out: &[
+            "{p} starts with {a} {items}. {p} sells {b} {items}. how many {items} does {p} have left?",
+            "{p} uses up {b} of the {a} {items} in the {place}. how many {items} are left?",
+            "there are {b} {items} in the {place}. {p} needs {a} {items}. how many more {items} does {p} need?",
+        ],
+    },
+    Shape {
+        expression: "a * b",
+        training: &[
+            "there are {a} {boxes} with {b} {items} in each. how many {items} are there altogether?",
+            "{p} buys {a} {boxes} of {b} {items} each. how many {items} does {p} have now?",
+            "{p} has {a} {items}. {q} has {b} times as many {items}. how many {items} does {q} have?",
+            "{p} packs {a} {items} every day for {b} days. how many {items} does {p} pack in total?",
+            "{p} buys {a} {items}. the {items} cost {b} dollars each. how many dollars does {p} pay?",
+            "each of the {a} {group} brings {b} {items}. how many {items} are there altogether?",
+            "the {items} in the {place} are in {a} rows of {b} {items} each. how many {items} are there?",
+            "the {place} has {a} {boxes}. the {boxes} hold {b} {items} each. how many {items} are there in total?",
+            "{q} has {b} times as many {items} as {p}. {p} has {a} {items}. how many {items} does {q} have?",
+            "the {items} cost {b} dollars each. {p} buys {a} {items}. how many dollars does {p} pay in total?",
+            "{p} fills {a} {boxes} and puts {b} {items} in each. how many {items} does {p} need?",
+            "{p} sells {a} {items} for {b} dollars each. how many dollars does {p} get?",
+        ],
+        held_out: &[
+            "the {place} has {a} {boxes} with {b} {items} in each. how many {items} are there in total?",
+            "each of the {a} {group} buys {b} {items}. how many {items} are there altogether?",
+            "{p} sells {a} {items} every day for {b} days. how many {items} does {p} sell in total?",
+        ],
+    },
+    Shape {
+        expression: "a / b",
+        training: &[
+            "{p} shares {a} {items} equally among {b} {group}. how many {items} does each get?",
+            "the {a} {items} in the {place} are split into {b} equal groups. how many {items} are in each?",
+            "{p} packs {a} {items} into {boxes} of {b} {items} each. how many {boxes} does {p} need?",
+            "{b} {group} share {a} {items} equally. how many {items} does each get?",
+            "{p} has {a} {items} and uses {b} {items} every day. how many days do the {items} last?",
+            "{p} pays {a} dollars for {b} {items}. how many dollars does each cost?",
+            "the {items} cost {b} dollars each. how many {items} can {p} buy with {a} dollars?",
+            "there are {a} {items} in the {place}. {p} puts {b} {items} in each of the {boxes}. how many {boxes} does {p} need?",
+            "{p} has {a} {items}. {p} has {b} times as many {items} as {q}. how many {items} does {q} have?",
+            "there are {a} {items} in {b} {boxes}, the same number in each. how many {items} are in each?",
+            "{p} divides {a} {items} evenly over {b} {boxes}. how many {items} are in each?",
+            "there are {a} {items} in the {place}. {b} {group} share the {items} equally. how many {items} does each get?",
+        ],
+        held_out: &[
+            "{p} has {a} {items}. {p} shares the {items} equally among {b} {group}. how many {items} does each get?",
+            "there are {a} {items} in the {place}. {p} packs the {items} into {boxes} of {b} {items} each. how many {boxes} does {p} need?",
+            "{p} has {a} {items} and divides the {items} evenly over {b} {boxes}. how many {items} are in each?",
+        ],
+    },
+];
