@@ -161,3 +161,86 @@ fn bpe(meta: &GgufTokenizer, ignore_merges: bool) -> Result<BPE, TextError> {
         .build()
         .map_err(|e| TextError::Tokenizer(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+    use super::GgufTokenizer;
+    use crate::{TextError, Tokenizer};
+
+    /// The 256 bytes, a few merges, a control and a user-defined token.
+    fn meta(pre: &str) -> GgufTokenizer {
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        let merges = ["1 2", "12 3", "123 4", "Ġ a", "n '", "' t", "! Ċ", "a b", "Ã ©"];
+        let mut tokens: Vec<String> = vec!["<|end|>".into(), "<think here>".into()];
+        let mut token_types = vec![3, 4];
+        tokens.extend(alphabet.iter().map(char::to_string));
+        tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
+        // A whole word that no merges lead to: taken only where merges are ignored.
+        tokens.push("xyz".into());
+        token_types.resize(tokens.len(), 1);
+        GgufTokenizer {
+            model: "gpt2".into(),
+            pre: pre.into(),
+            tokens,
+            token_types,
+            merges: merges.map(str::to_owned).to_vec(),
+            eos: Some(0),
+            ..GgufTokenizer::default()
+        }
+    }
+
+    fn split(pre: &str, text: &str) -> Vec<String> {
+        let tokenizer = Tokenizer::from_gguf(&meta(pre)).unwrap();
+        let ids = tokenizer.encode(text).unwrap();
+        ids.iter().map(|&id| tokenizer.decode(&[id], true)).collect()
+    }
+
+    #[test]
+    fn each_name_splits_as_its_model_does() {
+        for pre in ["smollm", "qwen2"] {
+            assert_eq!(split(pre, "1234"), ["1", "2", "3", "4"], "{pre}");
+        }
+        assert_eq!(split("llama-bpe", "1234"), ["123", "4"]);
+        assert_eq!(split("gpt-2", "1234"), ["1234"]);
+        assert_eq!(split("gpt-2", "!\n"), ["!", "\n"]);
+        assert_eq!(split("llama-bpe", "!\n"), ["!\n"]);
+        assert_eq!(split("llama-bpe", "xyz"), ["xyz"]);
+        assert_eq!(split("qwen2", "xyz"), ["x", "y", "z"]);
+        assert_eq!(split("qwen2", "e\u{301}"), ["é"], "composed first");
+        assert_eq!(split("default", " ab n't"), [" a", "b", " ", "n", "'t"]);
+    }
+
+    #[test]
+    fn added_tokens_are_recognised_and_ids_kept() {
+        let tokenizer = Tokenizer::from_gguf(&meta("smollm")).unwrap();
+        assert_eq!(tokenizer.encode("<|end|><think here>").unwrap(), [0, 1]);
+        assert_eq!(tokenizer.eos, Some(0));
+        assert_eq!(tokenizer.decode(&[0, 1], false), "<think here>");
+        assert_eq!(tokenizer.vocab_size(), meta("smollm").tokens.len());
+        let json = tokenizer.to_json().unwrap();
+        let again = Tokenizer::from_bytes(json.as_bytes()).unwrap();
+        let text = "<|end|> ab 1234 \u{1F980}é!\n";
+        assert_eq!(again.encode(text).unwrap(), tokenizer.encode(text).unwrap());
+        assert_eq!(again.decode(&again.encode(text).unwrap(), true), text);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let error = |meta: GgufTokenizer| match Tokenizer::from_gguf(&meta) {
+            Err(TextError::Tokenizer(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        assert!(error(GgufTokenizer { model: "llama".into(), ..meta("") }).contains("`llama`"));
+        assert!(error(meta("viking")).contains("`viking`"));
+        let mut broken = meta("gpt-2");
+        broken.merges.push("Ġ unseen".into());
+        assert!(error(broken).contains("merges[9]"));
+        let mut broken = meta("gpt-2");
+        broken.tokens.push("xyz".into());
+        assert!(error(broken).contains("twice"));
+        assert!(error(GgufTokenizer { eos: Some(9999), ..meta("") }).contains("eos"));
+    }
+}

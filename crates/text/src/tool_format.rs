@@ -171,7 +171,8 @@ fn parse_llama3(text: &str, first: usize) -> Parsed {
         None => (Parsed::default(), text.trim()),
     };
     let tagged = text.contains(PYTHON_TAG);
-    if !tagged && !(rest.starts_with('{') && rest.contains("\"name\"")) {
+    let looks_like_a_call = tagged || (rest.starts_with('{') && rest.contains("\"name\""));
+    if !looks_like_a_call {
         return plain(text);
     }
     loop {

@@ -220,8 +220,7 @@ fn replies_are_recognised_in_the_form_of_openai_clients() {
     assert!(matches!(prompt.growth, Growth::Extended { .. }), "{:?}", prompt.growth);
     assert!(format.tokenizer().decode(&prompt.ids, true).contains(text));
     let second = format.reply(&next, &sampled(&format, text, true), FinishReason::Stop);
-    let ids: Vec<_> = second.message.tool_calls.iter().map(|c| c.id.as_str()).collect();
-    assert_eq!(ids.len(), 1);
+    assert_eq!(second.message.tool_calls[0].id, "call_1");
 }
 
 #[test]
@@ -282,6 +281,45 @@ fn structured_calls_are_written_as_real_templates_write_them() {
             format.render(&messages, &[calculator()], true).unwrap()
         };
         assert_eq!(render(structured), render(written), "{name}");
+    }
+}
+
+/// Real templates let a tool conversation grow; Qwen3's forgets thinking once the user speaks.
+#[test]
+fn conversations_in_real_templates_extend() {
+    let Some(folder) = shared_material("data/chat_templates") else { return };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let template = ChatTemplate::new(
+            &std::fs::read_to_string(&path).unwrap(),
+            Some("<|endoftext|>"),
+            None,
+        );
+        let format = ChatFormat::new(tokenizer(), template.unwrap());
+        let call = ToolCall {
+            id: "call_0".into(),
+            name: "calculator".into(),
+            arguments: json!({"expression": "1"}),
+        };
+        let calling = format.tool_format().write("", &[call]);
+        let thinking = format!("<think>\nhm\n</think>\n\n{calling}");
+        for answer in [calling, thinking] {
+            let answers = [(answer.clone(), false), (answer, false), ("done".into(), false)];
+            let (prompts, _) = converse(&format, &answers);
+            for prompt in &prompts[1..] {
+                assert!(matches!(prompt.growth, Growth::Extended { .. }), "{}", path.display());
+            }
+        }
+        let mut history = History::new();
+        let first = request(vec![Message::user("q")]);
+        let prompt = format.prompt(&history, &first).unwrap();
+        let response = sampled(&format, "<think>\nhm\n</think>\n\nyes", false);
+        let reply = format.reply(&first, &response, FinishReason::Length).message;
+        history.push(prompt, response, reply.clone());
+        let next = request(vec![Message::user("q"), reply, Message::user("and?")]);
+        let growth = format.prompt(&history, &next).unwrap().growth;
+        let forgets = path.display().to_string().contains("qwen3");
+        assert_eq!(growth == Growth::Rewritten, forgets, "{}", path.display());
     }
 }
 
