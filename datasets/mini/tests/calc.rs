@@ -110,6 +110,16 @@ fn templates_kept_for_test_are_made_of_known_parts() {
 }
 
 #[test]
+fn every_phrase_of_the_inventory_recurs_in_training() {
+    let world = MiniCalc::new(1);
+    let training: Vec<String> = split(&world).0.iter().map(|t| t.normalised()).collect();
+    for (_, cue) in CUES {
+        let templates = training.iter().filter(|text| text.contains(cue)).count();
+        assert!(templates >= 3, "{cue:?} is in {templates} training templates");
+    }
+}
+
+#[test]
 fn every_pair_of_neighbouring_words_is_known_from_training() {
     let world = MiniCalc::new(1);
     let pairs = |template: &Template| {

@@ -35,6 +35,7 @@ pub(super) const SHAPES: &[Shape] = &[
             "there are {a} {items} in the {place}. {b} {items} are taken away and another {c} {items} arrive. how many {items} are there now?",
             "{p} sells {b} of the {a} {items} in the {place}. then {q} adds {c} {items}. how many {items} are there now?",
             "{p} starts with {a} {items}. {p} sells {b} {items} and buys {c} more {items}. how many {items} does {p} have now?",
+            "{q} has {b} fewer {items} than {p}. {p} has {a} {items}. then {q} finds {c} more {items}. how many {items} does {q} have now?",
         ],
         held_out: &[
             "the {place} has {a} {items}. {p} uses up {b} {items}. then another {c} {items} arrive. how many {items} are there now?",
@@ -119,6 +120,7 @@ pub(super) const SHAPES: &[Shape] = &[
             "{b} of the {a} {items} in the {place} break. {p} sells the rest for {c} dollars each. how many dollars does {p} get?",
             "there are {c} {boxes} with {a} {items} in each. {p} takes {b} {items} from each. how many {items} are left?",
             "every day {p} packs {a} {items} and {q} takes {b} {items}. how many {items} are left after {c} days?",
+            "{q} has {b} fewer {items} than {p}. {p} has {a} {items}. {q} sells the {items} for {c} dollars each. how many dollars does {q} get?",
         ],
         held_out: &[
             "{p} starts with {a} {items} and uses up {b} {items}. then {p} sells the rest for {c} dollars each. how many dollars does {p} get?",
@@ -132,6 +134,7 @@ pub(super) const SHAPES: &[Shape] = &[
             "{p} has {a} {items} and {q} has {b} {items}. together they fill {c} {boxes}, the same number in each. how many {items} are in each?",
             "{c} {group} share {a} {items} and {b} {others} equally. how many things does each get?",
             "{p} starts with {a} {items} and finds {b} more {items}. {p} divides them evenly over {c} {boxes}. how many {items} are in each?",
+            "{q} has {b} more {items} than {p}. {p} has {a} {items}. {q} divides the {items} evenly over {c} {boxes}. how many {items} are in each?",
         ],
         held_out: &[
             "{p} has {a} {items} and gets {b} {items} from {q}. {p} divides them evenly over {c} {boxes}. how many {items} are in each?",
