@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use leyden_core::Task;
 use serde_json::Value;
 
-use crate::calculator;
 use crate::scorer::same_result;
+use crate::{calculator, equation};
 
 /// One piece of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,17 +171,19 @@ pub fn answer_form(answer: &str) -> String {
     format!("### ANSWER: {answer} ###")
 }
 
-/// Makes a conversation of a task's chain. A chain without calls gives a single turn.
+/// Makes a conversation of a task's chain, or, where it has none, of its equation in prefix
+/// notation (MAWPS). A chain without calls gives a single turn.
 ///
 /// # Errors
 /// A flaw of the chain: outputs must be our calculator's, and the chain must end in the
 /// task's result (by the Calc-X rule for equality).
 pub fn demonstration(task: &Task) -> Result<Demonstration, Flaw> {
     let chain = task.fields.get("chain").and_then(Value::as_str).unwrap_or("");
-    if chain.trim().is_empty() {
-        return Err(Flaw::NoChain);
-    }
-    let mut steps = parse(chain);
+    let mut steps = if chain.trim().is_empty() {
+        equation_steps(task).ok_or(Flaw::NoChain)?
+    } else {
+        parse(chain)
+    };
     match steps.pop() {
         Some(Step::Result(result)) if same_result(&result, &task.gold) => {}
         Some(Step::Result(chain)) => {
@@ -215,6 +217,15 @@ pub fn demonstration(task: &Task) -> Result<Demonstration, Flaw> {
     Ok(Demonstration { task: task.clone(), turns })
 }
 
+/// One call of the calculator that the task's equation asks for.
+fn equation_steps(task: &Task) -> Option<Vec<Step>> {
+    let expression = equation::infix(task)?;
+    let output = calculator::calculate(&expression);
+    let result = output.clone();
+    let id = "calculator".to_owned();
+    Some(vec![Step::Gadget { id, expression }, Step::Output(output), Step::Result(result)])
+}
+
 fn append(text: &mut String, more: &str) {
     if !text.is_empty() {
         text.push('\n');
@@ -223,7 +234,7 @@ fn append(text: &mut String, more: &str) {
 }
 
 fn checked(expression: &str, written: String) -> Result<String, Flaw> {
-    let ours = calculator::calculate(expression).unwrap_or_else(|error| error.to_string());
+    let ours = calculator::calculate(expression);
     if ours == written {
         return Ok(ours);
     }

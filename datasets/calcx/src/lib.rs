@@ -7,12 +7,13 @@
 
 pub mod calculator;
 pub mod chain;
+pub mod equation;
 pub mod golden;
 pub mod loader;
 pub mod scorer;
 pub mod select;
 
-pub use calculator::{CalculatorError, calculate};
+pub use calculator::calculate;
 pub use chain::{Demonstration, Turn};
 pub use loader::{Loaded, Rejected};
 pub use scorer::CalcxScorer;

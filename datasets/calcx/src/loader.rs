@@ -77,7 +77,7 @@ pub struct LoadError {
 ///
 /// # Errors
 /// Only where the file itself cannot be read; bad rows are in the result.
-pub fn load_jsonl(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
+pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
     let path = path.as_ref();
     let failed = |source| LoadError { path: path.to_owned(), source };
     let reader = BufReader::new(File::open(path).map_err(failed)?);
@@ -91,10 +91,11 @@ pub fn load_jsonl(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
     Ok(collector.loaded)
 }
 
-/// Makes tasks of rows that another reader gives; `name` says where they come from.
+/// Makes tasks of rows that another reader gives; `name` says where they come from. A row
+/// that could not be read is rejected with the others.
 pub fn from_rows<E: fmt::Display>(
-    name: &str,
     rows: impl IntoIterator<Item = Result<Map<String, Value>, E>>,
+    name: &str,
 ) -> Loaded {
     let mut collector = Collector::new(name);
     for (index, row) in rows.into_iter().enumerate() {
@@ -193,7 +194,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");
         std::fs::write(&path, bytes).unwrap();
-        load_jsonl(&path).unwrap()
+        from_file(&path).unwrap()
     }
 
     #[test]
@@ -257,7 +258,7 @@ mod tests {
             row
         };
         let rows = [Ok(row("a")), Err("page is broken"), Ok(row("a")), Ok(row("c"))];
-        let loaded = from_rows("train.parquet", rows);
+        let loaded = from_rows(rows, "train.parquet");
         assert_eq!(loaded.tasks.len(), 2);
         assert_eq!(
             loaded.rejected[0].to_string(),
@@ -268,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named() {
-        let error = load_jsonl("/nowhere/rows.jsonl").unwrap_err().to_string();
+        let error = from_file("/nowhere/rows.jsonl").unwrap_err().to_string();
         assert!(error.starts_with("the file /nowhere/rows.jsonl cannot be read: "), "{error}");
     }
 }

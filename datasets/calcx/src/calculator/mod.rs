@@ -71,19 +71,24 @@ pub enum CalculatorError {
     DivisionByZero,
 }
 
-/// Evaluates an expression and writes the result as the tool does.
+/// What the tool answers to an expression: the result, or a sentence that begins with
+/// `ERROR: `. Never fails and never panics, whatever the text.
+pub fn calculate(expression: &str) -> String {
+    try_calculate(expression).unwrap_or_else(|error| error.to_string())
+}
+
+/// As [`calculate`], with the error apart.
 ///
 /// # Errors
-/// Everything that is not a finite arithmetic expression within the limits. The error's
-/// text is the tool's answer, beginning with `ERROR: `.
-pub fn calculate(expression: &str) -> Result<String, CalculatorError> {
+/// Everything that is not a finite arithmetic expression within the limits.
+pub fn try_calculate(expression: &str) -> Result<String, CalculatorError> {
     format::output(&evaluate(expression)?)
 }
 
 /// Evaluates an expression.
 ///
 /// # Errors
-/// As [`calculate`]; a division by zero may also come back as a value without a number.
+/// As [`try_calculate`]; a division by zero may also come back as a value without a number.
 pub fn evaluate(expression: &str) -> Result<Value, CalculatorError> {
     let expression = expression.trim();
     if expression.len() > MAX_LENGTH {
