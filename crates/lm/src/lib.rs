@@ -6,22 +6,37 @@
 //! So training (a forest of prefixes), prefill and decoding (a KV cache) and the padded
 //! oracle of the tests are the same code with another attention.
 
+mod attention;
+mod checkpoint;
 mod config;
 mod device;
 mod error;
 pub mod forest;
+mod head;
+mod init;
 mod loaded;
+pub mod lora;
 mod model;
+mod muon;
+mod optim;
 mod parameters;
+mod policy;
 mod rotary;
+mod schedule;
 pub mod weights;
 
+pub use attention::ForestAttention;
 pub use config::{Llama3Scaling, LlamaConfig};
 pub use device::{parse_device, parse_kind};
 pub use error::LmError;
+pub use init::initialise;
 pub use loaded::{LoadedModel, load_weights, save_folder};
 pub use model::{Attention, LayerWeights, LowRank, Weights, rms_norm, transform};
+pub use muon::MuonConfig;
+pub use optim::{Optimizer, OptimizerConfig, clip_grad_norm};
 pub use parameters::{Parameters, layer_name, projection_shapes};
+pub use policy::{Cotangent, Evaluated, Policy, PolicyOptions};
 pub use rotary::Rotary;
+pub use schedule::{Decay, Schedule};
 pub use weights::NamedTensors;
 pub use weights::peft::LoraConfig;

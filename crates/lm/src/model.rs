@@ -69,10 +69,19 @@ impl Weights {
     /// and trained parameters this is part of the graph: gradients arrive at the parameters
     /// in their own type.
     pub fn of(parameters: &Parameters, config: &LlamaConfig, kind: Kind) -> Result<Self, LmError> {
-        let get = |name: &str| Ok::<_, LmError>(parameters.get(name)?.to_kind(kind));
+        Self::from_lookup(config, kind, |name| parameters.get(name))
+    }
+
+    /// As [`Weights::of`], from whatever finds tensors by their Hugging Face names.
+    pub fn from_lookup<'t>(
+        config: &LlamaConfig,
+        kind: Kind,
+        mut find: impl FnMut(&str) -> Result<&'t Tensor, LmError>,
+    ) -> Result<Self, LmError> {
+        let mut get = |name: &str| Ok::<_, LmError>(find(name)?.to_kind(kind));
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
-            let one = |rest: &str| get(&layer_name(layer, rest));
+            let mut one = |rest: &str| get(&layer_name(layer, rest));
             layers.push(LayerWeights {
                 input_norm: one("input_layernorm.weight")?,
                 qkv: Tensor::f_cat(
@@ -99,6 +108,28 @@ impl Weights {
         let embedding = get("model.embed_tokens.weight")?;
         let head = if config.tied { embedding.shallow_clone() } else { get("lm_head.weight")? };
         Ok(Self { embedding, layers, norm: get("model.norm.weight")?, head })
+    }
+
+    /// The same tensors again, without low-rank terms.
+    pub fn shallow_clone(&self) -> Self {
+        let layers = self.layers.iter().map(|layer| LayerWeights {
+            input_norm: layer.input_norm.shallow_clone(),
+            qkv: layer.qkv.shallow_clone(),
+            qkv_low_rank: Vec::new(),
+            output: layer.output.shallow_clone(),
+            output_low_rank: Vec::new(),
+            post_norm: layer.post_norm.shallow_clone(),
+            gate_up: layer.gate_up.shallow_clone(),
+            gate_up_low_rank: Vec::new(),
+            down: layer.down.shallow_clone(),
+            down_low_rank: Vec::new(),
+        });
+        Self {
+            embedding: self.embedding.shallow_clone(),
+            layers: layers.collect(),
+            norm: self.norm.shallow_clone(),
+            head: self.head.shallow_clone(),
+        }
     }
 }
 

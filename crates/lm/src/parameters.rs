@@ -61,9 +61,12 @@ impl Parameters {
     /// # Errors
     /// A name that the model does not have.
     pub fn get(&self, name: &str) -> Result<&Tensor, LmError> {
-        self.entries.iter().find(|e| e.name == name).map(|e| &e.leaf).ok_or_else(|| {
-            LmError::Tensor { name: name.to_owned(), what: "is not part of the model".to_owned() }
-        })
+        let entry = self.entries.iter().find(|e| e.name == name);
+        entry.map(|e| &e.leaf).ok_or_else(|| Self::missing(name))
+    }
+
+    pub(crate) fn missing(name: &str) -> LmError {
+        LmError::Tensor { name: name.to_owned(), what: "is not part of the model".to_owned() }
     }
 
     /// Names and tensors in the order of the buffer.
