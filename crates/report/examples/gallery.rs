@@ -1,11 +1,13 @@
 //! Reports of runs that no run made, to look at: `cargo run -p leyden-report --example
-//! gallery -- FOLDER` writes one run, three seeds, and two experiments side by side.
+//! gallery -- FOLDER` writes one run, three seeds, two experiments side by side, and an event file
+//! for TensorBoard.
 
 #[path = "../tests/synthetic/mod.rs"]
 mod synthetic;
 
 use std::path::{Path, PathBuf};
 
+use leyden_report::tensorboard::EventWriter;
 use leyden_report::{Options, Run, load, write};
 use synthetic::Plan;
 
@@ -18,7 +20,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let both: Vec<Plan> = seeds.iter().cloned().chain(slower).collect();
     report(&out, "one", &seeds[..1])?;
     report(&out, "seeds", &seeds)?;
-    report(&out, "compare", &both)
+    report(&out, "compare", &both)?;
+    let mut events = EventWriter::create(&out.join("events"), 0.0)?;
+    for (index, record) in seeds[0].records().iter().enumerate() {
+        events.record(record, index as f64)?;
+    }
+    Ok(())
 }
 
 fn report(out: &Path, name: &str, plans: &[Plan]) -> Result<(), Box<dyn std::error::Error>> {

@@ -94,7 +94,7 @@ pub struct Chart {
 impl Chart {
     /// Size of one of several charts side by side: its letters stay readable when a phone
     /// shows it alone.
-    pub const SMALL: (f64, f64) = (420.0, 270.0);
+    pub const SMALL: (f64, f64) = (390.0, 258.0);
     /// Size of a page's main chart.
     pub const LARGE: (f64, f64) = (860.0, 430.0);
 
@@ -127,13 +127,15 @@ impl Chart {
     }
 }
 
-/// Trailing mean over `window` points; gaps are left out of the mean.
-pub fn smooth(points: &[Point], window: usize) -> Vec<Point> {
+/// Mean over each point and `reach` neighbours on both sides, as far as there are any; gaps
+/// are left out of the mean. Centred, because a trailing mean shows a rise too late.
+pub fn smooth(points: &[Point], reach: usize) -> Vec<Point> {
     points
         .iter()
         .enumerate()
         .map(|(index, point)| {
-            let values: Vec<f64> = points[(index + 1).saturating_sub(window)..=index]
+            let last = (index + reach).min(points.len() - 1);
+            let values: Vec<f64> = points[index.saturating_sub(reach)..=last]
                 .iter()
                 .map(|point| point.y)
                 .filter(|value| value.is_finite())
@@ -148,10 +150,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoothing_looks_back_and_skips_gaps() {
+    fn smoothing_is_centred_and_skips_gaps() {
         let points: Vec<Point> =
             [1.0, 3.0, f64::NAN, 5.0].iter().map(|y| Point::new(0.0, *y)).collect();
-        let ys: Vec<f64> = smooth(&points, 2).iter().map(|point| point.y).collect();
-        assert_eq!(ys, [1.0, 2.0, 3.0, 5.0]);
+        let ys: Vec<f64> = smooth(&points, 1).iter().map(|point| point.y).collect();
+        assert_eq!(ys, [2.0, 2.0, 4.0, 5.0]);
     }
 }

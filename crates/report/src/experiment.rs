@@ -44,14 +44,24 @@ fn name(groups: &[(BTreeMap<String, String>, Vec<&Run>)], index: usize) -> Strin
     let (keys, runs) = &groups[index];
     let name = &runs[0].name;
     let rivals: Vec<_> = groups.iter().filter(|(_, others)| others[0].name == *name).collect();
-    let differing: Vec<String> = rivals
+    let keys_that_differ: std::collections::BTreeSet<&String> = rivals
         .iter()
         .flat_map(|(other, _)| other.keys())
         .filter(|key| !incidental(key))
         .filter(|key| rivals.iter().any(|(other, _)| other.get(*key) != keys.get(*key)))
-        .collect::<std::collections::BTreeSet<_>>()
-        .into_iter()
-        .map(|key| format!("{key} = {}", keys.get(key).map_or("unset", String::as_str)))
+        .collect();
+    // The last part of a key says enough where no other key ends alike.
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let short = |key: &str| {
+        let alike = keys_that_differ.iter().filter(|other| last(other) == last(key)).count();
+        if alike == 1 { last(key) } else { key.to_owned() }
+    };
+    let differing: Vec<String> = keys_that_differ
+        .iter()
+        .map(|key| {
+            let value = keys.get(*key).map_or("unset", String::as_str);
+            format!("{} = {value}", short(key))
+        })
         .collect();
     if differing.is_empty() { name.clone() } else { format!("{name} ({})", differing.join(", ")) }
 }
@@ -94,6 +104,14 @@ impl Experiment<'_> {
                 run.steps.iter().map(|step| Point::new(step.step as f64, figure(step))).collect()
             })
             .collect()
+    }
+
+    /// True if every recorded test reward lies between 0 and 1.
+    pub fn rewards_are_shares(&self) -> bool {
+        let evals = self.runs.iter().flat_map(|run| &run.evals);
+        evals
+            .flat_map(|eval| eval.rewards.iter().filter_map(|(_, reward)| *reward))
+            .all(|reward| (0.0..=1.0).contains(&reward))
     }
 
     /// Per run: mean test reward of one mode, with its interval over items.

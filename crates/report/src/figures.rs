@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use crate::chart::{Chart, Ink, Level, Mark, Point, Scale, smooth};
 use crate::experiment::{Experiment, across};
 use crate::metric;
-use crate::svg::significant;
+use crate::text::significant;
 
 /// A chart with the name of its files and a sentence on how to read it.
 #[derive(Debug, Clone)]
@@ -62,32 +62,40 @@ pub fn draw(chart: &mut Chart, name: &str, ink: Ink, mark: Mark, curves: &[Vec<P
     chart.push(Some(name), ink, mark, across(curves));
 }
 
-/// Training curves: raw values thin, a trailing mean over them. Returns the window.
-pub(crate) fn draw_smoothed(
-    chart: &mut Chart,
-    name: &str,
-    ink: Ink,
-    curves: &[Vec<Point>],
-) -> usize {
-    let longest = curves.iter().map(Vec::len).max().unwrap_or(0);
-    let window = window(longest);
-    if window == 1 {
-        draw(chart, name, ink, Mark::CURVE, curves);
-        return 1;
+/// Training curves: single steps faint, a centred mean over them where steps are many.
+pub(crate) fn draw_smoothed(chart: &mut Chart, name: &str, ink: Ink, curves: &[Vec<Point>]) {
+    let reach = reach(curves.iter().map(Vec::len).max().unwrap_or(0));
+    let smoothed: Vec<Vec<Point>> = curves.iter().map(|curve| smooth(curve, reach)).collect();
+    match curves {
+        [only] if reach > 0 => {
+            chart.push(None, ink, Mark::THIN, only.clone());
+            chart.push(Some(name), ink, Mark::CURVE, smoothed.concat());
+        }
+        _ => draw(chart, name, ink, Mark::CURVE, &smoothed),
     }
-    let smoothed: Vec<Vec<Point>> = curves.iter().map(|curve| smooth(curve, window)).collect();
-    if let [only] = curves {
-        chart.push(None, ink, Mark::THIN, only.clone());
-        chart.push(Some(name), ink, Mark::CURVE, smoothed.concat());
-    } else {
-        draw(chart, name, ink, Mark::CURVE, &smoothed);
-    }
-    window
 }
 
-/// Steps in the trailing mean: none for short runs, then a twentieth of the run.
-fn window(steps: usize) -> usize {
-    if steps < 30 { 1 } else { (steps / 20).clamp(3, 50) }
+/// Neighbours on each side in the mean of a training curve: a fortieth of the run, none in
+/// short ones.
+fn reach(steps: usize) -> usize {
+    if steps < 30 { 0 } else { (steps / 40).clamp(1, 25) }
+}
+
+/// How training curves are drawn, for the page.
+pub(crate) fn smoothing_words(experiments: &[Experiment]) -> Option<String> {
+    let steps = experiments.iter().flat_map(|e| &e.runs).map(|run| run.steps.len()).max()?;
+    let window = 2 * reach(steps) + 1;
+    let many = experiments.iter().any(|e| e.runs.len() > 1);
+    match (window, many) {
+        (1, false) => None,
+        (1, true) => {
+            Some("Thin lines: seeds; thick line: their mean, with its 95 % band.".to_owned())
+        }
+        (_, false) => Some(format!("Faint: single steps; line: centred mean over {window} steps.")),
+        (_, true) => Some(format!(
+            "Centred means over {window} steps. Thin lines: seeds; thick line: their mean, with its 95 % band."
+        )),
+    }
 }
 
 /// What the bands mean, for captions.
@@ -95,9 +103,10 @@ pub(crate) fn band_words(experiments: &[Experiment]) -> String {
     let most = experiments.iter().map(|e| e.runs.len()).max().unwrap_or(0);
     if most > 1 {
         let seeds: Vec<String> = experiments.iter().map(|e| e.runs.len().to_string()).collect();
+        let equal = seeds.iter().all(|n| *n == seeds[0]);
+        let n = if equal { seeds[0].clone() } else { seeds.join(", ") };
         format!(
-            "Thin lines: seeds. Thick line: their mean. Band: 95 % interval of the mean over seeds (Student's t, n = {}).",
-            seeds.join(", ")
+            "Thin lines: seeds. Thick line: their mean. Band: 95 % interval of the mean over seeds (Student's t, n = {n})."
         )
     } else {
         "Band: 95 % interval over test items.".to_owned()
@@ -119,44 +128,34 @@ fn rewards(experiments: &[Experiment]) -> Vec<Figure> {
     };
     let band = band_words(experiments);
     if let [experiment] = experiments {
-        let mut chart = Chart::new("Reward", "step", "mean reward");
+        let mut chart = Chart::new(&format!("{}: reward", experiment.name), "step", "mean reward");
         let train = experiment.step_curves(|step| step.reward_mean);
-        let window = draw_smoothed(&mut chart, "train", Ink::Muted, &train);
+        draw_smoothed(&mut chart, "train", Ink::Muted, &train);
         let greedy = experiment.reward_curves("greedy");
         draw(&mut chart, "test, greedy", Ink::Series(1), Mark::MEASURED, &greedy);
         let sampled = experiment.reward_curves("sampled");
         draw(&mut chart, "test, sampled", Ink::Series(0), Mark::MEASURED, &sampled);
         chart.series.retain(|series| !series.points.is_empty());
-        return vec![figure("reward", chart, format!("{band}{}", window_words(window)))];
+        return vec![figure("reward", chart, band)];
     }
     kinds
         .into_iter()
         .map(|(file, title, kind)| {
             let mut chart = Chart::new(title, "step", "mean reward");
-            let mut longest = 1;
             for (index, experiment) in experiments.iter().enumerate() {
                 let ink = Ink::Series(index);
                 if kind == "train" {
                     let curves = experiment.step_curves(|step| step.reward_mean);
-                    longest =
-                        draw_smoothed(&mut chart, &experiment.name, ink, &curves).max(longest);
+                    draw_smoothed(&mut chart, &experiment.name, ink, &curves);
                 } else {
                     let curves = experiment.reward_curves(kind);
                     draw(&mut chart, &experiment.name, ink, Mark::MEASURED, &curves);
                 }
             }
-            let caption = if kind == "train" { window_words(longest) } else { band.clone() };
-            figure(file, chart, caption.trim().to_owned())
+            let caption = if kind == "train" { String::new() } else { band.clone() };
+            figure(file, chart, caption)
         })
         .collect()
-}
-
-pub(crate) fn window_words(window: usize) -> String {
-    if window == 1 {
-        String::new()
-    } else {
-        format!(" Training values: mean over the last {window} steps, single steps faint.")
-    }
 }
 
 /// The reference levels of all configurations, each once.
@@ -305,20 +304,16 @@ fn signals(experiment: &Experiment, index: usize, experiments: &[Experiment]) ->
     let mut kinds: Vec<(&str, usize)> = totals.into_iter().filter(|(_, n)| *n > 0).collect();
     kinds.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
     let mut chart = Chart::new(&titled("Signals", experiment, experiments), "step", "per rollout");
-    let mut window = 1;
     for (colour, (kind, _)) in kinds.into_iter().take(8).enumerate() {
         let curves = experiment
             .step_curves(|step| share(step.signals.get(kind).copied().unwrap_or(0), step.rollouts));
-        window = draw_smoothed(&mut chart, &words(kind), Ink::Series(colour), &curves).max(window);
+        draw_smoothed(&mut chart, &words(kind), Ink::Series(colour), &curves);
     }
     Figure {
         file: numbered("signals", index, experiments),
         section: Section::Rollouts,
         chart,
-        caption: format!(
-            "Events of training rollouts that are known without the reward.{}",
-            window_words(window)
-        ),
+        caption: "Events of training rollouts that are known without the reward.".to_owned(),
     }
 }
 

@@ -24,6 +24,7 @@ mod metric;
 mod page;
 mod raster;
 mod run;
+mod text;
 mod transcript;
 mod write;
 

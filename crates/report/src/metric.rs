@@ -7,7 +7,7 @@ use leyden_core::record::StepRecord;
 
 use crate::chart::{Chart, Ink, Scale};
 use crate::experiment::Experiment;
-use crate::figures::{Figure, Section, draw_smoothed, share, slug, window_words, words};
+use crate::figures::{Figure, Section, draw_smoothed, share, slug, words};
 
 /// All charts of training figures, those of the algorithm's own included.
 pub(crate) fn figures(experiments: &[Experiment]) -> Vec<Figure> {
@@ -104,7 +104,6 @@ impl Metric {
     ) -> Figure {
         let mut chart = Chart::new(title, "step", self.y_label);
         chart.scale = self.scale;
-        let mut window = 1;
         for (index, experiment) in experiments.iter().enumerate() {
             for (number, part) in parts.iter().enumerate() {
                 let (name, ink) = if experiments.len() == 1 {
@@ -113,12 +112,11 @@ impl Metric {
                     (experiment.name.as_str(), Ink::Series(index))
                 };
                 let curves = experiment.step_curves(part.1);
-                window = draw_smoothed(&mut chart, name, ink, &curves).max(window);
+                draw_smoothed(&mut chart, name, ink, &curves);
             }
         }
         drop_needless_legend(&mut chart);
-        let caption = format!("{}{}", self.caption, window_words(window)).trim().to_owned();
-        Figure { file, section: self.section, chart, caption }
+        Figure { file, section: self.section, chart, caption: self.caption.to_owned() }
     }
 }
 
@@ -139,19 +137,18 @@ fn extras(experiments: &[Experiment]) -> Vec<Figure> {
     let figure = |key: &String| {
         let mut chart = Chart::new(&words(key), "step", "");
         chart.scale = FREE;
-        let mut window = 1;
         for (index, experiment) in experiments.iter().enumerate() {
             let curves =
                 experiment.step_curves(|step| step.extra.get(key).copied().unwrap_or(f64::NAN));
             let ink = Ink::Series(index);
-            window = draw_smoothed(&mut chart, &experiment.name, ink, &curves).max(window);
+            draw_smoothed(&mut chart, &experiment.name, ink, &curves);
         }
         drop_needless_legend(&mut chart);
         Figure {
             file: format!("extra_{}", slug(key)),
             section: Section::Health,
             chart,
-            caption: window_words(window).trim().to_owned(),
+            caption: String::new(),
         }
     };
     keys.into_iter().map(figure).collect()

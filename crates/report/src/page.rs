@@ -14,11 +14,12 @@ use serde_json::Value;
 use crate::chart::Chart;
 use crate::error::ReportError;
 use crate::experiment::{Experiment, flatten};
-use crate::figures::{Figure, Section};
+use crate::figures::{Figure, Section, smoothing_words};
 use crate::rollouts::Samples;
 use crate::run::Run;
 use crate::svg::{SERIES, Theme, render};
 use crate::table::{INTERVALS, Row, change_words, words};
+use crate::text::visible;
 use crate::transcript::{self, SampleView};
 use crate::write::Options;
 
@@ -39,10 +40,13 @@ pub(crate) fn page(
 ) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    environment.add_filter("visible", visible);
+    environment.add_filter("visible", |text: &str| visible(text));
     environment.add_template("page.html", TEMPLATE)?;
-    let names: Vec<&str> = experiments.iter().map(|e| e.name.as_str()).collect();
+    let mut names: Vec<&str> =
+        experiments.iter().flat_map(|e| &e.runs).map(|run| run.name.as_str()).collect();
+    names.dedup();
     let runs: Vec<&Run> = experiments.iter().flat_map(|e| e.runs.iter().copied()).collect();
+    let several = experiments.len() > 1;
     let averaged = rows.iter().any(|row| row.averaged);
     let view = PageView {
         title: options.title.clone().unwrap_or_else(|| names.join(", ")),
@@ -51,8 +55,10 @@ pub(crate) fn page(
         headlines: headlines(rows),
         run_words: run_words(experiments),
         sections: sections(figures, options.files),
-        brief: rows.iter().filter(|row| is_brief(row, rows)).map(row_view).collect(),
-        every: averaged.then(|| rows.iter().map(row_view).collect()),
+        several,
+        smoothing: smoothing_words(experiments),
+        brief: row_views(rows.iter().filter(|row| is_brief(row, rows)), several),
+        every: averaged.then(|| row_views(rows.iter().filter(|row| !row.averaged), several)),
         intervals: INTERVALS,
         samples: samples(&runs, options.samples),
         settings: settings(&runs),
@@ -72,6 +78,10 @@ struct PageView<'a> {
     headlines: Vec<Headline>,
     run_words: Vec<String>,
     sections: Vec<SectionView>,
+    /// Several experiments, which tables then name.
+    several: bool,
+    /// How training curves were drawn.
+    smoothing: Option<String>,
     brief: Vec<RowView>,
     /// Only where the rows of seeds differ from the brief ones.
     every: Option<Vec<RowView>>,
@@ -113,25 +123,10 @@ fn sections(figures: &[Figure], files: bool) -> Vec<SectionView> {
     .collect()
 }
 
-/// Characters that would hide or reorder text are shown as their code points.
-fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        let hides = matches!(letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if hides || (letter.is_control() && !matches!(letter, '\n' | '\t')) {
-            out.push_str(&format!("⟨U+{:04X}⟩", u32::from(letter)));
-        } else {
-            out.push(letter);
-        }
-    }
-    out
-}
-
 #[derive(Serialize)]
 struct RowView {
-    experiment: String,
-    seed: String,
-    mode: String,
+    /// What this row and the following ones are of, where that changes.
+    heading: Option<String>,
     slice: String,
     tasks: usize,
     start: String,
@@ -142,20 +137,26 @@ struct RowView {
     whole: bool,
 }
 
-fn row_view(row: &Row) -> RowView {
-    RowView {
-        experiment: row.experiment.clone(),
-        seed: row.seed.clone(),
-        mode: row.mode.clone(),
-        slice: row.slice.clone(),
-        tasks: row.tasks,
-        start: words(&row.start),
-        start_step: row.start_step,
-        end: words(&row.end),
-        end_step: row.end_step,
-        change: change_words(row.change.as_ref()),
-        whole: row.slice == "all",
-    }
+fn row_views<'a>(rows: impl Iterator<Item = &'a Row>, several: bool) -> Vec<RowView> {
+    let mut last = String::new();
+    rows.map(|row| {
+        let name = if several { format!("{}: ", row.experiment) } else { String::new() };
+        let heading = format!("{name}test, {}, {}", row.mode, row.seed);
+        let changed = heading != last;
+        last.clone_from(&heading);
+        RowView {
+            heading: changed.then_some(heading),
+            slice: row.slice.clone(),
+            tasks: row.tasks,
+            start: words(&row.start),
+            start_step: row.start_step,
+            end: words(&row.end),
+            end_step: row.end_step,
+            change: change_words(row.change.as_ref()),
+            whole: row.slice == "all",
+        }
+    })
+    .collect()
 }
 
 /// In the first table a seed stands for itself only where there is no mean over seeds.
@@ -373,11 +374,6 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hidden_characters_are_shown() {
-        assert_eq!(visible("a\u{202e}b\u{0}\n"), "a⟨U+202E⟩b⟨U+0000⟩\n");
-    }
 
     #[test]
     fn durations_in_two_units() {

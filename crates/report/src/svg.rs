@@ -8,7 +8,8 @@
 use std::fmt::Write;
 
 use crate::axis::Axis;
-use crate::chart::{Chart, Ink, Level, Mark, Point, Series};
+use crate::chart::{Chart, Ink, Level, Mark, Point, Scale, Series};
+use crate::text::{escape, significant, text_width};
 
 /// What inks look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +94,8 @@ struct Drawing<'a> {
     legend: Vec<Vec<&'a Series>>,
     x: Axis,
     y: Axis,
+    /// Bands end here.
+    limits: (f64, f64),
     /// Left, top, right, bottom of the plot area.
     area: (f64, f64, f64, f64),
 }
@@ -107,9 +110,10 @@ impl<'a> Drawing<'a> {
                 Axis::steps(xs().fold(0.0, f64::min), xs().fold(0.0, f64::max))
             }
         };
+        let limits = limits(chart);
         let bounds = points().flat_map(|point| {
             let (low, high) = point.interval.unwrap_or((f64::NAN, f64::NAN));
-            [point.y, low, high]
+            [point.y, low.max(limits.0), high.min(limits.1)]
         });
         let y = Axis::over(bounds.chain(chart.levels.iter().map(|level| level.value)), chart.scale);
         let widest = |labels: &mut dyn Iterator<Item = &str>| {
@@ -121,7 +125,7 @@ impl<'a> Drawing<'a> {
         let legend = legend_rows(chart, chart.size.0 - left - 8.0);
         let top = 34.0 + LEGEND_ROW * legend.len() as f64;
         let area = (left, top, chart.size.0 - right, chart.size.1 - 42.0);
-        Self { chart, theme, id, legend, x, y, area }
+        Self { chart, theme, id, legend, x, y, limits, area }
     }
 
     fn draw(&self, out: &mut String) {
@@ -163,7 +167,7 @@ impl<'a> Drawing<'a> {
             out,
             format_args!(
                 "<text x=\"{:.1}\" y=\"20\" font-size=\"{TITLE}\" font-weight=\"600\" {text}>{title}</text>",
-                left - 18.0
+                left
             ),
         );
         for (value, label) in &self.y.ticks {
@@ -285,6 +289,7 @@ impl<'a> Drawing<'a> {
     fn band(&self, out: &mut String, series: &Series) {
         for run in pieces(&series.points, |point| {
             let (low, high) = point.interval?;
+            let (low, high) = (low.max(self.limits.0), high.min(self.limits.1));
             Some((self.place_x(point.x), self.place_y(low)?, self.place_y(high)?))
         }) {
             if run.len() < 2 {
@@ -445,6 +450,21 @@ impl<'a> Drawing<'a> {
     }
 }
 
+/// Where bands end: at 0 and at the ceiling if no value lies beyond, because an interval
+/// over few seeds knows nothing of what a share can be.
+fn limits(chart: &Chart) -> (f64, f64) {
+    let Scale::Linear { zero, ceiling } = chart.scale else {
+        return (f64::MIN_POSITIVE, f64::INFINITY);
+    };
+    let all = |holds: &dyn Fn(f64) -> bool| {
+        let values = chart.series.iter().flat_map(|series| &series.points).map(|point| point.y);
+        values.filter(|y| y.is_finite()).all(holds)
+    };
+    let low = if zero && all(&|y| y >= 0.0) { 0.0 } else { f64::NEG_INFINITY };
+    let high = ceiling.filter(|top| all(&|y| y <= *top)).unwrap_or(f64::INFINITY);
+    (low, high)
+}
+
 /// Runs of neighbouring points that have a place; what has none is a gap.
 fn pieces<T>(points: &[Point], place: impl Fn(&Point) -> Option<T>) -> Vec<Vec<T>> {
     let (mut runs, mut current) = (Vec::new(), Vec::new());
@@ -479,55 +499,6 @@ fn legend_rows(chart: &Chart, width: f64) -> Vec<Vec<&Series>> {
 
 fn legend_width(name: &str) -> f64 {
     26.0 + text_width(name, LABEL) + 16.0
-}
-
-/// Width of text in pixels, estimated: the reader's font is not known here.
-fn text_width(text: &str, size: f64) -> f64 {
-    let ems: f64 = text
-        .chars()
-        .map(|letter| match letter {
-            'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | '('
-            | ')' | '[' | ']' | ' ' => 0.34,
-            'm' | 'w' | 'M' | 'W' | '%' => 0.88,
-            'A'..='Z' => 0.68,
-            _ if letter.is_ascii() => 0.57,
-            _ => 0.9,
-        })
-        .sum();
-    ems * size
-}
-
-/// Four significant digits at most.
-pub(crate) fn significant(value: f64) -> String {
-    if !value.is_finite() {
-        return "–".to_owned();
-    }
-    if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e6) {
-        return format!("{value:.2e}");
-    }
-    let digits = if value.abs() >= 100.0 { 1 } else { 3 };
-    let text = format!("{value:.digits$}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// Text for XML: markup escaped, characters that XML forbids replaced.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' | '\t' => out.push(' '),
-            letter if letter.is_control() || matches!(letter, '\u{fffe}' | '\u{ffff}') => {
-                out.push('\u{fffd}');
-            }
-            letter => out.push(letter),
-        }
-    }
-    out
 }
 
 /// Writing to a `String` cannot fail.

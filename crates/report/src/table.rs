@@ -29,24 +29,27 @@ pub struct Row {
     pub change: Option<Estimate>,
 }
 
-/// All rows: per experiment and slice first the mean over seeds, then each seed.
+/// All rows: per experiment and mode first the means over seeds, then each seed; in each
+/// first all tasks, then each label's values.
 pub fn rows(experiments: &[Experiment]) -> Vec<Row> {
     let mut rows = Vec::new();
     for experiment in experiments {
+        let mut slices = vec![None];
+        for (label, values) in experiment.labels() {
+            slices.extend(values.into_iter().map(|value| Some((label.clone(), value))));
+        }
         for mode in ["sampled", "greedy"] {
-            let mut slices = vec![None];
-            for (label, values) in experiment.labels() {
-                slices.extend(values.into_iter().map(|value| Some((label.clone(), value))));
+            let of_run = |run: &&Run| -> Vec<Option<Row>> {
+                slices.iter().map(|slice| row(experiment, run, mode, slice.as_ref())).collect()
+            };
+            let by_run: Vec<Vec<Option<Row>>> = experiment.runs.iter().map(of_run).collect();
+            for index in 0..slices.len() {
+                let seeds: Option<Vec<&Row>> =
+                    by_run.iter().map(|rows| rows[index].as_ref()).collect();
+                let shares = experiment.rewards_are_shares();
+                rows.extend(seeds.and_then(|seeds| averaged(&seeds, shares)));
             }
-            for slice in &slices {
-                let seeds: Vec<Row> = experiment
-                    .runs
-                    .iter()
-                    .filter_map(|run| row(experiment, run, mode, slice.as_ref()))
-                    .collect();
-                rows.extend(averaged(&seeds));
-                rows.extend(seeds);
-            }
+            rows.extend(by_run.into_iter().flatten().flatten());
         }
     }
     rows
@@ -88,15 +91,20 @@ fn row(
 }
 
 /// The mean over seeds; `None` for fewer than two or if they stand at different steps.
-fn averaged(seeds: &[Row]) -> Option<Row> {
+/// Intervals of `shares` end at 0 and 1: Student's t knows nothing of these bounds.
+fn averaged(seeds: &[&Row], shares: bool) -> Option<Row> {
     let [first, _, ..] = seeds else { return None };
     if seeds.iter().any(|row| (row.start_step, row.end_step) != (first.start_step, first.end_step))
     {
         return None;
     }
     let over = |figure: &dyn Fn(&Row) -> f64| {
-        let values: Vec<f64> = seeds.iter().map(figure).collect();
-        over_seeds(&values)
+        let values: Vec<f64> = seeds.iter().map(|row| figure(row)).collect();
+        let mut estimate = over_seeds(&values);
+        if shares {
+            estimate.interval = estimate.interval.map(|(low, high)| (low.max(0.0), high.min(1.0)));
+        }
+        estimate
     };
     let changes: Option<Vec<f64>> =
         seeds.iter().map(|row| row.change.map(|change| change.mean)).collect();
@@ -106,7 +114,7 @@ fn averaged(seeds: &[Row]) -> Option<Row> {
         start: over(&|row| row.start.mean),
         end: over(&|row| row.end.mean),
         change: changes.map(|changes| over_seeds(&changes)),
-        ..first.clone()
+        ..(*first).clone()
     })
 }
 
@@ -178,7 +186,7 @@ fn field(text: &str) -> String {
 /// The rows as a Markdown table with a sentence on the intervals.
 pub fn markdown(rows: &[Row]) -> String {
     let mut out = String::from(
-        "| experiment | seed | test mode | tasks of | n | start | end | change |\n\
+        "| experiment | seed | test mode | tasks | n | start | end | change |\n\
          |---|---|---|---|---:|---:|---:|---:|\n",
     );
     for row in rows {

@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use crate::rollouts::{Change, Samples, Transcript};
-use crate::svg::significant;
+use crate::text::significant;
 
 /// Longest text shown in full, in characters.
 const LONG: usize = 6000;

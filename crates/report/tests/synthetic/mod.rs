@@ -1,7 +1,7 @@
 //! A run folder that no run made: curves of the usual shape, every file, and text that
 //! tries to break out of the page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -182,13 +182,13 @@ impl Plan {
         let _ = fs::remove_file(path);
         let database = Connection::open(path)?;
         database.execute_batch(SCHEMA)?;
-        for step in [0, self.steps] {
+        for step in BTreeSet::from([0, self.steps]) {
             let eval = self.eval(step, "sampled");
             for (id, (task, reward)) in eval.rewards.iter().take(60).enumerate() {
                 rollout(&database, step, "sampled", id, id, task, reward.unwrap(), None)?;
             }
         }
-        for step in [1, self.steps] {
+        for step in BTreeSet::from([self.steps.min(1), self.steps]) {
             for id in 0..8usize {
                 let reward = if id % 4 < 2 { 0.0 } else { 1.0 };
                 rollout(
