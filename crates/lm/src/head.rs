@@ -12,7 +12,7 @@ use crate::LmError;
 use crate::forest::Pack;
 
 /// Logits held at once, in numbers: 256 MB of f32.
-const CHUNK_NUMBERS: i64 = 64 << 20;
+pub(crate) const CHUNK_NUMBERS: i64 = 64 << 20;
 
 /// The head applied to a pack's actions.
 pub struct Head<'a> {

@@ -16,11 +16,13 @@ mod head;
 mod init;
 mod loaded;
 pub mod lora;
+mod memory;
 mod model;
 mod muon;
 mod optim;
 mod parameters;
 mod policy;
+mod presets;
 mod rotary;
 mod schedule;
 pub mod weights;
@@ -31,6 +33,9 @@ pub use device::{parse_device, parse_kind};
 pub use error::LmError;
 pub use init::initialise;
 pub use loaded::{LoadedModel, load_weights, save_folder};
+pub use memory::{
+    MemoryLine, MemoryPlan, MemoryRequest, Training, available_memory, readable_bytes,
+};
 pub use model::{Attention, LayerWeights, LowRank, Weights, rms_norm, transform};
 pub use muon::MuonConfig;
 pub use optim::{Optimizer, OptimizerConfig, clip_grad_norm};

@@ -2,6 +2,7 @@
 //! GGUF file, and the way back to a folder.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use leyden_text::ChatFormat;
 use tch::{Kind, Tensor};
@@ -16,7 +17,7 @@ pub struct LoadedModel {
     /// In the order of [`projection_shapes`](crate::projection_shapes).
     pub tensors: NamedTensors,
     /// Tokenizer, chat template and the tokens that end a turn.
-    pub format: ChatFormat,
+    pub format: Arc<ChatFormat>,
 }
 
 impl LoadedModel {
@@ -29,7 +30,7 @@ impl LoadedModel {
         // Weights last: they take the longest, and a missing template shows at once.
         let model = if path.is_dir() {
             let config = LlamaConfig::from_file(&path.join("config.json"))?;
-            let format = ChatFormat::from_folder(path)?;
+            let format = Arc::new(ChatFormat::from_folder(path)?);
             check_vocabulary(path, &config, &format)?;
             let tensors = safetensors::read_folder(path, &config)?;
             Self { config, tensors, format }
@@ -40,6 +41,7 @@ impl LoadedModel {
             let format = ChatFormat::from_gguf(&meta, &path.display().to_string())
                 .map_err(|e| LmError::file(path, e))?
                 .with_stop_ids(config.eos.iter().copied());
+            let format = Arc::new(format);
             check_vocabulary(path, &config, &format)?;
             let tensors = file.weights(&config)?;
             Self { config, tensors, format }

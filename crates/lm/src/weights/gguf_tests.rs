@@ -205,6 +205,32 @@ fn a_model_comes_back_with_its_configuration_and_its_tokenizer() {
     }
 }
 
+#[test]
+fn a_gguf_file_is_saved_as_a_folder_that_loads_as_the_same_model() {
+    use crate::LoadedModel;
+    let expected = config(true);
+    let folder = tempfile::tempdir().unwrap();
+    let (path, saved) = (folder.path().join("m.gguf"), folder.path().join("saved"));
+    std::fs::write(&path, writer(&expected, &tensors(&expected)).bytes(3)).unwrap();
+    let first = LoadedModel::load(&path).unwrap();
+    first.save(&saved, Kind::BFloat16).unwrap();
+    let second = LoadedModel::load(&saved).unwrap();
+    assert_eq!(second.config, expected);
+    assert_same(&second.tensors, &tensors(&expected));
+    let ids = |model: &LoadedModel| model.format.tokenizer().encode("abba</s>").unwrap();
+    assert_eq!(ids(&first), [3, 4, 0, 2]);
+    assert_eq!(ids(&second), ids(&first));
+    assert!(first.format.stop_ids().contains(&2));
+    assert_eq!(second.format.stop_ids(), first.format.stop_ids());
+
+    let small = LlamaConfig { vocab_size: 4, ..expected };
+    std::fs::write(&path, writer(&small, &tensors(&small)).bytes(3)).unwrap();
+    let error = LoadedModel::load(&path).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("the tokenizer has 5 tokens, the embedding only 4 rows"), "{error}");
+    let gone = LoadedModel::load(Path::new("/nowhere/model")).map(|_| ()).unwrap_err();
+    assert!(gone.to_string().contains("/nowhere/model: does not exist"));
+}
+
 /// Divisors as llama.cpp's converter computes them from `rope_scaling`.
 fn divisors(config: &LlamaConfig, scaling: Llama3Scaling) -> Vec<f32> {
     let longest = scaling.original_max_positions / scaling.low_freq_factor;

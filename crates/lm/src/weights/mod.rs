@@ -50,7 +50,9 @@ pub(crate) fn check_tensors(
             Some(found) if *found != shape => {
                 return Err(LmError::file(
                     path,
-                    format!("tensor `{name}` has shape {found:?}, the configuration asks for {shape:?}"),
+                    format!(
+                        "tensor `{name}` has shape {found:?}, the configuration asks for {shape:?}"
+                    ),
                 ));
             }
             Some(_) => {
@@ -58,12 +60,14 @@ pub(crate) fn check_tensors(
             }
         }
     }
-    let derived =
-        |name: &str| name.ends_with("rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight");
+    let derived = |name: &str| {
+        name.ends_with("rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight")
+    };
     match present.keys().find(|name| !expected.contains_key(*name) && !derived(name)) {
-        Some(name) => {
-            Err(LmError::file(path, format!("tensor `{name}` has no place in a Llama of this configuration")))
-        }
+        Some(name) => Err(LmError::file(
+            path,
+            format!("tensor `{name}` has no place in a Llama of this configuration"),
+        )),
         None => Ok(()),
     }
 }

@@ -183,3 +183,109 @@ pub fn write_adapters(
     });
     write_json(&folder.join(CONFIG), &config)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+    use tch::{Device, Kind, Tensor};
+
+    use super::{Adapter, LoraConfig, read_adapters, write_adapters};
+    use crate::weights::safetensors::read_file;
+    use crate::weights::test_model::config;
+
+    fn ramp(rows: i64, columns: i64) -> Tensor {
+        (Tensor::arange(rows * columns, (Kind::Float, Device::Cpu)) * 0.25).view([rows, columns])
+    }
+
+    fn adapters() -> Vec<Adapter> {
+        let module = |name: &str| format!("model.layers.{name}");
+        vec![
+            Adapter { module: module("0.self_attn.k_proj"), a: ramp(3, 64), b: ramp(32, 3) },
+            Adapter { module: module("1.self_attn.k_proj"), a: ramp(3, 64), b: ramp(32, 3) + 1 },
+            Adapter { module: module("1.mlp.down_proj"), a: ramp(3, 96), b: ramp(64, 3) },
+        ]
+    }
+
+    fn lora() -> LoraConfig {
+        let targets = vec!["k_proj".to_owned(), "down_proj".to_owned()];
+        LoraConfig { rank: 3, alpha: 6.0, targets }
+    }
+
+    fn written() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        write_adapters(folder.path(), &lora(), &adapters(), "some/base", Kind::Float).unwrap();
+        folder
+    }
+
+    fn change(folder: &Path, key: &str, value: Value) {
+        let path = folder.join("adapter_config.json");
+        let mut json: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        json[key] = value;
+        std::fs::write(path, json.to_string()).unwrap();
+    }
+
+    fn refusal(folder: &Path) -> String {
+        read_adapters(folder, &config(true)).map(|_| ()).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn adapters_come_back_under_the_names_that_peft_uses_in_files() {
+        let folder = written();
+        let (tensors, _) = read_file(&folder.path().join("adapter_model.safetensors")).unwrap();
+        assert_eq!(tensors[0].0, "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight");
+        assert_eq!(tensors[1].0, "base_model.model.model.layers.0.self_attn.k_proj.lora_B.weight");
+        let (found, read) = read_adapters(folder.path(), &config(true)).unwrap();
+        assert_eq!(found, lora());
+        assert_eq!(read.len(), 3);
+        for (found, expected) in read.iter().zip(adapters()) {
+            assert_eq!(found.module, expected.module);
+            assert!(found.a.equal(&expected.a) && found.b.equal(&expected.b));
+        }
+    }
+
+    #[test]
+    fn a_scale_by_the_root_of_the_rank_is_folded_into_alpha() {
+        let folder = written();
+        change(folder.path(), "use_rslora", true.into());
+        let (found, _) = read_adapters(folder.path(), &config(true)).unwrap();
+        // alpha / √rank is what PEFT then multiplies with.
+        assert!((found.alpha / 3.0 - 6.0 / 3f64.sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_is_not_plain_lora_or_does_not_fit_is_refused() {
+        for (key, value) in [
+            ("use_dora", Value::from(true)),
+            ("bias", Value::from("all")),
+            ("peft_type", Value::from("IA3")),
+            ("modules_to_save", Value::from(vec!["lm_head"])),
+            ("r", Value::from(0)),
+            ("lora_alpha", Value::Null),
+        ] {
+            let folder = written();
+            change(folder.path(), key, value);
+            let error = refusal(folder.path());
+            assert!(error.contains(&format!("adapter_config.json: key `{key}`")), "{error}");
+        }
+        let folder = written();
+        change(folder.path(), "r", 4.into());
+        assert!(refusal(folder.path()).contains("which do not go with rank 4"));
+
+        let mut foreign = adapters();
+        foreign[0].module = "model.layers.7.self_attn.k_proj".to_owned();
+        write_adapters(folder.path(), &lora(), &foreign, "", Kind::Float).unwrap();
+        let error = refusal(folder.path());
+        assert!(
+            error.contains("`model.layers.7.self_attn.k_proj` is for no projection"),
+            "{error}"
+        );
+
+        let path = folder.path().join("adapter_model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        assert!(refusal(folder.path()).contains("adapter_model.safetensors: is cut short"));
+    }
+}
