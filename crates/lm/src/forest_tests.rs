@@ -1,5 +1,7 @@
 //! Properties of packing, each against the plain definition.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use super::{ForestError, Pack, Row, pack};
@@ -127,16 +129,19 @@ fn a_token_that_is_action_here_and_prompt_there_is_one_node() {
 
 #[test]
 fn rows_that_cannot_be_packed_are_named() {
-    let row = |ids: &[u32], actions| Row { ids: ids.to_vec(), actions };
+    let row = |ids: &[u32], actions: &[Range<usize>]| Row {
+        ids: ids.to_vec(),
+        actions: actions.to_vec(),
+    };
     let good = Row::call(&[1], &[2]);
     let error = |bad| pack(&[good.clone(), bad], &[0, 0], 9).unwrap_err();
-    assert_eq!(error(row(&[], vec![])), ForestError::Empty { row: 1 });
-    assert_eq!(error(row(&[1], vec![0..1])), ForestError::FirstToken { row: 1 });
-    for actions in [vec![1..4], vec![2..3, 1..2]] {
+    assert_eq!(error(row(&[], &[])), ForestError::Empty { row: 1 });
+    assert_eq!(error(row(&[1], &[0..1, 1..1])), ForestError::FirstToken { row: 1 });
+    for actions in [&[1..4, 4..4], &[2..3, 1..2]] {
         assert!(matches!(error(row(&[1, 2, 3], actions)), ForestError::Actions { row: 1, .. }));
     }
     assert_eq!(
-        pack(&[good.clone()], &[], 9).unwrap_err(),
+        pack(std::slice::from_ref(&good), &[], 9).unwrap_err(),
         ForestError::Groups { rows: 1, groups: 0 }
     );
     assert_eq!(pack(&[good], &[0], 0).unwrap_err(), ForestError::Budget);

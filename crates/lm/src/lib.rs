@@ -12,6 +12,7 @@ mod config;
 mod device;
 mod error;
 pub mod forest;
+pub mod golden;
 mod head;
 mod init;
 mod loaded;

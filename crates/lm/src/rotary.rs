@@ -1,6 +1,6 @@
 //! Rotary position embedding (Su et al. 2021), with the frequency scaling of Llama 3.1.
 
-use std::f64::consts::PI;
+use std::f32::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
@@ -36,24 +36,30 @@ pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
 
 /// θ^(−2i/d), scaled as Llama 3.1 does: long wavelengths are divided by `factor`, short ones
 /// kept, those between blended.
+///
+/// Computed in f32 (each is an f32 number) and in transformers' order of operations. At position 20,000 an error in the last
+/// digit of a frequency is already 1e-3 in an angle, so a more precise result would disagree
+/// with the numbers that models were trained with.
 pub fn inverse_frequencies(config: &LlamaConfig) -> Vec<f64> {
-    let d = config.head_dim;
-    (0..d / 2)
-        .map(|i| {
-            let frequency = config.rope_theta.powf(-((2 * i) as f64) / d as f64);
-            let Some(scaling) = config.rope_scaling else { return frequency };
+    let (theta, d) = (config.rope_theta as f32, config.head_dim as f32);
+    let plain = (0..config.head_dim / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / d));
+    let Some(scaling) = config.rope_scaling else { return plain.map(f64::from).collect() };
+    let longest_kept = (scaling.original_max_positions / scaling.high_freq_factor) as f32;
+    let shortest_divided = (scaling.original_max_positions / scaling.low_freq_factor) as f32;
+    let (factor, low) = (scaling.factor as f32, scaling.low_freq_factor as f32);
+    let span = (scaling.high_freq_factor - scaling.low_freq_factor) as f32;
+    plain
+        .map(|frequency| {
             let wavelength = 2.0 * PI / frequency;
-            let longest_kept = scaling.original_max_positions / scaling.high_freq_factor;
-            let shortest_divided = scaling.original_max_positions / scaling.low_freq_factor;
             if wavelength < longest_kept {
                 frequency
             } else if wavelength > shortest_divided {
-                frequency / scaling.factor
+                frequency / factor
             } else {
-                let blend = (scaling.original_max_positions / wavelength - scaling.low_freq_factor)
-                    / (scaling.high_freq_factor - scaling.low_freq_factor);
-                (1.0 - blend) * frequency / scaling.factor + blend * frequency
+                let blend = (scaling.original_max_positions as f32 / wavelength - low) / span;
+                (1.0 - blend) * frequency / factor + blend * frequency
             }
         })
+        .map(f64::from)
         .collect()
 }
