@@ -1,0 +1,302 @@
+//! Which tokens are cached where.
+//!
+//! A conversation is a trunk (all of its first prompt but the last token, shared with every
+//! other conversation that began with the same prompt) and a row of its own (that last token
+//! and all that followed). A later turn continues a row as far as its prompt repeats it.
+//! The last token of a prompt is never part of a trunk: it is what each sample is fed first,
+//! so that prefill needs no logits and every sample starts alike.
+
+use std::collections::HashSet;
+
+use super::store::{Store, blocks};
+use crate::LmError;
+
+/// The beginning of a prompt, in the trunk store's slot of the same number.
+pub(super) struct Trunk {
+    pub tokens: Vec<u32>,
+    used: u64,
+}
+
+/// One conversation, in the row store's slot of the same number.
+pub(super) struct Conversation {
+    /// Absent once forgotten, or where another request of the same call has the key.
+    pub key: Option<u64>,
+    pub trunk: usize,
+    /// The tokens after the trunk that have been computed.
+    pub tokens: Vec<u32>,
+    used: u64,
+}
+
+/// How much of a cached conversation a prompt repeats.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Reuse {
+    pub row: usize,
+    /// Tokens of the row that stay.
+    pub kept: usize,
+}
+
+/// A request on its way into the cache.
+pub(super) struct Entry<'a> {
+    pub key: Option<u64>,
+    pub prompt: &'a [u32],
+    pub reuse: Option<Reuse>,
+    /// Tokens that its row holds at most when it is done.
+    pub need: usize,
+}
+
+impl Entry<'_> {
+    /// The trunk that a conversation begun with this prompt has.
+    fn trunk(&self) -> &[u32] {
+        &self.prompt[..self.prompt.len() - 1]
+    }
+}
+
+/// The cache: trunks, conversations and their memory.
+pub(super) struct Cache {
+    pub trunks: Vec<Trunk>,
+    pub rows: Vec<Conversation>,
+    pub trunk_store: Store,
+    pub row_store: Store,
+    clock: u64,
+}
+
+/// What [`Cache::admit`] has done.
+pub(super) struct Admission {
+    /// Which entry lies in row 0, 1, …
+    pub order: Vec<usize>,
+    /// Trunks 0 .. this are those of the wave.
+    pub trunks: usize,
+    /// The first of them that is not computed yet; those after it are sorted.
+    pub first_new: usize,
+}
+
+impl Cache {
+    pub fn new(trunk_store: Store, row_store: Store) -> Self {
+        Self { trunks: Vec::new(), rows: Vec::new(), trunk_store, row_store, clock: 0 }
+    }
+
+    /// Forgets everything and frees the memory.
+    pub fn clear(&mut self) {
+        self.trunks.clear();
+        self.rows.clear();
+        self.trunk_store.clear();
+        self.row_store.clear();
+    }
+
+    /// Forgets one conversation; its slot is taken back when the next call is admitted.
+    pub fn forget(&mut self, key: u64) {
+        for row in self.rows.iter_mut().filter(|row| row.key == Some(key)) {
+            row.key = None;
+            row.tokens.clear();
+        }
+    }
+
+    /// What of the conversation `key` can be reused for `prompt`: at least one token of the
+    /// prompt is always left to compute.
+    pub fn reuse(&self, key: u64, prompt: &[u32]) -> Option<Reuse> {
+        let row = self.rows.iter().position(|row| row.key == Some(key))?;
+        let Conversation { trunk, tokens, .. } = &self.rows[row];
+        let rest = prompt.strip_prefix(self.trunks[*trunk].tokens.as_slice())?;
+        let kept = common_prefix(rest, tokens).min(rest.len().checked_sub(1)?);
+        Some(Reuse { row, kept })
+    }
+
+    /// Length of the trunk of a row.
+    pub fn trunk_length(&self, row: usize) -> usize {
+        self.trunks[self.rows[row].trunk].tokens.len()
+    }
+
+    /// How many of `entries`, from the first, fit into `limit` tokens of cache together; 0 if
+    /// not even the first does.
+    pub fn fitting(&self, entries: &[Entry], limit: usize) -> usize {
+        let (mut longest_row, mut longest_trunk) = (0, 0);
+        let mut trunks = HashSet::new();
+        for (i, entry) in entries.iter().enumerate() {
+            let trunk = match entry.reuse {
+                Some(reuse) => &self.trunks[self.rows[reuse.row].trunk].tokens,
+                None => entry.trunk(),
+            };
+            trunks.insert(trunk);
+            longest_row = longest_row.max(blocks(entry.need));
+            longest_trunk = longest_trunk.max(blocks(trunk.len()));
+            if (i + 1) * longest_row + trunks.len() * longest_trunk > limit {
+                return i;
+            }
+        }
+        entries.len()
+    }
+
+    /// Lays the wave's conversations into rows 0, 1, …, ordered by trunk, and their trunks
+    /// into trunks 0, 1, …; what else is cached stays behind them as far as `limit` allows,
+    /// the least recently used going first.
+    pub fn admit(&mut self, entries: &[Entry], limit: usize) -> Result<Admission, LmError> {
+        self.clock += 1;
+        // Trunks of the wave: those there are, in order of first use, then new ones, sorted.
+        let mut old: Vec<usize> = Vec::new();
+        let mut new: Vec<&[u32]> = Vec::new();
+        for entry in entries {
+            let found = match entry.reuse {
+                Some(reuse) => Some(self.rows[reuse.row].trunk),
+                None => self.trunks.iter().position(|t| t.tokens == entry.trunk()),
+            };
+            match found {
+                Some(trunk) if !old.contains(&trunk) => old.push(trunk),
+                Some(_) => {}
+                None => new.push(entry.trunk()),
+            }
+        }
+        new.sort_unstable();
+        new.dedup();
+        let trunk_of = |entry: &Entry| match entry.reuse {
+            Some(reuse) => old.iter().position(|&t| t == self.rows[reuse.row].trunk),
+            None => old
+                .iter()
+                .position(|&t| self.trunks[t].tokens == entry.trunk())
+                .or_else(|| new.binary_search(&entry.trunk()).ok().map(|i| old.len() + i)),
+        };
+        let mut placed: Vec<(usize, usize)> = entries
+            .iter()
+            .enumerate()
+            .map(|(i, entry)| (trunk_of(entry).unwrap_or_default(), i))
+            .collect();
+        placed.sort_unstable();
+
+        let need = entries.iter().map(|e| e.need).max().unwrap_or(0);
+        let stay = self.retained(entries, &old, &new, need, limit);
+
+        // The new order of both stores, and the books to match.
+        let mut trunk_order: Vec<Option<usize>> = old.iter().copied().map(Some).collect();
+        trunk_order.extend(new.iter().map(|_| None));
+        trunk_order.extend(stay.trunks.iter().copied().map(Some));
+        let mut row_order: Vec<Option<usize>> =
+            placed.iter().map(|&(_, i)| entries[i].reuse.map(|r| r.row)).collect();
+        row_order.extend(stay.rows.iter().copied().map(Some));
+
+        let mut rows: Vec<Conversation> = placed
+            .iter()
+            .map(|&(trunk, i)| {
+                let entry = &entries[i];
+                let tokens = entry.reuse.map_or_else(Vec::new, |reuse| {
+                    self.rows[reuse.row].tokens[..reuse.kept].to_vec()
+                });
+                Conversation { key: entry.key, trunk, tokens, used: self.clock }
+            })
+            .collect();
+        for &row in &stay.rows {
+            let Conversation { key, trunk, ref mut tokens, used } = self.rows[row];
+            let trunk = trunk_order.iter().position(|&t| t == Some(trunk)).unwrap_or_default();
+            rows.push(Conversation { key, trunk, tokens: std::mem::take(tokens), used });
+        }
+        let mut unnamed = new.iter();
+        let trunks: Vec<Trunk> = trunk_order
+            .iter()
+            .enumerate()
+            .map(|(i, from)| {
+                let in_wave = i < old.len() + new.len();
+                let used = from.filter(|_| !in_wave).map_or(self.clock, |t| self.trunks[t].used);
+                let tokens = match from {
+                    Some(t) => std::mem::take(&mut self.trunks[*t].tokens),
+                    None => unnamed.next().map_or_else(Vec::new, |t| t.to_vec()),
+                };
+                Trunk { tokens, used }
+            })
+            .collect();
+        let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
+        let first_need =
+            placed.iter().map(|&(trunk, i)| entries[i].prompt.len() - trunks[trunk].tokens.len());
+        let row_capacity = longest(&mut first_need.chain(rows.iter().map(|r| r.tokens.len())));
+        let trunk_capacity = longest(&mut trunks.iter().map(|t| t.tokens.len()));
+        self.row_store.arrange(&row_order, row_capacity)?;
+        self.trunk_store.arrange(&trunk_order, trunk_capacity)?;
+        (self.rows, self.trunks) = (rows, trunks);
+        Ok(Admission {
+            order: placed.into_iter().map(|(_, i)| i).collect(),
+            trunks: old.len() + new.len(),
+            first_new: old.len(),
+        })
+    }
+
+    /// The conversations and trunks outside the wave that may stay.
+    fn retained(
+        &self,
+        entries: &[Entry],
+        old: &[usize],
+        new: &[&[u32]],
+        need: usize,
+        limit: usize,
+    ) -> Stay {
+        let mine = |row: &Conversation| {
+            row.key.is_none() || entries.iter().any(|entry| entry.key == row.key)
+        };
+        let mut stay = Stay {
+            rows: (0..self.rows.len()).filter(|&r| !mine(&self.rows[r])).collect(),
+            trunks: (0..self.trunks.len()).filter(|t| !old.contains(t)).collect(),
+        };
+        let length = |t: &usize| self.trunks[*t].tokens.len();
+        loop {
+            let longest_row = stay.rows.iter().map(|&r| self.rows[r].tokens.len()).max();
+            let longest_trunk = stay.trunks.iter().chain(old).map(length);
+            let longest_trunk = longest_trunk.chain(new.iter().map(|t| t.len())).max();
+            let row_tokens = blocks(longest_row.unwrap_or(0).max(need));
+            let trunk_tokens = blocks(longest_trunk.unwrap_or(0));
+            let tokens = (entries.len() + stay.rows.len()) * row_tokens
+                + (old.len() + new.len() + stay.trunks.len()) * trunk_tokens;
+            if tokens <= limit {
+                return stay;
+            }
+            // First trunks that no conversation needs any more, then whole conversations.
+            let oldest_trunk = stay
+                .trunks
+                .iter()
+                .copied()
+                .filter(|&t| stay.rows.iter().all(|&r| self.rows[r].trunk != t))
+                .min_by_key(|&t| self.trunks[t].used);
+            let oldest_row = stay.rows.iter().copied().min_by_key(|&r| self.rows[r].used);
+            match (oldest_trunk, oldest_row) {
+                (Some(trunk), _) => stay.trunks.retain(|&t| t != trunk),
+                (None, Some(row)) => stay.rows.retain(|&r| r != row),
+                (None, None) => return stay,
+            }
+        }
+    }
+
+    /// Swaps the given pairs of rows.
+    pub fn swap_rows(&mut self, pairs: &[(usize, usize)]) -> Result<(), LmError> {
+        let order = swapped(self.rows.len(), pairs);
+        for &(a, b) in pairs {
+            self.rows.swap(a, b);
+        }
+        self.row_store.arrange(&order, self.row_store.capacity())
+    }
+
+    /// Swaps the given pairs of trunks.
+    pub fn swap_trunks(&mut self, pairs: &[(usize, usize)]) -> Result<(), LmError> {
+        let order = swapped(self.trunks.len(), pairs);
+        for &(a, b) in pairs {
+            self.trunks.swap(a, b);
+        }
+        for row in &mut self.rows {
+            // A swap is its own inverse.
+            row.trunk = order[row.trunk].unwrap_or(row.trunk);
+        }
+        self.trunk_store.arrange(&order, self.trunk_store.capacity())
+    }
+}
+
+struct Stay {
+    rows: Vec<usize>,
+    trunks: Vec<usize>,
+}
+
+fn swapped(count: usize, pairs: &[(usize, usize)]) -> Vec<Option<usize>> {
+    let mut order: Vec<Option<usize>> = (0..count).map(Some).collect();
+    for &(a, b) in pairs {
+        order.swap(a, b);
+    }
+    order
+}
+
+/// Number of tokens with which both begin.
+pub(super) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
