@@ -50,14 +50,13 @@ fn join(op: &str, rank: u8, left: Part, right: Part) -> Part {
     Part { text: format!("{left} {op} {right}"), rank }
 }
 
-/// A number as people write it: `56.0` is `56`.
+/// A number as people write it: `56.0` is `56`; a negative one in parentheses.
 fn number(text: &str) -> Option<Part> {
     let value: f64 = text.parse().ok()?;
-    if !value.is_finite() || value.is_sign_negative() {
-        return None;
-    }
     let short = text.strip_suffix(".0").unwrap_or(text);
-    Some(Part { text: short.to_owned(), rank: NUMBER })
+    let negative = value.is_sign_negative();
+    let text = if negative { format!("({short})") } else { short.to_owned() };
+    value.is_finite().then_some(Part { text, rank: NUMBER })
 }
 
 #[cfg(test)]
@@ -88,6 +87,7 @@ mod tests {
             ("- - number0 number1 number2", "7 - 2.5 - 3"),
             ("/ number0 * number1 0.01", "7 / (2.5 * 0.01)"),
             ("+ number0 + number1 number2", "7 + 2.5 + 3"),
+            ("* number2 -2.0", "3 * (-2)"),
             ("number2", "3"),
         ];
         for (prefix, infix) in cases {
@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn what_is_no_equation_is_none() {
-        for prefix in ["", "+ number0", "number0 number1", "+ number0 number9", "+ 1 x", "+ 1 -2"] {
+        for prefix in ["", "+ number0", "number0 number1", "+ number0 number9", "+ 1 x", "+ 1 nan"]
+        {
             assert_eq!(of(prefix, &["1.0", "2.0"]), None, "{prefix}");
         }
     }

@@ -1,0 +1,222 @@
+//! Fetching against a small server of our own on the loopback address.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use leyden_hub::{Hub, HubError, Repository};
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// A stand-in for the hub: one repository, with a log of requests.
+struct Server {
+    address: String,
+    /// Request line and authorisation of every request.
+    log: Arc<Mutex<Vec<(String, Option<String>)>>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let seen = log.clone();
+        // Ends with the test's process; every request is answered at once.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                answer(stream, &seen);
+            }
+        });
+        Self { address, log }
+    }
+
+    fn requests(&self) -> Vec<(String, Option<String>)> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+fn answer(stream: TcpStream, log: &Mutex<Vec<(String, Option<String>)>>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut first = String::new();
+    reader.read_line(&mut first).unwrap();
+    let path = first.split(' ').nth(1).unwrap_or("").to_owned();
+    let mut headers = HashMap::new();
+    let mut line = String::new();
+    while reader.read_line(&mut line).unwrap() > 2 {
+        if let Some((name, value)) = line.split_once(':') {
+            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        }
+        line.clear();
+    }
+    log.lock().unwrap().push((path.clone(), headers.get("authorization").cloned()));
+    let content = match path.as_str() {
+        "/datasets/some/data/resolve/main/data/rows.jsonl" => Some("{\"id\": \"a\"}\n"),
+        "/some/model/resolve/v1.0/config.json" => Some("{}"),
+        "/api/datasets/some/data/revision/main" => Some(
+            r#"{"sha": "x", "siblings": [{"rfilename": "z.txt"}, {"rfilename": "data/rows.jsonl"}]}"#,
+        ),
+        _ => None,
+    };
+    let reply = match (content, path.contains("secret")) {
+        (Some(content), _) => file_reply(content, headers.get("range")),
+        (None, true) => reply("401 Unauthorized", "", ""),
+        (None, false) => reply("404 Not Found", "", ""),
+    };
+    (&stream).write_all(reply.as_bytes()).unwrap();
+}
+
+/// The content, or the part of it that the range asks for.
+fn file_reply(content: &str, range: Option<&String>) -> String {
+    let Some(range) = range.and_then(|range| range.strip_prefix("bytes=")) else {
+        return reply("200 OK", "", content);
+    };
+    let (from, to) = range.split_once('-').unwrap();
+    let from: usize = from.parse().unwrap();
+    let last = to.parse().unwrap_or(content.len() - 1);
+    let extra = format!(
+        "Content-Range: bytes {from}-{last}/{}\r\nETag: \"tag{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
+        content.len(),
+        content.len()
+    );
+    reply("206 Partial Content", &extra, &content[from..=last])
+}
+
+fn reply(status: &str, extra: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{extra}\r\n{body}"
+    )
+}
+
+#[test]
+fn a_file_is_fetched_once_and_then_comes_from_the_cache() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::new(folder.path()).with_endpoint(&server.address);
+    let data = Repository::dataset("some/data");
+    let path = hub.fetch(&data, "data/rows.jsonl").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"id\": \"a\"}\n");
+    assert!(path.starts_with(folder.path().join("datasets--some--data/snapshots").join(COMMIT)));
+    let before = server.requests().len();
+    assert_eq!(hub.fetch(&data, "data/rows.jsonl").unwrap(), path);
+    assert_eq!(server.requests().len(), before);
+
+    // By commit as well, and without a connection.
+    let offline = Hub::new(folder.path()).with_endpoint("http://127.0.0.1:9").with_offline(true);
+    assert_eq!(offline.fetch(&data.clone().at(COMMIT), "data/rows.jsonl").unwrap(), path);
+    assert_eq!(offline.files(&data).unwrap(), ["data/rows.jsonl"]);
+}
+
+#[test]
+fn the_token_is_sent_and_revisions_are_asked_for() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::new(folder.path())
+        .with_endpoint(format!("{}/", server.address))
+        .with_token(Some("hf_secret".into()));
+    let model = Repository::model("some/model").at("v1.0");
+    let path = hub.fetch(&model, "config.json").unwrap();
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "{}");
+    let requests = server.requests();
+    assert!(requests.iter().all(|(path, _)| path == "/some/model/resolve/v1.0/config.json"));
+    assert!(requests.iter().all(|(_, token)| token.as_deref() == Some("Bearer hf_secret")));
+}
+
+#[test]
+fn files_are_listed_in_order() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::new(folder.path()).with_endpoint(&server.address);
+    let files = hub.files(&Repository::dataset("some/data")).unwrap();
+    assert_eq!(files, ["data/rows.jsonl", "z.txt"]);
+}
+
+#[test]
+fn errors_name_the_repository_and_the_file() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::new(folder.path()).with_endpoint(&server.address);
+    let data = Repository::dataset("some/data");
+    let missing = hub.fetch(&data, "none.txt").unwrap_err();
+    assert!(matches!(missing, HubError::NotFound { .. }));
+    let told = missing.to_string();
+    let expected = "the file none.txt of the dataset some/data (revision main) does not exist at";
+    assert!(told.starts_with(expected), "{told}");
+
+    let refused = hub.fetch(&Repository::model("some/secret"), "config.json").unwrap_err();
+    assert!(matches!(refused, HubError::Refused { .. }));
+    assert!(refused.to_string().contains("set HF_TOKEN"), "{refused}");
+
+    // Port 9 of the loopback address: nothing listens there.
+    let nowhere = Hub::new(folder.path()).with_endpoint("http://127.0.0.1:9");
+    let failed = nowhere.files(&data).unwrap_err().to_string();
+    let expected = "the list of files of the dataset some/data (revision main) cannot be fetched \
+                    from http://127.0.0.1:9: ";
+    assert!(failed.starts_with(expected), "{failed}");
+}
+
+#[test]
+fn offline_only_the_cache_is_looked_at() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::new(folder.path()).with_endpoint(&server.address).with_offline(true);
+    let data = Repository::dataset("some/data");
+    for error in [hub.fetch(&data, "data/rows.jsonl").unwrap_err(), hub.files(&data).unwrap_err()] {
+        let told = error.to_string();
+        assert!(told.contains("of the dataset some/data (revision main) is not in the cache at"));
+        assert!(told.contains("datasets--some--data") && told.contains("HF_HUB_OFFLINE"), "{told}");
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[test]
+fn names_cannot_leave_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = Hub::new(folder.path()).with_endpoint("http://127.0.0.1:9");
+    let data = Repository::dataset("some/data");
+    for file in ["../x", "/etc/passwd", "a/../../x", "", "a\0b"] {
+        assert!(matches!(hub.fetch(&data, file), Err(HubError::Path { .. })), "{file:?}");
+    }
+    for id in ["../x", "", "a b", "x?y"] {
+        let error = hub.fetch(&Repository::model(id), "f").unwrap_err();
+        assert!(matches!(error, HubError::Repository(_)), "{id:?}");
+    }
+    let error = hub.files(&data.at("../..")).unwrap_err();
+    assert!(matches!(error, HubError::Repository(_)));
+}
+
+#[test]
+fn settings_come_from_the_variables_of_the_hubs_own_tools() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("token"), " from_file \n").unwrap();
+    let home_text = home.path().display().to_string();
+    let with = |variables: &[(&str, &str)]| {
+        let variables: HashMap<String, String> =
+            variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        Hub::from_variables(move |name| variables.get(name).cloned())
+    };
+    let server = Server::start();
+    let token_sent = |hub: Hub| {
+        let _ = hub.files(&Repository::dataset("some/data"));
+        server.requests().pop().unwrap().1
+    };
+    let hub = with(&[("HF_HOME", &home_text), ("HF_ENDPOINT", &server.address)]);
+    assert_eq!(hub.cache(), home.path().join("hub"));
+    assert_eq!(token_sent(hub).as_deref(), Some("Bearer from_file"));
+    let hub = with(&[
+        ("HF_HOME", &home_text),
+        ("HF_ENDPOINT", &server.address),
+        ("HF_TOKEN", "from_variable"),
+    ]);
+    assert_eq!(token_sent(hub).as_deref(), Some("Bearer from_variable"));
+    assert_eq!(with(&[("HF_HUB_CACHE", "/c"), ("HF_HOME", "/h")]).cache().to_str(), Some("/c"));
+    let by_default = with(&[("HOME", "/home/me"), ("HF_HOME", "")]);
+    assert_eq!(by_default.cache().to_str(), Some("/home/me/.cache/huggingface/hub"));
+    for (value, offline) in [("1", true), ("TRUE", true), ("0", false), ("", false)] {
+        let hub = with(&[("HF_HOME", &home_text), ("HF_HUB_OFFLINE", value)])
+            .with_endpoint("http://127.0.0.1:9");
+        let error = hub.files(&Repository::dataset("some/data")).unwrap_err();
+        assert_eq!(matches!(error, HubError::Offline { .. }), offline, "{value:?}");
+    }
+}
