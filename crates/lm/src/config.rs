@@ -146,7 +146,7 @@ impl LlamaConfig {
                 return Err(format!("it asks for {what} {size}; possible are 1 to {most}"));
             }
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             let width = self.head_dim;
             return Err(format!("its heads are {width} wide; rotary positions need an even width"));
         }

@@ -25,7 +25,7 @@ pub enum LmError {
     Invalid(String),
     #[error(transparent)]
     Text(#[from] leyden_text::TextError),
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
 }
 
@@ -33,5 +33,23 @@ impl LmError {
     /// An error about a file.
     pub fn file(path: impl Into<PathBuf>, what: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), what: what.to_string() }
+    }
+}
+
+/// libtorch's message without the C++ stack that follows it.
+fn first_line(error: &tch::TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LmError;
+
+    #[test]
+    fn libtorch_speaks_in_one_line() {
+        let wrong = tch::Tensor::from(1f32).f_view([2, 3]).unwrap_err();
+        let message = LmError::from(wrong).to_string();
+        assert!(message.starts_with("libtorch: ") && message.contains("[2, 3]"), "{message}");
+        assert_eq!(message.lines().count(), 1);
     }
 }

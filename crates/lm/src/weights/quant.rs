@@ -80,7 +80,7 @@ impl GgmlType {
     /// blocks or the size overflows.
     pub fn bytes(self, row: usize, rows: usize) -> Option<usize> {
         let (values, bytes) = self.block();
-        if row % values != 0 {
+        if !row.is_multiple_of(values) {
             return None;
         }
         (row / values).checked_mul(bytes)?.checked_mul(rows)
