@@ -1,0 +1,103 @@
+//! The parts of a step without tensors: credit, advantage, loss, merging of prefixes.
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use leyden_benchmarks::work::Rollouts;
+use leyden_core::SeedTree;
+use leyden_lm::forest;
+use leyden_rl::Rows;
+use leyden_rl::advantage::{AdvantageConfig, Batch};
+use leyden_rl::config::AlgorithmConfig;
+use leyden_rl::credit::{CreditConfig, Episode};
+use leyden_rl::loss::LossInput;
+
+const ROLLOUTS: usize = 512;
+const GROUP: usize = 8;
+const CALLS: usize = 2;
+const TOKENS: usize = 64;
+
+fn episodes() -> Vec<Episode> {
+    let seed = SeedTree::new(1);
+    let reward = |i: usize| f64::from(u8::from(seed.index(i as u64).uniform() < 0.4));
+    (0..ROLLOUTS).map(|i| Episode::of_calls(i / GROUP, reward(i), CALLS)).collect()
+}
+
+fn reinforcement(c: &mut Criterion) {
+    let mut group = c.benchmark_group("rl");
+    let tokens = ROLLOUTS * CALLS * TOKENS;
+    group.throughput(Throughput::Elements(tokens as u64));
+    let episodes = episodes();
+    let rows = Rows::dense(&[TOKENS; ROLLOUTS * CALLS]);
+    let credit = CreditConfig::default();
+    group.bench_function("credit", |b| b.iter(|| credit.assign(black_box(&episodes))));
+
+    let earned = credit.assign(&episodes);
+    let batch = Batch::of_outcomes(&rows, &earned.returns, &earned.groups, &earned.episodes);
+    let advantage = AdvantageConfig::default();
+    group.bench_function("advantage", |b| {
+        b.iter(|| advantage.advantages(black_box(&batch)).expect("rewards are finite"))
+    });
+
+    let algorithm = AlgorithmConfig::default();
+    let advantages = advantage.advantages(&batch).expect("rewards are finite").per_token;
+    let weights = algorithm.token_weights(&rows);
+    let seed = SeedTree::new(2);
+    let logp_old: Vec<f64> = (0..tokens as u64).map(|t| -3.0 * seed.index(t).uniform()).collect();
+    // Ratios on both sides of the clips.
+    let logp_new: Vec<f64> = (0..tokens as u64)
+        .map(|t| logp_old[t as usize] + seed.child("new").index(t).uniform() - 0.5)
+        .collect();
+    let input = LossInput {
+        rows: &rows,
+        logp_new: &logp_new,
+        logp_old: &logp_old,
+        advantages: &advantages,
+        weights: &weights,
+    };
+    group.bench_function("loss", |b| b.iter(|| algorithm.loss.loss(black_box(&input))));
+    group.bench_function("all", |b| {
+        b.iter(|| {
+            let earned = algorithm.credit.assign(black_box(&episodes));
+            let batch =
+                Batch::of_outcomes(&rows, &earned.returns, &earned.groups, &earned.episodes);
+            let advantages =
+                algorithm.advantage.advantages(&batch).expect("rewards are finite").per_token;
+            let weights = algorithm.token_weights(&rows);
+            algorithm.loss.loss(&LossInput { advantages: &advantages, weights: &weights, ..input })
+        })
+    });
+    group.finish();
+}
+
+fn packing(c: &mut Criterion) {
+    let batch = Rollouts::make(8, 8, 49_152, 1).batch().expect("made rollouts have calls");
+    let mut group = c.benchmark_group("forest");
+    group.throughput(Throughput::Elements(batch.row_tokens() as u64));
+    group.bench_function("pack", |b| {
+        b.iter(|| {
+            forest::pack(black_box(&batch.rows), &batch.groups, 2048).expect("rows are sound")
+        })
+    });
+    let packs = forest::pack(&batch.rows, &batch.groups, 2048).expect("rows are sound");
+    group.bench_function("gather and scatter", |b| {
+        b.iter_batched(
+            || packs.iter().map(|pack| vec![1.0; pack.actions.len()]).collect::<Vec<_>>(),
+            |values| {
+                let both = |(pack, values): (&forest::Pack, &Vec<f64>)| {
+                    pack.scatter(&pack.gather(black_box(values)))
+                };
+                packs.iter().zip(&values).map(both).collect::<Vec<_>>()
+            },
+            BatchSize::SmallInput,
+        )
+    });
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(30);
+    targets = reinforcement, packing
+}
+criterion_main!(benches);

@@ -1,0 +1,72 @@
+//! A tiny model's decoding and training: what the quickstart spends its time on.
+
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_main};
+use leyden_benchmarks::process::quiet_workers;
+use leyden_benchmarks::tiny;
+use leyden_benchmarks::update::Updater;
+use leyden_benchmarks::work::{Prompts, Rollouts};
+use leyden_core::{Sampling, SeedTree};
+use leyden_lm::{Engine, Limits, Optimizer, Request};
+use tch::Device;
+
+const PROMPTS: usize = 8;
+const SAMPLES: usize = 8;
+const NEW_TOKENS: usize = 32;
+
+fn requests() -> Vec<Request> {
+    let Prompts { prompts } = Prompts::make(PROMPTS, 100, tiny::VOCABULARY, 1);
+    let stop_ids: Arc<[u32]> = Arc::new([]);
+    (0..PROMPTS * SAMPLES)
+        .map(|i| Request {
+            key: i as u64,
+            prompt: prompts[i / SAMPLES].clone(),
+            sampling: Sampling { max_tokens: NEW_TOKENS, ..Sampling::default() },
+            seed: SeedTree::new(1).index(i as u64),
+            stop_ids: Arc::clone(&stop_ids),
+            stop: None,
+        })
+        .collect()
+}
+
+fn decode(c: &mut Criterion) {
+    let policy = tiny::policy().expect("the tiny model is sound");
+    let weights = policy.inference_weights().expect("the tiny model is sound");
+    let limits = Limits { context: 1024, cache_tokens: 1 << 16, prefill_tokens: 2048 };
+    let mut engine = Engine::new(tiny::config(), weights, Device::Cpu, limits);
+    let requests = requests();
+    let mut group = c.benchmark_group("tiny");
+    group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW_TOKENS) as u64));
+    group.bench_function("decode", |b| {
+        b.iter(|| {
+            engine.forget_all();
+            engine.generate(&requests).expect("the requests are sound")
+        })
+    });
+    group.finish();
+}
+
+fn train(c: &mut Criterion) {
+    let rollouts = Rollouts::make(4, 8, tiny::VOCABULARY, 1);
+    let batch = rollouts.batch().expect("made rollouts have calls");
+    let policy = tiny::policy().expect("the tiny model is sound");
+    let optimizer = Optimizer::new(policy.trained(), tiny::optimizer(1e-6)).expect("it is trained");
+    let mut updater = Updater::new(&policy, optimizer, &batch, 4096);
+    let mut group = c.benchmark_group("tiny");
+    group.throughput(Throughput::Elements(rollouts.len() as u64));
+    group.bench_function("training step", |b| {
+        b.iter(|| updater.update().expect("the gradient is finite"))
+    });
+    group.finish();
+}
+
+/// Before anything touches libtorch, whose threads read their policy once.
+fn benches() {
+    quiet_workers();
+    let mut criterion = Criterion::default().sample_size(10).configure_from_args();
+    decode(&mut criterion);
+    train(&mut criterion);
+}
+
+criterion_main!(benches);

@@ -1,0 +1,43 @@
+"""What the peers share: one line of JSON, threads, memory, the clock.
+
+Loaded only inside the peers' own environment.
+"""
+
+import os
+import statistics
+import time
+
+# Before torch starts its threads: spinning workers take the cores from everything else.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+
+def load_model(folder, dtype, threads):
+    torch.set_num_threads(threads)
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+
+
+def versions():
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
+
+
+def peak_memory():
+    """Most memory that this process has held at once, in bytes."""
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def timed(work):
+    started = time.perf_counter()
+    value = work()
+    return value, time.perf_counter() - started
+
+
+median = statistics.median

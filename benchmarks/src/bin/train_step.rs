@@ -1,0 +1,106 @@
+//! How fast a policy is updated on rollouts: prints one line of JSON.
+//!
+//! Forward, backward and an AdamW step on a file of rollouts, with merged prefixes. The
+//! repetitions are updates on the same batch, as PPO's epochs are; each of them packs anew.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use leyden_benchmarks::process::{median, peak_memory, quiet_workers, timed};
+use leyden_benchmarks::update::{LEARNING_RATE, Update, Updater};
+use leyden_benchmarks::work::{self, Rollouts};
+use leyden_lm::{Optimizer, OptimizerConfig, Parameters, Policy, PolicyOptions};
+use leyden_lm::{load_weights, parse_kind};
+use tch::{Device, Kind};
+
+/// Measure a training step
+#[derive(Parser)]
+struct Arguments {
+    /// JSON file of rollouts
+    #[arg(long)]
+    rollouts: PathBuf,
+    /// Write the file of rollouts and end
+    #[arg(long)]
+    make: bool,
+    /// With --make: tasks
+    #[arg(long, default_value_t = 8)]
+    tasks: usize,
+    /// With --make: rollouts of each task
+    #[arg(long, default_value_t = 8)]
+    samples: usize,
+    /// With --make: size of the vocabulary
+    #[arg(long, default_value_t = 49_152)]
+    vocabulary: usize,
+    /// Model folder or GGUF file
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Number type of activations, f32 or bf16; parameters and optimiser are f32
+    #[arg(long, default_value = "bf16")]
+    dtype: String,
+    /// Most merged tokens of a micro-batch
+    #[arg(long, default_value_t = 2048)]
+    micro_batch_tokens: usize,
+    /// Keep only the layers' inputs and compute the rest again
+    #[arg(long)]
+    checkpointing: bool,
+    /// Timed updates
+    #[arg(long, default_value_t = 2)]
+    repetitions: usize,
+    /// Threads of libtorch
+    #[arg(long, default_value_t = 2)]
+    threads: i32,
+}
+
+fn main() -> Result<()> {
+    quiet_workers();
+    let arguments = Arguments::parse();
+    if arguments.make {
+        let Arguments { tasks, samples, vocabulary, .. } = arguments;
+        ensure!(vocabulary > 1000, "a vocabulary of {vocabulary} is too small to draw from");
+        return work::write(&arguments.rollouts, &Rollouts::make(tasks, samples, vocabulary, 1));
+    }
+    tch::set_num_threads(arguments.threads);
+    let rollouts: Rollouts = work::read(&arguments.rollouts)?;
+    let batch = rollouts.batch()?;
+    let model = arguments.model.as_deref().context("give a model: --model PATH")?;
+    let (config, tensors) = load_weights(model)?;
+    let kind = parse_kind(&arguments.dtype)?;
+    let options =
+        PolicyOptions { compute: kind, checkpointing: arguments.checkpointing, head_chunk: None };
+    let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, true)?;
+    let policy = Policy::new(config, parameters, options);
+    let optimizer = OptimizerConfig { lr: LEARNING_RATE, ..OptimizerConfig::default() };
+    let optimizer = Optimizer::new(policy.trained(), optimizer)?;
+    let mut updater = Updater::new(&policy, optimizer, &batch, arguments.micro_batch_tokens);
+    updater.warm_up()?;
+    let (mut updates, mut seconds) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.repetitions.max(1) {
+        let (update, took) = timed(|| updater.update())?;
+        updates.push(update);
+        seconds.push(took);
+    }
+    let rates: Vec<f64> = seconds.iter().map(|s| rollouts.len() as f64 / s).collect();
+    let each = |value: fn(&Update) -> f64| updates.iter().map(value).collect::<Vec<_>>();
+    let line = serde_json::json!({
+        "tool": "leyden",
+        "work": "train_step",
+        "model": model,
+        "dtype": if kind == Kind::Float { "f32" } else { "bf16" },
+        "threads": arguments.threads,
+        "rollouts": rollouts.len(),
+        "calls": batch.rows.len(),
+        "row_tokens": batch.row_tokens(),
+        "computed_tokens": updates[0].unique_tokens,
+        "action_tokens": batch.shape.tokens(),
+        "seconds": seconds,
+        "rollouts_per_second": rates,
+        "median_rollouts_per_second": median(&rates),
+        "peak_memory_bytes": peak_memory()?,
+        "loss": each(|u| u.loss),
+        "logp_mean": each(|u| u.logp_mean),
+        "grad_norm": each(|u| u.grad_norm),
+    });
+    println!("{line}");
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! What the benches and the measuring binaries share.
+//!
+//! Two kinds of measurement live in this package. The criterion benches under `benches/`
+//! watch single pieces on small inputs and need nothing but the checkout. The binaries
+//! `generate` and `train_step` do a real model's work once and print one line of JSON;
+//! `peers/compare.py` runs them in turn with other tools that do the same work on the same
+//! input, read from the same file ([`work`]).
+
+pub mod process;
+pub mod tiny;
+pub mod update;
+pub mod work;

@@ -1,0 +1,73 @@
+//! The process that measures: its threads, its memory, its clock.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+/// Starts the process again with `OMP_WAIT_POLICY=passive`, once.
+///
+/// libtorch's OpenMP threads otherwise spin while they wait, which takes the cores from
+/// whatever else runs. The policy is read before `main`, so only a new process image sees it.
+pub fn quiet_workers() {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os("OMP_WAIT_POLICY").is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    // Only returns if the new image could not be started; then this one goes on.
+    let _ = std::process::Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env("OMP_WAIT_POLICY", "passive")
+        .exec();
+}
+
+/// The most memory that this process has held at once, in bytes (`VmHWM`).
+///
+/// # Errors
+/// Where `/proc` is missing or unreadable.
+pub fn peak_memory() -> Result<u64> {
+    let path = "/proc/self/status";
+    let status = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|rest| rest.trim().strip_suffix(" kB"));
+    let kilobytes: u64 = kilobytes
+        .and_then(|number| number.trim().parse().ok())
+        .with_context(|| format!("{path} has no VmHWM in kB"))?;
+    Ok(kilobytes * 1024)
+}
+
+/// Runs `work` and returns what it gave and the seconds it took.
+///
+/// # Errors
+/// Those of `work`.
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let started = Instant::now();
+    let value = work()?;
+    Ok((value, started.elapsed().as_secs_f64()))
+}
+
+/// The middle value, or the mean of the two in the middle; `None` of nothing.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    leyden_rl::statistics::quantile(&sorted, 0.5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{median, peak_memory};
+
+    #[test]
+    fn the_median_of_unsorted_values() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(median(&[]), None);
+    }
+
+    #[test]
+    fn peak_memory_grows_with_what_is_touched() {
+        let before = peak_memory().unwrap();
+        let block = vec![1u8; before as usize + (64 << 20)];
+        assert!(peak_memory().unwrap() >= before + (64 << 20), "{}", block[before as usize]);
+    }
+}

@@ -1,0 +1,251 @@
+//! The work to be measured, as files that every contestant reads.
+//!
+//! Throughput does not depend on what the tokens say, only on how many there are and which
+//! prefixes they share. So the ids are drawn at random from a fixed seed and the lengths are
+//! those of calculator rollouts: a prompt (instructions, tool description, problem) shared by
+//! all rollouts of a task, then two or three calls, each of whose prompts is the one before
+//! it with the response and a tool's answer appended. Rollouts of a task share nothing
+//! beyond the prompt, though in reality their first words often agree: prefixes are merged
+//! less here than in training, not more.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use leyden_core::SeedTree;
+use leyden_lm::forest::Row;
+use leyden_rl::Rows;
+use leyden_rl::statistics::{mean, sample_std};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Ids below this are left to control tokens.
+const FIRST_ID: usize = 32;
+
+/// Prompts of equal length for generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prompts {
+    pub prompts: Vec<Vec<u32>>,
+}
+
+impl Prompts {
+    /// `count` prompts of `length` random tokens that share nothing.
+    pub fn make(count: usize, length: usize, vocabulary: usize, seed: u64) -> Self {
+        let seed = SeedTree::new(seed).child("prompts");
+        let prompt = |i| ids(length, vocabulary, seed.index(i as u64));
+        Self { prompts: (0..count).map(prompt).collect() }
+    }
+}
+
+/// Rollouts by task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollouts {
+    pub groups: Vec<Group>,
+}
+
+/// All rollouts of one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Group {
+    pub rollouts: Vec<Rollout>,
+}
+
+/// One rollout with the advantage of all its tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollout {
+    pub advantage: f64,
+    pub calls: Vec<Call>,
+}
+
+/// One model call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    pub prompt_ids: Vec<u32>,
+    pub response_ids: Vec<u32>,
+}
+
+impl Rollouts {
+    /// Calculator rollouts: `tasks` groups of `samples`, ids below `vocabulary`.
+    pub fn make(tasks: usize, samples: usize, vocabulary: usize, seed: u64) -> Self {
+        let seed = SeedTree::new(seed).child("rollouts");
+        let group = |task| {
+            let seed = seed.index(task as u64);
+            let prompt = ids(between(170, 190, seed.child("length")), vocabulary, seed);
+            let advantages = advantages(samples, seed.child("reward"));
+            let rollout = |(sample, &advantage): (usize, &f64)| Rollout {
+                advantage,
+                calls: calls(&prompt, vocabulary, seed.child("rollout").index(sample as u64)),
+            };
+            Group { rollouts: advantages.iter().enumerate().map(rollout).collect() }
+        };
+        Self { groups: (0..tasks).map(group).collect() }
+    }
+
+    /// Number of rollouts.
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(|group| group.rollouts.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One row per call, and what the mathematics wants to know about it.
+    ///
+    /// # Errors
+    /// A call without prompt or response; no calls at all.
+    pub fn batch(&self) -> Result<Batch> {
+        let (mut rows, mut groups, mut advantages) = (Vec::new(), Vec::new(), Vec::new());
+        for (g, group) in self.groups.iter().enumerate() {
+            for (r, rollout) in group.rollouts.iter().enumerate() {
+                for (c, call) in rollout.calls.iter().enumerate() {
+                    ensure!(
+                        !call.prompt_ids.is_empty() && !call.response_ids.is_empty(),
+                        "call {c} of rollout {r} of group {g} has an empty prompt or response"
+                    );
+                    rows.push(Row::call(&call.prompt_ids, &call.response_ids));
+                    groups.push(g);
+                    advantages.push(rollout.advantage);
+                }
+            }
+        }
+        ensure!(!rows.is_empty(), "there are no calls to train on");
+        let shape = Rows::dense(&rows.iter().map(Row::action_tokens).collect::<Vec<_>>());
+        let advantages = shape.spread(&advantages);
+        Ok(Batch { rows, groups, shape, advantages })
+    }
+}
+
+/// One row per call. Per-token arrays are flat over the rows' response tokens.
+pub struct Batch {
+    pub rows: Vec<Row>,
+    /// Task of each row.
+    pub groups: Vec<usize>,
+    /// Response lengths.
+    pub shape: Rows,
+    pub advantages: Vec<f64>,
+}
+
+impl Batch {
+    /// Tokens of all rows, prompts repeated.
+    pub fn row_tokens(&self) -> usize {
+        self.rows.iter().map(|row| row.ids.len()).sum()
+    }
+}
+
+/// Two or three calls that begin with `prompt`.
+fn calls(prompt: &[u32], vocabulary: usize, seed: SeedTree) -> Vec<Call> {
+    let mut history = prompt.to_vec();
+    let mut calls = Vec::new();
+    for turn in 0..between(2, 3, seed.child("calls")) as u64 {
+        let seed = seed.child("turn").index(turn);
+        let length = between(20, 60, seed.child("response length"));
+        let response = ids(length, vocabulary, seed.child("response"));
+        calls.push(Call { prompt_ids: history.clone(), response_ids: response.clone() });
+        history.extend(response);
+        let tool = between(10, 14, seed.child("tool length"));
+        history.extend(ids(tool, vocabulary, seed.child("tool")));
+    }
+    calls
+}
+
+/// Rewards of 0 and 1, normalised over the group.
+fn advantages(samples: usize, seed: SeedTree) -> Vec<f64> {
+    let mut rewards: Vec<f64> =
+        (0..samples as u64).map(|i| f64::from(u8::from(seed.index(i).uniform() < 0.4))).collect();
+    if let [first, rest @ ..] = rewards.as_mut_slice()
+        && rest.iter().all(|reward| reward == first)
+    {
+        // Equal rewards would leave the whole task without a gradient.
+        *first = 1.0 - *first;
+    }
+    let (mean, std) = (mean(&rewards).unwrap_or(0.0), sample_std(&rewards).unwrap_or(1.0));
+    rewards.into_iter().map(|reward| (reward - mean) / (std + 1e-6)).collect()
+}
+
+fn ids(count: usize, vocabulary: usize, seed: SeedTree) -> Vec<u32> {
+    let id = |i| between(FIRST_ID, vocabulary - 1, seed.index(i as u64)) as u32;
+    (0..count).map(id).collect()
+}
+
+/// A whole number from `low` to `high`, both included.
+fn between(low: usize, high: usize, seed: SeedTree) -> usize {
+    low + (seed.uniform() * (high + 1 - low) as f64) as usize
+}
+
+/// Reads a file of this module.
+///
+/// # Errors
+/// A file that cannot be read or is of another form, with its path, line and column.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; --make writes it", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not such a file", path.display()))
+}
+
+/// Writes a file of this module.
+///
+/// # Errors
+/// Those of the file system, with the path.
+pub fn write<T: Serialize>(path: &Path, work: &T) -> Result<()> {
+    let text = serde_json::to_string(work)?;
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Prompts, Rollouts, read, write};
+    use leyden_lm::forest;
+
+    #[test]
+    fn made_work_depends_on_the_seed_alone_and_survives_a_file() {
+        let made = Rollouts::make(2, 3, 500, 7);
+        assert_eq!(made, Rollouts::make(2, 3, 500, 7));
+        assert_ne!(made, Rollouts::make(2, 3, 500, 8));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        write(file.path(), &made).unwrap();
+        assert_eq!(read::<Rollouts>(file.path()).unwrap(), made);
+        let message = format!("{:#}", read::<Prompts>(file.path()).unwrap_err());
+        assert!(message.contains(file.path().to_str().unwrap()), "{message}");
+    }
+
+    #[test]
+    fn calls_of_a_rollout_continue_each_other_and_share_the_task_s_prompt() {
+        let made = Rollouts::make(3, 4, 500, 1);
+        for group in &made.groups {
+            let sum: f64 = group.rollouts.iter().map(|r| r.advantage).sum();
+            assert!(sum.abs() < 1e-9, "advantages sum to {sum}");
+            assert!(group.rollouts.iter().any(|r| r.advantage > 0.1));
+            let first = &group.rollouts[0].calls[0].prompt_ids;
+            for rollout in &group.rollouts {
+                assert_eq!(&rollout.calls[0].prompt_ids, first);
+                assert!((2..=3).contains(&rollout.calls.len()));
+                for pair in rollout.calls.windows(2) {
+                    let seen = [&pair[0].prompt_ids[..], &pair[0].response_ids].concat();
+                    assert!(pair[1].prompt_ids.starts_with(&seen));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn merging_prefixes_leaves_each_token_of_a_rollout_once() {
+        let batch = Rollouts::make(2, 4, 5000, 3).batch().unwrap();
+        let packs = forest::pack(&batch.rows, &batch.groups, usize::MAX).unwrap();
+        let unique: usize = packs.iter().map(forest::Pack::len).sum();
+        assert!(2 * unique < batch.row_tokens(), "{unique} of {}", batch.row_tokens());
+        let actions: usize = packs.iter().map(|pack| pack.actions.len()).sum();
+        assert_eq!(actions, batch.shape.tokens());
+    }
+
+    #[test]
+    fn a_call_without_a_response_is_named() {
+        let mut made = Rollouts::make(1, 2, 500, 1);
+        made.groups[0].rollouts[1].calls[0].response_ids.clear();
+        let message = made.batch().err().unwrap().to_string();
+        assert!(message.contains("call 0 of rollout 1 of group 0"), "{message}");
+    }
+}
