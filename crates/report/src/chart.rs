@@ -80,6 +80,8 @@ pub enum Scale {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
     pub title: String,
+    /// What is shown of whom, below the title.
+    pub subtitle: Option<String>,
     pub x_label: String,
     pub y_label: String,
     pub scale: Scale,
@@ -101,6 +103,7 @@ impl Chart {
     pub fn new(title: &str, x_label: &str, y_label: &str) -> Self {
         Self {
             title: title.to_owned(),
+            subtitle: None,
             x_label: x_label.to_owned(),
             y_label: y_label.to_owned(),
             scale: Scale::Linear { zero: true, ceiling: None },
@@ -140,7 +143,7 @@ pub fn smooth(points: &[Point], reach: usize) -> Vec<Point> {
                 .map(|point| point.y)
                 .filter(|value| value.is_finite())
                 .collect();
-            Point::new(point.x, crate::interval::mean(&values).unwrap_or(f64::NAN))
+            Point::new(point.x, leyden_rl::statistics::mean(&values).unwrap_or(f64::NAN))
         })
         .collect()
 }

@@ -12,8 +12,8 @@ use crate::interval::{Estimate, items, over_items, over_seeds};
 use crate::run::Run;
 use leyden_core::record::{EvalRecord, StepRecord};
 
-/// Keys (last part of the path) that do not make another experiment.
-const INCIDENTAL: [&str; 6] = ["seed", "out", "output", "run_dir", "folder", "threads"];
+/// Keys that do not make another experiment.
+const INCIDENTAL: [&str; 3] = ["seed", "run.seed", "model.threads"];
 
 /// One experiment: its runs, one per seed.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ pub(crate) fn flatten(table: &toml::Table) -> BTreeMap<String, String> {
 }
 
 fn incidental(key: &str) -> bool {
-    INCIDENTAL.contains(&key.rsplit('.').next().unwrap_or(key))
+    INCIDENTAL.contains(&key)
 }
 
 fn essential(keys: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
@@ -96,6 +96,17 @@ fn essential(keys: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
 }
 
 impl Experiment<'_> {
+    /// Pairs of runs of equal seed: the second is a repetition and no evidence of its own.
+    pub fn repetitions(&self) -> Vec<(&Run, &Run)> {
+        let mut found = Vec::new();
+        for (index, run) in self.runs.iter().enumerate() {
+            let earlier =
+                self.runs[..index].iter().find(|e| e.seed.is_some() && e.seed == run.seed);
+            found.extend(earlier.map(|earlier| (*earlier, *run)));
+        }
+        found
+    }
+
     /// Per run: a figure of each training step.
     pub fn step_curves(&self, figure: impl Fn(&StepRecord) -> f64) -> Vec<Vec<Point>> {
         self.runs

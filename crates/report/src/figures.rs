@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use leyden_core::record::StepRecord;
+
 use crate::chart::{Chart, Ink, Level, Mark, Point, Scale, smooth};
 use crate::experiment::{Experiment, across};
 use crate::metric;
@@ -129,13 +131,16 @@ fn rewards(experiments: &[Experiment]) -> Vec<Figure> {
     let band = band_words(experiments);
     if let [experiment] = experiments {
         let mut chart = Chart::new(&format!("{}: reward", experiment.name), "step", "mean reward");
-        let train = experiment.step_curves(|step| step.reward_mean);
-        draw_smoothed(&mut chart, "train", Ink::Muted, &train);
+        draw_smoothed(&mut chart, "train", Ink::Muted, &experiment.step_curves(train_reward));
+        // A third band would hide the two that count.
+        for point in chart.series.iter_mut().flat_map(|series| &mut series.points) {
+            point.interval = None;
+        }
         let greedy = experiment.reward_curves("greedy");
         draw(&mut chart, "test, greedy", Ink::Series(1), Mark::MEASURED, &greedy);
         let sampled = experiment.reward_curves("sampled");
         draw(&mut chart, "test, sampled", Ink::Series(0), Mark::MEASURED, &sampled);
-        chart.series.retain(|series| !series.points.is_empty());
+        chart.series.retain(|series| series.points.iter().any(|point| point.y.is_finite()));
         return vec![figure("reward", chart, band)];
     }
     kinds
@@ -145,7 +150,7 @@ fn rewards(experiments: &[Experiment]) -> Vec<Figure> {
             for (index, experiment) in experiments.iter().enumerate() {
                 let ink = Ink::Series(index);
                 if kind == "train" {
-                    let curves = experiment.step_curves(|step| step.reward_mean);
+                    let curves = experiment.step_curves(train_reward);
                     draw_smoothed(&mut chart, &experiment.name, ink, &curves);
                 } else {
                     let curves = experiment.reward_curves(kind);
@@ -156,6 +161,11 @@ fn rewards(experiments: &[Experiment]) -> Vec<Figure> {
             figure(file, chart, caption)
         })
         .collect()
+}
+
+/// Reward of a step's rollouts; a gap where there are none, as in supervised steps.
+fn train_reward(step: &StepRecord) -> f64 {
+    if step.rollouts > step.rollouts_without_reward { step.reward_mean } else { f64::NAN }
 }
 
 /// The reference levels of all configurations, each once.
@@ -178,8 +188,8 @@ fn labels(experiments: &[Experiment]) -> Vec<Figure> {
         let mode = if sampled { "sampled" } else { "greedy" };
         for (label, values) in experiment.labels() {
             let title = format!("Test reward ({mode}) by {}", words(&label));
-            let mut chart =
-                Chart::new(&titled(&title, experiment, experiments), "step", "mean reward");
+            let mut chart = Chart::new(&title, "step", "mean reward");
+            chart.subtitle = subtitle(experiment, experiments);
             chart.scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
             for (colour, value) in values.iter().enumerate() {
                 let curves = experiment.label_curves(mode, &label, value);
@@ -213,8 +223,8 @@ fn histogram(experiment: &Experiment, index: usize, experiments: &[Experiment]) 
     };
     let (first, last) = (pooled(false), pooled(true));
     let bins = Bins::over(first.iter().chain(&last).map(|(reward, _)| *reward));
-    let title = titled("Rewards of training rollouts", experiment, experiments);
-    let mut chart = Chart::new(&title, "reward", "share of rollouts");
+    let mut chart = Chart::new("Rewards of training rollouts", "reward", "share of rollouts");
+    chart.subtitle = subtitle(experiment, experiments);
     chart.scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
     chart.categories = Some(bins.names());
     let few = |word: &str| match span {
@@ -303,7 +313,8 @@ fn signals(experiment: &Experiment, index: usize, experiments: &[Experiment]) ->
     }
     let mut kinds: Vec<(&str, usize)> = totals.into_iter().filter(|(_, n)| *n > 0).collect();
     kinds.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
-    let mut chart = Chart::new(&titled("Signals", experiment, experiments), "step", "per rollout");
+    let mut chart = Chart::new("Signals", "step", "per rollout");
+    chart.subtitle = subtitle(experiment, experiments);
     for (colour, (kind, _)) in kinds.into_iter().take(8).enumerate() {
         let curves = experiment
             .step_curves(|step| share(step.signals.get(kind).copied().unwrap_or(0), step.rollouts));
@@ -321,8 +332,9 @@ pub(crate) fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { f64::NAN } else { part as f64 / whole as f64 }
 }
 
-fn titled(title: &str, experiment: &Experiment, experiments: &[Experiment]) -> String {
-    if experiments.len() == 1 { title.to_owned() } else { format!("{title}: {}", experiment.name) }
+/// The experiment's name, where several share a page.
+fn subtitle(experiment: &Experiment, experiments: &[Experiment]) -> Option<String> {
+    (experiments.len() > 1).then(|| experiment.name.clone())
 }
 
 /// File names of figures that each experiment has: numbered if there are several.

@@ -5,11 +5,17 @@
 use std::collections::HashMap;
 
 use leyden_core::SeedTree;
+use leyden_rl::statistics::{
+    Interval, Z_95, bootstrap_interval, mean, paired_bootstrap, sample_std, wilson_interval,
+};
 
-/// 97.5 % quantile of the standard normal distribution.
-const Z: f64 = 1.959_963_984_540_054;
 /// Resamples of a bootstrap; the error of a 95 % bound is then about 1 % of the width.
-const RESAMPLES: u64 = 2000;
+const RESAMPLES: usize = 2000;
+
+/// The bootstrap's place in the seed tree: fixed, so that equal runs give equal reports.
+fn seeds() -> SeedTree {
+    SeedTree::new(0).child("report").child("bootstrap")
+}
 
 /// A mean with its 95 % interval, where one can be given.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,52 +26,25 @@ pub struct Estimate {
     pub n: usize,
 }
 
-/// Arithmetic mean; `None` of nothing.
-pub fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+fn ends(interval: Interval) -> (f64, f64) {
+    (interval.low, interval.high)
 }
 
-/// Wilson's score interval for a share of `n` yes/no items (Wilson 1927).
+/// Wilson's interval of a share of `n` yes/no items.
 pub fn wilson(share: f64, n: usize) -> Option<(f64, f64)> {
-    if n == 0 {
-        return None;
-    }
-    let n = n as f64;
-    let scale = 1.0 + Z * Z / n;
-    let centre = (share + Z * Z / (2.0 * n)) / scale;
-    let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt() / scale;
-    // At shares of exactly 0 and 1 the bound is that share; rounding must not move it.
-    Some(((centre - half).clamp(0.0, share), (centre + half).clamp(share, 1.0)))
-}
-
-/// Percentile bootstrap of the mean, items resampled with replacement.
-/// The draws come from the seed tree, so that equal input gives equal bytes.
-pub fn bootstrap(values: &[f64]) -> Option<(f64, f64)> {
-    if values.len() < 2 {
-        return None;
-    }
-    let n = values.len();
-    let root = SeedTree::new(0).child("report").child("bootstrap");
-    let mut means: Vec<f64> = (0..RESAMPLES)
-        .map(|resample| {
-            let tree = root.index(resample);
-            let sum: f64 = (0..n as u64)
-                .map(|draw| values[((tree.index(draw).uniform() * n as f64) as usize).min(n - 1)])
-                .sum();
-            sum / n as f64
-        })
-        .collect();
-    means.sort_by(f64::total_cmp);
-    Some((quantile(&means, 0.025), quantile(&means, 0.975)))
+    wilson_interval((share * n as f64).round() as usize, n).map(ends)
 }
 
 /// Interval of a mean over items: Wilson where every value is 0 or 1, bootstrap otherwise.
 pub fn over_items(values: &[f64]) -> Estimate {
     let average = mean(values).unwrap_or(f64::NAN);
-    let interval = if values.iter().all(|value| *value == 0.0 || *value == 1.0) {
+    let binary = values.iter().all(|value| *value == 0.0 || *value == 1.0);
+    let interval = if binary {
         wilson(average, values.len())
+    } else if values.len() < 2 {
+        None
     } else {
-        bootstrap(values)
+        bootstrap_interval(values, RESAMPLES, seeds()).map(ends)
     };
     Estimate { mean: average, interval, n: values.len() }
 }
@@ -75,9 +54,8 @@ pub fn over_items(values: &[f64]) -> Estimate {
 pub fn over_seeds(values: &[f64]) -> Estimate {
     let n = values.len();
     let average = mean(values).unwrap_or(f64::NAN);
-    let interval = (n >= 2).then(|| {
-        let squares: f64 = values.iter().map(|value| (value - average).powi(2)).sum();
-        let half = student(n - 1) * (squares / (n - 1) as f64 / n as f64).sqrt();
+    let interval = sample_std(values).map(|deviation| {
+        let half = student(n - 1) * deviation / (n as f64).sqrt();
         (average - half, average + half)
     });
     Estimate { mean: average, interval, n }
@@ -103,12 +81,17 @@ pub fn items(rewards: &[(String, Option<f64>)]) -> Vec<(&str, f64)> {
 /// Change of the mean on the items that both evaluations scored, with the paired bootstrap
 /// interval.
 pub fn paired(start: &[(String, Option<f64>)], end: &[(String, Option<f64>)]) -> Option<Estimate> {
-    let before: HashMap<&str, f64> = items(start).into_iter().collect();
-    let changes: Vec<f64> = items(end)
+    let known: HashMap<&str, f64> = items(start).into_iter().collect();
+    let (before, after): (Vec<f64>, Vec<f64>) = items(end)
         .into_iter()
-        .filter_map(|(task, after)| before.get(task).map(|before| after - before))
-        .collect();
-    Some(Estimate { mean: mean(&changes)?, interval: bootstrap(&changes), n: changes.len() })
+        .filter_map(|(task, after)| known.get(task).map(|before| (*before, after)))
+        .unzip();
+    let difference = paired_bootstrap(&before, &after, RESAMPLES, seeds()).ok()?;
+    Some(Estimate {
+        mean: difference.mean,
+        interval: (difference.items > 1).then(|| ends(difference.interval)),
+        n: difference.items,
+    })
 }
 
 /// 97.5 % quantile of Student's t: a table for few degrees of freedom, from ten on the
@@ -119,16 +102,9 @@ fn student(freedom: usize) -> f64 {
         return *value;
     }
     let d = freedom as f64;
-    Z + (Z.powi(3) + Z) / (4.0 * d)
-        + (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / (96.0 * d * d)
-}
-
-/// Linear interpolation between order statistics of a sorted slice.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let position = share * (sorted.len() - 1) as f64;
-    let below = position.floor() as usize;
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + (sorted[above] - sorted[below]) * (position - below as f64)
+    let z = Z_95;
+    z + (z.powi(3) + z) / (4.0 * d)
+        + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * d * d)
 }
 
 #[cfg(test)]
@@ -140,26 +116,18 @@ mod tests {
     }
 
     #[test]
-    fn wilson_gives_the_textbook_values() {
-        // 8 of 10 and 0 of 20, computed by hand from the formula.
-        let (low, high) = wilson(0.8, 10).unwrap();
+    fn yes_or_no_items_get_wilsons_interval_and_others_the_bootstrap() {
+        // 8 of 10, by hand from Wilson's formula.
+        let values: Vec<f64> = (0..10).map(|i| f64::from(u8::from(i < 8))).collect();
+        let (low, high) = over_items(&values).interval.unwrap();
         close(low, 0.490_16, 1e-4);
         close(high, 0.943_32, 1e-4);
-        let (low, high) = wilson(0.0, 20).unwrap();
-        assert_eq!(low, 0.0);
-        close(high, 0.161_13, 1e-4);
-        assert_eq!(wilson(1.0, 20).unwrap().1, 1.0);
-        assert!(wilson(0.5, 0).is_none());
-    }
-
-    #[test]
-    fn the_bootstrap_agrees_with_the_normal_interval_of_many_values() {
         let values: Vec<f64> = (0..400).map(|i| f64::from(i % 10) / 10.0).collect();
-        let (low, high) = bootstrap(&values).unwrap();
-        let half = Z * (0.0825f64 / 400.0).sqrt();
+        let (low, high) = over_items(&values).interval.unwrap();
+        let half = Z_95 * (0.0825f64 / 400.0).sqrt();
         close(low, 0.45 - half, 0.004);
         close(high, 0.45 + half, 0.004);
-        assert_eq!(bootstrap(&values), bootstrap(&values));
+        assert_eq!(over_items(&[0.3]).interval, None);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod tensorboard;
 mod axis;
 mod error;
 mod interval;
+mod marks;
 mod metric;
 mod page;
 mod raster;

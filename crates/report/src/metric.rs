@@ -71,10 +71,19 @@ impl Metric {
     /// One chart; for several experiments one per part, in their colours.
     fn figures(&self, experiments: &[Experiment]) -> Vec<Figure> {
         let wanted = |part: &Part| {
-            experiments.iter().flat_map(|e| e.step_curves(part.1)).flatten().any(|p| p.y != 0.0)
+            experiments
+                .iter()
+                .flat_map(|e| e.step_curves(part.1))
+                .flatten()
+                .any(|p| p.y.is_finite() && p.y != 0.0)
         };
         let parts: Vec<&Part> = self.parts.iter().filter(|part| wanted(part)).collect();
-        let parts = if parts.is_empty() && self.always { vec![&self.parts[0]] } else { parts };
+        let rollouts = experiments
+            .iter()
+            .flat_map(|e| &e.runs)
+            .any(|run| run.steps.iter().any(|s| s.rollouts > 0));
+        let parts =
+            if parts.is_empty() && self.always && rollouts { vec![&self.parts[0]] } else { parts };
         if experiments.len() == 1 {
             return (!parts.is_empty())
                 .then(|| self.figure(self.file.to_owned(), self.title, experiments, &parts))

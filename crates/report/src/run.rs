@@ -119,24 +119,33 @@ fn metrics(
     notes: &mut Vec<String>,
 ) -> Result<(Vec<StepRecord>, Vec<EvalRecord>), ReportError> {
     let (mut steps, mut evals) = (Vec::new(), Vec::new());
+    for record in records(path, notes)? {
+        match record {
+            Record::Step(step) => steps.push(*step),
+            Record::Eval(eval) => evals.push(*eval),
+        }
+    }
+    steps.sort_by_key(|step| step.step);
+    evals.sort_by_key(|eval| eval.step);
+    Ok((steps, evals))
+}
+
+/// The records of a `metrics.jsonl`, in its order; none if there is no file.
+pub(crate) fn records(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Record>, ReportError> {
+    let mut records = Vec::new();
     for (line, value) in json_lines(path, notes)? {
         let found = value.get("schema").and_then(Value::as_u64).unwrap_or(0);
         if found > u64::from(RECORD_SCHEMA) {
             let known = RECORD_SCHEMA;
             return Err(ReportError::Schema { path: path.to_owned(), line, found, known });
         }
-        match record(value) {
-            Ok(Record::Step(step)) => steps.push(*step),
-            Ok(Record::Eval(eval)) => evals.push(*eval),
-            Err(error) => {
-                let message = error.to_string();
-                return Err(ReportError::Line { path: path.to_owned(), line, message });
-            }
-        }
+        records.push(record(value).map_err(|error| ReportError::Line {
+            path: path.to_owned(),
+            line,
+            message: error.to_string(),
+        })?);
     }
-    steps.sort_by_key(|step| step.step);
-    evals.sort_by_key(|eval| eval.step);
-    Ok((steps, evals))
+    Ok(records)
 }
 
 fn timings(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Timing>, ReportError> {

@@ -3,13 +3,15 @@
 //! Written by hand rather than by a plotting library for three reasons: the page needs
 //! colours that follow the reader's light or dark setting (CSS variables), lines need
 //! fractional coordinates to be smooth when enlarged, and names must stand outside the data.
-//! One drawing serves the page, the SVG file and, through [`crate::raster`], the PNG.
+//! One drawing serves the page, the SVG file and, through [`crate::png`], the PNG.
+//!
+//! Here is everything around the data: document, frame, legend. The data is in `marks`.
 
 use std::fmt::Write;
 
 use crate::axis::Axis;
-use crate::chart::{Chart, Ink, Level, Mark, Point, Scale, Series};
-use crate::text::{escape, significant, text_width};
+use crate::chart::{Chart, Ink, Mark, Scale, Series};
+use crate::text::{escape, fit, text_width};
 
 /// What inks look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,20 +41,13 @@ impl Theme {
             (Self::Paper, Ink::Background) => "#ffffff".to_owned(),
         }
     }
-
-    fn fill(self, ink: Ink) -> String {
-        format!("style=\"fill:{}\"", self.colour(ink))
-    }
-
-    fn stroke(self, ink: Ink) -> String {
-        format!("style=\"fill:none;stroke:{}\"", self.colour(ink))
-    }
 }
 
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif";
 const TITLE: f64 = 14.0;
 const LABEL: f64 = 11.5;
-const LEGEND_ROW: f64 = 18.0;
+/// Height of a row of the legend, and of the subtitle.
+const ROW: f64 = 18.0;
 
 /// One or several charts in rows of `columns`, as one SVG document.
 ///
@@ -71,33 +66,32 @@ pub fn render(charts: &[Chart], columns: usize, theme: Theme, id: &str) -> Strin
         escape(&titles.join("; "))
     );
     if theme == Theme::Paper {
-        line(
-            &mut out,
-            format_args!("<rect width=\"100%\" height=\"100%\" {}/>", theme.fill(Ink::Background)),
-        );
+        let white = theme.colour(Ink::Background);
+        out.push_str(&format!("<rect width=\"100%\" height=\"100%\" fill=\"{white}\"/>\n"));
     }
     for (index, chart) in charts.iter().enumerate() {
         let (x, y) = (cell.0 * (index % columns) as f64, cell.1 * (index / columns) as f64);
-        line(&mut out, format_args!("<g transform=\"translate({x} {y})\">"));
-        Drawing::new(chart, theme, format!("{id}-{index}")).draw(&mut out);
-        line(&mut out, format_args!("</g>"));
+        out.push_str(&format!("<g transform=\"translate({x} {y})\">\n"));
+        out.push_str(&Drawing::new(chart, theme, format!("{id}-{index}")).draw());
+        out.push_str("</g>\n");
     }
     out.push_str("</svg>\n");
     out
 }
 
-/// One chart being drawn: its plot area and axes.
-struct Drawing<'a> {
-    chart: &'a Chart,
+/// One chart being drawn: its plot area, its axes, and the SVG so far.
+pub(crate) struct Drawing<'a> {
+    pub chart: &'a Chart,
     theme: Theme,
     id: String,
     legend: Vec<Vec<&'a Series>>,
     x: Axis,
     y: Axis,
     /// Bands end here.
-    limits: (f64, f64),
+    pub limits: (f64, f64),
     /// Left, top, right, bottom of the plot area.
-    area: (f64, f64, f64, f64),
+    pub area: (f64, f64, f64, f64),
+    out: String,
 }
 
 impl<'a> Drawing<'a> {
@@ -111,380 +105,185 @@ impl<'a> Drawing<'a> {
             }
         };
         let limits = limits(chart);
-        let bounds = points().flat_map(|point| {
-            let (low, high) = point.interval.unwrap_or((f64::NAN, f64::NAN));
-            [point.y, low.max(limits.0), high.min(limits.1)]
-        });
-        let y = Axis::over(bounds.chain(chart.levels.iter().map(|level| level.value)), chart.scale);
+        let bands = points()
+            .filter_map(|point| point.interval)
+            .flat_map(|(low, high)| [low.max(limits.0), high.min(limits.1)]);
+        let levels = chart.levels.iter().map(|level| level.value);
+        let y = Axis::over(points().map(|point| point.y).chain(bands).chain(levels), chart.scale);
         let widest = |labels: &mut dyn Iterator<Item = &str>| {
             labels.map(|label| text_width(label, LABEL)).fold(0.0, f64::max)
         };
         let left = 30.0 + widest(&mut y.ticks.iter().map(|(_, label)| label.as_str()));
         let names = widest(&mut chart.levels.iter().map(|level| level.label.as_str()));
-        let right = if names > 0.0 { names + 16.0 } else { 16.0 };
+        let right = if names > 0.0 { names.min(0.3 * chart.size.0) + 16.0 } else { 16.0 };
         let legend = legend_rows(chart, chart.size.0 - left - 8.0);
-        let top = 34.0 + LEGEND_ROW * legend.len() as f64;
-        let area = (left, top, chart.size.0 - right, chart.size.1 - 42.0);
-        Self { chart, theme, id, legend, x, y, limits, area }
+        let rows = legend.len() + usize::from(chart.subtitle.is_some());
+        let area = (left, 34.0 + ROW * rows as f64, chart.size.0 - right, chart.size.1 - 42.0);
+        Self { chart, theme, id, legend, x, y, limits, area, out: String::new() }
     }
 
-    fn draw(&self, out: &mut String) {
-        self.frame(out);
-        self.legend(out);
-        let (left, top, right, bottom) = self.area;
+    fn draw(mut self) -> String {
+        self.titles();
+        self.frame();
+        self.draw_legend();
         // Dots at the edge may stick out a little, lines outside the range may not.
-        line(
-            out,
-            format_args!(
-                "<clipPath id=\"{}\"><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\"/></clipPath>",
-                self.id,
-                left - 4.0,
-                top - 4.0,
-                right - left + 8.0,
-                bottom - top + 8.0
-            ),
-        );
-        line(out, format_args!("<g clip-path=\"url(#{})\">", self.id));
-        for series in &self.chart.series {
-            self.band(out, series);
-        }
-        for series in &self.chart.series {
-            match series.mark {
-                Mark::Bars { width } => self.bars(out, series, width),
-                Mark::Line { .. } => self.curve(out, series),
-            }
-        }
-        line(out, format_args!("</g>"));
-        self.levels(out);
-    }
-
-    /// Title, grid, axes and their names.
-    fn frame(&self, out: &mut String) {
         let (left, top, right, bottom) = self.area;
-        let (text, muted) = (self.theme.fill(Ink::Text), self.theme.fill(Ink::Muted));
-        let title = escape(&self.chart.title);
-        line(
-            out,
-            format_args!(
-                "<text x=\"{:.1}\" y=\"20\" font-size=\"{TITLE}\" font-weight=\"600\" {text}>{title}</text>",
-                left
-            ),
-        );
-        for (value, label) in &self.y.ticks {
-            let y = self.place_y(*value).unwrap_or(bottom);
-            line(
-                out,
-                format_args!(
-                    "<path d=\"M{left:.1} {y:.1}H{right:.1}\" {}/>",
-                    self.theme.stroke(Ink::Grid)
-                ),
-            );
-            line(
-                out,
-                format_args!(
-                    "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\" {muted}>{}</text>",
-                    left - 7.0,
-                    y + 4.0,
-                    escape(label)
-                ),
-            );
-        }
-        line(
-            out,
-            format_args!(
-                "<path d=\"M{left:.1} {bottom:.1}H{right:.1}\" {}/>",
-                self.theme.stroke(Ink::Muted)
-            ),
-        );
-        for (value, label) in &self.x.ticks {
-            let x = self.place_x(*value);
-            if self.chart.categories.is_none() {
-                line(
-                    out,
-                    format_args!(
-                        "<path d=\"M{x:.1} {bottom:.1}v4\" {}/>",
-                        self.theme.stroke(Ink::Muted)
-                    ),
-                );
-            }
-            line(
-                out,
-                format_args!(
-                    "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" {muted}>{}</text>",
-                    bottom + 17.0,
-                    escape(label)
-                ),
-            );
-        }
-        let (middle_x, middle_y) = ((left + right) / 2.0, (top + bottom) / 2.0);
-        line(
-            out,
-            format_args!(
-                "<text x=\"{middle_x:.1}\" y=\"{:.1}\" text-anchor=\"middle\" {muted}>{}</text>",
-                self.chart.size.1 - 8.0,
-                escape(&self.chart.x_label)
-            ),
-        );
-        line(
-            out,
-            format_args!(
-                "<text transform=\"translate(14 {middle_y:.1}) rotate(-90)\" text-anchor=\"middle\" {muted}>{}</text>",
-                escape(&self.chart.y_label)
-            ),
-        );
+        let (width, height) = (right - left + 8.0, bottom - top + 8.0);
+        let id = self.id.clone();
+        self.put(format_args!(
+            "<clipPath id=\"{id}\"><rect x=\"{:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{height:.1}\"/></clipPath>",
+            left - 4.0,
+            top - 4.0,
+        ));
+        self.put(format_args!("<g clip-path=\"url(#{id})\">"));
+        self.data();
+        self.put(format_args!("</g>"));
+        self.levels();
+        self.out
     }
 
-    fn legend(&self, out: &mut String) {
-        for (row, entries) in self.legend.iter().enumerate() {
-            let mut x = self.area.0;
-            let y = 38.0 + LEGEND_ROW * row as f64;
+    /// One line of SVG. Writing to a `String` cannot fail.
+    pub fn put(&mut self, text: std::fmt::Arguments<'_>) {
+        let _ = writeln!(self.out, "{text}");
+    }
+
+    pub fn fill(&self, ink: Ink) -> String {
+        format!("style=\"fill:{}\"", self.theme.colour(ink))
+    }
+
+    /// A path without filling; `attributes` besides colour.
+    pub fn stroke(&mut self, path: &str, ink: Ink, attributes: &str) {
+        let colour = self.theme.colour(ink);
+        self.put(format_args!(
+            "<path d=\"{path}\"{attributes} style=\"fill:none;stroke:{colour}\"/>"
+        ));
+    }
+
+    /// Text on one line; `anchor` is start, middle or end.
+    pub fn text(&mut self, (x, y): (f64, f64), anchor: &str, ink: Ink, text: &str) {
+        let (fill, text) = (self.fill(ink), escape(text));
+        self.put(format_args!(
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" {fill}>{text}</text>"
+        ));
+    }
+
+    fn titles(&mut self) {
+        let (left, fill) = (self.area.0, self.fill(Ink::Text));
+        let room = self.chart.size.0 - left - 8.0;
+        // The title is bolder than what the estimate of widths was made for.
+        let title = escape(&fit(&self.chart.title, TITLE * 1.08, room));
+        self.put(format_args!(
+            "<text x=\"{left:.1}\" y=\"20\" font-size=\"{TITLE}\" font-weight=\"600\" {fill}>{title}</text>"
+        ));
+        if let Some(subtitle) = &self.chart.subtitle {
+            self.text((left, 20.0 + ROW), "start", Ink::Muted, &fit(subtitle, LABEL, room));
+        }
+    }
+
+    /// Grid, axes and their names.
+    fn frame(&mut self) {
+        let (left, top, right, bottom) = self.area;
+        for (value, label) in self.y.ticks.clone() {
+            let y = self.place_y(value).unwrap_or(bottom);
+            self.stroke(&format!("M{left:.1} {y:.1}H{right:.1}"), Ink::Grid, "");
+            self.text((left - 7.0, y + 4.0), "end", Ink::Muted, &label);
+        }
+        self.stroke(&format!("M{left:.1} {bottom:.1}H{right:.1}"), Ink::Muted, "");
+        let room = (right - left) / self.x.ticks.len().max(1) as f64;
+        for (value, label) in self.x.ticks.clone() {
+            let x = self.place_x(value);
+            if self.chart.categories.is_none() {
+                self.stroke(&format!("M{x:.1} {bottom:.1}v4"), Ink::Muted, "");
+            }
+            self.text((x, bottom + 17.0), "middle", Ink::Muted, &fit(&label, LABEL, room));
+        }
+        let middle = ((left + right) / 2.0, self.chart.size.1 - 8.0);
+        self.text(middle, "middle", Ink::Muted, &self.chart.x_label);
+        let (fill, name) = (self.fill(Ink::Muted), escape(&self.chart.y_label));
+        self.put(format_args!(
+            "<text transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\" {fill}>{name}</text>",
+            (top + bottom) / 2.0
+        ));
+    }
+
+    fn draw_legend(&mut self) {
+        let first = if self.chart.subtitle.is_some() { 38.0 + ROW } else { 38.0 };
+        for (row, entries) in self.legend.clone().into_iter().enumerate() {
+            let (mut x, y) = (self.area.0, first + ROW * row as f64);
             for series in entries {
+                let fill = self.fill(series.ink);
                 match series.mark {
                     Mark::Line { width, dashed, dots, .. } => {
                         let dash = if dashed { " stroke-dasharray=\"5 3\"" } else { "" };
-                        line(
-                            out,
-                            format_args!(
-                                "<path d=\"M{x:.1} {y:.1}h20\" stroke-width=\"{width}\"{dash} {}/>",
-                                self.theme.stroke(series.ink)
-                            ),
-                        );
+                        let path = format!("M{x:.1} {y:.1}h20");
+                        self.stroke(&path, series.ink, &format!(" stroke-width=\"{width}\"{dash}"));
                         if dots {
-                            line(
-                                out,
-                                format_args!(
-                                    "<circle cx=\"{:.1}\" cy=\"{y:.1}\" r=\"2.8\" {}/>",
-                                    x + 10.0,
-                                    self.theme.fill(series.ink)
-                                ),
-                            );
+                            let middle = x + 10.0;
+                            self.put(format_args!(
+                                "<circle cx=\"{middle:.1}\" cy=\"{y:.1}\" r=\"2.8\" {fill}/>"
+                            ));
                         }
                     }
-                    Mark::Bars { .. } => line(
-                        out,
-                        format_args!(
-                            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"12\" height=\"10\" rx=\"1\" {}/>",
-                            x + 6.0,
-                            y - 5.0,
-                            self.theme.fill(series.ink)
-                        ),
-                    ),
+                    Mark::Bars { .. } => self.put(format_args!(
+                        "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"12\" height=\"10\" rx=\"1\" {fill}/>",
+                        x + 6.0,
+                        y - 5.0,
+                    )),
                 }
-                let name = series.name.as_deref().unwrap_or_default();
-                line(
-                    out,
-                    format_args!(
-                        "<text x=\"{:.1}\" y=\"{:.1}\" {}>{}</text>",
-                        x + 26.0,
-                        y + 4.0,
-                        self.theme.fill(Ink::Text),
-                        escape(name)
-                    ),
-                );
-                x += legend_width(name);
+                let name = legend_name(series, self.chart.size.0 - self.area.0 - 8.0);
+                self.text((x + SWATCH, y + 4.0), "start", Ink::Text, &name);
+                x += legend_width(&name);
             }
         }
     }
 
-    fn band(&self, out: &mut String, series: &Series) {
-        for run in pieces(&series.points, |point| {
-            let (low, high) = point.interval?;
-            let (low, high) = (low.max(self.limits.0), high.min(self.limits.1));
-            Some((self.place_x(point.x), self.place_y(low)?, self.place_y(high)?))
-        }) {
-            if run.len() < 2 {
-                continue;
-            }
-            let mut path = String::new();
-            for (x, _, high) in &run {
-                let _ = write!(path, "{}{x:.1} {high:.1}", if path.is_empty() { 'M' } else { 'L' });
-            }
-            for (x, low, _) in run.iter().rev() {
-                let _ = write!(path, "L{x:.1} {low:.1}");
-            }
-            line(
-                out,
-                format_args!(
-                    "<path d=\"{path}Z\" fill-opacity=\"0.16\" {}/>",
-                    self.theme.fill(series.ink)
-                ),
-            );
-        }
+    /// Room right of the plot area.
+    pub fn margin(&self) -> f64 {
+        self.chart.size.0 - self.area.2
     }
 
-    fn curve(&self, out: &mut String, series: &Series) {
-        let Mark::Line { width, opacity, dashed, dots } = series.mark else { return };
-        let place = |point: &Point| Some((self.place_x(point.x), self.place_y(point.y)?, *point));
-        for run in pieces(&series.points, place) {
-            let mut path = String::new();
-            for (x, y, _) in &run {
-                let _ = write!(path, "{}{x:.1} {y:.1}", if path.is_empty() { 'M' } else { 'L' });
-            }
-            let dash = if dashed { " stroke-dasharray=\"6 4\"" } else { "" };
-            if run.len() > 1 {
-                line(
-                    out,
-                    format_args!(
-                        "<path d=\"{path}\" stroke-width=\"{width}\" stroke-opacity=\"{opacity}\" \
-                     stroke-linejoin=\"round\" stroke-linecap=\"round\"{dash} {}/>",
-                        self.theme.stroke(series.ink)
-                    ),
-                );
-            }
-            // A lone point would be invisible as a line.
-            if dots || run.len() == 1 {
-                for (x, y, point) in &run {
-                    line(
-                        out,
-                        format_args!(
-                            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{}\" {}><title>{}</title></circle>",
-                            if dots { 2.8 } else { 1.6 },
-                            self.theme.fill(series.ink),
-                            escape(&self.tip(series, point))
-                        ),
-                    );
-                }
-            }
-        }
-        if let (Some(point), [_]) = (series.points.first(), series.points.as_slice()) {
-            self.whisker(out, series, point);
-        }
-    }
-
-    /// The interval of a series of one point, which has no band.
-    fn whisker(&self, out: &mut String, series: &Series, point: &Point) {
-        let Some((low, high)) = point.interval else { return };
-        let (Some(low), Some(high)) = (self.place_y(low), self.place_y(high)) else { return };
-        let x = self.place_x(point.x);
-        line(
-            out,
-            format_args!(
-                "<path d=\"M{x:.1} {low:.1}V{high:.1}M{:.1} {low:.1}h8M{:.1} {high:.1}h8\" stroke-width=\"1.4\" {}/>",
-                x - 4.0,
-                x - 4.0,
-                self.theme.stroke(series.ink)
-            ),
-        );
-    }
-
-    fn bars(&self, out: &mut String, series: &Series, width: f64) {
-        let zero = self.place_y(0.0).unwrap_or(self.area.3);
-        for point in &series.points {
-            let Some(y) = self.place_y(point.y) else { continue };
-            let (from, to) =
-                (self.place_x(point.x - width / 2.0), self.place_x(point.x + width / 2.0));
-            line(
-                out,
-                format_args!(
-                    "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" {}><title>{}</title></rect>",
-                    from + 0.5,
-                    y.min(zero),
-                    (to - from - 1.0).max(0.5),
-                    (zero - y).abs(),
-                    self.theme.fill(series.ink),
-                    escape(&self.tip(series, point))
-                ),
-            );
-        }
-    }
-
-    /// Reference levels; their names stand right of the data and are pushed apart.
-    fn levels(&self, out: &mut String) {
-        let mut levels: Vec<(f64, &Level)> = self
-            .chart
-            .levels
-            .iter()
-            .filter_map(|level| Some((self.place_y(level.value)?, level)))
-            .collect();
-        levels.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let mut free = f64::INFINITY;
-        let (left, _, right, _) = self.area;
-        for (y, level) in levels {
-            line(
-                out,
-                format_args!(
-                    "<path d=\"M{left:.1} {y:.1}H{right:.1}\" stroke-width=\"1.2\" stroke-dasharray=\"7 4\" {}/>",
-                    self.theme.stroke(Ink::Muted)
-                ),
-            );
-            let at = (y + 4.0).min(free);
-            free = at - 14.0;
-            line(
-                out,
-                format_args!(
-                    "<text x=\"{:.1}\" y=\"{at:.1}\" {}>{}</text>",
-                    right + 7.0,
-                    self.theme.fill(Ink::Muted),
-                    escape(&level.label)
-                ),
-            );
-        }
-    }
-
-    fn tip(&self, series: &Series, point: &Point) -> String {
-        let at = match &self.chart.categories {
-            Some(names) => names
-                .iter()
-                .min_by(|a, b| (a.0 - point.x).abs().total_cmp(&(b.0 - point.x).abs()))
-                .map_or_else(String::new, |(_, name)| name.clone()),
-            None => format!("{} {}", self.chart.x_label, point.x),
-        };
-        let name = series.name.as_deref().map_or_else(String::new, |name| format!("{name}, "));
-        let value = significant(point.y);
-        match point.interval {
-            Some((low, high)) => {
-                format!("{name}{at}: {value} [{}, {}]", significant(low), significant(high))
-            }
-            None => format!("{name}{at}: {value}"),
-        }
-    }
-
-    fn place_x(&self, value: f64) -> f64 {
+    pub fn place_x(&self, value: f64) -> f64 {
         let (left, _, right, _) = self.area;
         left + self.x.place(value).unwrap_or(0.0) * (right - left)
     }
 
-    fn place_y(&self, value: f64) -> Option<f64> {
+    pub fn place_y(&self, value: f64) -> Option<f64> {
         let (_, top, _, bottom) = self.area;
         Some(bottom - self.y.place(value)? * (bottom - top))
     }
 }
 
-/// Where bands end: at 0 and at the ceiling if no value lies beyond, because an interval
-/// over few seeds knows nothing of what a share can be.
+/// Where bands end. Intervals over few seeds know nothing of what a quantity can be: they end
+/// at 0 and at the ceiling if no value lies beyond; on a log axis at the smallest value.
 fn limits(chart: &Chart) -> (f64, f64) {
-    let Scale::Linear { zero, ceiling } = chart.scale else {
-        return (f64::MIN_POSITIVE, f64::INFINITY);
-    };
-    let all = |holds: &dyn Fn(f64) -> bool| {
-        let values = chart.series.iter().flat_map(|series| &series.points).map(|point| point.y);
-        values.filter(|y| y.is_finite()).all(holds)
-    };
-    let low = if zero && all(&|y| y >= 0.0) { 0.0 } else { f64::NEG_INFINITY };
-    let high = ceiling.filter(|top| all(&|y| y <= *top)).unwrap_or(f64::INFINITY);
-    (low, high)
-}
-
-/// Runs of neighbouring points that have a place; what has none is a gap.
-fn pieces<T>(points: &[Point], place: impl Fn(&Point) -> Option<T>) -> Vec<Vec<T>> {
-    let (mut runs, mut current) = (Vec::new(), Vec::new());
-    for point in points {
-        match place(point) {
-            Some(placed) => current.push(placed),
-            None => runs.push(std::mem::take(&mut current)),
+    let values: Vec<f64> = chart
+        .series
+        .iter()
+        .flat_map(|series| series.points.iter().map(|point| point.y))
+        .filter(|y| y.is_finite())
+        .collect();
+    match chart.scale {
+        Scale::Log => {
+            let positive = values.iter().copied().filter(|y| *y > 0.0);
+            (positive.fold(f64::INFINITY, f64::min), f64::INFINITY)
+        }
+        Scale::Linear { zero, ceiling } => {
+            let floor =
+                if zero && values.iter().all(|y| *y >= 0.0) { 0.0 } else { f64::NEG_INFINITY };
+            let top = ceiling.filter(|top| values.iter().all(|y| y <= top));
+            (floor, top.unwrap_or(f64::INFINITY))
         }
     }
-    runs.push(current);
-    runs.retain(|run| !run.is_empty());
-    runs
 }
+
+/// Room of an entry's line or box.
+const SWATCH: f64 = 26.0;
 
 fn legend_rows(chart: &Chart, width: f64) -> Vec<Vec<&Series>> {
     let mut rows: Vec<Vec<&Series>> = Vec::new();
     let mut used = f64::INFINITY;
-    for series in &chart.series {
-        let Some(name) = &series.name else { continue };
-        let wanted = legend_width(name);
+    for series in chart.series.iter().filter(|series| series.name.is_some()) {
+        let wanted = legend_width(&legend_name(series, width));
         if used + wanted > width {
             rows.push(Vec::new());
             used = 0.0;
@@ -497,11 +296,66 @@ fn legend_rows(chart: &Chart, width: f64) -> Vec<Vec<&Series>> {
     rows
 }
 
-fn legend_width(name: &str) -> f64 {
-    26.0 + text_width(name, LABEL) + 16.0
+fn legend_name(series: &Series, width: f64) -> String {
+    fit(series.name.as_deref().unwrap_or_default(), LABEL, width - SWATCH)
 }
 
-/// Writing to a `String` cannot fail.
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    let _ = writeln!(out, "{text}");
+fn legend_width(name: &str) -> f64 {
+    SWATCH + text_width(name, LABEL) + 16.0
+}
+
+/// A level's name as it fits right of the plot area.
+pub(crate) fn level_name(label: &str, margin: f64) -> String {
+    fit(label, LABEL, margin - 9.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chart::Point;
+
+    /// Text elements of a drawing, in order.
+    fn texts(svg: &str) -> Vec<&str> {
+        svg.split("</text>")
+            .filter_map(|piece| piece.rsplit_once('>').map(|(_, text)| text))
+            .filter(|text| !text.trim().is_empty())
+            .collect()
+    }
+
+    fn chart(scale: Scale, points: Vec<Point>) -> Chart {
+        let mut chart = Chart::new("title", "step", "unit");
+        chart.scale = scale;
+        chart.push(Some("curve"), Ink::Series(0), Mark::CURVE, points);
+        chart
+    }
+
+    #[test]
+    fn a_log_axis_covers_the_data_and_not_more() {
+        // Without intervals a bound of "no interval" once stretched the axis to 1e-308.
+        let points = vec![Point::new(1.0, 2e-9), Point::new(2.0, 0.0), Point::new(3.0, 3e-8)];
+        let svg = render(&[chart(Scale::Log, points)], 1, Theme::Paper, "x");
+        let ticks: Vec<&str> = texts(&svg).into_iter().filter(|t| t.starts_with("1e-")).collect();
+        assert_eq!(ticks, ["1e-9", "1e-8", "1e-7"]);
+    }
+
+    #[test]
+    fn bands_of_shares_end_at_the_bounds_of_a_share() {
+        let point = |x, y| Point { x, y, interval: Some((-0.4, 1.3)) };
+        let scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
+        let svg =
+            render(&[chart(scale, vec![point(0.0, 0.2), point(1.0, 0.9)])], 1, Theme::Paper, "x");
+        assert!(texts(&svg).contains(&"1.0") && !svg.contains(">1.2<") && !svg.contains(">-0.2<"));
+    }
+
+    #[test]
+    fn several_charts_share_a_document() {
+        let one = chart(Scale::Log, vec![Point::new(0.0, 1.0)]);
+        let svg = render(&[one.clone(), one.clone(), one], 3, Theme::Paper, "x");
+        assert!(svg.contains("viewBox=\"0 0 1170 258\""));
+        assert_eq!(svg.matches("<clipPath").count(), 3);
+        for id in ["x-0", "x-1", "x-2"] {
+            assert!(svg.contains(&format!("url(#{id})")));
+        }
+        assert!(crate::png(&svg).unwrap().starts_with(b"\x89PNG"));
+    }
 }

@@ -100,11 +100,7 @@ fn averaged(seeds: &[&Row], shares: bool) -> Option<Row> {
     }
     let over = |figure: &dyn Fn(&Row) -> f64| {
         let values: Vec<f64> = seeds.iter().map(|row| figure(row)).collect();
-        let mut estimate = over_seeds(&values);
-        if shares {
-            estimate.interval = estimate.interval.map(|(low, high)| (low.max(0.0), high.min(1.0)));
-        }
-        estimate
+        bounded(over_seeds(&values), 0.0, shares)
     };
     let changes: Option<Vec<f64>> =
         seeds.iter().map(|row| row.change.map(|change| change.mean)).collect();
@@ -113,9 +109,16 @@ fn averaged(seeds: &[&Row], shares: bool) -> Option<Row> {
         averaged: true,
         start: over(&|row| row.start.mean),
         end: over(&|row| row.end.mean),
-        change: changes.map(|changes| over_seeds(&changes)),
+        change: changes.map(|changes| bounded(over_seeds(&changes), -1.0, shares)),
         ..(*first).clone()
     })
+}
+
+/// The interval of a share, or of a change of one, within what it can be: `floor` to 1.
+fn bounded(estimate: Estimate, floor: f64, shares: bool) -> Estimate {
+    let inside = |(low, high): (f64, f64)| (low.max(floor), high.min(1.0));
+    let interval = if shares { estimate.interval.map(inside) } else { estimate.interval };
+    Estimate { interval, ..estimate }
 }
 
 /// `0.812 [0.760, 0.855]`.

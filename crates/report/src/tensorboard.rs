@@ -24,9 +24,7 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// Creates `events.out.tfevents.leyden` in `dir`, replacing an earlier one.
-    ///
-    /// A resumed run writes its kept records again and goes on, so that nothing from beyond
-    /// the checkpoint remains; that is why the name is fixed. `wall_time`: seconds since 1970.
+    /// `wall_time`: seconds since 1970.
     ///
     /// # Errors
     /// If the folder cannot be made or the file not be written.
@@ -38,6 +36,22 @@ impl EventWriter {
         bytes_field(&mut event, 3, b"brain.Event:2");
         file.write_all(&frame(&event))?;
         Ok(Self { file, path })
+    }
+
+    /// As [`EventWriter::create`], and writes the records that `metrics` (a `metrics.jsonl`,
+    /// which need not exist) holds already. For resumed runs: what the run cut off beyond its
+    /// checkpoint is then gone from here too. These events get `wall_time`, because a record
+    /// does not know when it was made.
+    ///
+    /// # Errors
+    /// If the file cannot be written or `metrics` not be read.
+    pub fn resume(dir: &Path, metrics: &Path, wall_time: f64) -> io::Result<Self> {
+        let records = crate::run::records(metrics, &mut Vec::new()).map_err(io::Error::other)?;
+        let mut writer = Self::create(dir, wall_time)?;
+        for record in &records {
+            writer.record(record, wall_time)?;
+        }
+        Ok(writer)
     }
 
     pub fn path(&self) -> &Path {

@@ -29,6 +29,24 @@ pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     ems * size
 }
 
+/// Text cut, with an ellipsis, to what fits into `width` pixels.
+pub(crate) fn fit(text: &str, size: f64, width: f64) -> String {
+    if text_width(text, size) <= width {
+        return text.to_owned();
+    }
+    let room = width - text_width("…", size);
+    let mut kept = String::new();
+    let mut used = 0.0;
+    for letter in text.chars() {
+        used += text_width(letter.encode_utf8(&mut [0; 4]), size);
+        if used > room {
+            break;
+        }
+        kept.push(letter);
+    }
+    kept + "…"
+}
+
 /// Text for XML attributes and elements on one line: markup escaped; what XML forbids or what
 /// would hide or reorder other letters replaced.
 pub(crate) fn escape(text: &str) -> String {

@@ -34,6 +34,8 @@ pub struct Written {
     pub page: PathBuf,
     /// All files, the page included.
     pub files: Vec<PathBuf>,
+    /// The table as Markdown, for a terminal.
+    pub table: String,
     /// Things that the reader of a run should know, as sentences.
     pub notes: Vec<String>,
 }
@@ -62,6 +64,13 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
     }
     let full: Vec<Run> = full.into_iter().cloned().collect();
     let experiments = experiment::group(&full);
+    for (first, second) in experiments.iter().flat_map(experiment::Experiment::repetitions) {
+        notes.push(format!(
+            "{} and {} have the same configuration and seed: they are not independent.",
+            first.folder.display(),
+            second.folder.display()
+        ));
+    }
     let figures = figures(&experiments);
     let rows = table::rows(&experiments);
 
@@ -75,11 +84,12 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
         folder.put(&format!("{}.png", figure.file), &picture)?;
     }
     folder.put("table.csv", table::csv(&rows).as_bytes())?;
-    folder.put("table.md", table::markdown(&rows).as_bytes())?;
+    let markdown = table::markdown(&rows);
+    folder.put("table.md", markdown.as_bytes())?;
     folder.put("curves.csv", table::curves_csv(&experiments).as_bytes())?;
     let html = page::page(&experiments, &figures, &rows, &notes, options)?;
     let page = folder.put("index.html", html.as_bytes())?;
-    Ok(Written { page, files: folder.files, notes })
+    Ok(Written { page, files: folder.files, table: markdown, notes })
 }
 
 /// A folder being filled.

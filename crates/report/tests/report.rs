@@ -183,6 +183,16 @@ fn seeds_are_averaged_and_other_configurations_are_not() {
 }
 
 #[test]
+fn a_repeated_seed_is_told() {
+    let dir = TempDir::new().unwrap();
+    let folder = small().write(dir.path());
+    let runs = [load(&folder).unwrap(), load(&folder).unwrap()];
+    let written = write(&runs, &dir.path().join("report"), &Options::default()).unwrap();
+    assert!(written.notes[0].contains("not independent"), "{:?}", written.notes);
+    assert!(written.table.contains("mean of 2 seeds"));
+}
+
+#[test]
 fn a_run_with_one_evaluation_is_shown() {
     let dir = TempDir::new().unwrap();
     let plan = Plan { steps: 0, ..small() };
@@ -326,6 +336,11 @@ fn event_files_hold_every_record() {
         frames += 1;
     }
     assert_eq!((at, frames), (bytes.len(), records.len() + 1));
+    // A resumed run writes the same from its metrics.
+    let metrics = dir.path().join("metrics.jsonl");
+    fs::write(&metrics, lines(&records)).unwrap();
+    let again = tensorboard::EventWriter::resume(&dir.path().join("b"), &metrics, 1.5e9).unwrap();
+    assert_eq!(fs::read(again.path()).unwrap(), bytes);
     let tag = b"test/sampled/reward/operations=2";
     let found = bytes.windows(tag.len()).filter(|window| window == tag).count();
     assert_eq!(found, 5);
