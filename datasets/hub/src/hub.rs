@@ -80,22 +80,22 @@ pub enum HubError {
     #[error("{0:?} is not a repository of the hub: give owner/name, and a revision without `..`")]
     Repository(String),
     #[error("{file:?} is not a path inside {repository}")]
-    Path { repository: Repository, file: String },
+    Path { repository: String, file: String },
     #[error(
         "{what} of {repository} is not in the cache at {}, and HF_HUB_OFFLINE forbids \
          looking for it at {endpoint}",
         cache.display()
     )]
-    Offline { what: String, repository: Repository, cache: PathBuf, endpoint: String },
+    Offline { what: String, repository: String, cache: PathBuf, endpoint: String },
     #[error("{what} of {repository} does not exist at {endpoint}")]
-    NotFound { what: String, repository: Repository, endpoint: String },
+    NotFound { what: String, repository: String, endpoint: String },
     #[error(
         "{endpoint} gives {what} of {repository} only to those it knows: set HF_TOKEN to a \
          token with access to it"
     )]
-    Refused { what: String, repository: Repository, endpoint: String },
+    Refused { what: String, repository: String, endpoint: String },
     #[error("{what} of {repository} cannot be fetched from {endpoint}: {reason}")]
-    Failed { what: String, repository: Repository, endpoint: String, reason: String },
+    Failed { what: String, repository: String, endpoint: String, reason: String },
 }
 
 /// The hub with its settings.
@@ -185,7 +185,7 @@ impl Hub {
     pub fn fetch(&self, repository: &Repository, file: &str) -> Result<PathBuf, HubError> {
         check(repository)?;
         if !is_inside(file) {
-            let repository = repository.clone();
+            let repository = repository.to_string();
             return Err(HubError::Path { repository, file: file.to_owned() });
         }
         if let Some(path) = self.cached(repository, file) {
@@ -254,14 +254,14 @@ impl Hub {
     fn offline_error(&self, what: String, repository: &Repository) -> HubError {
         HubError::Offline {
             what,
-            repository: repository.clone(),
+            repository: repository.to_string(),
             cache: self.cache.join(repository.repo().folder_name()),
             endpoint: self.endpoint.clone(),
         }
     }
 
     fn failure(&self, what: &str, repository: &Repository, error: ApiError) -> HubError {
-        let (what, repository) = (what.to_owned(), repository.clone());
+        let (what, repository) = (what.to_owned(), repository.to_string());
         let endpoint = self.endpoint.clone();
         let reason = error.to_string();
         let status = match error {

@@ -4,6 +4,7 @@
 //! damaged part of a file then costs no more than itself.
 
 use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -43,9 +44,20 @@ pub fn rows(path: impl AsRef<Path>) -> Result<Rows, ParquetError> {
         Ok(file) => file,
         Err(source) => return Err(ParquetError::Open { path, source }),
     };
-    match SerializedFileReader::new(file) {
+    match guarded(|| SerializedFileReader::new(file)) {
         Ok(reader) => Ok(Rows { path, reader, next_group: 0, current: None, row: 0 }),
-        Err(error) => Err(ParquetError::Damaged { path, reason: error.to_string() }),
+        Err(reason) => Err(ParquetError::Damaged { path, reason }),
+    }
+}
+
+/// Runs a step of the parquet crate, which panics on some damaged files where it gives an
+/// error on others. Whatever the step worked on must not be used after an error.
+fn guarded<T>(
+    step: impl FnOnce() -> Result<T, parquet::errors::ParquetError>,
+) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("its content contradicts itself".to_owned()),
     }
 }
 
@@ -55,17 +67,36 @@ impl Rows {
         usize::try_from(self.reader.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
 
-    fn open_group(&mut self) -> Result<(), parquet::errors::ParquetError> {
+    /// Opens the next row group; false after the last.
+    fn open_group(&mut self) -> Result<bool, String> {
         let index = self.next_group;
+        if index >= self.reader.num_row_groups() {
+            return Ok(false);
+        }
         self.next_group += 1;
-        let group = self.reader.get_row_group(index)?;
-        let schema = self.reader.metadata().file_metadata().schema_descr_ptr();
-        self.current = Some(TreeBuilder::new().as_iter(schema, group.as_ref())?);
-        Ok(())
+        self.current = Some(guarded(|| {
+            let group = self.reader.get_row_group(index)?;
+            let schema = self.reader.metadata().file_metadata().schema_descr_ptr();
+            TreeBuilder::new().as_iter(schema, group.as_ref())
+        })?);
+        Ok(true)
     }
 
-    fn error(&self, error: &parquet::errors::ParquetError) -> ParquetError {
-        ParquetError::Row { path: self.path.clone(), row: self.row, reason: error.to_string() }
+    fn read(&mut self) -> Result<Option<Map<String, Value>>, String> {
+        loop {
+            if let Some(group) = self.current.as_mut()
+                && let Some(row) =
+                    guarded(|| Ok(group.next().transpose()?.map(|row| row.to_json_value())))?
+            {
+                // A row is an object by its type; nothing else can come.
+                let Value::Object(map) = row else { continue };
+                return Ok(Some(map));
+            }
+            self.current = None;
+            if !self.open_group()? {
+                return Ok(None);
+            }
+        }
     }
 }
 
@@ -74,29 +105,11 @@ impl Iterator for Rows {
 
     /// The next row. After an error the rest of its row group is left out.
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.current.as_mut().and_then(Iterator::next) {
-                Some(Ok(row)) => {
-                    self.row += 1;
-                    match row.to_json_value() {
-                        Value::Object(map) => return Some(Ok(map)),
-                        // A row is an object by its type; nothing else can come.
-                        _ => return Some(Ok(Map::new())),
-                    }
-                }
-                Some(Err(error)) => {
-                    self.row += 1;
-                    self.current = None;
-                    return Some(Err(self.error(&error)));
-                }
-                None if self.next_group < self.reader.num_row_groups() => {
-                    if let Err(error) = self.open_group() {
-                        self.row += 1;
-                        return Some(Err(self.error(&error)));
-                    }
-                }
-                None => return None,
-            }
-        }
+        let read = self.read().transpose()?;
+        self.row += 1;
+        Some(read.map_err(|reason| {
+            self.current = None;
+            ParquetError::Row { path: self.path.clone(), row: self.row, reason }
+        }))
     }
 }

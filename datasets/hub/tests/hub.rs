@@ -9,18 +9,20 @@ use leyden_hub::{Hub, HubError, Repository};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// A stand-in for the hub: one repository, with a log of requests.
+/// Path and authorisation of every request.
+type Log = Mutex<Vec<(String, Option<String>)>>;
+
+/// A stand-in for the hub, with a log of requests.
 struct Server {
     address: String,
-    /// Request line and authorisation of every request.
-    log: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    log: Arc<Log>,
 }
 
 impl Server {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::new(Log::default());
         let seen = log.clone();
         // Ends with the test's process; every request is answered at once.
         std::thread::spawn(move || {
@@ -36,7 +38,7 @@ impl Server {
     }
 }
 
-fn answer(stream: TcpStream, log: &Mutex<Vec<(String, Option<String>)>>) {
+fn answer(stream: TcpStream, log: &Log) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut first = String::new();
     reader.read_line(&mut first).unwrap();

@@ -104,3 +104,28 @@ fn a_damaged_row_group_does_not_cost_the_other() {
     let told = found[0].as_ref().unwrap_err().to_string();
     assert!(told.contains("rows.parquet, row 1, cannot be read: "), "{told}");
 }
+
+/// The parquet crate panics on some of these files; here each gives rows or an error.
+#[test]
+fn no_damaged_byte_brings_the_program_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.parquet");
+    write(&path, Compression::SNAPPY);
+    let whole = std::fs::read(&path).unwrap();
+    let mut errors = 0;
+    let places = (0..whole.len()).step_by(3);
+    for place in places.clone() {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 0x81;
+        std::fs::write(&path, &bytes).unwrap();
+        let told = match rows(&path) {
+            Ok(reader) => reader.take(100).find_map(|row| row.err().map(|e| e.to_string())),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(told) = told {
+            assert!(told.contains("rows.parquet"), "{told}");
+            errors += 1;
+        }
+    }
+    assert!(errors > places.len() / 10, "{errors}");
+}
