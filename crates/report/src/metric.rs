@@ -86,7 +86,7 @@ impl Metric {
             if parts.is_empty() && self.always && rollouts { vec![&self.parts[0]] } else { parts };
         if experiments.len() == 1 {
             return (!parts.is_empty())
-                .then(|| self.figure(self.file.to_owned(), self.title, experiments, &parts))
+                .then(|| self.figure(self.file.to_owned(), experiments, &parts))
                 .into_iter()
                 .collect();
         }
@@ -97,21 +97,15 @@ impl Metric {
             } else {
                 format!("{}_{}", self.file, slug(part.0))
             };
-            let title =
-                if single { self.title.to_owned() } else { format!("{}: {}", self.title, part.0) };
-            self.figure(file, &title, experiments, &[part])
+            let mut figure = self.figure(file, experiments, &[part]);
+            figure.chart.subtitle = (!single).then(|| part.0.to_owned());
+            figure
         };
         parts.iter().map(figure).collect()
     }
 
-    fn figure(
-        &self,
-        file: String,
-        title: &str,
-        experiments: &[Experiment],
-        parts: &[&Part],
-    ) -> Figure {
-        let mut chart = Chart::new(title, "step", self.y_label);
+    fn figure(&self, file: String, experiments: &[Experiment], parts: &[&Part]) -> Figure {
+        let mut chart = Chart::new(self.title, "step", self.y_label);
         chart.scale = self.scale;
         for (index, experiment) in experiments.iter().enumerate() {
             for (number, part) in parts.iter().enumerate() {

@@ -109,10 +109,26 @@ pub fn read(path: &Path) -> Result<Option<Samples>, ReportError> {
     if !path.is_file() {
         return Ok(None);
     }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(path, flags)
+    open(path)
         .and_then(|database| samples(&database))
         .map_err(|source| ReportError::Rollouts { path: path.to_owned(), source })
+}
+
+/// Opens the database for reading. Without a write-ahead log beside it nobody writes, and it
+/// is opened as immutable: SQLite would otherwise want to create files beside it, which a
+/// read-only disk refuses and a reader should not do.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    match path.to_str() {
+        Some(text) if !Path::new(&log).exists() => {
+            let text = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+            let address = format!("file:{text}?immutable=1");
+            Connection::open_with_flags(address, flags | OpenFlags::SQLITE_OPEN_URI)
+        }
+        _ => Connection::open_with_flags(path, flags),
+    }
 }
 
 fn samples(database: &Connection) -> rusqlite::Result<Option<Samples>> {

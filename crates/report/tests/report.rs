@@ -16,6 +16,11 @@ fn small() -> Plan {
     Plan { steps: 40, tasks: 60, ..Plan::default() }
 }
 
+/// No picture files: drawing them takes most of a report's time.
+fn page_only() -> Options {
+    Options { files: false, ..Options::default() }
+}
+
 /// Writes the report of `plans` and returns the files by name.
 fn report(plans: &[Plan], dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let runs: Vec<Run> =
@@ -187,7 +192,7 @@ fn a_repeated_seed_is_told() {
     let dir = TempDir::new().unwrap();
     let folder = small().write(dir.path());
     let runs = [load(&folder).unwrap(), load(&folder).unwrap()];
-    let written = write(&runs, &dir.path().join("report"), &Options::default()).unwrap();
+    let written = write(&runs, &dir.path().join("report"), &page_only()).unwrap();
     assert!(written.notes[0].contains("not independent"), "{:?}", written.notes);
     assert!(written.table.contains("mean of 2 seeds"));
 }
@@ -225,8 +230,7 @@ fn a_torn_last_line_is_left_out_with_a_note() {
     assert!(run.notes.is_empty() && run.steps.len() == 40);
     // The note reaches the page.
     fs::write(&path, &whole.as_bytes()[..whole.len() - 30]).unwrap();
-    let written =
-        write(&[load(&folder).unwrap()], &dir.path().join("r"), &Options::default()).unwrap();
+    let written = write(&[load(&folder).unwrap()], &dir.path().join("r"), &page_only()).unwrap();
     assert!(fs::read_to_string(written.page).unwrap().contains("is torn"));
 }
 
@@ -265,7 +269,7 @@ fn a_figure_that_was_not_a_number_is_a_gap() {
     let run = load(&folder).unwrap();
     assert!(run.steps[6].grad_norm.is_nan() && run.steps[6].entropy.is_nan());
     assert!(run.steps[7].grad_norm.is_finite());
-    write(&[run], &dir.path().join("r"), &Options::default()).unwrap();
+    write(&[run], &dir.path().join("r"), &page_only()).unwrap();
 }
 
 #[test]
@@ -276,19 +280,18 @@ fn what_is_missing_is_told_in_a_sentence() {
     let no_run = load(dir.path()).unwrap_err().to_string();
     assert!(no_run.contains("config.toml"), "{no_run}");
     let out = dir.path().join("report");
-    assert!(matches!(write(&[], &out, &Options::default()), Err(ReportError::NoRuns)));
+    assert!(matches!(write(&[], &out, &page_only()), Err(ReportError::NoRuns)));
 
     let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
     fs::write(empty.join("config.toml"), "name = \"empty\"\n").unwrap();
     let run = load(&empty).unwrap();
-    let error =
-        write(std::slice::from_ref(&run), &out, &Options::default()).unwrap_err().to_string();
+    let error = write(std::slice::from_ref(&run), &out, &page_only()).unwrap_err().to_string();
     assert!(error.contains("empty") && error.contains("nothing to report"), "{error}");
     assert!(!out.exists(), "an empty report was left behind");
     // Beside a run that has something, the empty one is a note.
     let full = load(&small().write(dir.path())).unwrap();
-    let written = write(&[run, full], &out, &Options::default()).unwrap();
+    let written = write(&[run, full], &out, &page_only()).unwrap();
     assert!(written.notes[0].contains("empty"), "{:?}", written.notes);
 
     fs::write(empty.join("config.toml"), "name = \n").unwrap();
@@ -317,6 +320,23 @@ fn samples_are_the_same_tasks_before_and_after() {
     assert_eq!(samples.groups.len(), 2);
     assert_eq!(samples.groups[0].len(), 4);
     assert_eq!(samples.groups[0][0].calls[0].advantage, Some(-0.5));
+}
+
+#[test]
+fn rollouts_are_read_while_the_run_writes_them_and_leave_no_files_behind() {
+    let dir = TempDir::new().unwrap();
+    let folder = small().write(&dir.path().join("100% ready? #1"));
+    let names = || {
+        let entries = fs::read_dir(&folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    assert_eq!(load(&folder).unwrap().samples.unwrap().after_step, 40);
+    assert_eq!(names(), before);
+    // A writer in WAL mode whose latest rollouts are still in the log.
+    let writer = rusqlite::Connection::open(folder.join("rollouts.sqlite")).unwrap();
+    writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; UPDATE rollouts SET step = 50 WHERE step = 40; UPDATE calls SET step = 50 WHERE step = 40").unwrap();
+    assert_eq!(load(&folder).unwrap().samples.unwrap().after_step, 50);
 }
 
 #[test]
