@@ -1,1 +1,26 @@
-//! (being written)
+//! The LightningRL loop.
+//!
+//! Sample tasks → run rollouts ([`rounds`]) → credit and advantage ([`batch`]) → pack, update
+//! ([`trainer`]) → evaluate → checkpoint, all written down in a run folder ([`folder`]). The
+//! trainer knows `dyn Agent`, `dyn Scorer` and a source of tasks, never a particular agent:
+//! whoever starts a run hands it an [`Environment`].
+
+pub mod batch;
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+mod environment;
+mod error;
+pub mod folder;
+pub mod progress;
+pub mod provenance;
+pub mod rounds;
+pub mod run;
+pub mod store;
+pub mod supervised;
+pub mod trainer;
+
+pub use config::Experiment;
+pub use environment::{Environment, Observer};
+pub use error::TrainError;
+pub use run::{Finish, run};

@@ -1,0 +1,143 @@
+//! From rollouts to a batch: which calls are trained on, what each of them earned.
+//!
+//! Every call is a row: its prompt and its response, of which the response is action. Credit
+//! and advantage give each row its numbers; the rows of a task form a group whose common
+//! prefixes are merged when the batch is packed.
+
+use leyden_core::Rollout;
+use leyden_lm::forest::{self, Pack, Row};
+use leyden_rl::Rows;
+use leyden_rl::advantage::{Batch as AdvantageBatch, GroupCounters};
+use leyden_rl::config::AlgorithmConfig;
+use leyden_rl::credit::Episode;
+
+use crate::TrainError;
+use crate::store::CallCredit;
+
+/// The trained calls of a step. Per-token arrays are flat over the rows' response tokens.
+pub struct Batch {
+    pub rows: Vec<Row>,
+    /// Task group of each row.
+    pub groups: Vec<usize>,
+    /// Response lengths; the mask is full, since a row's actions are all its response.
+    pub shape: Rows,
+    pub logp_sampler: Vec<f64>,
+    pub advantages: Vec<f64>,
+    pub counters: GroupCounters,
+    /// By rollout and call, for the store; absent where a call is not trained on.
+    pub credit: Vec<Vec<CallCredit>>,
+}
+
+/// Which calls are trained on.
+pub struct Selection<'a> {
+    /// Empty is all.
+    pub roles: &'a [String],
+    pub max_prompt_tokens: usize,
+}
+
+impl Selection<'_> {
+    fn takes(&self, call: &leyden_core::Call) -> bool {
+        !call.response_ids.is_empty()
+            && call.prompt_ids.len() <= self.max_prompt_tokens
+            && (self.roles.is_empty() || self.roles.contains(&call.agent_role))
+    }
+}
+
+impl Batch {
+    /// Assigns credit and advantage to the selected calls of all rollouts that have a reward.
+    ///
+    /// # Errors
+    /// Where the estimator refuses the batch, in its own words.
+    pub fn of(
+        rollouts: &[Rollout],
+        algorithm: &AlgorithmConfig,
+        selection: &Selection<'_>,
+        step: u64,
+    ) -> Result<Self, TrainError> {
+        let mut episodes = Vec::new();
+        // For each row of the mathematics: rollout and call.
+        let mut places = Vec::new();
+        for (index, rollout) in rollouts.iter().enumerate() {
+            let Some(mut episode) = Episode::of(rollout) else { continue };
+            let taken: Vec<bool> = rollout.calls.iter().map(|c| selection.takes(c)).collect();
+            let mut keep = taken.iter();
+            episode.calls.retain(|_| *keep.next().unwrap_or(&false));
+            places.extend((0..taken.len()).filter(|&c| taken[c]).map(|call| (index, call)));
+            episodes.push(episode);
+        }
+        let earned = algorithm.credit.assign(&episodes);
+        let call = |&(rollout, call): &(usize, usize)| &rollouts[rollout].calls[call];
+        let lengths: Vec<usize> = places.iter().map(|p| call(p).response_ids.len()).collect();
+        let shape = Rows::dense(&lengths);
+        let advantages = algorithm
+            .advantage
+            .advantages(&AdvantageBatch::of_outcomes(
+                &shape,
+                &earned.returns,
+                &earned.groups,
+                &earned.episodes,
+            ))
+            .map_err(|e| TrainError::Step { step, what: e.to_string() })?;
+        let mut credit: Vec<Vec<CallCredit>> =
+            rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect();
+        for (row, &(rollout, call)) in places.iter().enumerate() {
+            credit[rollout][call] = CallCredit {
+                credit: Some(earned.returns[row]),
+                advantage: Some(advantages.per_row[row]),
+            };
+        }
+        Ok(Self {
+            rows: places.iter().map(|p| Row::call(&call(p).prompt_ids, &call(p).response_ids)).collect(),
+            groups: earned.groups,
+            logp_sampler: places
+                .iter()
+                .flat_map(|p| call(p).logprobs.iter().map(|&l| f64::from(l)))
+                .collect(),
+            advantages: advantages.per_token,
+            counters: advantages.counters,
+            credit,
+            shape,
+        })
+    }
+
+    /// Tokens of all rows if each were computed on its own.
+    pub fn row_tokens(&self) -> usize {
+        self.rows.iter().map(|row| row.ids.len()).sum()
+    }
+
+    /// The rows of `members` as micro-batches of at most `budget` merged tokens.
+    ///
+    /// # Errors
+    /// None with rows made by [`Batch::of`].
+    pub fn pack(&self, members: &[usize], budget: usize) -> Result<Vec<Pack>, TrainError> {
+        let rows: Vec<Row> = members.iter().map(|&m| self.rows[m].clone()).collect();
+        let groups: Vec<usize> = members.iter().map(|&m| self.groups[m]).collect();
+        let mut packs =
+            forest::pack(&rows, &groups, budget).map_err(|e| TrainError::Invalid(e.to_string()))?;
+        // Row numbers of the batch instead of positions in `members`.
+        for row in packs.iter_mut().flat_map(|pack| &mut pack.rows) {
+            row.row = members[row.row];
+        }
+        Ok(packs)
+    }
+
+    /// The rows in `parts` nearly equal mini-batches; a task's rows stay together.
+    pub fn mini_batches(&self, parts: usize) -> Vec<Vec<usize>> {
+        let mut tasks: Vec<usize> = self.groups.clone();
+        tasks.dedup();
+        tasks.sort_unstable();
+        tasks.dedup();
+        let parts = parts.clamp(1, tasks.len().max(1));
+        let mut batches = vec![Vec::new(); parts];
+        for (row, group) in self.groups.iter().enumerate() {
+            let rank = tasks.binary_search(group).unwrap_or(0);
+            batches[rank * parts / tasks.len()].push(row);
+        }
+        batches
+    }
+
+    /// The entries of a flat per-token array that belong to the rows of a pack, in its order.
+    pub fn select(&self, array: &[f64], pack: &Pack) -> Vec<f64> {
+        pack.rows.iter().flat_map(|row| &array[self.shape.range(row.row)]).copied().collect()
+    }
+}

@@ -1,0 +1,148 @@
+//! Checkpoints: everything that a run needs to go on as if nothing had happened.
+//!
+//! Sampling, task order and credit are pure functions of seed and step, so a checkpoint holds
+//! only what is not: parameters, the optimiser's moments, and a few counters. It is written
+//! into a folder aside, brought to the disk and renamed; whatever a crash leaves is either a
+//! whole checkpoint or none.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use leyden_lm::LmError;
+use leyden_lm::weights::safetensors;
+use serde::{Deserialize, Serialize};
+use tch::{Tensor, no_grad};
+
+use crate::TrainError;
+use crate::trainer::Trainer;
+
+/// The counters of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    schema: u32,
+    step: u64,
+    position: u64,
+    quiet_steps: u64,
+}
+
+const SCHEMA: u32 = 1;
+
+fn folder(root: &Path, step: u64) -> PathBuf {
+    root.join("checkpoints").join(format!("step-{step:06}"))
+}
+
+/// Writes the checkpoint of `step` and removes all but the `keep` latest.
+///
+/// # Errors
+/// The file system's own, a full disk among them: earlier checkpoints are then untouched.
+pub fn save(root: &Path, step: u64, keep: usize, trainer: &Trainer<'_>) -> Result<(), TrainError> {
+    let target = folder(root, step);
+    let aside = target.with_extension("tmp");
+    let _ = fs::remove_dir_all(&aside);
+    let result = write(&aside, step, trainer);
+    if result.is_err() {
+        let _ = fs::remove_dir_all(&aside);
+    }
+    result?;
+    let _ = fs::remove_dir_all(&target);
+    fs::rename(&aside, &target).map_err(|e| TrainError::file(&target, e))?;
+    sync_folder(&root.join("checkpoints"))?;
+    let steps = steps(root)?;
+    for old in &steps[..steps.len().saturating_sub(keep)] {
+        let path = folder(root, *old);
+        fs::remove_dir_all(&path).map_err(|e| TrainError::file(path, e))?;
+    }
+    Ok(())
+}
+
+fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError> {
+    fs::create_dir_all(dir).map_err(|e| TrainError::file(dir, e))?;
+    let mut tensors = vec![("parameters".to_owned(), trainer.policy.trained().flat().detach())];
+    tensors.extend(trainer.optimizer.state());
+    let named: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    let path = dir.join("state.safetensors");
+    safetensors::write_file(&path, &named, None, &BTreeMap::new()).map_err(|e| {
+        TrainError::Step {
+            step,
+            what: format!(
+                "the checkpoint was not written: {e}; the run is safe up to its previous \
+                 checkpoint: free some space and give the same command again"
+            ),
+        }
+    })?;
+    let state = State {
+        schema: SCHEMA,
+        step,
+        position: trainer.position,
+        quiet_steps: trainer.quiet_steps,
+    };
+    let text = serde_json::to_string_pretty(&state).expect("counters are plain data");
+    crate::folder::write_atomic(&dir.join("state.json"), text.as_bytes())?;
+    sync_folder(dir)
+}
+
+fn sync_folder(path: &Path) -> Result<(), TrainError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| TrainError::file(path, e))
+}
+
+/// The steps of which there is a checkpoint, ascending.
+fn steps(root: &Path) -> Result<Vec<u64>, TrainError> {
+    let dir = root.join("checkpoints");
+    let entries = fs::read_dir(&dir).map_err(|e| TrainError::file(&dir, e))?;
+    let mut steps: Vec<u64> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            name.to_str()?.strip_prefix("step-")?.parse().ok()
+        })
+        .collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// Brings the trainer to the latest checkpoint; returns its step, or `None` without any.
+///
+/// # Errors
+/// A checkpoint that is damaged or of another model, named.
+pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, TrainError> {
+    let Some(&step) = steps(root)?.last() else { return Ok(None) };
+    let dir = folder(root, step);
+    let path = dir.join("state.json");
+    let text = fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;
+    let damaged = |what: String| {
+        TrainError::file(&dir, format!("{what}; remove this folder to go on from an earlier checkpoint"))
+    };
+    let state: State = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+    if state.schema != SCHEMA || state.step != step {
+        return Err(damaged(format!("the checkpoint is of schema {}, step {}", state.schema, state.step)));
+    }
+    let (tensors, _) = safetensors::read_file(&dir.join("state.safetensors"))
+        .map_err(|e| damaged(e.to_string()))?;
+    restore(trainer, tensors).map_err(|e| damaged(e.to_string()))?;
+    trainer.version = step;
+    trainer.position = state.position;
+    trainer.quiet_steps = state.quiet_steps;
+    Ok(Some(step))
+}
+
+fn restore(trainer: &mut Trainer<'_>, tensors: Vec<(String, Tensor)>) -> Result<(), LmError> {
+    let mut rest = Vec::new();
+    let mut found = false;
+    for (name, tensor) in tensors {
+        if name == "parameters" {
+            let flat = trainer.policy.trained().flat();
+            if flat.size() != tensor.size() {
+                return Err(LmError::Invalid("its parameters are of another model".to_owned()));
+            }
+            no_grad(|| flat.shallow_clone().f_copy_(&tensor))?;
+            found = true;
+        } else {
+            rest.push((name, tensor));
+        }
+    }
+    if !found {
+        return Err(LmError::Invalid("there are no parameters in it".to_owned()));
+    }
+    trainer.optimizer.load_state(&rest)
+}

@@ -1,0 +1,91 @@
+//! Where tasks come from, and in which order a run visits them.
+
+use leyden_core::{Message, SeedTree, Task, ToolSpec};
+use rand::seq::SliceRandom;
+
+/// Training tasks by number. A generated world has as many as one asks for.
+pub trait TaskSource: Send + Sync {
+    /// Number of tasks, or `None` for an endless source.
+    fn len(&self) -> Option<u64>;
+
+    /// The task with number `index`, below `len`.
+    fn task(&self, index: u64) -> Task;
+
+    fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+}
+
+impl TaskSource for Vec<Task> {
+    fn len(&self) -> Option<u64> {
+        Some(self.len() as u64)
+    }
+
+    fn task(&self, index: u64) -> Task {
+        self[index as usize].clone()
+    }
+}
+
+/// A whole conversation as it should go: what supervised training imitates.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conversation {
+    pub messages: Vec<Message>,
+    pub tools: Vec<ToolSpec>,
+}
+
+/// Demonstrations by number.
+pub trait DemonstrationSource: Send + Sync {
+    /// Number of demonstrations, or `None` for an endless source.
+    fn len(&self) -> Option<u64>;
+
+    fn conversation(&self, index: u64) -> Conversation;
+
+    fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+}
+
+/// The order of visits: an endless source is read in order; a finite one in a new random
+/// order each epoch. A pure function of seed and position, so a resumed run needs no cursor.
+pub struct VisitOrder {
+    len: Option<u64>,
+    seed: SeedTree,
+    epoch: Option<(u64, Vec<u64>)>,
+}
+
+impl VisitOrder {
+    pub fn new(len: Option<u64>, seed: SeedTree) -> Self {
+        Self { len, seed: seed.child("order"), epoch: None }
+    }
+
+    /// The item at `position`, counted over all epochs.
+    pub fn at(&mut self, position: u64) -> u64 {
+        let Some(len) = self.len else { return position };
+        let number = position / len;
+        if self.epoch.as_ref().is_none_or(|(epoch, _)| *epoch != number) {
+            let mut order: Vec<u64> = (0..len).collect();
+            order.shuffle(&mut self.seed.index(number).rng());
+            self.epoch = Some((number, order));
+        }
+        self.epoch.as_ref().map_or(0, |(_, order)| order[(position % len) as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_visits_everything_once_and_the_next_in_another_order() {
+        let mut order = VisitOrder::new(Some(10), SeedTree::new(3));
+        let visits: Vec<u64> = (0..20).map(|i| order.at(i)).collect();
+        for epoch in visits.chunks(10) {
+            let mut sorted = epoch.to_vec();
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..10).collect::<Vec<_>>());
+        }
+        assert_ne!(visits[..10], visits[10..]);
+        // Jumping into the middle, as a resumed run does, gives the same.
+        assert_eq!(VisitOrder::new(Some(10), SeedTree::new(3)).at(13), visits[13]);
+    }
+}

@@ -1,0 +1,268 @@
+//! A run from start, or from where it was interrupted, to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use leyden_core::SeedTree;
+use leyden_core::record::{EvalRecord, Record, StepRecord};
+use leyden_lm::lora::Lora;
+use leyden_lm::{
+    Engine, Limits, LoadedModel, MuonConfig, Optimizer, OptimizerConfig, Parameters, Policy,
+    PolicyOptions, parse_device, parse_kind, save_folder,
+};
+use serde_json::json;
+
+use crate::config::{Objective, OptimizerName};
+use crate::folder::RunFolder;
+use crate::progress::Progress;
+use crate::store::RolloutStore;
+use crate::trainer::Trainer;
+use crate::{Environment, Experiment, Observer, TrainError, checkpoint, provenance};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    Done,
+    /// It had been finished before; nothing was done.
+    AlreadyDone,
+}
+
+/// Runs `experiment` in the folder `root`, from its latest checkpoint if there is one.
+///
+/// # Errors
+/// Whatever stops a run, as one sentence; what was written up to the latest checkpoint stays.
+pub fn run(
+    experiment: &Experiment,
+    environment: &Environment,
+    model: LoadedModel,
+    root: &Path,
+    observer: &mut dyn Observer,
+) -> Result<Finish, TrainError> {
+    let mut folder = RunFolder::open(root, experiment)?;
+    if folder.finished() {
+        return Ok(Finish::AlreadyDone);
+    }
+    let mut own = environment.provenance.clone();
+    own.insert("seed".to_owned(), json!(experiment.seed));
+    own.insert("device".to_owned(), json!(experiment.model.device));
+    own.insert("dtype".to_owned(), json!(experiment.model.dtype));
+    own.insert("threads".to_owned(), json!(experiment.model.threads));
+    folder.provenance(provenance::collect(own))?;
+    let store = RolloutStore::open(&root.join("rollouts.sqlite"))?;
+    let mut trainer = build(experiment, environment, &model, store)?;
+    let resumed = checkpoint::load(root, &mut trainer)?;
+    let kept = folder.cut_after(resumed)?;
+    trainer.store.forget_after(resumed.map_or(-1, |step| step as i64))?;
+    observer.resumed(&kept);
+    let mut writer = Writer { folder, observer };
+    let steps = experiment.train.steps;
+    let mut progress = Progress::new(&experiment.name, steps, resumed.unwrap_or(0));
+    if let Some(step) = resumed {
+        progress.say(&format!("going on from the checkpoint of step {step}"));
+    } else {
+        evaluate(&mut trainer, &mut writer, 0, &progress)?;
+    }
+    for step in resumed.unwrap_or(0) + 1..=steps {
+        let (record, timing) = trainer.step(step, &|_| ())?;
+        progress.update(step, || describe(experiment.train.objective, &record));
+        warn(&record, &progress);
+        writer.step(record, &timing)?;
+        let every = experiment.eval.every;
+        if step == steps || (every > 0 && step % every == 0) {
+            evaluate(&mut trainer, &mut writer, step, &progress)?;
+        }
+        if step == steps || step % experiment.checkpoint.every.max(1) == 0 {
+            writer.folder.sync()?;
+            checkpoint::save(root, step, experiment.checkpoint.keep, &trainer)?;
+        }
+        check_variance(&trainer, experiment, step)?;
+    }
+    progress.end();
+    export(&trainer, &model, &root.join("final"))?;
+    writer.folder.finish()?;
+    Ok(Finish::Done)
+}
+
+struct Writer<'a> {
+    folder: RunFolder,
+    observer: &'a mut dyn Observer,
+}
+
+impl Writer<'_> {
+    fn step(
+        &mut self,
+        record: StepRecord,
+        timing: &leyden_core::record::Timing,
+    ) -> Result<(), TrainError> {
+        self.record(&Record::Step(Box::new(record)))?;
+        self.folder.timing(timing)
+    }
+
+    fn record(&mut self, record: &Record) -> Result<(), TrainError> {
+        self.folder.record(record)?;
+        self.observer.record(record);
+        Ok(())
+    }
+}
+
+fn build<'a>(
+    experiment: &'a Experiment,
+    environment: &'a Environment,
+    model: &'a LoadedModel,
+    store: RolloutStore,
+) -> Result<Trainer<'a>, TrainError> {
+    let config = &experiment.model;
+    let train = &experiment.train;
+    let device = parse_device(&config.device)?;
+    let trained = config.lora.is_none();
+    let tensors = model.tensors.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+    let parameters = Parameters::new(tensors, parse_kind(&config.master_dtype)?, device, trained)?;
+    let options = PolicyOptions {
+        compute: parse_kind(&config.dtype)?,
+        checkpointing: train.activation_checkpointing,
+        head_chunk: None,
+    };
+    let shape = model.config.clone();
+    let policy = match &config.lora {
+        None => Policy::new(shape, parameters, options),
+        Some(lora) => {
+            let seed = SeedTree::new(experiment.seed).child("adapters");
+            let config = leyden_lm::LoraConfig {
+                rank: lora.rank,
+                alpha: lora.alpha,
+                targets: lora.targets.clone(),
+            };
+            let lora = Lora::new(config, &shape, device, seed)?;
+            Policy::with_lora(shape, parameters, lora, options)?
+        }
+    };
+    let optimizer = Optimizer::new(
+        policy.trained(),
+        OptimizerConfig {
+            lr: train.learning_rate,
+            beta1: train.beta1,
+            beta2: train.beta2,
+            weight_decay: train.weight_decay,
+            muon: (train.optimizer == OptimizerName::Muon).then(|| MuonConfig {
+                lr: train.matrix_learning_rate,
+                ..MuonConfig::default()
+            }),
+            ..OptimizerConfig::default()
+        },
+    )?;
+    let context = match config.context {
+        0 => model.config.max_positions,
+        own => own.min(model.config.max_positions),
+    };
+    let limits = Limits {
+        context,
+        cache_tokens: experiment.rollout.cache_tokens,
+        prefill_tokens: train.micro_batch_tokens,
+    };
+    let weights = policy.inference_weights()?;
+    let engine = Engine::new(model.config.clone(), weights, device, limits);
+    let format = Arc::clone(&model.format);
+    Trainer::new(experiment, environment, format, policy, optimizer, engine, store)
+}
+
+/// Writes the trained model, adapters merged, as a Hugging Face folder.
+fn export(trainer: &Trainer<'_>, model: &LoadedModel, folder: &Path) -> Result<(), TrainError> {
+    let kind = parse_kind(&trainer.experiment.model.master_dtype)?;
+    let merged = match trainer.policy.lora() {
+        Some(lora) => lora.merge(trainer.policy.base())?,
+        None => {
+            let all = trainer.policy.base().iter();
+            all.map(|(name, tensor)| (name.to_owned(), tensor.detach())).collect()
+        }
+    };
+    let tensors: Vec<_> = merged.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    Ok(save_folder(folder, &model.config, &tensors, kind, &model.format)?)
+}
+
+fn evaluate(
+    trainer: &mut Trainer<'_>,
+    writer: &mut Writer<'_>,
+    step: u64,
+    progress: &Progress,
+) -> Result<(), TrainError> {
+    if trainer.environment.test.is_empty() {
+        return Ok(());
+    }
+    for mode in &trainer.experiment.eval.modes {
+        let (record, timing) = trainer.evaluate(step, mode, &|_| ())?;
+        progress.say(&sentence(&record));
+        writer.record(&Record::Eval(Box::new(record)))?;
+        writer.folder.timing(&timing)?;
+    }
+    Ok(())
+}
+
+/// An evaluation as a line on the terminal.
+pub fn sentence(record: &EvalRecord) -> String {
+    let mut text = format!(
+        "after step {}: {} reward {:.3} on {} held-out tasks",
+        record.step, record.mode, record.reward_mean, record.tasks
+    );
+    for (label, values) in record.by_label.iter().filter(|(_, values)| values.len() <= 4) {
+        let parts: Vec<String> =
+            values.iter().map(|(value, (mean, _))| format!("{value} {mean:.2}")).collect();
+        text.push_str(&format!(" · {label}: {}", parts.join(", ")));
+    }
+    if record.without_reward > 0 {
+        text.push_str(&format!(" · {} without reward", record.without_reward));
+    }
+    text
+}
+
+fn describe(objective: Objective, record: &StepRecord) -> String {
+    match objective {
+        Objective::Reinforcement => format!(
+            "reward {:.3} · entropy {:.2} · gradient {:.2}",
+            record.reward_mean, record.entropy, record.grad_norm
+        ),
+        Objective::Supervised => {
+            format!("loss {:.4} · gradient {:.2}", record.loss, record.grad_norm)
+        }
+    }
+}
+
+/// Says what a reader of the curves would want to know at once.
+fn warn(record: &StepRecord, progress: &Progress) {
+    if record.rollouts_without_reward * 4 > record.rollouts {
+        progress.say(&format!(
+            "step {}: {} of {} rollouts have no reward and were left out; \
+             rollouts.sqlite says why (column `missing`)",
+            record.step, record.rollouts_without_reward, record.rollouts
+        ));
+    }
+    if record.sampler_kl > 0.01 {
+        progress.say(&format!(
+            "step {}: the trainer's log-probabilities differ from the sampler's (KL {:.4}); \
+             with top_p or top_k set, or a low-precision dtype, the gradient is biased",
+            record.step, record.sampler_kl
+        ));
+    }
+}
+
+fn check_variance(
+    trainer: &Trainer<'_>,
+    experiment: &Experiment,
+    step: u64,
+) -> Result<(), TrainError> {
+    let patience = experiment.train.patience_without_variance;
+    if experiment.train.objective == Objective::Supervised
+        || patience == 0
+        || trainer.quiet_steps < patience
+    {
+        return Ok(());
+    }
+    Err(TrainError::Step {
+        step,
+        what: format!(
+            "for {patience} steps all rollouts of every task had the same reward, so there is \
+             nothing to learn from; look at rollouts.sqlite: if the rewards are all 0 the task \
+             is too hard or the scorer does not find the answer, if all 1 it is too easy; more \
+             samples, a higher temperature or other tasks may help"
+        ),
+    })
+}

@@ -1,0 +1,174 @@
+//! `rollouts.sqlite`: every call of a run, with its token ids, log-probabilities and credit.
+
+use std::path::{Path, PathBuf};
+
+use leyden_core::{Rollout, SignalKind, Task};
+use rusqlite::{Connection, params};
+
+use crate::TrainError;
+
+const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS rollouts (
+    step INTEGER, phase TEXT, id INTEGER, task_id TEXT, grp INTEGER, question TEXT, gold TEXT,
+    answer TEXT, reward REAL, missing TEXT, PRIMARY KEY (step, phase, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS calls (
+    step INTEGER, phase TEXT, rollout INTEGER, idx INTEGER, role TEXT, prompt_ids BLOB,
+    response_ids BLOB, logprobs BLOB, prompt_text TEXT, text TEXT, finish TEXT,
+    policy_version INTEGER, credit REAL, advantage REAL,
+    PRIMARY KEY (step, phase, rollout, idx)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signals (
+    step INTEGER, phase TEXT, rollout INTEGER, call INTEGER, kind TEXT, detail TEXT);
+CREATE INDEX IF NOT EXISTS signals_by_step ON signals (step, phase, rollout);
+";
+
+/// The rollout store of a run folder.
+pub struct RolloutStore {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// Credit and advantage of one call; absent where it was not trained on.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct CallCredit {
+    pub credit: Option<f64>,
+    pub advantage: Option<f64>,
+}
+
+/// Which part of a run a rollout belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    pub step: u64,
+    /// `train`, `greedy` or `sampled`.
+    pub phase: &'a str,
+}
+
+impl RolloutStore {
+    /// Opens or creates the store.
+    ///
+    /// # Errors
+    /// A file that cannot be opened or is no such store.
+    pub fn open(path: &Path) -> Result<Self, TrainError> {
+        let fail = |e: rusqlite::Error| TrainError::file(path, e);
+        let connection = Connection::open(path).map_err(fail)?;
+        // A crash may cost the rollouts since the last checkpoint, which are then made again.
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
+            .map_err(fail)?;
+        connection.execute_batch(SCHEMA).map_err(fail)?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// Forgets everything after `step`: a resumed run makes it again.
+    ///
+    /// # Errors
+    /// The database's own.
+    pub fn forget_after(&mut self, step: i64) -> Result<(), TrainError> {
+        for table in ["rollouts", "calls", "signals"] {
+            self.connection
+                .execute(&format!("DELETE FROM {table} WHERE step > ?1"), [step])
+                .map_err(|e| TrainError::file(&self.path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rollouts of one step or evaluation, all or none. `credit` has one entry per
+    /// rollout and call, or is empty; `prompt_text` turns ids into readable text where wanted.
+    ///
+    /// # Errors
+    /// The database's own, a full disk among them.
+    pub fn write(
+        &mut self,
+        place: Place<'_>,
+        rollouts: &[Rollout],
+        tasks: &[&Task],
+        credit: &[Vec<CallCredit>],
+        prompt_text: Option<&dyn Fn(&[u32]) -> String>,
+    ) -> Result<(), TrainError> {
+        write(&mut self.connection, place, rollouts, tasks, credit, prompt_text)
+            .map_err(|e| TrainError::file(&self.path, e))
+    }
+}
+
+fn write(
+    connection: &mut Connection,
+    place: Place<'_>,
+    rollouts: &[Rollout],
+    tasks: &[&Task],
+    credit: &[Vec<CallCredit>],
+    prompt_text: Option<&dyn Fn(&[u32]) -> String>,
+) -> Result<(), rusqlite::Error> {
+    let step = place.step as i64;
+    let transaction = connection.transaction()?;
+    {
+        let mut insert_rollout = transaction.prepare_cached(
+            "INSERT OR REPLACE INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )?;
+        let mut insert_call = transaction.prepare_cached(
+            "INSERT OR REPLACE INTO calls
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?;
+        let mut insert_signal =
+            transaction.prepare_cached("INSERT INTO signals VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        for (index, (rollout, task)) in rollouts.iter().zip(tasks).enumerate() {
+            let id = rollout.id as i64;
+            let missing = match &rollout.outcome {
+                leyden_core::Outcome::Missing(why) => Some(why),
+                leyden_core::Outcome::Reward(_) => None,
+            };
+            insert_rollout.execute(params![
+                step,
+                place.phase,
+                id,
+                rollout.task_id,
+                rollout.group as i64,
+                task.question,
+                task.gold,
+                rollout.answer,
+                rollout.outcome.reward(),
+                missing,
+            ])?;
+            for (number, call) in rollout.calls.iter().enumerate() {
+                let credit = credit.get(index).and_then(|c| c.get(number)).copied().unwrap_or_default();
+                insert_call.execute(params![
+                    step,
+                    place.phase,
+                    id,
+                    number as i64,
+                    call.agent_role,
+                    words(&call.prompt_ids, u32::to_le_bytes),
+                    words(&call.response_ids, u32::to_le_bytes),
+                    words(&call.logprobs, f32::to_le_bytes),
+                    prompt_text.map(|text| text(&call.prompt_ids)),
+                    call.text,
+                    match call.finish {
+                        leyden_core::FinishReason::Stop => "stop",
+                        leyden_core::FinishReason::Length => "length",
+                    },
+                    call.policy_version as i64,
+                    credit.credit,
+                    credit.advantage,
+                ])?;
+            }
+            for signal in &rollout.signals {
+                let kind = signal_name(&signal.kind);
+                insert_signal.execute(params![step, place.phase, id, signal.call as i64, kind, signal.detail])?;
+            }
+        }
+    }
+    transaction.commit()
+}
+
+fn words<T: Copy>(values: &[T], bytes: impl Fn(T) -> [u8; 4]) -> Vec<u8> {
+    values.iter().flat_map(|&v| bytes(v)).collect()
+}
+
+/// The name of a signal kind in files: `tool_error`, or an external agent's own.
+pub fn signal_name(kind: &SignalKind) -> String {
+    match kind {
+        SignalKind::Other(name) => name.clone(),
+        known => match serde_json::to_value(known) {
+            Ok(serde_json::Value::String(name)) => name,
+            _ => format!("{known:?}"),
+        },
+    }
+}
