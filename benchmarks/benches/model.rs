@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use criterion::{Criterion, Throughput, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_main};
 use leyden_benchmarks::process::quiet_workers;
 use leyden_benchmarks::tiny;
 use leyden_benchmarks::update::Updater;
@@ -30,13 +31,12 @@ fn requests() -> Vec<Request> {
         .collect()
 }
 
-fn decode(c: &mut Criterion) {
+fn decode(group: &mut BenchmarkGroup<WallTime>) {
     let policy = tiny::policy().expect("the tiny model is sound");
     let weights = policy.inference_weights().expect("the tiny model is sound");
     let limits = Limits { context: 1024, cache_tokens: 1 << 16, prefill_tokens: 2048 };
     let mut engine = Engine::new(tiny::config(), weights, Device::Cpu, limits);
     let requests = requests();
-    let mut group = c.benchmark_group("tiny");
     group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW_TOKENS) as u64));
     group.bench_function("decode", |b| {
         b.iter(|| {
@@ -44,29 +44,28 @@ fn decode(c: &mut Criterion) {
             engine.generate(&requests).expect("the requests are sound")
         })
     });
-    group.finish();
 }
 
-fn train(c: &mut Criterion) {
+fn train(group: &mut BenchmarkGroup<WallTime>) {
     let rollouts = Rollouts::make(4, 8, tiny::VOCABULARY, 1);
     let batch = rollouts.batch().expect("made rollouts have calls");
     let policy = tiny::policy().expect("the tiny model is sound");
     let optimizer = Optimizer::new(policy.trained(), tiny::optimizer(1e-6)).expect("it is trained");
     let mut updater = Updater::new(&policy, optimizer, &batch, 4096);
-    let mut group = c.benchmark_group("tiny");
     group.throughput(Throughput::Elements(rollouts.len() as u64));
     group.bench_function("training step", |b| {
         b.iter(|| updater.update().expect("the gradient is finite"))
     });
-    group.finish();
 }
 
 /// Before anything touches libtorch, whose threads read their policy once.
 fn benches() {
     quiet_workers();
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
-    decode(&mut criterion);
-    train(&mut criterion);
+    let mut group = criterion.benchmark_group("tiny");
+    decode(&mut group);
+    train(&mut group);
+    group.finish();
 }
 
 criterion_main!(benches);

@@ -18,6 +18,7 @@ import transformers  # noqa: E402
 
 def load_model(folder, dtype, threads):
     torch.set_num_threads(threads)
+    transformers.utils.logging.disable_progress_bar()
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
 

@@ -142,6 +142,8 @@ mod tests {
 
     #[test]
     fn micro_batches_change_nothing_and_updates_lower_the_loss() {
+        // Idle workers would spin, and tests share the cores.
+        tch::set_num_threads(1);
         let batch = Rollouts::make(2, 3, tiny::VOCABULARY, 5).batch().unwrap();
         let run = |budget: usize| {
             let policy = tiny::policy().unwrap();
