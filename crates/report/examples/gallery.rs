@@ -1,6 +1,6 @@
-//! Reports of runs that no run made, to look at: `cargo run -p leyden-report --example
-//! gallery -- FOLDER` writes one run, three seeds, two experiments side by side, and an event file
-//! for TensorBoard.
+//! Reports to look at: `cargo run -p leyden-report --example gallery -- FOLDER [RUN…]`
+//! writes those of runs that no run made (one run, three seeds, two experiments side by side)
+//! and an event file for TensorBoard; with run folders given, their report instead.
 
 #[path = "../tests/synthetic/mod.rs"]
 mod synthetic;
@@ -13,6 +13,13 @@ use synthetic::Plan;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::env::args().nth(1).map_or_else(|| PathBuf::from("gallery"), PathBuf::from);
+    let real: Result<Vec<Run>, _> =
+        std::env::args().skip(2).map(|run| load(Path::new(&run))).collect();
+    let real = real?;
+    if !real.is_empty() {
+        println!("{}", write(&real, &out, &Options::default())?.page.display());
+        return Ok(());
+    }
     let seeds: Vec<Plan> = (1..=3)
         .map(|seed| Plan { seed, end: 0.8 + 0.03 * seed as f64, ..Plan::default() })
         .collect();

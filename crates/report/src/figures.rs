@@ -347,8 +347,8 @@ pub(crate) fn words(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// A name fit for files.
+/// A name fit for files, short enough for every file system.
 pub(crate) fn slug(name: &str) -> String {
     let safe = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };
-    name.chars().map(safe).collect::<String>().to_lowercase()
+    name.chars().take(60).map(safe).collect::<String>().to_lowercase()
 }

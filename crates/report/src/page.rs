@@ -169,7 +169,8 @@ fn is_brief(row: &Row, rows: &[Row]) -> bool {
 struct Headline {
     experiment: String,
     mode: String,
-    start: String,
+    /// Absent if there is one evaluation only.
+    start: Option<String>,
     end: String,
     interval: String,
     detail: String,
@@ -182,7 +183,7 @@ fn headlines(rows: &[Row]) -> Vec<Headline> {
         .map(|row| Headline {
             experiment: row.experiment.clone(),
             mode: row.mode.clone(),
-            start: format!("{:.2}", row.start.mean),
+            start: (row.start_step != row.end_step).then(|| format!("{:.2}", row.start.mean)),
             end: format!("{:.2}", row.end.mean),
             interval: row.end.interval.map_or_else(String::new, |(low, high)| {
                 format!("95 % interval {low:.2} to {high:.2}")
