@@ -69,37 +69,48 @@ impl Weights {
     /// and trained parameters this is part of the graph: gradients arrive at the parameters
     /// in their own type.
     pub fn of(parameters: &Parameters, config: &LlamaConfig, kind: Kind) -> Result<Self, LmError> {
-        Self::from_lookup(config, kind, |name| parameters.get(name))
+        Self::build(config, kind, |name| parameters.get(name), |first| parameters.stacked(first))
     }
 
     /// As [`Weights::of`], from whatever finds tensors by their Hugging Face names.
     pub fn from_lookup<'t>(
         config: &LlamaConfig,
         kind: Kind,
-        mut find: impl FnMut(&str) -> Result<&'t Tensor, LmError>,
+        find: impl Fn(&str) -> Result<&'t Tensor, LmError>,
     ) -> Result<Self, LmError> {
-        let mut get = |name: &str| Ok::<_, LmError>(find(name)?.to_kind(kind));
+        Self::build(config, kind, find, |_| None)
+    }
+
+    fn build<'t>(
+        config: &LlamaConfig,
+        kind: Kind,
+        find: impl Fn(&str) -> Result<&'t Tensor, LmError>,
+        stacked: impl Fn(&str) -> Option<&'t Tensor>,
+    ) -> Result<Self, LmError> {
+        let get = |name: &str| Ok::<_, LmError>(find(name)?.to_kind(kind));
         let mut layers = Vec::with_capacity(config.layers);
         for layer in 0..config.layers {
-            let mut one = |rest: &str| get(&layer_name(layer, rest));
+            let one = |rest: &str| get(&layer_name(layer, rest));
+            let several = |rests: &[&str]| match stacked(&layer_name(layer, rests[0])) {
+                Some(stack) => Ok::<_, LmError>(stack.to_kind(kind)),
+                None => {
+                    let parts =
+                        rests.iter().map(|rest| one(rest)).collect::<Result<Vec<_>, _>>()?;
+                    Ok(Tensor::f_cat(&parts, 0)?)
+                }
+            };
             layers.push(LayerWeights {
                 input_norm: one("input_layernorm.weight")?,
-                qkv: Tensor::f_cat(
-                    &[
-                        one("self_attn.q_proj.weight")?,
-                        one("self_attn.k_proj.weight")?,
-                        one("self_attn.v_proj.weight")?,
-                    ],
-                    0,
-                )?,
+                qkv: several(&[
+                    "self_attn.q_proj.weight",
+                    "self_attn.k_proj.weight",
+                    "self_attn.v_proj.weight",
+                ])?,
                 qkv_low_rank: Vec::new(),
                 output: one("self_attn.o_proj.weight")?,
                 output_low_rank: Vec::new(),
                 post_norm: one("post_attention_layernorm.weight")?,
-                gate_up: Tensor::f_cat(
-                    &[one("mlp.gate_proj.weight")?, one("mlp.up_proj.weight")?],
-                    0,
-                )?,
+                gate_up: several(&["mlp.gate_proj.weight", "mlp.up_proj.weight"])?,
                 gate_up_low_rank: Vec::new(),
                 down: one("mlp.down_proj.weight")?,
                 down_low_rank: Vec::new(),
@@ -180,16 +191,19 @@ pub fn layer_forward(
     let (heads, kv, hd) = (config.heads as i64, config.kv_heads as i64, config.head_dim as i64);
     let normed = rms_norm(x, &weights.input_norm, config.norm_eps);
     let qkv = project(&normed, &weights.qkv, &weights.qkv_low_rank)?;
+    // Split rather than narrowed: the gradient of a split is one concatenation, that of each
+    // narrow a zeroed tensor of the full size and an addition.
+    let qkv = qkv.f_split_with_sizes([(heads + kv) * hd, kv * hd], 1)?;
     // Queries and keys turn together: they are neighbours in the product.
-    let turned = rotate(&qkv.narrow(1, 0, (heads + kv) * hd).view([n, heads + kv, hd]), cos, sin);
-    let (q, k) = (turned.narrow(1, 0, heads), turned.narrow(1, heads, kv));
-    let v = qkv.narrow(1, (heads + kv) * hd, kv * hd).view([n, kv, hd]);
-    let mixed = attention.attend(index, &q, &k, &v)?;
+    let turned = rotate(&qkv[0].f_view([n, heads + kv, hd])?, cos, sin)?;
+    let turned = turned.f_split_with_sizes([heads, kv], 1)?;
+    let (q, k, v) = (&turned[0], &turned[1], qkv[1].f_view([n, kv, hd])?);
+    let mixed = attention.attend(index, q, k, &v)?;
     let x = x + project(&mixed, &weights.output, &weights.output_low_rank)?;
     let normed = rms_norm(&x, &weights.post_norm, config.norm_eps);
     let gate_up = project(&normed, &weights.gate_up, &weights.gate_up_low_rank)?;
-    let inner = config.intermediate_size as i64;
-    let activated = gate_up.narrow(1, 0, inner).silu() * gate_up.narrow(1, inner, inner);
+    let gate_up = gate_up.f_split(config.intermediate_size as i64, 1)?;
+    let activated = gate_up[0].silu() * &gate_up[1];
     Ok(&x + project(&activated, &weights.down, &weights.down_low_rank)?)
 }
 

@@ -15,7 +15,15 @@ pub struct Parameters {
     /// Gradients in the same layout; absent where the parameters are frozen.
     grad: Option<Tensor>,
     entries: Vec<Entry>,
+    /// Neighbouring matrices as one: by the first one's name, a leaf over all of them.
+    stacks: Vec<(String, Tensor)>,
 }
+
+/// Projections of one input that lie side by side in a model's order.
+const STACKS: [&[&str]; 2] = [
+    &["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"],
+    &["mlp.gate_proj.weight", "mlp.up_proj.weight"],
+];
 
 struct Entry {
     name: String,
@@ -41,19 +49,26 @@ impl Parameters {
         for (name, tensor) in tensors {
             let count = tensor.numel() as i64;
             let shape = tensor.size();
-            let view = flat.narrow(0, start, count).view(shape.as_slice());
-            no_grad(|| view.shallow_clone().f_copy_(&tensor))?;
+            let leaf = leaf(&flat, grad.as_ref(), start, &shape)?;
+            no_grad(|| leaf.detach().f_copy_(&tensor))?;
             drop(tensor);
-            let mut leaf = view.detach();
-            if let Some(grad) = &grad {
-                let _ = leaf.requires_grad_(true);
-                let gradient = grad.narrow(0, start, count).view(shape.as_slice());
-                adopt_gradient(&leaf, &gradient)?;
-            }
             entries.push(Entry { name, start, leaf });
             start += count;
         }
-        Ok(Self { flat, grad, entries })
+        let mut stacks = Vec::new();
+        for (at, first) in entries.iter().enumerate() {
+            if let Some(shape) = stack_shape(&entries[at..]) {
+                stacks.push((first.name.clone(), leaf(&flat, grad.as_ref(), first.start, &shape)?));
+            }
+        }
+        Ok(Self { flat, grad, entries, stacks })
+    }
+
+    /// The matrix of all projections that read the same input as `first` (the query or the
+    /// gate projection), where they lie side by side: what a layer multiplies with, without
+    /// a copy.
+    pub fn stacked(&self, first: &str) -> Option<&Tensor> {
+        self.stacks.iter().find(|(name, _)| name == first).map(|(_, leaf)| leaf)
     }
 
     /// The tensor called `name`.
@@ -95,6 +110,42 @@ impl Parameters {
             let _ = grad.shallow_clone().zero_();
         }
     }
+}
+
+/// A view of the buffer as a tensor of its own, with its gradient where there is one.
+fn leaf(
+    flat: &Tensor,
+    grad: Option<&Tensor>,
+    start: i64,
+    shape: &[i64],
+) -> Result<Tensor, LmError> {
+    let part = |x: &Tensor| x.f_narrow(0, start, shape.iter().product())?.f_view(shape);
+    let mut leaf = part(flat)?.detach();
+    if let Some(grad) = grad {
+        let _ = leaf.requires_grad_(true);
+        adopt_gradient(&leaf, &part(grad)?)?;
+    }
+    Ok(leaf)
+}
+
+/// Shape of the stack that begins with the first of `entries`, if one does.
+fn stack_shape(entries: &[Entry]) -> Option<Vec<i64>> {
+    STACKS.iter().find_map(|stack| {
+        let layer = entries.first()?.name.strip_suffix(stack[0])?;
+        let members = entries.get(..stack.len())?;
+        let mut rows = 0;
+        let columns = *members[0].leaf.size().last()?;
+        for (member, rest) in members.iter().zip(*stack) {
+            if member.name.strip_prefix(layer) != Some(*rest) {
+                return None;
+            }
+            match member.leaf.size().as_slice() {
+                [r, c] if *c == columns => rows += r,
+                _ => return None,
+            }
+        }
+        Some(vec![rows, columns])
+    })
 }
 
 /// Makes `gradient` the storage of `leaf.grad`, so that autograd accumulates into it.
@@ -143,6 +194,31 @@ pub fn projection_shapes(config: &LlamaConfig) -> Vec<(String, Vec<i64>)> {
 mod tests {
     use super::Parameters;
     use tch::{Device, Kind, Tensor, no_grad};
+
+    #[test]
+    fn neighbouring_projections_are_one_matrix_with_the_same_gradient() {
+        let config = crate::weights::test_model::config(true);
+        let tensors = crate::weights::test_model::tensors(&config);
+        let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, true).unwrap();
+        for (first, others) in [
+            (
+                "self_attn.q_proj.weight",
+                &["self_attn.k_proj.weight", "self_attn.v_proj.weight"][..],
+            ),
+            ("mlp.gate_proj.weight", &["mlp.up_proj.weight"]),
+        ] {
+            let name = |rest: &str| super::layer_name(0, rest);
+            let get = |rest: &&str| parameters.get(&name(rest)).unwrap();
+            let members: Vec<_> = std::iter::once(&first).chain(others).map(get).collect();
+            let stack = parameters.stacked(&name(first)).unwrap();
+            assert!(stack.equal(&Tensor::cat(&members, 0)));
+            (stack.square().sum(Kind::Float) / 2.0).backward();
+            for member in members {
+                assert!(member.grad().equal(member));
+            }
+            assert!(others.iter().all(|other| parameters.stacked(&name(other)).is_none()));
+        }
+    }
 
     #[test]
     fn gradients_accumulate_in_the_flat_buffer_and_updates_reach_the_leaves() {

@@ -4,7 +4,7 @@ use std::f32::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::LlamaConfig;
+use crate::{LlamaConfig, LmError};
 
 /// The inverse frequencies of a model. Angles are computed for the positions at hand, in f32
 /// as transformers does, so no table limits the context.
@@ -28,10 +28,13 @@ impl Rotary {
 }
 
 /// Turns `x` [n, heads, head_dim] by the given angles: x·cos + rotate_half(x)·sin.
-pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
-    let half = x.size()[2] / 2;
-    let turned = Tensor::cat(&[&x.narrow(2, half, half).neg(), &x.narrow(2, 0, half)], 2);
-    x * cos + turned * sin
+///
+/// # Errors
+/// libtorch's own.
+pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, LmError> {
+    let halves = x.f_split(x.size()[2] / 2, 2)?;
+    let turned = Tensor::f_cat(&[&halves[1].neg(), &halves[0]], 2)?;
+    Ok(x * cos + turned * sin)
 }
 
 /// θ^(−2i/d), scaled as Llama 3.1 does: long wavelengths are divided by `factor`, short ones
