@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
-use super::store::Store;
+use super::store::{Store, blocks};
 use crate::{Attention, LlamaConfig, LmError};
 
 /// Where the queries of a pass stand in the grid of one segment, [slots, kv_heads, per slot].
@@ -141,10 +141,8 @@ impl Pass {
         let tensor = |list: &[i64]| Tensor::f_from_slice(list)?.f_to_device(device);
         let mut segments = Vec::with_capacity(sights.len());
         for sight in sights {
-            let columns = super::store::blocks(
-                sight.tokens.iter().map(|&(_, visible)| visible).max().unwrap_or(0),
-            )
-            .min(sight.store.capacity());
+            let longest = sight.tokens.iter().map(|&(_, visible)| visible).max().unwrap_or(0);
+            let columns = blocks(longest).min(sight.store.capacity());
             let slots: Vec<usize> =
                 sight.tokens.iter().map(|&(slot, _)| slot - sight.slots.start).collect();
             segments.push(Segment {

@@ -131,22 +131,7 @@ impl Cache {
     /// the least recently used going first.
     pub fn admit(&mut self, entries: &[Entry], limit: usize) -> Result<Admission, LmError> {
         self.clock += 1;
-        // Trunks of the wave: those there are, in order of first use, then new ones, sorted.
-        let mut old: Vec<usize> = Vec::new();
-        let mut new: Vec<&[u32]> = Vec::new();
-        for entry in entries {
-            let found = match entry.reuse {
-                Some(reuse) => Some(self.rows[reuse.row].trunk),
-                None => self.trunks.iter().position(|t| t.tokens == entry.trunk()),
-            };
-            match found {
-                Some(trunk) if !old.contains(&trunk) => old.push(trunk),
-                Some(_) => {}
-                None => new.push(entry.trunk()),
-            }
-        }
-        new.sort_unstable();
-        new.dedup();
+        let (old, new) = self.trunks_of(entries);
         let trunk_of = |entry: &Entry| match entry.reuse {
             Some(reuse) => old.iter().position(|&t| t == self.rows[reuse.row].trunk),
             None => old
@@ -160,9 +145,7 @@ impl Cache {
             .map(|(i, entry)| (trunk_of(entry).unwrap_or_default(), i))
             .collect();
         placed.sort_unstable();
-
-        let need = entries.iter().map(|e| e.need).max().unwrap_or(0);
-        let stay = self.retained(entries, &old, &new, need, limit);
+        let stay = self.retained(entries, &old, &new, limit);
 
         // The new order of both stores, and the books to match.
         let mut trunk_order: Vec<Option<usize>> = old.iter().copied().map(Some).collect();
@@ -171,43 +154,15 @@ impl Cache {
         let mut row_order: Vec<Option<usize>> =
             placed.iter().map(|&(_, i)| entries[i].reuse.map(|r| r.row)).collect();
         row_order.extend(stay.rows.iter().copied().map(Some));
+        let rows = self.new_rows(entries, &placed, &stay.rows, &trunk_order);
+        let trunks = self.new_trunks(&trunk_order, old.len(), &new);
 
-        let mut rows: Vec<Conversation> = placed
-            .iter()
-            .map(|&(trunk, i)| {
-                let entry = &entries[i];
-                let tokens = entry.reuse.map_or_else(Vec::new, |reuse| {
-                    self.rows[reuse.row].tokens[..reuse.kept].to_vec()
-                });
-                Conversation { key: entry.key, trunk, tokens, used: self.clock }
-            })
-            .collect();
-        for &row in &stay.rows {
-            let Conversation { key, trunk, ref mut tokens, used } = self.rows[row];
-            let trunk = trunk_order.iter().position(|&t| t == Some(trunk)).unwrap_or_default();
-            rows.push(Conversation { key, trunk, tokens: std::mem::take(tokens), used });
-        }
-        let mut unnamed = new.iter();
-        let trunks: Vec<Trunk> = trunk_order
-            .iter()
-            .enumerate()
-            .map(|(i, from)| {
-                let in_wave = i < old.len() + new.len();
-                let used = from.filter(|_| !in_wave).map_or(self.clock, |t| self.trunks[t].used);
-                let tokens = match from {
-                    Some(t) => std::mem::take(&mut self.trunks[*t].tokens),
-                    None => unnamed.next().map_or_else(Vec::new, |t| t.to_vec()),
-                };
-                Trunk { tokens, used }
-            })
-            .collect();
-        let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0);
-        let first_need =
+        let fed =
             placed.iter().map(|&(trunk, i)| entries[i].prompt.len() - trunks[trunk].tokens.len());
-        let row_capacity = longest(&mut first_need.chain(rows.iter().map(|r| r.tokens.len())));
-        let trunk_capacity = longest(&mut trunks.iter().map(|t| t.tokens.len()));
-        self.row_store.arrange(&row_order, row_capacity)?;
-        self.trunk_store.arrange(&trunk_order, trunk_capacity)?;
+        let longest_row = fed.chain(rows.iter().map(|r| r.tokens.len())).max().unwrap_or(0);
+        let longest_trunk = trunks.iter().map(|t| t.tokens.len()).max().unwrap_or(0);
+        self.row_store.arrange(&row_order, longest_row)?;
+        self.trunk_store.arrange(&trunk_order, longest_trunk)?;
         (self.rows, self.trunks) = (rows, trunks);
         Ok(Admission {
             order: placed.into_iter().map(|(_, i)| i).collect(),
@@ -216,15 +171,69 @@ impl Cache {
         })
     }
 
-    /// The conversations and trunks outside the wave that may stay.
-    fn retained(
-        &self,
+    /// The trunks that `entries` need: those there are, in order of first use, and new ones,
+    /// sorted.
+    fn trunks_of<'a>(&self, entries: &'a [Entry]) -> (Vec<usize>, Vec<&'a [u32]>) {
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let found = match entry.reuse {
+                Some(reuse) => Some(self.rows[reuse.row].trunk),
+                None => self.trunks.iter().position(|t| t.tokens == entry.trunk()),
+            };
+            match found {
+                Some(trunk) if !old.contains(&trunk) => old.push(trunk),
+                Some(_) => {}
+                None => new.push(entry.trunk()),
+            }
+        }
+        new.sort_unstable();
+        new.dedup();
+        (old, new)
+    }
+
+    /// The conversations of the wave as `placed` (trunk, entry), then those that stay.
+    fn new_rows(
+        &mut self,
         entries: &[Entry],
-        old: &[usize],
-        new: &[&[u32]],
-        need: usize,
-        limit: usize,
-    ) -> Stay {
+        placed: &[(usize, usize)],
+        stay: &[usize],
+        trunk_order: &[Option<usize>],
+    ) -> Vec<Conversation> {
+        let continued = |&(trunk, i): &(usize, usize)| {
+            let Entry { key, reuse, .. } = entries[i];
+            let tokens = reuse
+                .map_or_else(Vec::new, |reuse| self.rows[reuse.row].tokens[..reuse.kept].to_vec());
+            Conversation { key, trunk, tokens, used: self.clock }
+        };
+        let mut rows: Vec<Conversation> = placed.iter().map(continued).collect();
+        for &row in stay {
+            let Conversation { key, trunk, ref mut tokens, used } = self.rows[row];
+            let trunk = trunk_order.iter().position(|&t| t == Some(trunk)).unwrap_or_default();
+            rows.push(Conversation { key, trunk, tokens: std::mem::take(tokens), used });
+        }
+        rows
+    }
+
+    /// The trunks in their new order: `old` ones of the wave, `new` ones, those that stay.
+    fn new_trunks(&mut self, order: &[Option<usize>], old: usize, new: &[&[u32]]) -> Vec<Trunk> {
+        let mut created = new.iter();
+        let mut trunk = |(i, from): (usize, &Option<usize>)| match *from {
+            Some(from) => {
+                let Trunk { ref mut tokens, used } = self.trunks[from];
+                let used = if i < old { self.clock } else { used };
+                Trunk { tokens: std::mem::take(tokens), used }
+            }
+            None => {
+                let tokens = created.next().map_or_else(Vec::new, |t| t.to_vec());
+                Trunk { tokens, used: self.clock }
+            }
+        };
+        order.iter().enumerate().map(&mut trunk).collect()
+    }
+
+    /// The conversations and trunks outside the wave that may stay.
+    fn retained(&self, entries: &[Entry], old: &[usize], new: &[&[u32]], limit: usize) -> Stay {
+        let need = entries.iter().map(|e| e.need).max().unwrap_or(0);
         let mine = |row: &Conversation| {
             row.key.is_none() || entries.iter().any(|entry| entry.key == row.key)
         };

@@ -132,6 +132,11 @@ impl Engine {
         self.stats
     }
 
+    /// Tokens for which the cache holds memory now; at most [`Limits::cache_tokens`].
+    pub fn cached_tokens(&self) -> usize {
+        self.cache.row_store.tokens() + self.cache.trunk_store.tokens()
+    }
+
     /// Generates a response to every request, in the order of the requests.
     ///
     /// # Errors
@@ -147,7 +152,11 @@ impl Engine {
         let mut results: Vec<Option<Result<Completion, LmError>>> =
             requests.iter().map(|request| self.settled(request).transpose()).collect();
         let mut keys = HashSet::new();
-        let first_of_key: Vec<bool> = requests.iter().map(|r| keys.insert(r.key)).collect();
+        let first_of_key: Vec<bool> = requests
+            .iter()
+            .zip(&results)
+            .map(|(request, result)| result.is_none() && keys.insert(request.key))
+            .collect();
         loop {
             let waiting: Vec<usize> =
                 (0..requests.len()).filter(|&i| results[i].is_none()).collect();
@@ -233,8 +242,9 @@ impl Engine {
         let prompt = request.prompt.as_slice();
         let reuse = if named { self.cache.reuse(request.key, prompt) } else { None };
         let trunk = reuse.map_or(prompt.len() - 1, |reuse| self.cache.trunk_length(reuse.row));
-        // The last token generated is never computed.
-        let need = prompt.len() - trunk + self.room(request) - 1;
+        // The last token generated is not computed, but a row that has finished takes one
+        // column more while it waits to leave the batch.
+        let need = prompt.len() - trunk + self.room(request);
         Entry { key: named.then_some(request.key), prompt, reuse, need }
     }
 }

@@ -51,6 +51,11 @@ impl Store {
         self.capacity
     }
 
+    /// Tokens that there is memory for.
+    pub fn tokens(&self) -> usize {
+        self.slots * self.capacity
+    }
+
     /// Frees the memory.
     pub fn clear(&mut self) {
         (self.layers, self.slots, self.capacity) = (Vec::new(), 0, 0);
@@ -60,12 +65,7 @@ impl Store {
     /// `None`), with room for `capacity` tokens each. Slots beyond `order` are lost.
     pub fn arrange(&mut self, order: &[Option<usize>], capacity: usize) -> Result<(), LmError> {
         let capacity = blocks(capacity);
-        // Half-empty memory is given back.
-        let slots = if order.len() > self.slots || 2 * order.len() < self.slots {
-            order.len()
-        } else {
-            self.slots
-        };
+        let slots = order.len();
         let fits = slots == self.slots && capacity == self.capacity && !self.layers.is_empty();
         let moves: Vec<(i64, i64)> = order
             .iter()

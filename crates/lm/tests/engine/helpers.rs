@@ -1,0 +1,80 @@
+//! Requests, and engines to run them.
+
+use std::sync::Arc;
+
+use leyden_core::{Sampling, SeedTree};
+use leyden_lm::{Completion, Engine, Limits, LlamaConfig, Request, Weights};
+use tch::{Device, Kind};
+
+use crate::common;
+
+pub const LIMITS: Limits = Limits { context: 400, cache_tokens: 1 << 20, prefill_tokens: 512 };
+
+pub fn weights(config: &LlamaConfig, seed: u64, kind: Kind) -> Weights {
+    Weights::of(&common::parameters(config, seed, false), config, kind).unwrap()
+}
+
+pub fn engine(limits: Limits) -> Engine {
+    let config = common::tiny(true);
+    let weights = weights(&config, 1, Kind::Float);
+    Engine::new(config, weights, Device::Cpu, limits)
+}
+
+pub fn tokens(seed: u64, count: usize) -> Vec<u32> {
+    let seed = SeedTree::new(seed);
+    (0..count).map(|i| (seed.index(i as u64).uniform() * 61.0) as u32).collect()
+}
+
+pub fn sampling(temperature: f64, max_tokens: usize) -> Sampling {
+    Sampling { temperature, max_tokens, ..Sampling::default() }
+}
+
+pub fn request(key: u64, prompt: Vec<u32>, sampling: Sampling) -> Request {
+    let seed = SeedTree::new(7).index(key);
+    Request { key, prompt, sampling, seed, stop_ids: Arc::from([]), stop: None }
+}
+
+pub fn generate(engine: &mut Engine, requests: &[Request]) -> Vec<Completion> {
+    engine.generate(requests).unwrap().into_iter().map(Result::unwrap).collect()
+}
+
+/// Each request alone in an engine of its own.
+pub fn alone(requests: &[Request]) -> Vec<Completion> {
+    requests
+        .iter()
+        .map(|r| generate(&mut engine(LIMITS), std::slice::from_ref(r)).remove(0))
+        .collect()
+}
+
+/// The same tokens, log-probabilities that differ by rounding at most.
+pub fn assert_same(a: &[Completion], b: &[Completion]) {
+    assert_eq!(a.len(), b.len());
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert_eq!(a.ids, b.ids, "request {i}");
+        assert_eq!(a.finish, b.finish, "request {i}");
+        for (a, b) in a.logprobs.iter().zip(&b.logprobs) {
+            assert!((a - b).abs() < 1e-5, "request {i}: {a} {b}");
+        }
+    }
+}
+
+/// Prompts of many lengths, some equal, some beginning alike.
+pub fn ragged(settings: &Sampling) -> Vec<Request> {
+    let mut prompts: Vec<Vec<u32>> = [1, 2, 5, 33, 64, 90].map(|n| tokens(n, n as usize)).to_vec();
+    prompts.extend([prompts[3].clone(), prompts[0].clone()]);
+    prompts.push([&prompts[4][..40], &tokens(50, 7)].concat());
+    prompts.push(prompts[4][..41].to_vec());
+    let requests = prompts.into_iter().enumerate();
+    requests.map(|(key, prompt)| request(key as u64, prompt, settings.clone())).collect()
+}
+
+/// The next turn of each conversation: what was answered, and `added` tokens or more of the
+/// environment's.
+pub fn next_turn(requests: &[Request], done: &[Completion], added: usize) -> Vec<Request> {
+    let next = |(r, done): (&Request, &Completion)| {
+        let heard = tokens(1000 + r.key, added + r.key as usize);
+        let prompt = [&r.prompt[..], &done.ids, &heard].concat();
+        request(r.key, prompt, r.sampling.clone())
+    };
+    requests.iter().zip(done).map(next).collect()
+}
