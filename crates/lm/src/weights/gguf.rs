@@ -84,6 +84,15 @@ impl Gguf {
         self.tensors.iter().map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
     }
 
+    /// Number of tensors of each number type, by its name.
+    pub fn types(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for entry in self.tensors.values() {
+            *counts.entry(format!("{:?}", entry.kind)).or_default() += 1;
+        }
+        counts
+    }
+
     /// Tensor `name`: F32, F16 and BF16 in their own type, quantised ones as f32.
     ///
     /// # Errors

@@ -1,0 +1,278 @@
+//! `leyden doctor`: what this machine offers and what an experiment would need of it.
+//!
+//! Nothing is loaded and nothing is changed, so the answer comes at once, also where the
+//! experiment itself could not even begin.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use leyden_lm::{MemoryPlan, readable_bytes};
+use leyden_train::Experiment;
+use serde_json::{Value, json};
+
+use crate::machine::Machine;
+use crate::plan::{self, Advice};
+use crate::table::{Side, aligned, indented};
+
+/// Arguments of `leyden doctor`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Experiment file whose memory is planned
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Override a key of it: --set train.micro_batch_tokens=4096
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    overrides: Vec<String>,
+    /// Folder in which run folders are made
+    #[arg(long, default_value = "runs")]
+    runs: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let machine = Machine::look(&arguments.runs);
+    let mut plans = Vec::new();
+    if let Some(file) = &arguments.config {
+        let experiment = Experiment::read(file, &arguments.overrides)?;
+        plans.push(Planned::of(file.display().to_string(), experiment, &machine)?);
+    }
+    let device = if machine.cuda.available { "cuda" } else { "cpu" };
+    for (name, text) in EXAMPLES {
+        let device = format!("model.device={device}");
+        let experiment = Experiment::parse(text, Path::new(name), &[device])?;
+        plans.push(Planned::of(name.to_owned(), experiment, &machine)?);
+    }
+    if arguments.json {
+        let plans: Vec<Value> = plans.iter().map(Planned::json).collect();
+        println!("{:#}", json!({ "machine": machine, "plans": plans }));
+    } else {
+        print!("{}", sentences(&machine));
+        for plan in &plans {
+            print!("\n{}", plan.text());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The plans that are always shown: the paper's model, trained whole and with adapters.
+const EXAMPLES: [(&str, &str); 2] = [
+    ("Llama-3.2-3B, full fine-tuning", include_str!("doctor/llama-3.2-3b.toml")),
+    ("Llama-3.2-3B with LoRA", include_str!("doctor/llama-3.2-3b-lora.toml")),
+];
+
+/// The plan of one experiment beside what its device has.
+struct Planned {
+    name: String,
+    experiment: Experiment,
+    plan: MemoryPlan,
+    device: String,
+    /// Bytes that the device has left, where that is known.
+    available: Option<u64>,
+    /// Given where the plan does not fit.
+    advice: Option<Advice>,
+}
+
+impl Planned {
+    fn of(name: String, experiment: Experiment, machine: &Machine) -> Result<Self> {
+        let shape = plan::shape_of(&experiment.model.source)?;
+        let plan = plan::plan(&experiment, &shape)?;
+        let device = experiment.model.device.clone();
+        let available = available(&device, machine);
+        let advice = match available {
+            Some(available) if !plan.fits(available) => {
+                Some(plan::advise(&experiment, &shape, available)?)
+            }
+            _ => None,
+        };
+        Ok(Self { name, experiment, plan, device, available, advice })
+    }
+
+    fn text(&self) -> String {
+        let model = &self.experiment.model;
+        let train = &self.experiment.train;
+        let mut text = format!(
+            "Memory of {}\n  model {}, {} computed in {}, micro-batches of {} tokens{}\n",
+            self.name,
+            model.source,
+            model.master_dtype,
+            model.dtype,
+            train.micro_batch_tokens,
+            if train.activation_checkpointing { ", activations recomputed" } else { "" },
+        );
+        text.push_str(&indented(&self.plan.to_string()));
+        text.push_str(&indented(&self.verdict()));
+        text
+    }
+
+    fn verdict(&self) -> String {
+        let total = self.plan.total();
+        let device = &self.device;
+        let Some(available) = self.available else {
+            return format!("{device} is not here, so whether this fits is not known");
+        };
+        let has = format!("{} of {device}", readable_bytes(available));
+        match &self.advice {
+            None => format!("fits into the {has}"),
+            Some(Advice::Change { overrides, total }) => format!(
+                "does not fit into the {has}; it would ({}) with\n{}",
+                readable_bytes(*total),
+                as_options(overrides)
+            ),
+            Some(Advice::TooSmall { least }) => format!(
+                "does not fit into the {has} (short by {}), nor with smaller batches, \
+                 recomputed activations and adapters, which need {}: use a smaller model or a \
+                 larger device",
+                readable_bytes(total - available),
+                readable_bytes(*least)
+            ),
+        }
+    }
+
+    fn json(&self) -> Value {
+        let lines: Vec<Value> = self
+            .plan
+            .lines
+            .iter()
+            .map(|line| json!({ "name": line.name, "bytes": line.bytes, "detail": line.detail }))
+            .collect();
+        let advice = self.advice.as_ref().map(|advice| match advice {
+            Advice::Change { overrides, total } => json!({ "set": overrides, "total": total }),
+            Advice::TooSmall { least } => json!({ "least": least }),
+        });
+        json!({
+            "name": self.name,
+            "model": self.experiment.model.source,
+            "device": self.device,
+            "lines": lines,
+            "total": self.plan.total(),
+            "available": self.available,
+            "fits": self.available.map(|available| self.plan.fits(available)),
+            "advice": advice,
+        })
+    }
+}
+
+/// Bytes that can still be had on a device by its name.
+fn available(device: &str, machine: &Machine) -> Option<u64> {
+    if device == "cpu" {
+        return machine.memory.available;
+    }
+    leyden_lm::parse_device(device).ok().and_then(leyden_lm::available_memory)
+}
+
+/// Overrides as one types them.
+fn as_options(overrides: &[String]) -> String {
+    let option = |text: &String| {
+        if text.contains(['[', '"', ' ']) {
+            format!("  --set '{text}'")
+        } else {
+            format!("  --set {text}")
+        }
+    };
+    overrides.iter().map(option).collect::<Vec<_>>().join("\n")
+}
+
+/// The machine in words.
+fn sentences(machine: &Machine) -> String {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
+    row("leyden", machine.leyden.clone());
+    row("system", machine.system.clone());
+    devices(machine, &mut row);
+    let processor = &machine.processor;
+    let policy = match processor.omp_wait_policy.as_deref() {
+        Some(policy) if policy.eq_ignore_ascii_case("passive") => {
+            "passive (waiting threads sleep)".to_owned()
+        }
+        Some(policy) => format!(
+            "{policy}: waiting threads spin, and anything else on the cores slows every step; \
+             leave it unset or set it to passive"
+        ),
+        None => "not set".to_owned(),
+    };
+    let threads = format!(
+        "{} cores; libtorch takes {} threads by itself, an experiment takes model.threads",
+        processor.cores, processor.libtorch_threads
+    );
+    row("threads", threads);
+    row("OMP_WAIT_POLICY", policy);
+    let bytes = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), readable_bytes);
+    let memory = &machine.memory;
+    row("memory", format!("{} available of {}", bytes(memory.available), bytes(memory.total)));
+    let disk = machine.disk.as_ref().map_or("unknown".to_owned(), |disk| {
+        let (free, total) = (readable_bytes(disk.free), readable_bytes(disk.total));
+        format!("{free} free of {total} for {}", disk.folder.display())
+    });
+    row("disk", disk);
+    let cache = &machine.cache;
+    let offline = if cache.offline { "; offline by HF_HUB_OFFLINE" } else { "" };
+    row("model cache", format!("{} (by {}{offline})", cache.path.display(), cache.by));
+    if cache.repositories.is_empty() {
+        row("", "nothing in it".to_owned());
+    }
+    for repository in &cache.repositories {
+        let size = readable_bytes(repository.bytes);
+        row("", format!("{} {} {size}", repository.kind, repository.id));
+    }
+    aligned(&rows, &[Side::Left])
+}
+
+fn devices(machine: &Machine, row: &mut impl FnMut(&str, String)) {
+    let model = machine.processor.model.as_deref().unwrap_or("of unknown kind");
+    row("device cpu", model.to_owned());
+    for device in &machine.cuda.devices {
+        let bytes = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), readable_bytes);
+        let memory = format!("{} free of {}", bytes(device.free), bytes(device.total));
+        row(&format!("device cuda:{}", device.index), format!("{}, {memory}", device.name));
+    }
+    let libtorch = &machine.libtorch;
+    let half = if libtorch.has_cuda { "with CUDA" } else { "CPU only" };
+    row("libtorch", format!("{} ({half}) in {}", libtorch.version, libtorch.path.display()));
+    row("CUDA", machine.cuda.why_not.clone().unwrap_or_else(|| "seen".to_owned()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_are_the_two_ways_to_train_the_papers_model() {
+        let plans: Vec<u64> = EXAMPLES
+            .iter()
+            .map(|(name, text)| {
+                let experiment = Experiment::parse(text, Path::new(name), &[]).unwrap();
+                let shape = plan::shape_of(&experiment.model.source).unwrap();
+                assert_eq!(shape.parameters(), 3_212_749_824);
+                plan::plan(&experiment, &shape).unwrap().total()
+            })
+            .collect();
+        // f32 values, gradients and moments are 16 bytes a parameter; a frozen base in bf16
+        // is 2 and the adapters are little.
+        let n = 3_212_749_824;
+        assert!(plans[0] > 16 * n && plans[1] + 13 * n < plans[0], "{plans:?}");
+    }
+
+    #[test]
+    fn a_plan_that_does_not_fit_says_what_to_change() {
+        let (name, text) = EXAMPLES[0];
+        let experiment = Experiment::parse(text, Path::new(name), &[]).unwrap();
+        let shape = plan::shape_of(&experiment.model.source).unwrap();
+        let plan = plan::plan(&experiment, &shape).unwrap();
+        let verdict = |available: Option<u64>| {
+            let advice = available
+                .filter(|&available| !plan.fits(available))
+                .map(|available| plan::advise(&experiment, &shape, available).unwrap());
+            let (experiment, plan) = (experiment.clone(), plan.clone());
+            let (name, device) = (name.to_owned(), "cuda".to_owned());
+            Planned { name, experiment, plan, device, available, advice }.verdict()
+        };
+        assert_eq!(verdict(Some(1 << 40)), "fits into the 1099.51 GB of cuda");
+        assert!(verdict(Some(24_000_000_000)).contains("\n  --set model.lora.rank=16\n"));
+        assert!(verdict(Some(24_000_000_000)).contains("--set 'model.lora.targets=[\"q_proj\","));
+        assert!(verdict(Some(1_000_000_000)).contains("use a smaller model"));
+        assert!(verdict(None).contains("not known"));
+    }
+}

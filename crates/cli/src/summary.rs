@@ -1,0 +1,304 @@
+//! An evaluation as tables: reward with its interval, by label; and why rollouts failed.
+
+use std::collections::BTreeMap;
+
+use leyden_calcx::scorer::has_answer_form;
+use leyden_core::{FinishReason, Outcome, Rollout, SeedTree, SignalKind, Task};
+use leyden_rl::statistics::{Interval, bootstrap_interval, mean, wilson_interval};
+
+use crate::table::{Side, aligned};
+
+/// Values of a label that are shown; labels with more are left out.
+const LISTED: usize = 12;
+const RESAMPLES: usize = 2000;
+
+/// Why a rollout did not earn its reward: the first thing that went wrong on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Failure {
+    /// Nothing is known of its reward.
+    NoReward,
+    MalformedCall,
+    ToolError,
+    TurnLimit,
+    /// A response reached the token limit.
+    CutOff,
+    NoAnswer,
+    WrongAnswer,
+}
+
+impl Failure {
+    /// The failure of a rollout, if it is one.
+    pub fn of(rollout: &Rollout) -> Option<Self> {
+        match rollout.outcome {
+            Outcome::Missing(_) => return Some(Self::NoReward),
+            Outcome::Reward(reward) if reward >= 1.0 => return None,
+            Outcome::Reward(_) => {}
+        }
+        let signalled = |kinds: &[SignalKind]| kinds.iter().any(|kind| rollout.has_signal(kind));
+        let cut = rollout.calls.iter().any(|call| call.finish == FinishReason::Length);
+        let answered = rollout.answer.as_deref().is_some_and(has_answer_form);
+        Some(if signalled(&[SignalKind::MalformedCall, SignalKind::UnknownTool]) {
+            Self::MalformedCall
+        } else if signalled(&[SignalKind::ToolError]) {
+            Self::ToolError
+        } else if signalled(&[SignalKind::TurnLimit]) {
+            Self::TurnLimit
+        } else if cut {
+            Self::CutOff
+        } else if !answered {
+            Self::NoAnswer
+        } else {
+            Self::WrongAnswer
+        })
+    }
+
+    /// The name in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoReward => "no reward",
+            Self::MalformedCall => "malformed call",
+            Self::ToolError => "tool error",
+            Self::TurnLimit => "turn limit",
+            Self::CutOff => "cut off",
+            Self::NoAnswer => "no answer",
+            Self::WrongAnswer => "wrong answer",
+        }
+    }
+}
+
+/// One mode of an evaluation.
+pub struct Summary {
+    mode: &'static str,
+    all: Vec<f64>,
+    /// Label and value: rewards.
+    slices: BTreeMap<(String, String), Vec<f64>>,
+    failures: BTreeMap<Failure, usize>,
+    rollouts: usize,
+    calls: usize,
+    tokens: usize,
+    first_missing: Option<String>,
+}
+
+impl Summary {
+    pub fn of(mode: &'static str, tasks: &[Task], rollouts: &[Rollout]) -> Self {
+        let mut summary = Self {
+            mode,
+            all: Vec::new(),
+            slices: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            rollouts: rollouts.len(),
+            calls: rollouts.iter().map(|rollout| rollout.calls.len()).sum(),
+            tokens: rollouts.iter().map(Rollout::response_tokens).sum(),
+            first_missing: None,
+        };
+        for (task, rollout) in tasks.iter().zip(rollouts) {
+            if let Some(failure) = Failure::of(rollout) {
+                *summary.failures.entry(failure).or_default() += 1;
+            }
+            match &rollout.outcome {
+                Outcome::Reward(reward) => {
+                    summary.all.push(*reward);
+                    for label in &task.labels {
+                        summary.slices.entry(label.clone()).or_default().push(*reward);
+                    }
+                }
+                Outcome::Missing(why) => {
+                    summary.first_missing.get_or_insert_with(|| format!("{}: {why}", task.id));
+                }
+            }
+        }
+        summary
+    }
+
+    /// Where no rollout has a reward: why the first has none.
+    pub fn nothing_scored(&self) -> Option<&str> {
+        if self.all.is_empty() { self.first_missing.as_deref() } else { None }
+    }
+}
+
+/// The tables of all modes of an evaluation, side by side.
+pub fn table(summaries: &[Summary]) -> String {
+    format!("{}\n{}", rewards(summaries), failures(summaries))
+}
+
+fn rewards(summaries: &[Summary]) -> String {
+    let mut head = vec!["reward (95 % interval)".to_owned(), "tasks".to_owned()];
+    head.extend(summaries.iter().map(|summary| summary.mode.to_owned()));
+    let mut rows = vec![head];
+    let mut row = |name: String, of: &dyn Fn(&Summary) -> Vec<f64>| {
+        let values: Vec<Vec<f64>> = summaries.iter().map(of).collect();
+        let count = values.iter().map(Vec::len).max().unwrap_or(0);
+        let cells = values.iter().map(|values| estimate(values));
+        rows.push([name, count.to_string()].into_iter().chain(cells).collect());
+    };
+    row("all".to_owned(), &|summary| summary.all.clone());
+    let mut values: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (label, value) in summaries.iter().flat_map(|summary| summary.slices.keys()) {
+        let known = values.entry(label).or_default();
+        if !known.contains(&value.as_str()) {
+            known.push(value);
+        }
+    }
+    for (label, mut values) in values {
+        if values.len() < 2 || values.len() > LISTED {
+            continue;
+        }
+        values.sort_unstable();
+        for value in values {
+            let key = (label.to_owned(), value.to_owned());
+            let of = |summary: &Summary| summary.slices.get(&key).cloned().unwrap_or_default();
+            row(format!("{label} {value}"), &of);
+        }
+    }
+    aligned(&rows, &[Side::Left, Side::Right])
+}
+
+/// `0.163 [0.125, 0.209]`.
+fn estimate(rewards: &[f64]) -> String {
+    match (mean(rewards), interval(rewards)) {
+        (Some(mean), Some(interval)) => {
+            format!("{mean:.3} [{:.3}, {:.3}]", interval.low, interval.high)
+        }
+        _ => "–".to_owned(),
+    }
+}
+
+/// Wilson's interval where rewards are 0 and 1, else the bootstrap.
+fn interval(rewards: &[f64]) -> Option<Interval> {
+    if rewards.iter().all(|&reward| reward == 0.0 || reward == 1.0) {
+        let right = rewards.iter().filter(|&&reward| reward == 1.0).count();
+        return wilson_interval(right, rewards.len());
+    }
+    bootstrap_interval(rewards, RESAMPLES, SeedTree::new(0).child("eval"))
+}
+
+fn failures(summaries: &[Summary]) -> String {
+    let mut rows = vec![
+        ["rollouts".to_owned()]
+            .into_iter()
+            .chain(summaries.iter().map(|summary| summary.mode.to_owned()))
+            .collect(),
+    ];
+    let mut row = |name: &str, of: &dyn Fn(&Summary) -> String| {
+        let cells = summaries.iter().map(of);
+        rows.push([name.to_owned()].into_iter().chain(cells).collect::<Vec<_>>());
+    };
+    let right = |summary: &Summary| summary.rollouts - summary.failures.values().sum::<usize>();
+    row("right", &|summary| right(summary).to_string());
+    for failure in [
+        Failure::WrongAnswer,
+        Failure::NoAnswer,
+        Failure::MalformedCall,
+        Failure::ToolError,
+        Failure::TurnLimit,
+        Failure::CutOff,
+        Failure::NoReward,
+    ] {
+        let count = |summary: &Summary| summary.failures.get(&failure).copied().unwrap_or(0);
+        if failure != Failure::NoReward || summaries.iter().any(|summary| count(summary) > 0) {
+            row(failure.name(), &|summary| count(summary).to_string());
+        }
+    }
+    let share = |part: usize, whole: usize| format!("{:.1}", part as f64 / whole.max(1) as f64);
+    row("calls per rollout", &|summary| share(summary.calls, summary.rollouts));
+    row("tokens per response", &|summary| share(summary.tokens, summary.calls));
+    let mut text = aligned(&rows, &[Side::Left, Side::Right, Side::Right]);
+    for summary in summaries {
+        if let Some(why) = &summary.first_missing {
+            text.push_str(&format!("first without reward ({}): {why}\n", summary.mode));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leyden_core::{Call, Signal};
+
+    fn rollout(reward: f64, answer: Option<&str>, signals: &[SignalKind]) -> Rollout {
+        let signal = |kind: &SignalKind| Signal { kind: kind.clone(), call: 0, detail: "".into() };
+        Rollout {
+            id: 0,
+            task_id: "t".to_owned(),
+            group: 0,
+            calls: vec![Call {
+                agent_role: "solve".to_owned(),
+                prompt_ids: vec![1],
+                response_ids: vec![1, 2],
+                logprobs: vec![0.0, 0.0],
+                text: String::new(),
+                finish: FinishReason::Stop,
+                policy_version: 0,
+            }],
+            signals: signals.iter().map(signal).collect(),
+            answer: answer.map(str::to_owned),
+            outcome: Outcome::Reward(reward),
+        }
+    }
+
+    fn task(operations: &str) -> Task {
+        Task {
+            id: "t".to_owned(),
+            question: "q".to_owned(),
+            gold: "1".to_owned(),
+            labels: vec![("operations".to_owned(), operations.to_owned())],
+            fields: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_thing_that_went_wrong_is_the_failure() {
+        use SignalKind::{MalformedCall, ToolError, TurnLimit, UnknownTool};
+        let answer = Some("### ANSWER: 2 ###");
+        for (rollout, expected) in [
+            (rollout(1.0, answer, &[ToolError]), None),
+            (rollout(0.0, answer, &[]), Some(Failure::WrongAnswer)),
+            (rollout(0.0, Some("about two"), &[]), Some(Failure::NoAnswer)),
+            (rollout(0.0, None, &[TurnLimit]), Some(Failure::TurnLimit)),
+            (rollout(0.0, None, &[TurnLimit, ToolError]), Some(Failure::ToolError)),
+            (rollout(0.0, answer, &[ToolError, UnknownTool]), Some(Failure::MalformedCall)),
+            (rollout(0.0, answer, &[MalformedCall]), Some(Failure::MalformedCall)),
+        ] {
+            assert_eq!(Failure::of(&rollout), expected);
+        }
+        let mut cut = rollout(0.0, None, &[]);
+        cut.calls[0].finish = FinishReason::Length;
+        assert_eq!(Failure::of(&cut), Some(Failure::CutOff));
+        cut.outcome = Outcome::Missing("no engine".to_owned());
+        assert_eq!(Failure::of(&cut), Some(Failure::NoReward));
+    }
+
+    #[test]
+    fn tables_show_shares_by_label_and_counts_of_failures() {
+        let answer = Some("### ANSWER: 2 ###");
+        let tasks = ["1", "1", "2", "2"].map(task);
+        let mut rollouts = [1.0, 0.0, 0.0, 0.0].map(|reward| rollout(reward, answer, &[])).to_vec();
+        rollouts[3].outcome = Outcome::Missing("the prompt is too long".to_owned());
+        let summary = Summary::of("greedy", &tasks, &rollouts);
+        assert_eq!(summary.nothing_scored(), None);
+        let text = table(&[summary]);
+        for line in [
+            "all                         3  0.333 [0.061, 0.792]\n",
+            "operations 1                2  0.500 [0.095, 0.905]\n",
+            "operations 2                1  0.000 [0.000, 0.793]\n",
+            "right                     1\n",
+            "wrong answer              2\n",
+            "no reward                 1\n",
+            "tokens per response     2.0\n",
+            "first without reward (greedy): t: the prompt is too long\n",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in\n{text}");
+        }
+        let none = Summary::of("greedy", &tasks[..1], &rollouts[3..]);
+        assert_eq!(none.nothing_scored(), Some("t: the prompt is too long"));
+    }
+
+    #[test]
+    fn rewards_between_0_and_1_have_a_bootstrap() {
+        let rewards: Vec<f64> = (0..40).map(|i| f64::from(i % 4) / 3.0).collect();
+        let interval = interval(&rewards).unwrap();
+        assert!(interval.contains(0.5) && interval.high - interval.low < 0.3);
+        assert_eq!(estimate(&[]), "–");
+    }
+}
