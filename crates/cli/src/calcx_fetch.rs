@@ -101,25 +101,37 @@ impl<'a> Splitter<'a> {
 
     fn file(&mut self, place: &Place, path: &Path) -> Result<()> {
         let rows = parquet::rows(path)?;
-        let total = rows.row_count() as u64;
-        let mut progress = Progress::new(&place.split, total, 0);
-        for (index, row) in rows.enumerate() {
-            let row = row.map_err(|error| error.to_string());
-            match row.and_then(|row| match missing(&row) {
+        let progress = Progress::new(&place.split, rows.row_count() as u64, 0);
+        let rows = rows.map(|row| row.map_err(|error| error.to_string()));
+        self.rows(place, &path.display().to_string(), rows, progress)
+    }
+
+    fn rows(
+        &mut self,
+        place: &Place,
+        name: &str,
+        rows: impl Iterator<Item = Result<Map<String, Value>, String>>,
+        mut progress: Progress,
+    ) -> Result<()> {
+        let mut count = 0;
+        for row in rows {
+            count += 1;
+            let row = row.and_then(|row| match missing(&row) {
                 None => Ok(row),
-                Some(field) => Err(format!("row {} has no {field}", index + 1)),
-            }) {
+                Some(field) => Err(format!("{name}, row {count}: the field {field} is no text")),
+            });
+            match row {
                 Ok(row) => self.row(place, &row)?,
                 Err(what) => {
                     self.rejected += 1;
-                    self.first.get_or_insert(format!("{}: {what}", path.display()));
+                    self.first.get_or_insert(what);
                 }
             }
-            if index % 1000 == 999 {
-                progress.update(index as u64 + 1, String::new);
+            if count % 1000 == 0 {
+                progress.update(count, String::new);
             }
         }
-        progress.update(total, String::new);
+        progress.update(count, String::new);
         progress.end();
         Ok(())
     }
@@ -224,12 +236,26 @@ mod tests {
     }
 
     #[test]
+    fn rows_without_what_a_task_needs_are_counted_and_the_first_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut splitter = Splitter::new(folder.path());
+        let mut broken = row("b__1", None);
+        broken.insert("result".to_owned(), json!(1));
+        let rows = [Ok(row("a__1", None)), Ok(broken), Err("page 3 is broken".to_owned())];
+        let progress = Progress::new("test", 3, 0);
+        splitter.rows(&place("test.parquet"), "x.parquet", rows.into_iter(), progress).unwrap();
+        let written = splitter.finish().unwrap();
+        assert_eq!(written.files, [(folder.path().join("a_test.jsonl"), 1)]);
+        let text = written.to_string();
+        let told = "left out: 2 rows (first: x.parquet, row 2: the field result is no text)\n";
+        assert!(text.ends_with(told), "{text}");
+    }
+
+    #[test]
     fn a_dataset_without_tasks_writes_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Splitter::new(folder.path()).finish().is_err());
-        assert_eq!(missing(&row("a", None)), None);
-        let mut broken = row("a", None);
-        broken.insert("result".to_owned(), json!(1));
-        assert_eq!(missing(&broken), Some("result"));
+        let error = Splitter::new(folder.path()).finish().err().map(|error| error.to_string());
+        assert!(error.unwrap().starts_with("nothing could be written"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

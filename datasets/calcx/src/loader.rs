@@ -150,7 +150,7 @@ impl Collector {
 }
 
 /// One row as a task: `id`, `question` and `result` by name, everything else as fields;
-/// `source` also becomes a label.
+/// `source` and `labels` also become labels.
 fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
     let id = required(&mut row, "id")?;
     let question = required(&mut row, "question")?;
@@ -160,9 +160,21 @@ fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
             return Err(RowError::WrongType { field, found: kind(value) });
         }
     }
-    let source = row.get("source").and_then(Value::as_str);
-    let labels = source.map(|source| ("source".to_owned(), source.to_owned()));
-    Ok(Task { id, question, gold, labels: labels.into_iter().collect(), fields: row })
+    let labels = labels(&row);
+    Ok(Task { id, question, gold, labels, fields: row })
+}
+
+/// `source`, and the texts of `labels` where a row brings its own, as files of generated
+/// worlds do.
+fn labels(row: &Map<String, Value>) -> Vec<(String, String)> {
+    let label = |(name, value): (&str, &Value)| Some((name.to_owned(), value.as_str()?.to_owned()));
+    let source = row.get("source").map(|source| ("source", source));
+    let own = row.get("labels").and_then(Value::as_object).into_iter().flatten();
+    source
+        .into_iter()
+        .chain(own.map(|(name, value)| (name.as_str(), value)))
+        .filter_map(label)
+        .collect()
 }
 
 fn required(row: &mut Map<String, Value>, field: &'static str) -> Result<String, RowError> {
@@ -211,6 +223,17 @@ mod tests {
         assert_eq!(a.fields.keys().collect::<Vec<_>>(), ["chain", "source", "n"]);
         assert_eq!(b.label("source"), None);
         assert_eq!(b.fields["prefix_equation"], "* 1 2");
+    }
+
+    #[test]
+    fn rows_may_bring_their_own_labels() {
+        let loaded = load(
+            br#"{"id": "a", "question": "q", "result": "4", "source": "s", "labels": {"operations": "2", "n": 1}}
+{"id": "b", "question": "q", "result": "4", "labels": "none"}"#,
+        );
+        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(loaded.tasks[0].labels, [text("source", "s"), text("operations", "2")]);
+        assert_eq!(loaded.tasks[1].labels, []);
     }
 
     #[test]

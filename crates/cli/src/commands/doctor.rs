@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use leyden_lm::{MemoryPlan, readable_bytes};
+use leyden_lm::{LmError, MemoryPlan, readable_bytes};
 use leyden_train::Experiment;
 use serde_json::{Value, json};
 
@@ -80,7 +80,7 @@ impl Planned {
         let shape = plan::shape_of(&experiment.model.source)?;
         let plan = plan::plan(&experiment, &shape)?;
         let device = experiment.model.device.clone();
-        let available = available(&device, machine);
+        let available = available(&device, machine)?;
         let advice = match available {
             Some(available) if !plan.fits(available) => {
                 Some(plan::advise(&experiment, &shape, available)?)
@@ -155,12 +155,14 @@ impl Planned {
     }
 }
 
-/// Bytes that can still be had on a device by its name.
-fn available(device: &str, machine: &Machine) -> Option<u64> {
-    if device == "cpu" {
-        return machine.memory.available;
+/// Bytes that can still be had on a device by its name; `None` where it is not here.
+fn available(device: &str, machine: &Machine) -> Result<Option<u64>> {
+    match leyden_lm::parse_device(device) {
+        Ok(tch::Device::Cpu) => Ok(machine.memory.available),
+        Ok(device) => Ok(leyden_lm::available_memory(device)),
+        Err(LmError::NoDevice { .. }) => Ok(None),
+        Err(unknown) => Err(unknown.into()),
     }
-    leyden_lm::parse_device(device).ok().and_then(leyden_lm::available_memory)
 }
 
 /// Overrides as one types them.
