@@ -1,1 +1,129 @@
-fn main() {}
+//! The `leyden` command: reads arguments, prints sentences, sets the exit code.
+//!
+//! Exit codes: 0 done, 1 could not go on (with one sentence why), 2 wrong arguments.
+
+mod calcx_fetch;
+mod commands;
+mod dataset_info;
+mod demonstrations;
+mod evaluation;
+mod machine;
+mod model_info;
+mod model_source;
+mod plan;
+mod sources;
+mod summary;
+mod table;
+mod tiny;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A laboratory for reinforcement learning of language-model agents.
+#[derive(Parser)]
+#[command(name = "leyden", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an experiment; the same command continues an interrupted one
+    Run(commands::run::Arguments),
+    /// Evaluate a model with an agent on held-out tasks
+    Eval(commands::eval::Arguments),
+    /// Draw curves, tables and a page from run folders
+    Report(commands::report::Arguments),
+    /// Make, import or describe models
+    #[command(subcommand)]
+    Model(commands::model::Arguments),
+    /// Fetch, make or describe datasets
+    #[command(subcommand)]
+    Data(commands::data::Arguments),
+    /// Recompute golden files and say how far off this machine is
+    #[command(subcommand)]
+    Verify(commands::verify::Arguments),
+    /// Say what this machine offers and what an experiment would need
+    Doctor(commands::doctor::Arguments),
+}
+
+fn main() -> ExitCode {
+    quiet_workers();
+    end_with_the_reader();
+    let result = match Cli::parse().command {
+        Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Eval(arguments) => commands::eval::run(&arguments),
+        Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Model(arguments) => commands::model::run(&arguments),
+        Command::Data(arguments) => commands::data::run(&arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("leyden: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes on one line. Many errors tell their cause themselves; it is not
+/// told twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Ends quietly when whoever reads our output has gone (`leyden data info … | head`), as
+/// other commands do; by default a Rust program panics.
+fn end_with_the_reader() {
+    // SAFETY: the default action is a valid disposition, and no other thread runs yet.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+/// Starts the process again with `OMP_WAIT_POLICY=passive`, once.
+///
+/// libtorch's OpenMP threads spin while they wait. With anything else on the cores (a tool,
+/// a second run) a step that takes half a second was seen to take twenty. The policy is read
+/// before `main`, so it can only be set for a new process image.
+fn quiet_workers() {
+    use std::os::unix::process::CommandExt;
+    if std::env::var_os("OMP_WAIT_POLICY").is_some() {
+        return;
+    }
+    let Ok(program) = std::env::current_exe() else { return };
+    // Only returns if the new image could not be started; then this one goes on.
+    let _ = std::process::Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .env("OMP_WAIT_POLICY", "passive")
+        .exec();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sentence;
+    use anyhow::{Context, anyhow};
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = anyhow!("x.toml: no such file");
+        assert_eq!(sentence(&error), "x.toml: no such file");
+        let told = Err::<(), _>(anyhow!("no such file")).context("x.toml: no such file");
+        assert_eq!(sentence(&told.unwrap_err()), "x.toml: no such file");
+        let added = Err::<(), _>(anyhow!("no such file")).context("x.toml");
+        assert_eq!(sentence(&added.unwrap_err()), "x.toml: no such file");
+    }
+}

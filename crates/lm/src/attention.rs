@@ -26,6 +26,9 @@ const KEY_STEP: usize = 64;
 /// Added to the score of a key that the query may not look at.
 const HIDDEN: f32 = f32::NEG_INFINITY;
 
+/// Chains of this length are attended to on their own, causally.
+const LONG_CHAIN: usize = 512;
+
 /// The ancestry of a pack, ready for use in every layer.
 pub struct ForestAttention {
     chains: Vec<Range<usize>>,
@@ -65,8 +68,11 @@ impl ForestAttention {
         device: Device,
         tile: usize,
     ) -> Result<Self, LmError> {
-        let (chains, trees): (Vec<_>, Vec<_>) =
-            pack.trees.iter().cloned().partition(|tree| pack.is_chain(tree));
+        // Many short chains, such as demonstrations, are cheaper as tiles: a slice of its own
+        // for each would cost a zeroed gradient of the whole pack for each.
+        let (chains, trees): (Vec<_>, Vec<_>) = pack.trees.iter().cloned().partition(|tree| {
+            pack.is_chain(tree) && (tree.len() >= LONG_CHAIN || pack.trees.len() == 1)
+        });
         let mut buckets: BTreeMap<usize, Vec<Tile>> = BTreeMap::new();
         for tree in trees {
             for start in tree.clone().step_by(tile) {

@@ -48,3 +48,6 @@ pub use rotary::Rotary;
 pub use schedule::{Decay, Schedule};
 pub use weights::NamedTensors;
 pub use weights::peft::LoraConfig;
+
+/// The libtorch that this crate is built for and, by its build script's check, linked with.
+pub const TORCH_VERSION: &str = "2.13.0";

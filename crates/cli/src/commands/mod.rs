@@ -1,0 +1,9 @@
+//! One module a command.
+
+pub mod data;
+pub mod doctor;
+pub mod eval;
+pub mod model;
+pub mod report;
+pub mod run;
+pub mod verify;

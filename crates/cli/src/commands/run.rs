@@ -1,0 +1,68 @@
+//! `leyden run`: an experiment from its file to a finished run folder.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use leyden_train::config::REFERENCE;
+use leyden_train::{Experiment, Finish};
+
+use crate::world;
+
+/// Arguments of `leyden run`.
+#[derive(clap::Args)]
+#[command(after_long_help = reference())]
+pub struct Arguments {
+    /// Experiment file (TOML)
+    file: PathBuf,
+    /// Override a key: --set train.steps=40
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Root of the seed tree; another seed runs in a folder of its own
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Folder in which run folders are made
+    #[arg(long, default_value = "runs")]
+    runs: PathBuf,
+    /// Run folder, instead of one named after the experiment
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Print the resolved experiment and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut overrides = arguments.overrides.clone();
+    if let Some(seed) = arguments.seed {
+        overrides.push(format!("seed={seed}"));
+    }
+    let experiment = Experiment::read(&arguments.file, &overrides)?;
+    if arguments.dry_run {
+        print!("{}", experiment.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let folder = arguments.folder.clone().unwrap_or_else(|| {
+        let name = match arguments.seed {
+            Some(seed) => format!("{}-seed{seed}", experiment.name),
+            None => experiment.name.clone(),
+        };
+        arguments.runs.join(name)
+    });
+    world::set_threads(experiment.model.threads)?;
+    match world::run_experiment(&experiment, &folder)? {
+        Finish::Done => println!("finished: {}", folder.display()),
+        Finish::AlreadyDone => println!("this run is finished already: {}", folder.display()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The keys of an experiment file, as help text.
+fn reference() -> String {
+    let width = REFERENCE.iter().map(|key| key.path.len()).max().unwrap_or(0);
+    let mut text = String::from("Keys of an experiment file:\n");
+    for key in REFERENCE {
+        text.push_str(&format!("  {:width$}  {}\n", key.path, key.what));
+    }
+    text
+}

@@ -1,0 +1,117 @@
+//! Demonstrations of the calculator agent: conversations as they should go, or as a base
+//! model should know them.
+
+use std::collections::BTreeMap;
+
+use leyden_calc::CalculatorAgent;
+use leyden_calcx::chain::{self, Demonstration, Turn, answer_form};
+use leyden_core::{Message, SeedTree, Task, ToolCall};
+use leyden_mini::{DistractorMix, MiniCalc};
+use leyden_train::data::{Conversation, DemonstrationSource};
+use serde_json::json;
+
+/// Demonstrations made from the chains of Calc-X tasks.
+pub struct ChainDemonstrations {
+    agent: CalculatorAgent,
+    demonstrations: Vec<Demonstration>,
+}
+
+impl ChainDemonstrations {
+    /// Keeps the tasks whose chain can be shown; returns the others by what is wrong.
+    pub fn of(tasks: &[Task], agent: CalculatorAgent) -> (Self, BTreeMap<&'static str, usize>) {
+        let found = chain::demonstrations(tasks);
+        let flaws = found.flaws();
+        (Self { agent, demonstrations: found.found }, flaws)
+    }
+}
+
+impl DemonstrationSource for ChainDemonstrations {
+    fn len(&self) -> Option<u64> {
+        Some(self.demonstrations.len() as u64)
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let demonstration = &self.demonstrations[index as usize];
+        conversation(&self.agent, &demonstration.task.question, &demonstration.turns)
+    }
+}
+
+/// Demonstrations of mini-calc for the base model: protocol and copying are right, the
+/// expression mostly is not (see [`DistractorMix`]).
+pub struct NoisyDemonstrations {
+    world: MiniCalc,
+    agent: CalculatorAgent,
+}
+
+/// The share of right expressions by number of operations. Longer expressions are right more
+/// often, since they are rarer and there are far more ways to get them wrong: so that the base
+/// starts each kind from a similar level, 0.10 to 0.18, and the whole at 0.14.
+fn mix(task: &Task) -> DistractorMix {
+    let p_right = match task.label("operations") {
+        Some("1") => 0.10,
+        Some("2") => 0.16,
+        _ => 0.18,
+    };
+    DistractorMix { p_right, ..DistractorMix::default() }
+}
+
+/// Tasks of the base model begin here in the stream: runs from its start never meet them.
+const FIRST_TASK: u64 = 1 << 40;
+
+impl NoisyDemonstrations {
+    pub fn new(world: MiniCalc, agent: CalculatorAgent) -> Self {
+        Self { world, agent }
+    }
+}
+
+impl DemonstrationSource for NoisyDemonstrations {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let task = self.world.train(FIRST_TASK + index);
+        let seed = SeedTree::new(index).child("distractor");
+        let expression = match mix(&task).draw(&task, seed) {
+            Ok(distractor) => distractor.expression,
+            // The stream makes only tasks of this world.
+            Err(error) => unreachable!("{error}"),
+        };
+        let output = leyden_calcx::calculate(&expression);
+        let answer = answer_form(output.rsplit(" = around ").next().unwrap_or(&output));
+        let turns = [
+            Turn::Assistant { text: String::new(), call: Some(expression) },
+            Turn::Tool { output },
+            Turn::Assistant { text: answer, call: None },
+        ];
+        conversation(&self.agent, &task.question, &turns)
+    }
+}
+
+/// The conversation of `turns` after the agent's own opening.
+pub fn conversation(agent: &CalculatorAgent, question: &str, turns: &[Turn]) -> Conversation {
+    let mut messages = agent.opening(question);
+    let mut last_call = None;
+    for (number, turn) in turns.iter().enumerate() {
+        match turn {
+            Turn::Assistant { text, call: Some(expression) } => {
+                let call = ToolCall {
+                    id: format!("call_{number}"),
+                    name: "calculator".to_owned(),
+                    arguments: json!({ "expression": expression }),
+                };
+                let mut message = Message::assistant(text.clone());
+                message.tool_calls.push(call.clone());
+                messages.push(message);
+                last_call = Some(call);
+            }
+            Turn::Assistant { text, call: None } => messages.push(Message::assistant(text.clone())),
+            Turn::Tool { output } => {
+                if let Some(call) = &last_call {
+                    messages.push(Message::tool(call, output.clone()));
+                }
+            }
+        }
+    }
+    Conversation { messages, tools: CalculatorAgent::tools() }
+}
