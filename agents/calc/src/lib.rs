@@ -111,7 +111,11 @@ impl Agent for CalculatorAgent {
             messages.push(reply.message);
             if let Some(what) = reply.malformed_call {
                 // The model is told, as a tool would tell it, and may try again.
-                let call = ToolCall { id: "call_invalid".to_owned(), name: "calculator".to_owned(), arguments: Value::Null };
+                let call = ToolCall {
+                    id: "call_invalid".to_owned(),
+                    name: "calculator".to_owned(),
+                    arguments: Value::Null,
+                };
                 messages.push(Message::tool(&call, format!("ERROR: {what}")));
             }
             for call in &calls {

@@ -87,7 +87,10 @@ impl Batch {
             };
         }
         Ok(Self {
-            rows: places.iter().map(|p| Row::call(&call(p).prompt_ids, &call(p).response_ids)).collect(),
+            rows: places
+                .iter()
+                .map(|p| Row::call(&call(p).prompt_ids, &call(p).response_ids))
+                .collect(),
             groups: earned.groups,
             logp_sampler: places
                 .iter()

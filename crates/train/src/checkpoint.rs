@@ -111,11 +111,17 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
     let path = dir.join("state.json");
     let text = fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;
     let damaged = |what: String| {
-        TrainError::file(&dir, format!("{what}; remove this folder to go on from an earlier checkpoint"))
+        TrainError::file(
+            &dir,
+            format!("{what}; remove this folder to go on from an earlier checkpoint"),
+        )
     };
     let state: State = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
     if state.schema != SCHEMA || state.step != step {
-        return Err(damaged(format!("the checkpoint is of schema {}, step {}", state.schema, state.step)));
+        return Err(damaged(format!(
+            "the checkpoint is of schema {}, step {}",
+            state.schema, state.step
+        )));
     }
     let (tensors, _) = safetensors::read_file(&dir.join("state.safetensors"))
         .map_err(|e| damaged(e.to_string()))?;

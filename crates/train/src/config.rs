@@ -290,9 +290,15 @@ pub const REFERENCE: &[Key] = &[
     key("model.master_dtype", "type in which parameters are kept and updated"),
     key("model.threads", "threads of libtorch and of the tools"),
     key("model.context", "context length in tokens; 0 is what the model was made for"),
-    key("model.lora.rank", "rank of the low-rank adapters; without [model.lora] all parameters train"),
+    key(
+        "model.lora.rank",
+        "rank of the low-rank adapters; without [model.lora] all parameters train",
+    ),
     key("model.lora.alpha", "scale of the adapters is alpha / rank"),
-    key("model.lora.targets", "projections with adapters: q, k, v, o, gate, up, down (or their _proj names)"),
+    key(
+        "model.lora.targets",
+        "projections with adapters: q, k, v, o, gate, up, down (or their _proj names)",
+    ),
     key("agent.name", "the agent: calc"),
     key("agent.prompt", "full: instructions for a strange model; compact: one line"),
     key("agent.max_turns", "most model calls of one rollout"),
@@ -308,11 +314,20 @@ pub const REFERENCE: &[Key] = &[
     key("rollout.top_k", "only the k likeliest tokens; 0 is off"),
     key("rollout.max_tokens", "most tokens of one response"),
     key("rollout.cache_tokens", "most tokens in the KV cache; more rollouts run in waves"),
-    key("algorithm.aggregation", "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm"),
-    key("algorithm.aggregation_constant", "divisor of seq-mean-token-sum-norm; the longest row if absent"),
+    key(
+        "algorithm.aggregation",
+        "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm",
+    ),
+    key(
+        "algorithm.aggregation_constant",
+        "divisor of seq-mean-token-sum-norm; the longest row if absent",
+    ),
     key("algorithm.entropy_coefficient", "factor of the entropy bonus; 0 is off"),
     key("algorithm.credit", "name = identical: every call earns the final reward"),
-    key("algorithm.advantage", "name = grpo with group_over = rows or rollouts, compat = none or verl, …"),
+    key(
+        "algorithm.advantage",
+        "name = grpo with group_over = rows or rollouts, compat = none or verl, …",
+    ),
     key("algorithm.loss", "name = ppo with clip_low, clip_high, dual_clip, …"),
     key("algorithm.kl", "estimator and coefficient of the KL term; 0 is off"),
     key("train.objective", "reinforcement or supervised"),
@@ -328,11 +343,17 @@ pub const REFERENCE: &[Key] = &[
     key("train.grad_clip", "largest norm of the gradient; 0 is off"),
     key("train.epochs", "passes over the rollouts of a step"),
     key("train.mini_batches", "updates of one pass"),
-    key("train.micro_batch_tokens", "tokens of one forward and backward pass; changes memory, not the gradient"),
+    key(
+        "train.micro_batch_tokens",
+        "tokens of one forward and backward pass; changes memory, not the gradient",
+    ),
     key("train.activation_checkpointing", "recompute activations in the backward pass"),
     key("train.roles", "agent roles that are trained; empty is all"),
     key("train.max_prompt_tokens", "calls with a longer prompt are left out of training"),
-    key("train.patience_without_variance", "stop after this many steps in a row without any variance of reward"),
+    key(
+        "train.patience_without_variance",
+        "stop after this many steps in a row without any variance of reward",
+    ),
     key("train.batch", "demonstrations of one step (supervised only)"),
     key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
     key("eval.tasks", "held-out tasks of one evaluation; 0 is all"),
@@ -439,7 +460,10 @@ impl Experiment {
             }
         }
         if !(self.rollout.temperature.is_finite() && self.rollout.temperature > 0.0) {
-            return refuse("rollout.temperature", "must be positive: training needs samples".to_owned());
+            return refuse(
+                "rollout.temperature",
+                "must be positive: training needs samples".to_owned(),
+            );
         }
         if !(self.rollout.top_p > 0.0 && self.rollout.top_p <= 1.0) {
             return refuse("rollout.top_p", "must be above 0 and at most 1".to_owned());
@@ -464,7 +488,8 @@ impl Experiment {
 
 /// Sets `a.b.c=value` in `table`; the value is TOML, or else a plain string.
 fn apply(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
-    let refuse = |what: &str| ConfigError::Override { text: text.to_owned(), what: what.to_owned() };
+    let refuse =
+        |what: &str| ConfigError::Override { text: text.to_owned(), what: what.to_owned() };
     let (path, value) = text.split_once('=').ok_or_else(|| refuse("write key=value"))?;
     let value = value.trim();
     let parsed: Result<toml::Table, _> = toml::from_str(&format!("value = {value}"));
@@ -507,8 +532,11 @@ mod tests {
 
     #[test]
     fn overrides_reach_nested_keys_and_keep_their_type() {
-        let e = parse(SMALLEST, &["train.steps=7", "model.source=some/folder", "algorithm.loss.name=ppo"])
-            .unwrap();
+        let e = parse(
+            SMALLEST,
+            &["train.steps=7", "model.source=some/folder", "algorithm.loss.name=ppo"],
+        )
+        .unwrap();
         assert_eq!((e.train.steps, e.model.source.as_str()), (7, "some/folder"));
     }
 

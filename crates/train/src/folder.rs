@@ -49,7 +49,9 @@ impl RunFolder {
                     .lines()
                     .zip(text.lines())
                     .find(|(old, new)| old != new)
-                    .map_or_else(String::new, |(old, new)| format!(" (it has `{old}`, this one `{new}`)"));
+                    .map_or_else(String::new, |(old, new)| {
+                        format!(" (it has `{old}`, this one `{new}`)")
+                    });
                 return Err(TrainError::file(
                     root,
                     format!(

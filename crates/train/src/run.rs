@@ -143,10 +143,8 @@ fn build<'a>(
             beta1: train.beta1,
             beta2: train.beta2,
             weight_decay: train.weight_decay,
-            muon: (train.optimizer == OptimizerName::Muon).then(|| MuonConfig {
-                lr: train.matrix_learning_rate,
-                ..MuonConfig::default()
-            }),
+            muon: (train.optimizer == OptimizerName::Muon)
+                .then(|| MuonConfig { lr: train.matrix_learning_rate, ..MuonConfig::default() }),
             ..OptimizerConfig::default()
         },
     )?;

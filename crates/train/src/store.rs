@@ -128,7 +128,8 @@ fn write(
                 missing,
             ])?;
             for (number, call) in rollout.calls.iter().enumerate() {
-                let credit = credit.get(index).and_then(|c| c.get(number)).copied().unwrap_or_default();
+                let credit =
+                    credit.get(index).and_then(|c| c.get(number)).copied().unwrap_or_default();
                 insert_call.execute(params![
                     step,
                     place.phase,
@@ -151,7 +152,14 @@ fn write(
             }
             for signal in &rollout.signals {
                 let kind = signal_name(&signal.kind);
-                insert_signal.execute(params![step, place.phase, id, signal.call as i64, kind, signal.detail])?;
+                insert_signal.execute(params![
+                    step,
+                    place.phase,
+                    id,
+                    signal.call as i64,
+                    kind,
+                    signal.detail
+                ])?;
             }
         }
     }

@@ -56,7 +56,8 @@ impl<'a> Trainer<'a> {
             (Objective::Supervised, Some(source)) => source.len(),
             (Objective::Supervised, None) => {
                 return Err(TrainError::Invalid(
-                    "train.objective is supervised, but data.train holds no demonstrations".to_owned(),
+                    "train.objective is supervised, but data.train holds no demonstrations"
+                        .to_owned(),
                 ));
             }
             (Objective::Reinforcement, _) => environment.train.len(),
@@ -180,7 +181,13 @@ impl<'a> Trainer<'a> {
 
         let started = Instant::now();
         let owners: Vec<&Task> = rollouts.iter().map(|r| &tasks[r.group]).collect();
-        self.store.write(Place { step, phase: "train" }, &rollouts, &owners, &batch.credit, None)?;
+        self.store.write(
+            Place { step, phase: "train" },
+            &rollouts,
+            &owners,
+            &batch.credit,
+            None,
+        )?;
         lap(timing, "store", started);
         Ok(self.describe(step, &rollouts, &batch, &update, prompts))
     }
@@ -274,8 +281,7 @@ impl<'a> Trainer<'a> {
                 weights: &weights,
             });
             let entropies: Vec<f64> = pack.gather(&evaluated.entropy).concat();
-            let bonus =
-                entropy::bonus(algorithm.entropy_coefficient, &entropies, &weights, &rows);
+            let bonus = entropy::bonus(algorithm.entropy_coefficient, &entropies, &weights, &rows);
             update.loss += loss.loss + bonus.loss;
             update.statistics.merge(&loss.statistics);
             if context.first {
@@ -307,7 +313,11 @@ impl<'a> Trainer<'a> {
         self.experiment.train.learning_rate * self.schedule.factor(step as usize - 1)
     }
 
-    fn supervised_step(&mut self, step: u64, timing: &mut Timing) -> Result<StepRecord, TrainError> {
+    fn supervised_step(
+        &mut self,
+        step: u64,
+        timing: &mut Timing,
+    ) -> Result<StepRecord, TrainError> {
         let train = &self.experiment.train;
         let source = self.environment.demonstrations.as_deref().ok_or_else(|| {
             TrainError::Invalid("there are no demonstrations to train on".to_owned())
@@ -362,7 +372,8 @@ impl<'a> Trainer<'a> {
         prompts: PromptCounts,
     ) -> StepRecord {
         let rewards: Vec<f64> = rollouts.iter().filter_map(|r| r.outcome.reward()).collect();
-        let quiet = batch.counters.groups == batch.counters.zero_variance + batch.counters.singletons;
+        let quiet =
+            batch.counters.groups == batch.counters.zero_variance + batch.counters.singletons;
         self.quiet_steps = if quiet { self.quiet_steps + 1 } else { 0 };
         let calls: usize = rollouts.iter().map(|r| r.calls.len()).sum();
         let cut = rollouts
