@@ -54,6 +54,9 @@ pub struct MakeTiny {
     /// Folder in which run folders are made
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
+    /// Number type of the written weights; by default as trained, bf16 beyond 8 MB
+    #[arg(long)]
+    dtype: Option<Dtype>,
     /// Width of the residual stream
     #[arg(long, default_value_t = Shape::default().width)]
     width: usize,
@@ -216,7 +219,8 @@ fn make_tiny(arguments: &MakeTiny) -> Result<()> {
     let trained = folder.join("final");
     let model = LoadedModel::load(&trained)?;
     let size = folder_size(&trained)?;
-    let kind = if size > LARGEST { Kind::BFloat16 } else { own_kind(&model) };
+    let by_size = if size > LARGEST { Kind::BFloat16 } else { own_kind(&model) };
+    let kind = arguments.dtype.map_or(by_size, Dtype::kind);
     fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     model.save(&out, kind)?;
     if let Some(missing) = EMBEDDED.iter().find(|name| !out.join(name).is_file()) {
