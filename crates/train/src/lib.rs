@@ -11,14 +11,18 @@ pub mod config;
 pub mod data;
 mod environment;
 mod error;
+pub mod evaluation;
+mod figures;
 pub mod folder;
 pub mod progress;
 pub mod provenance;
+mod reinforcement;
 pub mod rounds;
 pub mod run;
 pub mod store;
 pub mod supervised;
 pub mod trainer;
+mod update;
 
 pub use config::Experiment;
 pub use environment::{Environment, Observer};

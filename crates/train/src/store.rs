@@ -34,6 +34,9 @@ pub struct CallCredit {
     pub advantage: Option<f64>,
 }
 
+/// Turns token ids into readable text.
+pub type Decode<'a> = &'a dyn Fn(&[u32]) -> String;
+
 /// Which part of a run a rollout belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place<'a> {
@@ -82,7 +85,7 @@ impl RolloutStore {
         rollouts: &[Rollout],
         tasks: &[&Task],
         credit: &[Vec<CallCredit>],
-        prompt_text: Option<&dyn Fn(&[u32]) -> String>,
+        prompt_text: Option<Decode<'_>>,
     ) -> Result<(), TrainError> {
         write(&mut self.connection, place, rollouts, tasks, credit, prompt_text)
             .map_err(|e| TrainError::file(&self.path, e))
@@ -95,7 +98,7 @@ fn write(
     rollouts: &[Rollout],
     tasks: &[&Task],
     credit: &[Vec<CallCredit>],
-    prompt_text: Option<&dyn Fn(&[u32]) -> String>,
+    prompt_text: Option<Decode<'_>>,
 ) -> Result<(), rusqlite::Error> {
     let step = place.step as i64;
     let transaction = connection.transaction()?;

@@ -1,10 +1,69 @@
 //! Supervised training: imitate demonstrations, through the same packing and optimiser.
 
+use std::time::Instant;
+
+use leyden_core::record::{RECORD_SCHEMA, StepRecord, Timing};
 use leyden_lm::forest::{self, Row};
+use leyden_lm::{Cotangent, Evaluated};
 use leyden_text::ChatFormat;
 
 use crate::TrainError;
 use crate::data::{DemonstrationSource, VisitOrder};
+use crate::trainer::{Trainer, lap};
+
+impl Trainer<'_> {
+    /// One step: the mean negative log-likelihood of the learned tokens of `train.batch`
+    /// demonstrations.
+    pub(crate) fn supervised_step(
+        &mut self,
+        step: u64,
+        timing: &mut Timing,
+    ) -> Result<StepRecord, TrainError> {
+        let train = &self.experiment.train;
+        let source = self.environment.demonstrations.as_deref().ok_or_else(|| {
+            TrainError::Invalid("there are no demonstrations to train on".to_owned())
+        })?;
+        let started = Instant::now();
+        let (rows, next) = collect(
+            source,
+            &mut self.order,
+            self.position,
+            train.batch,
+            self.experiment.data.demonstration_tokens,
+            &self.format,
+        )?;
+        self.position = next;
+        lap(timing, "data", started);
+        let started = Instant::now();
+        let learned: usize = rows.iter().map(Row::action_tokens).sum();
+        let weight = 1.0 / learned.max(1) as f64;
+        let (mut loss, mut entropy_sum, mut packed) = (0.0, 0.0, 0);
+        self.policy.trained().zero_grad();
+        for pack in pack(&rows, train.micro_batch_tokens)? {
+            packed += pack.len();
+            self.policy.forward_backward(&pack, 1.0, &mut |evaluated: &Evaluated| {
+                loss -= weight * evaluated.logp.iter().sum::<f64>();
+                entropy_sum += evaluated.entropy.iter().sum::<f64>();
+                Cotangent { logp: vec![-weight; evaluated.logp.len()], entropy: None }
+            })?;
+        }
+        let grad_norm = self.apply(step)?;
+        lap(timing, "update", started);
+        Ok(StepRecord {
+            schema: RECORD_SCHEMA,
+            step,
+            tasks: rows.len(),
+            row_tokens: rows.iter().map(|row| row.ids.len()).sum(),
+            packed_tokens: packed,
+            action_tokens: learned,
+            loss,
+            entropy: entropy_sum * weight,
+            grad_norm,
+            learning_rate: self.learning_rate(step),
+            ..StepRecord::default()
+        })
+    }
+}
 
 /// A demonstration as tokens: the row and its learned positions.
 pub fn encode(

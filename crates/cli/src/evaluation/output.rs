@@ -16,8 +16,8 @@ use anyhow::{Context, Result};
 use leyden_core::record::Record;
 use leyden_core::{Outcome, Rollout, Task};
 use leyden_text::ChatFormat;
+use leyden_train::evaluation::summarise;
 use leyden_train::store::{Place, RolloutStore, signal_name};
-use leyden_train::trainer::evaluation;
 use serde_json::{Value, json};
 
 use super::Mode;
@@ -95,7 +95,7 @@ impl Output {
 
     /// Appends the record of a mode.
     pub fn record(&mut self, mode: Mode, tasks: &[Task], rollouts: &[Rollout]) -> Result<()> {
-        let record = Record::Eval(Box::new(evaluation(0, mode.name(), tasks, rollouts)));
+        let record = Record::Eval(Box::new(summarise(0, mode.name(), tasks, rollouts)));
         let line = serde_json::to_string(&record)?;
         let path = || self.folder.join("metrics.jsonl").display().to_string();
         writeln!(self.metrics, "{line}").with_context(path)

@@ -1,0 +1,145 @@
+//! Every key of an experiment file, described once: `leyden run --help` is printed from here.
+
+/// One key of an experiment: where it stands and what it says.
+pub struct Key {
+    pub path: &'static str,
+    pub what: &'static str,
+}
+
+const fn key(path: &'static str, what: &'static str) -> Key {
+    Key { path, what }
+}
+
+/// Every key of an experiment file.
+pub const REFERENCE: &[Key] = &[
+    key("name", "name of the run and of its folder"),
+    key("seed", "root of the seed tree: sampling, task order, initial adapters"),
+    key("model.source", "`tiny` (embedded), a Hugging Face folder, a .gguf file, or a hub id"),
+    key("model.device", "cpu, cuda or cuda:N"),
+    key("model.dtype", "type of the forward pass and of generation: f32, bf16 or f16"),
+    key("model.master_dtype", "type in which parameters are kept and updated"),
+    key("model.threads", "threads of libtorch and of the tools"),
+    key("model.context", "context length in tokens; 0 is what the model was made for"),
+    key(
+        "model.lora.rank",
+        "rank of the low-rank adapters; without [model.lora] all parameters train",
+    ),
+    key("model.lora.alpha", "scale of the adapters is alpha / rank"),
+    key(
+        "model.lora.targets",
+        "projections with adapters: q, k, v, o, gate, up, down (or their _proj names)",
+    ),
+    key("agent.name", "the agent: calc"),
+    key("agent.prompt", "full: instructions for a strange model; compact: one line"),
+    key("agent.max_turns", "most model calls of one rollout"),
+    key("data.train", "training tasks: mini-calc, or Calc-X files (JSONL, Parquet)"),
+    key("data.test", "held-out tasks, likewise; file:10..20 takes those rows"),
+    key("data.train_limit", "most training tasks of each source; 0 is all"),
+    key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
+    key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
+    key("rollout.tasks", "tasks of one step"),
+    key("rollout.samples", "rollouts of each task: the group size n"),
+    key("rollout.temperature", "sampling temperature; the trainer divides its logits by it too"),
+    key("rollout.top_p", "nucleus; train with 1, anything else biases the ratios"),
+    key("rollout.top_k", "only the k likeliest tokens; 0 is off"),
+    key("rollout.max_tokens", "most tokens of one response"),
+    key("rollout.cache_tokens", "most tokens in the KV cache; more rollouts run in waves"),
+    key(
+        "algorithm.aggregation",
+        "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm",
+    ),
+    key(
+        "algorithm.aggregation_constant",
+        "divisor of seq-mean-token-sum-norm; the longest row if absent",
+    ),
+    key("algorithm.entropy_coefficient", "factor of the entropy bonus; 0 is off"),
+    key("algorithm.credit", "name = identical: every call earns the final reward"),
+    key(
+        "algorithm.advantage",
+        "name = grpo with group_over = rows or rollouts, compat = none or verl, …",
+    ),
+    key("algorithm.loss", "name = ppo with clip_low, clip_high, dual_clip, …"),
+    key("algorithm.kl", "estimator and coefficient of the KL term; 0 is off"),
+    key("train.objective", "reinforcement or supervised"),
+    key("train.steps", "number of steps"),
+    key("train.optimizer", "adamw or muon"),
+    key("train.learning_rate", "learning rate of AdamW (with muon: of embeddings and norms)"),
+    key("train.matrix_learning_rate", "learning rate of Muon for the layers' matrices"),
+    key("train.schedule", "constant, linear or cosine (to 0 at the last step)"),
+    key("train.warmup", "steps of linear warm-up"),
+    key("train.weight_decay", "decoupled weight decay"),
+    key("train.beta1", "AdamW's first moment"),
+    key("train.beta2", "AdamW's second moment"),
+    key("train.grad_clip", "largest norm of the gradient; 0 is off"),
+    key("train.epochs", "passes over the rollouts of a step"),
+    key("train.mini_batches", "updates of one pass"),
+    key(
+        "train.micro_batch_tokens",
+        "tokens of one forward and backward pass; changes memory, not the gradient",
+    ),
+    key("train.activation_checkpointing", "recompute activations in the backward pass"),
+    key("train.roles", "agent roles that are trained; empty is all"),
+    key("train.max_prompt_tokens", "calls with a longer prompt are left out of training"),
+    key(
+        "train.patience_without_variance",
+        "stop after this many steps in a row without any variance of reward",
+    ),
+    key("train.batch", "demonstrations of one step (supervised only)"),
+    key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
+    key("eval.tasks", "held-out tasks of one evaluation; 0 is all"),
+    key("eval.modes", "sampled, greedy"),
+    key("eval.temperature", "temperature of the sampled evaluation"),
+    key("eval.max_tokens", "most tokens of one response"),
+    key("checkpoint.every", "steps between checkpoints"),
+    key("checkpoint.keep", "checkpoints kept"),
+    key("report.paper_start", "level drawn into the curve: the paper's first evaluation"),
+    key("report.paper_end", "the paper's last evaluation"),
+    key("report.paper_label", "what these levels are called"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::REFERENCE;
+    use crate::config::{Experiment, LoraConfig, ReportConfig};
+
+    const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\
+        [data]\ntrain = ['mini-calc']\ntest = ['mini-calc']\n[train]\nsteps = 3\n";
+
+    #[test]
+    fn the_reference_names_every_key() {
+        let mut experiment = Experiment::parse(SMALLEST, Path::new("x.toml"), &[]).unwrap();
+        experiment.model.lora = Some(LoraConfig { rank: 1, alpha: 1.0, targets: vec![] });
+        experiment.algorithm.aggregation_constant = Some(1.0);
+        experiment.report = ReportConfig {
+            paper_start: Some(0.0),
+            paper_end: Some(1.0),
+            paper_label: Some("paper".to_owned()),
+        };
+        let table: toml::Table = toml::from_str(&experiment.to_toml()).unwrap();
+        let mut found = Vec::new();
+        collect(&table, "", &mut found);
+        let known: Vec<&str> = REFERENCE.iter().map(|k| k.path).collect();
+        for key in &found {
+            assert!(known.contains(&key.as_str()), "{key} is not described");
+        }
+        for key in known {
+            assert!(found.iter().any(|f| f == key), "{key} is described and does not exist");
+        }
+    }
+
+    fn collect(table: &toml::Table, prefix: &str, found: &mut Vec<String>) {
+        for (name, value) in table {
+            let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            // The tables of the algorithms describe themselves.
+            let own = ["algorithm.credit", "algorithm.advantage", "algorithm.loss", "algorithm.kl"];
+            match value {
+                toml::Value::Table(inner) if !own.contains(&path.as_str()) => {
+                    collect(inner, &path, found);
+                }
+                _ => found.push(path),
+            }
+        }
+    }
+}

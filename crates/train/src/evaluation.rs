@@ -1,0 +1,98 @@
+//! Evaluation on held-out tasks.
+
+use std::time::Instant;
+
+use leyden_core::record::{EvalRecord, RECORD_SCHEMA, Timing};
+use leyden_core::{Rollout, Sampling, Task};
+
+use crate::TrainError;
+use crate::figures::mean;
+use crate::rounds::{Job, RoundOptions, run_rollouts, signal_counts};
+use crate::store::Place;
+use crate::trainer::{Trainer, lap};
+
+impl Trainer<'_> {
+    /// Evaluates the current policy on the held-out tasks, `mode` greedy or sampled.
+    ///
+    /// # Errors
+    /// The engine's and the store's.
+    pub fn evaluate(
+        &mut self,
+        step: u64,
+        mode: &str,
+        progress: &dyn Fn(usize),
+    ) -> Result<(EvalRecord, Timing), TrainError> {
+        let started = Instant::now();
+        let mut timing = Timing { step, phase: "eval".to_owned(), ..Timing::default() };
+        self.refresh_engine()?;
+        let config = &self.experiment.eval;
+        let tasks = &self.environment.test;
+        let count = if config.tasks == 0 { tasks.len() } else { config.tasks.min(tasks.len()) };
+        let tasks = &tasks[..count];
+        // The same draws at every evaluation: what changes between two of them is the policy.
+        let seed = self.seed.child("eval");
+        let jobs = tasks
+            .iter()
+            .enumerate()
+            .map(|(id, task)| Job { id, group: id, task, seed: seed.index(id as u64) })
+            .collect();
+        let options = RoundOptions {
+            sampling: Sampling {
+                temperature: if mode == "greedy" { 0.0 } else { config.temperature },
+                max_tokens: config.max_tokens,
+                ..Sampling::default()
+            },
+            max_prompt_tokens: usize::MAX,
+            policy_version: self.version,
+        };
+        let (rollouts, _) = run_rollouts(
+            jobs,
+            &*self.environment.agent,
+            &*self.environment.scorer,
+            &self.format,
+            &mut self.engine,
+            &options,
+            progress,
+        )?;
+        let owners: Vec<&Task> = tasks.iter().collect();
+        let text = |ids: &[u32]| self.format.tokenizer().decode(ids, true);
+        self.store.write(Place { step, phase: mode }, &rollouts, &owners, &[], Some(&text))?;
+        lap(&mut timing, mode, started);
+        Ok((summarise(step, mode, tasks, &rollouts), timing))
+    }
+}
+
+/// The line of an evaluation.
+pub fn summarise(step: u64, mode: &str, tasks: &[Task], rollouts: &[Rollout]) -> EvalRecord {
+    let mut record = EvalRecord {
+        schema: RECORD_SCHEMA,
+        step,
+        mode: mode.to_owned(),
+        tasks: tasks.len(),
+        signals: signal_counts(rollouts),
+        ..EvalRecord::default()
+    };
+    let mut rewards = Vec::new();
+    for (task, rollout) in tasks.iter().zip(rollouts) {
+        let reward = rollout.outcome.reward();
+        record.rewards.push((task.id.clone(), reward));
+        let Some(reward) = reward else { continue };
+        rewards.push(reward);
+        for (label, value) in &task.labels {
+            let entry =
+                record.by_label.entry(label.clone()).or_default().entry(value.clone()).or_default();
+            // A sum here, a mean below.
+            *entry = (entry.0 + reward, entry.1 + 1);
+        }
+    }
+    for entry in record.by_label.values_mut().flat_map(|values| values.values_mut()) {
+        entry.0 /= entry.1 as f64;
+    }
+    record.without_reward = tasks.len() - rewards.len();
+    record.reward_mean = mean(&rewards);
+    let calls: usize = rollouts.iter().map(|r| r.calls.len()).sum();
+    record.calls_per_rollout = calls as f64 / rollouts.len().max(1) as f64;
+    record.response_length =
+        rollouts.iter().map(Rollout::response_tokens).sum::<usize>() as f64 / calls.max(1) as f64;
+    record
+}

@@ -1,0 +1,86 @@
+//! The figures of a step: what `metrics.jsonl` says about it.
+
+use std::collections::BTreeMap;
+
+use leyden_core::record::{RECORD_SCHEMA, StepRecord};
+use leyden_core::{FinishReason, Rollout};
+
+use crate::batch::Batch;
+use crate::rounds::{PromptCounts, signal_counts};
+use crate::update::Update;
+
+/// The line of a step of reinforcement.
+pub(crate) fn of_step(
+    step: u64,
+    tasks: usize,
+    rollouts: &[Rollout],
+    batch: &Batch,
+    update: &Update,
+    prompts: PromptCounts,
+) -> StepRecord {
+    let rewards: Vec<f64> = rollouts.iter().filter_map(|r| r.outcome.reward()).collect();
+    let calls: usize = rollouts.iter().map(|r| r.calls.len()).sum();
+    let cut = rollouts
+        .iter()
+        .flat_map(|r| &r.calls)
+        .filter(|call| call.finish == FinishReason::Length)
+        .count();
+    let responses: usize = rollouts.iter().map(Rollout::response_tokens).sum();
+    let per_call = |count: usize| count as f64 / calls.max(1) as f64;
+    let mut extra = BTreeMap::new();
+    extra.insert("prompts_extended".to_owned(), prompts.extended as f64);
+    extra.insert("prompts_rewritten".to_owned(), prompts.rewritten as f64);
+    StepRecord {
+        schema: RECORD_SCHEMA,
+        step,
+        tasks,
+        rollouts: rollouts.len(),
+        rollouts_without_reward: rollouts.len() - rewards.len(),
+        reward_mean: mean(&rewards),
+        reward_std: deviation(&rewards),
+        reward_histogram: histogram(&rewards),
+        groups_without_variance: batch.counters.zero_variance,
+        groups_of_one: batch.counters.singletons,
+        calls,
+        calls_per_rollout: calls as f64 / rollouts.len().max(1) as f64,
+        response_length: per_call(responses),
+        truncated: per_call(cut),
+        row_tokens: batch.row_tokens(),
+        packed_tokens: update.packed_tokens,
+        action_tokens: batch.shape.tokens(),
+        loss: update.loss,
+        entropy: update.entropy_sum / update.entropy_tokens.max(1) as f64,
+        grad_norm: update.grad_norm,
+        learning_rate: update.learning_rate,
+        clip_fraction: update.statistics.clip_fraction(),
+        sampler_kl: update.mismatch.k3(),
+        sampler_gap: update.mismatch.max_gap,
+        sampler_outside: update.mismatch.outside_share(),
+        signals: signal_counts(rollouts),
+        extra,
+    }
+}
+
+/// 0 of nothing.
+pub(crate) fn mean(values: &[f64]) -> f64 {
+    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
+}
+
+fn deviation(values: &[f64]) -> f64 {
+    let m = mean(values);
+    mean(&values.iter().map(|v| (v - m).powi(2)).collect::<Vec<_>>()).sqrt()
+}
+
+/// How often each value occurs, ascending.
+fn histogram(values: &[f64]) -> Vec<(f64, usize)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let mut counts: Vec<(f64, usize)> = Vec::new();
+    for value in sorted {
+        match counts.last_mut() {
+            Some((last, count)) if *last == value => *count += 1,
+            _ => counts.push((value, 1)),
+        }
+    }
+    counts
+}

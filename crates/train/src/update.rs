@@ -1,0 +1,152 @@
+//! The update: from a batch to changed weights, in mini-batches of one optimiser step each
+//! and micro-batches that change memory but not the gradient.
+
+use leyden_lm::forest::Pack;
+use leyden_lm::{Cotangent, Evaluated};
+use leyden_rl::Rows;
+use leyden_rl::loss::{LossInput, LossStatistics, entropy};
+use leyden_rl::mismatch::Mismatch;
+
+use crate::TrainError;
+use crate::batch::Batch;
+use crate::trainer::Trainer;
+
+/// Figures of the updates of one step.
+#[derive(Default)]
+pub(crate) struct Update {
+    pub loss: f64,
+    pub grad_norm: f64,
+    pub count: usize,
+    pub learning_rate: f64,
+    pub entropy_sum: f64,
+    pub entropy_tokens: usize,
+    pub packed_tokens: usize,
+    pub statistics: LossStatistics,
+    pub mismatch: Mismatch,
+}
+
+/// What a micro-batch needs of the batch that it is part of.
+struct PackContext<'a> {
+    batch: &'a Batch,
+    /// Weight of each token in its mini-batch.
+    weights: &'a [f64],
+    /// Log-probabilities before the step's first update; absent where there is only one.
+    logp_old: Option<&'a [f64]>,
+    /// Whether this is the first pass over the batch: the figures of others are not counted.
+    first: bool,
+}
+
+impl Trainer<'_> {
+    /// All updates of a step's batch.
+    pub(crate) fn update(&mut self, batch: &Batch, step: u64) -> Result<Update, TrainError> {
+        let experiment = self.experiment;
+        let train = &experiment.train;
+        let algorithm = &experiment.algorithm;
+        let temperature = experiment.rollout.temperature;
+        let parts = batch.mini_batches(train.mini_batches);
+        let mut update = Update { learning_rate: self.learning_rate(step), ..Update::default() };
+        if batch.rows.is_empty() {
+            return Ok(update);
+        }
+        // With one update the policy before it is the policy that is differentiated; otherwise
+        // its log-probabilities are computed once for the whole step.
+        let once = train.epochs * parts.len() == 1;
+        let mut logp_old = vec![0.0; batch.shape.tokens()];
+        if !once {
+            let all: Vec<usize> = (0..batch.rows.len()).collect();
+            for pack in batch.pack(&all, train.micro_batch_tokens)? {
+                let evaluated = self.policy.evaluate(&pack, temperature)?;
+                spread(batch, &pack, &pack.gather(&evaluated.logp), &mut logp_old);
+            }
+            update.mismatch = Mismatch::measure(&logp_old, &batch.logp_sampler, &batch.shape);
+        }
+        for epoch in 0..train.epochs {
+            for members in &parts {
+                let lengths: Vec<usize> =
+                    members.iter().map(|&row| batch.shape.range(row).len()).collect();
+                let mut weights = vec![0.0; batch.shape.tokens()];
+                let own = algorithm.token_weights(&Rows::dense(&lengths));
+                let mut own = own.into_iter();
+                for &row in members {
+                    for t in batch.shape.range(row) {
+                        weights[t] = own.next().unwrap_or(0.0);
+                    }
+                }
+                self.policy.trained().zero_grad();
+                for pack in batch.pack(members, train.micro_batch_tokens)? {
+                    let context = PackContext {
+                        batch,
+                        weights: &weights,
+                        logp_old: (!once).then_some(logp_old.as_slice()),
+                        first: epoch == 0,
+                    };
+                    self.micro_batch(&pack, &context, temperature, &mut update)?;
+                }
+                update.grad_norm += self.apply(step)?;
+                update.count += 1;
+            }
+        }
+        update.grad_norm /= update.count.max(1) as f64;
+        update.loss /= update.count.max(1) as f64;
+        Ok(update)
+    }
+
+    fn micro_batch(
+        &self,
+        pack: &Pack,
+        context: &PackContext<'_>,
+        temperature: f64,
+        update: &mut Update,
+    ) -> Result<(), TrainError> {
+        let algorithm = &self.experiment.algorithm;
+        let batch = context.batch;
+        let lengths: Vec<usize> =
+            pack.rows.iter().map(|row| batch.shape.range(row.row).len()).collect();
+        let rows = Rows::dense(&lengths);
+        let advantages = batch.select(&batch.advantages, pack);
+        let weights = batch.select(context.weights, pack);
+        let sampler = batch.select(&batch.logp_sampler, pack);
+        if context.first {
+            update.packed_tokens += pack.len();
+        }
+        self.policy.forward_backward(pack, temperature, &mut |evaluated: &Evaluated| {
+            let logp_new: Vec<f64> = pack.gather(&evaluated.logp).concat();
+            let logp_old = match context.logp_old {
+                Some(all) => batch.select(all, pack),
+                None => logp_new.clone(),
+            };
+            if context.first && context.logp_old.is_none() {
+                update.mismatch.merge(&Mismatch::measure(&logp_new, &sampler, &rows));
+            }
+            let loss = algorithm.loss.loss(&LossInput {
+                rows: &rows,
+                logp_new: &logp_new,
+                logp_old: &logp_old,
+                advantages: &advantages,
+                weights: &weights,
+            });
+            let entropies: Vec<f64> = pack.gather(&evaluated.entropy).concat();
+            let bonus = entropy::bonus(algorithm.entropy_coefficient, &entropies, &weights, &rows);
+            update.loss += loss.loss + bonus.loss;
+            update.statistics.merge(&loss.statistics);
+            if context.first {
+                update.entropy_sum += bonus.sum;
+                update.entropy_tokens += bonus.tokens;
+            }
+            let by_row = |flat: &[f64]| rows.ranges().map(|r| flat[r].to_vec()).collect::<Vec<_>>();
+            Cotangent {
+                logp: pack.scatter(&by_row(&loss.grad)),
+                entropy: (algorithm.entropy_coefficient != 0.0)
+                    .then(|| pack.scatter(&by_row(&bonus.grad))),
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Writes per-row values of a pack to their places in a flat array over the batch.
+fn spread(batch: &Batch, pack: &Pack, per_row: &[Vec<f64>], flat: &mut [f64]) {
+    for (row, values) in pack.rows.iter().zip(per_row) {
+        flat[batch.shape.range(row.row)].copy_from_slice(values);
+    }
+}
