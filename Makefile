@@ -24,7 +24,7 @@ results: setup
 	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 1
 	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 2
 	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 3
-	$(LEYDEN) report runs/quickstart-seed1 runs/quickstart-seed2 runs/quickstart-seed3 --out results/mini-calc
+	$(LEYDEN) report runs/quickstart-seed1 runs/quickstart-seed2 runs/quickstart-seed3 --out results/mini-calc --record
 
 bench: setup
 	cargo bench -p leyden-benchmarks

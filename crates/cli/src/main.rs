@@ -116,8 +116,6 @@ fn quiet_workers() {
     }
     let Ok(program) = std::env::current_exe() else { return };
     // Only returns if the new image could not be started; then this one goes on.
-    let _ = std::process::Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .envs(missing)
-        .exec();
+    let _ =
+        std::process::Command::new(program).args(std::env::args_os().skip(1)).envs(missing).exec();
 }

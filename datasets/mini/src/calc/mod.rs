@@ -100,6 +100,7 @@ impl MiniCalc {
         fields.insert("chain".into(), json!(chain(&expression, answer)));
         fields.insert("expression".into(), json!(expression));
         fields.insert("template".into(), json!(template.id));
+        fields.insert("shape".into(), json!(template.shape));
         fields.insert("source".into(), json!("mini-calc"));
         Task {
             id,
@@ -117,7 +118,6 @@ fn labels(template: &Template) -> Vec<(String, String)> {
     [
         ("operations", template.operations.to_string()),
         ("template", seen.to_string()),
-        ("shape", template.shape.clone()),
         ("mention", order.to_string()),
     ]
     .map(|(name, value)| (name.to_string(), value))
