@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use leyden_calc::CalculatorAgent;
 use leyden_calcx::chain::{self, Demonstration, Turn, answer_form};
 use leyden_core::{Message, SeedTree, Task, ToolCall};
-use leyden_mini::{DistractorMix, MiniCalc};
+use leyden_mini::{MiniCalc, Noise};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::json;
 
@@ -37,22 +37,10 @@ impl DemonstrationSource for ChainDemonstrations {
 }
 
 /// Demonstrations of mini-calc for the base model: protocol and copying are right, the
-/// expression mostly is not (see [`DistractorMix`]).
+/// expression mostly is not (see [`Noise`]).
 pub struct NoisyDemonstrations {
     world: MiniCalc,
     agent: CalculatorAgent,
-}
-
-/// The share of right expressions by number of operations. Longer expressions are right more
-/// often, since they are rarer and there are far more ways to get them wrong: so that the base
-/// starts each kind from a similar level, 0.10 to 0.18, and the whole at 0.14.
-fn mix(task: &Task) -> DistractorMix {
-    let p_right = match task.label("operations") {
-        Some("1") => 0.10,
-        Some("2") => 0.16,
-        _ => 0.18,
-    };
-    DistractorMix { p_right, ..DistractorMix::default() }
 }
 
 /// Tasks of the base model begin here in the stream: runs from its start never meet them.
@@ -71,9 +59,10 @@ impl DemonstrationSource for NoisyDemonstrations {
 
     fn conversation(&self, index: u64) -> Conversation {
         let task = self.world.train(FIRST_TASK + index);
-        let seed = SeedTree::new(index).child("distractor");
-        let expression = match mix(&task).draw(&task, seed) {
-            Ok(distractor) => distractor.expression,
+        let seed = SeedTree::new(index).child("noise");
+        let operations = task.label("operations").and_then(|n| n.parse().ok()).unwrap_or(1);
+        let expression = match Noise::of(operations).draw(&task, seed) {
+            Ok(expression) => expression,
             // The stream makes only tasks of this world.
             Err(error) => unreachable!("{error}"),
         };

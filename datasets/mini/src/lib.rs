@@ -8,4 +8,4 @@
 
 pub mod calc;
 
-pub use calc::{Distractor, DistractorKind, DistractorMix, MiniCalc};
+pub use calc::{MiniCalc, Noise};

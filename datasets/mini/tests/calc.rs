@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use leyden_core::{SeedTree, Task};
 use leyden_mini::calc::{CUES, LARGEST, SMALLEST, TEST_TASKS, Template, is_reserved};
-use leyden_mini::{DistractorKind, DistractorMix, MiniCalc};
+use leyden_mini::{MiniCalc, Noise};
 use sha2::{Digest, Sha256};
 
 fn numbers(text: &str) -> Vec<i64> {
@@ -256,64 +256,61 @@ fn is_right(task: &Task, expression: &str) -> bool {
 }
 
 #[test]
-fn demonstrations_are_right_exactly_as_often_as_stated() {
+fn each_operator_of_a_demonstration_is_right_as_often_as_stated() {
     let world = MiniCalc::new(1);
-    let mix = DistractorMix::default();
-    let n = 20_000;
-    let (mut right, mut lazy, mut dropped, mut reordered) = (0, 0, 0, 0);
-    for i in 0..n {
-        let task = world.train(i);
-        let drawn = mix.draw(&task, SeedTree::new(9).index(i)).unwrap();
-        let (asked, used) = (numbers(&task.question), numbers(&drawn.expression));
-        assert!(used.len() >= 2 && used.iter().all(|number| asked.contains(number)));
-        assert_eq!(
-            is_right(&task, &drawn.expression),
-            drawn.kind == DistractorKind::Right,
-            "{}: {} for {}",
-            task.id,
-            drawn.expression,
-            field(&task, "expression")
-        );
-        if let Some(value) = drawn.value {
-            let value = *value.numer() as f64 / *value.denom() as f64;
-            let other = evaluate(&drawn.expression);
-            assert!((value - other).abs() <= 1e-9 * value.abs().max(1.0), "{}", drawn.expression);
-        }
-        match drawn.kind {
-            DistractorKind::Right => right += 1,
-            DistractorKind::Lazy => {
-                lazy += 1;
-                assert_eq!(used, asked);
-                assert!(!drawn.expression.contains(['-', '*', '/', '(']));
+    let operators = |text: &str| text.chars().filter(|c| "+-*/".contains(*c)).collect::<Vec<_>>();
+    for (noise, operations) in [1, 2, 3].map(|n| (Noise { swapped: 0.0, ..Noise::of(n) }, n)) {
+        let (mut right, mut lazy, mut all) = (0, 0, 0);
+        for i in 0..20_000 {
+            let task = world.train(i);
+            if task.label("operations") != Some(operations.to_string().as_str()) {
+                continue;
             }
-            DistractorKind::Random => {
-                dropped += usize::from(used.len() < asked.len());
-                reordered += usize::from(used != asked);
+            let wanted = field(&task, "expression");
+            let drawn = noise.draw(&task, SeedTree::new(9).index(i)).unwrap();
+            assert_eq!(numbers(&drawn), numbers(wanted), "{}", task.id);
+            for (wanted, drawn) in operators(wanted).into_iter().zip(operators(&drawn)) {
+                all += 1;
+                right += usize::from(wanted == drawn);
+                let easy = if wanted == '+' { '-' } else { '+' };
+                lazy += usize::from(drawn == easy);
             }
         }
+        let share = |count: usize| count as f64 / all as f64;
+        assert!((share(right) - noise.right).abs() < 0.02, "{operations}: {}", share(right));
+        let expected = (1.0 - noise.right) * noise.lazy;
+        assert!((share(lazy) - expected).abs() < 0.02, "{operations}: {}", share(lazy));
     }
-    let share = |count: i32| f64::from(count) / n as f64;
-    assert!((share(right) - mix.p_right).abs() < 0.01, "right: {}", share(right));
-    // Problems whose answer is the sum of their numbers have no lazy mistake.
-    assert!(share(lazy) > 0.3 && share(lazy) <= mix.p_lazy + 0.01, "lazy: {}", share(lazy));
-    assert!(dropped > 100 && reordered > 1_000);
 }
 
 #[test]
-fn a_mix_can_be_all_right_or_all_random_and_a_strange_task_is_refused() {
+fn the_base_is_shown_right_answers_in_less_than_three_of_twenty_problems() {
+    let world = MiniCalc::new(1);
+    let n = 20_000;
+    let right = (0..n)
+        .filter(|&i| {
+            let task = world.train(i);
+            let operations = task.label("operations").unwrap().parse().unwrap();
+            let drawn = Noise::of(operations).draw(&task, SeedTree::new(3).index(i)).unwrap();
+            is_right(&task, &drawn)
+        })
+        .count();
+    let share = right as f64 / n as f64;
+    assert!((0.10..0.15).contains(&share), "{share}");
+}
+
+#[test]
+fn noise_can_be_none_and_a_strange_task_is_refused() {
     let world = MiniCalc::new(2);
-    let task = world.train(0);
-    let seed = SeedTree::new(4);
-    let always = DistractorMix { p_right: 1.0, ..DistractorMix::default() };
-    assert_eq!(always.draw(&task, seed).unwrap().expression, field(&task, "expression"));
-    let never = DistractorMix { p_right: 0.0, p_lazy: 0.0, p_drop: 0.5 };
+    let none = Noise { right: 1.0, lazy: 0.0, swapped: 0.0 };
     for i in 0..200 {
-        assert_eq!(never.draw(&task, seed.index(i)).unwrap().kind, DistractorKind::Random);
+        let task = world.train(i);
+        assert_eq!(none.draw(&task, SeedTree::new(4)).unwrap(), field(&task, "expression"));
     }
-    let mut strange = task;
+    let mut strange = world.train(0);
     strange.fields.clear();
-    let error = always.draw(&strange, seed).unwrap_err().to_string();
-    assert!(error.contains("mini-calc/train/0") && error.contains("expression"), "{error}");
+    let error = none.draw(&strange, SeedTree::new(4)).unwrap_err().to_string();
+    assert!(error.contains("mini-calc/train/0") && error.contains("shape"), "{error}");
 }
 
 #[test]

@@ -47,12 +47,4 @@ impl Draws {
         }
         shares.len() - 1
     }
-
-    /// A uniform permutation (Fisher and Yates), in place.
-    pub fn shuffle<T>(&mut self, items: &mut [T]) {
-        for i in (1..items.len()).rev() {
-            let j = self.below(i + 1);
-            items.swap(i, j);
-        }
-    }
 }

@@ -9,10 +9,10 @@
 //! Training and test are disjoint twice: a fifth of all numbers occurs in test questions
 //! only, and about a fifth of the templates of every expression is kept for test.
 
-mod distractor;
 mod draws;
 mod export;
 mod expression;
+mod noise;
 mod numbers;
 mod template;
 mod templates;
@@ -21,9 +21,9 @@ mod words;
 use leyden_core::{SeedTree, Task};
 use serde_json::{Map, json};
 
-pub use distractor::{Distractor, DistractorKind, DistractorMix, NotMiniCalc};
 pub use export::ExportError;
 pub use expression::{Expression, Operator, Value};
+pub use noise::{Noise, NotMiniCalc};
 pub use numbers::{LARGEST, SMALLEST, is_reserved};
 pub use template::Template;
 pub use words::CUES;
