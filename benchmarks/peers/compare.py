@@ -87,6 +87,8 @@ class Contest:
         write_file(self.generate, "--model", self.model, "--prompts", self.prompts, "--make")
         write_file(self.train_step, *make, self.rollouts)
         write_file(self.train_step, *make, self.small, "--tasks", 2, "--samples", 3)
+        if args.quick:
+            self.rollouts = self.small
         self.peer = self.find_peer()
         self.folder = self.hugging_face_folder() if self.peer else None
 
@@ -138,6 +140,9 @@ class Contest:
             ]
         if self.peer:
             ours += [self.transformers(work, *their) for their in theirs]
+        if work == "generate" and self.args.quick:
+            for contestant in ours:
+                contestant.command += ["--tokens", "8", "--samples", "2"]
         chosen = [c for c in ours if not self.args.only or any(o in c.name for o in self.args.only)]
         if not chosen:
             raise SystemExit(f"--only leaves nobody of: {', '.join(c.name for c in ours)}")
@@ -225,6 +230,10 @@ def table(work, rows):
         ratio = "" if row["name"] == first else f"×{row['ratio']:.2f} (×{low:.2f}–×{high:.2f})"
         memory = f"{row['peak_memory_bytes'] / 2**30:.2f} GiB"
         lines.append(f"| {row['name']} | {rate} | {ratio} | {memory} |")
+    peers = [row for row in rows if not row["name"].startswith("Leyden")]
+    if peers and first.startswith("Leyden"):
+        best = min(peers, key=lambda row: row["ratio"])
+        lines += ["", f"The fastest peer is {best['name']}; {first} is ×{best['ratio']:.2f} as fast."]
     return "\n".join(lines)
 
 
@@ -290,8 +299,11 @@ def main():
     parser.add_argument("--only", nargs="+", metavar="NAME", help="contestants whose name has this")
     parser.add_argument("--check", action="store_true", help="agreement only")
     parser.add_argument("--no-check", action="store_true", help="speed only")
+    parser.add_argument("--quick", action="store_true", help="a small part of the work, to try it out")
     parser.add_argument("--record", action="store_true", help="write results/throughput/")
     args = parser.parse_args()
+    if args.quick and args.record:
+        parser.error("--quick measures too little to be recorded")
     unknown = set(args.work) - set(RATE)
     if unknown:
         parser.error(f"unknown work {', '.join(unknown)}; there are {', '.join(RATE)}")
