@@ -6,6 +6,7 @@
 //! whole checkpoint or none.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -58,20 +59,19 @@ pub fn save(root: &Path, step: u64, keep: usize, trainer: &Trainer<'_>) -> Resul
 }
 
 fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError> {
-    fs::create_dir_all(dir).map_err(|e| TrainError::file(dir, e))?;
+    let failed = |what: &dyn Display| TrainError::Step {
+        step,
+        what: format!(
+            "the checkpoint was not written: {what}; the run is safe up to its previous \
+             checkpoint: free some space and give the same command again"
+        ),
+    };
+    fs::create_dir_all(dir).map_err(|e| failed(&TrainError::file(dir, e)))?;
     let mut tensors = vec![("parameters".to_owned(), trainer.policy.trained().flat().detach())];
     tensors.extend(trainer.optimizer.state());
     let named: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let path = dir.join("state.safetensors");
-    safetensors::write_file(&path, &named, None, &BTreeMap::new()).map_err(|e| {
-        TrainError::Step {
-            step,
-            what: format!(
-                "the checkpoint was not written: {e}; the run is safe up to its previous \
-                 checkpoint: free some space and give the same command again"
-            ),
-        }
-    })?;
+    safetensors::write_file(&path, &named, None, &BTreeMap::new()).map_err(|e| failed(&e))?;
     let state = State {
         schema: SCHEMA,
         step,
@@ -79,8 +79,9 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
         quiet_steps: trainer.quiet_steps,
     };
     let text = serde_json::to_string_pretty(&state).expect("counters are plain data");
-    crate::folder::write_atomic(&dir.join("state.json"), text.as_bytes())?;
-    sync_folder(dir)
+    crate::folder::write_atomic(&dir.join("state.json"), text.as_bytes())
+        .and_then(|()| sync_folder(dir))
+        .map_err(|e| failed(&e))
 }
 
 fn sync_folder(path: &Path) -> Result<(), TrainError> {
@@ -108,15 +109,17 @@ fn steps(root: &Path) -> Result<Vec<u64>, TrainError> {
 pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, TrainError> {
     let Some(&step) = steps(root)?.last() else { return Ok(None) };
     let dir = folder(root, step);
-    let path = dir.join("state.json");
-    let text = fs::read_to_string(&path).map_err(|e| TrainError::file(&path, e))?;
     let damaged = |what: String| {
         TrainError::file(
             &dir,
             format!("{what}; remove this folder to go on from an earlier checkpoint"),
         )
     };
-    let state: State = serde_json::from_str(&text).map_err(|e| damaged(e.to_string()))?;
+    let state: State = fs::read(dir.join("state.json"))
+        .map_err(|e| damaged(format!("state.json: {e}")))
+        .and_then(|text| {
+            serde_json::from_slice(&text).map_err(|e| damaged(format!("state.json: {e}")))
+        })?;
     if state.schema != SCHEMA || state.step != step {
         return Err(damaged(format!(
             "the checkpoint is of schema {}, step {}",

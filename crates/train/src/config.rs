@@ -80,6 +80,16 @@ pub struct LoraConfig {
     pub targets: Vec<String>,
 }
 
+impl LoraConfig {
+    /// The targets by their names in the model: `q` is short for `q_proj`.
+    pub fn projections(&self) -> Vec<String> {
+        let full = |name: &String| {
+            if name.ends_with("_proj") { name.clone() } else { format!("{name}_proj") }
+        };
+        self.targets.iter().map(full).collect()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AgentConfig {

@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use leyden_core::record::{Record, Timing};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{Experiment, TrainError};
@@ -155,31 +156,42 @@ impl RunFolder {
         self.metrics.sync_all().map_err(|e| self.full("metrics.jsonl", e))
     }
 
-    /// Cuts off all lines after `step`, or everything where there is no checkpoint.
+    /// Cuts off all lines after `step`, or everything where there is no checkpoint; returns the
+    /// metrics that are left.
     ///
     /// # Errors
     /// The file system's own.
     pub fn cut_after(&mut self, step: Option<u64>) -> Result<Vec<Record>, TrainError> {
-        let path = self.root.join("metrics.jsonl");
-        let text = fs::read(&path).map_err(|e| TrainError::file(&path, e))?;
-        let mut kept = Vec::new();
-        let mut bytes = 0;
-        for line in text.split_inclusive(|&b| b == b'\n') {
-            // A torn last line ends the reading; whatever follows the checkpoint does too.
-            let Ok(record) = serde_json::from_slice::<Record>(line) else { break };
-            let at = match &record {
-                Record::Step(step) => step.step,
-                Record::Eval(eval) => eval.step,
-            };
-            if !line.ends_with(b"\n") || step.is_none_or(|last| at > last) {
-                break;
-            }
-            bytes += line.len();
-            kept.push(record);
-        }
-        self.metrics.set_len(bytes as u64).map_err(|e| TrainError::file(&path, e))?;
-        Ok(kept)
+        let path = |name: &str| self.root.join(name);
+        cut(&self.timings, &path("timings.jsonl"), step, |timing: &Timing| timing.step)?;
+        cut(&self.metrics, &path("metrics.jsonl"), step, |record| match record {
+            Record::Step(step) => step.step,
+            Record::Eval(eval) => eval.step,
+        })
     }
+}
+
+/// Keeps the lines of `file` up to step `last`. A torn line, which a killed process may leave,
+/// ends the reading.
+fn cut<T: DeserializeOwned>(
+    file: &File,
+    path: &Path,
+    last: Option<u64>,
+    step: impl Fn(&T) -> u64,
+) -> Result<Vec<T>, TrainError> {
+    let text = fs::read(path).map_err(|e| TrainError::file(path, e))?;
+    let mut kept = Vec::new();
+    let mut bytes = 0;
+    for line in text.split_inclusive(|&b| b == b'\n') {
+        let Ok(entry) = serde_json::from_slice::<T>(line) else { break };
+        if !line.ends_with(b"\n") || last.is_none_or(|last| step(&entry) > last) {
+            break;
+        }
+        bytes += line.len();
+        kept.push(entry);
+    }
+    file.set_len(bytes as u64).map_err(|e| TrainError::file(path, e))?;
+    Ok(kept)
 }
 
 fn append_line(file: &mut File, line: &str) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use leyden_core::record::{StepRecord, Timing};
-use leyden_core::{Rollout, Sampling, Task};
+use leyden_core::{Outcome, Rollout, Sampling, Task};
 
 use crate::TrainError;
 use crate::batch::{Batch, Selection};
@@ -48,6 +48,7 @@ impl Trainer<'_> {
             None,
         )?;
         lap(timing, "store", started);
+        check_rewards(step, &rollouts)?;
 
         let quiet =
             batch.counters.groups == batch.counters.zero_variance + batch.counters.singletons;
@@ -100,4 +101,24 @@ impl Trainer<'_> {
             progress,
         )?)
     }
+}
+
+/// Refuses a step without a single reward, which is a broken setup and not a hard task.
+fn check_rewards(step: u64, rollouts: &[Rollout]) -> Result<(), TrainError> {
+    let mut reasons = Vec::with_capacity(rollouts.len());
+    for rollout in rollouts {
+        match &rollout.outcome {
+            Outcome::Reward(_) => return Ok(()),
+            Outcome::Missing(why) => reasons.push((&rollout.task_id, why)),
+        }
+    }
+    let Some((task, why)) = reasons.first() else { return Ok(()) };
+    Err(TrainError::Step {
+        step,
+        what: format!(
+            "none of the {} rollouts has a reward, so there is nothing to learn from; the first, \
+             of task {task}, says: {why}",
+            reasons.len()
+        ),
+    })
 }

@@ -167,7 +167,8 @@ fn questions(live: &mut [Live<'_>]) -> Vec<Question> {
         .enumerate()
         .filter_map(|(index, rollout)| {
             let (request, answer) = rollout.mailbox.lock().take()?;
-            Some(Question { index, request, answer })
+            // An agent that ended without waiting for its answer no longer wants it.
+            rollout.future.is_some().then_some(Question { index, request, answer })
         })
         .collect()
 }

@@ -58,6 +58,8 @@ pub fn run(
     let steps = experiment.train.steps;
     let mut progress = Progress::new(&experiment.name, steps, resumed.unwrap_or(0));
     if let Some(step) = resumed {
+        // Stopped here before: without this, each further start would train one step more.
+        check_variance(&trainer, experiment, step)?;
         progress.say(&format!("going on from the checkpoint of step {step}"));
     } else {
         evaluate(&mut trainer, &mut writer, 0, &progress)?;
@@ -130,7 +132,7 @@ fn build<'a>(
             let config = leyden_lm::LoraConfig {
                 rank: lora.rank,
                 alpha: lora.alpha,
-                targets: lora.targets.clone(),
+                targets: lora.projections(),
             };
             let lora = Lora::new(config, &shape, device, seed)?;
             Policy::with_lora(shape, parameters, lora, options)?

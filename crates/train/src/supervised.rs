@@ -85,6 +85,9 @@ pub fn encode(
     Ok(Row { ids: demonstration.ids, actions })
 }
 
+/// Too long demonstrations in a row after which an endless source is given up.
+const MOST_PASSED: u64 = 10_000;
+
 /// The next `count` demonstrations of at most `longest` tokens, from `position` on in visiting
 /// order; too long ones are passed over, and returned is the position after the last.
 pub fn collect(
@@ -106,7 +109,7 @@ pub fn collect(
             passed = 0;
         } else {
             passed += 1;
-            if source.len().is_some_and(|len| passed > len) {
+            if passed > source.len().unwrap_or(MOST_PASSED) {
                 return Err(TrainError::Invalid(format!(
                     "no demonstration has at most {longest} tokens; raise data.demonstration_tokens"
                 )));

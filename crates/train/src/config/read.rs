@@ -35,7 +35,7 @@ impl Experiment {
     pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         let file = |e: toml::de::Error| ConfigError::File {
             path: path.to_owned(),
-            what: e.to_string().trim_end().to_owned(),
+            what: sentence(&e, text),
         };
         // Parsed as it stands first: only then do messages carry the line.
         let plain: Result<Self, _> = toml::from_str(text);
@@ -54,7 +54,7 @@ impl Experiment {
                     Ok(_) => {
                         return Err(ConfigError::Override {
                             text: overrides.join(" --set "),
-                            what: with_overrides.to_string().trim_end().to_owned(),
+                            what: sentence(&with_overrides, ""),
                         });
                     }
                 },
@@ -135,6 +135,15 @@ impl Experiment {
     }
 }
 
+/// What is wrong with the TOML of `text` on one line, with the line it is on where known.
+fn sentence(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().trim_end().replace('\n', ", ");
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count() + 1),
+        None => message,
+    }
+}
+
 /// Sets `a.b.c=value` in `table`; the value is TOML, or else a plain string.
 fn apply(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
     let refuse =
@@ -206,6 +215,8 @@ mod tests {
             assert!(error.contains(named), "{error}");
         }
         let error = parse(&SMALLEST.replace("steps", "stepz"), &[]).unwrap_err().to_string();
-        assert!(error.contains("line 9"), "{error}");
+        assert!(error.contains("line 10"), "{error}");
+        let error = parse(&SMALLEST.replace("steps =", "steps"), &[]).unwrap_err().to_string();
+        assert!(error.contains("line 10") && !error.contains('\n'), "{error}");
     }
 }

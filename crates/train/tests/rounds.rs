@@ -1,0 +1,152 @@
+//! Lockstep rounds: agents that work, agents that do not, and what is recorded of them.
+
+mod common;
+
+use common::{CONTEXT, Letters, Scripted, model, parts, task};
+use leyden_core::{FinishReason, Outcome, Rollout, Sampling, SeedTree, Task};
+use leyden_lm::forest::{Row, pack};
+use leyden_train::rounds::{Job, PromptCounts, RoundOptions, run_rollouts, signal_counts};
+
+const MAX_TOKENS: usize = 6;
+
+/// One rollout for each script, with a fresh engine.
+fn roll(scripts: &[&str]) -> (Vec<Rollout>, PromptCounts) {
+    let model = model();
+    let (_, _, mut engine) = parts(&model, 0.0);
+    let tasks: Vec<Task> = scripts.iter().enumerate().map(|(i, s)| task(i, s)).collect();
+    let jobs = tasks
+        .iter()
+        .enumerate()
+        .map(|(id, task)| Job { id, group: id, task, seed: SeedTree::new(5).index(id as u64) })
+        .collect();
+    let options = RoundOptions {
+        sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
+        max_prompt_tokens: usize::MAX,
+        policy_version: 7,
+    };
+    run_rollouts(jobs, &Scripted, &Letters, &model.format, &mut engine, &options, &|_| ()).unwrap()
+}
+
+fn why(rollout: &Rollout) -> &str {
+    match &rollout.outcome {
+        Outcome::Missing(why) => why,
+        Outcome::Reward(reward) => panic!("{}: reward {reward}", rollout.task_id),
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let scripts = ["twice", "once", "brief", "twice", "stops", "once", "fails", "twice"];
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| roll(&scripts))
+    };
+    let (rollouts, counts) = with(1);
+    assert_eq!((rollouts.clone(), counts), with(4));
+    let ids: Vec<usize> = rollouts.iter().map(|r| r.id).collect();
+    assert_eq!(ids, (0..scripts.len()).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_call_is_recorded_as_it_was_generated() {
+    let (rollouts, _) = roll(&["once", "twice", "brief", "stops"]);
+    let calls: Vec<usize> = rollouts.iter().map(|r| r.calls.len()).collect();
+    assert_eq!(calls, [1, 2, 1, 1]);
+    for call in rollouts.iter().flat_map(|r| &r.calls) {
+        assert_eq!(call.response_ids.len(), call.logprobs.len());
+        assert!(call.logprobs.iter().all(|&l| l < 0.0), "{:?}", call.logprobs);
+        assert_eq!(call.policy_version, 7);
+    }
+    let first = |index: usize| &rollouts[index].calls[0];
+    assert_eq!((first(0).response_ids.len(), first(0).finish), (MAX_TOKENS, FinishReason::Length));
+    assert_eq!((first(2).response_ids.len(), first(2).finish), (2, FinishReason::Length));
+    let roles: Vec<&str> = rollouts[1].calls.iter().map(|c| c.agent_role.as_str()).collect();
+    assert_eq!(roles, ["first", "second"]);
+    for rollout in &rollouts {
+        assert_eq!(rollout.answer.as_deref(), rollout.calls.last().map(|c| c.text.as_str()));
+    }
+}
+
+#[test]
+fn a_stop_text_ends_a_response_where_it_first_occurs() {
+    let (rollouts, _) = roll(&["stops"; 8]);
+    let format = model().format;
+    let letters = |text: &str| text.chars().any(|c| c.is_ascii_lowercase());
+    let mut stopped = 0;
+    for call in rollouts.iter().map(|r| &r.calls[0]) {
+        let before = &call.response_ids[..call.response_ids.len() - 1];
+        assert!(!letters(&format.tokenizer().decode(before, true)), "{call:?}");
+        if letters(&call.text) {
+            assert_eq!(call.finish, FinishReason::Stop);
+            stopped += 1;
+        }
+    }
+    assert!(stopped > 0, "a good part of the vocabulary has a letter");
+}
+
+#[test]
+fn a_second_turn_continues_the_tokens_of_the_first() {
+    let (rollouts, counts) = roll(&["twice", "once", "twice"]);
+    assert_eq!(counts, PromptCounts { fresh: 3, extended: 2, rewritten: 0 });
+    for rollout in [&rollouts[0], &rollouts[2]] {
+        let [first, second] = rollout.calls.as_slice() else { panic!("{rollout:?}") };
+        let before = [first.prompt_ids.as_slice(), &first.response_ids].concat();
+        assert!(second.prompt_ids.starts_with(&before));
+        assert!(second.prompt_ids.len() > before.len());
+    }
+}
+
+#[test]
+fn a_rollout_that_fails_says_why_and_the_others_go_on() {
+    let scripts =
+        ["once", "fails", "twice", "unscorable", "long", "waits", "infinite", "asks two at once"];
+    let (rollouts, _) = roll(&scripts);
+    for (index, words) in [
+        (1, &["task-1", "its tool has gone"][..]),
+        (3, &["task-3", "its gold is empty"]),
+        (4, &["tokens", &CONTEXT.to_string()]),
+        (5, &["task-5", "waits for something"]),
+        (6, &["inf"]),
+        (7, &["two questions at once"]),
+    ] {
+        let why = why(&rollouts[index]);
+        assert!(words.iter().all(|word| why.contains(word)), "{}: {why}", scripts[index]);
+    }
+    // What was generated before the failure stays on record; what nobody waited for is not
+    // generated.
+    let calls: Vec<usize> = rollouts.iter().map(|r| r.calls.len()).collect();
+    assert_eq!(calls, [1, 1, 2, 1, 0, 1, 1, 0]);
+
+    let (alone, _) = roll(&["once", "silent", "twice"]);
+    for index in [0, 2] {
+        let (with, without) = (&rollouts[index], &alone[index]);
+        assert!(with.outcome.reward().is_some(), "{:?}", with.outcome);
+        assert_eq!((&with.answer, &with.outcome), (&without.answer, &without.outcome));
+    }
+    // No answer is a wrong answer, not a missing reward.
+    assert_eq!(alone[1].outcome, Outcome::Reward(0.0));
+}
+
+#[test]
+fn signals_know_the_call_that_they_follow() {
+    let (rollouts, _) = roll(&["once", "twice", "twice"]);
+    assert!(rollouts[0].signals.is_empty());
+    let signal = &rollouts[1].signals[0];
+    assert_eq!((signal.call, signal.detail.as_str()), (0, "one call is made"));
+    let counts = signal_counts(&rollouts);
+    assert_eq!(counts.into_iter().collect::<Vec<_>>(), [("halfway".to_owned(), 2)]);
+}
+
+#[test]
+fn recorded_log_probabilities_are_the_policy_s() {
+    let (rollouts, _) = roll(&["once", "twice", "twice"]);
+    let (policy, _, _) = parts(&model(), 0.0);
+    for call in rollouts.iter().flat_map(|r| &r.calls) {
+        let row = Row::call(&call.prompt_ids, &call.response_ids);
+        let packed = pack(&[row], &[0], 4096).unwrap().remove(0);
+        let recomputed = packed.gather(&policy.evaluate(&packed, 1.0).unwrap().logp).concat();
+        for (ours, &sampled) in recomputed.iter().zip(&call.logprobs) {
+            assert!((ours - f64::from(sampled)).abs() < 1e-4, "{ours} and {sampled}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Whole runs: the same bytes from the same seed, whatever interrupts them.
+
+mod common;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use common::{Constant, environment, experiment, model};
+use leyden_core::record::{Record, StepRecord};
+use leyden_lm::LoadedModel;
+use leyden_train::folder::RunFolder;
+use leyden_train::{Environment, Experiment, Finish, Observer, TrainError};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+const SCRIPTS: [&str; 3] = ["twice", "once", "brief"];
+
+fn start(
+    experiment: &Experiment,
+    root: &Path,
+    observer: &mut dyn Observer,
+) -> Result<Finish, TrainError> {
+    run_in(&environment(&SCRIPTS), experiment, root, observer)
+}
+
+fn run_in(
+    environment: &Environment,
+    experiment: &Experiment,
+    root: &Path,
+    observer: &mut dyn Observer,
+) -> Result<Finish, TrainError> {
+    leyden_train::run(experiment, environment, model(), root, observer)
+}
+
+/// A run that nothing disturbs.
+fn undisturbed(experiment: &Experiment) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    assert_eq!(start(experiment, root.path(), &mut ()).unwrap(), Finish::Done);
+    root
+}
+
+/// Pulls the plug after so many lines of `metrics.jsonl`.
+struct Interrupt {
+    lines_left: usize,
+}
+
+impl Observer for Interrupt {
+    fn record(&mut self, _: &Record) {
+        self.lines_left -= 1;
+        // No message and no backtrace: this is meant.
+        if self.lines_left == 0 {
+            std::panic::resume_unwind(Box::new("interrupted"));
+        }
+    }
+}
+
+/// A run that ends abruptly after `lines` lines.
+fn interrupted(experiment: &Experiment, lines: usize) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let mut observer = Interrupt { lines_left: lines };
+    let run = catch_unwind(AssertUnwindSafe(|| start(experiment, root.path(), &mut observer)));
+    assert!(run.is_err(), "the run came to its end");
+    root
+}
+
+fn metrics(root: &Path) -> String {
+    fs::read_to_string(root.join("metrics.jsonl")).unwrap()
+}
+
+fn steps(root: &Path) -> Vec<StepRecord> {
+    metrics(root)
+        .lines()
+        .filter_map(|line| match serde_json::from_str(line).unwrap() {
+            Record::Step(step) => Some(*step),
+            Record::Eval(_) => None,
+        })
+        .collect()
+}
+
+/// Everything that must not depend on interruptions: metrics, every call, the final weights.
+#[derive(PartialEq)]
+struct Outcome {
+    metrics: String,
+    calls: Vec<String>,
+    weights: Vec<u8>,
+}
+
+impl Outcome {
+    fn of(root: &Path) -> Self {
+        let store = Connection::open(root.join("rollouts.sqlite")).unwrap();
+        let mut calls = Vec::new();
+        for (table, order) in [
+            ("rollouts", "step, phase, id"),
+            ("calls", "step, phase, rollout, idx"),
+            ("signals", "step, phase, rollout, call"),
+        ] {
+            let mut statement =
+                store.prepare(&format!("SELECT * FROM {table} ORDER BY {order}")).unwrap();
+            let columns = statement.column_count();
+            let rows = statement
+                .query_map([], |row| {
+                    let values: Vec<rusqlite::types::Value> =
+                        (0..columns).map(|c| row.get(c)).collect::<Result<_, _>>()?;
+                    Ok(format!("{table} {values:?}"))
+                })
+                .unwrap();
+            calls.extend(rows.map(Result::unwrap));
+        }
+        Self {
+            metrics: metrics(root),
+            calls,
+            weights: fs::read(root.join("final/model.safetensors")).unwrap(),
+        }
+    }
+
+    fn assert_same(&self, other: &Self, when: &str) {
+        assert_eq!(self.metrics, other.metrics, "{when}");
+        assert_eq!(self.calls, other.calls, "{when}");
+        assert!(self.weights == other.weights, "other weights {when}");
+    }
+}
+
+/// The latest checkpoint's folder.
+fn latest(root: &Path) -> PathBuf {
+    let entries = fs::read_dir(root.join("checkpoints")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).max().unwrap()
+}
+
+#[test]
+fn a_seed_fixes_every_byte() {
+    let one = Outcome::of(undisturbed(&experiment(&[])).path());
+    Outcome::of(undisturbed(&experiment(&[])).path()).assert_same(&one, "the second time");
+    let other = Outcome::of(undisturbed(&experiment(&["seed=2"])).path());
+    assert_ne!(other.metrics, one.metrics);
+    let lines = one.metrics.lines().count();
+    assert_eq!(lines, 4 + 2 * 3, "four steps, three evaluations in two modes");
+    assert!(one.calls.iter().any(|call| call.starts_with("signals")));
+}
+
+#[test]
+fn what_a_step_says_about_itself_is_so() {
+    let root = undisturbed(&experiment(&[]));
+    for step in steps(root.path()) {
+        assert_eq!((step.tasks, step.rollouts, step.rollouts_without_reward), (2, 8, 0));
+        assert!(step.sampler_gap < 1e-4, "gap {}", step.sampler_gap);
+        assert!(step.packed_tokens < step.row_tokens, "prefixes are shared");
+        assert!(step.grad_norm > 0.0 && step.entropy > 1.0 && step.reward_std > 0.0);
+        assert_eq!(step.reward_histogram.iter().map(|(_, count)| count).sum::<usize>(), 8);
+    }
+}
+
+#[test]
+fn an_interruption_after_any_line_changes_nothing() {
+    let experiment = experiment(&[]);
+    let whole = Outcome::of(undisturbed(&experiment).path());
+    for lines in 1..=whole.metrics.lines().count() {
+        let root = interrupted(&experiment, lines);
+        assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
+        Outcome::of(root.path()).assert_same(&whole, &format!("after {lines} lines"));
+    }
+}
+
+#[test]
+fn every_kind_of_training_resumes() {
+    for changes in [
+        &["train.optimizer=muon", "train.schedule=cosine", "train.warmup=2"][..],
+        &["model.lora.rank=2", "model.lora.alpha=4.0", "model.lora.targets=['q', 'down']"],
+        &["train.epochs=2", "train.mini_batches=2", "algorithm.entropy_coefficient=0.01"],
+        &["train.objective=supervised", "train.batch=3"],
+        &["model.dtype=bf16"],
+    ] {
+        let experiment = experiment(changes);
+        let whole = Outcome::of(undisturbed(&experiment).path());
+        // Step 3 is written, its checkpoint is not.
+        let root = interrupted(&experiment, 7);
+        assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
+        Outcome::of(root.path()).assert_same(&whole, &changes.join(" "));
+    }
+}
+
+#[test]
+fn a_torn_last_line_is_made_again() {
+    let experiment = experiment(&[]);
+    let whole = Outcome::of(undisturbed(&experiment).path());
+    let root = interrupted(&experiment, 7);
+    for name in ["metrics.jsonl", "timings.jsonl"] {
+        let path = root.path().join(name);
+        let mut text = fs::read(&path).unwrap();
+        text.extend_from_slice(b"{\"kind\":\"step\",\"sch");
+        fs::write(path, text).unwrap();
+    }
+    start(&experiment, root.path(), &mut ()).unwrap();
+    Outcome::of(root.path()).assert_same(&whole, "after a torn line");
+    let timings = fs::read_to_string(root.path().join("timings.jsonl")).unwrap();
+    let phases: Vec<serde_json::Value> =
+        timings.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(phases.len(), whole.metrics.lines().count(), "one timing for each line");
+}
+
+#[test]
+fn an_observer_learns_what_was_kept() {
+    #[derive(Default)]
+    struct Lines {
+        kept: usize,
+        new: usize,
+    }
+    impl Observer for Lines {
+        fn record(&mut self, _: &Record) {
+            self.new += 1;
+        }
+        fn resumed(&mut self, kept: &[Record]) {
+            self.kept = kept.len();
+        }
+    }
+    let experiment = experiment(&[]);
+    let root = interrupted(&experiment, 7);
+    let mut seen = Lines::default();
+    start(&experiment, root.path(), &mut seen).unwrap();
+    // The checkpoint of step 2: three evaluation lines less one pair, two steps.
+    assert_eq!((seen.kept, seen.new), (6, 4));
+}
+
+#[test]
+fn a_finished_run_is_left_alone() {
+    let experiment = experiment(&["train.steps=1"]);
+    let root = undisturbed(&experiment);
+    let before = Outcome::of(root.path());
+    let mut nobody = Interrupt { lines_left: 1 };
+    assert_eq!(start(&experiment, root.path(), &mut nobody).unwrap(), Finish::AlreadyDone);
+    Outcome::of(root.path()).assert_same(&before, "after a second start");
+    assert!(LoadedModel::load(&root.path().join("final")).is_ok());
+}
+
+#[test]
+fn another_configuration_in_the_same_folder_is_refused() {
+    let root = undisturbed(&experiment(&["train.steps=1"]));
+    for (change, old, new) in [
+        ("train.learning_rate=0.5", "learning_rate = 0.01", "learning_rate = 0.5"),
+        ("train.steps=2", "steps = 1", "steps = 2"),
+    ] {
+        let other = experiment(&["train.steps=1", change]);
+        let error = start(&other, root.path(), &mut ()).unwrap_err().to_string();
+        for word in [root.path().to_str().unwrap(), old, new] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_has_room_for_one_process() {
+    let experiment = experiment(&["train.steps=1"]);
+    let root = tempfile::tempdir().unwrap();
+    let held = RunFolder::open(root.path(), &experiment).unwrap();
+    let error = start(&experiment, root.path(), &mut ()).unwrap_err().to_string();
+    assert!(error.contains("another process"), "{error}");
+    drop(held);
+    assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_can_be_removed() {
+    let experiment = experiment(&["checkpoint.every=1", "checkpoint.keep=3"]);
+    let whole = Outcome::of(undisturbed(&experiment).path());
+    for (file, damage) in [
+        (
+            "state.safetensors",
+            &(|bytes: Vec<u8>| bytes[..bytes.len() / 2].to_vec()) as &dyn Fn(Vec<u8>) -> Vec<u8>,
+        ),
+        ("state.safetensors", &|_| Vec::new()),
+        ("state.json", &|_| b"{\"schema\": 1, \"step\"".to_vec()),
+        ("state.json", &|bytes| {
+            String::from_utf8(bytes).unwrap().replace(": 3", ": 2").into_bytes()
+        }),
+    ] {
+        // In the evaluation after step 4, the last checkpoint is that of step 3.
+        let root = interrupted(&experiment, 9);
+        let checkpoint = latest(root.path());
+        let path = checkpoint.join(file);
+        fs::write(&path, damage(fs::read(&path).unwrap())).unwrap();
+        let error = start(&experiment, root.path(), &mut ()).unwrap_err().to_string();
+        for words in ["step-000003", "remove this folder"] {
+            assert!(error.contains(words), "{error}");
+        }
+        assert!(!error.contains('\n'), "{error}");
+        fs::remove_dir_all(checkpoint).unwrap();
+        assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
+        Outcome::of(root.path()).assert_same(&whole, file);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_earlier_one() {
+    let experiment = experiment(&[]);
+    let whole = Outcome::of(undisturbed(&experiment).path());
+    let root = interrupted(&experiment, 7);
+    // A file where the folder of the next checkpoint is made.
+    let obstacle = root.path().join("checkpoints/step-000004.tmp");
+    fs::write(&obstacle, "").unwrap();
+    let error = start(&experiment, root.path(), &mut ()).unwrap_err().to_string();
+    for words in ["step 4", "checkpoint was not written", "previous checkpoint"] {
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(latest(root.path()).starts_with(&obstacle), "the obstacle is in the way still");
+    fs::remove_file(obstacle).unwrap();
+    assert!(latest(root.path()).ends_with("step-000002"));
+    assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
+    Outcome::of(root.path()).assert_same(&whole, "after a failed checkpoint");
+}
+
+#[test]
+fn only_the_latest_checkpoints_are_kept() {
+    let root = undisturbed(&experiment(&["checkpoint.every=1", "checkpoint.keep=2"]));
+    let mut names: Vec<String> = fs::read_dir(root.path().join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["step-000003", "step-000004"]);
+}
+
+/// Regression: a run that had stopped at a checkpoint trained one step more at each further
+/// start, and at its last step was called finished.
+#[test]
+fn without_variance_a_run_stops_and_stays_stopped() {
+    let experiment = experiment(&["train.patience_without_variance=2"]);
+    let environment =
+        Environment { scorer: std::sync::Arc::new(Constant), ..environment(&SCRIPTS) };
+    let root = tempfile::tempdir().unwrap();
+    let error = run_in(&environment, &experiment, root.path(), &mut ()).unwrap_err().to_string();
+    for words in ["step 2", "2 steps", "same reward", "rollouts.sqlite"] {
+        assert!(error.contains(words), "{error}");
+    }
+    let before = metrics(root.path());
+    assert_eq!(steps(root.path()).len(), 2);
+    assert!(steps(root.path()).iter().all(|step| step.groups_without_variance == 2));
+    let again = run_in(&environment, &experiment, root.path(), &mut ()).unwrap_err().to_string();
+    assert_eq!((again, metrics(root.path())), (error, before));
+}
+
+#[test]
+fn rollouts_without_reward_are_counted_and_left_out() {
+    let root = tempfile::tempdir().unwrap();
+    let environment = environment(&["once", "fails"]);
+    let experiment = experiment(&["train.steps=1"]);
+    run_in(&environment, &experiment, root.path(), &mut ()).unwrap();
+    let step = &steps(root.path())[0];
+    assert_eq!((step.rollouts, step.rollouts_without_reward, step.calls), (8, 4, 8));
+    assert_eq!(step.reward_histogram.iter().map(|(_, count)| count).sum::<usize>(), 4);
+    let store = Connection::open(root.path().join("rollouts.sqlite")).unwrap();
+    let count = |condition: &str| -> i64 {
+        let from = "calls JOIN rollouts ON calls.step = rollouts.step AND \
+            calls.phase = rollouts.phase AND calls.rollout = rollouts.id";
+        let sql =
+            format!("SELECT count(*) FROM {from} WHERE rollouts.phase = 'train' AND {condition}");
+        store.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count("missing IS NULL AND reward IS NOT NULL AND advantage IS NOT NULL"), 4);
+    assert_eq!(count("missing LIKE '%tool has gone%' AND reward IS NULL AND advantage IS NULL"), 4);
+}
+
+#[test]
+fn a_step_without_any_reward_says_why() {
+    let root = tempfile::tempdir().unwrap();
+    let environment = environment(&["long", "long"]);
+    let error =
+        run_in(&environment, &experiment(&[]), root.path(), &mut ()).unwrap_err().to_string();
+    for words in ["step 1", "none of the 8 rollouts", "task-", "tokens", "160"] {
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn demonstrations_are_learned() {
+    let changes = [
+        "train.objective=supervised",
+        "train.batch=4",
+        "train.steps=30",
+        "train.learning_rate=0.02",
+        "eval.every=0",
+    ];
+    let root = undisturbed(&experiment(&changes));
+    let steps = steps(root.path());
+    let (first, last) = (steps[0].loss, steps[29].loss);
+    assert!((first - 5.6).abs() < 0.3, "a random model is as good as guessing: {first}");
+    assert!(last < first / 2.0, "{first} → {last}");
+}

@@ -1,0 +1,160 @@
+//! The update: prefixes merged or not, mini-batches, epochs, and which calls are trained on.
+
+mod common;
+
+use common::{environment, experiment, model, parts};
+use leyden_core::record::StepRecord;
+use leyden_core::{Call, FinishReason, Outcome, Rollout};
+use leyden_rl::config::AlgorithmConfig;
+use leyden_train::batch::{Batch, Selection};
+use leyden_train::store::RolloutStore;
+use leyden_train::trainer::Trainer;
+use tch::Tensor;
+
+/// The first step with these `changes`: its line, the gradient, the weights, the number of
+/// optimiser steps.
+fn first_step(changes: &[&str]) -> (StepRecord, Tensor, Tensor, i64) {
+    let (experiment, environment, model) =
+        (experiment(changes), environment(&["twice", "once"]), model());
+    let (policy, optimizer, engine) = parts(&model, experiment.train.learning_rate);
+    let folder = tempfile::tempdir().unwrap();
+    let store = RolloutStore::open(&folder.path().join("rollouts.sqlite")).unwrap();
+    let format = std::sync::Arc::clone(&model.format);
+    let mut trainer =
+        Trainer::new(&experiment, &environment, format, policy, optimizer, engine, store).unwrap();
+    let (record, _) = trainer.step(1, &|_| ()).unwrap();
+    let gradient = trainer.policy.trained().grad().unwrap().copy();
+    let weights = trainer.policy.trained().flat().detach().copy();
+    (record, gradient, weights, trainer.optimizer.steps())
+}
+
+fn largest(x: &Tensor) -> f64 {
+    x.abs().max().double_value(&[])
+}
+
+#[test]
+fn merged_prefixes_change_the_work_and_not_the_gradient() {
+    let (rows, by_row, _, _) = first_step(&["train.micro_batch_tokens=1"]);
+    assert_eq!(rows.packed_tokens, rows.row_tokens, "one row a pack: nothing is shared");
+    for budget in ["train.micro_batch_tokens=100", "train.micro_batch_tokens=10000"] {
+        let (merged, gradient, _, _) = first_step(&[budget]);
+        assert!(merged.packed_tokens < rows.packed_tokens, "{budget}");
+        let error = largest(&(&gradient - &by_row)) / largest(&by_row);
+        assert!(error < 1e-5, "{budget}: the gradient is {error} off");
+        assert!((merged.loss - rows.loss).abs() < 1e-6, "{} and {}", merged.loss, rows.loss);
+        assert!((merged.grad_norm / rows.grad_norm - 1.0).abs() < 1e-5);
+        assert_eq!(merged.reward_histogram, rows.reward_histogram);
+    }
+}
+
+#[test]
+fn activation_checkpointing_changes_the_memory_and_not_the_gradient() {
+    let (_, kept, _, _) = first_step(&[]);
+    let (_, recomputed, _, _) = first_step(&["train.activation_checkpointing=true"]);
+    assert!(largest(&(&recomputed - &kept)) < 1e-6 * largest(&kept));
+}
+
+#[test]
+fn each_mini_batch_of_each_epoch_is_an_update() {
+    let (one, _, start, updates) = first_step(&["train.learning_rate=0.0"]);
+    assert_eq!((updates, one.clip_fraction), (1, 0.0));
+    let changes = ["train.mini_batches=2", "train.epochs=3", "train.learning_rate=0.05"];
+    let (several, _, end, updates) = first_step(&changes);
+    assert_eq!(updates, 6);
+    assert!(several.clip_fraction > 0.0, "the policy has moved far beyond the clip range");
+    assert!(several.sampler_gap < 1e-4, "measured before the first update");
+    assert!(largest(&(&end - &start)) > 0.05, "six steps of Adam");
+    // What is counted once for the rollouts is not counted again in later epochs.
+    assert_eq!(several.packed_tokens, one.packed_tokens);
+    assert!((several.entropy - one.entropy).abs() < 0.1 * one.entropy);
+}
+
+#[test]
+fn a_role_that_is_not_trained_has_no_action_tokens() {
+    let (all, ..) = first_step(&[]);
+    let (second, ..) = first_step(&["train.roles=['second']"]);
+    assert_eq!((all.calls, second.calls), (12, 12));
+    assert!(second.action_tokens > 0 && second.action_tokens < all.action_tokens);
+}
+
+fn call(role: &str, prompt: usize, response: usize) -> Call {
+    Call {
+        agent_role: role.to_owned(),
+        prompt_ids: vec![1; prompt],
+        response_ids: vec![2; response],
+        logprobs: vec![-1.0; response],
+        text: String::new(),
+        finish: FinishReason::Stop,
+        policy_version: 0,
+    }
+}
+
+fn rollout(id: usize, group: usize, outcome: Outcome, calls: Vec<Call>) -> Rollout {
+    let task_id = format!("task-{group}");
+    Rollout { id, task_id, group, calls, signals: Vec::new(), answer: None, outcome }
+}
+
+/// Two groups; one rollout of the first has no reward.
+fn rollouts() -> Vec<Rollout> {
+    let two = || vec![call("first", 3, 2), call("second", 9, 4)];
+    vec![
+        rollout(0, 0, Outcome::Reward(1.0), two()),
+        rollout(1, 0, Outcome::Missing("no".to_owned()), two()),
+        rollout(2, 0, Outcome::Reward(0.0), two()),
+        rollout(3, 1, Outcome::Reward(1.0), vec![call("first", 3, 0), call("first", 4, 1)]),
+        rollout(4, 1, Outcome::Reward(0.0), two()),
+    ]
+}
+
+fn batch(roles: &[&str], max_prompt_tokens: usize) -> Batch {
+    let roles: Vec<String> = roles.iter().map(|&role| role.to_owned()).collect();
+    let selection = Selection { roles: &roles, max_prompt_tokens };
+    Batch::of(&rollouts(), &AlgorithmConfig::default(), &selection, 1).unwrap()
+}
+
+#[test]
+fn a_row_is_a_selected_call_of_a_rollout_with_a_reward() {
+    for (roles, longest, rows, tokens) in [
+        // The empty response is no row.
+        (&[][..], 100, 7, 2 + 4 + 2 + 4 + 1 + 2 + 4),
+        (&["second"], 100, 3, 12),
+        (&[], 3, 3, 6),
+        (&["nobody"], 100, 0, 0),
+    ] {
+        let batch = batch(roles, longest);
+        assert_eq!((batch.rows.len(), batch.shape.tokens()), (rows, tokens), "{roles:?}");
+        assert_eq!(batch.advantages.len(), tokens);
+        assert_eq!(batch.logp_sampler, vec![-1.0; tokens]);
+    }
+}
+
+#[test]
+fn credit_goes_back_to_the_calls_that_earned_it() {
+    let batch = batch(&["second"], 100);
+    let credit: Vec<Vec<Option<f64>>> =
+        batch.credit.iter().map(|calls| calls.iter().map(|c| c.credit).collect()).collect();
+    assert_eq!(
+        credit,
+        [
+            vec![None, Some(1.0)],
+            vec![None; 2],
+            vec![None, Some(0.0)],
+            vec![None; 2],
+            vec![None, Some(0.0)]
+        ]
+    );
+    let better = batch.credit[0][1].advantage.unwrap();
+    let worse = batch.credit[2][1].advantage.unwrap();
+    assert!(better > 0.0 && (better + worse).abs() < 1e-12, "{better} and {worse}");
+    // The only row of its group has nothing to be compared with.
+    assert_eq!(batch.credit[4][1].advantage, Some(0.0));
+    assert_eq!(batch.counters.singletons, 1);
+}
+
+#[test]
+fn mini_batches_keep_a_task_together() {
+    let batch = batch(&[], 100);
+    assert_eq!(batch.mini_batches(2), [vec![0, 1, 2, 3], vec![4, 5, 6]]);
+    assert_eq!(batch.mini_batches(1), [(0..7).collect::<Vec<_>>()]);
+    assert_eq!(batch.mini_batches(9).len(), 2, "no more parts than tasks");
+}
