@@ -199,9 +199,14 @@ fn evaluate(
 
 /// An evaluation as a line on the terminal.
 pub fn sentence(record: &EvalRecord) -> String {
+    // The mean of no rewards is not 0.
+    let reward = match record.tasks - record.without_reward {
+        0 => "no reward".to_owned(),
+        _ => format!("reward {:.3}", record.reward_mean),
+    };
     let mut text = format!(
-        "after step {}: {} reward {:.3} on {} held-out tasks",
-        record.step, record.mode, record.reward_mean, record.tasks
+        "after step {}: {} {reward} on {} held-out tasks",
+        record.step, record.mode, record.tasks
     );
     for (label, values) in record.by_label.iter().filter(|(_, values)| values.len() <= 4) {
         let parts: Vec<String> =

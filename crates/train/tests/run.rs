@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use common::{Constant, environment, experiment, model};
-use leyden_core::record::{Record, StepRecord};
+use leyden_core::record::{EvalRecord, Record, StepRecord};
 use leyden_lm::LoadedModel;
 use leyden_train::folder::RunFolder;
 use leyden_train::{Environment, Experiment, Finish, Observer, TrainError};
@@ -384,4 +384,18 @@ fn demonstrations_are_learned() {
     let (first, last) = (steps[0].loss, steps[29].loss);
     assert!((first - 5.6).abs() < 0.3, "a random model is as good as guessing: {first}");
     assert!(last < first / 2.0, "{first} → {last}");
+}
+
+#[test]
+fn an_evaluation_without_rewards_does_not_say_zero() {
+    let record = |without_reward| EvalRecord {
+        mode: "greedy".to_owned(),
+        tasks: 3,
+        without_reward,
+        ..EvalRecord::default()
+    };
+    let none = leyden_train::run::sentence(&record(3));
+    assert!(none.contains("no reward on 3") && !none.contains("0.000"), "{none}");
+    let some = leyden_train::run::sentence(&record(1));
+    assert!(some.contains("reward 0.000") && some.contains("1 without reward"), "{some}");
 }

@@ -1,0 +1,169 @@
+//! Bad input: one clear sentence that names the culprit, a non-zero exit where the command
+//! cannot go on, and never a panic.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{checkout, leyden, lines, quickstart, refused, says, succeeds};
+use tempfile::TempDir;
+
+/// A folder for what a refused run must not have written.
+fn nowhere() -> (TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("run");
+    (parent, folder)
+}
+
+/// The sentence with which the quickstart is refused, before it writes anything.
+fn refusal(changes: &[&str]) -> String {
+    let (_parent, folder) = nowhere();
+    let sentence = refused(&mut quickstart(&folder, changes));
+    assert!(!folder.exists(), "a refused run left {}", folder.display());
+    sentence
+}
+
+/// A copy of the tiny model that is spoilt by `change`.
+fn spoilt_model(change: impl FnOnce(&Path)) -> (TempDir, String) {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("spoilt");
+    succeeds(leyden(&["model", "import", "tiny"]).arg(&folder));
+    change(&folder);
+    let source = format!("model.source={}", folder.display());
+    (parent, source)
+}
+
+#[test]
+fn unknown_keys_and_impossible_values() {
+    for (change, words) in [
+        ("train.stepz=1", &["train.stepz=1", "unknown field `stepz`"][..]),
+        ("rollout.samples=0", &["rollout.samples", "at least 1"]),
+        ("train.steps", &["--set train.steps", "key=value"]),
+        ("algorithm.loss.name=pppo", &["pppo", "ppo"]),
+        ("agent.name=nobody", &["agent.name", "nobody", "calc"]),
+        ("agent.prompt=none", &["agent.prompt", "none", "compact"]),
+        ("data.train=['no/such.jsonl']", &["no/such.jsonl"]),
+        ("model.source=no/such.gguf", &["no/such.gguf", "does not exist"]),
+    ] {
+        says(&refusal(&[change]), words);
+    }
+}
+
+#[test]
+fn an_experiment_file_that_is_wrong_or_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("my.toml");
+    let text = fs::read_to_string(checkout().join("benchmarks/experiments/quickstart.toml"));
+    let text = text.unwrap();
+    let line = |key: &str| {
+        let at = text.lines().position(|line| line.starts_with(key)).unwrap();
+        format!("line {}", at + 1)
+    };
+    for (from, to, words) in [
+        ("steps = ", "stepz = ", &["my.toml", &line("steps"), "stepz"][..]),
+        ("steps = ", "steps ", &["my.toml", &line("steps")]),
+        ("\"tiny\"", "7", &["my.toml", &line("source"), "string"]),
+    ] {
+        assert!(text.contains(from));
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        says(&refused(leyden(&["run"]).arg(&path)), words);
+    }
+    fs::remove_file(&path).unwrap();
+    says(&refused(leyden(&["run"]).arg(&path)), &["my.toml", "No such file"]);
+}
+
+#[test]
+fn truncated_safetensors() {
+    let (_folder, source) = spoilt_model(|folder| {
+        let path = folder.join("model.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    says(&refusal(&[&source]), &["spoilt/model.safetensors", "cut short"]);
+}
+
+#[test]
+fn truncated_gguf() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let source = format!("model.source={}", path.display());
+    // Magic number, version 3, one tensor, two keys, and then nothing.
+    let header = [&b"GGUF\x03\0\0\0"[..], &1u64.to_le_bytes(), &2u64.to_le_bytes()].concat();
+    for bytes in [&header[..], &header[..13], &[]] {
+        fs::write(&path, bytes).unwrap();
+        says(&refusal(&[&source]), &["model.gguf", "cut short"]);
+    }
+    fs::write(&path, [b"GGML", &header[4..]].concat()).unwrap();
+    says(&refusal(&[&source]), &["model.gguf", "GGUF"]);
+}
+
+#[test]
+fn a_tokenizer_without_template() {
+    let (_folder, source) = spoilt_model(|folder| {
+        let path = folder.join("tokenizer_config.json");
+        let mut config: serde_json::Value =
+            serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let _ = fs::remove_file(folder.join("chat_template.jinja"));
+        assert!(config.as_object_mut().unwrap().remove("chat_template").is_some());
+        fs::write(path, config.to_string()).unwrap();
+    });
+    says(&refusal(&[&source]), &["spoilt/tokenizer_config.json", "chat_template"]);
+}
+
+/// Rows that are no rows, and a question beyond the context, cost nothing but themselves.
+#[test]
+fn malformed_rows_and_endless_questions_are_left_out() {
+    let (parent, folder) = nowhere();
+    let data = parent.path().join("rows.jsonl");
+    let endless = "and ".repeat(2000);
+    let rows = [
+        r#"{"id":"a","question":"How much are 31 and 22?","chain":"","result":"53"}"#.to_owned(),
+        r#"{"id":"b","question":"#.to_owned(),
+        r#"{"id":"c","question":"How much are 2 and 2?","chain":""}"#.to_owned(),
+        format!(r#"{{"id":"d","question":"How much are 1 {endless} 1?","result":"2"}}"#),
+        r#"{"id":"e","question":"How much are 56 and 12?","chain":"","result":"68"}"#.to_owned(),
+    ];
+    fs::write(&data, rows.join("\n")).unwrap();
+    let train = format!("data.train=['{}']", data.display());
+    let changes = [train.as_str(), "rollout.tasks=3", "train.steps=1"];
+    let (_, stderr) = succeeds(&mut quickstart(&folder, &changes));
+    says(&stderr, &["rows.jsonl, line 2", "not JSON", "line 3 (id c)", "result is missing"]);
+    says(&stderr, &["step 1: 8 of 24 rollouts have no reward"]);
+    let metrics = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let step = &lines(&metrics, "step")[0];
+    assert_eq!((&step["rollouts"], &step["rollouts_without_reward"]), (&24.into(), &8.into()));
+}
+
+#[test]
+fn a_file_without_a_good_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.jsonl");
+    fs::write(&data, "{\"id\": \"a\"}\n").unwrap();
+    let train = format!("data.train=['{}']", data.display());
+    says(&refusal(&[&train]), &["rows.jsonl", "no good row"]);
+}
+
+#[test]
+fn prompts_beyond_the_context() {
+    let (_parent, folder) = nowhere();
+    let sentence = refused(&mut quickstart(&folder, &["model.context=16"]));
+    says(&sentence, &["step 1", "none of the 32 rollouts", "of task mini-calc", "tokens", "16"]);
+}
+
+#[test]
+fn another_experiment_in_the_folder_of_a_run() {
+    let (_parent, folder) = nowhere();
+    succeeds(&mut quickstart(&folder, &["train.steps=1"]));
+    let sentence = refused(&mut quickstart(&folder, &["train.steps=1", "train.learning_rate=0.5"]));
+    says(&sentence, &["another configuration", "learning_rate = 0.001", "learning_rate = 0.5"]);
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_the_shell_s_exit_code_2() {
+    for arguments in [&["fly"][..], &["run"], &["run", "x.toml", "--sett", "a=b"], &["verify", "x"]]
+    {
+        let output = leyden(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}

@@ -1,0 +1,110 @@
+//! The `leyden` command as a user starts it, on experiments cut down to seconds.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub const LEYDEN: &str = env!("CARGO_BIN_EXE_leyden");
+
+/// The quickstart in a few seconds: enough rollouts that some group has differing rewards and
+/// the weights move.
+pub const SHORT: [&str; 9] = [
+    "train.steps=4",
+    "rollout.tasks=4",
+    "rollout.samples=8",
+    "rollout.max_tokens=24",
+    "eval.every=2",
+    "eval.tasks=8",
+    "eval.max_tokens=24",
+    "checkpoint.every=2",
+    "checkpoint.keep=2",
+];
+
+/// The top of the checkout.
+pub fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// `leyden` with these arguments, in the checkout.
+pub fn leyden(arguments: &[&str]) -> Command {
+    let mut command = Command::new(LEYDEN);
+    // A user who debugs something has it set; a refusal is no reason to print one.
+    command.args(arguments).current_dir(checkout()).env("RUST_BACKTRACE", "1");
+    command
+}
+
+/// `leyden run` of the shortened quickstart in `folder`; `changes` come after [`SHORT`].
+pub fn quickstart(folder: &Path, changes: &[&str]) -> Command {
+    let mut command = leyden(&["run", "benchmarks/experiments/quickstart.toml", "--folder"]);
+    command.arg(folder);
+    for change in SHORT.iter().chain(changes) {
+        command.args(["--set", change]);
+    }
+    command
+}
+
+/// What a command said, after it has ended well.
+pub fn succeeds(command: &mut Command) -> (String, String) {
+    let output = command.output().unwrap();
+    let (stdout, stderr) = said(&output);
+    assert!(output.status.success(), "{:?}\n{stdout}{stderr}", output.status);
+    (stdout, stderr)
+}
+
+/// The one sentence with which a command ends that could not go on.
+pub fn refused(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let (stdout, stderr) = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
+    for word in ["panicked", "backtrace", "RUST_BACKTRACE"] {
+        assert!(!stderr.contains(word), "{stderr}");
+    }
+    let own: Vec<&str> = stderr.lines().filter(|line| line.starts_with("leyden: ")).collect();
+    assert_eq!(own.len(), 1, "{stderr}");
+    assert_eq!(stderr.lines().last(), Some(own[0]), "something follows the sentence: {stderr}");
+    own[0].to_owned()
+}
+
+/// Panics unless `sentence` holds all the words.
+pub fn says(sentence: &str, words: &[&str]) {
+    for word in words {
+        assert!(sentence.contains(word), "`{word}` is not in: {sentence}");
+    }
+}
+
+pub fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// What must not depend on interruptions: the metrics and the trained weights.
+#[derive(PartialEq)]
+pub struct Trained {
+    pub metrics: String,
+    pub weights: Vec<u8>,
+}
+
+impl Trained {
+    pub fn of(folder: &Path) -> Self {
+        Self {
+            metrics: fs::read_to_string(folder.join("metrics.jsonl")).unwrap(),
+            weights: fs::read(folder.join("final/model.safetensors")).unwrap(),
+        }
+    }
+
+    pub fn assert_same(&self, other: &Self) {
+        assert_eq!(self.metrics, other.metrics);
+        assert!(self.weights == other.weights, "the trained weights differ");
+    }
+}
+
+/// The lines of `metrics.jsonl` of this kind, `step` or `eval`.
+pub fn lines(metrics: &str, kind: &str) -> Vec<serde_json::Value> {
+    metrics
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter(|line| line["kind"] == kind)
+        .collect()
+}

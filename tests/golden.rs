@@ -1,0 +1,60 @@
+//! `leyden verify`: golden files are recomputed, and the exit code tells whether all hold.
+
+mod common;
+
+use std::fs;
+
+use common::{leyden, refused, said, says, succeeds};
+use leyden_core::shared_material;
+
+#[test]
+fn shared_golden_files_hold() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["verify", "llama"], "fixtures/llama_parity"),
+        (&["verify", "rl"], "fixtures/rl/verl.json"),
+        (&["verify", "scores", "calcx"], "fixtures/scores/calcx.jsonl"),
+        (&["verify", "scores", "calculator"], "fixtures/scores/calculator.jsonl"),
+    ];
+    for (command, file) in cases {
+        let Some(path) = shared_material(file) else { continue };
+        let (stdout, _) = succeeds(leyden(command).arg(path));
+        assert!(stdout.lines().all(|line| line.starts_with("ok")), "{stdout}");
+    }
+    let (Some(renderings), Some(templates)) =
+        (shared_material("fixtures/chat/renderings.json"), shared_material("data/chat_templates"))
+    else {
+        return;
+    };
+    let mut command = leyden(&["verify", "chat"]);
+    succeeds(command.arg(renderings).arg("--templates").arg(templates));
+}
+
+#[test]
+fn a_tampered_golden_file_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("calculator.jsonl");
+    let verify = || {
+        let mut command = leyden(&["verify", "scores", "calculator"]);
+        command.arg(&path);
+        command
+    };
+    let good = "{\"input\": \"6*7\", \"output\": \"42\"}\n{\"input\": \"1/3\", \"output\": \"1/3 = around 0.333333\"}\n";
+    fs::write(&path, good).unwrap();
+    let (stdout, _) = succeeds(&mut verify());
+    says(&stdout, &["ok"]);
+
+    fs::write(&path, good.replace("42", "43")).unwrap();
+    let output = verify().output().unwrap();
+    let (stdout, _) = said(&output);
+    assert_eq!(output.status.code(), Some(1));
+    says(&stdout, &["FAIL", "1 disagreements", "first: ", "6*7", "43"]);
+
+    // Nothing to compare is no agreement.
+    fs::write(&path, "").unwrap();
+    assert_eq!(verify().output().unwrap().status.code(), Some(1));
+
+    fs::write(&path, "{\"input\": \n").unwrap();
+    says(&refused(&mut verify()), &["calculator.jsonl", "line 1"]);
+    fs::remove_file(&path).unwrap();
+    says(&refused(&mut verify()), &["calculator.jsonl", "No such file"]);
+}

@@ -1,0 +1,67 @@
+//! The main job from two commands: run an experiment, report on it.
+
+mod common;
+
+use std::fs;
+
+use common::{Trained, checkout, leyden, lines, quickstart, says, succeeds};
+
+#[test]
+fn a_run_and_its_report() {
+    let runs = tempfile::tempdir().unwrap();
+    let folder = runs.path().join("quickstart");
+    let (stdout, stderr) = succeeds(&mut quickstart(&folder, &[]));
+    says(&stdout, &["finished: ", "quickstart"]);
+    says(&stderr, &["after step 0: sampled reward", "after step 4: greedy reward"]);
+    let trained = Trained::of(&folder);
+    let steps = lines(&trained.metrics, "step");
+    assert_eq!(steps.len(), 4);
+    assert!(steps.iter().any(|step| step["grad_norm"].as_f64() > Some(0.0)), "nothing was learned");
+    assert_eq!(lines(&trained.metrics, "eval").len(), 3 * 2);
+    for file in ["config.toml", "provenance.json", "rollouts.sqlite", "final/tokenizer.json"] {
+        assert!(folder.join(file).exists(), "{file} is missing");
+    }
+
+    let (stdout, _) = succeeds(leyden(&["report"]).arg(&folder));
+    says(&stdout, &["quickstart", "sampled", "report/index.html"]);
+    for file in ["reward.svg", "reward.png", "table.csv", "table.md", "curves.csv"] {
+        let path = folder.join("report").join(file);
+        assert!(fs::metadata(&path).is_ok_and(|m| m.len() > 0), "{}", path.display());
+    }
+    let page = fs::read_to_string(folder.join("report/index.html")).unwrap();
+    assert!(!page.contains("src=\"http") && page.contains("<svg"), "the page is self-contained");
+
+    let (stdout, _) = succeeds(&mut quickstart(&folder, &[]));
+    says(&stdout, &["finished already"]);
+    Trained::of(&folder).assert_same(&trained);
+}
+
+#[test]
+fn a_resolved_experiment_resolves_to_itself() {
+    let file = "benchmarks/experiments/quickstart.toml";
+    let (resolved, _) = succeeds(&mut leyden(&["run", file, "--seed", "3", "--dry-run"]));
+    says(&resolved, &["seed = 3", "[algorithm.loss]", "micro_batch_tokens"]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("resolved.toml");
+    fs::write(&path, &resolved).unwrap();
+    let (again, _) = succeeds(leyden(&["run", "--dry-run"]).arg(&path));
+    assert_eq!(again, resolved);
+}
+
+#[test]
+fn every_experiment_of_the_checkout_resolves() {
+    let mut folders = vec![checkout().join("benchmarks/experiments")];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "toml") {
+                succeeds(leyden(&["run", "--dry-run"]).arg(path));
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 0);
+}
