@@ -17,6 +17,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use leyden_core::record::{Record, Timing};
 use serde::de::DeserializeOwned;
@@ -206,12 +207,20 @@ fn lock(path: &Path) -> Result<File, TrainError> {
         .write(true)
         .open(path)
         .map_err(|e| TrainError::file(path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            Err(TrainError::file(path, "another process is running this experiment"))
+    // A process that was just killed, or a child that it was starting, may hold it a moment
+    // longer.
+    let given_up = Instant::now() + Duration::from_secs(1);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < given_up => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(TrainError::file(path, "another process is running this experiment"));
+            }
+            Err(fs::TryLockError::Error(e)) => return Err(TrainError::file(path, e)),
         }
-        Err(fs::TryLockError::Error(e)) => Err(TrainError::file(path, e)),
     }
 }
 

@@ -63,6 +63,7 @@ impl<'a> Trainer<'a> {
         if len == Some(0) {
             return Err(TrainError::Invalid("data.train holds nothing to train on".to_owned()));
         }
+        check_roles(&experiment.train.roles, environment)?;
         let train = &experiment.train;
         let schedule = Schedule {
             warmup: train.warmup as usize,
@@ -143,6 +144,18 @@ impl<'a> Trainer<'a> {
             self.engine_is_current = true;
         }
         Ok(())
+    }
+}
+
+/// Refuses a role that the agent does not have: nothing would ever be trained.
+fn check_roles(roles: &[String], environment: &Environment) -> Result<(), TrainError> {
+    let (agent, known) = (environment.agent.name(), environment.agent.roles());
+    match roles.iter().find(|role| !known.contains(&role.as_str())) {
+        Some(role) if !known.is_empty() => Err(TrainError::Invalid(format!(
+            "train.roles: the agent {agent} has no role `{role}`; it has {}",
+            known.join(", ")
+        ))),
+        _ => Ok(()),
     }
 }
 

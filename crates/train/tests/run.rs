@@ -371,6 +371,28 @@ fn a_step_without_any_reward_says_why() {
 }
 
 #[test]
+fn what_cannot_be_trained_is_refused_before_anything_is_generated() {
+    let without = Environment { demonstrations: None, ..environment(&SCRIPTS) };
+    for (environment, change, words) in [
+        (environment(&[]), "train.steps=1", &["data.train", "nothing"][..]),
+        (without, "train.objective=supervised", &["data.train", "no demonstrations"]),
+        (
+            environment(&SCRIPTS),
+            "train.roles=['third']",
+            &["train.roles", "third", "first, second"],
+        ),
+        (environment(&SCRIPTS), "model.device=abacus", &["abacus"]),
+        (environment(&SCRIPTS), "model.dtype=f7", &["f7"]),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let run = run_in(&environment, &experiment(&[change]), root.path(), &mut ());
+        let error = run.unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        assert_eq!(metrics(root.path()), "");
+    }
+}
+
+#[test]
 fn demonstrations_are_learned() {
     let changes = [
         "train.objective=supervised",
