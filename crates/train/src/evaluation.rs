@@ -12,6 +12,14 @@ use crate::store::Place;
 use crate::trainer::{Trainer, lap};
 
 impl Trainer<'_> {
+    /// Number of tasks of one evaluation.
+    pub fn eval_tasks(&self) -> usize {
+        match (self.experiment.eval.tasks, self.environment.test.len()) {
+            (0, all) => all,
+            (some, all) => some.min(all),
+        }
+    }
+
     /// Evaluates the current policy on the held-out tasks, `mode` greedy or sampled.
     ///
     /// # Errors
@@ -27,8 +35,7 @@ impl Trainer<'_> {
         self.refresh_engine()?;
         let config = &self.experiment.eval;
         let tasks = &self.environment.test;
-        let count = if config.tasks == 0 { tasks.len() } else { config.tasks.min(tasks.len()) };
-        let tasks = &tasks[..count];
+        let tasks = &tasks[..self.eval_tasks()];
         // The same draws at every evaluation: what changes between two of them is the policy.
         let seed = self.seed.child("eval");
         let jobs = tasks

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Shows how far something is. Cheap to update; plain lines come at most every ten seconds.
+/// Between plain lines; what is over sooner says nothing.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Shows how far something is. Cheap to update.
 pub struct Progress {
     bar: Option<ProgressBar>,
     what: String,
     total: u64,
     started: Instant,
     from: u64,
-    last_line: Option<Instant>,
+    last_line: Instant,
 }
 
 impl Progress {
@@ -34,7 +37,7 @@ impl Progress {
             total,
             started: Instant::now(),
             from: done,
-            last_line: None,
+            last_line: Instant::now(),
         }
     }
 
@@ -45,9 +48,9 @@ impl Progress {
             bar.set_message(message());
             return;
         }
-        let due = self.last_line.is_none_or(|last| last.elapsed() >= Duration::from_secs(10));
-        if due || done == self.total {
-            self.last_line = Some(Instant::now());
+        let long = self.started.elapsed() >= LINE_EVERY;
+        if self.last_line.elapsed() >= LINE_EVERY || (long && done == self.total) {
+            self.last_line = Instant::now();
             let seconds = self.started.elapsed().as_secs_f64();
             let rate = (done - self.from.min(done)) as f64 / seconds.max(1e-9);
             let left = if rate > 0.0 { (self.total - done) as f64 / rate } else { 0.0 };
@@ -72,6 +75,13 @@ impl Progress {
     pub fn end(&self) {
         if let Some(bar) = &self.bar {
             bar.finish();
+        }
+    }
+
+    /// Ends the display and takes it away: what it led to is told in a line of its own.
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

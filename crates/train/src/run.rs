@@ -1,5 +1,6 @@
 //! A run from start, or from where it was interrupted, to its end.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -189,7 +190,10 @@ fn evaluate(
         return Ok(());
     }
     for mode in &trainer.experiment.eval.modes {
-        let (record, timing) = trainer.evaluate(step, mode, &|_| ())?;
+        let bar = RefCell::new(Progress::new(mode, trainer.eval_tasks() as u64, 0));
+        let show = |done: usize| bar.borrow_mut().update(done as u64, String::new);
+        let (record, timing) = trainer.evaluate(step, mode, &show)?;
+        bar.borrow().clear();
         progress.say(&sentence(&record));
         writer.record(&Record::Eval(Box::new(record)))?;
         writer.folder.timing(&timing)?;
