@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_main};
-use leyden_benchmarks::process::quiet_workers;
 use leyden_benchmarks::tiny;
 use leyden_benchmarks::update::Updater;
 use leyden_benchmarks::work::{Prompts, Rollouts};
 use leyden_core::{Sampling, SeedTree};
+use leyden_lm::settle_process;
 use leyden_lm::{Engine, Limits, Optimizer, Request};
 use tch::Device;
 
@@ -60,7 +60,7 @@ fn train(group: &mut BenchmarkGroup<WallTime>) {
 
 /// Before anything touches libtorch, whose threads read their policy once.
 fn benches() {
-    quiet_workers();
+    settle_process();
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     let mut group = criterion.benchmark_group("tiny");
     decode(&mut group);

@@ -7,7 +7,7 @@
     python3 benchmarks/peers/compare.py --model models/smollm2 --rounds 3 --record
 
 Contestants take turns (A B C, A B C, …), so that what else happens on the machine meets
-them all; each has the cores to itself, two threads, and OMP_WAIT_POLICY=passive. A ratio is
+them all; each has the cores to itself, two threads and the same settings. A ratio is
 taken within a round and reported as the median over rounds with its range. A peer that is
 not installed is named and left out. Needs nothing but Python's standard library.
 
@@ -28,6 +28,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
 WORK = ROOT / "target" / "peers"
+# What Leyden sets for itself at its start, for all: waiting threads sleep, and glibc keeps
+# freed blocks instead of faulting their pages in anew.
+SETTLED = {
+    "OMP_WAIT_POLICY": "passive",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TRIM_THRESHOLD_": "2147483648",
+}
 THREADS = 2
 # Largest relative difference in f32; orders of summation differ.
 TOLERANCE = 1e-4
@@ -41,9 +48,7 @@ class Contestant:
         self.name, self.command = name, [str(part) for part in command]
 
     def run(self, *more):
-        environment = dict(
-            os.environ, OMP_WAIT_POLICY="passive", OMP_NUM_THREADS=str(THREADS)
-        )
+        environment = dict(os.environ, OMP_NUM_THREADS=str(THREADS), **SETTLED)
         command = self.command + [str(part) for part in more]
         done = subprocess.run(
             command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True

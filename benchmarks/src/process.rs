@@ -4,23 +4,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-/// Starts the process again with `OMP_WAIT_POLICY=passive`, once.
-///
-/// libtorch's OpenMP threads otherwise spin while they wait, which takes the cores from
-/// whatever else runs. The policy is read before `main`, so only a new process image sees it.
-pub fn quiet_workers() {
-    use std::os::unix::process::CommandExt;
-    if std::env::var_os("OMP_WAIT_POLICY").is_some() {
-        return;
-    }
-    let Ok(program) = std::env::current_exe() else { return };
-    // Only returns if the new image could not be started; then this one goes on.
-    let _ = std::process::Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .env("OMP_WAIT_POLICY", "passive")
-        .exec();
-}
-
 /// The most memory that this process has held at once, in bytes (`VmHWM`).
 ///
 /// # Errors

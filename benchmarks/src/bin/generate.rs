@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use leyden_benchmarks::process::{median, peak_memory, quiet_workers, timed};
+use leyden_benchmarks::process::{median, peak_memory, timed};
 use leyden_benchmarks::work::{self, Prompts};
 use leyden_core::{Sampling, SeedTree};
 use leyden_lm::{Completion, Engine, Limits, Request};
@@ -54,7 +54,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    quiet_workers();
+    leyden_lm::settle_process();
     let arguments = Arguments::parse();
     if let Some(folder) = &arguments.export {
         return export(&arguments.model, folder);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use leyden_benchmarks::process::{median, peak_memory, quiet_workers, timed};
+use leyden_benchmarks::process::{median, peak_memory, timed};
 use leyden_benchmarks::update::{LEARNING_RATE, Update, Updater};
 use leyden_benchmarks::work::{self, Rollouts};
 use leyden_lm::{Optimizer, OptimizerConfig, Parameters, Policy, PolicyOptions};
@@ -53,7 +53,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    quiet_workers();
+    leyden_lm::settle_process();
     let arguments = Arguments::parse();
     if arguments.make {
         let Arguments { tasks, samples, vocabulary, .. } = arguments;
