@@ -57,7 +57,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         Some(lora) => Training::Lora(LoraConfig {
             rank: lora.rank,
             alpha: lora.alpha,
-            targets: lora.targets.iter().map(|name| full_name(name)).collect(),
+            targets: lora.projections(),
         }),
     };
     let context = context(experiment, shape);
@@ -74,11 +74,6 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         rollouts: asked.min(rollout.cache_tokens / context.max(1)).max(1),
         context,
     })
-}
-
-/// `q` and `q_proj` mean the same.
-fn full_name(target: &str) -> String {
-    if target.ends_with("_proj") { target.to_owned() } else { format!("{target}_proj") }
 }
 
 /// The longest prompt and response together that a rollout can come to.
