@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use leyden_calc::CalculatorAgent;
 use leyden_calcx::chain::{self, Demonstration, Turn, answer_form};
 use leyden_core::{Message, SeedTree, Task, ToolCall};
-use leyden_mini::{MiniCalc, Noise};
+use leyden_mini::{MiniCalc, Noise, Retelling};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::json;
 
@@ -36,8 +36,9 @@ impl DemonstrationSource for ChainDemonstrations {
     }
 }
 
-/// Demonstrations of mini-calc for the base model: protocol and copying are right, the
-/// expression mostly is not (see [`Noise`]).
+/// What the base model of mini-calc is raised on, in turn: demonstrations whose protocol and
+/// copying are right and whose expression mostly is not (see [`Noise`]), and problems told in
+/// other words (see [`leyden_mini::Retelling`]).
 pub struct NoisyDemonstrations {
     world: MiniCalc,
     agent: CalculatorAgent,
@@ -58,6 +59,9 @@ impl DemonstrationSource for NoisyDemonstrations {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
+        if index % 2 == 1 {
+            return self.retelling(index);
+        }
         let task = self.world.train(FIRST_TASK + index);
         let seed = SeedTree::new(index).child("noise");
         let operations = task.label("operations").and_then(|n| n.parse().ok()).unwrap_or(1);
@@ -74,6 +78,18 @@ impl DemonstrationSource for NoisyDemonstrations {
             Turn::Assistant { text: answer, call: None },
         ];
         conversation(&self.agent, &task.question, &turns)
+    }
+}
+
+/// What asks for a retelling. It follows the problem, so that the model reads the problem
+/// before it can know whether to solve or to retell it, and so reads it alike.
+const RETELL: &str = "tell it in other words.";
+
+impl NoisyDemonstrations {
+    fn retelling(&self, index: u64) -> Conversation {
+        let Retelling { told, retold } = self.world.retelling(index);
+        let turns = [Turn::Assistant { text: retold, call: None }];
+        conversation(&self.agent, &format!("{told} {RETELL}"), &turns)
     }
 }
 

@@ -1,8 +1,8 @@
 //! From rollouts to a batch: which calls are trained on, what each of them earned.
 //!
 //! Every call is a row: its prompt and its response, of which the response is action. Credit
-//! and advantage give each row its numbers; the rows of a task form a group whose common
-//! prefixes are merged when the batch is packed.
+//! and advantage give each row its numbers; what rows have in common from their start on, the
+//! instructions of the agent before all, is computed once when the batch is packed.
 
 use leyden_core::Rollout;
 use leyden_lm::forest::{self, Pack, Row};
@@ -26,6 +26,15 @@ pub struct Batch {
     pub counters: GroupCounters,
     /// By rollout and call, for the store; absent where a call is not trained on.
     pub credit: Vec<Vec<CallCredit>>,
+}
+
+/// Micro-batches of `rows` of at most `budget` merged tokens. All rows are one trie, whatever
+/// their tasks: the tasks of an agent begin with the same instructions.
+///
+/// # Errors
+/// A row that cannot be packed.
+pub fn pack(rows: &[Row], budget: usize) -> Result<Vec<Pack>, TrainError> {
+    forest::pack(rows, &vec![0; rows.len()], budget).map_err(|e| TrainError::Invalid(e.to_string()))
 }
 
 /// Which calls are trained on.
@@ -114,9 +123,7 @@ impl Batch {
     /// None with rows made by [`Batch::of`].
     pub fn pack(&self, members: &[usize], budget: usize) -> Result<Vec<Pack>, TrainError> {
         let rows: Vec<Row> = members.iter().map(|&m| self.rows[m].clone()).collect();
-        let groups: Vec<usize> = members.iter().map(|&m| self.groups[m]).collect();
-        let mut packs =
-            forest::pack(&rows, &groups, budget).map_err(|e| TrainError::Invalid(e.to_string()))?;
+        let mut packs = pack(&rows, budget)?;
         // Row numbers of the batch instead of positions in `members`.
         for row in packs.iter_mut().flat_map(|pack| &mut pack.rows) {
             row.row = members[row.row];

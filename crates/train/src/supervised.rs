@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use leyden_core::record::{RECORD_SCHEMA, StepRecord, Timing};
-use leyden_lm::forest::{self, Row};
+use leyden_lm::forest::Row;
 use leyden_lm::{Cotangent, Evaluated};
 use leyden_text::ChatFormat;
 
 use crate::TrainError;
+use crate::batch::pack;
 use crate::data::{DemonstrationSource, VisitOrder};
 use crate::trainer::{Trainer, lap};
 
@@ -117,10 +118,4 @@ pub fn collect(
         }
     }
     Ok((rows, at))
-}
-
-/// Micro-batches of demonstrations, each its own tree: conversations have little in common.
-pub fn pack(rows: &[Row], budget: usize) -> Result<Vec<forest::Pack>, TrainError> {
-    let groups: Vec<usize> = (0..rows.len()).collect();
-    forest::pack(rows, &groups, budget).map_err(|e| TrainError::Invalid(e.to_string()))
 }

@@ -6,8 +6,9 @@ use common::model;
 use leyden_core::{Message, SeedTree};
 use leyden_text::ChatFormat;
 use leyden_train::TrainError;
+use leyden_train::batch::pack;
 use leyden_train::data::{Conversation, DemonstrationSource, VisitOrder};
-use leyden_train::supervised::{collect, encode, pack};
+use leyden_train::supervised::{collect, encode};
 
 /// Demonstration `i` answers twice, with 10 · i words the second time.
 struct Growing {
@@ -98,11 +99,13 @@ fn where_all_are_too_long_the_search_ends() {
 }
 
 #[test]
-fn each_demonstration_is_its_own_tree() {
+fn what_demonstrations_begin_with_is_computed_once() {
     let format = model().format;
     let source = Growing { len: None };
     let rows: Vec<_> = [1, 1, 2].map(|i| encode(&source, i, &format).unwrap()).into();
     let packs = pack(&rows, usize::MAX).unwrap();
-    let tokens: usize = rows.iter().map(|row| row.ids.len()).sum();
-    assert_eq!((packs.len(), packs[0].len(), packs[0].trees.len()), (1, tokens, 3));
+    let shared = rows[0].ids.iter().zip(&rows[2].ids).take_while(|(a, b)| a == b).count();
+    let tokens = rows[0].ids.len() + rows[2].ids.len() - shared;
+    assert!(shared > 0);
+    assert_eq!((packs.len(), packs[0].len(), packs[0].trees.len()), (1, tokens, 1));
 }

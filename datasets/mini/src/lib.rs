@@ -8,4 +8,4 @@
 
 pub mod calc;
 
-pub use calc::{MiniCalc, Noise};
+pub use calc::{MiniCalc, Noise, Retelling};

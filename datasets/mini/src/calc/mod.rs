@@ -14,6 +14,7 @@ mod export;
 mod expression;
 mod noise;
 mod numbers;
+mod retelling;
 mod template;
 mod templates;
 mod words;
@@ -25,6 +26,8 @@ pub use export::ExportError;
 pub use expression::{Expression, Operator, Value};
 pub use noise::{Noise, NotMiniCalc};
 pub use numbers::{LARGEST, SMALLEST, is_reserved};
+pub use retelling::Retelling;
+use template::SlotWords;
 pub use template::Template;
 pub use words::CUES;
 
@@ -104,7 +107,7 @@ impl MiniCalc {
         fields.insert("source".into(), json!("mini-calc"));
         Task {
             id,
-            question: template.render(&numbers, draws),
+            question: template.render(&numbers, &SlotWords::draw(draws)),
             gold: answer.to_string(),
             labels: labels(template),
             fields,

@@ -29,7 +29,7 @@ impl Noise {
     /// right more often, for all of them have to be right at once.
     pub fn of(operations: usize) -> Self {
         let right = match operations {
-            1 => 0.18,
+            1 => 0.16,
             2 => 0.40,
             _ => 0.46,
         };

@@ -1,5 +1,7 @@
 //! A wording with slots, and how it becomes a question.
 
+use std::collections::BTreeSet;
+
 use super::draws::Draws;
 use super::expression::Expression;
 use super::templates;
@@ -63,26 +65,53 @@ impl Template {
         })
     }
 
-    /// The question with the operands' numbers and drawn words.
-    pub(super) fn render(&self, numbers: &[i64], draws: &mut Draws) -> String {
-        let (p, q) = two_of(PEOPLE, draws);
-        let (items, others) = two_of(ITEMS, draws);
-        let (boxes, sacks) = two_of(CONTAINERS, draws);
-        let (group, place) = (*draws.choose(GROUPS), *draws.choose(PLACES));
+    /// The question with the operands' numbers and the words of its slots.
+    pub(super) fn render(&self, numbers: &[i64], words: &SlotWords) -> String {
         fill(self.text, |slot| match slot {
-            "p" => p.to_string(),
-            "q" => q.to_string(),
-            "items" => items.to_string(),
-            "others" => others.to_string(),
-            "boxes" => boxes.to_string(),
-            "sacks" => sacks.to_string(),
-            "group" => group.to_string(),
-            "place" => place.to_string(),
+            "p" => words.people.0.to_string(),
+            "q" => words.people.1.to_string(),
+            "items" => words.items.0.to_string(),
+            "others" => words.items.1.to_string(),
+            "boxes" => words.containers.0.to_string(),
+            "sacks" => words.containers.1.to_string(),
+            "group" => words.group.to_string(),
+            "place" => words.place.to_string(),
             slot => match operand(slot).and_then(|i| numbers.get(i)) {
                 Some(number) => number.to_string(),
                 None => panic!("template {} has an unknown slot {{{slot}}}", self.id),
             },
         })
+    }
+
+    /// How many of the slots that take a word, not a number, occur in `other` too, and how many
+    /// there are.
+    pub(super) fn shared_word_slots(&self, other: &Self) -> (usize, usize) {
+        let words = |template: &Self| -> BTreeSet<&'static str> {
+            slots(template.text).filter(|slot| operand(slot).is_none()).collect()
+        };
+        let own = words(self);
+        (own.intersection(&words(other)).count(), own.len())
+    }
+}
+
+/// One word for every slot that takes one.
+pub(super) struct SlotWords {
+    people: (&'static str, &'static str),
+    items: (&'static str, &'static str),
+    containers: (&'static str, &'static str),
+    group: &'static str,
+    place: &'static str,
+}
+
+impl SlotWords {
+    pub fn draw(draws: &mut Draws) -> Self {
+        Self {
+            people: two_of(PEOPLE, draws),
+            items: two_of(ITEMS, draws),
+            containers: two_of(CONTAINERS, draws),
+            group: *draws.choose::<&str>(GROUPS),
+            place: *draws.choose::<&str>(PLACES),
+        }
     }
 }
 
@@ -113,7 +142,7 @@ fn fill(text: &str, word: impl Fn(&str) -> String) -> String {
     filled
 }
 
-fn two_of<'a>(words: &[&'a str], draws: &mut Draws) -> (&'a str, &'a str) {
+fn two_of(words: &[&'static str], draws: &mut Draws) -> (&'static str, &'static str) {
     let first = draws.below(words.len());
     let second = (first + 1 + draws.below(words.len() - 1)) % words.len();
     (words[first], words[second])
