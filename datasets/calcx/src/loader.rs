@@ -149,8 +149,8 @@ impl Collector {
     }
 }
 
-/// One row as a task: `id`, `question` and `result` by name, everything else as fields;
-/// `source` and `labels` also become labels.
+/// One row as a task: `id`, `question` and `result` by name, everything else as fields; the
+/// source and `labels` also become labels.
 fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
     let id = required(&mut row, "id")?;
     let question = required(&mut row, "question")?;
@@ -160,21 +160,20 @@ fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
             return Err(RowError::WrongType { field, found: kind(value) });
         }
     }
-    let labels = labels(&row);
+    let labels = labels(&id, &row);
     Ok(Task { id, question, gold, labels, fields: row })
 }
 
-/// `source`, and the texts of `labels` where a row brings its own, as files of generated
-/// worlds do.
-fn labels(row: &Map<String, Value>) -> Vec<(String, String)> {
-    let label = |(name, value): (&str, &Value)| Some((name.to_owned(), value.as_str()?.to_owned()));
-    let source = row.get("source").map(|source| ("source", source));
+/// The source, and the texts of `labels` where a row brings its own, as files of generated
+/// worlds do. The source is the field of that name or what the id begins with: Calc-X names
+/// its rows `svamp__chal-1`.
+fn labels(id: &str, row: &Map<String, Value>) -> Vec<(String, String)> {
+    let by_id = || id.split_once("__").map(|(source, _)| source).filter(|s| !s.is_empty());
+    let source = row.get("source").and_then(Value::as_str).or_else(by_id);
     let own = row.get("labels").and_then(Value::as_object).into_iter().flatten();
-    source
-        .into_iter()
-        .chain(own.map(|(name, value)| (name.as_str(), value)))
-        .filter_map(label)
-        .collect()
+    let own = own.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+    let all = source.map(|source| ("source", source)).into_iter().chain(own);
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn required(row: &mut Map<String, Value>, field: &'static str) -> Result<String, RowError> {
@@ -223,6 +222,17 @@ mod tests {
         assert_eq!(a.fields.keys().collect::<Vec<_>>(), ["chain", "source", "n"]);
         assert_eq!(b.label("source"), None);
         assert_eq!(b.fields["prefix_equation"], "* 1 2");
+    }
+
+    #[test]
+    fn an_id_names_the_source_where_no_field_does() {
+        let loaded = load(
+            br#"{"id": "svamp__chal-1", "question": "q", "result": "4"}
+{"id": "svamp__chal-2", "question": "q", "result": "4", "source": "own"}
+{"id": "__3", "question": "q", "result": "4"}"#,
+        );
+        let sources: Vec<_> = loaded.tasks.iter().map(|task| task.label("source")).collect();
+        assert_eq!(sources, [Some("svamp"), Some("own"), None]);
     }
 
     #[test]
