@@ -73,7 +73,14 @@ impl Trainer<'_> {
                     }
                 }
                 self.policy.trained().zero_grad();
-                for pack in batch.pack(members, train.micro_batch_tokens)? {
+                let (quiet, lively): (Vec<usize>, Vec<usize>) =
+                    members.iter().partition(|&&row| self.is_quiet(batch, row));
+                if epoch == 0 {
+                    for pack in batch.pack(&quiet, train.micro_batch_tokens)? {
+                        self.look_at(&pack, batch, once, &mut update)?;
+                    }
+                }
+                for pack in batch.pack(&lively, train.micro_batch_tokens)? {
                     let context = PackContext {
                         batch,
                         weights: &weights,
@@ -89,6 +96,34 @@ impl Trainer<'_> {
         update.grad_norm /= update.count.max(1) as f64;
         update.loss /= update.count.max(1) as f64;
         Ok(update)
+    }
+
+    /// Whether a row has no part in the gradient: its group agreed on one reward.
+    fn is_quiet(&self, batch: &Batch, row: usize) -> bool {
+        self.experiment.algorithm.entropy_coefficient == 0.0
+            && batch.advantages[batch.shape.range(row)].iter().all(|&a| a == 0.0)
+    }
+
+    /// The figures of rows without a gradient, by a forward pass alone.
+    fn look_at(
+        &self,
+        pack: &Pack,
+        batch: &Batch,
+        once: bool,
+        update: &mut Update,
+    ) -> Result<(), TrainError> {
+        let evaluated = self.policy.evaluate(pack, self.experiment.rollout.temperature)?;
+        let logp: Vec<f64> = pack.gather(&evaluated.logp).concat();
+        if once {
+            let lengths: Vec<usize> =
+                pack.rows.iter().map(|row| batch.shape.range(row.row).len()).collect();
+            let sampler = batch.select(&batch.logp_sampler, pack);
+            update.mismatch.merge(&Mismatch::measure(&logp, &sampler, &Rows::dense(&lengths)));
+        }
+        update.packed_tokens += pack.len();
+        update.entropy_sum += pack.gather(&evaluated.entropy).concat().iter().sum::<f64>();
+        update.entropy_tokens += logp.len();
+        Ok(())
     }
 
     fn micro_batch(

@@ -48,6 +48,20 @@ fn merged_prefixes_change_the_work_and_not_the_gradient() {
 }
 
 #[test]
+fn groups_that_agree_take_a_forward_pass_and_change_nothing_else() {
+    let steps = ["rollout.samples=2", "rollout.tasks=6"];
+    let (quiet, gradient, ..) = first_step(&steps);
+    assert!((1..6).contains(&quiet.groups_without_variance), "{}", quiet.groups_without_variance);
+    // A bonus too small to matter: every row takes part in the backward pass.
+    let all = [&steps[..], &["algorithm.entropy_coefficient=1e-30"]].concat();
+    let (all, expected, ..) = first_step(&all);
+    assert!(largest(&(&gradient - &expected)) < 1e-5 * largest(&expected));
+    assert!((quiet.entropy - all.entropy).abs() < 1e-6);
+    assert!((quiet.sampler_kl - all.sampler_kl).abs() < 1e-7);
+    assert!((quiet.loss - all.loss).abs() < 1e-6);
+}
+
+#[test]
 fn activation_checkpointing_changes_the_memory_and_not_the_gradient() {
     let (_, kept, _, _) = first_step(&[]);
     let (_, recomputed, _, _) = first_step(&["train.activation_checkpointing=true"]);

@@ -29,9 +29,9 @@ impl Noise {
     /// right more often, for all of them have to be right at once.
     pub fn of(operations: usize) -> Self {
         let right = match operations {
-            1 => 0.16,
-            2 => 0.40,
-            _ => 0.46,
+            1 => 0.14,
+            2 => 0.37,
+            _ => 0.44,
         };
         Self { right, lazy: 0.75, swapped: 0.2 }
     }
