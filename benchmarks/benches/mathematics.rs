@@ -76,10 +76,10 @@ fn packing(c: &mut Criterion) {
     group.throughput(Throughput::Elements(batch.row_tokens() as u64));
     group.bench_function("pack", |b| {
         b.iter(|| {
-            forest::pack(black_box(&batch.rows), &batch.groups, 2048).expect("rows are sound")
+            black_box(&batch).packs(2048).expect("rows are sound")
         })
     });
-    let packs = forest::pack(&batch.rows, &batch.groups, 2048).expect("rows are sound");
+    let packs = batch.packs(2048).expect("rows are sound");
     group.bench_function("gather and scatter", |b| {
         b.iter_batched(
             || packs.iter().map(|pack| vec![1.0; pack.actions.len()]).collect::<Vec<_>>(),

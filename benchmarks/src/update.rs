@@ -5,7 +5,7 @@
 //! the ratio differs from 1 and the loss says something about the update before it.
 
 use anyhow::{Result, bail};
-use leyden_lm::forest::{self, Pack};
+use leyden_lm::forest::Pack;
 use leyden_lm::{Cotangent, Evaluated, Optimizer, Policy, clip_grad_norm};
 use leyden_rl::Rows;
 use leyden_rl::aggregate::Aggregation;
@@ -96,7 +96,7 @@ impl<'a> Updater<'a> {
     }
 
     fn packs(&self) -> Result<Vec<Pack>> {
-        Ok(forest::pack(&self.batch.rows, &self.batch.groups, self.budget)?)
+        self.batch.packs(self.budget)
     }
 
     /// Adds a pack's gradient, writes its log-probabilities to `logp`, returns its loss.

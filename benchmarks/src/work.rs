@@ -2,17 +2,17 @@
 //!
 //! Throughput does not depend on what the tokens say, only on how many there are and which
 //! prefixes they share. So the ids are drawn at random from a fixed seed and the lengths are
-//! those of calculator rollouts: a prompt (instructions, tool description, problem) shared by
-//! all rollouts of a task, then two or three calls, each of whose prompts is the one before
-//! it with the response and a tool's answer appended. Rollouts of a task share nothing
-//! beyond the prompt, though in reality their first words often agree: prefixes are merged
-//! less here than in training, not more.
+//! those of calculator rollouts: instructions and a tool description with which every prompt
+//! begins, a problem shared by all rollouts of a task, then two or three calls, each of whose
+//! prompts is the one before it with the response and a tool's answer appended. Rollouts of a
+//! task share nothing beyond the prompt, though in reality their first words often agree:
+//! prefixes are merged less here than in training, not more.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use leyden_core::SeedTree;
-use leyden_lm::forest::Row;
+use leyden_lm::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_rl::statistics::{mean, sample_std};
 use serde::de::DeserializeOwned;
@@ -36,6 +36,10 @@ impl Prompts {
         Self { prompts: (0..count).map(prompt).collect() }
     }
 }
+
+/// Tokens of the calculator agent's system prompt and tool description, to the first word of the
+/// problem.
+const INSTRUCTIONS: usize = 150;
 
 /// Rollouts by task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,12 +72,16 @@ pub struct Call {
 }
 
 impl Rollouts {
-    /// Calculator rollouts: `tasks` groups of `samples`, ids below `vocabulary`.
+    /// Calculator rollouts: `tasks` groups of `samples`, ids below `vocabulary`. As with the
+    /// real agent and SmolLM2's tokenizer, all prompts begin with the same [`INSTRUCTIONS`]
+    /// tokens, and 20 to 40 of the problem follow.
     pub fn make(tasks: usize, samples: usize, vocabulary: usize, seed: u64) -> Self {
         let seed = SeedTree::new(seed).child("rollouts");
+        let instructions = ids(INSTRUCTIONS, vocabulary, seed.child("instructions"));
         let group = |task| {
             let seed = seed.index(task as u64);
-            let prompt = ids(between(170, 190, seed.child("length")), vocabulary, seed);
+            let problem = ids(between(20, 40, seed.child("length")), vocabulary, seed);
+            let prompt = [&instructions[..], &problem].concat();
             let advantages = advantages(samples, seed.child("reward"));
             let rollout = |(sample, &advantage): (usize, &f64)| Rollout {
                 advantage,
@@ -98,7 +106,7 @@ impl Rollouts {
     /// # Errors
     /// A call without prompt or response; no calls at all.
     pub fn batch(&self) -> Result<Batch> {
-        let (mut rows, mut groups, mut advantages) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut advantages) = (Vec::new(), Vec::new());
         for (g, group) in self.groups.iter().enumerate() {
             for (r, rollout) in group.rollouts.iter().enumerate() {
                 for (c, call) in rollout.calls.iter().enumerate() {
@@ -107,7 +115,6 @@ impl Rollouts {
                         "call {c} of rollout {r} of group {g} has an empty prompt or response"
                     );
                     rows.push(Row::call(&call.prompt_ids, &call.response_ids));
-                    groups.push(g);
                     advantages.push(rollout.advantage);
                 }
             }
@@ -115,15 +122,13 @@ impl Rollouts {
         ensure!(!rows.is_empty(), "there are no calls to train on");
         let shape = Rows::dense(&rows.iter().map(Row::action_tokens).collect::<Vec<_>>());
         let advantages = shape.spread(&advantages);
-        Ok(Batch { rows, groups, shape, advantages })
+        Ok(Batch { rows, shape, advantages })
     }
 }
 
 /// One row per call. Per-token arrays are flat over the rows' response tokens.
 pub struct Batch {
     pub rows: Vec<Row>,
-    /// Task of each row.
-    pub groups: Vec<usize>,
     /// Response lengths.
     pub shape: Rows,
     pub advantages: Vec<f64>,
@@ -133,6 +138,15 @@ impl Batch {
     /// Tokens of all rows, prompts repeated.
     pub fn row_tokens(&self) -> usize {
         self.rows.iter().map(|row| row.ids.len()).sum()
+    }
+
+    /// Micro-batches of at most `budget` merged tokens, all rows one trie, as the trainer packs
+    /// them.
+    ///
+    /// # Errors
+    /// A budget of 0.
+    pub fn packs(&self, budget: usize) -> Result<Vec<Pack>> {
+        Ok(forest::pack(&self.rows, &vec![0; self.rows.len()], budget)?)
     }
 }
 
@@ -197,8 +211,7 @@ pub fn write<T: Serialize>(path: &Path, work: &T) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Prompts, Rollouts, read, write};
-    use leyden_lm::forest;
+    use super::{INSTRUCTIONS, Pack, Prompts, Rollouts, read, write};
 
     #[test]
     fn made_work_depends_on_the_seed_alone_and_survives_a_file() {
@@ -215,11 +228,13 @@ mod tests {
     #[test]
     fn calls_of_a_rollout_continue_each_other_and_share_the_task_s_prompt() {
         let made = Rollouts::make(3, 4, 500, 1);
+        let opening = &made.groups[0].rollouts[0].calls[0].prompt_ids[..INSTRUCTIONS];
         for group in &made.groups {
             let sum: f64 = group.rollouts.iter().map(|r| r.advantage).sum();
             assert!(sum.abs() < 1e-9, "advantages sum to {sum}");
             assert!(group.rollouts.iter().any(|r| r.advantage > 0.1));
             let first = &group.rollouts[0].calls[0].prompt_ids;
+            assert!(first.starts_with(opening), "all tasks begin with the instructions");
             for rollout in &group.rollouts {
                 assert_eq!(&rollout.calls[0].prompt_ids, first);
                 assert!((2..=3).contains(&rollout.calls.len()));
@@ -234,8 +249,8 @@ mod tests {
     #[test]
     fn merging_prefixes_leaves_each_token_of_a_rollout_once() {
         let batch = Rollouts::make(2, 4, 5000, 3).batch().unwrap();
-        let packs = forest::pack(&batch.rows, &batch.groups, usize::MAX).unwrap();
-        let unique: usize = packs.iter().map(forest::Pack::len).sum();
+        let packs = batch.packs(usize::MAX).unwrap();
+        let unique: usize = packs.iter().map(Pack::len).sum();
         assert!(2 * unique < batch.row_tokens(), "{unique} of {}", batch.row_tokens());
         let actions: usize = packs.iter().map(|pack| pack.actions.len()).sum();
         assert_eq!(actions, batch.shape.tokens());
