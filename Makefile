@@ -1,5 +1,5 @@
 # Each target calls cargo or leyden and nothing more.
-.PHONY: setup quickstart test bench results smollm2
+.PHONY: setup quickstart test bench results results-smollm2 smollm2
 
 LEYDEN = cargo run --release --quiet -p leyden-cli --bin leyden --
 # cargo-nextest where it is installed, cargo's own runner elsewhere.
@@ -25,6 +25,13 @@ results: setup
 	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 2
 	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 3
 	$(LEYDEN) report runs/quickstart-seed1 runs/quickstart-seed2 runs/quickstart-seed3 --out results/mini-calc --record
+
+# SmolLM2 on real problems: warm start, LightningRL, one report of both. Some two hours on two
+# cores; it goes on where it was stopped.
+results-smollm2: smollm2
+	$(LEYDEN) run benchmarks/experiments/smollm2/warm_start.toml
+	$(LEYDEN) run benchmarks/experiments/smollm2/calcx.toml
+	$(LEYDEN) report runs/smollm2-calcx runs/smollm2-warm-start --out results/smollm2-calcx --record
 
 bench: setup
 	cargo bench -p leyden-benchmarks
