@@ -142,7 +142,7 @@ proptest! {
 #[test]
 fn credit_feeds_the_advantage() {
     let episodes = [Episode::of_calls(0, 1.0, 2), Episode::of_calls(0, 0.0, 1)];
-    let calls = CreditConfig::default().assign(&episodes);
+    let calls = CreditConfig::default().assign(&episodes).unwrap();
     let rows = Rows::dense(&[3, 1, 2]);
     let batch = Batch::of_outcomes(&rows, &calls.returns, &calls.groups, &calls.episodes);
     let config = AdvantageConfig::Grpo(GrpoConfig {
