@@ -7,15 +7,14 @@ use leyden_benchmarks::work::Rollouts;
 use leyden_core::SeedTree;
 use leyden_lm::forest;
 use leyden_rl::Rows;
-use leyden_rl::advantage::{AdvantageConfig, Batch};
 use leyden_rl::config::AlgorithmConfig;
-use leyden_rl::credit::{CreditConfig, Episode};
+use leyden_rl::credit::Episode;
 use leyden_rl::loss::LossInput;
 
-const ROLLOUTS: usize = 512;
+const ROLLOUTS: usize = 4096;
 const GROUP: usize = 8;
-const CALLS: usize = 2;
-const TOKENS: usize = 64;
+const CALLS: usize = 4;
+const TOKENS: usize = 256;
 
 fn episodes() -> Vec<Episode> {
     let seed = SeedTree::new(1);
@@ -29,18 +28,12 @@ fn reinforcement(c: &mut Criterion) {
     group.throughput(Throughput::Elements(tokens as u64));
     let episodes = episodes();
     let rows = Rows::dense(&[TOKENS; ROLLOUTS * CALLS]);
-    let credit = CreditConfig::default();
-    group.bench_function("credit", |b| b.iter(|| credit.assign(black_box(&episodes))));
-
-    let earned = credit.assign(&episodes);
-    let batch = Batch::of_outcomes(&rows, &earned.returns, &earned.groups, &earned.episodes);
-    let advantage = AdvantageConfig::default();
-    group.bench_function("advantage", |b| {
-        b.iter(|| advantage.advantages(black_box(&batch)).expect("rewards are finite"))
-    });
-
     let algorithm = AlgorithmConfig::default();
-    let advantages = advantage.advantages(&batch).expect("rewards are finite").per_token;
+    let assign = || algorithm.assign(black_box(&episodes), &rows, None);
+    group.bench_function("credit", |b| b.iter(|| algorithm.credit.assign(black_box(&episodes))));
+    group.bench_function("credit and advantage", |b| b.iter(assign));
+
+    let advantages = assign().expect("rewards are finite").advantages.per_token;
     let weights = algorithm.token_weights(&rows);
     let seed = SeedTree::new(2);
     let logp_old: Vec<f64> = (0..tokens as u64).map(|t| -3.0 * seed.index(t).uniform()).collect();
@@ -58,11 +51,7 @@ fn reinforcement(c: &mut Criterion) {
     group.bench_function("loss", |b| b.iter(|| algorithm.loss.loss(black_box(&input))));
     group.bench_function("all", |b| {
         b.iter(|| {
-            let earned = algorithm.credit.assign(black_box(&episodes));
-            let batch =
-                Batch::of_outcomes(&rows, &earned.returns, &earned.groups, &earned.episodes);
-            let advantages =
-                algorithm.advantage.advantages(&batch).expect("rewards are finite").per_token;
+            let advantages = assign().expect("rewards are finite").advantages.per_token;
             let weights = algorithm.token_weights(&rows);
             algorithm.loss.loss(&LossInput { advantages: &advantages, weights: &weights, ..input })
         })

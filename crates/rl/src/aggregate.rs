@@ -6,6 +6,8 @@
 //! weights along, and the sums over the parts add up to the same loss and gradient. (Where a
 //! library takes means per micro-batch instead, its gradient depends on the split.)
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Rows;
@@ -27,30 +29,68 @@ pub enum Aggregation {
     /// Sum over all tokens divided by a constant (Dr.GRPO), by default the longest row's
     /// length; not divided by the number of rows.
     SeqMeanTokenSumNorm,
+    /// Mean over the tokens of a rollout, all its rows together, then mean over rollouts: a
+    /// rollout counts once, however many calls it took.
+    PerRolloutMean,
+    /// The same divided by the number of rows, as agent-lightning does (whatever the name of
+    /// its count says): rollouts of more rows make the gradient smaller.
+    PerRolloutMeanOverRows,
 }
 
 impl Aggregation {
-    pub const ALL: [Self; 4] =
-        [Self::TokenMean, Self::SeqMeanTokenSum, Self::SeqMeanTokenMean, Self::SeqMeanTokenSumNorm];
+    pub const ALL: [Self; 6] = [
+        Self::TokenMean,
+        Self::SeqMeanTokenSum,
+        Self::SeqMeanTokenMean,
+        Self::SeqMeanTokenSumNorm,
+        Self::PerRolloutMean,
+        Self::PerRolloutMeanOverRows,
+    ];
+}
+
+/// The weight of each token where every row is a rollout of its own; see
+/// [`token_weights_by_rollout`].
+pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
+    let rollouts: Vec<usize> = (0..rows.len()).collect();
+    token_weights_by_rollout(mode, constant, rows, &rollouts)
 }
 
 /// The weight of each token; 0 outside the mask.
 ///
-/// With N tokens inside the mask, n of them in the token's row, and B rows that have any:
-/// `1/N`, `1/B`, `1/(B (n + 1e-8))`, `1/constant`. `constant` is used by
-/// [`Aggregation::SeqMeanTokenSumNorm`] alone and defaults to the longest row's length, masked
-/// tokens included: of a padded matrix, its width.
-pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
+/// With N tokens inside the mask, n of them in the token's row and M in its rollout, B rows and
+/// R rollouts that have any: `1/N`, `1/B`, `1/(B (n + 1e-8))`, `1/constant`, `1/(R M)`,
+/// `1/(B' M)` with B' all rows. `constant` is used by [`Aggregation::SeqMeanTokenSumNorm`]
+/// alone and defaults to the longest row's length, masked tokens included: of a padded matrix,
+/// its width.
+///
+/// # Panics
+/// If there is not one rollout per row.
+pub fn token_weights_by_rollout(
+    mode: Aggregation,
+    constant: Option<f64>,
+    rows: &Rows,
+    rollouts: &[usize],
+) -> Vec<f64> {
+    assert_eq!(rollouts.len(), rows.len(), "one rollout per row");
     let counts = rows.active_lengths();
+    let all = counts.iter().sum::<usize>() as f64;
     let filled = counts.iter().filter(|&&n| n > 0).count() as f64;
-    let row_weight = |count: usize| match mode {
-        Aggregation::TokenMean => 1.0 / counts.iter().sum::<usize>() as f64,
+    let longest = rows.ranges().map(|range| range.len()).max().unwrap_or(0) as f64;
+    let mut per_rollout: HashMap<usize, usize> = HashMap::new();
+    for (&rollout, &count) in rollouts.iter().zip(&counts).filter(|(_, count)| **count > 0) {
+        *per_rollout.entry(rollout).or_default() += count;
+    }
+    let row_weight = |row: usize, count: usize| match mode {
+        Aggregation::PerRolloutMean => {
+            1.0 / (per_rollout[&rollouts[row]] * per_rollout.len()) as f64
+        }
+        Aggregation::PerRolloutMeanOverRows => {
+            1.0 / (per_rollout[&rollouts[row]] * rows.len()) as f64
+        }
+        Aggregation::TokenMean => 1.0 / all,
         Aggregation::SeqMeanTokenSum => 1.0 / filled,
         Aggregation::SeqMeanTokenMean => 1.0 / (count as f64 + COUNT_EPSILON) / filled,
-        Aggregation::SeqMeanTokenSumNorm => {
-            let longest = rows.ranges().map(|range| range.len()).max().unwrap_or(0);
-            1.0 / constant.unwrap_or(longest as f64)
-        }
+        Aggregation::SeqMeanTokenSumNorm => 1.0 / constant.unwrap_or(longest),
     };
     spread(rows, &counts, row_weight)
 }
@@ -59,13 +99,14 @@ pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> V
 /// rows without tokens too. For losses that are one number per row ([`crate::loss::geo_mean`]).
 pub fn row_mean_weights(rows: &Rows) -> Vec<f64> {
     let counts = rows.active_lengths();
-    spread(rows, &counts, |count| 1.0 / (count as f64 * rows.len() as f64))
+    spread(rows, &counts, |_, count| 1.0 / (count as f64 * rows.len() as f64))
 }
 
-/// `row_weight` is only asked about rows that have tokens.
-fn spread(rows: &Rows, counts: &[usize], row_weight: impl Fn(usize) -> f64) -> Vec<f64> {
-    let per_row: Vec<f64> =
-        counts.iter().map(|&count| if count == 0 { 0.0 } else { row_weight(count) }).collect();
+/// `row_weight` is only asked about rows that have tokens, by row and count.
+fn spread(rows: &Rows, counts: &[usize], row_weight: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+    let weight =
+        |(row, &count): (usize, &usize)| if count == 0 { 0.0 } else { row_weight(row, count) };
+    let per_row: Vec<f64> = counts.iter().enumerate().map(weight).collect();
     rows.spread(&per_row)
 }
 
@@ -101,6 +142,24 @@ mod tests {
         assert_eq!(norm, [third, third, 0.0, third, 0.0, 0.0]);
         assert_eq!(weights(Aggregation::SeqMeanTokenSumNorm, Some(8.0))[0], 0.125);
         assert_eq!(row_mean_weights(&rows()), [1.0 / 6.0, 1.0 / 6.0, 0.0, third, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_rollout_counts_once_and_over_rows_less() {
+        // Rollout 7 has rows of two, no and one tokens, rollout 8 one of one.
+        let mask = vec![true, true, false, true, false, false, true];
+        let rows = Rows::new(&[2, 1, 3, 1], mask).unwrap();
+        let weights = |mode| token_weights_by_rollout(mode, None, &rows, &[7, 7, 7, 8]);
+        let sixth = 1.0 / 6.0;
+        let own = weights(Aggregation::PerRolloutMean);
+        assert_eq!(own, [sixth, sixth, 0.0, sixth, 0.0, 0.0, 0.5]);
+        let over_rows = weights(Aggregation::PerRolloutMeanOverRows);
+        let twelfth = 1.0 / 12.0;
+        assert_eq!(over_rows, [twelfth, twelfth, 0.0, twelfth, 0.0, 0.0, 0.25]);
+        // The gradient of a rollout does not depend on how its tokens are cut into rows.
+        let merged = Rows::new(&[6, 1], rows.mask().to_vec()).unwrap();
+        let weights = token_weights_by_rollout(Aggregation::PerRolloutMean, None, &merged, &[7, 8]);
+        assert_eq!(weights, own);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Each step of the mathematics has a table; a table's `name` selects the algorithm and its
 //! other keys are that algorithm's own. Unknown names and keys are refused. The defaults are
 //! those of the paper's recipes: identical credit, GRPO over all calls, PPO with clip 0.2 / 0.3
-//! and dual clip 3, token mean, no KL, no entropy bonus.
+//! and dual clip 3, token mean, no KL, no entropy bonus, no correction.
 //!
 //! ```toml
 //! aggregation = "token-mean"
@@ -22,18 +22,36 @@ use serde::{Deserialize, Serialize};
 use crate::Rows;
 use crate::advantage::AdvantageConfig;
 use crate::aggregate::Aggregation;
+use crate::assign::GroupBy;
+use crate::correction::CorrectionConfig;
 use crate::credit::CreditConfig;
 use crate::kl::KlConfig;
 use crate::loss::LossConfig;
+use crate::shaping::OverlongConfig;
 
-/// A value that an algorithm cannot work with.
+/// Why an algorithm cannot be used. Keys are within the algorithm's configuration
+/// (`loss.clip_low`).
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{key} = {value} is not possible: it must be {expected}")]
-pub struct ConfigError {
-    /// The key within the algorithm's configuration (`loss.clip_low`).
-    pub key: &'static str,
-    pub value: f64,
-    pub expected: &'static str,
+pub enum ConfigError {
+    /// A value that an algorithm cannot work with.
+    #[error("{key} = {value} is not possible: it must be {expected}")]
+    Value { key: &'static str, value: f64, expected: &'static str },
+    /// Choices that do not go together, or not with the run.
+    #[error("{key}: {why}")]
+    Combination { key: &'static str, why: String },
+}
+
+impl ConfigError {
+    pub(crate) fn combination(key: &'static str, why: impl Into<String>) -> Self {
+        Self::Combination { key, why: why.into() }
+    }
+
+    /// The key that is at fault.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Value { key, .. } | Self::Combination { key, .. } => key,
+        }
+    }
 }
 
 /// Everything between returns and a gradient.
@@ -46,29 +64,85 @@ pub struct AlgorithmConfig {
     pub aggregation_constant: Option<f64>,
     /// Factor of the entropy bonus; 0 is off.
     pub entropy_coefficient: f64,
+    /// Which calls of a task are compared with each other.
+    pub group_by: GroupBy,
+    /// Punishment of responses near the token limit; none if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overlong: Option<OverlongConfig>,
     pub credit: CreditConfig,
     pub advantage: AdvantageConfig,
     pub loss: LossConfig,
     pub kl: KlConfig,
+    pub correction: CorrectionConfig,
 }
 
 impl AlgorithmConfig {
-    /// The weight of each token of a batch that makes one update; see
-    /// [`LossConfig::token_weights`].
+    /// The weight of each token of a batch that makes one update, each row being a rollout of
+    /// its own; see [`LossConfig::token_weights`].
     pub fn token_weights(&self, rows: &Rows) -> Vec<f64> {
         self.loss.token_weights(self.aggregation, self.aggregation_constant, rows)
     }
 
+    /// The weight of each token of a batch that makes one update, row r being of rollout
+    /// `rollouts[r]`; see [`LossConfig::token_weights_by_rollout`].
+    ///
+    /// # Panics
+    /// If there is not one rollout per row.
+    pub fn token_weights_by_rollout(&self, rows: &Rows, rollouts: &[usize]) -> Vec<f64> {
+        let constant = self.aggregation_constant;
+        self.loss.token_weights_by_rollout(self.aggregation, constant, rows, rollouts)
+    }
+
     /// # Errors
-    /// The first value that the chosen algorithms cannot work with.
+    /// The first value that the chosen algorithms cannot work with, or the first two choices
+    /// that do not go together.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(constant) = self.aggregation_constant {
             positive("aggregation_constant", constant)?;
         }
         not_negative("entropy_coefficient", self.entropy_coefficient)?;
+        if let Some(overlong) = &self.overlong {
+            overlong.validate()?;
+        }
+        self.credit.validate()?;
         self.advantage.validate()?;
         self.loss.validate()?;
-        self.kl.validate()
+        self.kl.validate()?;
+        self.correction.validate()?;
+        self.validate_pairing()
+    }
+
+    /// What may stand with what.
+    fn validate_pairing(&self) -> Result<(), ConfigError> {
+        let (credit, advantage) = (self.credit.name(), self.advantage.name());
+        if self.credit.is_advantage() {
+            let is_plain =
+                matches!(self.advantage, AdvantageConfig::None(_) | AdvantageConfig::Whiten(_));
+            if !is_plain {
+                let why = format!(
+                    "credit {credit} already says how much better than expected a call was, and \
+                     {advantage} would compare that again: use whiten or none"
+                );
+                return Err(ConfigError::combination("advantage.name", why));
+            }
+            let shaped = if self.overlong.is_some() {
+                Some("overlong")
+            } else {
+                self.kl.is_in_reward().then_some("kl.placement")
+            };
+            if let Some(key) = shaped {
+                let why = format!(
+                    "it changes what calls earned before they are compared, and credit {credit} \
+                     leaves nothing to compare: remove it or choose credit that is a return"
+                );
+                return Err(ConfigError::combination(key, why));
+            }
+        }
+        if self.group_by != GroupBy::Task && !self.advantage.compares_groups() {
+            let why = format!("{advantage} compares no groups, so they cannot be narrowed");
+            return Err(ConfigError::combination("group_by", why));
+        }
+        Ok(())
     }
 }
 
@@ -79,7 +153,7 @@ pub(crate) fn require(
     value: f64,
     expected: &'static str,
 ) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError { key, value, expected }) }
+    if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
 }
 
 pub(crate) fn positive(key: &'static str, value: f64) -> Result<(), ConfigError> {
@@ -125,10 +199,70 @@ mod tests {
              [advantage]\nname = 'grpo'\ndivide_by_std = false\ngroup_over = 'rollouts'\n\
              compat = 'verl'\n\
              [loss]\nname = 'gspo'\nclip_low = 0.0003\n\
-             [kl]\nestimator = 'low_var_kl'\ncoefficient = 0.001\n",
+             [kl]\nestimator = 'low_var_kl'\ncoefficient = 0.001\nadaptive = { target = 0.2 }\n\
+             [credit]\nname = 'signals'\nrewards = { tool_error = -0.3, other = { x = 1.0 } }\n\
+             [overlong]\nmax_tokens = 64\nbuffer = 16\n\
+             [correction]\nweight = 'token'\n\
+             reject = [{ over = 'sequence_mean', by = 'k1', low = 0.9, high = 1.1 }]\n",
         )
         .unwrap();
         assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+
+    /// Every rule of credit with every estimator and every loss: possible, or refused with a
+    /// reason.
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        let returns = [
+            "identical",
+            "equal_share",
+            "last_call",
+            "discounted",
+            "return_to_go",
+            "signals",
+            "leave_one_out",
+        ];
+        let advantages = ["learned_value", "bilevel_gae", "monte_carlo", "gigpo"];
+        let estimators = [
+            "grpo",
+            "rloo",
+            "opo",
+            "max_rl",
+            "pass_k",
+            "reinforce_plus_plus",
+            "reinforce_plus_plus_baseline",
+            "gae",
+            "whiten",
+            "none",
+        ];
+        let losses = ["ppo", "gspo", "cispo", "gpg", "reinforce", "geo_mean", "sapo"];
+        let read = |credit: &str, advantage: &str, more: &str| {
+            let tables =
+                format!("{more}\n[credit]\nname = '{credit}'\n[advantage]\nname = '{advantage}'\n");
+            losses.map(|loss| parse(&format!("{tables}[loss]\nname = '{loss}'\n")).unwrap())
+        };
+        for estimator in estimators {
+            for credit in returns {
+                for config in read(credit, estimator, "") {
+                    assert_eq!(config.validate(), Ok(()), "{credit} {estimator}");
+                }
+            }
+            for credit in advantages {
+                for config in read(credit, estimator, "") {
+                    let plain = estimator == "whiten" || estimator == "none";
+                    let result = config.validate();
+                    assert_eq!(result.is_ok(), plain, "{credit} {estimator}: {result:?}");
+                }
+            }
+        }
+        let refused = |credit, advantage, more| {
+            read(credit, advantage, more)[0].validate().unwrap_err().key()
+        };
+        let overlong = "overlong = { max_tokens = 10, buffer = 5 }";
+        assert_eq!(refused("gigpo", "none", overlong), "overlong");
+        let penalty = "kl = { coefficient = 0.1, placement = 'reward' }";
+        assert_eq!(refused("learned_value", "whiten", penalty), "kl.placement");
+        assert_eq!(refused("identical", "gae", "group_by = 'role'"), "group_by");
     }
 
     #[test]
@@ -142,7 +276,10 @@ mod tests {
             "[advantage]\nname = 'grpo'\ncompat = 'vrel'",
             "[advantage]\nname = 'opo'\nepsilon = 1.0",
             "[credit]\nname = 'identical'\ngamma = 1.0",
-            "[credit]\nname = 'discounted'",
+            "[credit]\nname = 'discount'",
+            "[credit]\nname = 'gigpo'\nweight = 1.0",
+            "[correction]\nweight = 'tokens'",
+            "group_by = 'agent'",
             "[kl]\nbeta = 0.1",
         ] {
             assert!(parse(text).is_err(), "{text}");
@@ -160,9 +297,14 @@ mod tests {
             ("[advantage]\nname = 'gae'\ngamma = 1.01", "advantage.gamma"),
             ("[advantage]\nname = 'grpo'\nepsilon = nan", "advantage.epsilon"),
             ("[kl]\ncoefficient = inf", "kl.coefficient"),
+            ("[credit]\nname = 'discounted'\ngamma = 1.5", "credit.gamma"),
+            ("[credit]\nname = 'gigpo'\nstep_weight = -1.0", "credit.step_weight"),
+            ("[loss]\nname = 'sapo'\ntau_negative = 0.0", "loss.tau_negative"),
+            ("[overlong]\nmax_tokens = 10\nbuffer = 11", "overlong.buffer"),
+            ("[correction]\nhigh = nan", "correction.high"),
         ] {
             let error = parse(text).unwrap().validate().unwrap_err();
-            assert_eq!(error.key, key, "{error}");
+            assert_eq!(error.key(), key, "{error}");
         }
     }
 }

@@ -10,6 +10,10 @@
 //! 4. [`loss`]: a scalar and, in closed form, its derivative with respect to each token's
 //!    log-probability. Whoever computed the log-probabilities back-propagates from there.
 //!
+//! [`config`] chooses among them, [`assign`] leads through the first two, [`objective`] joins
+//! the loss with [`kl`], entropy and the [`correction`] of the sampler; [`capabilities`] says
+//! what a run must have for a choice to be possible.
+//!
 //! Weights are computed once over the whole batch and losses are weighted sums, so splitting
 //! the rows into micro-batches changes neither loss nor gradient. Everything is f64. Values
 //! outside the mask are never read, so a NaN there cannot leak.
@@ -18,13 +22,18 @@
 
 pub mod advantage;
 pub mod aggregate;
+pub mod assign;
+pub mod capabilities;
 pub mod config;
+pub mod correction;
 pub mod credit;
 pub mod golden;
 pub mod kl;
 pub mod loss;
 pub mod mismatch;
+pub mod objective;
 mod rows;
+pub mod shaping;
 pub mod statistics;
 
 pub use rows::{Part, Rows, ShapeError};

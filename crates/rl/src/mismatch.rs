@@ -3,10 +3,12 @@
 //! Sampler and trainer run the same weights through different code, so at the first update
 //! of a step their log-probabilities differ by rounding only. If they differ by more, the
 //! gradient is of another policy than the one that acted: wrong positions, a wrong
-//! temperature, a truncated distribution. These figures are measured at every step. They are
-//! sums, a maximum and counts, so that the figures of micro-batches merge into the batch's.
+//! temperature, a truncated distribution. These figures are measured at every step, whether or
+//! not anything is corrected. They are sums, a maximum and counts, so that the figures of
+//! micro-batches of whole rows merge into the batch's.
 
 use crate::Rows;
+use crate::correction::effective_share;
 use crate::kl::LOG_RATIO_LIMIT;
 
 /// Ratios of probabilities inside this range count as equal.
@@ -24,6 +26,16 @@ pub struct Mismatch {
     pub max_gap: f64,
     /// Tokens with `exp(d)` outside [0.9, 1.1].
     pub outside: usize,
+    /// Sum of the ratios `exp(d)`.
+    pub ratio_sum: f64,
+    /// Sum of their squares.
+    pub ratio_square_sum: f64,
+    /// Rows with tokens inside the mask.
+    pub rows: usize,
+    /// Sum over rows of `exp(Σ d)²`.
+    pub row_ratio_square_sum: f64,
+    /// Sum over rows of `exp(−mean d)`: perplexity of the trainer over that of the sampler.
+    pub perplexity_ratio_sum: f64,
 }
 
 impl Mismatch {
@@ -35,21 +47,42 @@ impl Mismatch {
         rows.assert_fits("logp_trainer", logp_trainer);
         rows.assert_fits("logp_sampler", logp_sampler);
         let mut all = Self::default();
-        for t in rows.active() {
-            let d = logp_trainer[t] - logp_sampler[t];
-            let clamped = d.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
-            let ratio = clamped.exp();
-            let inside = ratio >= RATIO_RANGE.0 && ratio <= RATIO_RANGE.1;
-            all.merge(&Self {
-                tokens: 1,
-                k1_sum: -d,
-                // exp_m1 keeps the digits that matter here: d is of the order of rounding.
-                k3_sum: clamped.exp_m1() - clamped,
-                max_gap: if d.is_nan() { f64::INFINITY } else { d.abs() },
-                outside: usize::from(!inside),
-            });
+        for row in 0..rows.len() {
+            let (before, k1_before) = (all.tokens, all.k1_sum);
+            for t in rows.active_in(row) {
+                all.merge(&Self::of_token(logp_trainer[t] - logp_sampler[t]));
+            }
+            let tokens = all.tokens - before;
+            if tokens > 0 {
+                all.add_row(k1_before - all.k1_sum, tokens);
+            }
         }
         all
+    }
+
+    fn of_token(d: f64) -> Self {
+        let clamped = d.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
+        let ratio = clamped.exp();
+        let inside = ratio >= RATIO_RANGE.0 && ratio <= RATIO_RANGE.1;
+        Self {
+            tokens: 1,
+            k1_sum: -d,
+            // exp_m1 keeps the digits that matter here: d is of the order of rounding.
+            k3_sum: clamped.exp_m1() - clamped,
+            max_gap: if d.is_nan() { f64::INFINITY } else { d.abs() },
+            outside: usize::from(!inside),
+            ratio_sum: ratio,
+            ratio_square_sum: ratio * ratio,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a row of so many tokens whose differences add up to `sum`.
+    fn add_row(&mut self, sum: f64, tokens: usize) {
+        self.rows += 1;
+        let log = sum.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
+        self.row_ratio_square_sum += (2.0 * log).exp();
+        self.perplexity_ratio_sum += (-sum / tokens as f64).exp();
     }
 
     /// Adds the figures of another part.
@@ -59,6 +92,11 @@ impl Mismatch {
         self.k3_sum += other.k3_sum;
         self.max_gap = self.max_gap.max(other.max_gap);
         self.outside += other.outside;
+        self.ratio_sum += other.ratio_sum;
+        self.ratio_square_sum += other.ratio_square_sum;
+        self.rows += other.rows;
+        self.row_ratio_square_sum += other.row_ratio_square_sum;
+        self.perplexity_ratio_sum += other.perplexity_ratio_sum;
     }
 
     /// Mean k1 per token, in nats; 0 without tokens.
@@ -74,6 +112,27 @@ impl Mismatch {
     /// Share of tokens with a ratio outside [0.9, 1.1].
     pub fn outside_share(&self) -> f64 {
         self.per_token(self.outside as f64)
+    }
+
+    /// χ² of trainer and sampler by token, `mean exp(d)² − 1`; 0 without tokens.
+    pub fn chi2_token(&self) -> f64 {
+        if self.tokens == 0 { 0.0 } else { self.ratio_square_sum / self.tokens as f64 - 1.0 }
+    }
+
+    /// χ² by row, `mean exp(Σ d)² − 1`; 0 without rows. Far more sensitive: it is what the
+    /// variance of a sequence's importance weight grows with.
+    pub fn chi2_sequence(&self) -> f64 {
+        if self.rows == 0 { 0.0 } else { self.row_ratio_square_sum / self.rows as f64 - 1.0 }
+    }
+
+    /// Mean over rows of the trainer's perplexity over the sampler's; 1 without rows.
+    pub fn perplexity_ratio(&self) -> f64 {
+        if self.rows == 0 { 1.0 } else { self.perplexity_ratio_sum / self.rows as f64 }
+    }
+
+    /// Effective sample size of the token ratios as a share of the tokens; 1 if all are equal.
+    pub fn effective_share(&self) -> f64 {
+        effective_share(self.tokens, self.ratio_sum, self.ratio_square_sum)
     }
 
     fn per_token(&self, sum: f64) -> f64 {
@@ -101,6 +160,24 @@ mod tests {
     }
 
     #[test]
+    fn figures_of_ratios_two_and_a_half() {
+        // A row of ratios 2 and 1/2, a row without tokens, a row of ratio 2.
+        let rows = Rows::new(&[2, 1, 2], vec![true, true, false, false, true]).unwrap();
+        let two = 2.0_f64.ln();
+        let trainer = [two - 1.0, -two - 1.0, f64::NAN, f64::NAN, two - 1.0];
+        let m = Mismatch::measure(&trainer, &[-1.0; 5], &rows);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} instead of {b}");
+        close(m.chi2_token(), (4.0 + 0.25 + 4.0) / 3.0 - 1.0);
+        close(m.chi2_sequence(), (1.0 + 4.0) / 2.0 - 1.0);
+        close(m.perplexity_ratio(), (1.0 + 0.5) / 2.0);
+        close(m.effective_share(), 4.5 * 4.5 / (3.0 * 8.25));
+        let none = Mismatch::default();
+        let neutral = [none.chi2_token(), none.chi2_sequence(), none.perplexity_ratio()];
+        assert_eq!(neutral, [0.0, 0.0, 1.0]);
+        assert_eq!(none.effective_share(), 1.0);
+    }
+
+    #[test]
     fn parts_merge_into_the_whole() {
         let sampler = [-1.0, -2.0, -0.5, -3.0];
         let trainer = [-1.1, -1.5, -0.5, -3.2];
@@ -116,6 +193,9 @@ mod tests {
         assert_eq!(merged.outside, whole.outside);
         assert_eq!(merged.max_gap, whole.max_gap);
         assert!((merged.k3_sum - whole.k3_sum).abs() < 1e-15);
+        assert!((merged.chi2_sequence() - whole.chi2_sequence()).abs() < 1e-15);
+        assert!((merged.perplexity_ratio() - whole.perplexity_ratio()).abs() < 1e-15);
+        assert!((merged.effective_share() - whole.effective_share()).abs() < 1e-15);
     }
 
     #[test]

@@ -7,6 +7,11 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
+/// Fewest tokens that are worth another thread's attention.
+const PIECE_TOKENS: usize = 1 << 15;
+
 /// Lengths and mask of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
@@ -100,9 +105,14 @@ impl Rows {
         self.mask.iter().filter(|&&m| m).count()
     }
 
+    /// Number of row `row`'s tokens inside the mask.
+    pub fn active_length(&self, row: usize) -> usize {
+        self.mask[self.range(row)].iter().filter(|&&m| m).count()
+    }
+
     /// Number of tokens inside the mask by row.
     pub fn active_lengths(&self) -> Vec<usize> {
-        (0..self.len()).map(|row| self.active_in(row).count()).collect()
+        (0..self.len()).map(|row| self.active_length(row)).collect()
     }
 
     /// The rows `rows` as a micro-batch.
@@ -120,12 +130,41 @@ impl Rows {
     pub fn spread(&self, per_row: &[f64]) -> Vec<f64> {
         assert_eq!(per_row.len(), self.len(), "one value per row");
         let mut per_token = vec![0.0; self.tokens()];
-        for (row, &value) in per_row.iter().enumerate() {
-            for t in self.active_in(row) {
-                per_token[t] = value;
+        self.in_pieces(&mut per_token, |rows, piece| {
+            let first = self.starts[rows.start];
+            for row in rows {
+                for t in self.active_in(row) {
+                    piece[t - first] = per_row[row];
+                }
+            }
+        });
+        per_token
+    }
+
+    /// Calls `work` with consecutive ranges of rows and the entries of a flat array that
+    /// belong to them, on all cores; what it returns is in the order of the rows. Where the
+    /// rows are cut depends on their lengths alone, so sums over the results are the same on
+    /// any number of cores.
+    pub(crate) fn in_pieces<R: Send>(
+        &self,
+        array: &mut [f64],
+        work: impl Fn(Range<usize>, &mut [f64]) -> R + Sync,
+    ) -> Vec<R> {
+        let mut pieces = Vec::new();
+        let mut rest = array;
+        let mut first = 0;
+        for row in 0..self.len() {
+            let tokens = self.starts[row + 1] - self.starts[first];
+            if tokens >= PIECE_TOKENS || row + 1 == self.len() {
+                let (piece, others) = rest.split_at_mut(tokens);
+                pieces.push((first..row + 1, piece));
+                (rest, first) = (others, row + 1);
             }
         }
-        per_token
+        if let [_] = pieces[..] {
+            return pieces.into_iter().map(|(rows, piece)| work(rows, piece)).collect();
+        }
+        pieces.into_par_iter().map(|(rows, piece)| work(rows, piece)).collect()
     }
 
     /// Asserts that a flat array fits; the callers of this crate's functions see to it.
@@ -156,6 +195,24 @@ mod tests {
         assert_eq!(rows.active_in(2).collect::<Vec<_>>(), [4]);
         assert_eq!(rows.active_lengths(), [2, 0, 1]);
         assert_eq!(rows.spread(&[1.0, 9.0, 3.0]), [1.0, 0.0, 1.0, 0.0, 3.0]);
+    }
+
+    #[test]
+    fn pieces_cover_the_rows_in_order() {
+        let lengths: Vec<usize> = (0..40).map(|row| (row * 977) % 9000).collect();
+        let rows = Rows::dense(&lengths);
+        let mut array = vec![0.0; rows.tokens()];
+        let pieces = rows.in_pieces(&mut array, |rows, piece| {
+            piece.fill(1.0);
+            (rows, piece.len())
+        });
+        assert!(pieces.len() > 2, "{pieces:?}");
+        let covered: Vec<usize> = pieces.iter().flat_map(|(rows, _)| rows.clone()).collect();
+        assert_eq!(covered, (0..40).collect::<Vec<_>>());
+        assert!(array.iter().all(|&x| x == 1.0));
+        let counted = |rows: &Range<usize>| lengths[rows.clone()].iter().sum::<usize>();
+        assert!(pieces.iter().all(|(rows, tokens)| counted(rows) == *tokens));
+        assert!(Rows::dense(&[]).in_pieces(&mut [], |_, _| ()).is_empty());
     }
 
     #[test]

@@ -59,6 +59,9 @@ fn estimators() -> Vec<AdvantageConfig> {
     let mut all = [over(GroupOver::Rows), over(GroupOver::Rollouts)].concat();
     all.push(AdvantageConfig::ReinforcePlusPlus(ReinforcePlusPlusConfig::default()));
     all.push(AdvantageConfig::Gae(GaeConfig::default()));
+    all.push(AdvantageConfig::MaxRl(leyden_rl::advantage::MaxRlConfig::default()));
+    all.push(AdvantageConfig::Whiten(leyden_rl::advantage::WhitenConfig {}));
+    all.push(AdvantageConfig::None(leyden_rl::advantage::NoneConfig {}));
     all
 }
 
@@ -121,6 +124,58 @@ proptest! {
         }
     }
 
+    /// Rewards in other units say the same: without its epsilon GRPO does not see them.
+    #[test]
+    fn grpo_does_not_see_the_unit_of_the_reward(
+        batch in batches(),
+        scale in 0.1..10.0,
+        shift in -2.0..2.0,
+    ) {
+        let exact = AdvantageConfig::Grpo(GrpoConfig { epsilon: 0.0, ..GrpoConfig::default() });
+        // Groups whose spread is rounding have no unit to compare in.
+        let mut batch = batch;
+        for row in &mut batch {
+            row.0 = (row.0 * 8.0).round() / 8.0;
+        }
+        let other: Vec<_> =
+            batch.iter().map(|row| (row.0 * scale + shift, row.1, row.2, row.3)).collect();
+        let (plain, scaled) = (run(&exact, &batch), run(&exact, &other));
+        for (a, b) in plain.per_row.iter().zip(&scaled.per_row) {
+            prop_assert!(close(*a, *b, 1e-9), "{a} {b}");
+        }
+    }
+
+    /// Values, token rewards and token credit outside the mask do not exist.
+    #[test]
+    fn nothing_outside_the_mask_is_read(
+        masks in vec(vec(any::<bool>(), 1..6), 2..8),
+        scores in vec(reward(), 8),
+    ) {
+        let lengths: Vec<usize> = masks.iter().map(Vec::len).collect();
+        let rows = Rows::new(&lengths, masks.concat()).unwrap();
+        prop_assume!(rows.active_tokens() > 1);
+        let scores = &scores[..rows.len()];
+        let (groups, rollouts) = (vec![0; rows.len()], (0..rows.len()).collect::<Vec<_>>());
+        let with = |outside: f64| -> Vec<f64> {
+            let value = |(t, &m): (usize, &bool)| if m { 0.1 * t as f64 } else { outside };
+            rows.mask().iter().enumerate().map(value).collect()
+        };
+        for config in estimators() {
+            let of = |tokens: &[f64]| {
+                let plain = Batch::of_outcomes(&rows, scores, &groups, &rollouts);
+                let (values, token_rewards) = (Some(tokens), Some(tokens));
+                config
+                    .advantages(&Batch { values, token_rewards, token_credit: Some(tokens), ..plain })
+                    .unwrap()
+            };
+            let (clean, spoilt) = (of(&with(0.0)), of(&with(f64::NAN)));
+            prop_assert_eq!(&clean, &spoilt, "{:?}", config);
+            for t in (0..rows.tokens()).filter(|&t| !rows.mask()[t]) {
+                prop_assert_eq!(clean.per_token[t], 0.0);
+            }
+        }
+    }
+
     #[test]
     fn the_same_advantage_reaches_every_token_of_a_row(batch in batches()) {
         for config in estimators() {
@@ -138,11 +193,59 @@ proptest! {
     }
 }
 
+/// Episodes with everything that a rule of credit may ask for.
+fn episodes() -> impl Strategy<Value = Vec<Episode>> {
+    let call = (0usize..3, -1.0..1.0, any::<bool>(), 0usize..4).prop_map(
+        |(state, value, trained, tokens)| leyden_rl::credit::EpisodeCall {
+            agent_role: if state == 0 { "write" } else { "rewrite" }.to_owned(),
+            tokens,
+            signals: vec![leyden_core::SignalKind::ToolError; state],
+            trained,
+            step_reward: value / 2.0,
+            value: Some(value),
+            token_values: Some(vec![value; tokens]),
+            anchor: Some(state.to_string()),
+            reward_without: Some(0.5),
+        },
+    );
+    let episode = (0usize..3, reward(), vec(call, 0..5));
+    vec(episode.prop_map(|(group, reward, calls)| Episode { group, reward, calls }), 1..8)
+}
+
+proptest! {
+    /// Credit of an episode does not depend on where it stands among the others.
+    #[test]
+    fn the_order_of_the_episodes_does_not_matter(
+        (episodes, order) in episodes().prop_flat_map(|episodes| {
+            let order: Vec<usize> = (0..episodes.len()).collect();
+            (Just(episodes), Just(order).prop_shuffle())
+        })
+    ) {
+        for name in [
+            "identical", "equal_share", "last_call", "discounted", "return_to_go", "signals",
+            "leave_one_out", "learned_value", "bilevel_gae", "monte_carlo", "gigpo",
+        ] {
+            let rule: CreditConfig = toml::from_str(&format!("name = '{name}'")).unwrap();
+            let plain = rule.assign(&episodes).unwrap();
+            let moved: Vec<Episode> = order.iter().map(|&at| episodes[at].clone()).collect();
+            let moved = rule.assign(&moved).unwrap();
+            prop_assert_eq!(plain.returns.len(), moved.returns.len());
+            for (row, &at) in moved.episodes.iter().enumerate() {
+                let same = (0..plain.returns.len())
+                    .find(|&k| (plain.episodes[k], plain.calls[k]) == (order[at], moved.calls[row]))
+                    .unwrap();
+                let (a, b) = (plain.returns[same], moved.returns[row]);
+                prop_assert!(close(a, b, 1e-6), "{name}: {a} {b}");
+            }
+        }
+    }
+}
+
 /// From episodes to advantages as the trainer does it.
 #[test]
 fn credit_feeds_the_advantage() {
     let episodes = [Episode::of_calls(0, 1.0, 2), Episode::of_calls(0, 0.0, 1)];
-    let calls = CreditConfig::default().assign(&episodes);
+    let calls = CreditConfig::default().assign(&episodes).unwrap();
     let rows = Rows::dense(&[3, 1, 2]);
     let batch = Batch::of_outcomes(&rows, &calls.returns, &calls.groups, &calls.episodes);
     let config = AdvantageConfig::Grpo(GrpoConfig {

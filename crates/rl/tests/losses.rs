@@ -3,11 +3,11 @@
 
 use leyden_rl::Rows;
 use leyden_rl::aggregate::{Aggregation, token_weights};
-use leyden_rl::kl::{self, KlConfig, KlEstimator};
+use leyden_rl::kl::{self, KlConfig, KlEstimator, KlInput};
 use leyden_rl::loss::value::{self, ValueConfig, ValueInput};
 use leyden_rl::loss::{
     CispoConfig, GeoMeanConfig, GpgConfig, GspoConfig, LossConfig, LossInput, LossStatistics,
-    PolicyLoss, PpoConfig,
+    PolicyLoss, PpoConfig, ReinforceConfig, SapoConfig,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -69,6 +69,8 @@ fn losses() -> Vec<LossConfig> {
         LossConfig::Gspo(GspoConfig { clip_low, clip_high }),
         LossConfig::Cispo(CispoConfig { clip_low, clip_high }),
         LossConfig::Gpg(GpgConfig {}),
+        LossConfig::Reinforce(ReinforceConfig {}),
+        LossConfig::Sapo(SapoConfig::default()),
         LossConfig::GeoMean(GeoMeanConfig { clip_low, clip_high }),
     ]
 }
@@ -162,11 +164,14 @@ proptest! {
         }
     }
 
-    /// PPO, GPG and the geometric mean are plain functions of the log-probabilities.
+    /// PPO, GPG, SAPO and the geometric mean are plain functions of the log-probabilities.
     #[test]
     fn gradients_are_derivatives(batch in batch()) {
         for config in losses() {
-            if matches!(config, LossConfig::Gspo(_) | LossConfig::Cispo(_)) {
+            if matches!(
+                config,
+                LossConfig::Gspo(_) | LossConfig::Cispo(_) | LossConfig::Reinforce(_)
+            ) {
                 continue;
             }
             gradient_is_slope(&config, &batch)?;
@@ -189,11 +194,11 @@ proptest! {
         }
     }
 
-    /// CISPO takes its ratio for a constant: moving both log-probabilities keeps the ratio.
+    /// CISPO and REINFORCE take the ratio for a constant: moving both log-probabilities keeps it.
     #[test]
-    fn the_gradient_of_cispo_is_the_derivative_at_a_constant_ratio(batch in batch()) {
+    fn the_gradient_of_cispo_and_reinforce_is_the_derivative_at_a_constant_ratio(batch in batch()) {
         for config in losses() {
-            if !matches!(config, LossConfig::Cispo(_)) {
+            if !matches!(config, LossConfig::Cispo(_) | LossConfig::Reinforce(_)) {
                 continue;
             }
             let weights = config.token_weights(Aggregation::TokenMean, None, &batch.rows);
@@ -253,19 +258,24 @@ proptest! {
         let weights = token_weights(Aggregation::SeqMeanTokenSum, None, &batch.rows);
         let cut = cut.min(batch.rows.len());
         for estimator in [KlEstimator::K1, KlEstimator::K2, KlEstimator::K3, KlEstimator::Abs] {
-            let config = KlConfig { estimator, coefficient: 0.1 };
-            let whole =
-                kl::term(&config, &batch.logp_new, &batch.logp_old, &weights, &batch.rows);
+            let config = KlConfig { estimator, ..KlConfig::default() };
+            let whole = kl::term(&config, 0.1, &KlInput {
+                rows: &batch.rows,
+                logp: &batch.logp_new,
+                logp_old: &batch.logp_old,
+                logp_ref: &batch.logp_old,
+                weights: &weights,
+            });
             let parts = [0..cut, cut..batch.rows.len()].map(|range| {
                 let part = batch.rows.part(range);
                 let at = part.tokens;
-                kl::term(
-                    &config,
-                    &batch.logp_new[at.clone()],
-                    &batch.logp_old[at.clone()],
-                    &weights[at],
-                    &part.rows,
-                )
+                kl::term(&config, 0.1, &KlInput {
+                    rows: &part.rows,
+                    logp: &batch.logp_new[at.clone()],
+                    logp_old: &batch.logp_old[at.clone()],
+                    logp_ref: &batch.logp_old[at.clone()],
+                    weights: &weights[at],
+                })
             });
             prop_assert!(close(whole.loss, parts[0].loss + parts[1].loss, 1e-12));
             prop_assert_eq!(whole.grad, [&parts[0].grad[..], &parts[1].grad[..]].concat());

@@ -7,7 +7,7 @@
 use leyden_core::Rollout;
 use leyden_lm::forest::{self, Pack, Row};
 use leyden_rl::Rows;
-use leyden_rl::advantage::{Batch as AdvantageBatch, GroupCounters};
+use leyden_rl::advantage::GroupCounters;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::credit::Episode;
 
@@ -19,6 +19,8 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Task group of each row.
     pub groups: Vec<usize>,
+    /// Rollout of each row: equal numbers are calls of one rollout.
+    pub rollouts: Vec<usize>,
     /// Response lengths; the mask is full, since a row's actions are all its response.
     pub shape: Rows,
     pub logp_sampler: Vec<f64>,
@@ -68,30 +70,26 @@ impl Batch {
         let mut places = Vec::new();
         for (index, rollout) in rollouts.iter().enumerate() {
             let Some(mut episode) = Episode::of(rollout) else { continue };
-            let taken: Vec<bool> = rollout.calls.iter().map(|c| selection.takes(c)).collect();
-            let mut keep = taken.iter();
-            episode.calls.retain(|_| *keep.next().unwrap_or(&false));
-            places.extend((0..taken.len()).filter(|&c| taken[c]).map(|call| (index, call)));
+            for (number, known) in episode.calls.iter_mut().enumerate() {
+                known.trained = selection.takes(&rollout.calls[number]);
+                if known.trained {
+                    places.push((index, number));
+                }
+            }
             episodes.push(episode);
         }
-        let earned = algorithm.credit.assign(&episodes);
         let call = |&(rollout, call): &(usize, usize)| &rollouts[rollout].calls[call];
         let lengths: Vec<usize> = places.iter().map(|p| call(p).response_ids.len()).collect();
         let shape = Rows::dense(&lengths);
-        let advantages = algorithm
-            .advantage
-            .advantages(&AdvantageBatch::of_outcomes(
-                &shape,
-                &earned.returns,
-                &earned.groups,
-                &earned.episodes,
-            ))
+        let assigned = algorithm
+            .assign(&episodes, &shape, None)
             .map_err(|e| TrainError::Step { step, what: e.to_string() })?;
+        let advantages = assigned.advantages;
         let mut credit: Vec<Vec<CallCredit>> =
             rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect();
         for (row, &(rollout, call)) in places.iter().enumerate() {
             credit[rollout][call] = CallCredit {
-                credit: Some(earned.returns[row]),
+                credit: Some(assigned.returns[row]),
                 advantage: Some(advantages.per_row[row]),
             };
         }
@@ -100,7 +98,8 @@ impl Batch {
                 .iter()
                 .map(|p| Row::call(&call(p).prompt_ids, &call(p).response_ids))
                 .collect(),
-            groups: earned.groups,
+            groups: assigned.groups,
+            rollouts: assigned.episodes,
             logp_sampler: places
                 .iter()
                 .flat_map(|p| call(p).logprobs.iter().map(|&l| f64::from(l)))

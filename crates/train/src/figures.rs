@@ -30,6 +30,14 @@ pub(crate) fn of_step(
     let mut extra = BTreeMap::new();
     extra.insert("prompts_extended".to_owned(), prompts.extended as f64);
     extra.insert("prompts_rewritten".to_owned(), prompts.rewritten as f64);
+    extra.insert("sampler_chi2".to_owned(), update.mismatch.chi2_token());
+    extra.insert("sampler_chi2_sequence".to_owned(), update.mismatch.chi2_sequence());
+    extra.insert("sampler_perplexity_ratio".to_owned(), update.mismatch.perplexity_ratio());
+    extra.insert("sampler_effective_share".to_owned(), update.mismatch.effective_share());
+    if update.correction.tokens > 0 {
+        extra.insert("correction_beyond".to_owned(), update.correction.beyond_share());
+        extra.insert("correction_rejected".to_owned(), update.correction.rejected_share());
+    }
     StepRecord {
         schema: RECORD_SCHEMA,
         step,

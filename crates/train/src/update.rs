@@ -4,8 +4,10 @@
 use leyden_lm::forest::Pack;
 use leyden_lm::{Cotangent, Evaluated};
 use leyden_rl::Rows;
-use leyden_rl::loss::{LossInput, LossStatistics, entropy};
+use leyden_rl::correction::CorrectionFigures;
+use leyden_rl::loss::{LossInput, LossStatistics};
 use leyden_rl::mismatch::Mismatch;
+use leyden_rl::objective::ObjectiveInput;
 
 use crate::TrainError;
 use crate::batch::Batch;
@@ -23,6 +25,7 @@ pub(crate) struct Update {
     pub packed_tokens: usize,
     pub statistics: LossStatistics,
     pub mismatch: Mismatch,
+    pub correction: CorrectionFigures,
 }
 
 /// What a micro-batch needs of the batch that it is part of.
@@ -65,7 +68,8 @@ impl Trainer<'_> {
                 let lengths: Vec<usize> =
                     members.iter().map(|&row| batch.shape.range(row).len()).collect();
                 let mut weights = vec![0.0; batch.shape.tokens()];
-                let own = algorithm.token_weights(&Rows::dense(&lengths));
+                let rollouts: Vec<usize> = members.iter().map(|&row| batch.rollouts[row]).collect();
+                let own = algorithm.token_weights_by_rollout(&Rows::dense(&lengths), &rollouts);
                 let mut own = own.into_iter();
                 for &row in members {
                     for t in batch.shape.range(row) {
@@ -153,26 +157,32 @@ impl Trainer<'_> {
             if context.first && context.logp_old.is_none() {
                 update.mismatch.merge(&Mismatch::measure(&logp_new, &sampler, &rows));
             }
-            let loss = algorithm.loss.loss(&LossInput {
-                rows: &rows,
-                logp_new: &logp_new,
-                logp_old: &logp_old,
-                advantages: &advantages,
-                weights: &weights,
-            });
             let entropies: Vec<f64> = pack.gather(&evaluated.entropy).concat();
-            let bonus = entropy::bonus(algorithm.entropy_coefficient, &entropies, &weights, &rows);
-            update.loss += loss.loss + bonus.loss;
-            update.statistics.merge(&loss.statistics);
+            let objective = algorithm.objective(&ObjectiveInput {
+                policy: LossInput {
+                    rows: &rows,
+                    logp_new: &logp_new,
+                    logp_old: &logp_old,
+                    advantages: &advantages,
+                    weights: &weights,
+                },
+                entropies: &entropies,
+                logp_sampler: &sampler,
+                // Experiments with a KL term are refused when they are read.
+                logp_ref: None,
+                kl_coefficient: algorithm.kl.coefficient,
+            });
+            update.loss += objective.loss;
+            update.statistics.merge(&objective.figures.policy);
+            update.correction.merge(&objective.figures.correction);
             if context.first {
-                update.entropy_sum += bonus.sum;
-                update.entropy_tokens += bonus.tokens;
+                update.entropy_sum += objective.figures.entropy_sum;
+                update.entropy_tokens += objective.figures.tokens;
             }
             let by_row = |flat: &[f64]| rows.ranges().map(|r| flat[r].to_vec()).collect::<Vec<_>>();
             Cotangent {
-                logp: pack.scatter(&by_row(&loss.grad)),
-                entropy: (algorithm.entropy_coefficient != 0.0)
-                    .then(|| pack.scatter(&by_row(&bonus.grad))),
+                logp: pack.scatter(&by_row(&objective.grad_logp)),
+                entropy: objective.grad_entropy.map(|grad| pack.scatter(&by_row(&grad))),
             }
         })?;
         Ok(())

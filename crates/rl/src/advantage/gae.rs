@@ -39,23 +39,36 @@ impl GaeConfig {
 /// # Errors
 /// If there are no values, a score is not finite, or fewer than two tokens are trained on.
 pub fn advantages(config: &GaeConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
-    let counters = Grouping::new(batch, GroupOver::Rows)?.counters();
+    let grouping = Grouping::new(batch, GroupOver::Rows)?;
     let values = batch.values.ok_or(AdvantageError::NoValues)?;
     batch.rows.assert_fits("values", values);
     let rewards = batch.token_rewards();
     let mut raw = vec![0.0; batch.rows.tokens()];
     let mut returns = raw.clone();
     for row in 0..batch.rows.len() {
-        let (mut next_value, mut next_advantage) = (0.0, 0.0);
-        for t in batch.rows.active_in(row).rev() {
-            let delta = rewards[t] + config.gamma * next_value - values[t];
-            raw[t] = delta + config.gamma * config.lambda * next_advantage;
-            returns[t] = raw[t] + values[t];
-            (next_value, next_advantage) = (values[t], raw[t]);
+        let steps: Vec<(f64, f64)> =
+            batch.rows.active_in(row).map(|t| (rewards[t], values[t])).collect();
+        let estimates = estimates(&steps, config.gamma, config.lambda);
+        for (t, estimate) in batch.rows.active_in(row).zip(estimates) {
+            raw[t] = estimate;
+            returns[t] = estimate + values[t];
         }
     }
     let white = whiten(&raw, batch.rows)?;
+    let counters = grouping.counters_without_comparison(&white, batch.rows);
     Ok(Advantages::of_tokens(white, returns, batch, counters))
+}
+
+/// `A_k` of consecutive steps, each given by its reward and the value of its state.
+pub(crate) fn estimates(steps: &[(f64, f64)], gamma: f64, lambda: f64) -> Vec<f64> {
+    let (mut next_value, mut next_advantage) = (0.0, 0.0);
+    let mut advantages = vec![0.0; steps.len()];
+    for (&(reward, value), advantage) in steps.iter().zip(&mut advantages).rev() {
+        let delta = reward + gamma * next_value - value;
+        *advantage = delta + gamma * lambda * next_advantage;
+        (next_value, next_advantage) = (value, *advantage);
+    }
+    advantages
 }
 
 #[cfg(test)]

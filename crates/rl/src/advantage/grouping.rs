@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use super::{AdvantageError, Batch, Compat, GroupCounters, GroupOver};
-use crate::statistics;
+use crate::{Rows, statistics};
 
 /// One thing that is compared.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,7 +96,7 @@ impl Grouping {
                 entries.len() - 1
             });
             entries[entry].rows.push(row);
-            entries[entry].tokens += batch.rows.active_in(row).count();
+            entries[entry].tokens += batch.rows.active_length(row);
         }
         for entry in groups.iter_mut().flat_map(|group| &mut group.entries) {
             let scores: Vec<f64> = entry.rows.iter().map(|&row| batch.scores[row]).collect();
@@ -111,6 +111,20 @@ impl Grouping {
             groups: self.groups.len(),
             zero_variance: self.groups.iter().filter(|group| group.is_flat()).count(),
             singletons: self.groups.iter().filter(|group| group.is_single()).count(),
+        }
+    }
+
+    /// The same where an estimator does not compare within groups: one rollout is enough to
+    /// learn from, and a group teaches nothing if every advantage in it is 0.
+    pub fn counters_without_comparison(&self, per_token: &[f64], rows: &Rows) -> GroupCounters {
+        let is_zero = |row: usize| rows.active_in(row).all(|t| per_token[t] == 0.0);
+        let quiet = |group: &&Group| {
+            group.entries.iter().flat_map(|entry| &entry.rows).all(|&row| is_zero(row))
+        };
+        GroupCounters {
+            groups: self.groups.len(),
+            zero_variance: self.groups.iter().filter(quiet).count(),
+            singletons: 0,
         }
     }
 
@@ -149,7 +163,6 @@ impl Grouping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rows;
 
     #[test]
     fn rows_or_rollouts_are_the_entries() {

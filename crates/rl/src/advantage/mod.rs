@@ -11,12 +11,14 @@
 pub mod gae;
 pub mod group;
 pub mod grouping;
+pub mod max_rl;
+pub mod none;
 pub mod opo;
 pub mod pass_k;
 pub mod reinforce_plus_plus;
 pub mod reinforce_plus_plus_baseline;
 pub mod rloo;
-mod whiten;
+pub mod whiten;
 
 use std::borrow::Cow;
 
@@ -27,11 +29,14 @@ use crate::config::ConfigError;
 
 pub use gae::GaeConfig;
 pub use group::GrpoConfig;
+pub use max_rl::MaxRlConfig;
+pub use none::NoneConfig;
 pub use opo::OpoConfig;
 pub use pass_k::PassKConfig;
 pub use reinforce_plus_plus::ReinforcePlusPlusConfig;
 pub use reinforce_plus_plus_baseline::ReinforcePlusPlusBaselineConfig;
 pub use rloo::RlooConfig;
+pub use whiten::WhitenConfig;
 
 /// What an estimator may look at. Per-row slices have one entry per row, per-token slices one
 /// per token, flat.
@@ -49,6 +54,9 @@ pub struct Batch<'a> {
     pub token_rewards: Option<&'a [f64]>,
     /// A critic's value of each token, for GAE.
     pub values: Option<&'a [f64]>,
+    /// What each token earned, of credit that works token by token; if absent, all tokens of a
+    /// row have its score. For the estimators that do not compare.
+    pub token_credit: Option<&'a [f64]>,
 }
 
 impl<'a> Batch<'a> {
@@ -59,7 +67,31 @@ impl<'a> Batch<'a> {
         groups: &'a [usize],
         rollouts: &'a [usize],
     ) -> Self {
-        Self { rows, scores, groups, rollouts, token_rewards: None, values: None }
+        Self {
+            rows,
+            scores,
+            groups,
+            rollouts,
+            token_rewards: None,
+            values: None,
+            token_credit: None,
+        }
+    }
+
+    /// What each token earned, 0 outside the mask; an error if that is not finite.
+    fn token_credit(&self) -> Result<Vec<f64>, AdvantageError> {
+        let Some(credit) = self.token_credit else { return Ok(self.rows.spread(self.scores)) };
+        self.rows.assert_fits("token_credit", credit);
+        let mut earned = vec![0.0; credit.len()];
+        for row in 0..self.rows.len() {
+            for t in self.rows.active_in(row) {
+                if !credit[t].is_finite() {
+                    return Err(AdvantageError::Score { row, score: credit[t] });
+                }
+                earned[t] = credit[t];
+            }
+        }
+        Ok(earned)
     }
 
     /// The reward of each token.
@@ -128,7 +160,7 @@ impl Advantages {
         counters: GroupCounters,
     ) -> Self {
         let mean = |row: usize| {
-            let count = batch.rows.active_in(row).count().max(1);
+            let count = batch.rows.active_length(row).max(1);
             batch.rows.active_in(row).map(|t| per_token[t]).sum::<f64>() / count as f64
         };
         let per_row = (0..batch.rows.len()).map(mean).collect();
@@ -161,10 +193,13 @@ pub enum AdvantageConfig {
     Grpo(GrpoConfig),
     Rloo(RlooConfig),
     Opo(OpoConfig),
+    MaxRl(MaxRlConfig),
     PassK(PassKConfig),
     ReinforcePlusPlus(ReinforcePlusPlusConfig),
     ReinforcePlusPlusBaseline(ReinforcePlusPlusBaselineConfig),
     Gae(GaeConfig),
+    Whiten(WhitenConfig),
+    None(NoneConfig),
 }
 
 impl Default for AdvantageConfig {
@@ -186,12 +221,15 @@ impl AdvantageConfig {
             Self::Grpo(config) => group::advantages(config, batch),
             Self::Rloo(config) => rloo::advantages(config, batch),
             Self::Opo(config) => opo::advantages(config, batch),
+            Self::MaxRl(config) => max_rl::advantages(config, batch),
             Self::PassK(config) => pass_k::advantages(config, batch),
             Self::ReinforcePlusPlus(config) => reinforce_plus_plus::advantages(config, batch),
             Self::ReinforcePlusPlusBaseline(config) => {
                 reinforce_plus_plus_baseline::advantages(config, batch)
             }
             Self::Gae(config) => gae::advantages(config, batch),
+            Self::Whiten(_) => whiten::advantages(batch),
+            Self::None(_) => none::advantages(batch),
         }
     }
 
@@ -203,7 +241,56 @@ impl AdvantageConfig {
             Self::PassK(config) => config.validate(),
             Self::ReinforcePlusPlus(config) => config.validate(),
             Self::Gae(config) => config.validate(),
-            Self::Rloo(_) | Self::Opo(_) | Self::ReinforcePlusPlusBaseline(_) => Ok(()),
+            Self::MaxRl(config) => config.validate(),
+            Self::Rloo(_)
+            | Self::Opo(_)
+            | Self::ReinforcePlusPlusBaseline(_)
+            | Self::Whiten(_)
+            | Self::None(_) => Ok(()),
+        }
+    }
+
+    /// The estimator's name in a configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Grpo(_) => "grpo",
+            Self::Rloo(_) => "rloo",
+            Self::Opo(_) => "opo",
+            Self::MaxRl(_) => "max_rl",
+            Self::PassK(_) => "pass_k",
+            Self::ReinforcePlusPlus(_) => "reinforce_plus_plus",
+            Self::ReinforcePlusPlusBaseline(_) => "reinforce_plus_plus_baseline",
+            Self::Gae(_) => "gae",
+            Self::Whiten(_) => "whiten",
+            Self::None(_) => "none",
+        }
+    }
+
+    /// Whether it compares the entries of a group, and so needs two or more of them.
+    pub fn compares_groups(&self) -> bool {
+        match self {
+            Self::Grpo(_)
+            | Self::Rloo(_)
+            | Self::Opo(_)
+            | Self::MaxRl(_)
+            | Self::PassK(_)
+            | Self::ReinforcePlusPlusBaseline(_) => true,
+            Self::ReinforcePlusPlus(_) | Self::Gae(_) | Self::Whiten(_) | Self::None(_) => false,
+        }
+    }
+
+    /// Whether it has something to say about a group of one: under verl's conventions the
+    /// score itself.
+    pub(crate) fn takes_single_rollouts(&self) -> bool {
+        match self {
+            Self::Grpo(GrpoConfig { compat, .. })
+            | Self::Rloo(RlooConfig { compat, .. })
+            | Self::Opo(OpoConfig { compat, .. })
+            | Self::ReinforcePlusPlusBaseline(ReinforcePlusPlusBaselineConfig { compat, .. }) => {
+                compat.is_some()
+            }
+            Self::MaxRl(_) | Self::PassK(_) => false,
+            Self::ReinforcePlusPlus(_) | Self::Gae(_) | Self::Whiten(_) | Self::None(_) => true,
         }
     }
 }

@@ -44,7 +44,7 @@ pub fn advantages(
     config: &ReinforcePlusPlusConfig,
     batch: &Batch,
 ) -> Result<Advantages, AdvantageError> {
-    let counters = Grouping::new(batch, GroupOver::Rows)?.counters();
+    let grouping = Grouping::new(batch, GroupOver::Rows)?;
     let rewards = batch.token_rewards();
     let mut returns = vec![0.0; batch.rows.tokens()];
     for range in batch.rows.ranges() {
@@ -59,6 +59,7 @@ pub fn advantages(
         }
     }
     let white = whiten(&returns, batch.rows)?;
+    let counters = grouping.counters_without_comparison(&white, batch.rows);
     Ok(Advantages::of_tokens(white, returns, batch, counters))
 }
 

@@ -29,7 +29,7 @@ mod tests {
             Episode::of_calls(7, 0.25, 0),
             Episode::of_calls(8, 0.0, 1),
         ];
-        let rows = CreditConfig::default().assign(&episodes);
+        let rows = CreditConfig::default().assign(&episodes).unwrap();
         assert_eq!(rows.returns, [1.0, 1.0, 0.0]);
         assert_eq!(rows.groups, [7, 7, 8]);
         assert_eq!(rows.episodes, [0, 0, 2]);

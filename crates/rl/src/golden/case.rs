@@ -17,7 +17,7 @@ use crate::kl::KlEstimator;
 use crate::loss::value::{self, ValueConfig, ValueInput};
 use crate::loss::{
     CispoConfig, GeoMeanConfig, GpgConfig, GspoConfig, LossConfig, LossInput, LossStatistics,
-    PpoConfig,
+    PpoConfig, SapoConfig,
 };
 
 /// The settings under which the golden files were made.
@@ -83,6 +83,7 @@ impl<'a> Case<'a> {
             rollouts: &rollouts,
             token_rewards: Some(&self.token_rewards),
             values: Some(&self.values),
+            token_credit: None,
         };
         let returns = self.node.get("returns")?;
         for (name, node) in self.node.get("advantages")?.entries()? {
@@ -262,6 +263,7 @@ fn policy_loss(name: &str) -> Option<LossConfig> {
         "gspo" => LossConfig::Gspo(GspoConfig { clip_low, clip_high }),
         "cispo" => LossConfig::Cispo(CispoConfig { clip_low, clip_high }),
         "gpg" => LossConfig::Gpg(GpgConfig {}),
+        "sapo" => LossConfig::Sapo(SapoConfig::default()),
         "geo_mean" => LossConfig::GeoMean(GeoMeanConfig { clip_low, clip_high }),
         _ => return None,
     })

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pieces::over_rows;
 use super::{LossInput, PolicyLoss, Ratio};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,19 +29,18 @@ impl Default for CispoConfig {
 /// # Panics
 /// If an array does not have one entry per token.
 pub fn loss(config: &CispoConfig, input: &LossInput) -> PolicyLoss {
-    input.assert_fits();
-    let mut total = PolicyLoss::zero(input.rows);
-    for t in input.rows.active() {
-        let ratio = Ratio::of(input.logp_new[t], input.logp_old[t]);
-        let bounded = ratio.value.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
-        let factor = input.weights[t] * -bounded * input.advantages[t];
-        total.loss += factor * input.logp_new[t];
-        total.grad[t] = factor;
-        total.statistics.tokens += 1;
-        total.statistics.clipped += usize::from(bounded != ratio.value);
-        total.statistics.kl_sum -= ratio.log;
-    }
-    total
+    over_rows(input, |row, piece| {
+        for t in input.rows.active_in(row) {
+            let ratio = Ratio::of(input.logp_new[t], input.logp_old[t]);
+            let bounded = ratio.value.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
+            let factor = input.weights[t] * -bounded * input.advantages[t];
+            piece.loss += factor * input.logp_new[t];
+            *piece.grad(t) = factor;
+            piece.statistics.tokens += 1;
+            piece.statistics.clipped += usize::from(bounded != ratio.value);
+            piece.statistics.kl_sum -= ratio.log;
+        }
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pieces::over_rows;
 use super::{LossInput, PolicyLoss};
 use crate::aggregate::COUNT_EPSILON;
 use crate::kl::LOG_RATIO_LIMIT;
@@ -35,10 +36,8 @@ impl Default for GeoMeanConfig {
 /// # Panics
 /// If an array does not have one entry per token.
 pub fn loss(config: &GeoMeanConfig, input: &LossInput) -> PolicyLoss {
-    input.assert_fits();
-    let mut total = PolicyLoss::zero(input.rows);
-    for row in 0..input.rows.len() {
-        let count = input.rows.active_in(row).count() as f64 + COUNT_EPSILON;
+    over_rows(input, |row, piece| {
+        let count = input.rows.active_length(row) as f64 + COUNT_EPSILON;
         let (mut log, mut advantage, mut weight) = (0.0, 0.0, 0.0);
         for t in input.rows.active_in(row) {
             let raw = input.logp_new[t] - input.logp_old[t];
@@ -47,20 +46,19 @@ pub fn loss(config: &GeoMeanConfig, input: &LossInput) -> PolicyLoss {
             advantage += input.advantages[t] / count;
             weight += input.weights[t];
             // Completed below, once the row's factor is known.
-            total.grad[t] = slope / count;
+            *piece.grad(t) = slope / count;
             let outside = raw < -config.clip_low || raw > config.clip_high;
-            total.statistics.clipped += usize::from(outside && input.advantages[t] > 0.0);
-            total.statistics.clipped_lower += usize::from(outside && input.advantages[t] < 0.0);
-            total.statistics.tokens += 1;
-            total.statistics.kl_sum -= raw;
+            piece.statistics.clipped += usize::from(outside && input.advantages[t] > 0.0);
+            piece.statistics.clipped_lower += usize::from(outside && input.advantages[t] < 0.0);
+            piece.statistics.tokens += 1;
+            piece.statistics.kl_sum -= raw;
         }
         let row_loss = -weight * advantage * log.exp();
-        total.loss += row_loss;
+        piece.loss += row_loss;
         for t in input.rows.active_in(row) {
-            total.grad[t] *= row_loss;
+            *piece.grad(t) *= row_loss;
         }
-    }
-    total
+    })
 }
 
 /// A token's clipped log-ratio and its derivative. Without an advantage it is 0.

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pieces::over_rows;
 use super::{LossInput, PolicyLoss};
 
 /// The policy gradient has no parameters.
@@ -17,16 +18,15 @@ pub struct GpgConfig {}
 /// # Panics
 /// If an array does not have one entry per token.
 pub fn loss(input: &LossInput) -> PolicyLoss {
-    input.assert_fits();
-    let mut total = PolicyLoss::zero(input.rows);
-    for t in input.rows.active() {
-        let factor = -input.weights[t] * input.advantages[t];
-        total.loss += factor * input.logp_new[t];
-        total.grad[t] = factor;
-        total.statistics.tokens += 1;
-        total.statistics.kl_sum += input.logp_old[t] - input.logp_new[t];
-    }
-    total
+    over_rows(input, |row, piece| {
+        for t in input.rows.active_in(row) {
+            let factor = -input.weights[t] * input.advantages[t];
+            piece.loss += factor * input.logp_new[t];
+            *piece.grad(t) = factor;
+            piece.statistics.tokens += 1;
+            piece.statistics.kl_sum += input.logp_old[t] - input.logp_new[t];
+        }
+    })
 }
 
 #[cfg(test)]

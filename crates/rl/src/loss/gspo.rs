@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pieces::over_rows;
 use super::{LossInput, PolicyLoss};
 
 /// Log-ratios of rows above this are clamped, as in verl.
@@ -34,31 +35,29 @@ impl Default for GspoConfig {
 /// # Panics
 /// If an array does not have one entry per token.
 pub fn loss(config: &GspoConfig, input: &LossInput) -> PolicyLoss {
-    input.assert_fits();
-    let mut total = PolicyLoss::zero(input.rows);
-    for row in 0..input.rows.len() {
-        let tokens: Vec<usize> = input.rows.active_in(row).collect();
-        let log_sum: f64 = tokens.iter().map(|&t| input.logp_new[t] - input.logp_old[t]).sum();
-        let log = log_sum / tokens.len() as f64;
+    over_rows(input, |row, piece| {
+        let log_sum: f64 =
+            input.rows.active_in(row).map(|t| input.logp_new[t] - input.logp_old[t]).sum();
+        let tokens = input.rows.active_length(row);
+        let log = log_sum / tokens as f64;
         let clamped = log > LOG_RATIO_LIMIT;
         let ratio = if clamped { LOG_RATIO_LIMIT.exp() } else { log.exp() };
         let slope = if clamped { 0.0 } else { ratio };
         let bounded_ratio = ratio.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
-        total.statistics.tokens += tokens.len();
-        total.statistics.kl_sum -= log_sum;
-        for t in tokens {
+        piece.statistics.tokens += tokens;
+        piece.statistics.kl_sum -= log_sum;
+        for t in input.rows.active_in(row) {
             let advantage = input.advantages[t];
             let (plain, bounded) = (-advantage * ratio, -advantage * bounded_ratio);
             if bounded > plain {
-                total.loss += input.weights[t] * bounded;
-                total.statistics.clipped += 1;
+                piece.loss += input.weights[t] * bounded;
+                piece.statistics.clipped += 1;
             } else {
-                total.loss += input.weights[t] * plain;
-                total.grad[t] = input.weights[t] * -advantage * slope;
+                piece.loss += input.weights[t] * plain;
+                *piece.grad(t) = input.weights[t] * -advantage * slope;
             }
         }
-    }
-    total
+    })
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ pub mod entropy;
 pub mod geo_mean;
 pub mod gpg;
 pub mod gspo;
+mod pieces;
 pub mod ppo;
+pub mod reinforce;
+pub mod sapo;
 pub mod value;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,8 @@ pub use geo_mean::GeoMeanConfig;
 pub use gpg::GpgConfig;
 pub use gspo::GspoConfig;
 pub use ppo::PpoConfig;
+pub use reinforce::ReinforceConfig;
+pub use sapo::SapoConfig;
 
 /// What a policy loss looks at: flat arrays with one entry per token of the rows.
 #[derive(Debug, Clone, Copy)]
@@ -105,13 +110,6 @@ pub struct PolicyLoss {
     pub statistics: LossStatistics,
 }
 
-impl PolicyLoss {
-    /// No loss yet, for rows of so many tokens.
-    fn zero(rows: &Rows) -> Self {
-        Self { grad: vec![0.0; rows.tokens()], ..Self::default() }
-    }
-}
-
 /// A policy loss, by `name`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
@@ -120,7 +118,9 @@ pub enum LossConfig {
     Gspo(GspoConfig),
     Cispo(CispoConfig),
     Gpg(GpgConfig),
+    Reinforce(ReinforceConfig),
     GeoMean(GeoMeanConfig),
+    Sapo(SapoConfig),
 }
 
 impl Default for LossConfig {
@@ -140,19 +140,40 @@ impl LossConfig {
             Self::Gspo(config) => gspo::loss(config, input),
             Self::Cispo(config) => cispo::loss(config, input),
             Self::Gpg(_) => gpg::loss(input),
+            Self::Reinforce(_) => reinforce::loss(input),
             Self::GeoMean(config) => geo_mean::loss(config, input),
+            Self::Sapo(config) => sapo::loss(config, input),
         }
     }
 
-    /// The weight of each token of the whole batch under `mode`. Losses about whole rows have
-    /// a mode of their own and ignore it: GSPO is always the mean over rows of the mean over
-    /// tokens, the geometric mean always the mean over rows.
+    /// The weight of each token of the whole batch under `mode`, where each row is a rollout of
+    /// its own; see [`LossConfig::token_weights_by_rollout`].
     pub fn token_weights(&self, mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
+        let rollouts: Vec<usize> = (0..rows.len()).collect();
+        self.token_weights_by_rollout(mode, constant, rows, &rollouts)
+    }
+
+    /// The weight of each token of the whole batch under `mode`, where row r belongs to rollout
+    /// `rollouts[r]`. Losses about whole rows have a mode of their own and ignore it: GSPO and
+    /// SAPO are always the mean over rows of the mean over tokens, the geometric mean always
+    /// the mean over rows.
+    ///
+    /// # Panics
+    /// If there is not one rollout per row.
+    pub fn token_weights_by_rollout(
+        &self,
+        mode: Aggregation,
+        constant: Option<f64>,
+        rows: &Rows,
+        rollouts: &[usize],
+    ) -> Vec<f64> {
         match self {
-            Self::Ppo(_) | Self::Cispo(_) | Self::Gpg(_) => {
-                aggregate::token_weights(mode, constant, rows)
+            Self::Ppo(_) | Self::Cispo(_) | Self::Gpg(_) | Self::Reinforce(_) => {
+                aggregate::token_weights_by_rollout(mode, constant, rows, rollouts)
             }
-            Self::Gspo(_) => aggregate::token_weights(Aggregation::SeqMeanTokenMean, None, rows),
+            Self::Gspo(_) | Self::Sapo(_) => {
+                aggregate::token_weights(Aggregation::SeqMeanTokenMean, None, rows)
+            }
             Self::GeoMean(_) => aggregate::row_mean_weights(rows),
         }
     }
@@ -168,7 +189,8 @@ impl LossConfig {
                 not_negative("loss.clip_low", config.clip_low)?;
                 not_negative("loss.clip_high", config.clip_high)
             }
-            Self::Gpg(_) => Ok(()),
+            Self::Gpg(_) | Self::Reinforce(_) => Ok(()),
+            Self::Sapo(config) => config.validate(),
             Self::GeoMean(config) => {
                 // Clips of the log-ratio, which may be as far apart as one likes.
                 not_negative("loss.clip_low", config.clip_low)?;
@@ -185,15 +207,15 @@ fn validate_clip(low: f64, high: f64) -> Result<(), ConfigError> {
 }
 
 /// A probability ratio and its derivative with respect to the new log-probability.
-struct Ratio {
+pub(crate) struct Ratio {
     /// The logarithm, clamped.
-    log: f64,
-    value: f64,
-    slope: f64,
+    pub log: f64,
+    pub value: f64,
+    pub slope: f64,
 }
 
 impl Ratio {
-    fn of(logp_new: f64, logp_old: f64) -> Self {
+    pub fn of(logp_new: f64, logp_old: f64) -> Self {
         let log = logp_new - logp_old;
         let clamped = log.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
         let value = clamped.exp();

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::pieces::over_rows;
 use super::{LossInput, PolicyLoss, Ratio, validate_clip};
 use crate::config::{ConfigError, require};
 
@@ -45,31 +46,31 @@ impl PpoConfig {
 /// # Panics
 /// If an array does not have one entry per token.
 pub fn loss(config: &PpoConfig, input: &LossInput) -> PolicyLoss {
-    input.assert_fits();
-    let mut total = PolicyLoss::zero(input.rows);
-    for t in input.rows.active() {
-        let advantage = input.advantages[t];
-        let ratio = Ratio::of(input.logp_new[t], input.logp_old[t]);
-        let plain = -advantage * ratio.value;
-        let bounded = -advantage * ratio.value.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
-        let (mut value, mut slope) = (plain, -advantage * ratio.slope);
-        if bounded > plain {
-            (value, slope) = (bounded, 0.0);
-            total.statistics.clipped += 1;
+    over_rows(input, |row, piece| {
+        for t in input.rows.active_in(row) {
+            let advantage = input.advantages[t];
+            let ratio = Ratio::of(input.logp_new[t], input.logp_old[t]);
+            let plain = -advantage * ratio.value;
+            let bounded =
+                -advantage * ratio.value.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
+            let (mut value, mut slope) = (plain, -advantage * ratio.slope);
+            if bounded > plain {
+                (value, slope) = (bounded, 0.0);
+                piece.statistics.clipped += 1;
+            }
+            if let Some(bound) = config.dual_clip
+                && advantage < 0.0
+                && value > -bound * advantage
+            {
+                (value, slope) = (-bound * advantage, 0.0);
+                piece.statistics.clipped_lower += 1;
+            }
+            piece.loss += input.weights[t] * value;
+            *piece.grad(t) = input.weights[t] * slope;
+            piece.statistics.tokens += 1;
+            piece.statistics.kl_sum -= ratio.log;
         }
-        if let Some(bound) = config.dual_clip
-            && advantage < 0.0
-            && value > -bound * advantage
-        {
-            (value, slope) = (-bound * advantage, 0.0);
-            total.statistics.clipped_lower += 1;
-        }
-        total.loss += input.weights[t] * value;
-        total.grad[t] = input.weights[t] * slope;
-        total.statistics.tokens += 1;
-        total.statistics.kl_sum -= ratio.log;
-    }
-    total
+    })
 }
 
 /// TOML has no null, so a number that may be absent against a default needs a word for it.

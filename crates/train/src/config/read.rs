@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Experiment;
+use leyden_rl::capabilities::Capabilities;
+
+use super::{Experiment, Objective};
 
 /// What is wrong with an experiment file, as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -128,10 +130,21 @@ impl Experiment {
                 format!("`{}`: use constant, linear or cosine", self.train.schedule),
             );
         }
-        if let Err(e) = self.algorithm.validate() {
+        if let Err(e) = self.algorithm.validate().and_then(|()| self.check_capabilities()) {
             return refuse("algorithm", e.to_string());
         }
         Ok(())
+    }
+
+    /// Whether the trainer has what the algorithm needs. It has neither a critic nor a
+    /// reference model, and the agents name no states and score no counterfactuals.
+    fn check_capabilities(&self) -> Result<(), leyden_rl::config::ConfigError> {
+        match self.train.objective {
+            Objective::Supervised => Ok(()),
+            Objective::Reinforcement => self
+                .algorithm
+                .check(&Capabilities { samples: self.rollout.samples, ..Capabilities::default() }),
+        }
     }
 }
 
@@ -208,6 +221,9 @@ mod tests {
             (SMALLEST, &["eval.modes=['beam']"], "beam"),
             (SMALLEST, &["train.learning_rate=nan"], "train.learning_rate"),
             (SMALLEST, &["algorithm.loss.clip_low=7"], "clip_low"),
+            (SMALLEST, &["algorithm.credit.name=gigpo"], "grpo would compare that again"),
+            (SMALLEST, &["algorithm.kl.coefficient=0.1"], "reference model"),
+            (SMALLEST, &["rollout.samples=1"], "every advantage is 0"),
             (SMALLEST, &["name=../x"], "folder"),
             (SMALLEST, &["model.source.x=1"], "not a table"),
         ] {

@@ -46,20 +46,37 @@ pub const REFERENCE: &[Key] = &[
     key("rollout.cache_tokens", "most tokens in the KV cache; more rollouts run in waves"),
     key(
         "algorithm.aggregation",
-        "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm",
+        "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm, \
+         per-rollout-mean, per-rollout-mean-over-rows",
     ),
     key(
         "algorithm.aggregation_constant",
         "divisor of seq-mean-token-sum-norm; the longest row if absent",
     ),
     key("algorithm.entropy_coefficient", "factor of the entropy bonus; 0 is off"),
-    key("algorithm.credit", "name = identical: every call earns the final reward"),
+    key(
+        "algorithm.credit",
+        "name = identical, equal_share, last_call, discounted, return_to_go, signals, \
+         leave_one_out; gigpo, learned_value, bilevel_gae, monte_carlo (advantage none or whiten)",
+    ),
+    key("algorithm.group_by", "calls are compared within a task, or its role or turn"),
+    key("algorithm.overlong", "max_tokens and buffer of a punishment near the token limit"),
     key(
         "algorithm.advantage",
-        "name = grpo with group_over = rows or rollouts, compat = none or verl, …",
+        "name = grpo with group_over = rows or rollouts, compat = verl, …; rloo, opo, max_rl, \
+         pass_k, reinforce_plus_plus, reinforce_plus_plus_baseline, gae, whiten, none",
     ),
-    key("algorithm.loss", "name = ppo with clip_low, clip_high, dual_clip, …"),
-    key("algorithm.kl", "estimator and coefficient of the KL term; 0 is off"),
+    key(
+        "algorithm.loss",
+        "name = ppo with clip_low, clip_high, dual_clip; gspo, cispo, gpg, reinforce, geo_mean, \
+         sapo",
+    ),
+    key("algorithm.kl", "estimator, coefficient (0 is off) and placement of a KL penalty"),
+    key(
+        "algorithm.correction",
+        "weight = none, token or sequence with low, high, beyond; reject: rows or tokens of a \
+         sampler that is not quite the trainer's policy",
+    ),
     key("train.objective", "reinforcement or supervised"),
     key("train.steps", "number of steps"),
     key("train.optimizer", "adamw or muon"),
@@ -101,6 +118,8 @@ pub const REFERENCE: &[Key] = &[
 mod tests {
     use std::path::Path;
 
+    use leyden_rl::shaping::OverlongConfig;
+
     use super::REFERENCE;
     use crate::config::{Experiment, LoraConfig, ReportConfig};
 
@@ -112,6 +131,7 @@ mod tests {
         let mut experiment = Experiment::parse(SMALLEST, Path::new("x.toml"), &[]).unwrap();
         experiment.model.lora = Some(LoraConfig { rank: 1, alpha: 1.0, targets: vec![] });
         experiment.algorithm.aggregation_constant = Some(1.0);
+        experiment.algorithm.overlong = Some(OverlongConfig { max_tokens: 2, buffer: 1 });
         experiment.report = ReportConfig {
             paper_start: Some(0.0),
             paper_end: Some(1.0),
@@ -133,9 +153,10 @@ mod tests {
         for (name, value) in table {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             // The tables of the algorithms describe themselves.
-            let own = ["algorithm.credit", "algorithm.advantage", "algorithm.loss", "algorithm.kl"];
+            let own = ["credit", "advantage", "loss", "kl", "overlong", "correction"]
+                .map(|table| format!("algorithm.{table}"));
             match value {
-                toml::Value::Table(inner) if !own.contains(&path.as_str()) => {
+                toml::Value::Table(inner) if !own.contains(&path) => {
                     collect(inner, &path, found);
                 }
                 _ => found.push(path),

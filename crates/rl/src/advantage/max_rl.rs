@@ -1,0 +1,72 @@
+//! MaxRL: the score's distance from its group's mean, relative to that mean.
+//!
+//! *Maximum Likelihood Reinforcement Learning*, arXiv 2602.02710. Of rewards 0 and 1 the mean
+//! is the estimated probability of success p, and dividing by it turns the gradient of p into
+//! that of log p: a task solved once in a while pulls as much as one solved half the time.
+
+use serde::{Deserialize, Serialize};
+
+use super::grouping::{Comparison, Grouping};
+use super::{AdvantageError, Advantages, Batch, GroupOver};
+use crate::config::{ConfigError, not_negative};
+use crate::statistics;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaxRlConfig {
+    /// Added to the mean.
+    pub epsilon: f64,
+    pub group_over: GroupOver,
+}
+
+impl Default for MaxRlConfig {
+    fn default() -> Self {
+        Self { epsilon: 1e-6, group_over: GroupOver::Rows }
+    }
+}
+
+impl MaxRlConfig {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        not_negative("advantage.epsilon", self.epsilon)
+    }
+}
+
+/// `A = (score − mean) / (mean + ε)`.
+///
+/// A group whose mean is 0 or less gets 0: a logarithm has no gradient there. So does a group
+/// of one.
+///
+/// # Errors
+/// If a score is not finite.
+pub fn advantages(config: &MaxRlConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    let grouping = Grouping::new(batch, config.group_over)?;
+    let per_row = grouping.advantages(batch, None, 1.0, |group| {
+        let baseline = statistics::mean(&group.scores()).unwrap_or_default();
+        let divisor = if baseline > 0.0 { baseline + config.epsilon } else { f64::INFINITY };
+        vec![Comparison { baseline, divisor }; group.entries.len()]
+    });
+    Ok(Advantages::of_rows(per_row, batch, grouping.counters()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+
+    #[test]
+    fn a_rare_success_pulls_more_than_a_common_one() {
+        let rows = Rows::dense(&[1; 8]);
+        let scores = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, -0.5];
+        let batch = Batch::of_outcomes(
+            &rows,
+            &scores,
+            &[0, 0, 0, 0, 1, 1, 2, 2],
+            &[0, 1, 2, 3, 4, 5, 6, 7],
+        );
+        let exact = MaxRlConfig { epsilon: 0.0, ..MaxRlConfig::default() };
+        let a = advantages(&exact, &batch).unwrap();
+        assert_eq!(a.per_row, [3.0, -1.0, -1.0, -1.0, 1.0, -1.0, 0.0, 0.0]);
+        let with = advantages(&MaxRlConfig::default(), &batch).unwrap();
+        assert_eq!(with.per_row[0], 0.75 / (0.25 + 1e-6));
+    }
+}

@@ -1,0 +1,45 @@
+//! No estimator: credit is taken as it is.
+//!
+//! For credit that is already an advantage (GiGPO, Monte Carlo values), and for REINFORCE
+//! without a baseline (Williams 1992), whose advantage is the return.
+
+use serde::{Deserialize, Serialize};
+
+use super::grouping::Grouping;
+use super::{AdvantageError, Advantages, Batch, GroupOver};
+
+/// There is nothing to choose.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoneConfig {}
+
+/// `A = credit`, of tokens where the credit works token by token, else of rows.
+///
+/// # Errors
+/// If a score is not finite.
+pub fn advantages(batch: &Batch) -> Result<Advantages, AdvantageError> {
+    let grouping = Grouping::new(batch, GroupOver::Rows)?;
+    let per_token = batch.token_credit()?;
+    let counters = grouping.counters_without_comparison(&per_token, batch.rows);
+    Ok(Advantages::of_tokens(per_token.clone(), per_token, batch, counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Rows;
+    use crate::advantage::GroupCounters;
+
+    #[test]
+    fn credit_is_the_advantage() {
+        let rows = Rows::new(&[2, 1, 1], vec![true, false, true, true]).unwrap();
+        let batch = Batch::of_outcomes(&rows, &[0.5, 0.0, -1.0], &[0, 1, 0], &[0, 1, 2]);
+        let a = advantages(&batch).unwrap();
+        assert_eq!(a.per_token, [0.5, 0.0, 0.0, -1.0]);
+        assert_eq!(a.per_row, [0.5, 0.0, -1.0]);
+        assert_eq!(a.counters, GroupCounters { groups: 2, zero_variance: 1, singletons: 0 });
+        let tokens = [0.25, 0.0, 1.0, 2.0];
+        let fine = advantages(&Batch { token_credit: Some(&tokens), ..batch }).unwrap();
+        assert_eq!(fine.per_token, tokens);
+    }
+}

@@ -1,0 +1,271 @@
+//! From episodes to advantages: credit, shaping, comparison.
+//!
+//! Any rule of credit, any estimator and any loss compose, as far as the pairing makes sense
+//! (what does not, [`AlgorithmConfig::validate`] refuses). This is the one place where they
+//! meet: credit gives each trained call a number; overlong shaping and a KL penalty in the
+//! reward are added to what was earned; then the calls are compared, within their task or,
+//! by [`GroupBy`], only with calls of the same role or turn.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Rows;
+use crate::advantage::{AdvantageConfig, AdvantageError, Advantages, Batch};
+use crate::config::AlgorithmConfig;
+use crate::credit::{CallReturns, CreditError, Episode, Targets};
+
+/// Which calls of a task are compared with each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupBy {
+    /// All, as in the paper.
+    #[default]
+    Task,
+    /// Those of the same agent role: what different roles earn may be of different size.
+    Role,
+    /// Those at the same place in their episodes: what is left to earn depends on it.
+    Turn,
+}
+
+/// Why there is nothing to train on.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AssignError {
+    #[error(transparent)]
+    Credit(#[from] CreditError),
+    #[error(transparent)]
+    Advantage(#[from] AdvantageError),
+}
+
+/// Credit and advantage of the trained calls, which are the rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Assigned {
+    /// What each call earned before shaping; of credit that is an advantage, that.
+    pub returns: Vec<f64>,
+    /// The task group of each call.
+    pub groups: Vec<usize>,
+    /// The index of each call's episode.
+    pub episodes: Vec<usize>,
+    pub advantages: Advantages,
+    /// What a critic should have said, if the algorithm has one.
+    pub targets: Option<Targets>,
+}
+
+impl AlgorithmConfig {
+    /// Credit and advantages of all trained calls of `episodes`. `rows` are these calls in
+    /// order; `kl_penalties`, one per token, are taken off the rewards
+    /// ([`crate::kl::KlConfig::penalties`]).
+    ///
+    /// # Errors
+    /// If credit or estimator lack something, or a number is not finite.
+    ///
+    /// # Panics
+    /// If there is not one row per trained call or one penalty per token.
+    pub fn assign(
+        &self,
+        episodes: &[Episode],
+        rows: &Rows,
+        kl_penalties: Option<&[f64]>,
+    ) -> Result<Assigned, AssignError> {
+        let credit = self.credit.assign(episodes)?;
+        assert_eq!(credit.returns.len(), rows.len(), "one row per trained call");
+        let shaped = self.shaped(&credit, rows, kl_penalties);
+        let values = match self.advantage {
+            AdvantageConfig::Gae(_) => Some(token_values(&credit, episodes, rows)?),
+            _ => None,
+        };
+        let advantages = self.advantage.advantages(&Batch {
+            rows,
+            scores: &shaped.scores,
+            groups: &self.comparison_groups(&credit, episodes),
+            rollouts: &credit.episodes,
+            token_rewards: shaped.token_rewards.as_deref(),
+            values: values.as_deref(),
+            token_credit: credit.per_token.as_deref(),
+        })?;
+        let targets = match self.advantage {
+            AdvantageConfig::Gae(_) => Some(Targets::Tokens(advantages.returns.clone())),
+            _ => credit.targets,
+        };
+        Ok(Assigned {
+            returns: credit.returns,
+            groups: credit.groups,
+            episodes: credit.episodes,
+            advantages,
+            targets,
+        })
+    }
+
+    /// What each row is compared by.
+    fn shaped(&self, credit: &CallReturns, rows: &Rows, penalties: Option<&[f64]>) -> Shaped {
+        let mut scores = credit.returns.clone();
+        if let Some(overlong) = &self.overlong {
+            for (row, score) in scores.iter_mut().enumerate() {
+                *score += overlong.penalty(rows.active_length(row));
+            }
+        }
+        let token_rewards = penalties.map(|penalties| {
+            rows.assert_fits("kl_penalties", penalties);
+            let mut rewards = vec![0.0; rows.tokens()];
+            for (row, score) in scores.iter_mut().enumerate() {
+                let outcome = *score;
+                for t in rows.active_in(row) {
+                    rewards[t] = -penalties[t];
+                    *score -= penalties[t];
+                }
+                if let Some(last) = rows.active_in(row).next_back() {
+                    rewards[last] += outcome;
+                }
+            }
+            rewards
+        });
+        Shaped { scores, token_rewards }
+    }
+
+    /// Rows of equal numbers are compared.
+    fn comparison_groups(&self, credit: &CallReturns, episodes: &[Episode]) -> Vec<usize> {
+        if self.group_by == GroupBy::Task {
+            return credit.groups.clone();
+        }
+        let mut numbers = HashMap::new();
+        let place = |row: usize| (credit.groups[row], credit.episodes[row], credit.calls[row]);
+        (0..credit.returns.len())
+            .map(|row| {
+                let (group, episode, call) = place(row);
+                let key = match self.group_by {
+                    GroupBy::Role => (group, &*episodes[episode].calls[call].agent_role, 0),
+                    GroupBy::Task | GroupBy::Turn => (group, "", call),
+                };
+                let next = numbers.len();
+                *numbers.entry(key).or_insert(next)
+            })
+            .collect()
+    }
+}
+
+struct Shaped {
+    scores: Vec<f64>,
+    /// Only where something else than the score is given: penalties of tokens.
+    token_rewards: Option<Vec<f64>>,
+}
+
+/// The critic's values at the tokens of the rows.
+fn token_values(
+    credit: &CallReturns,
+    episodes: &[Episode],
+    rows: &Rows,
+) -> Result<Vec<f64>, AssignError> {
+    let mut values = Vec::with_capacity(rows.tokens());
+    for (row, range) in rows.ranges().enumerate() {
+        let (episode, call) = (credit.episodes[row], credit.calls[row]);
+        let own = episodes[episode].calls[call].token_values.as_ref();
+        let own = own.ok_or(AdvantageError::NoValues)?;
+        if own.len() != range.len() {
+            let (values, tokens) = (own.len(), range.len());
+            return Err(CreditError::TokenValues { episode, call, values, tokens }.into());
+        }
+        values.extend(own);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::advantage::GroupCounters;
+
+    fn config(text: &str) -> AlgorithmConfig {
+        let config: AlgorithmConfig = toml::from_str(text).unwrap();
+        config.validate().unwrap();
+        config
+    }
+
+    /// Two episodes of write and check.
+    fn episodes() -> Vec<Episode> {
+        let mut episodes = vec![Episode::of_calls(4, 1.0, 2), Episode::of_calls(4, 0.0, 2)];
+        for episode in &mut episodes {
+            for (call, role) in episode.calls.iter_mut().zip(["write", "check"]) {
+                call.agent_role = role.to_owned();
+            }
+        }
+        episodes
+    }
+
+    const PLAIN: &str = "[advantage]\nname = 'grpo'\ndivide_by_std = false\n";
+
+    #[test]
+    fn groups_may_be_narrowed_to_role_or_turn() {
+        let mut episodes = episodes();
+        episodes[0].calls.swap(0, 1);
+        let rows = Rows::dense(&[1; 4]);
+        let run = |group_by: &str| {
+            let text = format!("group_by = '{group_by}'\n{PLAIN}[credit]\nname = 'last_call'\n");
+            config(&text).assign(&episodes, &rows, None).unwrap()
+        };
+        // Earned: check 0, write 1; write 0, check 0.
+        let task = run("task");
+        assert_eq!(task.returns, [0.0, 1.0, 0.0, 0.0]);
+        assert_eq!(task.advantages.per_row, [-0.25, 0.75, -0.25, -0.25]);
+        let role = run("role");
+        assert_eq!(role.advantages.per_row, [0.0, 0.5, -0.5, 0.0]);
+        assert_eq!(role.groups, [4; 4], "the task's group is kept for who packs by it");
+        let turn = run("turn");
+        assert_eq!(turn.advantages.per_row, [0.0, 0.5, 0.0, -0.5]);
+        let counters = GroupCounters { groups: 2, zero_variance: 1, singletons: 0 };
+        assert_eq!(turn.advantages.counters, counters);
+    }
+
+    #[test]
+    fn long_answers_lose_before_they_are_compared() {
+        let text = format!("{PLAIN}[overlong]\nmax_tokens = 4\nbuffer = 2\n");
+        let episodes = [Episode::of_calls(0, 1.0, 1), Episode::of_calls(0, 1.0, 1)];
+        let assigned = config(&text).assign(&episodes, &Rows::dense(&[3, 2]), None).unwrap();
+        assert_eq!(assigned.returns, [1.0, 1.0]);
+        assert_eq!(assigned.advantages.per_row, [-0.25, 0.25]);
+    }
+
+    #[test]
+    fn penalties_come_off_the_scores_and_token_by_token() {
+        let episodes = [Episode::of_calls(0, 1.0, 1), Episode::of_calls(0, 0.0, 1)];
+        let rows = Rows::dense(&[2, 1]);
+        let penalties = [0.25, 0.5, 0.75];
+        let by_row = config(PLAIN).assign(&episodes, &rows, Some(&penalties)).unwrap();
+        assert_eq!(by_row.advantages.per_row, [0.5, -0.5]);
+        let tokens = config("[advantage]\nname = 'reinforce_plus_plus'\ngamma = 0.5\n");
+        let by_token = tokens.assign(&episodes, &rows, Some(&penalties)).unwrap();
+        assert_eq!(by_token.advantages.returns, [-0.25 + 0.5 * 0.5, 0.5, -0.75]);
+    }
+
+    #[test]
+    fn a_critic_gives_values_by_token_and_gets_targets() {
+        let mut episodes = [Episode::of_calls(0, 1.0, 1)];
+        episodes[0].calls[0].token_values = Some(vec![0.5, 0.25]);
+        let gae = config("[advantage]\nname = 'gae'\n");
+        let assigned = gae.assign(&episodes, &Rows::dense(&[2]), None).unwrap();
+        assert_eq!(assigned.targets, Some(Targets::Tokens(vec![1.0, 1.0])));
+        let short = gae.assign(&episodes, &Rows::dense(&[3]), None).unwrap_err();
+        assert_eq!(short.to_string(), "call 0 of episode 0 has 2 token values for 3 tokens");
+        episodes[0].calls[0].token_values = None;
+        let none = gae.assign(&episodes, &Rows::dense(&[2]), None).unwrap_err();
+        assert_eq!(none, AssignError::Advantage(AdvantageError::NoValues));
+    }
+
+    #[test]
+    fn credit_by_token_reaches_the_tokens() {
+        let mut episodes = [Episode::of_calls(0, 1.0, 1), Episode::of_calls(0, 0.0, 1)];
+        for episode in &mut episodes {
+            episode.calls[0].tokens = 2;
+            episode.calls[0].token_values = Some(vec![0.5, 0.25]);
+        }
+        let rows = Rows::dense(&[2, 2]);
+        let plain = config("[credit]\nname = 'bilevel_gae'\n[advantage]\nname = 'none'\n");
+        let assigned = plain.assign(&episodes, &rows, None).unwrap();
+        assert_eq!(assigned.advantages.per_token, [0.5, 0.75, -0.5, -0.25]);
+        assert_eq!(assigned.advantages.per_row, [0.625, -0.375]);
+        assert_eq!(assigned.targets, Some(Targets::Tokens(vec![1.0, 1.0, 0.0, 0.0])));
+        let white = config("[credit]\nname = 'bilevel_gae'\n[advantage]\nname = 'whiten'\n");
+        let white = white.assign(&episodes, &rows, None).unwrap();
+        let sum: f64 = white.advantages.per_token.iter().sum();
+        assert!(sum.abs() < 1e-7 && white.advantages.per_token[1] > 1.0);
+    }
+}

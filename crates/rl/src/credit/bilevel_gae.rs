@@ -1,0 +1,202 @@
+//! Bi-level GAE: advantages over turns, handed down to tokens.
+//!
+//! RAGEN (Wang et al., arXiv 2504.20073). A critic speaks at every token. The turns of an
+//! episode, each represented by its last token p_i, are one level:
+//! `δ = r_i + γ_turn V(p_{i+1}) − V(p_i)`, `Â_i = δ + γ_turn λ Â_{i+1}`.
+//! Each turn then has the reward `Â_i + V(p_i)` at its last token, and within the turn tokens
+//! are steps with γ and λ, nothing following the last. Advantages are whitened by the
+//! estimator (`advantage.name = "whiten"`), as in RAGEN.
+//!
+//! RAGEN finds the ends of turns where a reward is not 0, so a turn that earned exactly 0
+//! merges with the next. Here turns are explicit: a call is a turn.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CreditError, Episode, Ruling, Targets};
+use crate::advantage::gae;
+use crate::config::{ConfigError, fraction};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BilevelGaeCredit {
+    /// Discount per turn.
+    pub turn_gamma: f64,
+    /// Discount per token within a turn.
+    pub gamma: f64,
+    /// Weight of longer estimates, of both levels.
+    pub lambda: f64,
+}
+
+impl Default for BilevelGaeCredit {
+    fn default() -> Self {
+        Self { turn_gamma: 0.95, gamma: 1.0, lambda: 1.0 }
+    }
+}
+
+impl BilevelGaeCredit {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("credit.turn_gamma", self.turn_gamma)?;
+        fraction("credit.gamma", self.gamma)?;
+        fraction("credit.lambda", self.lambda)
+    }
+}
+
+/// Advantage of each token of one episode, not whitened. `turn_rewards[i]` is given at the
+/// token `turn_ends[i]`; the ends are ascending and the last is the last token. `values` are
+/// of the policy's tokens alone, what lies between turns left out.
+///
+/// # Panics
+/// If there is not one reward per turn or an end is not a token.
+pub fn token_advantages(
+    config: &BilevelGaeCredit,
+    turn_rewards: &[f64],
+    values: &[f64],
+    turn_ends: &[usize],
+) -> Vec<f64> {
+    assert_eq!(turn_rewards.len(), turn_ends.len(), "one reward per turn");
+    let turns: Vec<(f64, f64)> =
+        turn_rewards.iter().zip(turn_ends).map(|(&reward, &end)| (reward, values[end])).collect();
+    let turn_advantages = gae::estimates(&turns, config.turn_gamma, config.lambda);
+    let mut advantages = Vec::with_capacity(values.len());
+    for (&end, turn_advantage) in turn_ends.iter().zip(turn_advantages) {
+        let start = advantages.len();
+        let mut tokens: Vec<(f64, f64)> = values[start..=end].iter().map(|&v| (0.0, v)).collect();
+        if let Some((reward, value)) = tokens.last_mut() {
+            *reward = turn_advantage + *value;
+        }
+        advantages.extend(gae::estimates(&tokens, config.gamma, config.lambda));
+    }
+    advantages
+}
+
+/// Advantages of all tokens, the mean of each call's, and the critic's targets.
+///
+/// # Errors
+/// If a trained call has no token values, or not one per token. A call without tokens is no
+/// turn.
+pub(super) fn ruling(
+    config: &BilevelGaeCredit,
+    episodes: &[Episode],
+) -> Result<Ruling, CreditError> {
+    let (mut per_call, mut per_token, mut targets) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, episode) in episodes.iter().enumerate() {
+        let turns = turns_of(index, episode)?;
+        let advantages = token_advantages(config, &turns.rewards, &turns.values, &turns.ends);
+        let start = per_call.len();
+        per_call.resize(start + episode.calls.len(), 0.0);
+        let mut first = 0;
+        for (&call, &end) in turns.calls.iter().zip(&turns.ends) {
+            let own = &advantages[first..=end];
+            per_call[start + call] = own.iter().sum::<f64>() / own.len() as f64;
+            first = end + 1;
+        }
+        targets.extend(advantages.iter().zip(&turns.values).map(|(a, v)| a + v));
+        per_token.extend(advantages);
+    }
+    let targets = Some(Targets::Tokens(targets));
+    Ok(Ruling { per_call, per_token: Some(per_token), targets })
+}
+
+/// The trained calls of one episode, laid end to end.
+#[derive(Default)]
+struct Turns {
+    calls: Vec<usize>,
+    rewards: Vec<f64>,
+    values: Vec<f64>,
+    ends: Vec<usize>,
+}
+
+fn turns_of(index: usize, episode: &Episode) -> Result<Turns, CreditError> {
+    let mut turns = Turns::default();
+    for (number, reward) in episode.trained_steps() {
+        let call = &episode.calls[number];
+        if call.tokens == 0 {
+            continue;
+        }
+        let values = call.token_values.as_ref().ok_or(CreditError::Missing {
+            rule: "bilevel_gae",
+            what: "a critic's values at every token",
+            why: "both of its levels say by how much a turn or a token beat them",
+            episode: index,
+            call: number,
+        })?;
+        if values.len() != call.tokens {
+            return Err(CreditError::TokenValues {
+                episode: index,
+                call: number,
+                values: values.len(),
+                tokens: call.tokens,
+            });
+        }
+        turns.calls.push(number);
+        turns.rewards.push(reward);
+        turns.values.extend(values);
+        turns.ends.push(turns.values.len() - 1);
+    }
+    Ok(turns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CreditConfig, EpisodeCall};
+    use super::*;
+
+    fn close(ours: &[f64], expected: &[f64]) {
+        assert_eq!(ours.len(), expected.len());
+        for (a, b) in ours.iter().zip(expected) {
+            assert!((a - b).abs() < 1e-12, "{ours:?} instead of {expected:?}");
+        }
+    }
+
+    #[test]
+    fn two_levels_by_hand() {
+        let config = BilevelGaeCredit { turn_gamma: 0.5, gamma: 0.9, lambda: 0.8 };
+        // Turns of two and one tokens with values 0.1, 0.2 | 0.4 and rewards 0 and 1. The
+        // first turn earned exactly 0 and is a turn all the same.
+        let ours = token_advantages(&config, &[0.0, 1.0], &[0.1, 0.2, 0.4], &[1, 2]);
+        let second = 1.0 - 0.4;
+        let first = (0.5 * 0.4 - 0.2) + 0.5 * 0.8 * second;
+        let opening = (0.9 * 0.2 - 0.1) + 0.9 * 0.8 * first;
+        close(&ours, &[opening, first, second]);
+    }
+
+    #[test]
+    fn one_turn_with_equal_discounts_is_plain_gae() {
+        let config = BilevelGaeCredit { turn_gamma: 0.9, gamma: 0.9, lambda: 0.7 };
+        let values = [0.3, -0.2, 0.5];
+        let plain = gae::estimates(&[(0.0, 0.3), (0.0, -0.2), (2.0, 0.5)], 0.9, 0.7);
+        close(&token_advantages(&config, &[2.0], &values, &[2]), &plain);
+    }
+
+    #[test]
+    fn calls_are_turns_and_their_tokens_rows() {
+        let call = |values: &[f64]| EpisodeCall {
+            tokens: values.len(),
+            token_values: Some(values.to_vec()),
+            ..EpisodeCall::default()
+        };
+        let untrained = EpisodeCall { tokens: 3, trained: false, ..EpisodeCall::default() };
+        let calls = vec![call(&[0.1, 0.2]), untrained, call(&[]), call(&[0.4])];
+        let episodes = [Episode { group: 0, reward: 1.0, calls }];
+        let config = BilevelGaeCredit { turn_gamma: 0.5, gamma: 0.9, lambda: 0.8 };
+        let tokens = token_advantages(&config, &[0.0, 1.0], &[0.1, 0.2, 0.4], &[1, 2]);
+        let rows = CreditConfig::BilevelGae(config).assign(&episodes).unwrap();
+        close(&rows.returns, &[(tokens[0] + tokens[1]) / 2.0, 0.0, tokens[2]]);
+        close(rows.per_token.as_deref().unwrap(), &tokens);
+        let Some(Targets::Tokens(targets)) = rows.targets else { panic!("no targets") };
+        close(&targets, &[tokens[0] + 0.1, tokens[1] + 0.2, tokens[2] + 0.4]);
+    }
+
+    #[test]
+    fn missing_values_and_wrong_counts_are_told() {
+        let mut episode = Episode::of_calls(0, 1.0, 1);
+        episode.calls[0].tokens = 2;
+        let assign = |episode: &Episode| {
+            let rule = CreditConfig::BilevelGae(BilevelGaeCredit::default());
+            rule.assign(std::slice::from_ref(episode)).unwrap_err().to_string()
+        };
+        assert!(assign(&episode).contains("a critic's values at every token"));
+        episode.calls[0].token_values = Some(vec![0.5]);
+        assert_eq!(assign(&episode), "call 0 of episode 0 has 1 token values for 2 tokens");
+    }
+}

@@ -1,0 +1,61 @@
+//! Discounted credit: the reward, less for calls that lie further back.
+//!
+//! `c_k = γ^{K−1−k} R` for call k = 0 … K − 1: the return of an episode whose only reward is
+//! the last, with a discount per call rather than per token (Sutton and Barto, *Reinforcement
+//! Learning*, section 3.3). γ = 1 is identical credit.
+
+use serde::{Deserialize, Serialize};
+
+use super::Episode;
+use crate::config::{ConfigError, fraction};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiscountedCredit {
+    /// Discount per call.
+    pub gamma: f64,
+}
+
+impl Default for DiscountedCredit {
+    fn default() -> Self {
+        Self { gamma: 0.95 }
+    }
+}
+
+impl DiscountedCredit {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("credit.gamma", self.gamma)
+    }
+}
+
+/// The discounted reward; step rewards do not count (see `return_to_go`). With γ = 0 only the
+/// last call earns.
+pub fn returns(config: &DiscountedCredit, episodes: &[Episode]) -> Vec<f64> {
+    let credit = |episode: &Episode| {
+        let mut following = episode.reward;
+        let mut backwards = Vec::with_capacity(episode.calls.len());
+        for _ in &episode.calls {
+            backwards.push(following);
+            following *= config.gamma;
+        }
+        backwards.reverse();
+        backwards
+    };
+    episodes.iter().flat_map(credit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn earlier_calls_earn_less() {
+        let episodes = [Episode::of_calls(0, 8.0, 4), Episode::of_calls(0, -1.0, 1)];
+        let half = DiscountedCredit { gamma: 0.5 };
+        assert_eq!(returns(&half, &episodes), [1.0, 2.0, 4.0, 8.0, -1.0]);
+        let none = DiscountedCredit { gamma: 0.0 };
+        assert_eq!(returns(&none, &episodes), [0.0, 0.0, 0.0, 8.0, -1.0]);
+        let all = DiscountedCredit { gamma: 1.0 };
+        assert_eq!(returns(&all, &episodes), super::super::identical::returns(&episodes));
+    }
+}

@@ -1,0 +1,184 @@
+//! What credit assignment may know about an episode.
+//!
+//! An episode is all calls of a rollout, those that are not trained on included: a rule that
+//! discounts by call must count them all. Only trained calls become rows. Some rules need
+//! more than a rollout says by itself (a critic's values, anchors, counterfactual rewards);
+//! whoever has it fills the optional fields in.
+
+use leyden_core::{Rollout, SignalKind};
+
+/// What credit assignment may know about one call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpisodeCall {
+    /// The agent's role in this call.
+    pub agent_role: String,
+    /// Number of tokens that the policy wrote.
+    pub tokens: usize,
+    /// What happened after this call and before the next.
+    pub signals: Vec<SignalKind>,
+    /// Whether it becomes a row of the batch.
+    pub trained: bool,
+    /// What the environment gave for this step, beside the episode's reward, which falls on
+    /// the last call. Steps without a reward of their own have 0: rewards add up.
+    pub step_reward: f64,
+    /// Expected return from just before this call: a critic's value of the state, or the mean
+    /// over completions sampled from there.
+    pub value: Option<f64>,
+    /// A critic's value at each of its tokens.
+    pub token_values: Option<Vec<f64>>,
+    /// A name of the state in which the call was made: equal states have equal names.
+    pub anchor: Option<String>,
+    /// The reward that the episode would have had without this call.
+    pub reward_without: Option<f64>,
+}
+
+impl Default for EpisodeCall {
+    fn default() -> Self {
+        Self {
+            agent_role: String::new(),
+            tokens: 0,
+            signals: Vec::new(),
+            trained: true,
+            step_reward: 0.0,
+            value: None,
+            token_values: None,
+            anchor: None,
+            reward_without: None,
+        }
+    }
+}
+
+/// A finished episode that has a reward.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Episode {
+    /// All episodes of one task in one step share a group.
+    pub group: usize,
+    pub reward: f64,
+    /// All calls in order.
+    pub calls: Vec<EpisodeCall>,
+}
+
+impl Episode {
+    /// An episode of which nothing is known about its calls but their number.
+    pub fn of_calls(group: usize, reward: f64, calls: usize) -> Self {
+        Self { group, reward, calls: vec![EpisodeCall::default(); calls] }
+    }
+
+    /// The episode of a rollout, or `None` if it has no reward: such a rollout is left out of
+    /// training, never taken for a zero. All calls are trained on until the caller says
+    /// otherwise.
+    pub fn of(rollout: &Rollout) -> Option<Self> {
+        let reward = rollout.outcome.reward()?;
+        let calls = rollout.calls.iter().enumerate().map(|(index, call)| EpisodeCall {
+            agent_role: call.agent_role.clone(),
+            tokens: call.response_ids.len(),
+            signals: rollout
+                .signals
+                .iter()
+                .filter(|signal| signal.call == index)
+                .map(|signal| signal.kind.clone())
+                .collect(),
+            ..EpisodeCall::default()
+        });
+        Some(Self { group: rollout.group, reward, calls: calls.collect() })
+    }
+
+    /// The reward of each step: the environment's, and the episode's on the last.
+    pub(super) fn step_rewards(&self) -> Vec<f64> {
+        let mut rewards: Vec<f64> = self.calls.iter().map(|call| call.step_reward).collect();
+        if let Some(last) = rewards.last_mut() {
+            *last += self.reward;
+        }
+        rewards
+    }
+
+    /// The trained calls by index, each with what was rewarded from it up to the next one:
+    /// for the policy that is trained, other calls are part of the environment.
+    pub(super) fn trained_steps(&self) -> Vec<(usize, f64)> {
+        let mut steps: Vec<(usize, f64)> = Vec::new();
+        for (index, (call, reward)) in self.calls.iter().zip(self.step_rewards()).enumerate() {
+            if call.trained {
+                steps.push((index, reward));
+            } else if let Some((_, sum)) = steps.last_mut() {
+                *sum += reward;
+            }
+        }
+        steps
+    }
+}
+
+/// `G_k = r_k + γ G_{k+1}`.
+pub(super) fn returns_to_go(rewards: &[f64], gamma: f64) -> Vec<f64> {
+    let mut returns = rewards.to_vec();
+    for k in (1..returns.len()).rev() {
+        returns[k - 1] += gamma * returns[k];
+    }
+    returns
+}
+
+#[cfg(test)]
+mod tests {
+    use leyden_core::{Call, FinishReason, Outcome, Signal};
+
+    use super::*;
+
+    fn rollout(outcome: Outcome) -> Rollout {
+        let call = |role: &str, tokens: usize| Call {
+            agent_role: role.to_owned(),
+            prompt_ids: vec![1],
+            response_ids: vec![2; tokens],
+            logprobs: vec![-1.0; tokens],
+            text: String::new(),
+            finish: FinishReason::Stop,
+            policy_version: 0,
+        };
+        Rollout {
+            id: 0,
+            task_id: "t".to_owned(),
+            group: 4,
+            calls: vec![call("write", 3), call("check", 2)],
+            signals: vec![Signal {
+                kind: SignalKind::ToolError,
+                call: 1,
+                detail: "no such table".to_owned(),
+            }],
+            answer: None,
+            outcome,
+        }
+    }
+
+    #[test]
+    fn an_episode_knows_its_calls_and_their_signals() {
+        let episode = Episode::of(&rollout(Outcome::Reward(0.5))).unwrap();
+        assert_eq!((episode.group, episode.reward), (4, 0.5));
+        assert_eq!(episode.calls[0].agent_role, "write");
+        assert_eq!(episode.calls[1].tokens, 2);
+        assert!(episode.calls[0].signals.is_empty());
+        assert_eq!(episode.calls[1].signals, [SignalKind::ToolError]);
+        assert!(episode.calls.iter().all(|call| call.trained));
+    }
+
+    #[test]
+    fn a_rollout_without_reward_is_no_episode() {
+        assert_eq!(Episode::of(&rollout(Outcome::Missing("timeout".to_owned()))), None);
+    }
+
+    #[test]
+    fn what_untrained_calls_earn_falls_on_the_trained_call_before_them() {
+        let mut episode = Episode::of_calls(0, 1.0, 5);
+        for (k, call) in episode.calls.iter_mut().enumerate() {
+            call.step_reward = [0.5, 0.25, 0.0, -0.5, 0.125][k];
+            call.trained = k == 1 || k == 3;
+        }
+        assert_eq!(episode.step_rewards(), [0.5, 0.25, 0.0, -0.5, 1.125]);
+        // What came before the first trained call cannot be its doing.
+        assert_eq!(episode.trained_steps(), [(1, 0.25), (3, 0.625)]);
+        assert_eq!(Episode::of_calls(0, 1.0, 0).trained_steps(), []);
+    }
+
+    #[test]
+    fn returns_are_summed_backwards() {
+        assert_eq!(returns_to_go(&[1.0, 0.0, 4.0], 0.5), [2.0, 2.0, 4.0]);
+        assert!(returns_to_go(&[], 0.5).is_empty());
+    }
+}

@@ -1,0 +1,46 @@
+//! Last call: only the call that gave the answer earns the reward.
+//!
+//! `c_K = R`, `c_k = 0` before. The other extreme from identical credit: no call is paid for
+//! what another did, and none for what it prepared. The zeros are credits like others and are
+//! compared with; a comparison by turn or role (`group_by`) keeps them apart.
+
+use serde::{Deserialize, Serialize};
+
+use super::Episode;
+
+/// The rule has no parameters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastCallCredit {}
+
+/// The reward for the last call of an episode, 0 for the others. If the last call is not
+/// trained on, no row earns it.
+pub fn returns(episodes: &[Episode]) -> Vec<f64> {
+    let credit = |episode: &Episode| {
+        let mut credit = vec![0.0; episode.calls.len()];
+        if let Some(last) = credit.last_mut() {
+            *last = episode.reward;
+        }
+        credit
+    };
+    episodes.iter().flat_map(credit).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CreditConfig, LastCallCredit};
+    use super::*;
+
+    #[test]
+    fn only_the_last_call_earns() {
+        let mut episodes = [
+            Episode::of_calls(0, 1.0, 3),
+            Episode::of_calls(0, 2.0, 0),
+            Episode::of_calls(0, 0.5, 1),
+        ];
+        assert_eq!(returns(&episodes), [0.0, 0.0, 1.0, 0.5]);
+        episodes[0].calls[2].trained = false;
+        let rows = CreditConfig::LastCall(LastCallCredit {}).assign(&episodes).unwrap();
+        assert_eq!(rows.returns, [0.0, 0.0, 0.5]);
+    }
+}

@@ -1,0 +1,135 @@
+//! Learned value: generalised advantage estimation with calls as steps.
+//!
+//! Schulman et al., arXiv 1506.02438, where a step is a whole call and the critic speaks once
+//! per call, at the last token of its prompt:
+//! `δ_k = r_k + γ V_{k+1} − V_k`, `A_k = δ_k + γλ A_{k+1}`, with V = 0 after the last call;
+//! the critic's target is `A_k + V_k`. All tokens of a call share its advantage. Calls that
+//! are not trained on are no steps: what they earned falls on the trained call before them.
+//!
+//! PPO whitens such advantages over tokens: `advantage.name = "whiten"`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CreditError, Episode, Ruling, Targets};
+use crate::advantage::gae;
+use crate::config::{ConfigError, fraction};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LearnedValueCredit {
+    /// Discount per call.
+    pub gamma: f64,
+    /// Weight of longer estimates: 0 trusts the critic, 1 the return.
+    pub lambda: f64,
+}
+
+impl Default for LearnedValueCredit {
+    fn default() -> Self {
+        Self { gamma: 1.0, lambda: 1.0 }
+    }
+}
+
+impl LearnedValueCredit {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("credit.gamma", self.gamma)?;
+        fraction("credit.lambda", self.lambda)
+    }
+}
+
+/// Advantages and the critic's targets.
+///
+/// # Errors
+/// If a trained call has no value.
+pub(super) fn ruling(
+    config: &LearnedValueCredit,
+    episodes: &[Episode],
+) -> Result<Ruling, CreditError> {
+    let missing = ("learned_value", "a critic's values", "they say what to expect before a call");
+    let (per_call, targets) = over_calls(config.gamma, config.lambda, episodes, missing)?;
+    Ok(Ruling { per_call, targets: Some(Targets::Calls(targets)), per_token: None })
+}
+
+/// Advantages over the trained calls of each episode, and `A + V`; 0 for other calls.
+/// `missing` is rule, what and why of the refusal of a call without value.
+pub(super) fn over_calls(
+    gamma: f64,
+    lambda: f64,
+    episodes: &[Episode],
+    missing: (&'static str, &'static str, &'static str),
+) -> Result<(Vec<f64>, Vec<f64>), CreditError> {
+    let (rule, what, why) = missing;
+    let (mut advantages, mut targets) = (Vec::new(), Vec::new());
+    for (index, episode) in episodes.iter().enumerate() {
+        let start = advantages.len();
+        advantages.resize(start + episode.calls.len(), 0.0);
+        targets.resize(start + episode.calls.len(), 0.0);
+        let trained = episode.trained_steps();
+        let mut steps = Vec::with_capacity(trained.len());
+        for &(call, reward) in &trained {
+            let value = episode.calls[call].value;
+            let value =
+                value.ok_or(CreditError::Missing { rule, what, why, episode: index, call })?;
+            steps.push((reward, value));
+        }
+        let estimates = gae::estimates(&steps, gamma, lambda);
+        for ((&(call, _), &(_, value)), advantage) in trained.iter().zip(&steps).zip(estimates) {
+            advantages[start + call] = advantage;
+            targets[start + call] = advantage + value;
+        }
+    }
+    Ok((advantages, targets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::CreditConfig;
+    use super::*;
+
+    fn episode(reward: f64, values: &[f64]) -> Episode {
+        let mut episode = Episode::of_calls(0, reward, values.len());
+        for (call, &value) in episode.calls.iter_mut().zip(values) {
+            call.value = Some(value);
+        }
+        episode
+    }
+
+    #[test]
+    fn advantages_by_hand() {
+        let mut episodes = [episode(1.0, &[0.5, 0.25, 0.75])];
+        episodes[0].calls[0].step_reward = -0.5;
+        let config = LearnedValueCredit { gamma: 0.5, lambda: 0.5 };
+        let rows = CreditConfig::LearnedValue(config).assign(&episodes).unwrap();
+        // δ2 = 1 − 0.75; δ1 = 0.375 − 0.25; δ0 = −0.5 + 0.125 − 0.5; γλ = 0.25.
+        let a1 = 0.125 + 0.25 * 0.25;
+        assert_eq!(rows.returns, [-0.875 + 0.25 * a1, a1, 0.25]);
+        let targets = [-0.375 + 0.25 * a1, 0.25 + a1, 1.0];
+        assert_eq!(rows.targets, Some(Targets::Calls(targets.to_vec())));
+    }
+
+    #[test]
+    fn without_discount_it_is_the_return_less_the_value() {
+        let episodes = [episode(1.0, &[0.5, 0.25, 0.75]), episode(-1.0, &[0.5])];
+        let (advantages, _) = over_calls(1.0, 1.0, &episodes, ("", "", "")).unwrap();
+        assert_eq!(advantages, [0.5, 0.75, 0.25, -1.5]);
+    }
+
+    #[test]
+    fn untrained_calls_need_no_value_and_are_no_steps() {
+        let mut holed = episode(1.0, &[0.5, 0.0, 0.75]);
+        holed.calls[1] = super::super::EpisodeCall {
+            trained: false,
+            step_reward: 0.25,
+            ..super::super::EpisodeCall::default()
+        };
+        let config = LearnedValueCredit { gamma: 1.0, lambda: 0.0 };
+        let rows = CreditConfig::LearnedValue(config).assign(&[holed]).unwrap();
+        assert_eq!(rows.returns, [0.25 + 0.75 - 0.5, 0.25]);
+    }
+
+    #[test]
+    fn a_missing_value_is_told() {
+        let error = over_calls(1.0, 1.0, &[Episode::of_calls(0, 1.0, 1)], ("a", "b", "c"));
+        let told = "credit a needs b, and call 0 of episode 0 has none: c";
+        assert_eq!(error.unwrap_err().to_string(), told);
+    }
+}

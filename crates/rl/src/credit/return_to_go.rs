@@ -1,0 +1,63 @@
+//! Return to go: what was rewarded from a call on.
+//!
+//! `c_k = G_k = r_k + γ G_{k+1}`, where r_k is the environment's reward of step k and the
+//! last step earns the episode's reward too. No call is paid for what happened before it
+//! (Sutton and Barto, *Reinforcement Learning*, section 3.3; "reward to go" of the policy
+//! gradient). Without step rewards it is discounted credit.
+
+use serde::{Deserialize, Serialize};
+
+use super::Episode;
+use super::episode::returns_to_go;
+use crate::config::{ConfigError, fraction};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReturnToGoCredit {
+    /// Discount per call.
+    pub gamma: f64,
+}
+
+impl Default for ReturnToGoCredit {
+    fn default() -> Self {
+        Self { gamma: 1.0 }
+    }
+}
+
+impl ReturnToGoCredit {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("credit.gamma", self.gamma)
+    }
+}
+
+/// The return from each call on.
+pub fn returns(config: &ReturnToGoCredit, episodes: &[Episode]) -> Vec<f64> {
+    episodes.iter().flat_map(|e| returns_to_go(&e.step_rewards(), config.gamma)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DiscountedCredit, discounted};
+    use super::*;
+
+    #[test]
+    fn a_call_earns_what_follows_it() {
+        let mut episode = Episode::of_calls(0, 1.0, 3);
+        episode.calls[0].step_reward = -1.0;
+        episode.calls[1].step_reward = 0.5;
+        let returns = |gamma| returns(&ReturnToGoCredit { gamma }, std::slice::from_ref(&episode));
+        // From the end: 1; 0.5 + 1; -1 + 1.5.
+        assert_eq!(returns(1.0), [0.5, 1.5, 1.0]);
+        // 1; 0.5 + 0.5; -1 + 0.5.
+        assert_eq!(returns(0.5), [-0.5, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn without_step_rewards_it_is_discounted_credit() {
+        let episodes = [Episode::of_calls(0, 0.75, 3), Episode::of_calls(1, -2.0, 2)];
+        assert_eq!(
+            returns(&ReturnToGoCredit { gamma: 0.5 }, &episodes),
+            discounted::returns(&DiscountedCredit { gamma: 0.5 }, &episodes)
+        );
+    }
+}

@@ -1,0 +1,178 @@
+//! Signals: what went visibly wrong costs the call that caused it.
+//!
+//! Tool errors, empty results, repeated calls and the like are known without the final
+//! reward, and they name the call that caused them. A table in the configuration turns them
+//! into step rewards, which densifies a sparse outcome the way agents have long been shaped
+//! (Ng, Harada and Russell 1999, whose warning holds: unlike potentials, such rewards can
+//! change what the best policy is, so keep them small beside the outcome).
+//!
+//! With `s_k` the sum of the table over call k's signals,
+//! - immediate: `c_k = R + s_k`, identical credit plus the call's own account;
+//! - return to go: `c_k = G_k` over the step rewards `r_k + s_k` with R on the last, so that a
+//!   call also bears what later calls did wrong.
+
+use std::collections::BTreeMap;
+
+use leyden_core::SignalKind;
+use serde::{Deserialize, Serialize};
+
+use super::Episode;
+use super::episode::returns_to_go;
+use crate::config::{ConfigError, fraction, require};
+
+/// Who bears a signal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalMode {
+    /// The call that caused it.
+    #[default]
+    Immediate,
+    /// That call and, discounted, those before it.
+    ReturnToGo,
+}
+
+/// The reward of each kind of signal; usually negative.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignalRewards {
+    pub tool_error: f64,
+    pub malformed_call: f64,
+    pub unknown_tool: f64,
+    pub empty_result: f64,
+    pub repeated_call: f64,
+    pub turn_limit: f64,
+    pub no_answer: f64,
+    /// Kinds of an agent's own, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub other: BTreeMap<String, f64>,
+}
+
+impl SignalRewards {
+    /// The reward of one signal; 0 of a kind without an entry.
+    pub fn of(&self, kind: &SignalKind) -> f64 {
+        match kind {
+            SignalKind::ToolError => self.tool_error,
+            SignalKind::MalformedCall => self.malformed_call,
+            SignalKind::UnknownTool => self.unknown_tool,
+            SignalKind::EmptyResult => self.empty_result,
+            SignalKind::RepeatedCall => self.repeated_call,
+            SignalKind::TurnLimit => self.turn_limit,
+            SignalKind::NoAnswer => self.no_answer,
+            SignalKind::Other(name) => self.other.get(name).copied().unwrap_or(0.0),
+        }
+    }
+
+    fn values(&self) -> impl Iterator<Item = f64> + '_ {
+        [
+            self.tool_error,
+            self.malformed_call,
+            self.unknown_tool,
+            self.empty_result,
+            self.repeated_call,
+            self.turn_limit,
+            self.no_answer,
+        ]
+        .into_iter()
+        .chain(self.other.values().copied())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SignalsCredit {
+    pub mode: SignalMode,
+    /// Discount per call of the return to go.
+    pub gamma: f64,
+    pub rewards: SignalRewards,
+}
+
+impl Default for SignalsCredit {
+    /// A tenth of a reward of 1 for what is plainly an error, half of that for a call that
+    /// brought nothing.
+    fn default() -> Self {
+        let rewards = SignalRewards {
+            tool_error: -0.1,
+            malformed_call: -0.1,
+            unknown_tool: -0.1,
+            empty_result: -0.05,
+            repeated_call: -0.05,
+            ..SignalRewards::default()
+        };
+        Self { mode: SignalMode::Immediate, gamma: 1.0, rewards }
+    }
+}
+
+impl SignalsCredit {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        fraction("credit.gamma", self.gamma)?;
+        for value in self.rewards.values() {
+            require(value.is_finite(), "credit.rewards", value, "a finite number")?;
+        }
+        Ok(())
+    }
+}
+
+/// The final reward and the signals' account, as the mode says. A signal counts as often as
+/// it occurred.
+pub fn returns(config: &SignalsCredit, episodes: &[Episode]) -> Vec<f64> {
+    let credit = |episode: &Episode| {
+        let account = episode
+            .calls
+            .iter()
+            .map(|call| call.signals.iter().map(|kind| config.rewards.of(kind)).sum::<f64>());
+        match config.mode {
+            SignalMode::Immediate => account.map(|s| episode.reward + s).collect(),
+            SignalMode::ReturnToGo => {
+                let rewards: Vec<f64> =
+                    episode.step_rewards().iter().zip(account).map(|(r, s)| r + s).collect();
+                returns_to_go(&rewards, config.gamma)
+            }
+        }
+    };
+    episodes.iter().flat_map(credit).collect::<Vec<_>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three calls: the first fails twice, the second repeats itself and says something of its
+    /// own, the third answers.
+    fn episode() -> Episode {
+        let mut episode = Episode::of_calls(0, 1.0, 3);
+        episode.calls[0].signals = vec![SignalKind::ToolError, SignalKind::ToolError];
+        episode.calls[1].signals =
+            vec![SignalKind::RepeatedCall, SignalKind::Other("slow".to_owned())];
+        episode
+    }
+
+    fn config(text: &str) -> SignalsCredit {
+        toml::from_str(text).unwrap()
+    }
+
+    const REWARDS: &str =
+        "rewards = { tool_error = -0.25, repeated_call = -0.5, other = { slow = -0.125 } }";
+
+    #[test]
+    fn immediately_each_call_bears_its_own_signals() {
+        let credit = returns(&config(REWARDS), &[episode()]);
+        assert_eq!(credit, [0.5, 0.375, 1.0]);
+    }
+
+    #[test]
+    fn to_go_a_call_bears_what_follows_too() {
+        let credit = returns(&config(&format!("mode = 'return_to_go'\n{REWARDS}")), &[episode()]);
+        // 1; 1 - 0.625; 0.375 - 0.5.
+        assert_eq!(credit, [-0.125, 0.375, 1.0]);
+        let half = format!("mode = 'return_to_go'\ngamma = 0.5\n{REWARDS}");
+        // 1; 0.5 - 0.625; -0.0625 - 0.5.
+        assert_eq!(returns(&config(&half), &[episode()]), [-0.5625, -0.125, 1.0]);
+    }
+
+    #[test]
+    fn a_misspelt_kind_is_refused_and_an_infinite_reward_too() {
+        assert!(toml::from_str::<SignalsCredit>("rewards = { tool_eror = -1.0 }").is_err());
+        let error = config("rewards = { other = { slow = inf } }").validate().unwrap_err();
+        assert_eq!(error.key(), "credit.rewards");
+    }
+}

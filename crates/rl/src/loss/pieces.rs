@@ -1,0 +1,46 @@
+//! Losses row by row, on all cores.
+//!
+//! A loss is a sum over rows, so rows can be computed apart. They are cut into pieces by
+//! their lengths alone and the pieces' sums are added in order: the result is the same on any
+//! number of cores.
+
+use super::{LossInput, LossStatistics, PolicyLoss};
+
+/// The sums over some consecutive rows, and their part of the gradient.
+pub(super) struct Piece<'a> {
+    pub loss: f64,
+    pub statistics: LossStatistics,
+    grad: &'a mut [f64],
+    /// Flat position of the gradient's first entry.
+    first: usize,
+}
+
+impl Piece<'_> {
+    /// The entry of the gradient at flat position `t`.
+    pub fn grad(&mut self, t: usize) -> &mut f64 {
+        &mut self.grad[t - self.first]
+    }
+}
+
+/// Calls `add` for every row with the piece that it belongs to.
+///
+/// # Panics
+/// If an array does not have one entry per token.
+pub(super) fn over_rows(input: &LossInput, add: impl Fn(usize, &mut Piece) + Sync) -> PolicyLoss {
+    input.assert_fits();
+    let mut grad = vec![0.0; input.rows.tokens()];
+    let pieces = input.rows.in_pieces(&mut grad, |rows, grad| {
+        let first = input.rows.range(rows.start).start;
+        let mut piece = Piece { loss: 0.0, statistics: LossStatistics::default(), grad, first };
+        for row in rows {
+            add(row, &mut piece);
+        }
+        (piece.loss, piece.statistics)
+    });
+    let mut total = PolicyLoss { grad, ..PolicyLoss::default() };
+    for (loss, statistics) in pieces {
+        total.loss += loss;
+        total.statistics.merge(&statistics);
+    }
+    total
+}

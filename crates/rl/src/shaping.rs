@@ -1,0 +1,84 @@
+//! What DAPO does to rewards and groups before advantages: overlong shaping and dynamic
+//! sampling.
+//!
+//! Yu et al., *DAPO*, arXiv 2503.14476. Both are decisions about numbers; sampling again and
+//! filling the batch is the trainer's.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigError, require};
+
+/// A soft punishment of responses that come near the token limit, which tells the policy that
+/// the length and not the content was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverlongConfig {
+    /// Responses longer than this are punished in full.
+    pub max_tokens: usize,
+    /// The punishment grows over this many tokens before the limit.
+    pub buffer: usize,
+}
+
+impl OverlongConfig {
+    /// # Errors
+    /// If the buffer is empty or larger than the limit.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let holds = self.buffer > 0 && self.buffer <= self.max_tokens;
+        let expected = "at least 1 and at most overlong.max_tokens";
+        require(holds, "overlong.buffer", self.buffer as f64, expected)
+    }
+
+    /// 0 up to `max − buffer` tokens, then falling linearly to −1 at `max`, and −1 beyond.
+    pub fn penalty(&self, tokens: usize) -> f64 {
+        let free = self.max_tokens - self.buffer.min(self.max_tokens);
+        let over = tokens.saturating_sub(free);
+        -(over as f64 / self.buffer.max(1) as f64).min(1.0)
+    }
+}
+
+/// Dynamic sampling: for each rollout whether its group is kept. A group teaches nothing where
+/// the `metric` of all its rollouts is equal, as it is in a group of one; the trainer replaces
+/// such groups by further tasks until the batch is full.
+///
+/// # Panics
+/// If the slices differ in length.
+pub fn informative_groups(groups: &[usize], metric: &[f64]) -> Vec<bool> {
+    assert_eq!(groups.len(), metric.len(), "one metric per rollout");
+    let mut first = HashMap::new();
+    let mut varied = HashMap::new();
+    for (&group, &value) in groups.iter().zip(metric) {
+        let seen = *first.entry(group).or_insert(value);
+        *varied.entry(group).or_insert(false) |= seen != value;
+    }
+    groups.iter().map(|group| varied[group]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_punishment_grows_within_the_buffer() {
+        let config = OverlongConfig { max_tokens: 100, buffer: 20 };
+        let expected = [(0, 0.0), (80, 0.0), (85, -0.25), (100, -1.0), (101, -1.0), (999, -1.0)];
+        for (tokens, penalty) in expected {
+            assert_eq!(config.penalty(tokens), penalty, "{tokens}");
+        }
+        assert_eq!(config.validate(), Ok(()));
+        for buffer in [0, 101] {
+            let error = OverlongConfig { buffer, ..config.clone() }.validate().unwrap_err();
+            assert_eq!(error.key(), "overlong.buffer");
+        }
+    }
+
+    #[test]
+    fn only_groups_that_differ_are_kept() {
+        let groups = [3, 3, 1, 3, 1, 5, 7, 7];
+        let metric = [1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.5];
+        let kept = informative_groups(&groups, &metric);
+        assert_eq!(kept, [true, true, false, true, false, false, false, false]);
+        assert!(informative_groups(&[], &[]).is_empty());
+    }
+}

@@ -1,0 +1,81 @@
+//! Statistics that reports and evaluations rest on.
+//!
+//! Deep reinforcement learning is reported from few runs, and means of few runs mislead. So
+//! beside means and deviations there are the tools of Agarwal et al., *Deep Reinforcement
+//! Learning at the Edge of the Statistical Precipice*, arXiv 2108.13264 ([`scores`]):
+//! interquartile means, performance profiles, probabilities of improvement, with bootstraps
+//! stratified by task; their numbers agree with those of rliable. Comparisons item by item are
+//! in [`paired`], learning curves in [`curve`].
+//!
+//! Intervals are at 95 %. Bootstraps draw from the seed tree, so the same run gives the same
+//! interval.
+
+pub mod curve;
+mod interval;
+pub mod paired;
+pub mod scores;
+
+pub use curve::{area_under_curve, steps_to_threshold};
+pub use interval::{Interval, Z_95, bootstrap_interval, normal_interval, wilson_interval};
+pub use paired::{Difference, McNemar, PairedError, mcnemar, paired_bootstrap};
+pub use scores::{ScoreError, Scores, probability_of_improvement};
+
+use leyden_core::SeedTree;
+
+/// The mean, or `None` of nothing. Of equal numbers it is exactly that number.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    // Taken from the first value on, rounding cannot move the mean of equal numbers.
+    let first = *values.first()?;
+    Some(first + values.iter().map(|x| x - first).sum::<f64>() / values.len() as f64)
+}
+
+/// The standard deviation with divisor n − 1, or `None` of fewer than two. Of equal numbers it
+/// is exactly 0.
+pub fn sample_std(values: &[f64]) -> Option<f64> {
+    let mean = mean(values)?;
+    let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
+}
+
+/// The quantile of sorted values by linear interpolation between the neighbours (type 7 of
+/// Hyndman and Fan), or `None` of nothing.
+pub fn quantile(sorted: &[f64], probability: f64) -> Option<f64> {
+    let last = sorted.len().checked_sub(1)?;
+    let position = probability.clamp(0.0, 1.0) * last as f64;
+    let below = position.floor() as usize;
+    let (low, high) = (sorted[below], sorted[(below + 1).min(last)]);
+    Some(low + (high - low) * (position - below as f64))
+}
+
+/// A number below `n`, this node's single draw; `n` is at least 1.
+fn draw(seed: SeedTree, n: usize) -> usize {
+    ((seed.uniform() * n as f64) as usize).min(n - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(ours: f64, expected: f64) {
+        assert!((ours - expected).abs() < 1e-9, "{ours} instead of {expected}");
+    }
+
+    #[test]
+    fn means_and_deviations() {
+        assert_eq!(mean(&[]), None);
+        assert_eq!(mean(&[0.1; 7]), Some(0.1));
+        assert_eq!(sample_std(&[0.1; 7]), Some(0.0));
+        assert_eq!(sample_std(&[3.0]), None);
+        close(mean(&[1.0, 2.0, 6.0]).unwrap(), 3.0);
+        close(sample_std(&[1.0, 2.0, 6.0]).unwrap(), 7.0_f64.sqrt());
+    }
+
+    #[test]
+    fn quantiles_interpolate() {
+        let sorted = [0.0, 10.0, 20.0, 30.0];
+        assert_eq!(quantile(&sorted, 0.0), Some(0.0));
+        assert_eq!(quantile(&sorted, 0.5), Some(15.0));
+        assert_eq!(quantile(&sorted, 1.0), Some(30.0));
+        assert_eq!(quantile(&[], 0.5), None);
+    }
+}
