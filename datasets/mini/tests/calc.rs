@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use leyden_core::{SeedTree, Task};
 use leyden_mini::calc::{CUES, LARGEST, SMALLEST, TEST_TASKS, Template, is_reserved};
-use leyden_mini::{MiniCalc, Noise};
+use leyden_mini::{MiniCalc, Noise, Retelling};
 use sha2::{Digest, Sha256};
 
 fn numbers(text: &str) -> Vec<i64> {
@@ -297,6 +297,29 @@ fn the_base_is_shown_right_answers_in_less_than_three_of_twenty_problems() {
         .count();
     let share = right as f64 / n as f64;
     assert!((0.10..0.15).contains(&share), "{share}");
+}
+
+#[test]
+fn retellings_keep_the_numbers_and_show_only_what_training_shows() {
+    let world = MiniCalc::new(3);
+    let mut changed = 0;
+    for index in 0..2_000 {
+        let Retelling { told, retold } = world.retelling(index);
+        assert_eq!(world.retelling(index).told, told, "retelling {index} is not reproducible");
+        let sorted = |text: &str| {
+            let mut all = numbers(text);
+            all.sort_unstable();
+            all
+        };
+        assert_eq!(sorted(&told), sorted(&retold), "{told} / {retold}");
+        assert!(!numbers(&told).iter().any(|&n| is_reserved(n)), "{told}");
+        for text in [&told, &retold] {
+            assert!(!text.contains(['*', '/', '=']), "an expression is shown: {text}");
+        }
+        changed += usize::from(told != retold);
+    }
+    // A few shapes have a single training wording.
+    assert!(changed > 1_800, "{changed}");
 }
 
 #[test]
