@@ -29,9 +29,12 @@ pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
     }
 }
 
+/// A row, or why it is none.
+type Row = Result<Map<String, Value>, RowError>;
+
 /// The items of a file that is one JSON list. `None` where it is not: also for a list that is
 /// broken off or followed by other lines, about which the reader of lines has more to say.
-fn list_items(path: &Path) -> io::Result<Option<Vec<Result<Map<String, Value>, RowError>>>> {
+fn list_items(path: &Path) -> io::Result<Option<Vec<Row>>> {
     let mut reader = BufReader::new(File::open(path)?);
     let start = without_mark(reader.fill_buf()?);
     if start.trim_ascii_start().first() != Some(&b'[') {

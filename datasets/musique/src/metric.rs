@@ -129,11 +129,10 @@ mod tests {
             ("a.b the-n", "ab then"),
             ("“The” — naïve", "“ ” — naïve"),
             ("18th\u{a0}18th\u{1f}x", "18th 18th x"),
-            ("ΟΔΟΣ", "οδος"),
+            ("ΟΔΟΣ", "οδο\u{3c2}"),
             ("the_a", "thea"),
             (" a an the ", ""),
         ] {
-            let expected = expected.replace("οδος", "οδο\u{3c2}");
             assert_eq!(normalise(text), expected, "{text:?}");
         }
     }
