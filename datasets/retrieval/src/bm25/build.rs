@@ -154,11 +154,7 @@ pub(super) fn fill(
         return Err(BuildError::EmptyCorpus);
     }
     writer.commit()?;
-    let segments = in_order(index)?;
-    if segments.len() > 1 {
-        writer.merge(&segments).wait()?;
-        writer.garbage_collect_files().wait()?;
-    }
+    merge(index, &mut writer)?;
     writer.wait_merging_threads()?;
     progress(count);
     let source_sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -181,9 +177,9 @@ fn document(passage: Passage, number: u64, fields: Fields) -> TantivyDocument {
     document
 }
 
-/// The segments by their first passage. One thread fills one after the other, so each holds
-/// a stretch of the corpus.
-fn in_order(index: &Index) -> Result<Vec<SegmentId>, TantivyError> {
+/// Makes one segment of all, in the order of their first passages. One thread fills one
+/// segment after the other, so each holds a stretch of the corpus.
+fn merge(index: &Index, writer: &mut IndexWriter) -> Result<(), TantivyError> {
     let searcher = index.reader()?.searcher();
     let mut segments = Vec::new();
     for segment in searcher.segment_readers() {
@@ -191,7 +187,14 @@ fn in_order(index: &Index) -> Result<Vec<SegmentId>, TantivyError> {
         segments.push((first, segment.segment_id()));
     }
     segments.sort_unstable();
-    Ok(segments.into_iter().map(|(_, id)| id).collect())
+    if segments.len() > 1 {
+        let ids: Vec<SegmentId> = segments.into_iter().map(|(_, id)| id).collect();
+        writer.merge(&ids).wait()?;
+        // Files of segments in use are kept.
+        drop(searcher);
+        writer.garbage_collect_files().wait()?;
+    }
+    Ok(())
 }
 
 /// The folder beside an index's place in which it is built.
@@ -237,5 +240,38 @@ impl Staging {
             Some(parent) => File::open(parent)?.sync_all(),
             None => File::open(".")?.sync_all(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// tantivy lists segments by size and not by age, so without an order of our own the
+    /// passages of a large corpus would get other numbers than they have in it.
+    #[test]
+    fn segments_are_merged_in_the_order_of_the_corpus() {
+        let index = Index::builder().schema(schema().0).settings(settings());
+        let index = index.create_in_ram().unwrap();
+        index.tokenizers().register(ANALYZER, analyzer());
+        let mut writer: IndexWriter = index.writer_with_num_threads(1, 15 << 20).unwrap();
+        writer.set_merge_policy(Box::new(NoMergePolicy));
+        let mut number = 0;
+        for size in [1, 3, 2, 4] {
+            for _ in 0..size {
+                let (id, title) = (format!("p{number}"), String::new());
+                let passage = Passage { id, title, text: "same".to_owned() };
+                writer.add_document(document(passage, number, schema().1)).unwrap();
+                number += 1;
+            }
+            writer.commit().unwrap();
+        }
+        assert_eq!(index.searchable_segment_ids().unwrap().len(), 4);
+        merge(&index, &mut writer).unwrap();
+        let searcher = index.reader().unwrap().searcher();
+        let [segment] = searcher.segment_readers() else { panic!("not one segment") };
+        let numbers = segment.fast_fields().u64("number").unwrap();
+        let found: Vec<u64> = (0..10).map(|doc| numbers.first(doc).unwrap()).collect();
+        assert_eq!(found, (0..10).collect::<Vec<_>>());
     }
 }
