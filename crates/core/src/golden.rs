@@ -6,6 +6,36 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
+/// Why a golden file cannot be compared with.
+#[derive(Debug, thiserror::Error)]
+pub enum GoldenError {
+    #[error("the golden file {} cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the golden file {}, line {line}, is not a case: {what}", path.display())]
+    Case { path: PathBuf, line: usize, what: String },
+}
+
+/// Reads a golden JSONL file of cases; blank lines are skipped.
+///
+/// # Errors
+/// Where the file cannot be read or a line of it is not a case.
+pub fn golden_cases<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, GoldenError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| GoldenError::Read { path: path.to_owned(), source })?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            serde_json::from_str(line).map_err(|error| GoldenError::Case {
+                path: path.to_owned(),
+                line: index + 1,
+                what: error.to_string(),
+            })
+        })
+        .collect()
+}
+
 /// One line of a report: a family of cases and how far ours are from the reference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {

@@ -10,8 +10,10 @@
 mod agent;
 mod chat;
 mod golden;
+mod passage;
 pub mod record;
 mod rollout;
+pub mod rows;
 mod scorer;
 mod seed;
 mod task;
@@ -21,7 +23,8 @@ pub use chat::{
     ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, Sampling, Speaker,
     ToolCall, ToolSpec,
 };
-pub use golden::{Family, GoldenReport, shared_material};
+pub use golden::{Family, GoldenError, GoldenReport, golden_cases, shared_material};
+pub use passage::Passage;
 pub use rollout::{Call, Outcome, Rollout, Signal, SignalKind};
 pub use scorer::{Score, ScoreError, Scorer};
 pub use seed::SeedTree;

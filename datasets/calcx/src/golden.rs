@@ -1,38 +1,12 @@
 //! Golden files of the calculator and the scorer: outputs of the original programs.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use leyden_core::{Family, GoldenReport};
+use leyden_core::{Family, GoldenError, GoldenReport, golden_cases};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::calculator::{calculate, is_plain_arithmetic};
 use crate::scorer::same_result;
-
-/// Why a golden file cannot be compared with.
-#[derive(Debug, thiserror::Error)]
-pub enum GoldenError {
-    #[error("the golden file {} cannot be read: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("the golden file {}, line {line}, is not a case: {what}", path.display())]
-    Case { path: PathBuf, line: usize, what: String },
-}
-
-/// Reads a JSONL file of cases; blank lines are skipped.
-fn cases<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, GoldenError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| GoldenError::Read { path: path.to_owned(), source })?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            serde_json::from_str(line).map_err(|error| GoldenError::Case {
-                path: path.to_owned(),
-                line: index + 1,
-                what: error.to_string(),
-            })
-        })
-        .collect()
-}
 
 #[derive(Deserialize)]
 struct CalculatorCase {
@@ -72,7 +46,7 @@ pub fn check_calculator(path: impl AsRef<Path>) -> Result<GoldenReport, GoldenEr
     let mut other = Family::exact("functions and other operators");
     let mut symbolic = Family::numeric("symbolic", 1e-6);
     let mut errors = Family::exact("errors");
-    for CalculatorCase { input, output } in cases(path.as_ref())? {
+    for CalculatorCase { input, output } in golden_cases(path.as_ref())? {
         let Some(expected) = output else { continue };
         let ours = calculate(&input);
         let difference = || format!("{input} gives {ours}, expected {expected}");
@@ -115,7 +89,7 @@ struct ScorerCase {
 pub fn check_calcx(path: impl AsRef<Path>) -> Result<GoldenReport, GoldenError> {
     let mut same = Family::exact("equal results");
     let mut different = Family::exact("different results");
-    for case in cases::<ScorerCase>(path.as_ref())? {
+    for case in golden_cases::<ScorerCase>(path.as_ref())? {
         let ours = same_result(&case.pred, &case.gold);
         let family = if case.same { &mut same } else { &mut different };
         family.agree(ours == case.same, || {

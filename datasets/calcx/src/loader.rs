@@ -1,94 +1,22 @@
 //! Calc-X rows become tasks.
 //!
-//! One bad row must not cost the others, nor pass unseen: loading returns the good tasks and
-//! beside them every rejected row with file, line and id, so that a caller can report and go
-//! on. Rows come from JSONL files or, as maps, from any other reader (the hub's Parquet).
+//! Rows come from JSONL files or, as maps, from any other reader (the hub's Parquet). A bad
+//! row is returned beside the good tasks, named by file, line and id.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use leyden_core::Task;
+use leyden_core::rows::{self, required, wrong_type};
+pub use leyden_core::rows::{LoadError, Loaded, Rejected, RowError};
 use serde_json::{Map, Value};
-
-/// What a source of rows gave: the tasks in its order, and the rows that are not usable.
-#[derive(Debug, Default)]
-pub struct Loaded {
-    pub tasks: Vec<Task>,
-    pub rejected: Vec<Rejected>,
-}
-
-/// A row that is not usable, and why.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rejected {
-    /// The file, or whatever the rows came from.
-    pub source: String,
-    /// The line in a JSONL file, else the number of the row; counted from 1.
-    pub line: usize,
-    /// The row's id, if it could be read.
-    pub id: Option<String>,
-    pub error: RowError,
-}
-
-impl fmt::Display for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, line {}", self.source, self.line)?;
-        if let Some(id) = &self.id {
-            write!(f, " (id {id})")?;
-        }
-        write!(f, ": {}", self.error)
-    }
-}
-
-impl std::error::Error for Rejected {}
-
-/// What is wrong with a row.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RowError {
-    #[error("the row cannot be read: {0}")]
-    Unreadable(String),
-    #[error("the line is not UTF-8")]
-    NotUtf8,
-    #[error("the line is not JSON: {0}")]
-    NotJson(String),
-    #[error("the row is not a JSON object")]
-    NotObject,
-    #[error("the field {0} is missing")]
-    Missing(&'static str),
-    #[error("the field {0} is empty")]
-    Empty(&'static str),
-    #[error("the field {field} is not a text but {found}")]
-    WrongType { field: &'static str, found: &'static str },
-    #[error("the id was used before, on line {0}")]
-    Duplicate(usize),
-}
-
-/// Why nothing could be loaded.
-#[derive(Debug, thiserror::Error)]
-#[error("the file {} cannot be read: {source}", path.display())]
-pub struct LoadError {
-    pub path: PathBuf,
-    pub source: io::Error,
-}
 
 /// Loads a Calc-X JSONL file. Blank lines are skipped.
 ///
 /// # Errors
 /// Only where the file itself cannot be read; bad rows are in the result.
 pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
-    let path = path.as_ref();
-    let failed = |source| LoadError { path: path.to_owned(), source };
-    let reader = BufReader::new(File::open(path).map_err(failed)?);
-    let mut collector = Collector::new(&path.display().to_string());
-    for (index, line) in reader.split(b'\n').enumerate() {
-        let line = line.map_err(failed)?;
-        if !line.iter().all(u8::is_ascii_whitespace) {
-            collector.take(index + 1, parse_line(&line));
-        }
-    }
-    Ok(collector.loaded)
+    rows::load_jsonl(path, |row, _| task(row))
 }
 
 /// Makes tasks of rows that another reader gives; `name` says where they come from. A row
@@ -97,56 +25,8 @@ pub fn from_rows<E: fmt::Display>(
     rows: impl IntoIterator<Item = Result<Map<String, Value>, E>>,
     name: &str,
 ) -> Loaded {
-    let mut collector = Collector::new(name);
-    for (index, row) in rows.into_iter().enumerate() {
-        let row = row.map_err(|error| RowError::Unreadable(error.to_string()));
-        collector.take(index + 1, row);
-    }
-    collector.loaded
-}
-
-fn parse_line(line: &[u8]) -> Result<Map<String, Value>, RowError> {
-    let text = std::str::from_utf8(line).map_err(|_| RowError::NotUtf8)?;
-    let text = text.trim_start_matches('\u{feff}');
-    match serde_json::from_str(text) {
-        Ok(Value::Object(row)) => Ok(row),
-        Ok(_) => Err(RowError::NotObject),
-        Err(error) => Err(RowError::NotJson(error.to_string())),
-    }
-}
-
-struct Collector {
-    name: String,
-    /// Line by id.
-    seen: HashMap<String, usize>,
-    loaded: Loaded,
-}
-
-impl Collector {
-    fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), seen: Default::default(), loaded: Loaded::default() }
-    }
-
-    fn take(&mut self, line: usize, row: Result<Map<String, Value>, RowError>) {
-        let id = row.as_ref().ok().and_then(|row| row.get("id")?.as_str().map(str::to_owned));
-        match row.and_then(task).and_then(|task| self.first_of_its_id(task, line)) {
-            Ok(task) => self.loaded.tasks.push(task),
-            Err(error) => {
-                let source = self.name.clone();
-                self.loaded.rejected.push(Rejected { source, line, id, error });
-            }
-        }
-    }
-
-    fn first_of_its_id(&mut self, task: Task, line: usize) -> Result<Task, RowError> {
-        match self.seen.get(&task.id) {
-            Some(&before) => Err(RowError::Duplicate(before)),
-            None => {
-                self.seen.insert(task.id.clone(), line);
-                Ok(task)
-            }
-        }
-    }
+    let readable = |row: Result<_, E>| row.map_err(|error| RowError::Unreadable(error.to_string()));
+    rows::collect(rows.into_iter().map(readable), name, |row, _| task(row))
 }
 
 /// One row as a task: `id`, `question` and `result` by name, everything else as fields; the
@@ -157,7 +37,7 @@ fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
     let gold = required(&mut row, "result")?;
     for field in ["chain", "source"] {
         if let Some(value) = row.get(field).filter(|value| !value.is_null() && !value.is_string()) {
-            return Err(RowError::WrongType { field, found: kind(value) });
+            return Err(wrong_type(field, "a text", value));
         }
     }
     let labels = labels(&id, &row);
@@ -174,27 +54,6 @@ fn labels(id: &str, row: &Map<String, Value>) -> Vec<(String, String)> {
     let own = own.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
     let all = source.map(|source| ("source", source)).into_iter().chain(own);
     all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-fn required(row: &mut Map<String, Value>, field: &'static str) -> Result<String, RowError> {
-    // `shift_remove` keeps the order of the other fields.
-    match row.shift_remove(field) {
-        None | Some(Value::Null) => Err(RowError::Missing(field)),
-        Some(Value::String(text)) if text.trim().is_empty() => Err(RowError::Empty(field)),
-        Some(Value::String(text)) => Ok(text),
-        Some(other) => Err(RowError::WrongType { field, found: kind(&other) }),
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "an object",
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,160 @@
+//! The agent that answers by searching: one assistant, one tool.
+//!
+//! The loop is the paper's retrieval agent as a graph of two nodes:
+//!
+//! ```text
+//!        ┌──────────────┐   tool calls   ┌──────────┐
+//! task → │    answer    │ ─────────────→ │ retrieve │
+//!        │ (model call) │ ←───────────── │  (tool)  │
+//!        └──────────────┘    passages    └──────────┘
+//!               │ no tool call
+//!               ▼
+//!     answer: <answer>x</answer>
+//! ```
+//!
+//! The model decides after each result whether it knows enough. Whatever it writes without a
+//! tool call is its last message; the scorer takes the span out of it.
+
+mod tool;
+
+use std::sync::Arc;
+
+use leyden_core::{
+    Agent, AgentError, AgentOutput, ChatRequest, Episode, Message, SignalKind, Task, ToolCall,
+    async_trait,
+};
+use leyden_musique::scorer::answer_span;
+use leyden_retrieval::Retriever;
+use serde_json::Value;
+
+use tool::Searches;
+pub use tool::{TOOL, render, spec};
+
+/// The one role in which this agent calls its model.
+pub const ROLE: &str = "answer";
+
+/// How much the system prompt explains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Prompt {
+    /// Instructions for a model that has never seen the agent.
+    #[default]
+    Full,
+    /// One line, for models that know the protocol already.
+    Compact,
+}
+
+impl Prompt {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Full => include_str!("../prompts/full.txt").trim_ascii_end(),
+            Self::Compact => include_str!("../prompts/compact.txt").trim_ascii_end(),
+        }
+    }
+}
+
+/// How the agent works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    pub prompt: Prompt,
+    /// Most model calls of one rollout.
+    pub max_turns: usize,
+    /// Most searches of one rollout; a further one is refused and the model told to answer.
+    pub max_searches: usize,
+    /// Passages that a search shows.
+    pub passages: usize,
+    /// Characters of a passage that are shown; the rest is cut off.
+    pub passage_length: usize,
+}
+
+impl Default for Options {
+    /// The paper's four passages, and as many searches as questions of four hops need with
+    /// one to spare.
+    fn default() -> Self {
+        Self {
+            prompt: Prompt::Full,
+            max_turns: 6,
+            max_searches: 5,
+            passages: 4,
+            passage_length: 1200,
+        }
+    }
+}
+
+/// The retrieval agent.
+#[derive(Clone)]
+pub struct RagAgent {
+    retriever: Arc<dyn Retriever>,
+    options: Options,
+}
+
+impl RagAgent {
+    /// At least one turn and one passage a search, whatever `options` say.
+    pub fn new(retriever: Arc<dyn Retriever>, options: Options) -> Self {
+        let options = Options {
+            max_turns: options.max_turns.max(1),
+            passages: options.passages.max(1),
+            ..options
+        };
+        Self { retriever, options }
+    }
+
+    /// The conversation before the first call. Demonstrations begin with the same messages.
+    pub fn opening(&self, question: &str) -> Vec<Message> {
+        vec![Message::system(self.options.prompt.text()), Message::user(question)]
+    }
+}
+
+#[async_trait]
+impl Agent for RagAgent {
+    fn name(&self) -> &str {
+        "rag"
+    }
+
+    fn roles(&self) -> &[&str] {
+        &[ROLE]
+    }
+
+    async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError> {
+        let mut messages = self.opening(&task.question);
+        let mut searches = Searches::new(self.retriever.as_ref(), &self.options);
+        for _ in 0..self.options.max_turns {
+            let reply = episode
+                .chat(ChatRequest {
+                    agent_role: ROLE.to_owned(),
+                    messages: messages.clone(),
+                    tools: vec![spec()],
+                    ..ChatRequest::default()
+                })
+                .await?;
+            let calls = reply.message.tool_calls.clone();
+            if calls.is_empty() && reply.malformed_call.is_none() {
+                let text = reply.message.content;
+                if answer_span(&text).is_none_or(str::is_empty) {
+                    episode.signal(SignalKind::NoAnswer, "the last message has no <answer>");
+                }
+                return Ok(AgentOutput { answer: Some(text) });
+            }
+            messages.push(reply.message);
+            if let Some(what) = reply.malformed_call {
+                // The model is told, as a tool would tell it, and may try again.
+                let call = ToolCall {
+                    id: "call_invalid".to_owned(),
+                    name: TOOL.to_owned(),
+                    arguments: Value::Null,
+                };
+                messages.push(Message::tool(&call, format!("ERROR: {what}")));
+            }
+            for call in &calls {
+                // A search that fails is no fault of the policy: such a rollout has no reward.
+                let result = searches.run(call, episode).map_err(|error| AgentError::Task {
+                    task: task.id.clone(),
+                    what: error.to_string(),
+                })?;
+                messages.push(Message::tool(call, result));
+            }
+        }
+        let turns = self.options.max_turns;
+        episode.signal(SignalKind::TurnLimit, format!("no answer after {turns} calls"));
+        Ok(AgentOutput { answer: None })
+    }
+}

@@ -1,0 +1,126 @@
+//! Corpora as files: one passage a line.
+
+use std::path::Path;
+
+use leyden_core::Passage;
+use leyden_core::rows::{JsonLines, LoadError, Rejected, RowError, required, wrong_type};
+use serde_json::{Map, Value};
+
+/// Rejected lines that are kept to be told; the others are only counted.
+const KEPT: usize = 100;
+
+/// The passages of a JSONL file, read one at a time: `id` (or `_id`; a text or a whole
+/// number), `title` (may be missing) and `text`.
+///
+/// A malformed line is left out, counted and kept with its file, line and id.
+pub struct PassageFile {
+    source: String,
+    lines: JsonLines,
+    rejected: Vec<Rejected>,
+    rejected_count: usize,
+}
+
+impl PassageFile {
+    /// # Errors
+    /// Where the file cannot be opened.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let path = path.as_ref();
+        let lines = JsonLines::open(path)?;
+        let source = path.display().to_string();
+        Ok(Self { source, lines, rejected: Vec::new(), rejected_count: 0 })
+    }
+
+    /// The first rejected lines so far, at most a hundred.
+    pub fn rejected(&self) -> &[Rejected] {
+        &self.rejected
+    }
+
+    /// The number of all rejected lines so far.
+    pub fn rejected_count(&self) -> usize {
+        self.rejected_count
+    }
+
+    fn reject(&mut self, line: usize, id: Option<String>, error: RowError) {
+        self.rejected_count += 1;
+        if self.rejected.len() < KEPT {
+            self.rejected.push(Rejected { source: self.source.clone(), line, id, error });
+        }
+    }
+}
+
+impl Iterator for PassageFile {
+    type Item = Result<Passage, LoadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let line = match self.lines.next()? {
+                Ok(line) => line,
+                Err(error) => return Some(Err(error)),
+            };
+            let id = line.row.as_ref().ok().and_then(|row| id(row).ok());
+            match line.row.and_then(passage) {
+                Ok(passage) => return Some(Ok(passage)),
+                Err(error) => self.reject(line.number, id, error),
+            }
+        }
+    }
+}
+
+fn passage(mut row: Map<String, Value>) -> Result<Passage, RowError> {
+    let id = id(&row)?;
+    let title = match row.shift_remove("title") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(title)) => title,
+        Some(other) => return Err(wrong_type("title", "a text", &other)),
+    };
+    Ok(Passage { id, title, text: required(&mut row, "text")? })
+}
+
+fn id(row: &Map<String, Value>) -> Result<String, RowError> {
+    match row.get("id").or_else(|| row.get("_id")) {
+        None | Some(Value::Null) => Err(RowError::Missing("id".into())),
+        Some(Value::String(id)) if id.is_empty() => Err(RowError::Empty("id".into())),
+        Some(Value::String(id)) => Ok(id.clone()),
+        Some(Value::Number(id)) if id.is_i64() || id.is_u64() => Ok(id.to_string()),
+        Some(other) => Err(wrong_type("id", "a text or a whole number", other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_lines_are_named_and_the_others_survive() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("corpus.jsonl");
+        let lines = [
+            r#"{"id": "a", "title": "T", "text": "x", "url": "u"}"#,
+            r#"{"_id": 7, "text": "y"}"#,
+            r#"{"title": "T", "text": "x"}"#,
+            r#"{"id": "d", "title": "T"}"#,
+            r#"{"id": "e", "title": 3, "text": "x"}"#,
+            r#"{"id": 1.5, "text": "x"}"#,
+            "x",
+            r#"{"id": "h", "title": null, "text": "z"}"#,
+        ];
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let mut file = PassageFile::open(&path).unwrap();
+        let passages: Vec<Passage> = file.by_ref().map(Result::unwrap).collect();
+        let told: Vec<_> =
+            passages.iter().map(|p| (p.id.as_str(), p.title.as_str(), p.text.as_str())).collect();
+        assert_eq!(told, [("a", "T", "x"), ("7", "", "y"), ("h", "", "z")]);
+        let told: Vec<String> = file.rejected().iter().map(ToString::to_string).collect();
+        let expected = [
+            "line 3: the field id is missing",
+            "line 4 (id d): the field text is missing",
+            "line 5 (id e): the field title is not a text but a number",
+            "line 6: the field id is not a text or a whole number but a number",
+            "line 7: the line is not JSON",
+        ];
+        assert_eq!(file.rejected_count(), expected.len());
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.contains("corpus.jsonl, ") && told.contains(expected), "{told}");
+        }
+    }
+}
