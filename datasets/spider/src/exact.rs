@@ -225,10 +225,9 @@ fn drop_values(query: &mut Query) {
             }
         }
     }
-    for nested in [&mut query.intersect, &mut query.except, &mut query.union] {
-        if let Some(nested) = nested {
-            drop_values(nested);
-        }
+    for nested in [&mut query.intersect, &mut query.except, &mut query.union].into_iter().flatten()
+    {
+        drop_values(nested);
     }
 }
 
@@ -258,9 +257,8 @@ fn merge_columns(query: &mut Query, schema: &Schema, tables: &[u32]) {
     if let Some((_, units)) = &mut query.order {
         units.iter_mut().for_each(value);
     }
-    for nested in [&mut query.intersect, &mut query.except, &mut query.union] {
-        if let Some(nested) = nested {
-            merge_columns(nested, schema, tables);
-        }
+    for nested in [&mut query.intersect, &mut query.except, &mut query.union].into_iter().flatten()
+    {
+        merge_columns(nested, schema, tables);
     }
 }

@@ -11,14 +11,17 @@ pub mod exact;
 pub mod execution;
 pub mod golden;
 pub mod hardness;
+pub mod loader;
 pub mod schema;
 pub mod scorer;
 mod spider;
 pub mod sql;
+pub mod table;
 
 pub use database::{Database, DatabaseError, Databases, Detail, Limits, QueryError};
 pub use exact::{ExactMatch, exact_match};
 pub use execution::{Verdict, judge};
 pub use hardness::{Hardness, hardness};
+pub use loader::Loaded;
 pub use scorer::SpiderScorer;
 pub use spider::{MatchError, Matched, Spider};

@@ -185,7 +185,7 @@ mod tests {
         // 2^53 + 1 has no float of its own: the comparison must not round it to one.
         let large = 9_007_199_254_740_993;
         assert_ne!(Value::Integer(large), Value::Real(large as f64));
-        assert_ne!(Value::Integer(i64::MAX), Value::Real(9.223_372_036_854_775_8e18));
+        assert_ne!(Value::Integer(i64::MAX), Value::Real(9.223_372_036_854_776e18));
         assert_ne!(Value::Real(0.1 + 0.2), Value::Real(0.3));
     }
 

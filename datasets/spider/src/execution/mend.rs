@@ -45,8 +45,12 @@ fn first_statement_without_distinct(sql: &str) -> String {
     let mut depth = 0i64;
     let mut rest = sql;
     let mut previous = None;
+    // Behind the last end of a comment none begins; without this, a text of beginnings would
+    // be searched to its end once for each.
+    let comments = sql.rfind("*/").unwrap_or(0);
     while let Some(c) = rest.chars().next() {
-        let length = token(rest, c, previous);
+        let in_comments = sql.len() - rest.len() < comments;
+        let length = token(rest, c, previous, in_comments);
         let (token, after) = rest.split_at(length);
         if !token.eq_ignore_ascii_case("distinct") {
             kept.push_str(token);
@@ -68,11 +72,8 @@ fn is_word(c: char) -> bool {
 }
 
 /// Length in bytes of the token that `rest` begins with; `first` is its first character and
-/// `previous` the one before it.
-fn token(rest: &str, first: char, previous: Option<char>) -> usize {
-    let until = |end: &str, from: usize| {
-        rest.get(from..).and_then(|text| text.find(end)).map(|at| from + at + end.len())
-    };
+/// `previous` the one before it; `in_comments` says whether a comment could end behind it.
+fn token(rest: &str, first: char, previous: Option<char>, in_comments: bool) -> usize {
     let line = || rest.find(['\r', '\n']).unwrap_or(rest.len());
     let after_word = previous.is_some_and(is_word);
     let one = first.len_utf8();
@@ -85,7 +86,9 @@ fn token(rest: &str, first: char, previous: Option<char>) -> usize {
         }
         '-' if rest.starts_with("--") => line(),
         '#' if rest.starts_with("# ") => line(),
-        '/' if rest.starts_with("/*") => until("*/", 2).unwrap_or(one),
+        '/' if in_comments && rest.starts_with("/*") => {
+            rest[2..].find("*/").map_or(one, |at| at + 4)
+        }
         ':' | '$' | '?' if !after_word => one + word(&rest[one..]),
         _ if is_word(first) => word(rest),
         _ => one,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::database::{Database, DatabaseError, Databases, Limits, QueryError, ResultSet};
+use crate::database::{Database, DatabaseError, Databases, Limits, QueryError, STATEMENT_BYTES};
 use mend::{fix_year, mend};
 
 pub use compare::same_result;
@@ -74,13 +74,17 @@ pub fn judge_all(
 /// # Errors
 /// Only where the reference itself does not run or the database cannot be read.
 pub fn judge(database: &Database, gold: &str, predicted: &str) -> Result<Verdict, ExecutionError> {
-    let (gold, predicted) = (mend(gold), mend(predicted));
+    let too_long = predicted.len() > STATEMENT_BYTES;
+    let (gold, predicted) = (mend(gold), if too_long { String::new() } else { mend(predicted) });
     let ordered = gold.to_lowercase().contains("order by");
     let same_text = gold == predicted;
     let (gold, predicted) = (fix_year(&gold), fix_year(&predicted));
     for file in database.files() {
         let broken = |error| ExecutionError::Gold { database: database.id().to_owned(), error };
         let expected = file.query(&gold, database.limits()).map_err(broken)?;
+        if too_long {
+            return Ok(Verdict::Failed(QueryError::Bytes));
+        }
         if same_text {
             continue;
         }
@@ -94,12 +98,4 @@ pub fn judge(database: &Database, gold: &str, predicted: &str) -> Result<Verdict
         }
     }
     Ok(Verdict::Match)
-}
-
-/// Runs a query as a prediction is run: mended, first statement only, within limits.
-///
-/// # Errors
-/// Whatever stops it.
-pub fn run(database: &Database, sql: &str) -> Result<ResultSet, QueryError> {
-    database.query(&fix_year(&mend(sql)))
 }

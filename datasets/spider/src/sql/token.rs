@@ -15,19 +15,15 @@
 /// double quotes. `None` where the number of quotes is odd.
 pub(super) fn tokenize(sql: &str) -> Option<Vec<String>> {
     let (text, values) = set_values_aside(sql)?;
-    let mut words: Vec<String> = split(&text)
-        .into_iter()
-        .map(|word| {
-            let value = values.iter().find(|(key, _)| *key == word);
-            value.map_or(word, |(_, value)| value.clone())
-        })
-        .collect();
-    join_comparisons(&mut words);
-    Some(words)
+    let words = split(&text).into_iter().map(|word| match place_of_value(&word) {
+        Some(place) => values.get(place).cloned().unwrap_or(word),
+        None => word,
+    });
+    Some(join_comparisons(words))
 }
 
 /// Replaces each quoted text by a word that stands for it, and lower-cases the rest.
-fn set_values_aside(sql: &str) -> Option<(String, Vec<(String, String)>)> {
+fn set_values_aside(sql: &str) -> Option<(String, Vec<String>)> {
     let mut text = String::with_capacity(sql.len());
     let mut values = Vec::new();
     let mut rest = sql;
@@ -36,24 +32,32 @@ fn set_values_aside(sql: &str) -> Option<(String, Vec<(String, String)>)> {
         let inside = &rest[start + 1..];
         let length = inside.find(is_quote)?;
         text.push_str(&rest[..start].to_lowercase());
-        let key = format!("__val_{}__", values.len());
-        text.push_str(&key);
-        values.push((key, format!("\"{}\"", &inside[..length])));
+        text.push_str(&format!("__val_{}__", values.len()));
+        values.push(format!("\"{}\"", &inside[..length]));
         rest = &inside[length + 1..];
     }
     text.push_str(&rest.to_lowercase());
     Some((text, values))
 }
 
+/// The place of the value that a word stands for.
+fn place_of_value(word: &str) -> Option<usize> {
+    word.strip_prefix("__val_")?.strip_suffix("__")?.parse().ok()
+}
+
 /// `! =`, `> =` and `< =` become one word, as do `!=` and the others, which the splitter has
 /// taken apart.
-fn join_comparisons(words: &mut Vec<String>) {
-    for at in (1..words.len()).rev() {
-        if words[at] == "=" && matches!(words[at - 1].as_str(), "!" | ">" | "<") {
-            words.remove(at);
-            words[at - 1].push('=');
+fn join_comparisons(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut joined: Vec<String> = Vec::new();
+    for word in words {
+        match joined.last_mut() {
+            Some(last) if word == "=" && matches!(last.as_str(), "!" | ">" | "<") => {
+                last.push('=');
+            }
+            _ => joined.push(word),
         }
     }
+    joined
 }
 
 /// Words that the splitter takes for contractions: `cannot` → `can`, `not`.
