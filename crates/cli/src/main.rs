@@ -43,6 +43,9 @@ enum Command {
     /// Fetch, make or describe datasets
     #[command(subcommand)]
     Data(commands::data::Arguments),
+    /// Score a file of predictions as the dataset's official evaluator does
+    #[command(subcommand)]
+    Score(commands::score::Arguments),
     /// Recompute golden files and say how far off this machine is
     #[command(subcommand)]
     Verify(commands::verify::Arguments),
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Model(arguments) => commands::model::run(&arguments),
         Command::Data(arguments) => commands::data::run(&arguments),
+        Command::Score(arguments) => commands::score::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Doctor(arguments) => commands::doctor::run(&arguments),
     };

@@ -6,4 +6,5 @@ pub mod eval;
 pub mod model;
 pub mod report;
 pub mod run;
+pub mod score;
 pub mod verify;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use leyden_core::GoldenReport;
 
@@ -33,6 +33,9 @@ pub enum Arguments {
         kind: Kind,
         /// JSONL file of cases
         file: PathBuf,
+        /// Spider folder, or its folder of databases
+        #[arg(long, required_if_eq("kind", "spider"))]
+        db: Option<PathBuf>,
     },
 }
 
@@ -41,6 +44,8 @@ pub enum Arguments {
 pub enum Kind {
     Calcx,
     Calculator,
+    Spider,
+    Musique,
 }
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -48,10 +53,15 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Arguments::Llama { dir } => leyden_lm::golden::check_llama(dir)?,
         Arguments::Chat { file, templates } => leyden_text::check_renderings(file, templates)?,
         Arguments::Rl { file } => leyden_rl::golden::check(file)?,
-        Arguments::Scores { kind: Kind::Calcx, file } => leyden_calcx::golden::check_calcx(file)?,
-        Arguments::Scores { kind: Kind::Calculator, file } => {
-            leyden_calcx::golden::check_calculator(file)?
-        }
+        Arguments::Scores { kind, file, db } => match kind {
+            Kind::Calcx => leyden_calcx::golden::check_calcx(file)?,
+            Kind::Calculator => leyden_calcx::golden::check_calculator(file)?,
+            Kind::Spider => {
+                let db = db.as_ref().context("spider cases need --db")?;
+                leyden_spider::golden::check(file, db)?
+            }
+            Kind::Musique => leyden_musique::golden::check(file)?,
+        },
     };
     print!("{report}");
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

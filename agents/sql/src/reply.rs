@@ -1,0 +1,63 @@
+//! What is read out of a model's reply: a query, a verdict.
+
+/// What a check must end with; see the templates.
+const CORRECT: &str = "VERDICT: CORRECT";
+const INCORRECT: &str = "VERDICT: INCORRECT";
+
+/// Whether a check takes the query as right: it says so, and says the opposite, if at all,
+/// only before.
+pub fn says_correct(text: &str) -> bool {
+    // `None` is less than any place.
+    text.rfind(CORRECT).is_some_and(|at| Some(at) > text.rfind(INCORRECT))
+}
+
+/// The content of the last fenced block, trimmed; `None` without one, or if it is empty. A
+/// block begins with three backticks and at most a word, and ends with a line of backticks.
+pub fn last_block(text: &str) -> Option<&str> {
+    let mut last = None;
+    let mut rest = text;
+    while let Some((_, opened)) = rest.split_once("```") {
+        rest = opened;
+        let Some((info, body)) = opened.split_once('\n') else { break };
+        if !info.trim_end().chars().all(|c| c.is_alphanumeric() || c == '_') {
+            continue;
+        }
+        let end = if body.starts_with("```") { Some(0) } else { body.find("\n```") };
+        let Some(end) = end else { break };
+        last = Some(body[..end].trim());
+        rest = body[end..].trim_start().trim_start_matches('`');
+    }
+    last.filter(|block| !block.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{last_block, says_correct};
+
+    #[test]
+    fn the_last_block_counts() {
+        let text = "First:\n```sql\nSELECT 1\n```\nno, better:\n```sql\n SELECT 2\nFROM t\n```\n.";
+        assert_eq!(last_block(text), Some("SELECT 2\nFROM t"));
+        assert_eq!(last_block("```\nSELECT 1\n```"), Some("SELECT 1"));
+        assert_eq!(last_block("```SQLite \r\nSELECT 1\r\n```"), Some("SELECT 1"));
+    }
+
+    #[test]
+    fn what_is_no_block_is_none() {
+        for text in
+            ["SELECT 1", "```SELECT 1```", "```sql\nSELECT 1", "```sql\n```", "```\n\n```", ""]
+        {
+            assert_eq!(last_block(text), None, "{text:?}");
+        }
+        assert_eq!(last_block("`a` ```sql\nSELECT 1\n``` ```sql\nSELECT"), Some("SELECT 1"));
+    }
+
+    #[test]
+    fn the_last_verdict_counts() {
+        assert!(says_correct("Fine. VERDICT: CORRECT"));
+        assert!(says_correct("VERDICT: INCORRECT? No.\nVERDICT: CORRECT"));
+        assert!(!says_correct("VERDICT: CORRECT\nno, VERDICT: INCORRECT"));
+        assert!(!says_correct("VERDICT: INCORRECT"));
+        assert!(!says_correct("The query is correct."));
+    }
+}

@@ -1,0 +1,236 @@
+//! The agent against a model that follows a script.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use futures::executor::block_on;
+use leyden_core::{
+    Agent, AgentError, ChatModel, ChatReply, ChatRequest, Episode, FinishReason, Message,
+    ModelError, Signal, SignalKind, Speaker, Task, async_trait,
+};
+use leyden_spider::{Limits, Spider};
+use leyden_sql::{Check, Prompt, Settings, SqlAgent};
+use serde_json::json;
+
+/// Gives its replies in order and keeps what it was asked.
+struct Script {
+    replies: Mutex<VecDeque<String>>,
+    asked: Mutex<Vec<ChatRequest>>,
+}
+
+#[async_trait]
+impl ChatModel for Script {
+    async fn chat(&self, request: ChatRequest) -> Result<ChatReply, ModelError> {
+        self.asked.lock().unwrap().push(request);
+        let next = self.replies.lock().unwrap().pop_front();
+        let text = next.ok_or_else(|| ModelError::Unavailable("the script is over".to_owned()))?;
+        let message = Message::assistant(text);
+        Ok(ChatReply { message, malformed_call: None, finish: FinishReason::Stop })
+    }
+}
+
+struct Played {
+    answer: Option<String>,
+    signals: Vec<Signal>,
+    asked: Vec<ChatRequest>,
+}
+
+impl Played {
+    fn roles(&self) -> Vec<&str> {
+        self.asked.iter().map(|request| request.agent_role.as_str()).collect()
+    }
+
+    fn kinds(&self) -> Vec<&SignalKind> {
+        self.signals.iter().map(|signal| &signal.kind).collect()
+    }
+
+    fn user(&self, call: usize) -> &str {
+        &self.asked[call].messages[1].content
+    }
+}
+
+/// A dataset folder with one database of 200 long names.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = json!([{
+        "db_id": "shop",
+        "table_names_original": ["item"],
+        "column_names_original": [[-1, "*"], [0, "id"], [0, "name"]],
+        "foreign_keys": [],
+    }]);
+    std::fs::write(folder.path().join("tables.json"), tables.to_string()).unwrap();
+    let own = folder.path().join("database/shop");
+    std::fs::create_dir_all(&own).unwrap();
+    let connection = rusqlite::Connection::open(own.join("shop.sqlite")).unwrap();
+    let rows: Vec<String> = (0..200).map(|id| format!("({id}, '{}')", "x".repeat(50))).collect();
+    let rows = rows.join(", ");
+    connection
+        .execute_batch(&format!(
+            "CREATE TABLE item (id INTEGER, name TEXT); INSERT INTO item VALUES {rows};"
+        ))
+        .unwrap();
+    folder
+}
+
+fn task(database: &str) -> Task {
+    Task {
+        id: "t".to_owned(),
+        question: "how many items?".to_owned(),
+        gold: "SELECT count(*) FROM item".to_owned(),
+        labels: Vec::new(),
+        fields: [("db_id".to_owned(), json!(database))].into_iter().collect(),
+    }
+}
+
+fn play(settings: Settings, replies: &[&str]) -> Played {
+    let folder = folder();
+    let spider = Arc::new(Spider::open(folder.path(), Limits::default()).unwrap());
+    let script = Script {
+        replies: Mutex::new(replies.iter().map(|text| (*text).to_owned()).collect()),
+        asked: Mutex::new(Vec::new()),
+    };
+    let episode = Episode::new(&script);
+    let agent = SqlAgent::new(spider, settings);
+    let output = block_on(agent.run(&task("shop"), &episode)).unwrap();
+    for request in script.asked.lock().unwrap().iter() {
+        let speakers: Vec<Speaker> = request.messages.iter().map(|m| m.role).collect();
+        assert_eq!(
+            speakers,
+            [Speaker::System, Speaker::User],
+            "every call is a fresh conversation"
+        );
+        assert!(agent.roles().contains(&request.agent_role.as_str()));
+    }
+    let signals = episode.into_signals();
+    Played { answer: output.answer, signals, asked: script.asked.into_inner().unwrap() }
+}
+
+fn compact(check: Check) -> Settings {
+    Settings { prompt: Prompt::Compact, check, ..Settings::default() }
+}
+
+const COUNT: &str = "```sql\nSELECT count(*) FROM item\n```";
+const BROKEN: &str = "```sql\nSELECT count(x) FROM item\n```";
+
+#[test]
+fn a_query_that_passes_is_the_answer() {
+    let played = play(Settings::default(), &[COUNT, "Fine.\nVERDICT: CORRECT"]);
+    assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
+    assert_eq!(played.roles(), ["write", "check"]);
+    assert!(played.signals.is_empty());
+    let system = &played.asked[0].messages[0].content;
+    assert!(system.contains("CREATE TABLE item") && system.contains("3 rows of item"), "{system}");
+    assert_eq!(played.user(0), "how many items?");
+    assert!(played.user(1).contains("SELECT count(*) FROM item"), "{}", played.user(1));
+    assert!(played.user(1).contains("count(*)\n200"), "{}", played.user(1));
+}
+
+#[test]
+fn a_query_that_does_not_pass_is_rewritten_with_what_was_found() {
+    let replies = [BROKEN, "x is unknown.\nVERDICT: INCORRECT", COUNT, "VERDICT: CORRECT"];
+    let played = play(Settings::default(), &replies);
+    assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
+    assert_eq!(played.roles(), ["write", "check", "rewrite", "check"]);
+    assert_eq!(played.kinds(), [&SignalKind::ToolError]);
+    assert_eq!(played.signals[0].call, 0);
+    assert!(played.signals[0].detail.starts_with("column: no such column"));
+    let rewrite = played.user(2);
+    for part in ["how many items?", "SELECT count(x)", "ERROR: no such column: x", "x is unknown."]
+    {
+        assert!(rewrite.contains(part), "{part} is not in: {rewrite}");
+    }
+    // The last check sees the new query and its result, nothing of the old.
+    assert!(!played.user(3).contains("count(x)") && played.user(3).contains("200"));
+}
+
+#[test]
+fn three_turns_are_six_calls() {
+    let wrong = "VERDICT: INCORRECT";
+    let played = play(Settings::default(), &[COUNT, wrong, COUNT, "hm", BROKEN, wrong]);
+    assert_eq!(played.roles(), ["write", "check", "rewrite", "check", "rewrite", "check"]);
+    assert_eq!(played.answer.as_deref(), Some("SELECT count(x) FROM item"));
+    let kinds = [&SignalKind::RepeatedCall, &SignalKind::ToolError, &SignalKind::TurnLimit];
+    assert_eq!(played.kinds(), kinds);
+    let one = Settings { max_turns: 1, ..Settings::default() };
+    assert_eq!(play(one, &[COUNT, wrong]).roles(), ["write", "check"]);
+}
+
+#[test]
+fn without_a_block_a_write_is_the_whole_text_and_a_rewrite_changes_nothing() {
+    let replies = [" SELECT 1\n", "VERDICT: INCORRECT", "I would not know.", "VERDICT: CORRECT"];
+    let played = play(Settings::default(), &replies);
+    assert_eq!(played.answer.as_deref(), Some("SELECT 1"));
+    assert!(played.signals.is_empty());
+}
+
+#[test]
+fn the_database_can_check_alone() {
+    let played = play(compact(Check::Execution), &["SELECT count(*) FROM item"]);
+    assert_eq!(played.roles(), ["write"]);
+    let system = &played.asked[0].messages[0].content;
+    assert!(system.ends_with("item(id, name)") && system.lines().count() == 1, "{system}");
+    let empty = "```sql\nSELECT id FROM item WHERE id < 0\n```";
+    let played = play(compact(Check::Execution), &[BROKEN, empty, empty]);
+    assert_eq!(played.roles(), ["write", "rewrite", "rewrite"]);
+    assert!(played.user(1).contains("A column does not exist"), "{}", played.user(1));
+    assert!(played.user(2).contains("The result is empty."), "{}", played.user(2));
+    let kinds = [
+        &SignalKind::ToolError,
+        &SignalKind::EmptyResult,
+        &SignalKind::RepeatedCall,
+        &SignalKind::EmptyResult,
+        &SignalKind::TurnLimit,
+    ];
+    assert_eq!(played.kinds(), kinds);
+    assert_eq!(played.answer.as_deref(), Some("SELECT id FROM item WHERE id < 0"));
+}
+
+#[test]
+fn long_schemas_and_results_are_cut() {
+    let all = "```sql\nSELECT * FROM item\n```";
+    let settings = Settings { schema_characters: 20, ..Settings::default() };
+    let played = play(settings, &[all, "VERDICT: CORRECT"]);
+    let system = &played.asked[0].messages[0].content;
+    assert!(system.contains("CREATE TABLE item (i\n... (truncated)"), "{system}");
+    let check = played.user(1);
+    let result = check.split("Its result:\n```\n").nth(1).unwrap();
+    let result = result.strip_suffix("\n```").unwrap();
+    assert_eq!(result.chars().count(), 2048 + "\n... (truncated)".len());
+}
+
+#[test]
+fn an_empty_reply_is_no_answer() {
+    let played = play(compact(Check::Execution), &["", "", ""]);
+    assert_eq!(played.answer, None);
+    assert_eq!(played.signals.last().unwrap().kind, SignalKind::NoAnswer);
+}
+
+#[test]
+fn a_destructive_query_is_refused_and_shown() {
+    let drop = "```sql\nDROP TABLE item\n```";
+    let played = play(compact(Check::Execution), &[drop, COUNT]);
+    assert!(played.signals[0].detail.starts_with("denied: "), "{}", played.signals[0].detail);
+    assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
+}
+
+#[test]
+fn text_in_double_braces_is_not_a_template() {
+    let braces = "```sql\nSELECT '{{ schema }}'\n```";
+    let played = play(Settings::default(), &[braces, "VERDICT: CORRECT"]);
+    assert!(played.user(1).contains("SELECT '{{ schema }}'"));
+}
+
+#[test]
+fn a_task_without_a_usable_database_is_an_error_and_not_an_answer() {
+    let folder = folder();
+    let spider = Arc::new(Spider::open(folder.path(), Limits::default()).unwrap());
+    let agent = SqlAgent::new(spider, Settings::default());
+    let script = Script { replies: Mutex::default(), asked: Mutex::default() };
+    let mut nameless = task("shop");
+    nameless.fields.clear();
+    for (task, what) in [(task("gone"), "gone is missing"), (nameless, "no field db_id")] {
+        let error = block_on(agent.run(&task, &Episode::new(&script))).unwrap_err();
+        assert!(matches!(&error, AgentError::Task { .. }) && error.to_string().contains(what));
+    }
+    assert_eq!(agent.opening(&task("shop")).unwrap().len(), 2);
+}

@@ -1,0 +1,152 @@
+//! The databases that questions are about: found by name, queried within limits.
+//!
+//! A folder holds one folder per database, which holds one SQLite file of its name, or
+//! several where a test suite brings more contents of the same schema. Queries of a model
+//! run on them in many threads at once; see [`file`] for what keeps them harmless.
+
+mod describe;
+pub mod file;
+mod limits;
+mod value;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+pub use describe::{Detail, render};
+pub use file::{DatabaseFile, ResultSet, STATEMENT_BYTES, TableInfo};
+pub use limits::{Limits, QueryError};
+pub use value::Value;
+
+/// Why a database cannot be used.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("the database {id} is missing: there is no file {}", path.display())]
+    Missing { id: String, path: PathBuf },
+    #[error("the database {id} cannot be used: {} is not a readable SQLite file ({what})", path.display())]
+    Unreadable { id: String, path: PathBuf, what: String },
+    /// An id is the name of a folder, so what could lead out of the folder is refused.
+    #[error("`{id}` is not the name of a database")]
+    Name { id: String },
+}
+
+/// All databases of a folder, opened as they are asked for.
+#[derive(Debug)]
+pub struct Databases {
+    folder: PathBuf,
+    limits: Limits,
+    open: Mutex<HashMap<String, Arc<Database>>>,
+}
+
+impl Databases {
+    /// The databases `folder/<id>/<id>.sqlite`.
+    pub fn new(folder: impl Into<PathBuf>, limits: Limits) -> Self {
+        Self { folder: folder.into(), limits, open: Mutex::default() }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The database `id`.
+    ///
+    /// # Errors
+    /// Where there is no such database or its file is not one of SQLite.
+    pub fn get(&self, id: &str) -> Result<Arc<Database>, DatabaseError> {
+        let open = || self.open.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(database) = open().get(id) {
+            return Ok(Arc::clone(database));
+        }
+        let database = Arc::new(Database::open(&self.folder, id, self.limits.clone())?);
+        Ok(Arc::clone(open().entry(id.to_owned()).or_insert(database)))
+    }
+}
+
+/// One database: its file, further contents of the same schema, and what they declare.
+#[derive(Debug)]
+pub struct Database {
+    id: String,
+    /// The file of the database's own name first.
+    files: Vec<DatabaseFile>,
+    tables: Vec<TableInfo>,
+    limits: Limits,
+    has_rows: OnceLock<bool>,
+    described: Mutex<HashMap<Detail, Arc<str>>>,
+}
+
+impl Database {
+    fn open(folder: &Path, id: &str, limits: Limits) -> Result<Self, DatabaseError> {
+        let id = id.to_owned();
+        if id.is_empty() || id.starts_with('.') || id.contains(['/', '\\', ':', '\0']) {
+            return Err(DatabaseError::Name { id });
+        }
+        let own = folder.join(&id).join(format!("{id}.sqlite"));
+        if !own.is_file() {
+            return Err(DatabaseError::Missing { id, path: own });
+        }
+        let mut paths = vec![own.clone()];
+        paths.extend(other_files(&own));
+        let files: Vec<DatabaseFile> = paths.into_iter().map(DatabaseFile::new).collect();
+        match files[0].tables() {
+            Ok(tables) => Ok(Self {
+                id,
+                files,
+                tables,
+                limits,
+                has_rows: OnceLock::new(),
+                described: Mutex::default(),
+            }),
+            Err(error) => Err(DatabaseError::Unreadable { id, path: own, what: error.to_string() }),
+        }
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// All contents that a query is judged on; the first is the one that agents see.
+    pub fn files(&self) -> &[DatabaseFile] {
+        &self.files
+    }
+
+    pub fn tables(&self) -> &[TableInfo] {
+        &self.tables
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Runs a query on the database's own file.
+    ///
+    /// # Errors
+    /// Whatever stops it; see [`QueryError`].
+    pub fn query(&self, sql: &str) -> Result<ResultSet, QueryError> {
+        self.files[0].query(sql, &self.limits)
+    }
+
+    /// Whether any table has a row. On a database without rows nearly every query gives the
+    /// same empty result, so that a reward says nothing.
+    pub fn has_rows(&self) -> bool {
+        *self.has_rows.get_or_init(|| {
+            self.tables.iter().filter(|table| !table.name.starts_with("sqlite_")).any(|table| {
+                let quoted = table.name.replace('"', "\"\"");
+                let found = self.query(&format!("SELECT 1 FROM \"{quoted}\" LIMIT 1"));
+                found.is_ok_and(|result| !result.rows.is_empty())
+            })
+        })
+    }
+}
+
+/// The other SQLite files of the folder, by name.
+fn other_files(own: &Path) -> Vec<PathBuf> {
+    let entries = own.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    let mut paths: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "sqlite") && path != own)
+        .collect();
+    paths.sort();
+    paths
+}

@@ -1,0 +1,114 @@
+//! Golden files of the scorers: verdicts of the official evaluators.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use leyden_core::{Family, GoldenReport};
+use rayon::prelude::*;
+use serde::Deserialize;
+
+use crate::database::Limits;
+use crate::exact::PARTS;
+use crate::execution::{ExecutionError, Verdict, judge};
+use crate::hardness::Hardness;
+use crate::schema::TablesError;
+use crate::spider::{MatchError, Matched, Spider};
+
+/// Why a golden file cannot be compared with.
+#[derive(Debug, thiserror::Error)]
+pub enum GoldenError {
+    #[error("the golden file {} cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the golden file {}, line {line}, is not a case: {what}", path.display())]
+    Case { path: PathBuf, line: usize, what: String },
+    #[error(transparent)]
+    Tables(#[from] TablesError),
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    gold: String,
+    pred: String,
+    db_id: String,
+    hardness: Hardness,
+    pred_parsed: bool,
+    exact_match: u8,
+    partial_f1: BTreeMap<String, f64>,
+    exec_match: u8,
+}
+
+/// What ours say about a case.
+struct Ours {
+    matched: Result<Matched, MatchError>,
+    verdict: Result<Verdict, ExecutionError>,
+}
+
+/// Compares execution match, exact match, its parts and hardness with a JSONL file of
+/// official verdicts. `databases` is a Spider folder or its folder of databases; see
+/// [`Spider::open`].
+///
+/// # Errors
+/// Where the file or `tables.json` cannot be read, or a line is not a case.
+pub fn check(
+    path: impl AsRef<Path>,
+    databases: impl AsRef<Path>,
+) -> Result<GoldenReport, GoldenError> {
+    let cases = cases(path.as_ref())?;
+    let spider = Spider::open(databases, Limits::default())?;
+    let judge_one = |case: &Golden| Ours {
+        matched: spider.compare(&case.db_id, &case.gold, &case.pred),
+        verdict: spider
+            .databases()
+            .get(&case.db_id)
+            .map_err(ExecutionError::from)
+            .and_then(|database| judge(&database, &case.gold, &case.pred)),
+    };
+    let ours: Vec<Ours> = cases.par_iter().map(judge_one).collect();
+    let mut execution = Family::exact("exec_match");
+    let mut exact = Family::exact("exact_match");
+    let mut partials = Family::exact("partials");
+    let mut hardness = Family::exact("hardness");
+    for (case, ours) in cases.iter().zip(&ours) {
+        let said =
+            |what: &str| format!("{what}: {:?} for {:?} on {}", case.pred, case.gold, case.db_id);
+        let ran = ours.verdict.as_ref().is_ok_and(|v| v.matches() == (case.exec_match == 1));
+        execution.agree(ran, || said(&format!("{:?}", ours.verdict)));
+        let Ok(matched) = &ours.matched else {
+            for family in [&mut exact, &mut partials, &mut hardness] {
+                family.agree(false, || said(&format!("{:?}", ours.matched)));
+            }
+            continue;
+        };
+        hardness.agree(matched.hardness == case.hardness, || said(matched.hardness.name()));
+        let same =
+            matched.exact.matches == (case.exact_match == 1) && matched.parsed == case.pred_parsed;
+        exact.agree(same, || {
+            said(&format!("matches {}, parsed {}", matched.exact.matches, matched.parsed))
+        });
+        let differing: Vec<&str> = PARTS
+            .iter()
+            .zip(&matched.exact.parts)
+            .filter(|(name, part)| {
+                case.partial_f1.get(**name) != Some(&f64::from(u8::from(part.agrees)))
+            })
+            .map(|(name, _)| *name)
+            .collect();
+        partials.agree(differing.is_empty(), || said(&differing.join(", ")));
+    }
+    Ok(GoldenReport { families: vec![execution, exact, partials, hardness] })
+}
+
+fn cases(path: &Path) -> Result<Vec<Golden>, GoldenError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| GoldenError::Read { path: path.to_owned(), source })?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            serde_json::from_str(line).map_err(|error| GoldenError::Case {
+                path: path.to_owned(),
+                line: index + 1,
+                what: error.to_string(),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,48 @@
+//! The reward: execution match.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use leyden_core::{Score, ScoreError, Scorer, Task};
+use serde_json::Value;
+
+use crate::execution::judge;
+use crate::spider::Spider;
+
+/// The field of a task that names its database.
+pub const DATABASE_FIELD: &str = "db_id";
+
+/// Reward 1 if the answer's results are those of the reference, else 0.
+///
+/// The answer is the query itself. Parts: `execution` (the reward), `runs` (1 if the query
+/// ran) and, where the reference parses, `exact_match`.
+#[derive(Debug, Clone)]
+pub struct SpiderScorer {
+    spider: Arc<Spider>,
+}
+
+impl SpiderScorer {
+    pub fn new(spider: Arc<Spider>) -> Self {
+        Self { spider }
+    }
+}
+
+impl Scorer for SpiderScorer {
+    fn score(&self, task: &Task, answer: Option<&str>) -> Result<Score, ScoreError> {
+        let broken = |what: String| ScoreError { task: task.id.clone(), what };
+        let id = task.fields.get(DATABASE_FIELD).and_then(Value::as_str);
+        let id = id.ok_or_else(|| broken(format!("it has no field {DATABASE_FIELD}")))?;
+        let database =
+            self.spider.databases().get(id).map_err(|error| broken(error.to_string()))?;
+        // No answer is judged as an empty query, so that a broken task is seen all the same.
+        let query = answer.unwrap_or_default();
+        let verdict = judge(&database, &task.gold, query).map_err(|e| broken(e.to_string()))?;
+        let flag = |holds: bool| f64::from(u8::from(holds));
+        let reward = flag(verdict.matches());
+        let mut parts = BTreeMap::from([("execution", reward), ("runs", flag(verdict.ran()))]);
+        if let Ok(matched) = self.spider.compare(id, &task.gold, query) {
+            parts.insert("exact_match", flag(matched.exact.matches));
+        }
+        Ok(Score { reward, parts })
+    }
+}

@@ -1,0 +1,109 @@
+//! Files of references and predictions, in the official formats or as JSONL.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::Gold;
+
+/// Why a file cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("the file {} cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("the file {}, line {line}: {what}", path.display())]
+    Line { path: PathBuf, line: usize, what: String },
+    #[error(
+        "the file {} has {predictions} predictions for {gold} references: there must be one for each, a blank line where there is none",
+        path.display()
+    )]
+    Count { path: PathBuf, gold: usize, predictions: usize },
+}
+
+/// Reads references: lines `SQL<tab>database`, or JSON objects with `query` (or `gold`) and
+/// `db_id`. Blank lines are skipped.
+///
+/// # Errors
+/// Where the file cannot be read or a line is no reference.
+pub fn read_gold(path: impl AsRef<Path>) -> Result<Vec<Gold>, ReadError> {
+    let path = path.as_ref();
+    let text = read(path)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(index, line)| {
+            gold(line).map_err(|what| ReadError::Line {
+                path: path.to_owned(),
+                line: index + 1,
+                what: what.to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn gold(line: &str) -> Result<Gold, &'static str> {
+    if let Some(row) = object(line) {
+        let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+        let query = text("query").or_else(|| text("gold")).ok_or("there is no field query")?;
+        let database = text("db_id").ok_or("there is no field db_id")?;
+        return Ok(Gold { query, database });
+    }
+    let (query, database) =
+        line.trim().rsplit_once('\t').ok_or("there is no tab between query and database")?;
+    Ok(Gold { query: query.trim().to_owned(), database: database.trim().to_owned() })
+}
+
+/// Reads one prediction a line for `gold` references: SQL (what follows a tab is left out),
+/// or JSON objects with `prediction` (or `pred`, `predicted`, `query`). A blank line is an
+/// empty prediction.
+///
+/// # Errors
+/// Where the file cannot be read, a line is no prediction, or their number is another.
+pub fn read_predictions(path: impl AsRef<Path>, gold: usize) -> Result<Vec<String>, ReadError> {
+    let path = path.as_ref();
+    let text = read(path)?;
+    let mut predictions = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let prediction = prediction(line).ok_or_else(|| ReadError::Line {
+            path: path.to_owned(),
+            line: index + 1,
+            what: "there is no field prediction".to_owned(),
+        })?;
+        predictions.push(prediction);
+    }
+    // Blank lines at the end are no predictions if there are enough without them.
+    while predictions.len() > gold && predictions.last().is_some_and(String::is_empty) {
+        predictions.pop();
+    }
+    if predictions.len() != gold {
+        let predictions = predictions.len();
+        return Err(ReadError::Count { path: path.to_owned(), gold, predictions });
+    }
+    Ok(predictions)
+}
+
+/// `None` for a JSON object without a prediction; `null` is an empty one.
+fn prediction(line: &str) -> Option<String> {
+    if let Some(row) = object(line) {
+        let names = ["prediction", "pred", "predicted", "query"];
+        return match names.iter().find_map(|name| row.get(*name))? {
+            Value::String(text) => Some(text.clone()),
+            Value::Null => Some(String::new()),
+            _ => None,
+        };
+    }
+    Some(line.trim().split('\t').next().unwrap_or_default().to_owned())
+}
+
+fn object(line: &str) -> Option<serde_json::Map<String, Value>> {
+    if !line.trim_start().starts_with('{') {
+        return None;
+    }
+    serde_json::from_str(line).ok()
+}
+
+fn read(path: &Path) -> Result<String, ReadError> {
+    let bytes =
+        std::fs::read(path).map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
+}
