@@ -9,15 +9,23 @@ use leyden_core::shared_material;
 
 #[test]
 fn shared_golden_files_hold() {
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["verify", "llama"], "fixtures/llama_parity"),
         (&["verify", "rl"], "fixtures/rl/verl.json"),
         (&["verify", "scores", "calcx"], "fixtures/scores/calcx.jsonl"),
         (&["verify", "scores", "calculator"], "fixtures/scores/calculator.jsonl"),
+        (&["verify", "scores", "musique"], "fixtures/scores/musique.jsonl"),
     ];
     for (command, file) in cases {
         let Some(path) = shared_material(file) else { continue };
         let (stdout, _) = succeeds(leyden(command).arg(path));
+        assert!(stdout.lines().all(|line| line.starts_with("ok")), "{stdout}");
+    }
+    if let (Some(cases), Some(data)) =
+        (shared_material("fixtures/scores/spider.jsonl"), shared_material("data/spider"))
+    {
+        let mut command = leyden(&["verify", "scores", "spider"]);
+        let (stdout, _) = succeeds(command.arg(cases).arg("--db").arg(data));
         assert!(stdout.lines().all(|line| line.starts_with("ok")), "{stdout}");
     }
     let (Some(renderings), Some(templates)) =
@@ -27,6 +35,35 @@ fn shared_golden_files_hold() {
     };
     let mut command = leyden(&["verify", "chat"]);
     succeeds(command.arg(renderings).arg("--templates").arg(templates));
+}
+
+#[test]
+fn official_tables_are_printed_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let gold = file(
+        "gold.jsonl",
+        r#"{"id": "2hop__1", "question": "q", "answer": "the North Sea", "answerable": true, "paragraphs": [{"idx": 0, "title": "t", "paragraph_text": "x", "is_supporting": true}]}
+"#,
+    );
+    let right = r#"{"id": "2hop__1", "predicted_answer": "North Sea", "predicted_support_idxs": [0], "predicted_answerable": true}
+"#;
+    let (pred, json) = (file("pred.jsonl", right), folder.path().join("scores.json"));
+    let mut command = leyden(&["score", "musique", "--gold"]);
+    command.arg(&gold).arg("--pred").arg(&pred).arg("--json").arg(&json);
+    succeeds(&mut command);
+    assert!(fs::read_to_string(&json).unwrap().contains("answer_f1"));
+
+    fs::write(&pred, right.replace("2hop__1", "2hop__2")).unwrap();
+    says(&refused(&mut command), &["pred.jsonl", "2hop__1"]);
+
+    let mut command = leyden(&["score", "spider", "--db"]);
+    command.arg(folder.path()).arg("--gold").arg(&gold).arg("--pred").arg(&pred);
+    says(&refused(&mut command), &["tables.json"]);
 }
 
 #[test]
