@@ -84,7 +84,7 @@ impl AlgorithmConfig {
             token_credit: credit.per_token.as_deref(),
         })?;
         let targets = match self.advantage {
-            AdvantageConfig::Gae(_) => Some(Targets::Tokens(advantages.returns.clone())),
+            AdvantageConfig::Gae(_) => Some(Targets::Tokens(advantages.returns().to_vec())),
             _ => credit.targets,
         };
         Ok(Assigned {
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(by_row.advantages.per_row, [0.5, -0.5]);
         let tokens = config("[advantage]\nname = 'reinforce_plus_plus'\ngamma = 0.5\n");
         let by_token = tokens.assign(&episodes, &rows, Some(&penalties)).unwrap();
-        assert_eq!(by_token.advantages.returns, [-0.25 + 0.5 * 0.5, 0.5, -0.75]);
+        assert_eq!(by_token.advantages.returns(), [-0.25 + 0.5 * 0.5, 0.5, -0.75]);
     }
 
     #[test]

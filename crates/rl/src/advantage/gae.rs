@@ -90,12 +90,15 @@ mod tests {
             ..Batch::of_outcomes(&dense, &[1.0], &[0], &[0])
         };
         let without = advantages(&config, &without).unwrap();
-        assert_eq!([with.returns[0], with.returns[3], with.returns[4]], without.returns[..]);
+        assert_eq!(
+            [with.returns()[0], with.returns()[3], with.returns()[4]],
+            without.returns()[..]
+        );
         assert_eq!(with.per_token[1..3], [0.0, 0.0]);
         // By hand for the last two tokens.
-        assert_eq!(without.returns[2], 1.0);
+        assert_eq!(without.returns()[2], 1.0);
         let second = (0.9 * 0.1 - 0.4) + 0.9 * 0.8 * 0.9 + 0.4;
-        assert!((without.returns[1] - second).abs() < 1e-15);
+        assert!((without.returns()[1] - second).abs() < 1e-15);
     }
 
     #[test]

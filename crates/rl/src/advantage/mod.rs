@@ -141,16 +141,21 @@ pub struct Advantages {
     pub per_token: Vec<f64>,
     /// Advantage of each row; of estimators that work token by token the mean over its tokens.
     pub per_row: Vec<f64>,
-    /// Target of a critic for each token, 0 outside the mask: the return where the estimator
-    /// has one, else the advantage itself (as in verl).
-    pub returns: Vec<f64>,
     pub counters: GroupCounters,
+    /// The return of each token, of estimators that have one.
+    token_returns: Option<Vec<f64>>,
 }
 
 impl Advantages {
     fn of_rows(per_row: Vec<f64>, batch: &Batch, counters: GroupCounters) -> Self {
         let per_token = batch.rows.spread(&per_row);
-        Self { returns: per_token.clone(), per_token, per_row, counters }
+        Self { per_token, per_row, counters, token_returns: None }
+    }
+
+    /// Target of a critic for each token, 0 outside the mask: the return where the estimator
+    /// has one, else the advantage itself (as in verl).
+    pub fn returns(&self) -> &[f64] {
+        self.token_returns.as_deref().unwrap_or(&self.per_token)
     }
 
     fn of_tokens(
@@ -164,7 +169,7 @@ impl Advantages {
             batch.rows.active_in(row).map(|t| per_token[t]).sum::<f64>() / count as f64
         };
         let per_row = (0..batch.rows.len()).map(mean).collect();
-        Self { per_token, per_row, returns, counters }
+        Self { per_token, per_row, counters, token_returns: Some(returns) }
     }
 }
 

@@ -73,9 +73,9 @@ mod tests {
         let rows = Rows::new(&[5], vec![true, true, false, true, false]).unwrap();
         let batch = Batch::of_outcomes(&rows, &[1.0], &[0], &[0]);
         let carried = ReinforcePlusPlusConfig { gamma: 0.5, compat: None };
-        let returns = advantages(&carried, &batch).unwrap().returns;
-        assert_eq!(returns, [0.25, 0.5, 0.0, 1.0, 0.0]);
+        let whole = advantages(&carried, &batch).unwrap();
+        assert_eq!(whole.returns(), [0.25, 0.5, 0.0, 1.0, 0.0]);
         let cut = ReinforcePlusPlusConfig { compat: Some(Compat::Verl), ..carried };
-        assert_eq!(advantages(&cut, &batch).unwrap().returns, [0.0, 0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(advantages(&cut, &batch).unwrap().returns(), [0.0, 0.0, 0.0, 1.0, 0.0]);
     }
 }

@@ -80,7 +80,7 @@ mod tests {
         let tokens = [3.0, 1.0, -2.0];
         let fine = advantages(&Batch { token_credit: Some(&tokens), ..plain }).unwrap();
         assert_eq!(fine.per_token, whiten(&tokens, &rows).unwrap());
-        assert_eq!(fine.returns, tokens);
+        assert_eq!(fine.returns(), tokens);
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl<'a> Case<'a> {
                     let step = gae || matches!(config, AdvantageConfig::ReinforcePlusPlus(_));
                     let error = self.difference(&ours.per_token, &theirs, gae);
                     self.compare(family, error, "advantages");
-                    let error = self.difference(&ours.returns, &their_returns, step);
+                    let error = self.difference(ours.returns(), &their_returns, step);
                     self.compare(family, error, "returns");
                 }
                 Err(error) => family.agree(false, || format!("{}: {error}", self.name)),

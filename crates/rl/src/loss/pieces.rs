@@ -4,6 +4,8 @@
 //! their lengths alone and the pieces' sums are added in order: the result is the same on any
 //! number of cores.
 
+use std::ops::Range;
+
 use super::{LossInput, LossStatistics, PolicyLoss};
 
 /// The sums over some consecutive rows, and their part of the gradient.
@@ -19,6 +21,11 @@ impl Piece<'_> {
     /// The entry of the gradient at flat position `t`.
     pub fn grad(&mut self, t: usize) -> &mut f64 {
         &mut self.grad[t - self.first]
+    }
+
+    /// The entries of a row's range.
+    pub fn grad_of(&mut self, range: Range<usize>) -> &mut [f64] {
+        &mut self.grad[range.start - self.first..range.end - self.first]
     }
 }
 

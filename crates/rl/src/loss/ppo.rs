@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::pieces::over_rows;
-use super::{LossInput, PolicyLoss, Ratio, validate_clip};
+use super::{LossInput, LossStatistics, PolicyLoss, Ratio, validate_clip};
 use crate::config::{ConfigError, require};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,30 +46,35 @@ impl PpoConfig {
 /// # Panics
 /// If an array does not have one entry per token.
 pub fn loss(config: &PpoConfig, input: &LossInput) -> PolicyLoss {
+    let (low, high) = (1.0 - config.clip_low, 1.0 + config.clip_high);
+    // Off is a bound that no ratio reaches.
+    let bound = config.dual_clip.unwrap_or(f64::INFINITY);
     over_rows(input, |row, piece| {
-        for t in input.rows.active_in(row) {
-            let advantage = input.advantages[t];
+        let range = input.rows.range(row);
+        let (mut sum, mut statistics) = (0.0, LossStatistics::default());
+        let grad = piece.grad_of(range.clone());
+        for (t, grad) in range.zip(grad) {
+            if !input.rows.mask()[t] {
+                continue;
+            }
+            let (advantage, weight) = (input.advantages[t], input.weights[t]);
             let ratio = Ratio::of(input.logp_new[t], input.logp_old[t]);
             let plain = -advantage * ratio.value;
-            let bounded =
-                -advantage * ratio.value.clamp(1.0 - config.clip_low, 1.0 + config.clip_high);
-            let (mut value, mut slope) = (plain, -advantage * ratio.slope);
-            if bounded > plain {
-                (value, slope) = (bounded, 0.0);
-                piece.statistics.clipped += 1;
-            }
-            if let Some(bound) = config.dual_clip
-                && advantage < 0.0
-                && value > -bound * advantage
-            {
-                (value, slope) = (-bound * advantage, 0.0);
-                piece.statistics.clipped_lower += 1;
-            }
-            piece.loss += input.weights[t] * value;
-            *piece.grad(t) = input.weights[t] * slope;
-            piece.statistics.tokens += 1;
-            piece.statistics.kl_sum -= ratio.log;
+            let bounded = -advantage * ratio.value.clamp(low, high);
+            let clips = bounded > plain;
+            let held = if clips { bounded } else { plain };
+            let is_held_lower = advantage < 0.0 && held > -bound * advantage;
+            let value = if is_held_lower { -bound * advantage } else { held };
+            let slope = if clips || is_held_lower { 0.0 } else { -advantage * ratio.slope };
+            sum += weight * value;
+            *grad = weight * slope;
+            statistics.tokens += 1;
+            statistics.clipped += usize::from(clips);
+            statistics.clipped_lower += usize::from(is_held_lower);
+            statistics.kl_sum -= ratio.log;
         }
+        piece.loss += sum;
+        piece.statistics.merge(&statistics);
     })
 }
 

@@ -172,9 +172,8 @@ fn shares_above(values: &[f64], thresholds: &[f64]) -> Vec<f64> {
 }
 
 /// The interval between the 2.5 % and the 97.5 % quantile of a statistic's resamples.
-fn percentiles(resamples: usize, statistic: impl Fn(u64) -> f64 + Sync) -> Option<Interval> {
-    let mut values: Vec<f64> =
-        (0..resamples as u64).into_par_iter().map(|k| statistic(k)).collect();
+fn percentiles(resamples: usize, statistic: impl Fn(u64) -> f64 + Send + Sync) -> Option<Interval> {
+    let mut values: Vec<f64> = (0..resamples as u64).into_par_iter().map(statistic).collect();
     values.sort_by(f64::total_cmp);
     Some(Interval { low: quantile(&values, 0.025)?, high: quantile(&values, 0.975)? })
 }
