@@ -1,9 +1,9 @@
 //! Golden files of the scorers: verdicts of the official evaluators.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use leyden_core::{Family, GoldenReport};
+use leyden_core::{Family, GoldenReport, golden_cases};
 use rayon::prelude::*;
 use serde::Deserialize;
 
@@ -17,10 +17,8 @@ use crate::spider::{MatchError, Matched, Spider};
 /// Why a golden file cannot be compared with.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
-    #[error("the golden file {} cannot be read: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("the golden file {}, line {line}, is not a case: {what}", path.display())]
-    Case { path: PathBuf, line: usize, what: String },
+    #[error(transparent)]
+    Cases(#[from] leyden_core::GoldenError),
     #[error(transparent)]
     Tables(#[from] TablesError),
 }
@@ -53,7 +51,7 @@ pub fn check(
     path: impl AsRef<Path>,
     databases: impl AsRef<Path>,
 ) -> Result<GoldenReport, GoldenError> {
-    let cases = cases(path.as_ref())?;
+    let cases: Vec<Golden> = golden_cases(path.as_ref())?;
     let spider = Spider::open(databases, Limits::default())?;
     let judge_one = |case: &Golden| Ours {
         matched: spider.compare(&case.db_id, &case.gold, &case.pred),
@@ -96,19 +94,4 @@ pub fn check(
         partials.agree(differing.is_empty(), || said(&differing.join(", ")));
     }
     Ok(GoldenReport { families: vec![execution, exact, partials, hardness] })
-}
-
-fn cases(path: &Path) -> Result<Vec<Golden>, GoldenError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| GoldenError::Read { path: path.to_owned(), source })?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            serde_json::from_str(line).map_err(|error| GoldenError::Case {
-                path: path.to_owned(),
-                line: index + 1,
-                what: error.to_string(),
-            })
-        })
-        .collect()
 }
