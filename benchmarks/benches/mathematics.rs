@@ -64,9 +64,7 @@ fn packing(c: &mut Criterion) {
     let mut group = c.benchmark_group("forest");
     group.throughput(Throughput::Elements(batch.row_tokens() as u64));
     group.bench_function("pack", |b| {
-        b.iter(|| {
-            black_box(&batch).packs(2048).expect("rows are sound")
-        })
+        b.iter(|| black_box(&batch).packs(2048).expect("rows are sound"))
     });
     let packs = batch.packs(2048).expect("rows are sound");
     group.bench_function("gather and scatter", |b| {

@@ -38,7 +38,11 @@ impl MiniCalc {
 }
 
 /// One of `others`, the likelier the fewer words it needs that `told` does not give.
-fn closest<'a>(told: &Template, others: &[&'a Template], draws: &mut Draws) -> Option<&'a Template> {
+fn closest<'a>(
+    told: &Template,
+    others: &[&'a Template],
+    draws: &mut Draws,
+) -> Option<&'a Template> {
     let share = |other: &&Template| {
         let (shared, all) = other.shared_word_slots(told);
         0.25_f64.powi((all - shared) as i32)
