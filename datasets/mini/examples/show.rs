@@ -1,11 +1,18 @@
-//! Prints tasks of mini-calc: `cargo run -p leyden-mini --example show -- 20`.
+//! Prints tasks of the worlds: `cargo run -p leyden-mini --example show -- 20`.
 
-use leyden_mini::MiniCalc;
+use leyden_mini::{MiniCalc, MiniMusique};
 
 fn main() {
     let n = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(12);
     for task in MiniCalc::new(1).test(n) {
         let expression = task.fields["expression"].as_str().unwrap_or_default();
         println!("{}  {}\n    {expression} = {}", task.id, task.question, task.gold);
+    }
+    let world = MiniMusique::new(1);
+    for task in world.test(n) {
+        println!("{}  {}\n    {}", task.id, task.question, task.fields["path"]);
+    }
+    for passage in world.passages().iter().take(n) {
+        println!("{}  {}: {}", passage.id, passage.title, passage.text);
     }
 }
