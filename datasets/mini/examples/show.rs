@@ -1,6 +1,7 @@
 //! Prints tasks of the worlds: `cargo run -p leyden-mini --example show -- 20`.
 
-use leyden_mini::{MiniCalc, MiniMusique};
+use leyden_core::SeedTree;
+use leyden_mini::{MiniCalc, MiniMusique, MiniSpider, spider};
 
 fn main() {
     let n = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(12);
@@ -14,5 +15,14 @@ fn main() {
     }
     for passage in world.passages().iter().take(n) {
         println!("{}  {}: {}", passage.id, passage.title, passage.text);
+    }
+    let world = MiniSpider::new(1);
+    for task in world.test(n) {
+        println!("{}  {}\n    {}", task.id, task.fields["schema"], task.question);
+        println!("    {}", task.gold);
+    }
+    for i in 0..n as u64 {
+        let shown = world.demonstration(i, &spider::Noise::default(), SeedTree::new(i));
+        println!("{}\n    {:?}", shown.task.question, shown.turns);
     }
 }

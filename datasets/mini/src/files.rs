@@ -23,6 +23,16 @@ impl ExportError {
     }
 }
 
+/// Makes the folder of `path` and removes a file that stands there.
+pub(crate) fn make_way(path: &Path) -> Result<(), ExportError> {
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let removed = || match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    made.and_then(|()| removed()).map_err(|source| ExportError::new(path, source))
+}
+
 /// Writes one row a line. The folder is made if missing.
 pub(crate) fn write_jsonl(
     path: &Path,

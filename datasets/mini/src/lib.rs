@@ -12,7 +12,9 @@ mod files;
 mod fill;
 pub mod musique;
 pub mod names;
+pub mod spider;
 
 pub use calc::{MiniCalc, Noise};
 pub use files::ExportError;
 pub use musique::MiniMusique;
+pub use spider::MiniSpider;

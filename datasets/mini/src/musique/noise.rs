@@ -57,7 +57,7 @@ impl Noise {
     pub fn of(hops: usize) -> Self {
         match hops {
             0..=2 => Self { searches: 0.6, relation: 0.6, name: 0.45, answer: 0.42 },
-            _ => Self { searches: 0.65, relation: 0.65, name: 0.56, answer: 0.48 },
+            _ => Self { searches: 0.65, relation: 0.65, name: 0.58, answer: 0.5 },
         }
     }
 
