@@ -9,7 +9,6 @@
 //! Training and test are disjoint twice: a fifth of all numbers occurs in test questions
 //! only, and about a fifth of the templates of every expression is kept for test.
 
-mod draws;
 mod export;
 mod expression;
 mod noise;
@@ -22,7 +21,9 @@ mod words;
 use leyden_core::{SeedTree, Task};
 use serde_json::{Map, json};
 
-pub use export::ExportError;
+use crate::draws::Draws;
+
+pub use crate::files::ExportError;
 pub use expression::{Expression, Operator, Value};
 pub use noise::{Noise, NotMiniCalc};
 pub use numbers::{LARGEST, SMALLEST, is_reserved};
@@ -57,7 +58,7 @@ impl MiniCalc {
 
     /// Training task number `index` of an endless stream.
     pub fn train(&self, index: u64) -> Task {
-        let mut draws = draws::Draws::new(self.root.child("train").index(index));
+        let mut draws = Draws::new(self.root.child("train").index(index));
         let operations = *draws.choose(&OPERATIONS);
         self.task(format!("mini-calc/train/{index}"), operations, false, false, &mut draws)
     }
@@ -69,7 +70,7 @@ impl MiniCalc {
     }
 
     fn test_task(&self, i: usize) -> Task {
-        let mut draws = draws::Draws::new(self.root.child("test").index(i as u64));
+        let mut draws = Draws::new(self.root.child("test").index(i as u64));
         let operations = OPERATIONS[i / 2 % OPERATIONS.len()];
         self.task(format!("mini-calc/test/{i:04}"), operations, i % 2 == 1, true, &mut draws)
     }
@@ -79,7 +80,7 @@ impl MiniCalc {
     pub fn corpus(&self, n: usize) -> Vec<String> {
         let node = self.root.child("corpus");
         let question = |i| {
-            let mut draws = draws::Draws::new(node.index(i as u64));
+            let mut draws = Draws::new(node.index(i as u64));
             let operations = *draws.choose(&OPERATIONS);
             self.task(String::new(), operations, false, false, &mut draws).question
         };
@@ -92,7 +93,7 @@ impl MiniCalc {
         operations: usize,
         held_out: bool,
         reserved: bool,
-        draws: &mut draws::Draws,
+        draws: &mut Draws,
     ) -> Task {
         let fits = |t: &&Template| t.operations == operations && t.held_out == held_out;
         let choices: Vec<&Template> = self.templates.iter().filter(fits).collect();

@@ -9,8 +9,8 @@
 
 use leyden_core::{SeedTree, Task};
 
-use super::draws::Draws;
 use super::expression::{Expression, Operator};
+use crate::draws::Draws;
 
 /// How far demonstrations are from right.
 #[derive(Debug, Clone, Copy, PartialEq)]

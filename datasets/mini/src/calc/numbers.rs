@@ -9,8 +9,8 @@
 use leyden_core::SeedTree;
 use num_traits::ToPrimitive;
 
-use super::draws::Draws;
 use super::expression::{Expression, Operator, Value, accepted};
+use crate::draws::Draws;
 
 /// Smallest and largest number of a question.
 pub const SMALLEST: i64 = 12;

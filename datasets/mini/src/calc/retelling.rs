@@ -6,9 +6,9 @@
 //! plays which part and what happens to it. No expression is ever shown, so what to type into
 //! the calculator is still unknown afterwards.
 
-use super::draws::Draws;
 use super::template::SlotWords;
 use super::{MiniCalc, OPERATIONS, Template, numbers};
+use crate::draws::Draws;
 
 /// One problem in two wordings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::draws::Draws;
 use super::expression::Expression;
 use super::templates;
 use super::words::{CONTAINERS, GROUPS, ITEMS, PEOPLE, PLACES};
+use crate::draws::Draws;
+use crate::fill::{fill, slots};
 
 /// One wording of one expression.
 #[derive(Debug, Clone)]
@@ -121,25 +122,6 @@ fn operand(slot: &str) -> Option<usize> {
         [letter @ b'a'..=b'd'] => Some(usize::from(letter - b'a')),
         _ => None,
     }
-}
-
-fn slots(text: &'static str) -> impl Iterator<Item = &'static str> {
-    text.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(slot, _)| slot)
-}
-
-fn fill(text: &str, word: impl Fn(&str) -> String) -> String {
-    let mut parts = text.split('{');
-    let mut filled = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        match part.split_once('}') {
-            Some((slot, rest)) => {
-                filled.push_str(&word(slot));
-                filled.push_str(rest);
-            }
-            None => filled.push_str(part),
-        }
-    }
-    filled
 }
 
 fn two_of(words: &[&'static str], draws: &mut Draws) -> (&'static str, &'static str) {

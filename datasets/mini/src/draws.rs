@@ -5,7 +5,7 @@
 
 use leyden_core::SeedTree;
 
-pub(super) struct Draws {
+pub(crate) struct Draws {
     node: SeedTree,
     next: u64,
 }
@@ -34,6 +34,18 @@ impl Draws {
     /// One of `choices`, which must not be empty.
     pub fn choose<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
+    }
+
+    /// Whether an event of probability `p` happens.
+    pub fn chance(&mut self, p: f64) -> bool {
+        self.uniform() < p
+    }
+
+    /// Puts `items` into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for end in (1..items.len()).rev() {
+            items.swap(end, self.below(end + 1));
+        }
     }
 
     /// The index of a share, drawn in proportion to `shares`.

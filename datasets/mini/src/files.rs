@@ -1,0 +1,73 @@
+//! Worlds as files: what their exports share.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use leyden_core::Task;
+use serde_json::{Value, json};
+
+/// A file of a world could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{} could not be written: {source}", path.display())]
+pub struct ExportError {
+    path: PathBuf,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl ExportError {
+    pub(crate) fn new(
+        path: &Path,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { path: path.to_path_buf(), source: source.into() }
+    }
+}
+
+/// Makes the folder of `path` and removes a file that stands there.
+pub(crate) fn make_way(path: &Path) -> Result<(), ExportError> {
+    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    let removed = || match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    made.and_then(|()| removed()).map_err(|source| ExportError::new(path, source))
+}
+
+/// Writes one row a line. The folder is made if missing.
+pub(crate) fn write_jsonl(
+    path: &Path,
+    rows: impl Iterator<Item = Value>,
+) -> Result<(), ExportError> {
+    write(path, |file| {
+        for row in rows {
+            serde_json::to_writer(&mut *file, &row)?;
+            file.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes all rows as one array. The folder is made if missing.
+pub(crate) fn write_json(path: &Path, rows: Vec<Value>) -> Result<(), ExportError> {
+    write(path, |file| Ok(serde_json::to_writer_pretty(file, &rows)?))
+}
+
+fn write(
+    path: &Path,
+    content: impl FnOnce(&mut BufWriter<std::fs::File>) -> std::io::Result<()>,
+) -> Result<(), ExportError> {
+    let written = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut file = BufWriter::new(std::fs::File::create(path)?);
+        content(&mut file)?;
+        file.flush()
+    };
+    written().map_err(|source| ExportError::new(path, source))
+}
+
+/// The labels of a task as an object.
+pub(crate) fn labels(task: &Task) -> Value {
+    Value::Object(task.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect())
+}

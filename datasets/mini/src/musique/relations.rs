@@ -1,0 +1,192 @@
+//! What entities are, how they are related, and the phrases that tell a relation.
+//!
+//! A question is composed: the phrases of the first hops stand inside the question of the
+//! last, "who is the mayor of" + "the city where {x} was born". So a wording kept for test is
+//! a new combination of phrases that training shows one by one.
+
+/// What an entity is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Person,
+    City,
+    Company,
+    Book,
+    River,
+    Country,
+    Lake,
+    Language,
+}
+
+impl Kind {
+    /// The noun before a name of this kind: "the book kalo". Persons go by the bare name.
+    pub fn noun(self) -> Option<&'static str> {
+        match self {
+            Self::Person => None,
+            Self::City => Some("city"),
+            Self::Company => Some("company"),
+            Self::Book => Some("book"),
+            Self::River => Some("river"),
+            Self::Country => Some("country"),
+            Self::Lake => Some("lake"),
+            Self::Language => Some("language"),
+        }
+    }
+}
+
+/// A relation from an entity to another.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// The word of the passage that tells the relation, and so its name and the search word.
+    pub keyword: &'static str,
+    pub subject: Kind,
+    pub object: Kind,
+    /// The object, told by its subject `{x}`; empty where no question goes on from there.
+    pub phrases: &'static [&'static str],
+    /// The question for the object of `{x}`; empty where no hop leads to a subject.
+    pub asks: &'static [&'static str],
+}
+
+impl Relation {
+    /// The query that finds the object of `name`: the keyword, what `name` is, the name.
+    pub fn query(&self, name: &str) -> String {
+        match self.subject.noun() {
+            Some(noun) => format!("{} {noun} {name}", self.keyword),
+            None => format!("{} {name}", self.keyword),
+        }
+    }
+}
+
+/// The relation with this keyword.
+pub fn by_keyword(keyword: &str) -> Option<&'static Relation> {
+    RELATIONS.iter().find(|relation| relation.keyword == keyword)
+}
+
+/// All relations. Keywords are unique.
+pub const RELATIONS: &[Relation] = &[
+    Relation {
+        keyword: "born",
+        subject: Kind::Person,
+        object: Kind::City,
+        phrases: &["the city where {x} was born", "the birthplace of {x}"],
+        asks: &["where was {x} born?", "what is the birthplace of {x}?"],
+    },
+    Relation {
+        keyword: "lives",
+        subject: Kind::Person,
+        object: Kind::City,
+        phrases: &["the city where {x} lives", "the home of {x}"],
+        asks: &["what is the city where {x} lives?", "what is the home of {x}?"],
+    },
+    Relation {
+        keyword: "taught",
+        subject: Kind::Person,
+        object: Kind::Person,
+        phrases: &["the person who taught {x}", "the teacher of {x}"],
+        asks: &["who taught {x}?", "who is the teacher of {x}?"],
+    },
+    Relation {
+        keyword: "works",
+        subject: Kind::Person,
+        object: Kind::Company,
+        phrases: &["the company where {x} works", "the employer of {x}"],
+        asks: &["what is the company where {x} works?", "what is the employer of {x}?"],
+    },
+    Relation {
+        keyword: "friend",
+        subject: Kind::Person,
+        object: Kind::Person,
+        phrases: &["the best friend of {x}", "the person who {x} likes best"],
+        asks: &["who is the best friend of {x}?", "who does {x} like best?"],
+    },
+    Relation {
+        keyword: "founded",
+        subject: Kind::Company,
+        object: Kind::Person,
+        phrases: &["the person who founded {x}", "the founder of {x}"],
+        asks: &["who founded {x}?", "who is the founder of {x}?"],
+    },
+    Relation {
+        keyword: "led",
+        subject: Kind::Company,
+        object: Kind::Person,
+        phrases: &["the person who leads {x}", "the leader of {x}"],
+        asks: &["who leads {x}?", "who is the leader of {x}?"],
+    },
+    Relation {
+        keyword: "seat",
+        subject: Kind::Company,
+        object: Kind::City,
+        phrases: &["the city where {x} has its seat", "the seat of {x}"],
+        asks: &["where does {x} have its seat?", "what is the seat of {x}?"],
+    },
+    Relation {
+        keyword: "written",
+        subject: Kind::Book,
+        object: Kind::Person,
+        phrases: &["the person who wrote {x}", "the writer of {x}"],
+        asks: &[],
+    },
+    Relation {
+        keyword: "published",
+        subject: Kind::Book,
+        object: Kind::Company,
+        phrases: &["the company that published {x}", "the publisher of {x}"],
+        asks: &[],
+    },
+    Relation {
+        keyword: "plays",
+        subject: Kind::Book,
+        object: Kind::City,
+        phrases: &["the city where {x} plays", "the scene of {x}"],
+        asks: &[],
+    },
+    Relation {
+        keyword: "lies",
+        subject: Kind::City,
+        object: Kind::Country,
+        phrases: &["the country where {x} lies", "the country of {x}"],
+        asks: &["what is the country where {x} lies?", "what is the country of {x}?"],
+    },
+    Relation {
+        keyword: "bank",
+        subject: Kind::City,
+        object: Kind::River,
+        phrases: &["the river that runs through {x}", "the river of {x}"],
+        asks: &["what river runs through {x}?", "what is the river of {x}?"],
+    },
+    Relation {
+        keyword: "mayor",
+        subject: Kind::City,
+        object: Kind::Person,
+        phrases: &["the mayor of {x}", "the person who is mayor of {x}"],
+        asks: &["who is the mayor of {x}?", "who is mayor of {x}?"],
+    },
+    Relation {
+        keyword: "rises",
+        subject: Kind::River,
+        object: Kind::Country,
+        phrases: &["the country where {x} rises", "the source of {x}"],
+        asks: &["what is the country where {x} rises?", "what is the source of {x}?"],
+    },
+    Relation {
+        keyword: "flows",
+        subject: Kind::River,
+        object: Kind::Lake,
+        phrases: &[],
+        asks: &["what is the lake where {x} ends?", "what lake does {x} end in?"],
+    },
+    Relation {
+        keyword: "capital",
+        subject: Kind::Country,
+        object: Kind::City,
+        phrases: &["the capital of {x}", "the city that is capital of {x}"],
+        asks: &["what is the capital of {x}?", "what city is capital of {x}?"],
+    },
+    Relation {
+        keyword: "speak",
+        subject: Kind::Country,
+        object: Kind::Language,
+        phrases: &[],
+        asks: &["what language do people speak in {x}?", "what is the language of {x}?"],
+    },
+];

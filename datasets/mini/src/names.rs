@@ -1,0 +1,59 @@
+//! Invented names of two syllables.
+//!
+//! Real names would bring knowledge of the real world into questions that are to be answered
+//! from the world itself. These have no meaning, one form, and few parts: a start and an end,
+//! which a byte-pair tokenizer learns as one token each, so that a name is two tokens to copy.
+//! There are fewer ends than pairs of a vowel and a consonant between start and end, or the
+//! tokenizer would merge across the seam.
+//!
+//! A quarter of all names belongs to test for good, in every world and under every seed. Its
+//! syllables are those of the other names: a new name is a new pair, not a new sound.
+
+use leyden_core::SeedTree;
+
+use crate::draws::Draws;
+
+const START_CONSONANTS: &str = "bdfghjklmnprstvw";
+const START_VOWELS: &str = "aeou";
+const END_CONSONANTS: &str = "bdklmnprstvz";
+// No `e`: English has too many words like `name` and `lake`.
+const END_VOWELS: &str = "aio";
+
+/// All names in a fixed order: 64 starts by 36 ends, 2,304 in all.
+pub fn all() -> Vec<String> {
+    let pairs = |consonants: &'static str, vowels: &'static str| {
+        consonants.chars().flat_map(move |c| vowels.chars().map(move |v| format!("{c}{v}")))
+    };
+    pairs(START_CONSONANTS, START_VOWELS)
+        .flat_map(|start| pairs(END_CONSONANTS, END_VOWELS).map(move |end| format!("{start}{end}")))
+        .collect()
+}
+
+/// Whether a name is kept for test. A fixed property of the name, a quarter of all.
+pub fn is_reserved(name: &str) -> bool {
+    SeedTree::new(0).child("reserved names").child(name).seed().is_multiple_of(4)
+}
+
+/// Names in a random order, each given out once.
+pub(crate) struct Supply {
+    free: Vec<String>,
+    kept: Vec<String>,
+}
+
+impl Supply {
+    pub fn new(seed: SeedTree) -> Self {
+        let mut names = all();
+        Draws::new(seed).shuffle(&mut names);
+        let (kept, free) = names.into_iter().partition(|name| is_reserved(name));
+        Self { free, kept }
+    }
+
+    /// The next name, of those kept for test if `reserved`.
+    ///
+    /// # Panics
+    /// If there is none left: a world's size is fixed, and its tests build it.
+    pub fn next(&mut self, reserved: bool) -> String {
+        let names = if reserved { &mut self.kept } else { &mut self.free };
+        names.pop().expect("a world needs more names than there are")
+    }
+}

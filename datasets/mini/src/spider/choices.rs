@@ -1,0 +1,133 @@
+//! The choices in a query, and what the wrong ones are.
+//!
+//! One walk over the tree serves two purposes: the world refuses a task whose result one
+//! wrong choice does not change, and the demonstrations for the base model are drawn choice
+//! by choice. Names and values are never touched: what varies is the structure.
+
+use super::query::{Aggregate, Comparison, Condition, Connective, On, Query, Term};
+
+/// Decides a choice among so many wrong ways: `None` for the right one, or a number below.
+type Decide<'a> = dyn FnMut(usize) -> Option<usize> + 'a;
+
+/// `query` with every choice decided.
+pub(super) fn decided(query: &Query, decide: &mut Decide<'_>) -> Query {
+    let mut drawn = query.clone();
+    // The first of two terms is the group's own column.
+    if let Some(term) = drawn.select.last_mut() {
+        *term = choose(term, wrong_terms(term, query), decide);
+    }
+    for condition in &mut drawn.conditions {
+        *condition = decided_condition(condition, decide);
+    }
+    if drawn.conditions.len() > 1 {
+        match decide(3) {
+            None => {}
+            Some(0) => drawn.connective = other_connective(drawn.connective),
+            Some(1) => drawn.conditions.truncate(1),
+            Some(_) => drop(drawn.conditions.remove(0)),
+        }
+    }
+    if let Some((_, on)) = &mut drawn.join {
+        *on = choose(on, vec![On::Ids], decide);
+    }
+    if drawn.group.is_some() && decide(1).is_some() {
+        drawn.group = None;
+    }
+    if let Some((_, down)) = &mut drawn.order {
+        *down = choose(down, vec![!*down], decide);
+        let wrong = if drawn.limit.is_some() { None } else { Some(1) };
+        drawn.limit = choose(&drawn.limit, vec![wrong], decide);
+        exchange(&mut drawn, decide);
+    }
+    drawn
+}
+
+fn choose<T: Clone>(right: &T, wrong: Vec<T>, decide: &mut Decide<'_>) -> T {
+    if wrong.is_empty() {
+        return right.clone();
+    }
+    match decide(wrong.len()) {
+        Some(i) => wrong[i].clone(),
+        None => right.clone(),
+    }
+}
+
+/// Other terms over the same column; for a count the column of a condition or of the group, or
+/// else `id`, of which the largest is no wrong way: it counts the rows as well.
+fn wrong_terms(term: &Term, query: &Query) -> Vec<Term> {
+    let named = query.conditions.iter().find_map(Condition::column);
+    let column = term.column().or(named).or(query.group.as_deref()).unwrap_or("id").to_string();
+    let aggregates = Aggregate::ALL.map(|function| Term::Aggregate(function, column.clone()));
+    let counts = Term::Aggregate(Aggregate::Max, "id".to_string());
+    let all = [Term::Count, Term::Column(column)].into_iter().chain(aggregates);
+    all.filter(|other| *other != *term && *other != counts).collect()
+}
+
+fn decided_condition(condition: &Condition, decide: &mut Decide<'_>) -> Condition {
+    match condition {
+        Condition::Compare(column, op, value) => {
+            let op = choose(op, wrong_comparisons(*op), decide);
+            Condition::Compare(column.clone(), op, value.clone())
+        }
+        Condition::CompareQuery(column, op, query) => {
+            let op = choose(op, wrong_comparisons(*op), decide);
+            Condition::CompareQuery(column.clone(), op, Box::new(decided(query, decide)))
+        }
+        Condition::Id { negated, query } => {
+            let negated = choose(negated, vec![!negated], decide);
+            // What an inner query selects is a key, and no choice.
+            let mut query = query.clone();
+            for inner in &mut query.conditions {
+                *inner = decided_condition(inner, decide);
+            }
+            Condition::Id { negated, query }
+        }
+    }
+}
+
+fn wrong_comparisons(right: Comparison) -> Vec<Comparison> {
+    Comparison::ALL.into_iter().filter(|other| *other != right).collect()
+}
+
+fn other_connective(right: Connective) -> Connective {
+    match right {
+        Connective::And => Connective::Or,
+        Connective::Or => Connective::And,
+    }
+}
+
+/// The choice which of two columns is shown and which one orders.
+fn exchange(query: &mut Query, decide: &mut Decide<'_>) {
+    let (Some(Term::Column(shown)), Some((Term::Column(by), _))) =
+        (query.select.last_mut(), &mut query.order)
+    else {
+        return;
+    };
+    if decide(1).is_some() {
+        std::mem::swap(shown, by);
+    }
+}
+
+/// The number of wrong ways of every choice in a query.
+pub(super) fn ways(query: &Query) -> Vec<usize> {
+    let mut ways = Vec::new();
+    decided(query, &mut |wrong| {
+        ways.push(wrong);
+        None
+    });
+    ways
+}
+
+/// Every query that is one wrong choice away.
+pub(super) fn neighbours(query: &Query) -> Vec<Query> {
+    let ways = ways(query);
+    let one_wrong = |place: usize, way: usize| {
+        let mut at = 0;
+        decided(query, &mut |_| {
+            at += 1;
+            (at == place + 1).then_some(way)
+        })
+    };
+    let places = ways.iter().enumerate();
+    places.flat_map(|(place, &n)| (0..n).map(move |way| one_wrong(place, way))).collect()
+}
