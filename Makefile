@@ -27,8 +27,7 @@ results: setup
 	$(LEYDEN) report runs/quickstart-seed1 runs/quickstart-seed2 runs/quickstart-seed3 --out results/mini-calc --record
 
 # SmolLM2 on real problems, once `leyden data fetch calcx` has fetched them: warm start,
-# LightningRL, one report of both. Some two hours on two
-# cores; it goes on where it was stopped.
+# LightningRL, one report of both. Some two hours on two cores; it goes on where it was stopped.
 results-smollm2: smollm2
 	$(LEYDEN) run benchmarks/experiments/smollm2/warm_start.toml
 	$(LEYDEN) run benchmarks/experiments/smollm2/calcx.toml
