@@ -50,7 +50,9 @@ impl Axis {
     }
 
     fn linear(low: f64, high: f64, ceiling: Option<f64>) -> Self {
-        let (low, high) = if high > low {
+        // Values that differ in their last digits only are equal for a reader, and ticks between
+        // them would number millions.
+        let (low, high) = if high - low > 1e-6 * low.abs().max(high.abs()) {
             (low, high)
         } else {
             let room = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
@@ -96,7 +98,7 @@ fn round_step(wanted: f64) -> f64 {
 fn ticks(low: f64, high: f64, step: f64) -> Vec<(f64, String)> {
     let decimals = (-step.log10().floor()).max(0.0) as usize;
     let first = (low / step).ceil() as i64;
-    let last = (high / step * 1.000_000_1).floor() as i64;
+    let last = (high / step + 1e-6).floor() as i64;
     (first..=last)
         .map(|index| {
             let value = index as f64 * step;
@@ -118,6 +120,19 @@ fn tick_label(value: f64, decimals: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_differ_in_their_last_digits_have_few_ticks() {
+        for (low, high) in
+            [(1.0 - 1e-13, 1.0), (0.999_99, 1.0), (-3e9, -3e9 + 1.0), (1e-300, 2e-300)]
+        {
+            let axis =
+                Axis::over([low, high].into_iter(), Scale::Linear { zero: false, ceiling: None });
+            assert!((2..12).contains(&axis.ticks.len()), "{low} to {high}: {}", axis.ticks.len());
+            let places = [low, high].map(|value| axis.place(value).unwrap());
+            assert!(places.iter().all(|place| (0.0..=1.0).contains(place)), "{places:?}");
+        }
+    }
 
     fn labels(axis: &Axis) -> Vec<&str> {
         axis.ticks.iter().map(|(_, label)| label.as_str()).collect()

@@ -53,7 +53,9 @@ pub fn assert_same(a: &[Completion], b: &[Completion]) {
         assert_eq!(a.ids, b.ids, "request {i}");
         assert_eq!(a.finish, b.finish, "request {i}");
         for (a, b) in a.logprobs.iter().zip(&b.logprobs) {
-            assert!((a - b).abs() < 1e-5, "request {i}: {a} {b}");
+            // Products of other sizes take other kernels; how far these differ depends on the
+            // processor (1.2e-5 seen). An error of logic is a thousand times larger.
+            assert!((a - b).abs() < 5e-5, "request {i}: {a} {b}");
         }
     }
 }
