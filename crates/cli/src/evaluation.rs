@@ -122,7 +122,7 @@ pub fn evaluate(
                     || mean(&so_far).map_or(String::new(), |mean| format!("reward {mean:.3}"));
                 progress.borrow_mut().update((first + done) as u64, message);
             })?;
-        output.rollouts(mode, portion, &rollouts, format)?;
+        output.rollouts(agent.name(), mode, portion, &rollouts, format)?;
         all.extend(rollouts);
     }
     progress.borrow().end();

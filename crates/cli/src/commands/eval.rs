@@ -130,7 +130,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             &mut output,
         )?;
         output.record(mode, &tasks, &rollouts)?;
-        summaries.push(summary::Summary::of(mode.name(), &tasks, &rollouts));
+        summaries.push(summary::Summary::of(&arguments.agent, mode.name(), &tasks, &rollouts));
     }
     println!(
         "{} on {}, {} prompt, model {}\n",

@@ -75,6 +75,7 @@ impl Output {
     /// Appends rollouts to the predictions and to the store.
     pub fn rollouts(
         &mut self,
+        agent: &str,
         mode: Mode,
         tasks: &[Task],
         rollouts: &[Rollout],
@@ -83,7 +84,7 @@ impl Output {
         let lines: String = tasks
             .iter()
             .zip(rollouts)
-            .map(|(task, rollout)| format!("{}\n", prediction(mode, task, rollout)))
+            .map(|(task, rollout)| format!("{}\n", prediction(agent, mode, task, rollout)))
             .collect();
         let path = || self.folder.join("predictions.jsonl").display().to_string();
         self.predictions.write_all(lines.as_bytes()).with_context(path)?;
@@ -103,7 +104,7 @@ impl Output {
 }
 
 /// A rollout as one line.
-fn prediction(mode: Mode, task: &Task, rollout: &Rollout) -> Value {
+fn prediction(agent: &str, mode: Mode, task: &Task, rollout: &Rollout) -> Value {
     let signals: Vec<Value> = rollout
         .signals
         .iter()
@@ -120,7 +121,7 @@ fn prediction(mode: Mode, task: &Task, rollout: &Rollout) -> Value {
         "gold": task.gold,
         "answer": rollout.answer,
         "reward": rollout.outcome.reward(),
-        "failure": Failure::of(rollout).map(Failure::name),
+        "failure": Failure::of(agent, rollout).map(Failure::name),
         "calls": calls,
         "signals": signals,
     });
