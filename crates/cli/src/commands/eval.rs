@@ -30,7 +30,7 @@ pub struct Arguments {
     /// MuSiQue, with rows if wished: FILE:700..1000
     #[arg(long, required = true, num_args = 1.., value_name = "NAME")]
     data: Vec<String>,
-    /// Most tasks of each source; 0 is all (of a world: 256)
+    /// Most tasks of each source, spread evenly over a file; 0 is all (of a world: 256)
     #[arg(long, default_value_t = 0)]
     limit: usize,
     /// System prompt; by default that of the run which made the model, compact for tiny, else
@@ -139,12 +139,26 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         setup.agent.prompt,
         arguments.model
     );
-    print!("{}", summary::table(&summaries));
+    let table = summary::table(&summaries);
+    print!("{table}");
+    output.summary(&table)?;
     println!("\nwritten: {}", output.folder().display());
     if let Some(reason) = summaries.iter().find_map(summary::Summary::nothing_scored) {
         bail!("no rollout has a reward; the first says: {reason}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// At most `limit` of `tasks`, spread evenly: files are often sorted. 0 is all.
+fn spread(tasks: Vec<Task>, limit: usize) -> Vec<Task> {
+    let total = tasks.len();
+    if limit == 0 || limit >= total {
+        return tasks;
+    }
+    // The task at position i is taken where i * limit / total moves on to the next number.
+    let taken = |i: &usize| i * limit / total != (i + 1) * limit / total;
+    let mut position = 0..total;
+    tasks.into_iter().filter(|_| position.next().is_some_and(|i| taken(&i))).collect()
 }
 
 /// Two tasks of one id could not be told apart in what is written.
@@ -164,7 +178,8 @@ impl Arguments {
         let mut described = Vec::new();
         for name in &self.data {
             let one = std::slice::from_ref(name);
-            let (mut tasks, description) = sources::tasks(one, self.limit, dataset, of_world)?;
+            let (tasks, description) = sources::tasks(one, 0, dataset, of_world)?;
+            let mut tasks = spread(tasks, self.limit);
             if self.data.len() > 1 {
                 for task in &mut tasks {
                     task.labels.push(("data".to_owned(), name.clone()));
@@ -341,6 +356,25 @@ mod tests {
         assert_eq!((of(&line).prompt.as_str(), of(&line).max_turns), ("compact", 7));
         let explicit = of(&format!("{line} --prompt full --max-turns 2"));
         assert_eq!((explicit.prompt.as_str(), explicit.max_turns), ("full", 2));
+    }
+
+    #[test]
+    fn a_limit_spreads_over_the_file() {
+        let task = |i: usize| Task {
+            id: i.to_string(),
+            question: String::new(),
+            gold: String::new(),
+            labels: Vec::new(),
+            fields: serde_json::Map::new(),
+        };
+        let ids = |limit| -> Vec<usize> {
+            let taken = spread((0..10).map(task).collect(), limit);
+            taken.iter().map(|task| task.id.parse().unwrap()).collect()
+        };
+        assert_eq!(ids(0).len(), 10);
+        assert_eq!(ids(12).len(), 10);
+        assert_eq!(ids(5), [1, 3, 5, 7, 9]);
+        assert_eq!(ids(3), [3, 6, 9]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! provenance.json     revision, versions, hashes, seeds
 //! predictions.jsonl   one line a rollout
 //! metrics.jsonl       one line a mode, as a run's evaluations
+//! summary.txt         rewards and failures as tables
 //! rollouts.sqlite     every call
 //! ```
 
@@ -65,6 +66,11 @@ impl Output {
     /// Writes `provenance.json`.
     pub fn provenance(&self, provenance: &Value) -> Result<()> {
         self.write("provenance.json", &format!("{provenance:#}\n"))
+    }
+
+    /// Writes `summary.txt`.
+    pub fn summary(&self, table: &str) -> Result<()> {
+        self.write("summary.txt", table)
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
