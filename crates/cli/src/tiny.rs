@@ -83,10 +83,10 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
         agent: AgentConfig {
             name: agent.to_owned(),
             prompt: "compact".to_owned(),
-            max_turns: if agent == "rag" { 5 } else { 3 },
+            max_turns: if agent == "rag" { 4 } else { 3 },
             check: "model".to_owned(),
-            searches: 4,
-            passages: 2,
+            searches: 3,
+            passages: 1,
             result_characters: if agent == "sql" { 60 } else { 0 },
         },
         data: DataConfig {

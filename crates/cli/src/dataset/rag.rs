@@ -6,10 +6,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
 use leyden_mini::MiniMusique;
-use leyden_mini::musique::{Noise, Turn, answer_form};
+use leyden_mini::musique::{Noise, Retelling, Turn, answer_form};
 use leyden_musique::{MusiqueScorer, Reward, corpus, loader};
-use leyden_rag::{Options, Prompt, RagAgent, TOOL};
-use leyden_retrieval::Retriever;
+use leyden_rag::{Options, Prompt, RagAgent, TOOL, render, spec};
+use leyden_retrieval::{Hit, Retriever};
 use leyden_train::config::RetrievalConfig;
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Value, json};
@@ -124,6 +124,7 @@ impl Dataset for Rag {
                     agent: agent.clone(),
                     retriever,
                     passages: self.options.passages,
+                    length: self.options.passage_length,
                 }))
             }
             Train::Tasks(tasks) => Some(Box::new(Decomposed::of(tasks, agent.clone())?)),
@@ -208,13 +209,15 @@ impl DemonstrationSource for Decomposed {
     }
 }
 
-/// What the base model of mini-musique is raised on: rollouts in which each choice is right
-/// some of the time (see [`leyden_mini::musique::Noise`]).
+/// What the base model of mini-musique is raised on, in turn: rollouts in which each choice is
+/// right some of the time (see [`leyden_mini::musique::Noise`]), and passages told in other
+/// words (see [`leyden_mini::musique::Retelling`]).
 struct Noisy {
     world: Arc<MiniMusique>,
     agent: RagAgent,
     retriever: Arc<dyn Retriever>,
     passages: usize,
+    length: usize,
 }
 
 impl DemonstrationSource for Noisy {
@@ -223,6 +226,9 @@ impl DemonstrationSource for Noisy {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
+        if index % 2 == 1 {
+            return self.retelling(index);
+        }
         let task = self.world.train(FIRST_LESSON + index);
         let seed = SeedTree::new(index).child("noise");
         let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
@@ -244,5 +250,23 @@ impl DemonstrationSource for Noisy {
             }
         }
         whole(&self.agent, &task, replies)
+    }
+}
+
+impl Noisy {
+    /// Passages as a search shows them, one of which is told again.
+    fn retelling(&self, index: u64) -> Conversation {
+        let Retelling { told, number, retold } = self.world.retelling(index);
+        let hit = |(place, (title, text)): (usize, (String, String))| Hit {
+            passage: Passage { id: String::new(), title, text },
+            number: place,
+            score: 0.0,
+        };
+        let shown: Vec<Hit> = told.into_iter().enumerate().map(hit).collect();
+        let shown = render(&shown, self.length);
+        let question = format!("{shown} tell [{number}] in other words.");
+        let mut messages = self.agent.opening(&question);
+        messages.push(Message::assistant(format!(" {retold}")));
+        Conversation { messages, tools: vec![spec()] }
     }
 }
