@@ -16,6 +16,7 @@ mod figures;
 pub mod folder;
 pub mod progress;
 pub mod provenance;
+pub mod reference;
 mod reinforcement;
 pub mod rounds;
 pub mod run;

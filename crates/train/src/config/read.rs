@@ -137,14 +137,16 @@ impl Experiment {
         Ok(())
     }
 
-    /// Whether the trainer has what the algorithm needs. It has neither a critic nor a
-    /// reference model, and the agents name no states and score no counterfactuals.
+    /// Whether the trainer has what the algorithm needs. It has no critic, and the agents name
+    /// no states and score no counterfactuals.
     fn check_capabilities(&self) -> Result<(), leyden_rl::config::ConfigError> {
         match self.train.objective {
             Objective::Supervised => Ok(()),
-            Objective::Reinforcement => self
-                .algorithm
-                .check(&Capabilities { samples: self.rollout.samples, ..Capabilities::default() }),
+            Objective::Reinforcement => self.algorithm.check(&Capabilities {
+                samples: self.rollout.samples,
+                reference: true,
+                ..Capabilities::default()
+            }),
         }
     }
 }
@@ -223,7 +225,6 @@ mod tests {
             (SMALLEST, &["train.learning_rate=nan"], "train.learning_rate"),
             (SMALLEST, &["algorithm.loss.clip_low=7"], "clip_low"),
             (SMALLEST, &["algorithm.credit.name=gigpo"], "grpo would compare that again"),
-            (SMALLEST, &["algorithm.kl.coefficient=0.1"], "reference model"),
             (SMALLEST, &["rollout.samples=1"], "every advantage is 0"),
             (SMALLEST, &["name=../x"], "folder"),
             (SMALLEST, &["model.source.x=1"], "not a table"),
