@@ -26,6 +26,8 @@ pub struct Figure {
 /// Where a figure stands on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
+    /// Of a sweep's variants.
+    Comparison,
     Reward,
     Labels,
     Rollouts,

@@ -70,9 +70,6 @@ pub struct ReportSettings {
     /// The reward whose arrival sample efficiency measures; if absent, nine tenths of what the
     /// baseline ends with.
     pub threshold: Option<f64>,
-    /// Label of the test tasks whose values are strata: statistics then weigh each value alike
-    /// and resample seeds within it. All test tasks are one stratum if absent.
-    pub strata: Option<String>,
 }
 
 impl SweepFile {
