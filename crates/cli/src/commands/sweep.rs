@@ -203,7 +203,11 @@ fn work_on(arguments: &Arguments, folder: &SweepFolder, cells: &[Cell]) -> Resul
     if tally.is_complete() {
         return Ok(ExitCode::SUCCESS);
     }
-    let retry = if tally.failed.is_empty() { "" } else { "; --retry tries failed cells again" };
-    println!("the same command goes on{retry}");
+    if tally.left > 0 || !tally.held.is_empty() {
+        println!("the same command goes on");
+    }
+    if !tally.failed.is_empty() {
+        println!("--retry tries failed cells again");
+    }
     Ok(ExitCode::FAILURE)
 }

@@ -3,27 +3,38 @@
 use super::summary::{Measured, Summary, VariantSummary, are_shares};
 use crate::chart::{Chart, Ink, Level, Mark, Point, Scale};
 use crate::experiment::Experiment;
-use crate::figures::{self, Figure, Section};
+use crate::figures::{self, Figure, SEED_LINES, Section};
 use crate::text::significant;
 
 /// Points of a performance profile's axis.
 const PROFILE_POINTS: usize = 200;
 
+/// With more variants than this, the lines of single seeds would hide the bands.
+const MOST_WITH_SEEDS: usize = 4;
+
 /// All charts: comparisons first, then curves, then training figures. Charts of single
-/// variants (by label, histograms, signals) are left to the runs' own reports.
+/// variants (by label, histograms, signals) are left to the runs' own reports, and so are the
+/// paper's levels, which no variant is held to here.
 pub(super) fn figures(experiments: &[Experiment<'_>], summary: &Summary) -> Vec<Figure> {
     let mut found = comparisons(summary, are_shares(experiments));
-    let curves = figures::figures(experiments).into_iter().filter(|figure| {
-        let single = ["reward_histogram", "signals"].iter().any(|own| figure.file.starts_with(own));
-        figure.section != Section::Labels && !single
-    });
-    found.extend(curves);
+    let single = |figure: &Figure| {
+        let own = ["reward_histogram", "signals"].iter().any(|own| figure.file.starts_with(own));
+        own || figure.section == Section::Labels
+    };
+    for mut figure in figures::figures(experiments).into_iter().filter(|figure| !single(figure)) {
+        figure.chart.levels.clear();
+        if experiments.len() > MOST_WITH_SEEDS {
+            figure.chart.series.retain(|series| series.name.is_some());
+            figure.caption = figure.caption.replace(SEED_LINES, "Line: mean over seeds.");
+        }
+        found.push(figure);
+    }
     found.retain(|figure| !figure.chart.is_empty());
     found
 }
 
 fn comparisons(summary: &Summary, shares: bool) -> Vec<Figure> {
-    let reward = Scale::Linear { zero: true, ceiling: shares.then_some(1.0) };
+    let reward = Scale::Linear { zero: false, ceiling: shares.then_some(1.0) };
     let mode = &summary.mode;
     let interval = "Interquartile mean over seeds with its 95 % bootstrap interval. \
         Numbers as in the table.";

@@ -49,7 +49,8 @@ pub struct VariantSummary {
     pub final_reward: Option<Measured>,
     /// Likewise, of the area under the curve.
     pub area: Option<Measured>,
-    /// Probability that a run ends above one of the baseline.
+    /// Probability that a run ends above one of the baseline; of complete separation without an
+    /// interval.
     pub improvement: Option<Measured>,
     /// Interquartile mean of the final reward less that of the baseline.
     pub difference: Option<Measured>,
@@ -207,6 +208,9 @@ fn compare(summary: &mut VariantSummary, base: Option<&Scores>, seeds: SeedTree)
     };
     let (n, m) = (own.tasks()[0].len(), base.tasks()[0].len());
     let wide = |interval: Option<Interval>| interval.filter(|_| n > 1 && m > 1).map(ends);
+    // Of complete separation the bootstrap has no width, which is not certainty.
+    let separated = value == 0.0 || value == 1.0;
+    let interval = interval.filter(|_| !separated);
     let improvement = Measured { value, interval: wide(interval) };
     let interval =
         difference_interval(&own, base, Scores::iqm, RESAMPLES, seeds.child("difference"));

@@ -38,8 +38,8 @@ fn separation_by_chance(n: usize, m: usize) -> f64 {
 }
 
 /// The verdict on a variant of `n` runs beside a baseline of `m`: `improvement` is the
-/// probability that a run of it ends above one of the baseline, `difference` that of their
-/// interquartile means.
+/// probability that a run of it ends above one of the baseline (without an interval where the
+/// runs are completely separated), `difference` that of their interquartile means.
 pub fn verdict(n: usize, m: usize, improvement: Measured, difference: Measured) -> Verdict {
     let chance = separation_by_chance(n, m);
     let signed = |value: f64| format!("{value:+.3}");
@@ -66,16 +66,26 @@ pub fn verdict(n: usize, m: usize, improvement: Measured, difference: Measured) 
         let (low, high) = measured.interval.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
         format!("{} [{}, {}]", words(measured.value), words(low), words(high))
     };
-    let evidence = format!(
-        "a run of it ends above one of the baseline with probability {}; difference {}",
-        range(improvement, &|value| format!("{value:.2}")),
-        range(difference, &signed),
+    let separated = match (improvement.interval, improvement.value) {
+        (None, 0.0) => Some("every run of it ends below every one of the baseline"),
+        (None, 1.0) => Some("every run of it ends above every one of the baseline"),
+        _ => None,
+    };
+    let probability = separated.map_or_else(
+        || {
+            let probability = range(improvement, &|value| format!("{value:.2}"));
+            format!("a run of it ends above one of the baseline with probability {probability}")
+        },
+        str::to_owned,
     );
+    let evidence = format!("{probability}; difference {}", range(difference, &signed));
     let above = |measured: Measured, level: f64| measured.interval.is_some_and(|i| i.0 > level);
     let below = |measured: Measured, level: f64| measured.interval.is_some_and(|i| i.1 < level);
-    let (kind, word) = if above(improvement, 0.5) && above(difference, 0.0) {
+    let more_often = above(improvement, 0.5) || (separated.is_some() && improvement.value > 0.5);
+    let less_often = below(improvement, 0.5) || (separated.is_some() && improvement.value < 0.5);
+    let (kind, word) = if more_often && above(difference, 0.0) {
         (VerdictKind::Better, "better than the baseline")
-    } else if below(improvement, 0.5) && below(difference, 0.0) {
+    } else if less_often && below(difference, 0.0) {
         (VerdictKind::Worse, "worse than the baseline")
     } else {
         (VerdictKind::Undecided, "no difference shown, which is not equality")
@@ -97,11 +107,17 @@ mod tests {
         assert!((separation_by_chance(3, 3) - 0.1).abs() < 1e-12);
         assert!((separation_by_chance(4, 4) - 2.0 / 70.0).abs() < 1e-12);
         assert!((separation_by_chance(1, 1) - 1.0).abs() < 1e-12);
-        let (certain, large) = (measured(1.0, 1.0, 1.0), measured(0.5, 0.4, 0.6));
+        let certain = Measured { value: 1.0, interval: None };
+        let large = measured(0.5, 0.4, 0.6);
         let few = verdict(3, 3, certain, large);
         assert_eq!(few.kind, VerdictKind::TooFew);
         assert!(few.words.contains("10 %") && few.words.contains("+0.500"), "{}", few.words);
-        assert_eq!(verdict(4, 4, certain, large).kind, VerdictKind::Better);
+        let enough = verdict(4, 4, certain, large);
+        assert_eq!(enough.kind, VerdictKind::Better);
+        assert!(enough.words.contains("above every one of the baseline;"), "{}", enough.words);
+        let none = Measured { value: 0.0, interval: None };
+        assert_eq!(verdict(4, 4, none, measured(-0.5, -0.6, -0.4)).kind, VerdictKind::Worse);
+        assert_eq!(verdict(4, 4, none, large).kind, VerdictKind::Undecided);
         assert!(verdict(1, 1, certain, large).words.contains("nothing can be told from chance"));
     }
 
