@@ -148,5 +148,6 @@ pub(crate) fn flatten(table: &Table) -> Vec<(String, Value)> {
 }
 
 fn is_choice(path: &str, table: &Table) -> bool {
-    path.starts_with("algorithm.") && table.contains_key("name")
+    // In a grid a name is a list of names, and no choice yet.
+    path.starts_with("algorithm.") && table.get("name").is_some_and(Value::is_str)
 }

@@ -83,6 +83,9 @@ fn a_grid_is_every_combination_of_every_variant() {
     assert_eq!(sweep.cells.len(), 2 * 2 * 2 * 2);
     let names: Vec<&str> = sweep.variants.iter().map(String::as_str).collect();
     assert!(names.contains(&"discounted, late, loss=ppo, learning_rate=0.001"), "{names:?}");
+    // Names of algorithms alone.
+    let sweep = expand("base = 'base.toml'\n[grid]\nalgorithm.loss.name = ['ppo', 'gspo']\n");
+    assert_eq!(sweep.unwrap().variants, ["name=ppo", "name=gspo"]);
     // A later value of a key holds and stands once; a grid replaces what a variant sets.
     let text = "base = 'base.toml'\n[set]\ntrain.steps = 1\n[[variant]]\nname = 'a'\n\
         set = { train.steps = 2 }\n[grid]\ntrain.steps = [3]\neval.modes = [['greedy']]\n";
