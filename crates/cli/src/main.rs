@@ -33,10 +33,14 @@ struct Cli {
 enum Command {
     /// Run an experiment; the same command continues an interrupted one
     Run(commands::run::Arguments),
+    /// Run an experiment in several variants under several seeds
+    Sweep(commands::sweep::Arguments),
     /// Evaluate a model with an agent on held-out tasks
     Eval(commands::eval::Arguments),
-    /// Draw curves, tables and a page from run folders
+    /// Draw curves, tables and a page from run folders, or compare the variants of a sweep
     Report(commands::report::Arguments),
+    /// Compare two runs on the same test items
+    Compare(commands::compare::Arguments),
     /// Make, import or describe models
     #[command(subcommand)]
     Model(commands::model::Arguments),
@@ -58,8 +62,10 @@ fn main() -> ExitCode {
     end_with_the_reader();
     let result = match Cli::parse().command {
         Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Sweep(arguments) => commands::sweep::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Compare(arguments) => commands::compare::run(&arguments),
         Command::Model(arguments) => commands::model::run(&arguments),
         Command::Data(arguments) => commands::data::run(&arguments),
         Command::Score(arguments) => commands::score::run(&arguments),

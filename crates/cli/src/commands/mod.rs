@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub mod compare;
 pub mod data;
 pub mod doctor;
 pub mod eval;
@@ -7,4 +8,5 @@ pub mod model;
 pub mod report;
 pub mod run;
 pub mod score;
+pub mod sweep;
 pub mod verify;
