@@ -18,6 +18,7 @@ pub mod progress;
 pub mod provenance;
 pub mod reference;
 mod reinforcement;
+mod reward;
 pub mod rounds;
 pub mod run;
 pub mod store;
