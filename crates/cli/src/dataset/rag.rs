@@ -210,8 +210,9 @@ impl DemonstrationSource for Decomposed {
 }
 
 /// What the base model of mini-musique is raised on, in turn: rollouts in which each choice is
-/// right some of the time (see [`leyden_mini::musique::Noise`]), and passages told in other
-/// words (see [`leyden_mini::musique::Retelling`]).
+/// right some of the time (see [`leyden_mini::musique::Noise`]), and exercises in reading and
+/// copying: passages told in other words (see [`leyden_mini::musique::Retelling`]) and names
+/// said in another order.
 struct Noisy {
     world: Arc<MiniMusique>,
     agent: RagAgent,
@@ -226,8 +227,10 @@ impl DemonstrationSource for Noisy {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        if index % 2 == 1 {
-            return self.retelling(index);
+        match index % 4 {
+            1 => return self.retelling(index),
+            3 => return self.names_again(index),
+            _ => {}
         }
         let task = self.world.train(FIRST_LESSON + index);
         let seed = SeedTree::new(index).child("noise");
@@ -254,6 +257,13 @@ impl DemonstrationSource for Noisy {
 }
 
 impl Noisy {
+    fn names_again(&self, index: u64) -> Conversation {
+        let (told, again) = self.world.names_again(index);
+        let mut messages = self.agent.opening(&format!("say{told} in another order."));
+        messages.push(Message::assistant(again));
+        Conversation { messages, tools: vec![spec()] }
+    }
+
     /// Passages as a search shows them, one of which is told again.
     fn retelling(&self, index: u64) -> Conversation {
         let Retelling { told, number, retold } = self.world.retelling(index);
