@@ -26,6 +26,8 @@ pub struct Cell {
 pub struct Sweep {
     /// Fit for a folder's name.
     pub name: String,
+    /// Whether the sweep file says it, or it is the file's own.
+    pub name_is_written: bool,
     /// The sweep file and its text.
     pub path: PathBuf,
     pub text: String,
@@ -81,6 +83,7 @@ impl Sweep {
         let cells: Vec<Vec<Cell>> = seeds.iter().map(of_seed).collect();
         Ok(Self {
             name,
+            name_is_written: file.name.is_some(),
             path: path.to_owned(),
             text,
             base,

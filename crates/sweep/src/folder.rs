@@ -1,7 +1,7 @@
 //! The sweep folder: what is written where, and who may write it.
 //!
 //! ```text
-//! sweep.toml           the sweep file
+//! sweep.toml           the sweep file, with the sweep's name
 //! base.toml            the experiment it starts from, as every cell sees it
 //! cells.jsonl          one line a cell; lines are added and never changed
 //! cells/ID/            the run folders
@@ -121,7 +121,7 @@ impl SweepFolder {
             let text: String = cells.iter().map(line).collect();
             write_atomic(&self.root.join(CELLS), text.as_bytes())?;
         }
-        write_atomic(&self.root.join("sweep.toml"), sweep.text.as_bytes())?;
+        write_atomic(&self.root.join("sweep.toml"), named(sweep).as_bytes())?;
         Ok(cells)
     }
 
@@ -207,6 +207,16 @@ impl SweepFolder {
             None if self.run_folder(cell).join("config.toml").is_file() => State::Begun,
             None => State::Waiting,
         })
+    }
+}
+
+/// The text of the sweep file with the sweep's name in it, which may be that of the file: a
+/// folder that is copied elsewhere keeps it.
+fn named(sweep: &Sweep) -> String {
+    if sweep.name_is_written {
+        sweep.text.clone()
+    } else {
+        format!("name = {:?}\n{}", sweep.name, sweep.text)
     }
 }
 

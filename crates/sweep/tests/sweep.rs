@@ -127,6 +127,7 @@ fn what_is_wrong_with_a_sweep_file_is_named() {
 fn cells_are_frozen_and_only_added_to() {
     let (dir, folder, cells) = frozen(TWO);
     assert_eq!(folder.cells().unwrap(), cells);
+    assert_eq!(folder.file().unwrap().name.as_deref(), Some("credit"));
     let path = dir.path().join("credit.toml");
     // Further seeds join, fewer take nothing away.
     let more = Sweep::read(&path, Some(&[2, 3])).unwrap();
