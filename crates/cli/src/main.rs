@@ -2,15 +2,16 @@
 //!
 //! Exit codes: 0 done, 1 could not go on (with one sentence why), 2 wrong arguments.
 
-mod calcx_fetch;
 mod commands;
 mod dataset;
 mod dataset_info;
 mod evaluation;
+mod fetch;
 mod machine;
 mod model_info;
 mod model_source;
 mod plan;
+mod scoring;
 mod sources;
 mod summary;
 mod table;
@@ -34,7 +35,7 @@ enum Command {
     /// Run an experiment; the same command continues an interrupted one
     Run(commands::run::Arguments),
     /// Evaluate a model with an agent on held-out tasks
-    Eval(commands::eval::Arguments),
+    Eval(Box<commands::eval::Arguments>),
     /// Draw curves, tables and a page from run folders
     Report(commands::report::Arguments),
     /// Make, import or describe models
