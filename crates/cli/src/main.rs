@@ -2,15 +2,16 @@
 //!
 //! Exit codes: 0 done, 1 could not go on (with one sentence why), 2 wrong arguments.
 
-mod calcx_fetch;
 mod commands;
 mod dataset;
 mod dataset_info;
 mod evaluation;
+mod fetch;
 mod machine;
 mod model_info;
 mod model_source;
 mod plan;
+mod scoring;
 mod sources;
 mod summary;
 mod table;
@@ -36,7 +37,7 @@ enum Command {
     /// Run an experiment in several variants under several seeds
     Sweep(commands::sweep::Arguments),
     /// Evaluate a model with an agent on held-out tasks
-    Eval(commands::eval::Arguments),
+    Eval(Box<commands::eval::Arguments>),
     /// Draw curves, tables and a page from run folders, or compare the variants of a sweep
     Report(commands::report::Arguments),
     /// Compare two runs on the same test items

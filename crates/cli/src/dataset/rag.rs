@@ -104,8 +104,7 @@ impl Dataset for Rag {
         } else {
             loader::from_file(path)?
         };
-        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
-        Ok(Rows { tasks: loaded.tasks, rejected, notes: Vec::new() })
+        Ok(loaded.into())
     }
 
     fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {
