@@ -43,7 +43,7 @@ fn what_is_made_of_a_world_loads_again() {
                 "reference queries that the official parser accepts: 8 of 8 (100.0 %)",
                 "reference queries that run: 8 of 8 (100.0 %)",
                 "tables per database: ",
-                "    query     SELECT",
+                "    query     select",
             ],
         ),
         (
