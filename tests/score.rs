@@ -59,8 +59,8 @@ fn scores_equal_the_rewards_of_evaluations() {
     ] {
         let (folder, path, _) = world(name, test);
         let out = folder.path().join("eval");
-        let mut eval = leyden(&["eval", "--agent", agent, "--model", "tiny", "--limit", "4"]);
-        succeeds(eval.arg("--data").arg(&path).arg("--out").arg(&out));
+        let mut eval = leyden(&["eval", "--agent", agent, "--model", "tiny", "--data"]);
+        succeeds(eval.arg(format!("{}:0..4", path.display())).arg("--out").arg(&out));
         let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
         let pred = out.join("predictions.jsonl");
         let both = refused(&mut score(dataset, &path, &pred));
@@ -202,7 +202,7 @@ fn musique_answers_are_the_spans_of_messages() {
     answers[2]["answer"] = json!("<answer>nobody at all</answer>");
     let pred = write(folder.path(), "pred.jsonl", &answers);
     let (text, plain) = figures(&mut score("musique", &path, &pred), folder.path());
-    says(&text, &["2 hops", "3 hops", "all              6      0.667      0.667        0.833"]);
+    says(&text, &["2 hops", "3 hops", "all             6      0.667      0.667        0.833"]);
     assert_eq!(plain["reward"]["mean"].as_f64(), Some(4.0 / 6.0));
     let mut with_format = score("musique", &path, &pred);
     let (_, formatted) = figures(with_format.args(["--reward", "f1_format"]), folder.path());

@@ -112,7 +112,11 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_runs() {
     for (rest, more, words) in [
         ("[[variant]]\nname = 'x'\nset = { train.stepz = 1 }", &[][..], &["`x`", "stepz"][..]),
         ("[grid]\nalgorithm.credit.name = ['gigppo']", &[], &["name=gigppo", "gigppo"]),
-        ("[[variant]]\nname = 'x'\nset = { algorithm.kl.coefficient = 1 }", &[], &["`x`", "KL"]),
+        (
+            "[[variant]]\nname = 'x'\nset = { algorithm.advantage.name = 'gae' }",
+            &[],
+            &["`x`", "value head"],
+        ),
         (TWO, &["--seeds", "1,2,1"], &["seed 1 is in it twice"]),
         (TWO, &["--workers", "0"], &["--workers"]),
         ("baseline = 'papre'\n[[variant]]\nname = 'paper'", &[], &["papre", "paper"]),

@@ -164,6 +164,9 @@ pub struct DataConfig {
     /// Most training tasks taken from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
+    /// Exercises in copying before the lessons of generated worlds (supervised only).
+    #[serde(default)]
+    pub exercises: u64,
     /// Longest demonstration, in tokens; longer ones are left out (supervised only).
     #[serde(default = "default_demonstration_tokens")]
     pub demonstration_tokens: usize,

@@ -144,7 +144,7 @@ mod tests {
                 "  1 not (first: {}: its reference query does not run",
                 rows[3]["id"].as_str().unwrap()
             ),
-            "    query     SELECT".to_owned(),
+            "    query     select".to_owned(),
         ] {
             assert!(text.contains(&line), "{line:?} is not in\n{text}");
         }

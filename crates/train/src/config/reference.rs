@@ -53,6 +53,10 @@ pub const REFERENCE: &[Key] = &[
         "sql: folder with tables.json and the databases; where the questions are if empty",
     ),
     key("data.train_limit", "most training tasks of each source; 0 is all"),
+    key(
+        "data.exercises",
+        "exercises in copying before the lessons of generated worlds (supervised only)",
+    ),
     key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
     key("retrieval.method", "rag: bm25, dense or hybrid (both, fused by reciprocal rank)"),
