@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use leyden_core::Task;
 use serde_json::{Value, json};
 
-use crate::dataset::{AGENTS, Dataset, Rows};
+use crate::dataset::{AGENTS, Dataset, Rows, agent_of};
 use crate::table::counted;
 
 /// A source of tasks by name.
@@ -151,11 +151,12 @@ pub fn tasks(
 
 /// Refuses a world that another agent lives in.
 pub fn check_world(world: &str, dataset: &dyn Dataset) -> Result<()> {
-    if world == dataset.world_name() {
+    let own = dataset.world_name();
+    if world == own {
         return Ok(());
     }
-    let agent = AGENTS.iter().find(|(_, known)| *known == world).map_or("", |(agent, _)| agent);
-    bail!("{world} is the world of the agent {agent}; this agent's is {}", dataset.world_name());
+    let agent = agent_of(world).unwrap_or_default();
+    bail!("{world} is the world of the agent {agent}; this agent's is {own}");
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use leyden_train::data::{DemonstrationSource, TaskSource};
 use leyden_train::{Environment, Experiment, Finish, Observer};
 use serde_json::{Map, Value, json};
 
-use crate::dataset::{self, AGENTS, Cast, Dataset, InTurn, Settings, Stream, TEST_TASKS, Train};
+use crate::dataset::{self, Cast, Dataset, InTurn, Settings, Stream, TEST_TASKS, Train};
 use crate::model_source::{self, ModelSource};
 use crate::sources::{self, Source};
 use crate::tiny;
@@ -163,8 +163,8 @@ fn lessons(worlds: &[&str], settings: &Settings, cast: &mut Cast) -> Result<InTu
             continue;
         }
         distinct.push(world);
-        let (agent, _) = AGENTS.iter().find(|(_, known)| known == world).unwrap_or(&AGENTS[0]);
-        let own = if *agent == settings.agent.name { cast.demonstrations.take() } else { None };
+        let agent = dataset::agent_of(world).context("a world without an agent")?;
+        let own = if agent == settings.agent.name { cast.demonstrations.take() } else { None };
         sources.push(match own {
             Some(own) => own,
             None => Box::new(tiny::lessons(agent, settings.data.seed)?),

@@ -27,7 +27,10 @@ impl TaskSource for Vec<Task> {
 }
 
 /// A whole conversation as it should go: what supervised training imitates.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// Without messages it is none: supervised training refuses it by name, as one without a turn
+/// to learn.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Conversation {
     pub messages: Vec<Message>,
     pub tools: Vec<ToolSpec>,

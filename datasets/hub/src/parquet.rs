@@ -33,6 +33,11 @@ pub struct Rows {
     row: usize,
 }
 
+/// Whether a file is Parquet, by its name.
+pub fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "parquet")
+}
+
 /// Opens a Parquet file for reading row by row. Nested columns become lists and objects,
 /// values that JSON lacks (NaN) null.
 ///

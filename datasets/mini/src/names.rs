@@ -67,3 +67,39 @@ impl Supply {
         names.pop().expect("a world needs more names than there are")
     }
 }
+
+/// Names of an exercise in copying.
+const LISTED: usize = 8;
+
+/// Exercises in copying: names to be said again in another order. No two of the names begin
+/// alike, so that the first syllable tells the second; which name comes next, nothing tells.
+/// Who can do this copies a name by what it is and not by where it stands.
+#[derive(Debug, Clone)]
+pub struct NamesAgain {
+    node: SeedTree,
+    /// Those that are not kept for test.
+    names: Vec<String>,
+}
+
+impl NamesAgain {
+    pub fn new(seed: u64) -> Self {
+        let names = all().into_iter().filter(|name| !is_reserved(name)).collect();
+        Self { node: SeedTree::new(seed).child("mini-musique").child("names"), names }
+    }
+
+    /// Exercise number `index` of an endless stream: the names, and the names again.
+    pub fn exercise(&self, index: u64) -> (String, String) {
+        let mut draws = Draws::new(self.node.index(index));
+        let mut listed: Vec<&String> = Vec::new();
+        while listed.len() < LISTED {
+            let name = draws.choose(&self.names);
+            if listed.iter().all(|known| known[..2] != name[..2]) {
+                listed.push(name);
+            }
+        }
+        let text = |names: &[&String]| names.iter().map(|n| format!(" {n}")).collect::<String>();
+        let told = text(&listed);
+        draws.shuffle(&mut listed);
+        (told, text(&listed))
+    }
+}

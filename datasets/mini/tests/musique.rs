@@ -446,11 +446,11 @@ fn retellings_keep_the_names_and_stay_in_the_realm_of_training() {
 /// Names said again are the same names, none of test, and the first syllable tells which.
 #[test]
 fn names_are_said_again_in_another_order() {
-    let world = MiniMusique::new(3);
+    let exercises = names::NamesAgain::new(3);
     let mut moved = 0;
     for index in 0..200 {
-        let (told, again) = world.names_again(index);
-        assert_eq!((told.clone(), again.clone()), world.names_again(index));
+        let (told, again) = exercises.exercise(index);
+        assert_eq!((told.clone(), again.clone()), exercises.exercise(index));
         let (before, after): (Vec<&str>, Vec<&str>) =
             (words(&told).collect(), words(&again).collect());
         assert_eq!(names_in(&told), names_in(&again));

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use leyden_report::{compare, load};
+
+use crate::evaluation::Mode;
 
 /// Arguments of `leyden compare`.
 #[derive(clap::Args)]
@@ -19,17 +20,8 @@ pub struct Arguments {
     mode: Option<Mode>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Mode {
-    Sampled,
-    Greedy,
-}
-
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mode = arguments.mode.map(|mode| match mode {
-        Mode::Sampled => "sampled",
-        Mode::Greedy => "greedy",
-    });
+    let mode = arguments.mode.map(Mode::name);
     let comparison = compare::compare(&load(&arguments.first)?, &load(&arguments.second)?, mode)?;
     print!("{}", comparison.markdown());
     Ok(ExitCode::SUCCESS)

@@ -252,7 +252,6 @@ impl Arguments {
         set(&self.index, &mut setup.retrieval.index);
         set(&self.encoder, &mut setup.retrieval.encoder);
         setup.data.seed = self.data_seed;
-        setup.device.clone_from(&self.device);
         Ok(setup)
     }
 

@@ -16,7 +16,7 @@ use leyden_mini::{MiniCalc, Noise, Retelling};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Value, json};
 
-use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World};
+use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, read_rows};
 
 /// Calc-X, its files and its world.
 pub struct Calc {
@@ -72,13 +72,7 @@ impl Dataset for Calc {
     }
 
     fn read(&self, path: &Path) -> Result<Rows> {
-        let loaded = if path.extension().is_some_and(|e| e == "parquet") {
-            let rows = leyden_hub::parquet::rows(path)?;
-            loader::from_rows(rows, &path.display().to_string())
-        } else {
-            loader::from_file(path)?
-        };
-        Ok(loaded.into())
+        read_rows(path, |path| loader::from_file(path), |rows, name| loader::from_rows(rows, name))
     }
 
     fn cast(&self, train: Train<'_>, _: &[Task], demonstrated: bool) -> Result<Cast> {

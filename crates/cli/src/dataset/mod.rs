@@ -10,12 +10,14 @@ mod retriever;
 mod script;
 mod sql;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use leyden_core::rows::{LoadError, Loaded};
 use leyden_core::{Agent, Scorer, Task};
-use leyden_mini::MiniMusique;
+use leyden_hub::parquet;
+use leyden_mini::names::NamesAgain;
 use leyden_train::Experiment;
 use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
 use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
@@ -42,6 +44,20 @@ pub struct Rows {
     pub rejected: Vec<String>,
     /// What else a reader should know, such as databases that cannot be used.
     pub notes: Vec<String>,
+}
+
+/// The rows of a file, by a dataset's readers: of its own format, and of the hub's Parquet.
+fn read_rows(
+    path: &Path,
+    from_file: impl FnOnce(&Path) -> Result<Loaded, LoadError>,
+    from_rows: impl FnOnce(parquet::Rows, &str) -> Loaded,
+) -> Result<Rows> {
+    let loaded = if parquet::is_parquet(path) {
+        from_rows(parquet::rows(path)?, &path.display().to_string())
+    } else {
+        from_file(path)?
+    };
+    Ok(loaded.into())
 }
 
 /// Where the training tasks come from.
@@ -88,6 +104,18 @@ pub trait Dataset {
 pub const AGENTS: [(&str, &str); 3] =
     [("calc", "mini-calc"), ("sql", "mini-spider"), ("rag", "mini-musique")];
 
+/// The agent that lives in a world.
+pub fn agent_of(world: &str) -> Option<&'static str> {
+    AGENTS.iter().find(|(_, known)| *known == world).map(|(agent, _)| *agent)
+}
+
+/// The folder of `tables.json` and the databases that a file of Spider's questions is about:
+/// `databases` if somebody said so, else where the questions are.
+pub fn databases_of(questions: &Path, databases: Option<&Path>) -> PathBuf {
+    let beside = questions.parent().filter(|parent| !parent.as_os_str().is_empty());
+    databases.or(beside).unwrap_or(Path::new(".")).to_owned()
+}
+
 /// What a dataset needs to know of an experiment.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -95,8 +123,6 @@ pub struct Settings {
     pub data: DataConfig,
     pub retrieval: RetrievalConfig,
     pub reward: RewardConfig,
-    /// Whether the model may be asked as one that was raised on the worlds.
-    pub device: String,
 }
 
 impl Settings {
@@ -106,7 +132,6 @@ impl Settings {
             data: experiment.data.clone(),
             retrieval: experiment.retrieval.clone(),
             reward: experiment.reward.clone(),
-            device: experiment.model.device.clone(),
         }
     }
 
@@ -157,7 +182,7 @@ impl TaskSource for Stream {
     }
 }
 
-/// Demonstrations of several endless sources in turn, after some exercises.
+/// Demonstrations of several endless sources in turn, after some exercises in copying.
 pub struct InTurn {
     exercises: Copying,
     /// So many exercises come first.
@@ -174,7 +199,7 @@ impl InTurn {
         first: u64,
         seed: u64,
     ) -> Self {
-        Self { exercises: Copying(MiniMusique::new(seed)), first, sources, turns }
+        Self { exercises: Copying(NamesAgain::new(seed)), first, sources, turns }
     }
 
     /// The source of item `index`, and which of that source's items it is.

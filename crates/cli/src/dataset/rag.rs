@@ -1,5 +1,6 @@
 //! The retrieval agent on MuSiQue and mini-musique.
 
+use std::cell::OnceCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
 use leyden_mini::MiniMusique;
 use leyden_mini::musique::{Noise, Retelling, Turn, answer_form};
+use leyden_mini::names::NamesAgain;
 use leyden_musique::{MusiqueScorer, Reward, corpus, loader};
 use leyden_rag::{Options, Prompt, RagAgent, TOOL, render, spec};
 use leyden_retrieval::{Hit, Retriever};
@@ -15,15 +17,16 @@ use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Value, json};
 
 use super::script::play;
-use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, retriever};
+use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, read_rows, retriever};
 
 /// MuSiQue, its files and its world.
 pub struct Rag {
     options: Options,
     reward: Reward,
     retrieval: RetrievalConfig,
-    device: String,
-    world: Arc<MiniMusique>,
+    seed: u64,
+    /// Made when it is first asked for: questions of files need none.
+    world: OnceCell<Arc<MiniMusique>>,
 }
 
 impl Rag {
@@ -47,9 +50,13 @@ impl Rag {
             options,
             reward,
             retrieval: settings.retrieval,
-            device: settings.device,
-            world: Arc::new(MiniMusique::new(settings.data.seed)),
+            seed: settings.data.seed,
+            world: OnceCell::new(),
         })
+    }
+
+    fn mini(&self) -> &Arc<MiniMusique> {
+        self.world.get_or_init(|| Arc::new(MiniMusique::new(self.seed)))
     }
 
     /// The passages that the tasks bring with them: the world's corpus, or their paragraphs.
@@ -61,7 +68,7 @@ impl Rag {
         };
         let mut passages = Vec::new();
         if matches!(train, Train::World) || test.iter().any(of_world) {
-            passages.extend(world_passages(&self.world));
+            passages.extend(world_passages(self.mini()));
         }
         let read: Vec<Task> = own.iter().chain(test).filter(|t| !of_world(t)).cloned().collect();
         passages.extend(corpus::passages(&read));
@@ -94,23 +101,17 @@ impl Dataset for Rag {
     }
 
     fn world(&self) -> Arc<dyn World> {
-        Arc::clone(&self.world) as Arc<dyn World>
+        Arc::clone(self.mini()) as Arc<dyn World>
     }
 
     fn read(&self, path: &Path) -> Result<Rows> {
-        let loaded = if path.extension().is_some_and(|e| e == "parquet") {
-            let rows = leyden_hub::parquet::rows(path)?;
-            loader::from_rows(rows, &path.display().to_string())
-        } else {
-            loader::from_file(path)?
-        };
-        Ok(loaded.into())
+        read_rows(path, |path| loader::from_file(path), |rows, name| loader::from_rows(rows, name))
     }
 
     fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {
         let passages = || self.passages(train, test);
         let (retriever, described) =
-            retriever::open(&self.retrieval, passages, &self.device).context("retrieval")?;
+            retriever::open(&self.retrieval, passages).context("retrieval")?;
         let agent = RagAgent::new(Arc::clone(&retriever), self.options.clone());
         let demonstrations: Option<Box<dyn DemonstrationSource>> = match train {
             _ if !demonstrated => None,
@@ -119,7 +120,7 @@ impl Dataset for Rag {
                     bail!("retrieval.corpus: demonstrations of mini-musique need its own corpus");
                 }
                 Some(Box::new(Noisy {
-                    world: Arc::clone(&self.world),
+                    world: Arc::clone(self.mini()),
                     agent: agent.clone(),
                     retriever,
                     passages: self.options.passages,
@@ -146,8 +147,7 @@ fn search(number: usize, query: &str) -> Message {
 
 /// The whole conversation of a rollout: the last one that was asked for.
 fn whole(agent: &RagAgent, task: &Task, replies: Vec<Message>) -> Conversation {
-    let nothing = || Conversation { messages: Vec::new(), tools: Vec::new() };
-    play(agent, task, replies).pop().unwrap_or_else(nothing)
+    play(agent, task, replies).pop().unwrap_or_default()
 }
 
 /// The single-hop questions of each task as its searches, then its answer.
@@ -273,7 +273,7 @@ impl Noisy {
 /// Exercises in copying: names to be said again in another order. A model that begins with
 /// some thousands of these has learned to copy a name by what it is before it meets anything
 /// else, and every other lesson goes faster.
-pub struct Copying(pub MiniMusique);
+pub struct Copying(pub NamesAgain);
 
 impl DemonstrationSource for Copying {
     fn len(&self) -> Option<u64> {
@@ -281,7 +281,7 @@ impl DemonstrationSource for Copying {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        let (told, again) = self.0.names_again(index);
+        let (told, again) = self.0.exercise(index);
         let asked = Message::user(format!("say{told} in another order."));
         Conversation { messages: vec![asked, Message::assistant(again)], tools: Vec::new() }
     }

@@ -19,9 +19,7 @@ use serde_json::{Value, json};
 pub fn open(
     config: &RetrievalConfig,
     of_tasks: impl FnOnce() -> Vec<Passage>,
-    device: &str,
 ) -> Result<(Arc<dyn Retriever>, Value)> {
-    let _ = device;
     match config.method.as_str() {
         "bm25" => {
             let (index, described) = bm25(config, of_tasks)?;

@@ -1,7 +1,8 @@
 //! The text-to-SQL agent on Spider and mini-spider.
 
+use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use leyden_core::{Message, SeedTree, Task};
@@ -14,7 +15,7 @@ use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::json;
 
 use super::script::play;
-use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World};
+use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, databases_of};
 
 /// Spider, its files and its world.
 pub struct Sql {
@@ -22,8 +23,10 @@ pub struct Sql {
     /// Where the databases are, if somebody said so.
     databases: Option<PathBuf>,
     /// The folder of the files read so far.
-    opened: Mutex<Option<(PathBuf, Arc<Spider>)>>,
-    world: Arc<MiniSpider>,
+    opened: RefCell<Option<(PathBuf, Arc<Spider>)>>,
+    seed: u64,
+    /// Made when it is first asked for: questions of files need none.
+    world: OnceCell<Arc<MiniSpider>>,
 }
 
 impl Sql {
@@ -48,19 +51,20 @@ impl Sql {
         Ok(Self {
             settings: own,
             databases: (!databases.is_empty()).then(|| PathBuf::from(databases)),
-            opened: Mutex::new(None),
-            world: Arc::new(MiniSpider::new(settings.data.seed)),
+            opened: RefCell::new(None),
+            seed: settings.data.seed,
+            world: OnceCell::new(),
         })
+    }
+
+    fn mini(&self) -> &Arc<MiniSpider> {
+        self.world.get_or_init(|| Arc::new(MiniSpider::new(self.seed)))
     }
 
     /// The Spider folder that a file of questions belongs to.
     fn open(&self, path: &Path) -> Result<Arc<Spider>> {
-        let beside = || path.parent().filter(|p| !p.as_os_str().is_empty());
-        let folder = match &self.databases {
-            Some(folder) => folder.clone(),
-            None => beside().unwrap_or(Path::new(".")).to_owned(),
-        };
-        let mut opened = self.opened.lock().unwrap_or_else(|e| e.into_inner());
+        let folder = databases_of(path, self.databases.as_deref());
+        let mut opened = self.opened.borrow_mut();
         match &*opened {
             Some((known, spider)) if *known == folder => Ok(Arc::clone(spider)),
             Some((known, _)) => bail!(
@@ -94,7 +98,7 @@ impl Dataset for Sql {
     }
 
     fn world(&self) -> Arc<dyn World> {
-        Arc::clone(&self.world) as Arc<dyn World>
+        Arc::clone(self.mini()) as Arc<dyn World>
     }
 
     fn read(&self, path: &Path) -> Result<Rows> {
@@ -103,7 +107,7 @@ impl Dataset for Sql {
     }
 
     fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {
-        let opened = self.opened.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        let opened = self.opened.borrow().clone();
         let of_world = |tasks: &[Task]| {
             tasks.iter().any(|task| task.fields.get("source") == Some(&json!("mini-spider")))
         };
@@ -116,7 +120,7 @@ impl Dataset for Sql {
             }
             None => {
                 let folder = tempfile::tempdir().context("no temporary folder for databases")?;
-                self.world.write_databases(folder.path())?;
+                self.mini().write_databases(folder.path())?;
                 let spider = Arc::new(Spider::open(folder.path(), Limits::default())?);
                 (spider, Some(folder), json!({ "databases": "mini-spider" }))
             }
@@ -125,7 +129,7 @@ impl Dataset for Sql {
         let demonstrations: Option<Box<dyn DemonstrationSource>> = match train {
             _ if !demonstrated => None,
             Train::World => Some(Box::new(Noisy {
-                world: Arc::clone(&self.world),
+                world: Arc::clone(self.mini()),
                 agent: agent.clone(),
                 checks: self.settings.check == Check::Model,
             })),
@@ -156,7 +160,7 @@ impl DemonstrationSource for Gold {
     fn conversation(&self, index: u64) -> Conversation {
         let task = &self.tasks[index as usize];
         let played = play(&self.agent, task, vec![block(&task.gold)]);
-        played.into_iter().next().unwrap_or_else(nothing)
+        played.into_iter().next().unwrap_or_default()
     }
 }
 
@@ -187,16 +191,11 @@ impl DemonstrationSource for Noisy {
         let mut played = play(&self.agent, &shown.task, replies);
         // Half of the lessons are first queries, from which the others differ little.
         let call = match played.len() {
-            0 => return nothing(),
+            0 => return Conversation::default(),
             1 => 0,
             _ if index.is_multiple_of(2) => 0,
             calls => 1 + (index / 2) as usize % (calls - 1),
         };
         played.swap_remove(call)
     }
-}
-
-/// Where the agent could not even ask: refused as a demonstration without a turn to learn.
-fn nothing() -> Conversation {
-    Conversation { messages: Vec::new(), tools: Vec::new() }
 }

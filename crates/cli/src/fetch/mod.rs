@@ -71,7 +71,7 @@ impl<'a> JsonlFiles<'a> {
     /// folder, each belongs.
     fn file(&mut self, path: &Path, place: impl Fn(&Map<String, Value>) -> PathBuf) -> Result<()> {
         let name = path.display().to_string();
-        if is_parquet(path) {
+        if parquet::is_parquet(path) {
             let rows = parquet::rows(path)?;
             let total = rows.row_count() as u64;
             let rows = rows.map(|row| row.map_err(|error| error.to_string()));
@@ -152,10 +152,6 @@ impl<'a> JsonlFiles<'a> {
         let (rejected, first) = (self.rejected, self.first);
         Ok(Written { files, rejected, first, notes: Vec::new() })
     }
-}
-
-fn is_parquet(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "parquet")
 }
 
 /// Makes the folder of a file.

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use leyden_core::Task;
 use leyden_core::rows;
-use leyden_hub::{Hub, Repository};
+use leyden_hub::{Hub, Repository, parquet::is_parquet};
 use leyden_spider::loader::WithoutRows;
 use leyden_spider::{Limits, Spider};
 use leyden_train::progress::Progress;
 use serde_json::Map;
 
-use super::{JsonlFiles, Written, aside, is_parquet, make_folder, split};
+use super::{JsonlFiles, Written, aside, make_folder, split};
 use crate::table::counted;
 
 /// Where the dataset is published as a whole.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use leyden_core::Task;
+use leyden_hub::parquet;
 use leyden_mini::MiniMusique;
 use leyden_mini::MiniSpider;
 use leyden_musique::corpus;
@@ -12,7 +13,7 @@ use leyden_spider::{Limits, Spider};
 use leyden_train::data::DemonstrationSource;
 use serde_json::{Map, Value};
 
-use crate::dataset::{self, AGENTS, Rows, TEST_TASKS};
+use crate::dataset::{self, Rows, TEST_TASKS};
 use crate::dataset_info::{Description, calc, rag, sql};
 use crate::sources::{self, Source};
 use crate::table::counted;
@@ -31,7 +32,7 @@ const LESSONS: u64 = 8;
 pub fn info(name: &str, seed: u64, databases: Option<&Path>) -> Result<()> {
     match Source::parse(name)? {
         Source::World(world) => {
-            let agent = AGENTS.iter().find(|(_, known)| *known == world).map_or("calc", |(a, _)| a);
+            let agent = dataset::agent_of(world).context("a world without an agent")?;
             self::world(world, agent, seed)?;
             lessons(agent, seed)
         }
@@ -47,8 +48,7 @@ pub fn info(name: &str, seed: u64, databases: Option<&Path>) -> Result<()> {
             };
             let agent = agent_of(&path)?;
             let description = if agent == "sql" {
-                let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                let folder = databases.or(beside).unwrap_or(Path::new("."));
+                let folder = dataset::databases_of(&path, databases);
                 let spider = Spider::open(folder, Limits::default())?;
                 let loaded = spider.load(&path, WithoutRows::LeaveOut)?;
                 let unusable = loaded.databases.clone();
@@ -117,9 +117,8 @@ fn lessons(agent: &str, seed: u64) -> Result<()> {
 /// The agent whose dataset a file holds, by the fields of its beginning.
 fn agent_of(path: &Path) -> Result<&'static str> {
     use std::io::Read;
-    if path.extension().is_some_and(|extension| extension == "parquet") {
-        let first: Option<Map<String, Value>> =
-            leyden_hub::parquet::rows(path)?.next().transpose()?;
+    if parquet::is_parquet(path) {
+        let first: Option<Map<String, Value>> = parquet::rows(path)?.next().transpose()?;
         return Ok(agent_by(|field| first.as_ref().is_some_and(|row| row.contains_key(field))));
     }
     let mut start = Vec::new();
