@@ -88,15 +88,18 @@ fn stage(experiment: &Experiment) -> Result<Stage> {
             let cast = dataset.cast(Train::Tasks(&tasks), &test, supervised)?;
             (cast, Box::new(tasks), described)
         } else {
-            let described = json!([{ "source": data.train, "seed": data.seed }]);
+            if !supervised {
+                let [world] = worlds[..] else {
+                    bail!("data.train: worlds cannot be mixed where rewards are the objective");
+                };
+                sources::check_world(world, dataset.as_ref())?;
+            }
             let mut cast = dataset.cast(Train::World, &test, supervised)?;
             if supervised {
                 cast.demonstrations = Some(Box::new(lessons(&worlds, &settings, &mut cast)?));
-            } else if let [world] = worlds[..] {
-                sources::check_world(world, dataset.as_ref())?;
-            } else {
-                bail!("data.train: worlds cannot be mixed where rewards are the objective");
             }
+            let source = |world: &&str| json!({ "source": world, "seed": data.seed });
+            let described = worlds.iter().map(source).collect();
             (cast, Box::new(Stream(dataset.world())), described)
         };
     let mut provenance = Map::new();

@@ -23,8 +23,10 @@ use crate::text::visible;
 use crate::transcript::{self, SampleView};
 use crate::write::Options;
 
-/// The templates by their names; the pages share a style and the look of a figure.
-const TEMPLATES: [(&str, &str); 4] = [
+/// The templates by their names; the pages share their head with its style, and the look of a
+/// figure.
+const TEMPLATES: [(&str, &str); 5] = [
+    ("head.html", include_str!("../templates/head.html")),
     ("style.html", include_str!("../templates/style.html")),
     ("parts.html", include_str!("../templates/parts.html")),
     ("page.html", include_str!("../templates/page.html")),

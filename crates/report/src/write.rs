@@ -82,11 +82,7 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
     let panels: Vec<Chart> =
         figures.iter().filter(|f| f.section == Section::Panels).map(|f| f.chart.clone()).collect();
     if !panels.is_empty() && options.files {
-        let svg = render(&panels, panels.len(), Theme::Paper, "panels");
-        let picture = png(&svg)
-            .map_err(|message| ReportError::Raster { figure: "reward".into(), message })?;
-        folder.put("reward.svg", svg.as_bytes())?;
-        folder.put("reward.png", &picture)?;
+        folder.put_picture("reward", &panels, "panels")?;
     }
     folder.put("table.csv", table::csv(&rows).as_bytes())?;
     let markdown = table::markdown(&rows);
@@ -117,15 +113,21 @@ impl Folder {
         self.files.push(path.clone());
         Ok(path)
     }
-    /// Charts as SVG and PNG files.
+
+    /// Every chart as SVG and PNG files.
     pub fn put_figures(&mut self, figures: &[Figure]) -> Result<(), ReportError> {
-        for figure in figures {
-            let svg = render(std::slice::from_ref(&figure.chart), 1, Theme::Paper, "chart");
-            let picture = png(&svg)
-                .map_err(|message| ReportError::Raster { figure: figure.file.clone(), message })?;
-            self.put(&format!("{}.svg", figure.file), svg.as_bytes())?;
-            self.put(&format!("{}.png", figure.file), &picture)?;
-        }
+        figures.iter().try_for_each(|figure| {
+            self.put_picture(&figure.file, std::slice::from_ref(&figure.chart), "chart")
+        })
+    }
+
+    /// Charts side by side as one picture, in SVG and PNG; `id` is the SVG's own.
+    fn put_picture(&mut self, file: &str, charts: &[Chart], id: &str) -> Result<(), ReportError> {
+        let svg = render(charts, charts.len(), Theme::Paper, id);
+        let picture = png(&svg)
+            .map_err(|message| ReportError::Raster { figure: file.to_owned(), message })?;
+        self.put(&format!("{file}.svg"), svg.as_bytes())?;
+        self.put(&format!("{file}.png"), &picture)?;
         Ok(())
     }
 }

@@ -58,21 +58,6 @@ impl Selection<'_> {
 }
 
 impl Batch {
-    /// The selected calls of all rollouts that have a reward, with credit and advantage.
-    ///
-    /// # Errors
-    /// Where the estimator refuses the batch, in its own words.
-    pub fn of(
-        rollouts: &[Rollout],
-        algorithm: &AlgorithmConfig,
-        selection: &Selection<'_>,
-        step: u64,
-    ) -> Result<Self, TrainError> {
-        let mut batch = Self::unassigned(rollouts, selection);
-        batch.assign(algorithm, None, step)?;
-        Ok(batch)
-    }
-
     /// The selected calls of all rollouts that have a reward; nothing is said yet of what they
     /// earned.
     pub fn unassigned(rollouts: &[Rollout], selection: &Selection<'_>) -> Self {
@@ -145,7 +130,7 @@ impl Batch {
     /// The rows of `members` as micro-batches of at most `budget` merged tokens.
     ///
     /// # Errors
-    /// None with rows made by [`Batch::of`].
+    /// None with rows made by [`Batch::unassigned`].
     pub fn pack(&self, members: &[usize], budget: usize) -> Result<Vec<Pack>, TrainError> {
         let rows: Vec<Row> = members.iter().map(|&m| self.rows[m].clone()).collect();
         let mut packs = pack(&rows, budget)?;

@@ -19,13 +19,15 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A display of `total` units of which `done` are done already.
+    /// A display of `total` units of which `done` are done already; a total of 0 is not known.
     pub fn new(what: &str, total: u64, done: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template(
-                "{prefix:>14} {bar:32} {pos}/{len} · {per_sec} · {eta} left · {msg}",
-            )
-            .unwrap_or_else(|_| ProgressStyle::default_bar());
+            let template = match total {
+                0 => "{prefix:>14} {pos} · {per_sec} · {msg}",
+                _ => "{prefix:>14} {bar:32} {pos}/{len} · {per_sec} · {eta} left · {msg}",
+            };
+            let style = ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
             let bar = ProgressBar::new(total).with_style(style).with_position(done);
             bar.set_prefix(what.to_owned());
             bar.reset_eta();
@@ -53,13 +55,13 @@ impl Progress {
             self.last_line = Instant::now();
             let seconds = self.started.elapsed().as_secs_f64();
             let rate = (done - self.from.min(done)) as f64 / seconds.max(1e-9);
-            let left = if rate > 0.0 { self.total.saturating_sub(done) as f64 / rate } else { 0.0 };
-            eprintln!(
-                "{}: {done}/{} ({rate:.2}/s, {left:.0} s left) {}",
-                self.what,
-                self.total,
-                message()
-            );
+            let (what, message) = (&self.what, message());
+            if self.total == 0 {
+                eprintln!("{what}: {done} ({rate:.2}/s) {message}");
+                return;
+            }
+            let left = if rate > 0.0 { (self.total - done) as f64 / rate } else { 0.0 };
+            eprintln!("{what}: {done}/{} ({rate:.2}/s, {left:.0} s left) {message}", self.total);
         }
     }
 

@@ -2,29 +2,14 @@
 
 mod common;
 
-use common::{environment, experiment, model, parts};
+use common::{largest, train};
 use leyden_core::record::StepRecord;
-use leyden_train::store::RolloutStore;
-use leyden_train::trainer::Trainer;
 use tch::Tensor;
 
 /// The lines of the first `steps` steps with these `changes`, and the gradient of the last.
 fn run(steps: u64, changes: &[&str]) -> (Vec<StepRecord>, Tensor) {
-    let (experiment, environment, model) =
-        (experiment(changes), environment(&["twice", "once"]), model());
-    let (policy, optimizer, engine) = parts(&model, experiment.train.learning_rate);
-    let folder = tempfile::tempdir().unwrap();
-    let store = RolloutStore::open(&folder.path().join("rollouts.sqlite")).unwrap();
-    let format = std::sync::Arc::clone(&model.format);
-    let mut trainer =
-        Trainer::new(&experiment, &environment, format, policy, optimizer, engine, store).unwrap();
-    let records = (1..=steps).map(|step| trainer.step(step, &|_| ()).unwrap().0).collect();
-    let gradient = trainer.policy.trained().grad().unwrap().copy();
-    (records, gradient)
-}
-
-fn largest(x: &Tensor) -> f64 {
-    x.abs().max().double_value(&[])
+    let trained = train(steps, changes);
+    (trained.records, trained.gradient)
 }
 
 fn distance(record: &StepRecord) -> f64 {

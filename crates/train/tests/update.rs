@@ -2,34 +2,18 @@
 
 mod common;
 
-use common::{environment, experiment, model, parts};
+use common::{largest, train};
 use leyden_core::record::StepRecord;
 use leyden_core::{Call, FinishReason, Outcome, Rollout};
 use leyden_rl::config::AlgorithmConfig;
 use leyden_train::batch::{Batch, Selection};
-use leyden_train::store::RolloutStore;
-use leyden_train::trainer::Trainer;
 use tch::Tensor;
 
 /// The first step with these `changes`: its line, the gradient, the weights, the number of
 /// optimiser steps.
 fn first_step(changes: &[&str]) -> (StepRecord, Tensor, Tensor, i64) {
-    let (experiment, environment, model) =
-        (experiment(changes), environment(&["twice", "once"]), model());
-    let (policy, optimizer, engine) = parts(&model, experiment.train.learning_rate);
-    let folder = tempfile::tempdir().unwrap();
-    let store = RolloutStore::open(&folder.path().join("rollouts.sqlite")).unwrap();
-    let format = std::sync::Arc::clone(&model.format);
-    let mut trainer =
-        Trainer::new(&experiment, &environment, format, policy, optimizer, engine, store).unwrap();
-    let (record, _) = trainer.step(1, &|_| ()).unwrap();
-    let gradient = trainer.policy.trained().grad().unwrap().copy();
-    let weights = trainer.policy.trained().flat().detach().copy();
-    (record, gradient, weights, trainer.optimizer.steps())
-}
-
-fn largest(x: &Tensor) -> f64 {
-    x.abs().max().double_value(&[])
+    let mut trained = train(1, changes);
+    (trained.records.remove(0), trained.gradient, trained.weights, trained.updates)
 }
 
 #[test]
@@ -126,7 +110,9 @@ fn rollouts() -> Vec<Rollout> {
 fn batch(roles: &[&str], max_prompt_tokens: usize) -> Batch {
     let roles: Vec<String> = roles.iter().map(|&role| role.to_owned()).collect();
     let selection = Selection { roles: &roles, max_prompt_tokens };
-    Batch::of(&rollouts(), &AlgorithmConfig::default(), &selection, 1).unwrap()
+    let mut batch = Batch::unassigned(&rollouts(), &selection);
+    batch.assign(&AlgorithmConfig::default(), None, 1).unwrap();
+    batch
 }
 
 #[test]

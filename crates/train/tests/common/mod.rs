@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use leyden_core::record::StepRecord;
 use leyden_core::{
     Agent, AgentError, AgentOutput, ChatRequest, Episode, Message, Score, ScoreError, Scorer,
     SeedTree, SignalKind, Task, async_trait,
@@ -19,8 +20,10 @@ use leyden_lm::{
 };
 use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
 use leyden_train::data::{Conversation, DemonstrationSource};
+use leyden_train::store::RolloutStore;
+use leyden_train::trainer::Trainer;
 use leyden_train::{Environment, Experiment};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 /// Longest sequence of [`model`].
 pub const CONTEXT: usize = 160;
@@ -216,4 +219,38 @@ pub fn experiment(changes: &[&str]) -> Experiment {
         [checkpoint]\nevery = 2\n";
     let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
     Experiment::parse(text, Path::new("x.toml"), &changes).unwrap()
+}
+
+/// What some steps of training left behind.
+pub struct Trained {
+    /// Their lines.
+    pub records: Vec<StepRecord>,
+    /// Of the last step.
+    pub gradient: Tensor,
+    pub weights: Tensor,
+    /// Steps of the optimiser.
+    pub updates: i64,
+}
+
+/// The first `steps` steps of [`experiment`] with these `changes`, on two tasks.
+pub fn train(steps: u64, changes: &[&str]) -> Trained {
+    let (experiment, environment, model) =
+        (experiment(changes), environment(&["twice", "once"]), model());
+    let (policy, optimizer, engine) = parts(&model, experiment.train.learning_rate);
+    let folder = tempfile::tempdir().unwrap();
+    let store = RolloutStore::open(&folder.path().join("rollouts.sqlite")).unwrap();
+    let format = Arc::clone(&model.format);
+    let mut trainer =
+        Trainer::new(&experiment, &environment, format, policy, optimizer, engine, store).unwrap();
+    let records = (1..=steps).map(|step| trainer.step(step, &|_| ()).unwrap().0).collect();
+    Trained {
+        records,
+        gradient: trainer.policy.trained().grad().unwrap().copy(),
+        weights: trainer.policy.trained().flat().detach().copy(),
+        updates: trainer.optimizer.steps(),
+    }
+}
+
+pub fn largest(x: &Tensor) -> f64 {
+    x.abs().max().double_value(&[])
 }
