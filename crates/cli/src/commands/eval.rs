@@ -49,7 +49,7 @@ pub struct Arguments {
     /// sql: folder with tables.json and the databases, if not that of the questions
     #[arg(long, value_name = "FOLDER")]
     databases: Option<String>,
-    /// rag: bm25, dense or hybrid
+    /// rag: how passages are found: bm25
     #[arg(long, value_name = "METHOD")]
     retrieval: Option<String>,
     /// rag: JSONL file of passages, if not the paragraphs of the tasks
@@ -58,7 +58,7 @@ pub struct Arguments {
     /// rag: folder in which the index of the corpus is kept
     #[arg(long, value_name = "FOLDER")]
     index: Option<String>,
-    /// rag: folder of a sentence encoder, for dense and hybrid
+    /// rag: folder of a sentence encoder; bm25 uses none
     #[arg(long, value_name = "FOLDER")]
     encoder: Option<String>,
     /// How answers are drawn
