@@ -25,7 +25,7 @@ pub fn open(
             let (index, described) = bm25(config, of_tasks)?;
             Ok((Arc::new(index), described))
         }
-        other => bail!("retrieval.method: `{other}`: use bm25"),
+        other => bail!("method: `{other}`: use bm25"),
     }
 }
 
