@@ -105,7 +105,7 @@ impl Dataset for Rag {
     }
 
     fn read(&self, path: &Path) -> Result<Rows> {
-        read_rows(path, |path| loader::from_file(path), |rows, name| loader::from_rows(rows, name))
+        read_rows(path, |path| loader::from_file(path), loader::from_rows)
     }
 
     fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {
