@@ -59,24 +59,21 @@ fn scores_equal_the_rewards_of_evaluations() {
     ] {
         let (folder, path, _) = world(name, test);
         let out = folder.path().join("eval");
-        let mut eval = leyden(&["eval", "--agent", agent, "--model", "tiny", "--data"]);
-        succeeds(eval.arg(format!("{}:0..4", path.display())).arg("--out").arg(&out));
+        let mut eval = leyden(&["eval", "--agent", agent, "--model", "tiny", "--limit", "4"]);
+        succeeds(eval.arg("--data").arg(&path).arg("--out").arg(&out));
         let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
         let pred = out.join("predictions.jsonl");
         let both = refused(&mut score(dataset, &path, &pred));
         says(&both, &["predictions.jsonl", "greedy and sampled", "--mode"]);
         for record in lines(&metrics, "eval") {
             let mode = record["mode"].as_str().unwrap();
-            // The evaluation was about the first four rows.
+            // The evaluation was about four of the six questions, spread over the file.
             let all = refused(score(dataset, &path, &pred).args(["--mode", mode]));
-            says(&all, &["no answer to the question", "2 of 6 are missing", ":0..100"]);
-            let mut command = leyden(&["score", dataset, "--mode", mode, "--pred"]);
-            command.arg(&pred).args(["--gold", &format!("{}:0..4", path.display())]);
-            if dataset == "spider" {
-                command.arg("--db").arg(folder.path());
-            }
+            says(&all, &["no answer to the question", "2 of 6 are missing", "--partial"]);
+            let mut command = score(dataset, &path, &pred);
+            command.args(["--partial", "--mode", mode]);
             let (text, figures) = figures(&mut command, folder.path());
-            says(&text, &["as recorded beside all 4 answers"]);
+            says(&text, &["left out: 2 questions", "as recorded beside all 4 answers"]);
             let mean = record["reward_mean"].as_f64().unwrap();
             assert_eq!(figures["reward"]["mean"].as_f64(), Some(mean), "{text}");
             let own = match dataset {
@@ -152,6 +149,15 @@ fn predictions_that_do_not_fit_are_named() {
     let world = refused(&mut score("calcx", Path::new("mini-calc"), &pred));
     says(&world, &["mini-calc", "leyden data make"]);
 
+    // Questions may also be chosen by their rows.
+    let first = write(folder.path(), "first.jsonl", &all[..2]);
+    let rows_of = PathBuf::from(format!("{}:0..2", path.display()));
+    says(&succeeds(&mut score("calcx", &rows_of, &first)).0, &["reward", "over 2 questions"]);
+    // None of the questions that were chosen has an answer.
+    let others = PathBuf::from(format!("{}:2..4", path.display()));
+    let empty = write(folder.path(), "empty.jsonl", &[]);
+    says(&refused(score("calcx", &others, &empty).arg("--partial")), &["empty.jsonl"]);
+
     // Lines without ids belong to rows by their order, so no row may be bad.
     let bad = folder.path().join("bad.jsonl");
     fs::write(&bad, format!("{}\n{{\"id\": \"b\"}}\n", rows[0])).unwrap();
@@ -175,7 +181,7 @@ fn official_predictions_of_spider_that_are_too_few_or_cannot_be_scored() {
     fs::write(&pred, queries.join("\n")).unwrap();
     says(&refused(&mut score("spider", &path, &pred)), &["pred.sql has 5 predictions for 6 "]);
     let official = refused(score("spider", &path, &pred).args(["--mode", "greedy"]));
-    says(&official, &["--mode", "pred.sql", "official format"]);
+    says(&official, &["--mode", "pred.sql", "do not name their questions"]);
 
     // A reference that does not run costs its own question and is named.
     let mut broken = rows.clone();

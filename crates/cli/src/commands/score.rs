@@ -20,6 +20,7 @@ use crate::evaluation::Mode;
 use crate::scoring::answers::{self, Answer};
 use crate::scoring::rewards::Rewards;
 use crate::scoring::{Gold, calcx, musique};
+use crate::table::counted;
 
 /// The dataset whose evaluator speaks.
 #[derive(clap::Subcommand)]
@@ -59,6 +60,10 @@ pub struct Files {
     /// Of a file that holds both modes of an evaluation: which
     #[arg(long)]
     mode: Option<Mode>,
+    /// Leave out questions that have no line among the predictions, as those of an evaluation
+    /// with --limit
+    #[arg(long)]
+    partial: bool,
     /// Also write the figures as JSON
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
@@ -76,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 fn spider(files: &Files, db: &Path) -> Result<()> {
     let spider = Arc::new(Spider::open(db, Limits::default())?);
     if !answers::are_named(&files.pred)? {
-        files.only_official()?;
+        files.in_order()?;
         let gold = table::read_gold(&files.gold)?;
         if gold.is_empty() {
             bail!("{}: there is no reference in it", files.gold);
@@ -109,7 +114,7 @@ fn musique(files: &Files, reward: &str) -> Result<()> {
     let reward: Reward =
         reward.parse().map_err(|error: String| anyhow::anyhow!("--reward: {error}"))?;
     if !answers::are_named(&files.pred)? {
-        files.only_official()?;
+        files.in_order()?;
         let evaluation = leyden_musique::evaluate(&files.gold, &files.pred)?;
         print!("{evaluation}");
         return files.write(&evaluation, None);
@@ -124,9 +129,7 @@ fn calcx(files: &Files) -> Result<()> {
     let (gold, answers) = if answers::are_named(&files.pred)? {
         files.named("calc", None)?
     } else {
-        if files.mode.is_some() {
-            bail!("--mode: the lines of {} do not name their questions", files.pred.display());
-        }
+        files.in_order()?;
         let gold = Gold::read("calc", &files.gold, None)?;
         let answers = answers::in_order(&files.pred, &gold)?;
         (gold, answers)
@@ -139,20 +142,24 @@ fn calcx(files: &Files) -> Result<()> {
 impl Files {
     /// Questions of `agent`'s dataset and their answers, found by id.
     fn named(&self, agent: &str, db: Option<&Path>) -> Result<(Gold, Vec<Answer>)> {
-        let gold = Gold::read(agent, &self.gold, db)?;
-        let answers = answers::named(&self.pred, self.mode.map(Mode::name), &gold)?;
+        let mut gold = Gold::read(agent, &self.gold, db)?;
+        let mode = self.mode.map(Mode::name);
+        let answers = answers::named(&self.pred, mode, self.partial, &mut gold)?;
+        if gold.left_out > 0 {
+            let questions = counted(gold.left_out, "question");
+            println!("left out: {questions} of {} without an answer\n", gold.name);
+        }
         Ok((gold, answers))
     }
 
-    /// Refuses what only predictions that name their questions can have.
-    fn only_official(&self) -> Result<()> {
-        match self.mode {
-            Some(_) => bail!(
-                "--mode: {} is in the official format, which knows no modes",
-                self.pred.display()
-            ),
-            None => Ok(()),
+    /// Refuses what only predictions that name their questions can have: these belong to
+    /// theirs by their order.
+    fn in_order(&self) -> Result<()> {
+        let option = if self.mode.is_some() { "--mode" } else { "--partial" };
+        if self.mode.is_some() || self.partial {
+            bail!("{option}: the lines of {} do not name their questions", self.pred.display());
         }
+        Ok(())
     }
 
     /// Tells the rewards of answers below the dataset's own table.

@@ -40,11 +40,18 @@ pub fn are_named(path: &Path) -> Result<bool> {
 }
 
 /// The answers in the order of the questions, found by their ids. Of a file that holds several
-/// modes, those of `mode`.
+/// modes, those of `mode`. Questions without an answer are an error, or where `partial` is set
+/// taken out of `gold`: an evaluation may have been about some of a file's questions.
 ///
 /// # Errors
-/// A line that is no answer, an unknown or repeated id, a question without an answer.
-pub fn named(path: &Path, mode: Option<&str>, gold: &Gold) -> Result<Vec<Answer>> {
+/// A line that is no answer, an unknown or repeated id, a question without an answer, or no
+/// answer at all.
+pub fn named(
+    path: &Path,
+    mode: Option<&str>,
+    partial: bool,
+    gold: &mut Gold,
+) -> Result<Vec<Answer>> {
     let mut by_id: HashMap<&str, (usize, Option<Answer>)> =
         gold.read.tasks.iter().map(|task| (task.id.as_str(), (0, None))).collect();
     for Named { line, id, answer } in of_mode(path, mode)? {
@@ -64,17 +71,22 @@ pub fn named(path: &Path, mode: Option<&str>, gold: &Gold) -> Result<Vec<Answer>
     let answer = |task: &Task| by_id.get_mut(task.id.as_str()).and_then(|place| place.1.take());
     let found: Vec<Option<Answer>> = gold.read.tasks.iter().map(answer).collect();
     let missing = found.iter().filter(|answer| answer.is_none()).count();
-    let first = found.iter().position(Option::is_none);
-    if let Some(task) = first.and_then(|first| gold.read.tasks.get(first)) {
+    let first = found.iter().zip(&gold.read.tasks).find(|(answer, _)| answer.is_none());
+    if let Some((_, task)) = first
+        && (!partial || missing == found.len())
+    {
         bail!(
             "the file {} has no answer to the question {} ({missing} of {} are missing); if it is \
-             about some rows only, name them: --gold {}:0..100",
+             about a part of {}, say so with --partial",
             path.display(),
             task.id,
             found.len(),
-            gold.name.rsplit_once(':').map_or(gold.name.as_str(), |(path, _)| path)
+            gold.name
         );
     }
+    let mut answered = found.iter().map(Option::is_some);
+    gold.read.tasks.retain(|_| answered.next().unwrap_or(false));
+    gold.left_out = missing;
     Ok(found.into_iter().flatten().collect())
 }
 

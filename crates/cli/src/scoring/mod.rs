@@ -24,6 +24,8 @@ pub struct Gold {
     /// As it was asked for.
     pub name: String,
     pub read: Rows,
+    /// Questions that were taken out because nobody answered them.
+    pub left_out: usize,
 }
 
 impl Gold {
@@ -49,7 +51,7 @@ impl Gold {
         if read.tasks.is_empty() {
             bail!("{name}: there is no good row in it");
         }
-        Ok(Self { name: name.to_owned(), read })
+        Ok(Self { name: name.to_owned(), read, left_out: 0 })
     }
 
     /// Refuses a file with bad rows: predictions without ids belong to rows by their order.
