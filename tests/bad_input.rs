@@ -54,7 +54,7 @@ fn unknown_keys_and_impossible_values() {
 fn an_experiment_file_that_is_wrong_or_missing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("my.toml");
-    let text = fs::read_to_string(checkout().join("benchmarks/experiments/quickstart.toml"));
+    let text = fs::read_to_string(checkout().join("benchmarks/experiments/mini/calc.toml"));
     let text = text.unwrap();
     let line = |key: &str| {
         let at = text.lines().position(|line| line.starts_with(key)).unwrap();

@@ -80,7 +80,7 @@ fn a_full_disk_costs_nothing_but_the_checkpoint_that_did_not_fit() {
     fs::create_dir(&out).unwrap();
     let script = Command::new("unshare")
         .args(["--mount", "--map-root-user", "sh", "-c", FULL_DISK, "sh"])
-        .args([LEYDEN, "run", "benchmarks/experiments/quickstart.toml", "--folder"])
+        .args([LEYDEN, "run", "benchmarks/experiments/mini/calc.toml", "--folder"])
         .arg(disk.join("run"))
         .args(SHORT.iter().flat_map(|change| ["--set", change]))
         .env("SIZE", (rest + checkpoint * 3 / 2).to_string())

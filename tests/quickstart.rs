@@ -23,7 +23,7 @@ fn a_run_and_its_report() {
     }
 
     let (stdout, _) = succeeds(leyden(&["report"]).arg(&folder));
-    says(&stdout, &["quickstart", "sampled", "report/index.html"]);
+    says(&stdout, &["mini-calc", "sampled", "report/index.html"]);
     for file in ["reward.svg", "reward.png", "table.csv", "table.md", "curves.csv"] {
         let path = folder.join("report").join(file);
         assert!(fs::metadata(&path).is_ok_and(|m| m.len() > 0), "{}", path.display());
@@ -38,7 +38,7 @@ fn a_run_and_its_report() {
 
 #[test]
 fn a_resolved_experiment_resolves_to_itself() {
-    let file = "benchmarks/experiments/quickstart.toml";
+    let file = "benchmarks/experiments/mini/calc.toml";
     let (resolved, _) = succeeds(&mut leyden(&["run", file, "--seed", "3", "--dry-run"]));
     says(&resolved, &["seed = 3", "[algorithm.loss]", "micro_batch_tokens"]);
     let folder = tempfile::tempdir().unwrap();

@@ -37,7 +37,7 @@ pub fn leyden(arguments: &[&str]) -> Command {
 
 /// `leyden run` of the shortened quickstart in `folder`; `changes` come after [`SHORT`].
 pub fn quickstart(folder: &Path, changes: &[&str]) -> Command {
-    let mut command = leyden(&["run", "benchmarks/experiments/quickstart.toml", "--folder"]);
+    let mut command = leyden(&["run", "benchmarks/experiments/mini/calc.toml", "--folder"]);
     command.arg(folder);
     for change in SHORT.iter().chain(changes) {
         command.args(["--set", change]);

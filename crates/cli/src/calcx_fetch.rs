@@ -231,7 +231,8 @@ mod tests {
             .collect();
         let expected = [("______x_test.jsonl", 1), ("gsm8k_train.jsonl", 2)];
         assert_eq!(names, expected.map(|(name, count)| (PathBuf::from(name), count)));
-        let loaded = crate::sources::load(&folder.path().join("gsm8k_train.jsonl")).unwrap();
+        let loaded =
+            leyden_calcx::loader::from_file(folder.path().join("gsm8k_train.jsonl")).unwrap();
         assert_eq!((loaded.tasks.len(), loaded.rejected.len()), (2, 0));
     }
 

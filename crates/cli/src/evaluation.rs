@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use leyden_calc::CalculatorAgent;
-use leyden_calcx::CalcxScorer;
-use leyden_core::{Rollout, Sampling, SeedTree, Task};
+use leyden_core::{Agent, Rollout, Sampling, Scorer, SeedTree, Task};
 use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
 use leyden_rl::statistics::mean;
 use leyden_text::ChatFormat;
@@ -92,7 +90,7 @@ pub fn engine(model: &LoadedModel, settings: &Settings) -> Result<Engine> {
 pub fn evaluate(
     engine: &mut Engine,
     format: &Arc<ChatFormat>,
-    agent: &CalculatorAgent,
+    (agent, scorer): (&dyn Agent, &dyn Scorer),
     tasks: &[Task],
     mode: Mode,
     settings: &Settings,
@@ -119,12 +117,12 @@ pub fn evaluate(
         });
         let so_far: Vec<f64> = all.iter().filter_map(|rollout| rollout.outcome.reward()).collect();
         let (rollouts, _) =
-            run_rollouts(jobs.collect(), agent, &CalcxScorer, format, engine, &options, &|done| {
+            run_rollouts(jobs.collect(), agent, scorer, format, engine, &options, &|done| {
                 let message =
                     || mean(&so_far).map_or(String::new(), |mean| format!("reward {mean:.3}"));
                 progress.borrow_mut().update((first + done) as u64, message);
             })?;
-        output.rollouts(mode, portion, &rollouts, format)?;
+        output.rollouts(agent.name(), mode, portion, &rollouts, format)?;
         all.extend(rollouts);
     }
     progress.borrow().end();

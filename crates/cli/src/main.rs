@@ -4,8 +4,8 @@
 
 mod calcx_fetch;
 mod commands;
+mod dataset;
 mod dataset_info;
-mod demonstrations;
 mod evaluation;
 mod machine;
 mod model_info;

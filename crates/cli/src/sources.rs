@@ -1,29 +1,34 @@
 //! Where tasks come from, by the names that experiments and commands use.
 //!
-//! `mini-calc`, or the path of a Calc-X file (`.jsonl` or the hub's `.parquet`), with an
-//! optional range of rows: `data/calcx/svamp.jsonl:700..1000`.
+//! `mini-calc`, `mini-spider` or `mini-musique`, or the path of a file in a dataset's own
+//! format, with an optional range of rows: `data/calcx/svamp.jsonl:700..1000`.
 
 use std::ops::Range;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use leyden_calcx::loader::{self, Loaded};
 use leyden_core::Task;
-use leyden_mini::MiniCalc;
 use serde_json::{Value, json};
+
+use crate::dataset::{AGENTS, Dataset, Rows};
+use crate::table::counted;
 
 /// A source of tasks by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    MiniCalc,
-    File { path: PathBuf, rows: Option<Range<usize>> },
+    /// A generated world, by its name.
+    World(&'static str),
+    File {
+        path: PathBuf,
+        rows: Option<Range<usize>>,
+    },
 }
 
 impl Source {
     /// Reads a source's name.
     pub fn parse(text: &str) -> Result<Self> {
-        if text == "mini-calc" {
-            return Ok(Self::MiniCalc);
+        if let Some((_, world)) = AGENTS.iter().find(|(_, world)| *world == text) {
+            return Ok(Self::World(world));
         }
         let (path, rows) = match text.rsplit_once(':') {
             Some((path, range)) if range.contains("..") => {
@@ -44,62 +49,68 @@ impl Source {
     }
 }
 
-/// Tasks of a file, with what was wrong with it.
-pub fn load(path: &std::path::Path) -> Result<Loaded> {
-    let parquet = path.extension().is_some_and(|e| e == "parquet");
-    if parquet {
-        let rows = leyden_hub::parquet::rows(path)?;
-        Ok(loader::from_rows(rows, &path.display().to_string()))
-    } else {
-        Ok(loader::from_file(path)?)
+/// The range `rows` of what a file gave; `name` is how the file was asked for.
+pub fn cut(mut read: Rows, rows: Option<Range<usize>>, name: &str) -> Result<Rows> {
+    if let Some(rows) = rows {
+        let total = read.tasks.len();
+        if rows.start >= total || rows.is_empty() {
+            bail!("{name}: the file has {}", counted(total, "good row"));
+        }
+        read.tasks.truncate(rows.end.min(total));
+        read.tasks.drain(..rows.start);
+    }
+    Ok(read)
+}
+
+/// Rejected rows and notes of one file that are told one by one.
+const NAMED: usize = 5;
+
+/// Says on standard error what is wrong with a file.
+pub fn tell(read: &Rows, path: &std::path::Path) {
+    for note in &read.notes {
+        eprintln!("{note}");
+    }
+    for rejected in read.rejected.iter().take(NAMED) {
+        eprintln!("left out: {rejected}");
+    }
+    if read.rejected.len() > NAMED {
+        eprintln!("left out: {} more rows of {}", read.rejected.len() - NAMED, path.display());
     }
 }
 
-/// The tasks that `names` stand for, and a description with hashes for the provenance.
+/// The tasks that `names` stand for, at most `limit` of each (0 is all; of a world,
+/// `of_world`), and a description with hashes for the provenance.
 ///
 /// A malformed row is named on standard error and left out; a file without any good row is
 /// an error.
 pub fn tasks(
     names: &[String],
     limit: usize,
-    mini: &MiniCalc,
-    mini_tasks: usize,
+    dataset: &dyn Dataset,
+    of_world: usize,
 ) -> Result<(Vec<Task>, Value)> {
     let mut all = Vec::new();
     let mut described = Vec::new();
     for name in names {
         let mut tasks = match Source::parse(name)? {
-            Source::MiniCalc => {
-                described.push(json!({ "source": name, "tasks": mini_tasks }));
-                mini.test(mini_tasks)
+            Source::World(world) => {
+                check_world(world, dataset)?;
+                described.push(json!({ "source": name, "tasks": of_world }));
+                dataset.world().test(of_world)
             }
             Source::File { path, rows } => {
-                let loaded = load(&path)?;
-                for rejected in loaded.rejected.iter().take(5) {
-                    eprintln!("left out: {rejected}");
-                }
-                if loaded.rejected.len() > 5 {
-                    eprintln!(
-                        "left out: {} more rows of {}",
-                        loaded.rejected.len() - 5,
-                        path.display()
-                    );
-                }
-                let total = loaded.tasks.len();
-                let tasks: Vec<Task> = match rows {
-                    Some(rows) if rows.start >= total || rows.is_empty() => {
-                        bail!("{name}: the file has {total} good rows");
-                    }
-                    Some(rows) => loaded.tasks[rows.start..rows.end.min(total)].to_vec(),
-                    None => loaded.tasks,
-                };
+                let read = dataset.read(&path)?;
+                tell(&read, &path);
+                let rejected = read.rejected.len();
+                let read = cut(read, rows, name)?;
                 described.push(json!({
                     "source": name,
-                    "tasks": tasks.len(),
-                    "rejected": loaded.rejected.len(),
+                    "tasks": read.tasks.len(),
+                    "rejected": rejected,
+                    "notes": read.notes,
                     "sha256": leyden_train::provenance::hash_file(&path)?,
                 }));
-                tasks
+                read.tasks
             }
         };
         if tasks.is_empty() {
@@ -111,4 +122,45 @@ pub fn tasks(
         all.extend(tasks);
     }
     Ok((all, Value::Array(described)))
+}
+
+/// Refuses a world that another agent lives in.
+pub fn check_world(world: &str, dataset: &dyn Dataset) -> Result<()> {
+    if world == dataset.world_name() {
+        return Ok(());
+    }
+    let agent = AGENTS.iter().find(|(_, known)| *known == world).map_or("", |(agent, _)| agent);
+    bail!("{world} is the world of the agent {agent}; this agent's is {}", dataset.world_name());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_world_or_a_file_with_rows() {
+        assert_eq!(Source::parse("mini-spider").unwrap(), Source::World("mini-spider"));
+        let file = |path: &str, rows| Source::File { path: PathBuf::from(path), rows };
+        assert_eq!(Source::parse("a/b.json").unwrap(), file("a/b.json", None));
+        assert_eq!(Source::parse("a.jsonl:3..7").unwrap(), file("a.jsonl", Some(3..7)));
+        assert_eq!(Source::parse("a.jsonl:3..").unwrap(), file("a.jsonl", Some(3..usize::MAX)));
+        assert!(Source::parse("a.jsonl:3..x").unwrap_err().to_string().contains("10..20"));
+    }
+
+    #[test]
+    fn a_range_beyond_the_file_is_refused() {
+        let task = |i: usize| Task {
+            id: i.to_string(),
+            question: "q".to_owned(),
+            gold: "g".to_owned(),
+            labels: Vec::new(),
+            fields: serde_json::Map::new(),
+        };
+        let rows = || Rows { tasks: (0..4).map(task).collect(), ..Rows::default() };
+        let ids = |read: Rows| read.tasks.into_iter().map(|t| t.id).collect::<Vec<_>>();
+        assert_eq!(ids(cut(rows(), Some(1..3), "f").unwrap()), ["1", "2"]);
+        assert_eq!(ids(cut(rows(), Some(3..usize::MAX), "f").unwrap()), ["3"]);
+        assert!(cut(rows(), Some(4..5), "f").is_err_and(|e| e.to_string().contains("4 good rows")));
+        assert!(cut(rows(), Some(2..2), "f").is_err());
+    }
 }

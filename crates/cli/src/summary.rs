@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use leyden_calcx::scorer::has_answer_form;
 use leyden_core::{FinishReason, Outcome, Rollout, SeedTree, SignalKind, Task};
+use leyden_musique::scorer::answer_span;
 use leyden_rl::statistics::{Interval, bootstrap_interval, mean, wilson_interval};
 
 use crate::table::{Side, aligned};
@@ -23,33 +24,88 @@ pub enum Failure {
     /// A response reached the token limit.
     CutOff,
     NoAnswer,
+    /// The final query is not SQL.
+    Unparsable,
+    /// The final query does not run.
+    ExecutionError,
+    /// The final query finds nothing.
+    EmptyResult,
+    /// The final query finds other rows than the reference.
+    WrongRows,
+    /// A part of the answer is right.
+    PartlyRight,
     WrongAnswer,
 }
 
+/// All failures, in the order of tables.
+const FAILURES: [Failure; 12] = [
+    Failure::WrongAnswer,
+    Failure::PartlyRight,
+    Failure::WrongRows,
+    Failure::EmptyResult,
+    Failure::ExecutionError,
+    Failure::Unparsable,
+    Failure::NoAnswer,
+    Failure::MalformedCall,
+    Failure::ToolError,
+    Failure::TurnLimit,
+    Failure::CutOff,
+    Failure::NoReward,
+];
+
 impl Failure {
-    /// The failure of a rollout, if it is one.
-    pub fn of(rollout: &Rollout) -> Option<Self> {
-        match rollout.outcome {
+    /// The failure of a rollout of `agent`, if it is one.
+    pub fn of(agent: &str, rollout: &Rollout) -> Option<Self> {
+        let reward = match rollout.outcome {
             Outcome::Missing(_) => return Some(Self::NoReward),
             Outcome::Reward(reward) if reward >= 1.0 => return None,
-            Outcome::Reward(_) => {}
+            Outcome::Reward(reward) => reward,
+        };
+        if agent == "sql" {
+            return Some(Self::of_query(rollout));
         }
         let signalled = |kinds: &[SignalKind]| kinds.iter().any(|kind| rollout.has_signal(kind));
-        let cut = rollout.calls.iter().any(|call| call.finish == FinishReason::Length);
-        let answered = rollout.answer.as_deref().is_some_and(has_answer_form);
-        Some(if signalled(&[SignalKind::MalformedCall, SignalKind::UnknownTool]) {
+        let answer = rollout.answer.as_deref();
+        let answered = match agent {
+            "rag" => answer.and_then(answer_span).is_some_and(|span| !span.is_empty()),
+            _ => answer.is_some_and(has_answer_form),
+        };
+        Some(if agent == "rag" && reward > 0.0 && answered {
+            Self::PartlyRight
+        } else if signalled(&[SignalKind::MalformedCall, SignalKind::UnknownTool]) {
             Self::MalformedCall
         } else if signalled(&[SignalKind::ToolError]) {
             Self::ToolError
         } else if signalled(&[SignalKind::TurnLimit]) {
             Self::TurnLimit
-        } else if cut {
+        } else if cut(rollout) {
             Self::CutOff
         } else if !answered {
             Self::NoAnswer
         } else {
             Self::WrongAnswer
         })
+    }
+
+    /// The failure of a text-to-SQL rollout: what became of its last query. Queries before it
+    /// may have failed without harm.
+    fn of_query(rollout: &Rollout) -> Self {
+        if rollout.answer.is_none() {
+            return Self::NoAnswer;
+        }
+        let last = rollout.calls.iter().rposition(|call| call.agent_role != leyden_sql::CHECK);
+        let of_last = rollout.signals.iter().filter(|signal| Some(signal.call) == last);
+        for signal in of_last {
+            match signal.kind {
+                SignalKind::ToolError if signal.detail.starts_with("syntax") => {
+                    return if cut(rollout) { Self::CutOff } else { Self::Unparsable };
+                }
+                SignalKind::ToolError => return Self::ExecutionError,
+                SignalKind::EmptyResult => return Self::EmptyResult,
+                _ => {}
+            }
+        }
+        Self::WrongRows
     }
 
     /// The name in tables and files.
@@ -61,9 +117,19 @@ impl Failure {
             Self::TurnLimit => "turn limit",
             Self::CutOff => "cut off",
             Self::NoAnswer => "no answer",
+            Self::Unparsable => "does not parse",
+            Self::ExecutionError => "execution error",
+            Self::EmptyResult => "empty result",
+            Self::WrongRows => "wrong rows",
+            Self::PartlyRight => "partly right",
             Self::WrongAnswer => "wrong answer",
         }
     }
+}
+
+/// Whether a response reached the token limit.
+fn cut(rollout: &Rollout) -> bool {
+    rollout.calls.iter().any(|call| call.finish == FinishReason::Length)
 }
 
 /// One mode of an evaluation.
@@ -80,7 +146,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub fn of(mode: &'static str, tasks: &[Task], rollouts: &[Rollout]) -> Self {
+    pub fn of(agent: &str, mode: &'static str, tasks: &[Task], rollouts: &[Rollout]) -> Self {
         let mut summary = Self {
             mode,
             all: Vec::new(),
@@ -92,7 +158,7 @@ impl Summary {
             first_missing: None,
         };
         for (task, rollout) in tasks.iter().zip(rollouts) {
-            if let Some(failure) = Failure::of(rollout) {
+            if let Some(failure) = Failure::of(agent, rollout) {
                 *summary.failures.entry(failure).or_default() += 1;
             }
             match &rollout.outcome {
@@ -185,17 +251,9 @@ fn failures(summaries: &[Summary]) -> String {
     };
     let right = |summary: &Summary| summary.rollouts - summary.failures.values().sum::<usize>();
     row("right", &|summary| right(summary).to_string());
-    for failure in [
-        Failure::WrongAnswer,
-        Failure::NoAnswer,
-        Failure::MalformedCall,
-        Failure::ToolError,
-        Failure::TurnLimit,
-        Failure::CutOff,
-        Failure::NoReward,
-    ] {
+    for failure in FAILURES {
         let count = |summary: &Summary| summary.failures.get(&failure).copied().unwrap_or(0);
-        if failure != Failure::NoReward || summaries.iter().any(|summary| count(summary) > 0) {
+        if summaries.iter().any(|summary| count(summary) > 0) {
             row(failure.name(), &|summary| count(summary).to_string());
         }
     }
@@ -260,13 +318,42 @@ mod tests {
             (rollout(0.0, answer, &[ToolError, UnknownTool]), Some(Failure::MalformedCall)),
             (rollout(0.0, answer, &[MalformedCall]), Some(Failure::MalformedCall)),
         ] {
-            assert_eq!(Failure::of(&rollout), expected);
+            assert_eq!(Failure::of("calc", &rollout), expected);
         }
         let mut cut = rollout(0.0, None, &[]);
         cut.calls[0].finish = FinishReason::Length;
-        assert_eq!(Failure::of(&cut), Some(Failure::CutOff));
+        assert_eq!(Failure::of("calc", &cut), Some(Failure::CutOff));
         cut.outcome = Outcome::Missing("no engine".to_owned());
-        assert_eq!(Failure::of(&cut), Some(Failure::NoReward));
+        assert_eq!(Failure::of("calc", &cut), Some(Failure::NoReward));
+    }
+
+    #[test]
+    fn a_query_fails_by_what_became_of_the_last_one() {
+        let of = |kind: &SignalKind, call: usize, detail: &str| {
+            let mut wrong = rollout(0.0, Some("select 1"), &[]);
+            for role in [leyden_sql::REWRITE, leyden_sql::CHECK] {
+                let call = Call { agent_role: role.to_owned(), ..wrong.calls[0].clone() };
+                wrong.calls.push(call);
+            }
+            wrong.signals.push(Signal { kind: kind.clone(), call, detail: detail.into() });
+            Failure::of("sql", &wrong)
+        };
+        let error = SignalKind::ToolError;
+        assert_eq!(of(&error, 1, "syntax: near x"), Some(Failure::Unparsable));
+        assert_eq!(of(&error, 1, "column: no such column"), Some(Failure::ExecutionError));
+        assert_eq!(of(&SignalKind::EmptyResult, 1, "q"), Some(Failure::EmptyResult));
+        // An error of the first query was mended.
+        assert_eq!(of(&error, 0, "syntax: near x"), Some(Failure::WrongRows));
+        let none = rollout(0.0, None, &[]);
+        assert_eq!(Failure::of("sql", &none), Some(Failure::NoAnswer));
+    }
+
+    #[test]
+    fn an_answer_may_be_partly_right() {
+        let of = |reward, answer| Failure::of("rag", &rollout(reward, answer, &[]));
+        assert_eq!(of(0.5, Some("<answer>New York</answer>")), Some(Failure::PartlyRight));
+        assert_eq!(of(0.0, Some("<answer>Rome</answer>")), Some(Failure::WrongAnswer));
+        assert_eq!(of(0.0, Some("Rome")), Some(Failure::NoAnswer));
     }
 
     #[test]
@@ -275,7 +362,7 @@ mod tests {
         let tasks = ["1", "1", "2", "2"].map(task);
         let mut rollouts = [1.0, 0.0, 0.0, 0.0].map(|reward| rollout(reward, answer, &[])).to_vec();
         rollouts[3].outcome = Outcome::Missing("the prompt is too long".to_owned());
-        let summary = Summary::of("greedy", &tasks, &rollouts);
+        let summary = Summary::of("calc", "greedy", &tasks, &rollouts);
         assert_eq!(summary.nothing_scored(), None);
         let text = table(&[summary]);
         for line in [
@@ -290,7 +377,7 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line:?} is not in\n{text}");
         }
-        let none = Summary::of("greedy", &tasks[..1], &rollouts[3..]);
+        let none = Summary::of("calc", "greedy", &tasks[..1], &rollouts[3..]);
         assert_eq!(none.nothing_scored(), Some("t: the prompt is too long"));
     }
 

@@ -8,14 +8,15 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use leyden_core::{Message, SeedTree};
+use leyden_core::SeedTree;
 use leyden_lm::{LlamaConfig, LoadedModel, initialise, save_folder};
-use leyden_mini::MiniCalc;
+use leyden_mini::{MiniCalc, MiniMusique, MiniSpider};
 use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
-use leyden_train::data::DemonstrationSource;
+use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
+use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Map, Value, json};
 
-use crate::demonstrations::NoisyDemonstrations;
+use crate::dataset::{self, AGENTS, Settings, Train};
 
 /// The files of the embedded model.
 const FILES: [(&str, &[u8]); 5] = [
@@ -73,37 +74,127 @@ impl Default for Shape {
     }
 }
 
-/// Questions from which the tokenizer learns its words.
+/// Questions, and conversations, of each world from which the tokenizer learns its words.
 const CORPUS: usize = 20_000;
+
+/// How an agent is set up for its generated world: as the tiny model was raised.
+pub fn settings(agent: &str, data_seed: u64) -> Settings {
+    Settings {
+        agent: AgentConfig {
+            name: agent.to_owned(),
+            prompt: "compact".to_owned(),
+            max_turns: if agent == "rag" { 4 } else { 3 },
+            check: "model".to_owned(),
+            searches: 3,
+            passages: 1,
+            result_characters: if agent == "sql" { 60 } else { 0 },
+        },
+        data: DataConfig {
+            train: Vec::new(),
+            test: Vec::new(),
+            databases: String::new(),
+            train_limit: 0,
+            demonstration_tokens: usize::MAX,
+            seed: data_seed,
+        },
+        retrieval: RetrievalConfig::default(),
+        reward: RewardConfig::default(),
+        device: "cpu".to_owned(),
+    }
+}
+
+/// What a base model of an agent's world is raised on.
+///
+/// # Errors
+/// Where the world cannot be made, such as without room for its databases.
+pub fn lessons(agent: &str, data_seed: u64) -> Result<Lessons> {
+    let dataset = dataset::of(settings(agent, data_seed))?;
+    let cast = dataset.cast(Train::World, &[], true)?;
+    let source = cast.demonstrations.context("a world without demonstrations")?;
+    Ok(Lessons { source, _folder: cast.folder })
+}
+
+/// Demonstrations with the files that their agent works on.
+pub struct Lessons {
+    source: Box<dyn DemonstrationSource>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl DemonstrationSource for Lessons {
+    fn len(&self) -> Option<u64> {
+        self.source.len()
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        self.source.conversation(index)
+    }
+}
+
+/// What never varies in the prompts and replies of the agents: each piece is one token.
+fn protocol(all: &[Lessons]) -> Vec<String> {
+    let mut pieces: Vec<String> = [
+        "<tool_call>\n{\"name\": \"calculator\", \"arguments\": {\"expression\": \"",
+        "<tool_call>\n{\"name\": \"retrieve\", \"arguments\": {\"query\": \"",
+        "\"}}\n</tool_call>",
+        "<tool_response>",
+        "</tool_response>",
+        "### ANSWER: ",
+        " ###",
+        " = around ",
+        "<answer>",
+        "</answer>",
+        "```sql\n",
+        "\n```",
+        "VERDICT: CORRECT",
+        "VERDICT: INCORRECT",
+        " SQL: ",
+        " Result: ",
+        "Answer in SQL.",
+        "Correct the SQL.",
+        "Does the SQL answer the question? End with VERDICT: CORRECT or VERDICT: INCORRECT.",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    // The system prompt of an agent with a tool, and the line that names the tool.
+    for lessons in all {
+        let Conversation { messages, tools } = lessons.conversation(0);
+        if let (Some(system), Some(tool)) = (messages.first(), tools.first()) {
+            let arguments = tool.parameters["properties"].as_object();
+            let names: Vec<&str> =
+                arguments.into_iter().flat_map(|m| m.keys()).map(|k| &**k).collect();
+            let line = format!("tool: {}({})", tool.name, names.join(", "));
+            pieces.push(format!("{}\n{line}", system.content));
+        }
+    }
+    pieces
+}
+
+/// Texts of all worlds.
+fn texts(all: &[Lessons]) -> impl Iterator<Item = String> {
+    let calc = MiniCalc::new(0).corpus(CORPUS);
+    let spider = MiniSpider::new(0).corpus(CORPUS / 4);
+    let musique = MiniMusique::new(0).corpus(CORPUS / 2);
+    let shown = all.iter().flat_map(|lessons| {
+        (0..CORPUS as u64 / 20).flat_map(|i| {
+            let messages = lessons.conversation(i).messages;
+            messages.into_iter().map(|m| m.content).filter(|c| !c.is_empty()).collect::<Vec<_>>()
+        })
+    });
+    calc.into_iter().chain(spider).chain(musique).chain(shown.collect::<Vec<_>>())
+}
 
 /// Writes an untrained tiny model into `folder`: a tokenizer trained on the worlds, fresh
 /// weights drawn from `seed`.
 pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
-    let world = MiniCalc::new(0);
-    let agent = leyden_calc::CalculatorAgent::new(leyden_calc::Prompt::Compact, 4);
-    let opening = agent.opening("");
-    let system = opening.first().map(|m: &Message| m.content.clone()).unwrap_or_default();
-    let tool = "tool: calculator(expression)";
+    let all: Vec<Lessons> =
+        AGENTS.iter().map(|(agent, _)| lessons(agent, 0)).collect::<Result<_>>()?;
     let training = BpeTraining {
         vocab_size: shape.vocabulary,
         special: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec(),
-        protocol: vec![
-            format!("{system}\n{tool}"),
-            "<tool_call>\n{\"name\": \"calculator\", \"arguments\": {\"expression\": \"".to_owned(),
-            "\"}}\n</tool_call>".to_owned(),
-            "<tool_response>".to_owned(),
-            "</tool_response>".to_owned(),
-            "### ANSWER: ".to_owned(),
-            " ###".to_owned(),
-            " = around ".to_owned(),
-        ],
+        protocol: protocol(&all),
         min_frequency: 20,
     };
-    let shown = NoisyDemonstrations::new(MiniCalc::new(0), agent);
-    let texts = world.corpus(CORPUS).into_iter().chain((0..CORPUS as u64 / 10).flat_map(|i| {
-        let messages = shown.conversation(i).messages;
-        messages.into_iter().map(|m| m.content).filter(|c| !c.is_empty()).collect::<Vec<_>>()
-    }));
+    let texts = texts(&all);
     let mut tokenizer = train_bpe(texts, &training)?;
     tokenizer.bos = None;
     tokenizer.eos = tokenizer.token_id("<|im_end|>");

@@ -1,30 +1,23 @@
-//! From an experiment's names to the things themselves: model, agent, tasks, scorer.
+//! From an experiment's names to the things themselves, and a run with them.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use leyden_calc::{CalculatorAgent, Prompt};
-use leyden_calcx::CalcxScorer;
 use leyden_core::Task;
 use leyden_core::record::Record;
 use leyden_lm::LoadedModel;
-use leyden_mini::MiniCalc;
 use leyden_report::tensorboard::EventWriter;
-use leyden_train::config::{AgentConfig, Objective};
+use leyden_train::config::{DataConfig, Objective};
 use leyden_train::data::{DemonstrationSource, TaskSource};
 use leyden_train::{Environment, Experiment, Finish, Observer};
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
-use crate::demonstrations::{ChainDemonstrations, NoisyDemonstrations};
+use crate::dataset::{self, AGENTS, Cast, Dataset, InTurn, Settings, Stream, TEST_TASKS, Train};
 use crate::model_source::{self, ModelSource};
 use crate::sources::{self, Source};
 use crate::tiny;
-
-/// Tasks of a generated test split where an experiment asks for all.
-const MINI_TEST_TASKS: usize = 256;
 
 /// Sets the threads of libtorch and of the tools, once per process.
 pub fn set_threads(threads: usize) -> Result<()> {
@@ -72,95 +65,113 @@ fn describe_model(source: &str, path: &Path) -> Result<Map<String, serde_json::V
     Ok(described)
 }
 
-/// An agent by its name.
-pub fn agent(config: &AgentConfig) -> Result<CalculatorAgent> {
-    if config.name != "calc" {
-        bail!("agent.name: there is no agent `{}`; there is calc", config.name);
-    }
-    let prompt = match config.prompt.as_str() {
-        "full" => Prompt::Full,
-        "compact" => Prompt::Compact,
-        other => bail!("agent.prompt: `{other}`: use full or compact"),
-    };
-    Ok(CalculatorAgent::new(prompt, config.max_turns))
-}
-
-/// The endless stream of a generated world.
-struct MiniStream(MiniCalc);
-
-impl TaskSource for MiniStream {
-    fn len(&self) -> Option<u64> {
-        None
-    }
-
-    fn task(&self, index: u64) -> Task {
-        self.0.train(index)
-    }
+/// A run's environment, with the files that it needs as long as it lasts.
+struct Stage {
+    environment: Environment,
+    /// Databases of a generated world.
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// Agent, tasks, scorer and demonstrations of an experiment.
-pub fn environment(experiment: &Experiment) -> Result<Environment> {
+fn stage(experiment: &Experiment) -> Result<Stage> {
     let data = &experiment.data;
-    let agent = agent(&experiment.agent)?;
-    let mini = MiniCalc::new(data.seed);
-    let test_count =
-        if experiment.eval.tasks == 0 { MINI_TEST_TASKS } else { experiment.eval.tasks };
-    let (test, test_described) = sources::tasks(&data.test, 0, &mini, test_count)?;
-    let generated = data.train.iter().any(|name| name == "mini-calc");
-    let supervised = experiment.train.objective == Objective::Supervised;
-    let (train, demonstrations, train_described): (
-        Box<dyn TaskSource>,
-        Option<Box<dyn DemonstrationSource>>,
-        _,
-    ) = if generated {
-        if data.train.len() > 1 {
-            bail!("data.train: mini-calc is endless and cannot be mixed with other sources");
-        }
-        let noisy: Option<Box<dyn DemonstrationSource>> = if supervised {
-            Some(Box::new(NoisyDemonstrations::new(MiniCalc::new(data.seed), agent.clone())))
-        } else {
-            None
-        };
-        (Box::new(MiniStream(mini)), noisy, json!([{ "source": "mini-calc", "seed": data.seed }]))
-    } else {
-        let (mut tasks, mut described) = sources::tasks(&data.train, data.train_limit, &mini, 0)?;
-        // Some datasets repeat questions across their own splits.
-        let held_out: HashSet<&str> = test.iter().map(|task| task.question.trim()).collect();
-        let before = tasks.len();
-        tasks.retain(|task| !held_out.contains(task.question.trim()));
-        if tasks.len() < before {
-            let shared = before - tasks.len();
-            eprintln!("data: {shared} training tasks left out, whose question is in data.test too");
-            described = json!({ "sources": described, "left_out_as_test_questions": shared });
-        }
-        let shown: Option<Box<dyn DemonstrationSource>> = if supervised {
-            let (source, flaws) = ChainDemonstrations::of(&tasks, agent.clone());
-            for (flaw, count) in flaws {
-                eprintln!("demonstrations: {count} of {} tasks left out: {flaw}", tasks.len());
-            }
-            if source.is_empty() {
-                bail!("data.train: no task has a chain that can be shown");
-            }
-            Some(Box::new(source))
-        } else {
-            None
-        };
-        (Box::new(tasks), shown, described)
-    };
+    let settings = Settings::of(experiment);
+    let dataset = dataset::of(settings.clone())?;
+    let count = if experiment.eval.tasks == 0 { TEST_TASKS } else { experiment.eval.tasks };
+    let (test, test_described) = sources::tasks(&data.test, 0, dataset.as_ref(), count)?;
     check_disjoint(&data.train, &data.test)?;
+    let supervised = experiment.train.objective == Objective::Supervised;
+    let worlds = worlds(&data.train)?;
+    let (mut cast, train, train_described): (Cast, Box<dyn TaskSource>, Value) =
+        if worlds.is_empty() {
+            let (tasks, described) = training_tasks(data, dataset.as_ref(), &test)?;
+            let cast = dataset.cast(Train::Tasks(&tasks), &test, supervised)?;
+            (cast, Box::new(tasks), described)
+        } else {
+            let described = json!([{ "source": data.train, "seed": data.seed }]);
+            let mut cast = dataset.cast(Train::World, &test, supervised)?;
+            if supervised {
+                cast.demonstrations = Some(Box::new(lessons(&worlds, &settings, &mut cast)?));
+            } else if let [world] = worlds[..] {
+                sources::check_world(world, dataset.as_ref())?;
+            } else {
+                bail!("data.train: worlds cannot be mixed where rewards are the objective");
+            }
+            (cast, Box::new(Stream(dataset.world())), described)
+        };
     let mut provenance = Map::new();
     provenance.insert(
         "data".to_owned(),
-        json!({ "seed": data.seed, "train": train_described, "test": test_described }),
+        json!({
+            "seed": data.seed,
+            "train": train_described,
+            "test": test_described,
+            "with": cast.described,
+        }),
     );
-    Ok(Environment {
-        agent: Arc::new(agent),
-        scorer: Arc::new(CalcxScorer),
+    let environment = Environment {
+        agent: cast.agent,
+        scorer: cast.scorer,
         train,
         test,
-        demonstrations,
+        demonstrations: cast.demonstrations.take(),
         provenance,
-    })
+    };
+    Ok(Stage { environment, _folder: cast.folder })
+}
+
+/// The generated worlds among `names`; none, or all of them.
+fn worlds(names: &[String]) -> Result<Vec<&'static str>> {
+    let mut worlds = Vec::new();
+    for name in names {
+        if let Source::World(world) = Source::parse(name)? {
+            worlds.push(world);
+        }
+    }
+    if !worlds.is_empty() && worlds.len() < names.len() {
+        bail!("data.train: {} is endless and cannot be mixed with files", worlds[0]);
+    }
+    Ok(worlds)
+}
+
+/// Training tasks of files, without those whose question is a test question too: some
+/// datasets repeat questions across their own splits.
+fn training_tasks(
+    data: &DataConfig,
+    dataset: &dyn Dataset,
+    test: &[Task],
+) -> Result<(Vec<Task>, Value)> {
+    let (mut tasks, mut described) = sources::tasks(&data.train, data.train_limit, dataset, 0)?;
+    let held_out: HashSet<&str> = test.iter().map(|task| task.question.trim()).collect();
+    let before = tasks.len();
+    tasks.retain(|task| !held_out.contains(task.question.trim()));
+    if tasks.len() < before {
+        let shared = before - tasks.len();
+        eprintln!("data: {shared} training tasks left out, whose question is in data.test too");
+        described = json!({ "sources": described, "left_out_as_test_questions": shared });
+    }
+    Ok((tasks, described))
+}
+
+/// Demonstrations of all `worlds` in turn, each by its own agent; those of the experiment's
+/// agent are in `cast` already. A world that is named twice has two turns of each round.
+fn lessons(worlds: &[&str], settings: &Settings, cast: &mut Cast) -> Result<InTurn> {
+    let mut distinct: Vec<&str> = Vec::new();
+    let mut sources: Vec<Box<dyn DemonstrationSource>> = Vec::new();
+    for world in worlds {
+        if distinct.contains(world) {
+            continue;
+        }
+        distinct.push(world);
+        let (agent, _) = AGENTS.iter().find(|(_, known)| known == world).unwrap_or(&AGENTS[0]);
+        let own = if *agent == settings.agent.name { cast.demonstrations.take() } else { None };
+        sources.push(match own {
+            Some(own) => own,
+            None => Box::new(tiny::lessons(agent, settings.data.seed)?),
+        });
+    }
+    let turn = |world: &&str| distinct.iter().position(|known| known == world);
+    Ok(InTurn::new(sources, worlds.iter().filter_map(turn).collect()))
 }
 
 /// Refuses to test on rows that are trained on.
@@ -225,7 +236,7 @@ pub fn run_experiment(experiment: &Experiment, folder: &Path) -> Result<Finish> 
         }
     }
     let (model, described) = load_model(&experiment.model.source)?;
-    let mut environment = environment(experiment)?;
+    let Stage { mut environment, _folder } = stage(experiment)?;
     environment.provenance.extend(described);
     let template = model.format.template().source();
     environment.provenance.insert(

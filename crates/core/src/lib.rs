@@ -15,6 +15,7 @@ pub mod record;
 mod rollout;
 pub mod rows;
 mod scorer;
+mod script;
 mod seed;
 mod task;
 
@@ -27,6 +28,7 @@ pub use golden::{Family, GoldenError, GoldenReport, golden_cases, shared_materia
 pub use passage::Passage;
 pub use rollout::{Call, Outcome, Rollout, Signal, SignalKind};
 pub use scorer::{Score, ScoreError, Scorer};
+pub use script::Script;
 pub use seed::SeedTree;
 pub use task::Task;
 

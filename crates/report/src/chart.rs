@@ -98,6 +98,8 @@ impl Chart {
     /// shows it alone.
     pub const SMALL: (f64, f64) = (390.0, 258.0);
     /// Size of a page's main chart.
+    /// One of several charts of equal rank in a row.
+    pub const PANEL: (f64, f64) = (430.0, 330.0);
     pub const LARGE: (f64, f64) = (860.0, 430.0);
 
     pub fn new(title: &str, x_label: &str, y_label: &str) -> Self {

@@ -96,6 +96,12 @@ fn essential(keys: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
 }
 
 impl Experiment<'_> {
+    /// The name of the agent, empty in configurations without one.
+    pub fn agent(&self) -> &str {
+        let table = self.runs.first().and_then(|run| run.config.get("agent"));
+        table.and_then(|agent| agent.get("name")).and_then(toml::Value::as_str).unwrap_or_default()
+    }
+
     /// Pairs of runs of equal seed: the second is a repetition and no evidence of its own.
     pub fn repetitions(&self) -> Vec<(&Run, &Run)> {
         let mut found = Vec::new();

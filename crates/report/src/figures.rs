@@ -27,6 +27,8 @@ pub struct Figure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
     Reward,
+    /// The reward of one of several agents, to stand beside those of the others.
+    Panels,
     Labels,
     Rollouts,
     Health,
@@ -34,7 +36,11 @@ pub enum Section {
 
 /// All figures of a report, those without data left out.
 pub fn figures(experiments: &[Experiment]) -> Vec<Figure> {
-    let mut found = rewards(experiments);
+    let agents = by_agent(experiments);
+    let mut found = match &agents[..] {
+        [] | [_] => rewards(experiments),
+        agents => agents.iter().filter_map(|(agent, own)| panel(agent, own)).collect(),
+    };
     found.extend(labels(experiments));
     found.extend(experiments.iter().enumerate().map(|(index, e)| histogram(e, index, experiments)));
     found.extend(metric::figures(experiments));
@@ -48,6 +54,32 @@ pub fn figures(experiments: &[Experiment]) -> Vec<Figure> {
         }
     }
     found
+}
+
+/// Experiments by their agent, in order of first appearance: rewards of different agents are
+/// different quantities and do not share a chart.
+fn by_agent<'a>(experiments: &[Experiment<'a>]) -> Vec<(String, Vec<Experiment<'a>>)> {
+    let mut agents: Vec<(String, Vec<Experiment<'a>>)> = Vec::new();
+    for experiment in experiments {
+        let agent = experiment.agent().to_owned();
+        match agents.iter_mut().find(|(known, _)| *known == agent) {
+            Some((_, own)) => own.push(experiment.clone()),
+            None => agents.push((agent, vec![experiment.clone()])),
+        }
+    }
+    agents
+}
+
+/// The reward of one agent among others.
+fn panel(agent: &str, own: &[Experiment]) -> Option<Figure> {
+    let mut figure = rewards(own).into_iter().next()?;
+    figure.file = format!("reward_{}", slug(agent));
+    figure.section = Section::Panels;
+    figure.chart.size = Chart::PANEL;
+    if own.len() > 1 {
+        figure.chart.title = format!("{agent}: {}", figure.chart.title);
+    }
+    Some(figure)
 }
 
 /// Draws the curves of one quantity: each seed thin, their mean with its band.

@@ -105,6 +105,7 @@ struct SectionView {
 fn sections(figures: &[Figure], files: bool) -> Vec<SectionView> {
     [
         (Section::Reward, "Reward", "large"),
+        (Section::Panels, "Reward", "small"),
         (Section::Labels, "Reward by kind of task", "small"),
         (Section::Rollouts, "Rollouts", "small"),
         (Section::Health, "Optimisation", "small"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::chart::Chart;
 use crate::error::ReportError;
-use crate::figures::figures;
+use crate::figures::{Section, figures};
 use crate::raster::png;
 use crate::run::Run;
 use crate::svg::{Theme, render};
@@ -82,6 +82,16 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
             .map_err(|message| ReportError::Raster { figure: figure.file.clone(), message })?;
         folder.put(&format!("{}.svg", figure.file), svg.as_bytes())?;
         folder.put(&format!("{}.png", figure.file), &picture)?;
+    }
+    // The panels together, as one picture for a README.
+    let panels: Vec<Chart> =
+        figures.iter().filter(|f| f.section == Section::Panels).map(|f| f.chart.clone()).collect();
+    if !panels.is_empty() && options.files {
+        let svg = render(&panels, panels.len(), Theme::Paper, "panels");
+        let picture = png(&svg)
+            .map_err(|message| ReportError::Raster { figure: "reward".into(), message })?;
+        folder.put("reward.svg", svg.as_bytes())?;
+        folder.put("reward.png", &picture)?;
     }
     folder.put("table.csv", table::csv(&rows).as_bytes())?;
     let markdown = table::markdown(&rows);

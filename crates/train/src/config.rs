@@ -25,6 +25,10 @@ pub struct Experiment {
     pub agent: AgentConfig,
     pub data: DataConfig,
     #[serde(default)]
+    pub retrieval: RetrievalConfig,
+    #[serde(default)]
+    pub reward: RewardConfig,
+    #[serde(default)]
     pub rollout: RolloutConfig,
     #[serde(default)]
     pub algorithm: AlgorithmConfig,
@@ -98,6 +102,45 @@ pub struct AgentConfig {
     pub prompt: String,
     #[serde(default = "four")]
     pub max_turns: usize,
+    /// Who finds fault with a query (sql): `model` or `execution`.
+    #[serde(default = "model_name")]
+    pub check: String,
+    /// Most searches of one rollout (rag).
+    #[serde(default = "five")]
+    pub searches: usize,
+    /// Passages that a search shows (rag).
+    #[serde(default = "four")]
+    pub passages: usize,
+    /// Longest result of a tool that is shown, in characters; 0 is the agent's own.
+    #[serde(default)]
+    pub result_characters: usize,
+}
+
+impl AgentConfig {
+    /// An agent with the paper's settings.
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            prompt: full(),
+            max_turns: match name {
+                "sql" => 3,
+                "rag" => 6,
+                _ => four(),
+            },
+            check: model_name(),
+            searches: five(),
+            passages: four(),
+            result_characters: 0,
+        }
+    }
+}
+
+fn model_name() -> String {
+    "model".to_owned()
+}
+
+fn five() -> usize {
+    5
 }
 
 fn full() -> String {
@@ -115,6 +158,9 @@ pub struct DataConfig {
     pub train: Vec<String>,
     /// Sources of held-out tasks.
     pub test: Vec<String>,
+    /// Folder with `tables.json` and the databases (sql); where the questions are if empty.
+    #[serde(default)]
+    pub databases: String,
     /// Most training tasks taken from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
@@ -128,6 +174,44 @@ pub struct DataConfig {
 
 fn default_demonstration_tokens() -> usize {
     1024
+}
+
+/// What an agent that retrieves searches, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrievalConfig {
+    pub method: String,
+    /// A JSONL file of passages; the paragraphs of the tasks if empty.
+    pub corpus: String,
+    /// Folder in which the index of the corpus is kept; in memory if empty.
+    pub index: String,
+    /// Folder of a sentence encoder.
+    pub encoder: String,
+}
+
+impl Default for RetrievalConfig {
+    fn default() -> Self {
+        Self {
+            method: "bm25".to_owned(),
+            corpus: String::new(),
+            index: String::new(),
+            encoder: String::new(),
+        }
+    }
+}
+
+/// What a rollout earns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardConfig {
+    /// `default` is the dataset's own.
+    pub name: String,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self { name: "default".to_owned() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

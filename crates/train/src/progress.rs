@@ -53,7 +53,7 @@ impl Progress {
             self.last_line = Instant::now();
             let seconds = self.started.elapsed().as_secs_f64();
             let rate = (done - self.from.min(done)) as f64 / seconds.max(1e-9);
-            let left = if rate > 0.0 { (self.total - done) as f64 / rate } else { 0.0 };
+            let left = if rate > 0.0 { self.total.saturating_sub(done) as f64 / rate } else { 0.0 };
             eprintln!(
                 "{}: {done}/{} ({rate:.2}/s, {left:.0} s left) {}",
                 self.what,

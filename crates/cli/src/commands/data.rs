@@ -1,23 +1,27 @@
 //! `leyden data`: what is in a dataset, worlds as files, and the hub's Calc-X.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use leyden_mini::MiniCalc;
+use leyden_train::data::DemonstrationSource;
 
 use crate::calcx_fetch;
+use crate::dataset::{self, AGENTS};
 use crate::dataset_info::Description;
 use crate::sources::{self, Source};
 use crate::table::counted;
+use crate::tiny;
 
 /// What is done with a dataset.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
     /// Count rows, flaws, operations and lengths, and show a few rows
     Info {
-        /// mini-calc, or a Calc-X file (.jsonl or .parquet), with rows if wished: FILE:10..20
+        /// mini-calc, mini-spider, mini-musique, or a file of Calc-X, Spider or MuSiQue, with
+        /// rows if wished: FILE:10..20
         source: String,
         /// Seed of a generated world
         #[arg(long, default_value_t = 0)]
@@ -86,55 +90,59 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Lessons that `info` shows.
+const LESSONS: u64 = 8;
+
 fn info(name: &str, seed: u64) -> Result<()> {
     match Source::parse(name)? {
-        Source::MiniCalc => {
-            let world = MiniCalc::new(seed);
-            let templates = world.templates();
-            let held_out = templates.iter().filter(|template| template.held_out).count();
-            println!(
-                "mini-calc (seed {seed}): {} templates, {held_out} of them kept for test; \
-                 endless training tasks\n",
-                templates.len()
-            );
-            let train: Vec<_> = (0..WORLD_SAMPLE).map(|index| world.train(index)).collect();
+        Source::World(world) => {
+            let agent = AGENTS.iter().find(|(_, known)| *known == world).map_or("calc", |(a, _)| a);
+            let dataset = dataset::of(tiny::settings(agent, seed))?;
+            println!("{world} (seed {seed}), endless training tasks\n");
+            let train: Vec<_> = (0..WORLD_SAMPLE).map(|i| dataset.world().train(i)).collect();
             print!("{}", Description::of("training, the first of the stream", &train));
-            let test = world.test(leyden_mini::calc::TEST_TASKS);
+            let test = dataset.world().test(dataset::TEST_TASKS);
             print!("\n{}", Description::of("test", &test));
+            println!("\nlessons of the tiny model, which is to be good at the protocol only");
+            let lessons = tiny::lessons(agent, seed)?;
+            for index in 0..LESSONS {
+                let conversation = lessons.conversation(index);
+                println!("  {index}");
+                for message in &conversation.messages {
+                    let speaker = format!("{:?}", message.role).to_lowercase();
+                    let call = message.tool_calls.first();
+                    let call = call.map(|c| format!("{}{}", c.name, c.arguments));
+                    let text = message.content.replace('\n', " ⏎ ");
+                    println!("    {speaker:<9} {text}{}", call.unwrap_or_default());
+                }
+            }
         }
         Source::File { path, rows } => {
-            let loaded = sources::load(&path)?;
-            print_rejected(&loaded.rejected);
-            let total = loaded.tasks.len();
-            let tasks = match rows {
-                None => &loaded.tasks[..],
-                Some(rows) if rows.start < rows.end.min(total) => {
-                    &loaded.tasks[rows.start..rows.end.min(total)]
-                }
-                Some(_) => bail!("{name}: the file has {}", counted(total, "good row")),
-            };
-            if tasks.is_empty() {
+            let dataset = dataset::of(tiny::settings(agent_of(&path)?, seed))?;
+            let read = dataset.read(&path)?;
+            sources::tell(&read, &path);
+            let read = sources::cut(read, rows, name)?;
+            if read.tasks.is_empty() {
                 bail!("{}: there is no good row in it", path.display());
             }
-            print!("{}", Description::of(name, tasks));
+            print!("{}", Description::of(name, &read.tasks));
         }
     }
     Ok(())
 }
 
-/// Rejected rows that are named one by one.
-const NAMED: usize = 20;
-
-fn print_rejected(rejected: &[leyden_calcx::Rejected]) {
-    if rejected.is_empty() {
-        return;
-    }
-    println!("{} rejected:", counted(rejected.len(), "row"));
-    for row in rejected.iter().take(NAMED) {
-        println!("  {row}");
-    }
-    if rejected.len() > NAMED {
-        println!("  and {} more", rejected.len() - NAMED);
-    }
-    println!();
+/// The agent whose dataset a file holds, by the fields of its beginning.
+fn agent_of(path: &Path) -> Result<&'static str> {
+    use std::io::Read;
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    file.take(1 << 20).read_to_end(&mut start)?;
+    let start = String::from_utf8_lossy(&start);
+    Ok(if start.contains("\"db_id\"") {
+        "sql"
+    } else if start.contains("\"paragraphs\"") || start.contains("\"question_decomposition\"") {
+        "rag"
+    } else {
+        "calc"
+    })
 }

@@ -9,37 +9,58 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use leyden_core::Task;
-use leyden_mini::MiniCalc;
-use leyden_mini::calc::TEST_TASKS;
 use leyden_train::config::AgentConfig;
 use leyden_train::{Experiment, provenance};
 use serde_json::{Value, json};
 
+use crate::dataset::{self, Dataset, TEST_TASKS, Train};
 use crate::evaluation::{self, Mode, Settings, output::Output};
-use crate::{sources, summary, world};
+use crate::{sources, summary, tiny, world};
 
 /// Arguments of `leyden eval`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The agent
+    /// The agent: calc, sql or rag
     #[arg(long, default_value = "calc")]
     agent: String,
     /// tiny, a folder, a .gguf file, or a hub id (owner/name)
     #[arg(long)]
     model: String,
-    /// mini-calc, or Calc-X files, with rows if wished: FILE:700..1000
+    /// The agent's world (mini-calc, mini-spider, mini-musique), or files of Calc-X, Spider or
+    /// MuSiQue, with rows if wished: FILE:700..1000
     #[arg(long, required = true, num_args = 1.., value_name = "NAME")]
     data: Vec<String>,
-    /// Most tasks of each source; 0 is all (of mini-calc: 256)
+    /// Most tasks of each source, spread evenly over a file; 0 is all (of a world: 256)
     #[arg(long, default_value_t = 0)]
     limit: usize,
     /// System prompt; by default that of the run which made the model, compact for tiny, else
     /// full
     #[arg(long)]
     prompt: Option<PromptName>,
-    /// Most model calls of one rollout; by default as for --prompt, else 4
+    /// Most model calls of one rollout; by default as for --prompt, else the agent's own
     #[arg(long)]
     max_turns: Option<usize>,
+    /// sql: who finds fault with a query, model or execution
+    #[arg(long)]
+    check: Option<String>,
+    /// rag: the reward, f1 or f1_format
+    #[arg(long)]
+    reward: Option<String>,
+    /// sql: folder with tables.json and the databases, if not that of the questions
+    #[arg(long, value_name = "FOLDER")]
+    databases: Option<String>,
+    /// rag: bm25, dense or hybrid
+    #[arg(long, value_name = "METHOD")]
+    retrieval: Option<String>,
+    /// rag: JSONL file of passages, if not the paragraphs of the tasks
+    #[arg(long, value_name = "FILE")]
+    corpus: Option<String>,
+    /// rag: folder in which the index of the corpus is kept
+    #[arg(long, value_name = "FOLDER")]
+    index: Option<String>,
+    /// rag: folder of a sentence encoder, for dense and hybrid
+    #[arg(long, value_name = "FOLDER")]
+    encoder: Option<String>,
     /// How answers are drawn
     #[arg(long, value_delimiter = ',', default_value = "sampled,greedy")]
     modes: Vec<Mode>,
@@ -83,16 +104,17 @@ enum PromptName {
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let settings = arguments.settings()?;
-    let (tasks, described) = arguments.tasks()?;
-    let agent_config = arguments.agent_config()?;
-    let agent = world::agent(&agent_config)?;
+    let setup = arguments.setup()?;
+    let dataset = dataset::of(setup.clone())?;
+    let (tasks, described) = arguments.tasks(dataset.as_ref())?;
+    let cast = dataset.cast(Train::Tasks(&[]), &tasks, false)?;
     world::set_threads(arguments.threads())?;
     let (model, model_described) = world::load_model(&arguments.model)?;
     let mut engine = evaluation::engine(&model, &settings)?;
     let mut output = Output::create(&arguments.folder()?)?;
-    output.config(&arguments.resolved(&agent_config, &tasks))?;
+    output.config(&arguments.resolved(&setup, &tasks))?;
     let mut own = model_described;
-    own.insert("data".to_owned(), described);
+    own.insert("data".to_owned(), json!({ "test": described, "with": cast.described }));
     own.insert("seed".to_owned(), json!(arguments.seed));
     output.provenance(&provenance::collect(own))?;
 
@@ -101,28 +123,42 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let rollouts = evaluation::evaluate(
             &mut engine,
             &model.format,
-            &agent,
+            (cast.agent.as_ref(), cast.scorer.as_ref()),
             &tasks,
             mode,
             &settings,
             &mut output,
         )?;
         output.record(mode, &tasks, &rollouts)?;
-        summaries.push(summary::Summary::of(mode.name(), &tasks, &rollouts));
+        summaries.push(summary::Summary::of(&arguments.agent, mode.name(), &tasks, &rollouts));
     }
     println!(
         "{} on {}, {} prompt, model {}\n",
         arguments.agent,
         arguments.data.join(", "),
-        agent_config.prompt,
+        setup.agent.prompt,
         arguments.model
     );
-    print!("{}", summary::table(&summaries));
+    let table = summary::table(&summaries);
+    print!("{table}");
+    output.summary(&table)?;
     println!("\nwritten: {}", output.folder().display());
     if let Some(reason) = summaries.iter().find_map(summary::Summary::nothing_scored) {
         bail!("no rollout has a reward; the first says: {reason}");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// At most `limit` of `tasks`, spread evenly: files are often sorted. 0 is all.
+fn spread(tasks: Vec<Task>, limit: usize) -> Vec<Task> {
+    let total = tasks.len();
+    if limit == 0 || limit >= total {
+        return tasks;
+    }
+    // The task at position i is taken where i * limit / total moves on to the next number.
+    let taken = |i: &usize| i * limit / total != (i + 1) * limit / total;
+    let mut position = 0..total;
+    tasks.into_iter().filter(|_| position.next().is_some_and(|i| taken(&i))).collect()
 }
 
 /// Two tasks of one id could not be told apart in what is written.
@@ -136,14 +172,14 @@ fn check_ids(tasks: &[Task]) -> Result<()> {
 
 impl Arguments {
     /// All tasks; where they come from several sources, each says from which.
-    fn tasks(&self) -> Result<(Vec<Task>, Value)> {
-        let mini = MiniCalc::new(self.data_seed);
-        let of_mini = if self.limit == 0 { TEST_TASKS } else { self.limit };
+    fn tasks(&self, dataset: &dyn Dataset) -> Result<(Vec<Task>, Value)> {
+        let of_world = if self.limit == 0 { TEST_TASKS } else { self.limit };
         let mut all = Vec::new();
         let mut described = Vec::new();
         for name in &self.data {
             let one = std::slice::from_ref(name);
-            let (mut tasks, description) = sources::tasks(one, self.limit, &mini, of_mini)?;
+            let (tasks, description) = sources::tasks(one, 0, dataset, of_world)?;
+            let mut tasks = spread(tasks, self.limit);
             if self.data.len() > 1 {
                 for task in &mut tasks {
                     task.labels.push(("data".to_owned(), name.clone()));
@@ -179,23 +215,45 @@ impl Arguments {
         self.threads.unwrap_or_else(cores).max(1)
     }
 
-    /// The agent as asked for. A model that a run made is asked as it was trained.
-    fn agent_config(&self) -> Result<AgentConfig> {
-        let trained = trained_with(Path::new(&self.model)).filter(|agent| agent.name == self.agent);
-        let prompt = match self.prompt {
-            Some(PromptName::Full) => "full".to_owned(),
-            Some(PromptName::Compact) => "compact".to_owned(),
-            None => match &trained {
-                Some(agent) => agent.prompt.clone(),
-                None if self.model == "tiny" => "compact".to_owned(),
-                None => "full".to_owned(),
-            },
+    /// The agent and what it plays on, as asked for. A model that a run made is asked as it
+    /// was trained, the tiny model as it was raised.
+    fn setup(&self) -> Result<dataset::Settings> {
+        let trained = trained_with(Path::new(&self.model)).filter(|e| e.agent.name == self.agent);
+        let mut setup = match &trained {
+            Some(experiment) => dataset::Settings::of(experiment),
+            None => tiny::settings(&self.agent, self.data_seed),
         };
-        let max_turns = self.max_turns.unwrap_or(trained.map_or(4, |agent| agent.max_turns));
-        if max_turns == 0 {
-            bail!("--max-turns must be at least 1");
+        if trained.is_none() && self.model != "tiny" {
+            setup.agent = AgentConfig::of(&self.agent);
         }
-        Ok(AgentConfig { name: self.agent.clone(), prompt, max_turns })
+        if let Some(prompt) = self.prompt {
+            let name = match prompt {
+                PromptName::Full => "full",
+                PromptName::Compact => "compact",
+            };
+            name.clone_into(&mut setup.agent.prompt);
+        }
+        if let Some(max_turns) = self.max_turns {
+            if max_turns == 0 {
+                bail!("--max-turns must be at least 1");
+            }
+            setup.agent.max_turns = max_turns;
+        }
+        let set = |given: &Option<String>, value: &mut String| {
+            if let Some(given) = given {
+                value.clone_from(given);
+            }
+        };
+        set(&self.check, &mut setup.agent.check);
+        set(&self.reward, &mut setup.reward.name);
+        set(&self.databases, &mut setup.data.databases);
+        set(&self.retrieval, &mut setup.retrieval.method);
+        set(&self.corpus, &mut setup.retrieval.corpus);
+        set(&self.index, &mut setup.retrieval.index);
+        set(&self.encoder, &mut setup.retrieval.encoder);
+        setup.data.seed = self.data_seed;
+        setup.device.clone_from(&self.device);
+        Ok(setup)
     }
 
     /// The folder to write into: the one asked for, or the first free one.
@@ -227,7 +285,7 @@ impl Arguments {
     }
 
     /// All settings, in the shape of an experiment.
-    fn resolved(&self, agent: &AgentConfig, tasks: &[Task]) -> Value {
+    fn resolved(&self, setup: &dataset::Settings, tasks: &[Task]) -> Value {
         let modes: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
         json!({
             "name": self.name(),
@@ -239,8 +297,15 @@ impl Arguments {
                 "threads": self.threads(),
                 "context": self.context,
             },
-            "agent": agent,
-            "data": { "test": self.data, "limit": self.limit, "seed": self.data_seed },
+            "agent": setup.agent,
+            "data": {
+                "test": self.data,
+                "limit": self.limit,
+                "seed": self.data_seed,
+                "databases": setup.data.databases,
+            },
+            "retrieval": setup.retrieval,
+            "reward": setup.reward,
             "eval": {
                 "tasks": tasks.len(),
                 "modes": modes,
@@ -251,13 +316,13 @@ impl Arguments {
     }
 }
 
-/// The agent of the run in whose folder a model lies as `final`.
-fn trained_with(model: &Path) -> Option<AgentConfig> {
+/// The experiment in whose run folder a model lies as `final`.
+fn trained_with(model: &Path) -> Option<Experiment> {
     let config = model.parent()?.join("config.toml");
     if !config.is_file() {
         return None;
     }
-    Experiment::read(&config, &[]).ok().map(|experiment| experiment.agent)
+    Experiment::read(&config, &[]).ok()
 }
 
 #[cfg(test)]
@@ -281,7 +346,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let model = root.path().join("final");
         let line = format!("--model {} --data mini-calc", model.display());
-        let of = |line: &str| arguments(line).agent_config().unwrap();
+        let of = |line: &str| arguments(line).setup().unwrap().agent;
         assert_eq!(of(&line).prompt, "full");
         assert_eq!(of("--model tiny --data mini-calc").prompt, "compact");
         let config = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\
@@ -291,6 +356,25 @@ mod tests {
         assert_eq!((of(&line).prompt.as_str(), of(&line).max_turns), ("compact", 7));
         let explicit = of(&format!("{line} --prompt full --max-turns 2"));
         assert_eq!((explicit.prompt.as_str(), explicit.max_turns), ("full", 2));
+    }
+
+    #[test]
+    fn a_limit_spreads_over_the_file() {
+        let task = |i: usize| Task {
+            id: i.to_string(),
+            question: String::new(),
+            gold: String::new(),
+            labels: Vec::new(),
+            fields: serde_json::Map::new(),
+        };
+        let ids = |limit| -> Vec<usize> {
+            let taken = spread((0..10).map(task).collect(), limit);
+            taken.iter().map(|task| task.id.parse().unwrap()).collect()
+        };
+        assert_eq!(ids(0).len(), 10);
+        assert_eq!(ids(12).len(), 10);
+        assert_eq!(ids(5), [1, 3, 5, 7, 9]);
+        assert_eq!(ids(3), [3, 6, 9]);
     }
 
     #[test]

@@ -20,7 +20,15 @@ pub struct Arguments {
 }
 
 /// What a recorded run consists of; rollouts and checkpoints are too large to keep.
-const RECORDED: [&str; 4] = ["config.toml", "provenance.json", "metrics.jsonl", "timings.jsonl"];
+const RECORDED: [&str; 6] = [
+    "config.toml",
+    "provenance.json",
+    "metrics.jsonl",
+    "timings.jsonl",
+    // Of evaluations.
+    "predictions.jsonl",
+    "summary.txt",
+];
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut runs = Vec::new();
@@ -52,6 +60,9 @@ fn record(run: &Path, out: &Path) -> Result<()> {
     std::fs::create_dir_all(&target).with_context(|| target.display().to_string())?;
     for file in RECORDED {
         let source = run.join(file);
+        if !source.exists() {
+            continue;
+        }
         std::fs::copy(&source, target.join(file)).with_context(|| source.display().to_string())?;
     }
     Ok(())

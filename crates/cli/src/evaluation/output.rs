@@ -5,6 +5,7 @@
 //! provenance.json     revision, versions, hashes, seeds
 //! predictions.jsonl   one line a rollout
 //! metrics.jsonl       one line a mode, as a run's evaluations
+//! summary.txt         rewards and failures as tables
 //! rollouts.sqlite     every call
 //! ```
 
@@ -67,6 +68,11 @@ impl Output {
         self.write("provenance.json", &format!("{provenance:#}\n"))
     }
 
+    /// Writes `summary.txt`.
+    pub fn summary(&self, table: &str) -> Result<()> {
+        self.write("summary.txt", table)
+    }
+
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.folder.join(name);
         fs::write(&path, text).with_context(|| path.display().to_string())
@@ -75,6 +81,7 @@ impl Output {
     /// Appends rollouts to the predictions and to the store.
     pub fn rollouts(
         &mut self,
+        agent: &str,
         mode: Mode,
         tasks: &[Task],
         rollouts: &[Rollout],
@@ -83,7 +90,7 @@ impl Output {
         let lines: String = tasks
             .iter()
             .zip(rollouts)
-            .map(|(task, rollout)| format!("{}\n", prediction(mode, task, rollout)))
+            .map(|(task, rollout)| format!("{}\n", prediction(agent, mode, task, rollout)))
             .collect();
         let path = || self.folder.join("predictions.jsonl").display().to_string();
         self.predictions.write_all(lines.as_bytes()).with_context(path)?;
@@ -103,7 +110,7 @@ impl Output {
 }
 
 /// A rollout as one line.
-fn prediction(mode: Mode, task: &Task, rollout: &Rollout) -> Value {
+fn prediction(agent: &str, mode: Mode, task: &Task, rollout: &Rollout) -> Value {
     let signals: Vec<Value> = rollout
         .signals
         .iter()
@@ -120,7 +127,7 @@ fn prediction(mode: Mode, task: &Task, rollout: &Rollout) -> Value {
         "gold": task.gold,
         "answer": rollout.answer,
         "reward": rollout.outcome.reward(),
-        "failure": Failure::of(rollout).map(Failure::name),
+        "failure": Failure::of(agent, rollout).map(Failure::name),
         "calls": calls,
         "signals": signals,
     });

@@ -91,6 +91,7 @@ impl Experiment {
             ("train.micro_batch_tokens", self.train.micro_batch_tokens),
             ("train.batch", self.train.batch),
             ("agent.max_turns", self.agent.max_turns),
+            ("agent.passages", self.agent.passages),
             ("checkpoint.keep", self.checkpoint.keep),
             ("model.threads", self.model.threads),
         ] {

@@ -15,6 +15,7 @@ mod graph;
 mod noise;
 mod passages;
 mod relations;
+mod retelling;
 mod templates;
 
 use leyden_core::{SeedTree, Task};
@@ -26,6 +27,7 @@ use graph::Entity;
 pub use noise::{Noise, NotMiniMusique, Turn, answer_form};
 pub use passages::Passage;
 pub use relations::{Kind, RELATIONS, Relation, by_keyword};
+pub use retelling::Retelling;
 pub use templates::Template;
 
 /// Number of test tasks of the default test split.

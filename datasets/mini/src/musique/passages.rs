@@ -108,6 +108,11 @@ const MONTHS: &[&str] = &["january", "march", "may", "june", "october"];
 /// Visits per hundred persons.
 const VISITS_PER_HUNDRED: usize = 55;
 
+/// The texts about entities of a kind: for each, its variants.
+pub(super) fn of_kind(kind: Kind) -> Vec<&'static [&'static str]> {
+    TEXTS.iter().filter(|texts| texts.kind == kind).map(|texts| texts.variants).collect()
+}
+
 /// The whole corpus, in random order.
 pub(super) fn write(entities: &[Entity], draws: &mut Draws) -> Vec<Passage> {
     let mut passages = Vec::new();
@@ -134,7 +139,8 @@ pub(super) fn write(entities: &[Entity], draws: &mut Draws) -> Vec<Passage> {
     passages
 }
 
-fn about(entity: &Entity, entities: &[Entity], variant: &str) -> Passage {
+/// What `variant` tells of an entity.
+pub(super) fn about(entity: &Entity, entities: &[Entity], variant: &str) -> Passage {
     let mut facts = Vec::new();
     let mut names: Vec<String> = Vec::new();
     // The first mention tells the second name as well.

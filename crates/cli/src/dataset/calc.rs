@@ -1,24 +1,107 @@
-//! Demonstrations of the calculator agent: conversations as they should go, or as a base
-//! model should know them.
+//! The calculator agent on Calc-X and mini-calc.
+//!
+//! Demonstrations are conversations as they should go, made from the chains of Calc-X, or as a
+//! base model should know them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
-use leyden_calc::CalculatorAgent;
+use anyhow::{Result, bail};
+use leyden_calc::{CalculatorAgent, Prompt};
 use leyden_calcx::chain::{self, Demonstration, Turn, answer_form};
+use leyden_calcx::{CalcxScorer, loader};
 use leyden_core::{Message, SeedTree, Task, ToolCall};
 use leyden_mini::{MiniCalc, Noise, Retelling};
 use leyden_train::data::{Conversation, DemonstrationSource};
-use serde_json::json;
+use serde_json::{Value, json};
+
+use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World};
+
+/// Calc-X, its files and its world.
+pub struct Calc {
+    agent: CalculatorAgent,
+    world: Arc<MiniCalc>,
+}
+
+impl Calc {
+    pub fn new(settings: Settings) -> Result<Self> {
+        settings.only_default_reward()?;
+        let prompt = if settings.compact()? { Prompt::Compact } else { Prompt::Full };
+        Ok(Self {
+            agent: CalculatorAgent::new(prompt, settings.agent.max_turns),
+            world: Arc::new(MiniCalc::new(settings.data.seed)),
+        })
+    }
+
+    fn demonstrations(&self, train: Train<'_>) -> Result<Box<dyn DemonstrationSource>> {
+        let Train::Tasks(tasks) = train else {
+            return Ok(Box::new(NoisyDemonstrations {
+                world: Arc::clone(&self.world),
+                agent: self.agent.clone(),
+            }));
+        };
+        let (source, flaws) = ChainDemonstrations::of(tasks, self.agent.clone());
+        for (flaw, count) in flaws {
+            eprintln!("demonstrations: {count} of {} tasks left out: {flaw}", tasks.len());
+        }
+        if source.is_empty() {
+            bail!("data.train: no task has a chain that can be shown");
+        }
+        Ok(Box::new(source))
+    }
+}
+
+impl World for MiniCalc {
+    fn train(&self, index: u64) -> Task {
+        MiniCalc::train(self, index)
+    }
+
+    fn test(&self, count: usize) -> Vec<Task> {
+        MiniCalc::test(self, count)
+    }
+}
+
+impl Dataset for Calc {
+    fn world_name(&self) -> &'static str {
+        "mini-calc"
+    }
+
+    fn world(&self) -> Arc<dyn World> {
+        Arc::clone(&self.world) as Arc<dyn World>
+    }
+
+    fn read(&self, path: &Path) -> Result<Rows> {
+        let loaded = if path.extension().is_some_and(|e| e == "parquet") {
+            let rows = leyden_hub::parquet::rows(path)?;
+            loader::from_rows(rows, &path.display().to_string())
+        } else {
+            loader::from_file(path)?
+        };
+        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
+        Ok(Rows { tasks: loaded.tasks, rejected, notes: Vec::new() })
+    }
+
+    fn cast(&self, train: Train<'_>, _: &[Task], demonstrated: bool) -> Result<Cast> {
+        Ok(Cast {
+            agent: Arc::new(self.agent.clone()),
+            scorer: Arc::new(CalcxScorer),
+            demonstrations: demonstrated.then(|| self.demonstrations(train)).transpose()?,
+            described: Value::Null,
+            folder: None,
+        })
+    }
+}
 
 /// Demonstrations made from the chains of Calc-X tasks.
-pub struct ChainDemonstrations {
+struct ChainDemonstrations {
     agent: CalculatorAgent,
     demonstrations: Vec<Demonstration>,
 }
 
 impl ChainDemonstrations {
     /// Keeps the tasks whose chain can be shown; returns the others by what is wrong.
-    pub fn of(tasks: &[Task], agent: CalculatorAgent) -> (Self, BTreeMap<&'static str, usize>) {
+    fn of(tasks: &[Task], agent: CalculatorAgent) -> (Self, BTreeMap<&'static str, usize>) {
         let found = chain::demonstrations(tasks);
         let flaws = found.flaws();
         (Self { agent, demonstrations: found.found }, flaws)
@@ -39,18 +122,9 @@ impl DemonstrationSource for ChainDemonstrations {
 /// What the base model of mini-calc is raised on, in turn: demonstrations whose protocol and
 /// copying are right and whose expression mostly is not (see [`Noise`]), and problems told in
 /// other words (see [`leyden_mini::Retelling`]).
-pub struct NoisyDemonstrations {
-    world: MiniCalc,
+struct NoisyDemonstrations {
+    world: Arc<MiniCalc>,
     agent: CalculatorAgent,
-}
-
-/// Tasks of the base model begin here in the stream: runs from its start never meet them.
-const FIRST_TASK: u64 = 1 << 40;
-
-impl NoisyDemonstrations {
-    pub fn new(world: MiniCalc, agent: CalculatorAgent) -> Self {
-        Self { world, agent }
-    }
 }
 
 impl DemonstrationSource for NoisyDemonstrations {
@@ -62,7 +136,7 @@ impl DemonstrationSource for NoisyDemonstrations {
         if index % 2 == 1 {
             return self.retelling(index);
         }
-        let task = self.world.train(FIRST_TASK + index);
+        let task = self.world.train(FIRST_LESSON + index);
         let seed = SeedTree::new(index).child("noise");
         let operations = task.label("operations").and_then(|n| n.parse().ok()).unwrap_or(1);
         let expression = match Noise::of(operations).draw(&task, seed) {
@@ -94,7 +168,7 @@ impl NoisyDemonstrations {
 }
 
 /// The conversation of `turns` after the agent's own opening.
-pub fn conversation(agent: &CalculatorAgent, question: &str, turns: &[Turn]) -> Conversation {
+fn conversation(agent: &CalculatorAgent, question: &str, turns: &[Turn]) -> Conversation {
     let mut messages = agent.opening(question);
     let mut last_call = None;
     for (number, turn) in turns.iter().enumerate() {

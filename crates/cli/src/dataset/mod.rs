@@ -1,0 +1,201 @@
+//! The three agents with their datasets: who works on what, who judges, who demonstrates.
+//!
+//! A dataset is known by its agent's name. Its tasks come from files or from the generated
+//! world of the same kind; once they are read, they are cast: the agent, the scorer and,
+//! where a model is to imitate them, demonstrations, all over the same databases or corpus.
+
+mod calc;
+mod rag;
+mod retriever;
+mod script;
+mod sql;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use leyden_core::{Agent, Scorer, Task};
+use leyden_train::Experiment;
+use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
+use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
+use serde_json::Value;
+
+/// Tasks of a generated test split where nobody says how many.
+pub const TEST_TASKS: usize = 256;
+
+/// Tasks of base models begin here in a world's stream: runs from its start never meet them.
+const FIRST_LESSON: u64 = 1 << 40;
+
+/// A generated world: an endless stream of training tasks, and test tasks apart from them.
+pub trait World: Send + Sync {
+    fn train(&self, index: u64) -> Task;
+
+    fn test(&self, count: usize) -> Vec<Task>;
+}
+
+/// What a file gave: its tasks, and sentences on the rows that were left out.
+#[derive(Default)]
+pub struct Rows {
+    pub tasks: Vec<Task>,
+    pub rejected: Vec<String>,
+    /// What else a reader should know, such as databases that cannot be used.
+    pub notes: Vec<String>,
+}
+
+/// Where the training tasks come from.
+#[derive(Clone, Copy)]
+pub enum Train<'a> {
+    World,
+    Tasks(&'a [Task]),
+}
+
+/// A dataset with everything that plays on it.
+pub struct Cast {
+    pub agent: Arc<dyn Agent>,
+    pub scorer: Arc<dyn Scorer>,
+    /// Of the training tasks, if they were asked for.
+    pub demonstrations: Option<Box<dyn DemonstrationSource>>,
+    /// What else is in play (databases, corpus, index), for the provenance.
+    pub described: Value,
+    /// Files of a generated world, kept as long as it is played in.
+    pub folder: Option<tempfile::TempDir>,
+}
+
+/// A dataset as runs and commands use it.
+pub trait Dataset {
+    /// The name of its generated world.
+    fn world_name(&self) -> &'static str;
+
+    fn world(&self) -> Arc<dyn World>;
+
+    /// Reads a file in the dataset's own format.
+    ///
+    /// # Errors
+    /// Where the file as a whole cannot be read; bad rows are in the result.
+    fn read(&self, path: &Path) -> Result<Rows>;
+
+    /// Brings in who plays on the tasks that were read.
+    ///
+    /// # Errors
+    /// Settings that make no sense, a corpus that cannot be searched, no task that can be
+    /// demonstrated.
+    fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast>;
+}
+
+/// The names of the agents, with those of their worlds.
+pub const AGENTS: [(&str, &str); 3] =
+    [("calc", "mini-calc"), ("sql", "mini-spider"), ("rag", "mini-musique")];
+
+/// What a dataset needs to know of an experiment.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub agent: AgentConfig,
+    pub data: DataConfig,
+    pub retrieval: RetrievalConfig,
+    pub reward: RewardConfig,
+    /// Whether the model may be asked as one that was raised on the worlds.
+    pub device: String,
+}
+
+impl Settings {
+    pub fn of(experiment: &Experiment) -> Self {
+        Self {
+            agent: experiment.agent.clone(),
+            data: experiment.data.clone(),
+            retrieval: experiment.retrieval.clone(),
+            reward: experiment.reward.clone(),
+            device: experiment.model.device.clone(),
+        }
+    }
+
+    /// How much the agent's prompts explain: whether only one line.
+    fn compact(&self) -> Result<bool> {
+        match self.agent.prompt.as_str() {
+            "full" => Ok(false),
+            "compact" => Ok(true),
+            other => bail!("agent.prompt: `{other}`: use full or compact"),
+        }
+    }
+
+    /// Refuses a reward that the dataset does not have.
+    fn only_default_reward(&self) -> Result<()> {
+        match self.reward.name.as_str() {
+            "default" => Ok(()),
+            other => bail!(
+                "reward.name: the agent {} has no reward `{other}`; use default",
+                self.agent.name
+            ),
+        }
+    }
+}
+
+/// The dataset of the agent that `settings` name.
+///
+/// # Errors
+/// Where there is no such agent.
+pub fn of(settings: Settings) -> Result<Box<dyn Dataset>> {
+    match settings.agent.name.as_str() {
+        "calc" => Ok(Box::new(calc::Calc::new(settings)?)),
+        "sql" => Ok(Box::new(sql::Sql::new(settings)?)),
+        "rag" => Ok(Box::new(rag::Rag::new(settings)?)),
+        other => bail!("agent.name: there is no agent `{other}`; there are calc, sql and rag"),
+    }
+}
+
+/// The endless stream of a world as the tasks of a run.
+pub struct Stream(pub Arc<dyn World>);
+
+impl TaskSource for Stream {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn task(&self, index: u64) -> Task {
+        self.0.train(index)
+    }
+}
+
+/// Demonstrations of several endless sources in turn.
+pub struct InTurn {
+    sources: Vec<Box<dyn DemonstrationSource>>,
+    /// Whose turn it is, round by round; a source may have several turns of a round.
+    turns: Vec<usize>,
+}
+
+impl InTurn {
+    pub fn new(sources: Vec<Box<dyn DemonstrationSource>>, turns: Vec<usize>) -> Self {
+        Self { sources, turns }
+    }
+
+    /// The source of item `index`, and which of that source's items it is.
+    fn place(&self, index: u64) -> (usize, u64) {
+        let round = self.turns.len() as u64;
+        let slot = (index % round) as usize;
+        let source = self.turns[slot];
+        let count = |turns: &[usize]| turns.iter().filter(|&&turn| turn == source).count() as u64;
+        (source, index / round * count(&self.turns) + count(&self.turns[..slot]))
+    }
+}
+
+impl DemonstrationSource for InTurn {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let (source, item) = self.place(index);
+        self.sources[source].conversation(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_with_two_turns_gives_twice_as_many_and_none_twice() {
+        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0]);
+        let places: Vec<(usize, u64)> = (0..6).map(|i| in_turn.place(i)).collect();
+        assert_eq!(places, [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (0, 3)]);
+    }
+}

@@ -1,0 +1,272 @@
+//! The retrieval agent on MuSiQue and mini-musique.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
+use leyden_mini::MiniMusique;
+use leyden_mini::musique::{Noise, Retelling, Turn, answer_form};
+use leyden_musique::{MusiqueScorer, Reward, corpus, loader};
+use leyden_rag::{Options, Prompt, RagAgent, TOOL, render, spec};
+use leyden_retrieval::{Hit, Retriever};
+use leyden_train::config::RetrievalConfig;
+use leyden_train::data::{Conversation, DemonstrationSource};
+use serde_json::{Value, json};
+
+use super::script::play;
+use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, retriever};
+
+/// MuSiQue, its files and its world.
+pub struct Rag {
+    options: Options,
+    reward: Reward,
+    retrieval: RetrievalConfig,
+    device: String,
+    world: Arc<MiniMusique>,
+}
+
+impl Rag {
+    pub fn new(settings: Settings) -> Result<Self> {
+        let agent = &settings.agent;
+        let mut options = Options {
+            prompt: if settings.compact()? { Prompt::Compact } else { Prompt::Full },
+            max_turns: agent.max_turns,
+            max_searches: agent.searches,
+            passages: agent.passages,
+            ..Options::default()
+        };
+        if agent.result_characters > 0 {
+            options.passage_length = agent.result_characters;
+        }
+        let reward = match settings.reward.name.as_str() {
+            "default" => Reward::default(),
+            name => name.parse().map_err(|e| anyhow::anyhow!("reward.name: {e}"))?,
+        };
+        Ok(Self {
+            options,
+            reward,
+            retrieval: settings.retrieval,
+            device: settings.device,
+            world: Arc::new(MiniMusique::new(settings.data.seed)),
+        })
+    }
+
+    /// The passages that the tasks bring with them: the world's corpus, or their paragraphs.
+    fn passages(&self, train: Train<'_>, test: &[Task]) -> Vec<Passage> {
+        let of_world = |task: &Task| task.fields.get("source") == Some(&json!("mini-musique"));
+        let own = match train {
+            Train::World => &[][..],
+            Train::Tasks(tasks) => tasks,
+        };
+        let mut passages = Vec::new();
+        if matches!(train, Train::World) || test.iter().any(of_world) {
+            passages.extend(world_passages(&self.world));
+        }
+        let read: Vec<Task> = own.iter().chain(test).filter(|t| !of_world(t)).cloned().collect();
+        passages.extend(corpus::passages(&read));
+        passages
+    }
+}
+
+impl World for MiniMusique {
+    fn train(&self, index: u64) -> Task {
+        MiniMusique::train(self, index)
+    }
+
+    fn test(&self, count: usize) -> Vec<Task> {
+        MiniMusique::test(self, count)
+    }
+}
+
+/// The corpus of the world, in its own order.
+fn world_passages(world: &MiniMusique) -> impl Iterator<Item = Passage> {
+    world.passages().iter().map(|passage| Passage {
+        id: passage.id.clone(),
+        title: passage.title.clone(),
+        text: passage.text.clone(),
+    })
+}
+
+impl Dataset for Rag {
+    fn world_name(&self) -> &'static str {
+        "mini-musique"
+    }
+
+    fn world(&self) -> Arc<dyn World> {
+        Arc::clone(&self.world) as Arc<dyn World>
+    }
+
+    fn read(&self, path: &Path) -> Result<Rows> {
+        let loaded = if path.extension().is_some_and(|e| e == "parquet") {
+            let rows = leyden_hub::parquet::rows(path)?;
+            loader::from_rows(rows, &path.display().to_string())
+        } else {
+            loader::from_file(path)?
+        };
+        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
+        Ok(Rows { tasks: loaded.tasks, rejected, notes: Vec::new() })
+    }
+
+    fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {
+        let passages = || self.passages(train, test);
+        let (retriever, described) =
+            retriever::open(&self.retrieval, passages, &self.device).context("retrieval")?;
+        let agent = RagAgent::new(Arc::clone(&retriever), self.options.clone());
+        let demonstrations: Option<Box<dyn DemonstrationSource>> = match train {
+            _ if !demonstrated => None,
+            Train::World => {
+                if !self.retrieval.corpus.is_empty() {
+                    bail!("retrieval.corpus: demonstrations of mini-musique need its own corpus");
+                }
+                Some(Box::new(Noisy {
+                    world: Arc::clone(&self.world),
+                    agent: agent.clone(),
+                    retriever,
+                    passages: self.options.passages,
+                    length: self.options.passage_length,
+                }))
+            }
+            Train::Tasks(tasks) => Some(Box::new(Decomposed::of(tasks, agent.clone())?)),
+        };
+        let scorer = Arc::new(MusiqueScorer { reward: self.reward });
+        Ok(Cast { agent: Arc::new(agent), scorer, demonstrations, described, folder: None })
+    }
+}
+
+/// A search as the model asks for it.
+fn search(number: usize, query: &str) -> Message {
+    let mut message = Message::assistant("");
+    message.tool_calls.push(ToolCall {
+        id: format!("call_{number}"),
+        name: TOOL.to_owned(),
+        arguments: json!({ "query": query }),
+    });
+    message
+}
+
+/// The whole conversation of a rollout: the last one that was asked for.
+fn whole(agent: &RagAgent, task: &Task, replies: Vec<Message>) -> Conversation {
+    let nothing = || Conversation { messages: Vec::new(), tools: Vec::new() };
+    play(agent, task, replies).pop().unwrap_or_else(nothing)
+}
+
+/// The single-hop questions of each task as its searches, then its answer.
+struct Decomposed {
+    agent: RagAgent,
+    tasks: Vec<(Task, Vec<Message>)>,
+}
+
+impl Decomposed {
+    fn of(tasks: &[Task], agent: RagAgent) -> Result<Self> {
+        let shown = |task: &Task| Some((task.clone(), replies(task)?));
+        let shown: Vec<_> = tasks.iter().filter_map(shown).collect();
+        if shown.len() < tasks.len() {
+            let without = tasks.len() - shown.len();
+            eprintln!(
+                "demonstrations: {without} of {} tasks left out: no decomposition",
+                tasks.len()
+            );
+        }
+        if shown.is_empty() {
+            bail!("data.train: no task has a decomposition that can be shown");
+        }
+        Ok(Self { agent, tasks: shown })
+    }
+}
+
+/// One search for each single-hop question, in which `#1` stands for the first one's answer,
+/// and the answer of the whole.
+fn replies(task: &Task) -> Option<Vec<Message>> {
+    let hops = task.fields.get("question_decomposition").and_then(Value::as_array)?;
+    let mut answers: Vec<&str> = Vec::new();
+    let mut replies = Vec::new();
+    for hop in hops {
+        let mut query = hop.get("question")?.as_str()?.replace(">>", "");
+        // From the last on, lest `#1` be found in `#12`.
+        for (number, answer) in answers.iter().enumerate().rev() {
+            query = query.replace(&format!("#{}", number + 1), answer);
+        }
+        let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        replies.push(search(replies.len(), &query));
+        answers.push(hop.get("answer")?.as_str()?);
+    }
+    if replies.is_empty() {
+        return None;
+    }
+    replies.push(Message::assistant(format!("<answer>{}</answer>", task.gold)));
+    Some(replies)
+}
+
+impl DemonstrationSource for Decomposed {
+    fn len(&self) -> Option<u64> {
+        Some(self.tasks.len() as u64)
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let (task, replies) = &self.tasks[index as usize];
+        whole(&self.agent, task, replies.clone())
+    }
+}
+
+/// What the base model of mini-musique is raised on, in turn: rollouts in which each choice is
+/// right some of the time (see [`leyden_mini::musique::Noise`]), and passages told in other
+/// words (see [`leyden_mini::musique::Retelling`]).
+struct Noisy {
+    world: Arc<MiniMusique>,
+    agent: RagAgent,
+    retriever: Arc<dyn Retriever>,
+    passages: usize,
+    length: usize,
+}
+
+impl DemonstrationSource for Noisy {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        if index % 2 == 1 {
+            return self.retelling(index);
+        }
+        let task = self.world.train(FIRST_LESSON + index);
+        let seed = SeedTree::new(index).child("noise");
+        let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
+        let found = |query: &str| {
+            let hits = self.retriever.retrieve(query, self.passages).unwrap_or_default();
+            hits.into_iter().map(|hit| hit.number).collect()
+        };
+        let turns = match Noise::of(hops).draw(&self.world, &task, seed, found) {
+            Ok(turns) => turns,
+            // The stream makes only tasks of this world.
+            Err(error) => unreachable!("{error}"),
+        };
+        let mut replies = Vec::new();
+        for turn in turns {
+            match turn {
+                Turn::Call { query } => replies.push(search(replies.len(), &query)),
+                Turn::Answer { name } => replies.push(Message::assistant(answer_form(&name))),
+                Turn::Result { .. } => {}
+            }
+        }
+        whole(&self.agent, &task, replies)
+    }
+}
+
+impl Noisy {
+    /// Passages as a search shows them, one of which is told again.
+    fn retelling(&self, index: u64) -> Conversation {
+        let Retelling { told, number, retold } = self.world.retelling(index);
+        let hit = |(place, (title, text)): (usize, (String, String))| Hit {
+            passage: Passage { id: String::new(), title, text },
+            number: place,
+            score: 0.0,
+        };
+        let shown: Vec<Hit> = told.into_iter().enumerate().map(hit).collect();
+        let shown = render(&shown, self.length);
+        let question = format!("{shown} tell [{number}] in other words.");
+        let mut messages = self.agent.opening(&question);
+        messages.push(Message::assistant(format!(" {retold}")));
+        Conversation { messages, tools: vec![spec()] }
+    }
+}

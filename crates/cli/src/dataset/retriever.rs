@@ -1,0 +1,87 @@
+//! What the retrieval agent searches, and how: from the names in an experiment to a retriever.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use leyden_core::Passage;
+use leyden_retrieval::{Bm25, BuildOptions, MANIFEST, PassageFile, Retriever};
+use leyden_train::config::RetrievalConfig;
+use leyden_train::progress::Progress;
+use serde_json::{Value, json};
+
+/// The retriever of `config`, over its corpus or over the passages that the tasks bring, and
+/// what is said of it in the provenance.
+///
+/// # Errors
+/// An unknown method, a corpus without passages, an index that cannot be read or was made of
+/// something else.
+pub fn open(
+    config: &RetrievalConfig,
+    of_tasks: impl FnOnce() -> Vec<Passage>,
+    device: &str,
+) -> Result<(Arc<dyn Retriever>, Value)> {
+    let _ = device;
+    match config.method.as_str() {
+        "bm25" => {
+            let (index, described) = bm25(config, of_tasks)?;
+            Ok((Arc::new(index), described))
+        }
+        other => bail!("retrieval.method: `{other}`: use bm25"),
+    }
+}
+
+fn bm25(
+    config: &RetrievalConfig,
+    of_tasks: impl FnOnce() -> Vec<Passage>,
+) -> Result<(Bm25, Value)> {
+    let corpus = &config.corpus;
+    if config.index.is_empty() {
+        let passages = if corpus.is_empty() { of_tasks() } else { read(Path::new(corpus))? };
+        let count = passages.len();
+        let from = if corpus.is_empty() { "tasks" } else { corpus };
+        let described = json!({ "method": "bm25", "corpus": from, "passages": count });
+        return Ok((Bm25::in_memory(passages)?, described));
+    }
+    let folder = Path::new(&config.index);
+    if !folder.join(MANIFEST).exists() {
+        build(corpus, folder)?;
+    }
+    let index = Bm25::open(folder)?;
+    let passages = leyden_retrieval::PassageStore::len(&index);
+    let described = json!({ "method": "bm25", "index": config.index, "passages": passages });
+    Ok((index, described))
+}
+
+/// Builds the index of a corpus file, which may be larger than memory.
+fn build(corpus: &str, folder: &Path) -> Result<()> {
+    if corpus.is_empty() {
+        bail!("index: there is none in {}; name a corpus to build it from", folder.display());
+    }
+    let mut file = PassageFile::open(corpus)?;
+    let mut progress = Progress::new("passages", 0, 0);
+    let options = BuildOptions::default();
+    Bm25::build(folder, file.by_ref(), &options, &mut |done| {
+        progress.update(done, || format!("into {}", folder.display()));
+    })?;
+    progress.end();
+    tell_rejected(&file);
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<Passage>> {
+    let mut file = PassageFile::open(path)?;
+    let passages: Result<Vec<Passage>, _> = file.by_ref().collect();
+    let passages = passages.with_context(|| path.display().to_string())?;
+    tell_rejected(&file);
+    Ok(passages)
+}
+
+fn tell_rejected(file: &PassageFile) {
+    for line in file.rejected().iter().take(5) {
+        eprintln!("left out: {line}");
+    }
+    if file.rejected_count() > 5 {
+        eprintln!("left out: {} more lines of the corpus", file.rejected_count() - 5);
+    }
+}
