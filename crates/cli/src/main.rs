@@ -6,11 +6,13 @@ mod calcx_fetch;
 mod commands;
 mod dataset;
 mod dataset_info;
+mod encoder_folder;
 mod evaluation;
 mod machine;
 mod model_info;
 mod model_source;
 mod plan;
+mod retrieval;
 mod sources;
 mod summary;
 mod table;
@@ -34,7 +36,7 @@ enum Command {
     /// Run an experiment; the same command continues an interrupted one
     Run(commands::run::Arguments),
     /// Evaluate a model with an agent on held-out tasks
-    Eval(commands::eval::Arguments),
+    Eval(Box<commands::eval::Arguments>),
     /// Draw curves, tables and a page from run folders
     Report(commands::report::Arguments),
     /// Make, import or describe models

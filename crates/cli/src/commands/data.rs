@@ -53,6 +53,8 @@ pub enum Arguments {
         #[arg(long, default_value = "MU-NLPC/Calc-X")]
         repo: String,
     },
+    /// Measure how much of what supports an answer each way of searching finds
+    Recall(super::recall::Arguments),
 }
 
 /// A generated world.
@@ -86,6 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             let written = calcx_fetch::fetch(repo, out)?;
             print!("{written}");
         }
+        Arguments::Recall(arguments) => return super::recall::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

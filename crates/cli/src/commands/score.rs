@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use leyden_spider::{Limits, Spider, table};
 use serde::Serialize;
+
+use super::write_json;
 
 /// The dataset whose evaluator speaks.
 #[derive(clap::Subcommand)]
@@ -46,19 +48,20 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             let predictions = table::read_predictions(&files.pred, gold.len())?;
             let evaluation = table::evaluate(&spider, &gold, &predictions);
             print!("{}", evaluation.to_text());
-            write_json(files, &evaluation)?;
+            files.write(&evaluation)?;
         }
         Arguments::Musique { files } => {
             let evaluation = leyden_musique::evaluate(&files.gold, &files.pred)?;
             print!("{evaluation}");
-            write_json(files, &evaluation)?;
+            files.write(&evaluation)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_json(files: &Files, evaluation: &impl Serialize) -> Result<()> {
-    let Some(path) = &files.json else { return Ok(()) };
-    let text = serde_json::to_string_pretty(evaluation)? + "\n";
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+impl Files {
+    /// Writes the figures as JSON where that is asked for.
+    fn write(&self, evaluation: &impl Serialize) -> Result<()> {
+        self.json.as_deref().map_or(Ok(()), |path| write_json(path, evaluation))
+    }
 }
