@@ -31,12 +31,11 @@ fn vectors_of_something_else_are_not_taken() {
     assert!(error(&path, &encoder).contains("were made by another encoder; remove the file"));
     let corpus = Origin { source_sha256: "d".to_owned(), ..origin() };
     assert!(error(&path, &corpus).contains("were made from another corpus"));
-    let bytes = std::fs::read(&path).unwrap();
-    let text = String::from_utf8_lossy(&bytes);
-    let at = text.find(r#""format":"1""#).unwrap() + r#""format":""#.len();
-    let mut newer = bytes.clone();
-    newer[at] = b'7';
-    std::fs::write(&path, newer).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let format = br#""format":"1""#;
+    let at = bytes.windows(format.len()).position(|window| window == format).unwrap();
+    bytes[at + format.len() - 2] = b'7';
+    std::fs::write(&path, bytes).unwrap();
     assert!(error(&path, &origin()).contains("have format 7, this program reads format 1"));
     assert!(error(Path::new("/nowhere/x"), &origin()).contains("/nowhere/x cannot be read"));
 }
