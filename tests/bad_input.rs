@@ -178,7 +178,7 @@ fn recall_without_anything_to_find() {
     };
     let bare = r#"{"id":"a","question":"q?","answer":"A"}"#;
     let unmarked = r#"{"id":"b","question":"q?","answer":"A","paragraphs":[{"title":"T","paragraph_text":"x"}]}"#;
-    let good = r#"{"id":"c","question":"q?","answer":"A","paragraphs":[{"title":"T","paragraph_text":"x","is_supporting":true}]}"#;
+    let good = r#"{"id":"c","question":"Who is Ada?","answer":"A","paragraphs":[{"title":"Ada","paragraph_text":"A mason.","is_supporting":true}]}"#;
     says(&recall(&["{}"], &[]), &["rows.jsonl", "no good row"]);
     says(&recall(&[bare, unmarked], &[]), &["none of 2 rows has a paragraph", "is_supporting"]);
     says(&recall(&[good], &["--encoder", "no/such"]), &["no/such", "is no folder"]);
