@@ -1,30 +1,12 @@
 //! The agent against a model that follows a script.
 
-use std::collections::VecDeque;
-use std::sync::Mutex;
-
 use futures::executor::block_on;
 use leyden_calc::{CalculatorAgent, Prompt};
 use leyden_core::{
-    Agent, ChatModel, ChatReply, ChatRequest, Episode, FinishReason, Message, ModelError, Signal,
-    SignalKind, Speaker, Task, ToolCall, async_trait,
+    Agent, ChatReply, ChatRequest, Episode, FinishReason, Message, Script, Signal, SignalKind,
+    Speaker, Task, ToolCall,
 };
 use serde_json::{Value, json};
-
-/// Gives its replies in order and keeps what it was asked.
-struct Script {
-    replies: Mutex<VecDeque<ChatReply>>,
-    asked: Mutex<Vec<ChatRequest>>,
-}
-
-#[async_trait]
-impl ChatModel for Script {
-    async fn chat(&self, request: ChatRequest) -> Result<ChatReply, ModelError> {
-        self.asked.lock().unwrap().push(request);
-        let next = self.replies.lock().unwrap().pop_front();
-        next.ok_or_else(|| ModelError::Unavailable("the script is over".to_owned()))
-    }
-}
 
 fn says(text: &str) -> ChatReply {
     let message = Message::assistant(text);
@@ -58,10 +40,7 @@ impl Played {
 }
 
 fn play(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> Played {
-    let script = Script {
-        replies: Mutex::new(replies.into_iter().collect()),
-        asked: Mutex::new(Vec::new()),
-    };
+    let script = Script::new(replies);
     let task = Task {
         id: "t".to_owned(),
         question: "how many?".to_owned(),
@@ -73,7 +52,7 @@ fn play(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> Playe
     let agent = CalculatorAgent::new(Prompt::Full, max_turns);
     let output = block_on(agent.run(&task, &episode)).unwrap();
     let signals = episode.into_signals();
-    Played { answer: output.answer, signals, asked: script.asked.into_inner().unwrap() }
+    Played { answer: output.answer, signals, asked: script.into_asked() }
 }
 
 #[test]

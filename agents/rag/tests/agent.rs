@@ -1,32 +1,16 @@
 //! The agent against a model that follows a script.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::executor::block_on;
 use leyden_core::{
-    Agent, AgentError, AgentOutput, ChatModel, ChatReply, ChatRequest, Episode, FinishReason,
-    Message, ModelError, Passage, Scorer, Signal, SignalKind, Speaker, Task, ToolCall, async_trait,
+    Agent, AgentError, AgentOutput, ChatReply, ChatRequest, Episode, FinishReason, Message,
+    Passage, Scorer, Script, Signal, SignalKind, Speaker, Task, ToolCall,
 };
 use leyden_musique::MusiqueScorer;
 use leyden_rag::{Options, Prompt, RagAgent, TOOL, render};
 use leyden_retrieval::{Bm25, Hit, RetrievalError, Retriever};
 use serde_json::{Value, json};
-
-/// Gives its replies in order and keeps what it was asked.
-struct Script {
-    replies: Mutex<VecDeque<ChatReply>>,
-    asked: Mutex<Vec<ChatRequest>>,
-}
-
-#[async_trait]
-impl ChatModel for Script {
-    async fn chat(&self, request: ChatRequest) -> Result<ChatReply, ModelError> {
-        self.asked.lock().unwrap().push(request);
-        let next = self.replies.lock().unwrap().pop_front();
-        next.ok_or_else(|| ModelError::Unavailable("the script is over".to_owned()))
-    }
-}
 
 fn says(text: &str) -> ChatReply {
     let message = Message::assistant(text);
@@ -99,15 +83,12 @@ fn play_on(
     options: Options,
     replies: impl IntoIterator<Item = ChatReply>,
 ) -> Played {
-    let script = Script {
-        replies: Mutex::new(replies.into_iter().collect()),
-        asked: Mutex::new(Vec::new()),
-    };
+    let script = Script::new(replies);
     let episode = Episode::new(&script);
     let agent = RagAgent::new(retriever, options);
     let output = block_on(agent.run(&task(), &episode));
     let signals = episode.into_signals();
-    Played { output, signals, asked: script.asked.into_inner().unwrap() }
+    Played { output, signals, asked: script.into_asked() }
 }
 
 fn play(options: Options, replies: impl IntoIterator<Item = ChatReply>) -> Played {

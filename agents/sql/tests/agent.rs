@@ -1,33 +1,14 @@
 //! The agent against a model that follows a script.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::executor::block_on;
 use leyden_core::{
-    Agent, AgentError, ChatModel, ChatReply, ChatRequest, Episode, FinishReason, Message,
-    ModelError, Signal, SignalKind, Speaker, Task, async_trait,
+    Agent, AgentError, ChatRequest, Episode, Message, Script, Signal, SignalKind, Speaker, Task,
 };
 use leyden_spider::{Limits, Spider};
 use leyden_sql::{Check, Prompt, Settings, SqlAgent};
 use serde_json::json;
-
-/// Gives its replies in order and keeps what it was asked.
-struct Script {
-    replies: Mutex<VecDeque<String>>,
-    asked: Mutex<Vec<ChatRequest>>,
-}
-
-#[async_trait]
-impl ChatModel for Script {
-    async fn chat(&self, request: ChatRequest) -> Result<ChatReply, ModelError> {
-        self.asked.lock().unwrap().push(request);
-        let next = self.replies.lock().unwrap().pop_front();
-        let text = next.ok_or_else(|| ModelError::Unavailable("the script is over".to_owned()))?;
-        let message = Message::assistant(text);
-        Ok(ChatReply { message, malformed_call: None, finish: FinishReason::Stop })
-    }
-}
 
 struct Played {
     answer: Option<String>,
@@ -85,14 +66,13 @@ fn task(database: &str) -> Task {
 fn play(settings: Settings, replies: &[&str]) -> Played {
     let folder = folder();
     let spider = Arc::new(Spider::open(folder.path(), Limits::default()).unwrap());
-    let script = Script {
-        replies: Mutex::new(replies.iter().map(|text| (*text).to_owned()).collect()),
-        asked: Mutex::new(Vec::new()),
-    };
+    let script = Script::of_messages(replies.iter().map(|text| Message::assistant(*text)));
     let episode = Episode::new(&script);
     let agent = SqlAgent::new(spider, settings);
     let output = block_on(agent.run(&task("shop"), &episode)).unwrap();
-    for request in script.asked.lock().unwrap().iter() {
+    let signals = episode.into_signals();
+    let asked = script.into_asked();
+    for request in &asked {
         let speakers: Vec<Speaker> = request.messages.iter().map(|m| m.role).collect();
         assert_eq!(
             speakers,
@@ -101,8 +81,7 @@ fn play(settings: Settings, replies: &[&str]) -> Played {
         );
         assert!(agent.roles().contains(&request.agent_role.as_str()));
     }
-    let signals = episode.into_signals();
-    Played { answer: output.answer, signals, asked: script.asked.into_inner().unwrap() }
+    Played { answer: output.answer, signals, asked }
 }
 
 fn compact(check: Check) -> Settings {
@@ -225,7 +204,7 @@ fn a_task_without_a_usable_database_is_an_error_and_not_an_answer() {
     let folder = folder();
     let spider = Arc::new(Spider::open(folder.path(), Limits::default()).unwrap());
     let agent = SqlAgent::new(spider, Settings::default());
-    let script = Script { replies: Mutex::default(), asked: Mutex::default() };
+    let script = Script::default();
     let mut nameless = task("shop");
     nameless.fields.clear();
     for (task, what) in [(task("gone"), "gone is missing"), (nameless, "no field db_id")] {

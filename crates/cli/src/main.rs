@@ -2,17 +2,18 @@
 //!
 //! Exit codes: 0 done, 1 could not go on (with one sentence why), 2 wrong arguments.
 
-mod calcx_fetch;
 mod commands;
 mod dataset;
 mod dataset_info;
 mod encoder_folder;
 mod evaluation;
+mod fetch;
 mod machine;
 mod model_info;
 mod model_source;
 mod plan;
 mod retrieval;
+mod scoring;
 mod sources;
 mod summary;
 mod table;
@@ -35,10 +36,14 @@ struct Cli {
 enum Command {
     /// Run an experiment; the same command continues an interrupted one
     Run(commands::run::Arguments),
+    /// Run an experiment in several variants under several seeds
+    Sweep(commands::sweep::Arguments),
     /// Evaluate a model with an agent on held-out tasks
     Eval(Box<commands::eval::Arguments>),
-    /// Draw curves, tables and a page from run folders
+    /// Draw curves, tables and a page from run folders, or compare the variants of a sweep
     Report(commands::report::Arguments),
+    /// Compare two runs on the same test items
+    Compare(commands::compare::Arguments),
     /// Make, import or describe models
     #[command(subcommand)]
     Model(commands::model::Arguments),
@@ -60,8 +65,10 @@ fn main() -> ExitCode {
     end_with_the_reader();
     let result = match Cli::parse().command {
         Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Sweep(arguments) => commands::sweep::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Compare(arguments) => commands::compare::run(&arguments),
         Command::Model(arguments) => commands::model::run(&arguments),
         Command::Data(arguments) => commands::data::run(&arguments),
         Command::Score(arguments) => commands::score::run(&arguments),

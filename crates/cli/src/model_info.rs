@@ -120,6 +120,7 @@ impl Information {
                 parameters,
                 compute: Kind::BFloat16,
                 training,
+                reference: false,
                 pack_tokens: 4096,
                 checkpointing: true,
                 head_chunk: None,

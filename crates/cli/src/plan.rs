@@ -67,6 +67,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         parameters: parse_kind(&model.master_dtype)?,
         compute: parse_kind(&model.dtype)?,
         training,
+        reference: experiment.algorithm.kl.is_on(),
         pack_tokens: train.micro_batch_tokens,
         checkpointing: train.activation_checkpointing,
         head_chunk: None,

@@ -4,7 +4,7 @@
 //! format, with an optional range of rows: `data/calcx/svamp.jsonl:700..1000`.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use leyden_core::Task;
@@ -49,6 +49,30 @@ impl Source {
     }
 }
 
+/// Refuses a path at which nothing is: most likely the misspelt name of a world.
+pub fn check_exists(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let worlds: Vec<&str> = AGENTS.iter().map(|(_, world)| *world).collect();
+    bail!("{}: there is no such file; the worlds are {}", path.display(), worlds.join(", "));
+}
+
+impl From<leyden_core::rows::Loaded> for Rows {
+    fn from(loaded: leyden_core::rows::Loaded) -> Self {
+        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
+        Self { tasks: loaded.tasks, rejected, notes: Vec::new() }
+    }
+}
+
+impl From<leyden_spider::loader::Loaded> for Rows {
+    fn from(loaded: leyden_spider::loader::Loaded) -> Self {
+        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
+        let notes = loaded.databases.iter().map(ToString::to_string).collect();
+        Self { tasks: loaded.tasks, rejected, notes }
+    }
+}
+
 /// The range `rows` of what a file gave; `name` is how the file was asked for.
 pub fn cut(mut read: Rows, rows: Option<Range<usize>>, name: &str) -> Result<Rows> {
     if let Some(rows) = rows {
@@ -66,7 +90,7 @@ pub fn cut(mut read: Rows, rows: Option<Range<usize>>, name: &str) -> Result<Row
 const NAMED: usize = 5;
 
 /// Says on standard error what is wrong with a file.
-pub fn tell(read: &Rows, path: &std::path::Path) {
+pub fn tell(read: &Rows, path: &Path) {
     for note in &read.notes {
         eprintln!("{note}");
     }
@@ -99,6 +123,7 @@ pub fn tasks(
                 dataset.world().test(of_world)
             }
             Source::File { path, rows } => {
+                check_exists(&path)?;
                 let read = dataset.read(&path)?;
                 tell(&read, &path);
                 let rejected = read.rejected.len();

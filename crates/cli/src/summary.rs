@@ -220,7 +220,7 @@ fn rewards(summaries: &[Summary]) -> String {
 }
 
 /// `0.163 [0.125, 0.209]`.
-fn estimate(rewards: &[f64]) -> String {
+pub fn estimate(rewards: &[f64]) -> String {
     match (mean(rewards), interval(rewards)) {
         (Some(mean), Some(interval)) => {
             format!("{mean:.3} [{:.3}, {:.3}]", interval.low, interval.high)
@@ -230,7 +230,7 @@ fn estimate(rewards: &[f64]) -> String {
 }
 
 /// Wilson's interval where rewards are 0 and 1, else the bootstrap.
-fn interval(rewards: &[f64]) -> Option<Interval> {
+pub fn interval(rewards: &[f64]) -> Option<Interval> {
     if rewards.iter().all(|&reward| reward == 0.0 || reward == 1.0) {
         let right = rewards.iter().filter(|&&reward| reward == 1.0).count();
         return wilson_interval(right, rewards.len());

@@ -68,7 +68,7 @@ impl Default for Shape {
             heads: 4,
             kv_heads: 4,
             inner: 384,
-            vocabulary: 1024,
+            vocabulary: 1536,
             context: 512,
         }
     }
@@ -94,6 +94,7 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
             test: Vec::new(),
             databases: String::new(),
             train_limit: 0,
+            exercises: 0,
             demonstration_tokens: usize::MAX,
             seed: data_seed,
         },
@@ -193,6 +194,7 @@ pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
         special: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec(),
         protocol: protocol(&all),
         min_frequency: 20,
+        isolated: Some(leyden_mini::names::start_pattern()),
     };
     let texts = texts(&all);
     let mut tokenizer = train_bpe(texts, &training)?;

@@ -171,7 +171,8 @@ fn lessons(worlds: &[&str], settings: &Settings, cast: &mut Cast) -> Result<InTu
         });
     }
     let turn = |world: &&str| distinct.iter().position(|known| known == world);
-    Ok(InTurn::new(sources, worlds.iter().filter_map(turn).collect()))
+    let turns = worlds.iter().filter_map(turn).collect();
+    Ok(InTurn::new(sources, turns, settings.data.exercises, settings.data.seed))
 }
 
 /// Refuses to test on rows that are trained on.

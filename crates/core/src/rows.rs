@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -22,13 +22,30 @@ pub struct Loaded {
     pub rejected: Vec<Rejected>,
 }
 
+/// Where a row stands in its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Its number among all rows, bad ones included, counted from 0.
+    pub index: usize,
+    /// Its line, counted from 1, where the source is read line by line.
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}"),
+            None => write!(f, "row {}", self.index + 1),
+        }
+    }
+}
+
 /// A row that is not usable, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
     /// The file, or whatever the rows came from.
     pub source: String,
-    /// The line in a JSONL file, else the number of the row; counted from 1.
-    pub line: usize,
+    pub place: Place,
     /// The row's id, if it could be read.
     pub id: Option<String>,
     pub error: RowError,
@@ -36,7 +53,7 @@ pub struct Rejected {
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, line {}", self.source, self.line)?;
+        write!(f, "{}, {}", self.source, self.place)?;
         if let Some(id) = &self.id {
             write!(f, " (id {id})")?;
         }
@@ -66,8 +83,11 @@ pub enum RowError {
     WrongType { field: Cow<'static, str>, expected: &'static str, found: &'static str },
     #[error("the field {0} has a value that was used before")]
     Repeated(Cow<'static, str>),
-    #[error("the id was used before, on line {0}")]
-    Duplicate(usize),
+    #[error("the id was used before, in {0}")]
+    Duplicate(Place),
+    /// What only one dataset asks for.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 /// Why nothing could be loaded.
@@ -78,20 +98,30 @@ pub struct LoadError {
     pub source: io::Error,
 }
 
-/// Makes tasks of the rows of a JSONL file by `task`, which is given each row and its line.
-/// Blank lines are skipped; a second row with a task's id is rejected.
+/// What a file gives: rows, or why they are none.
+type Row = Result<Map<String, Value>, RowError>;
+
+/// Makes tasks of the rows of a file by `task`, which is given each row and its place. The
+/// file is JSONL, or one JSON list. Blank lines are skipped; a second row with a task's id is
+/// rejected.
 ///
 /// # Errors
-/// Only where the file itself cannot be read; bad rows are in the result.
-pub fn load_jsonl(
+/// Only where the file itself cannot be read, or begins as a JSON list that does not end;
+/// bad rows are in the result.
+pub fn load(
     path: impl AsRef<Path>,
-    task: impl Fn(Map<String, Value>, usize) -> Result<Task, RowError>,
+    task: impl Fn(Map<String, Value>, Place) -> Result<Task, RowError>,
 ) -> Result<Loaded, LoadError> {
     let path = path.as_ref();
-    let mut collector = Collector::new(&path.display().to_string(), task);
-    for line in JsonLines::open(path)? {
+    let name = path.display().to_string();
+    let items = list_items(path).map_err(|source| LoadError { path: path.to_owned(), source })?;
+    if let Some(items) = items {
+        return Ok(collect(items, &name, task));
+    }
+    let mut collector = Collector::new(&name, task);
+    for (index, line) in JsonLines::open(path)?.enumerate() {
         let Line { number, row } = line?;
-        collector.take(number, row);
+        collector.take(Place { index, line: Some(number) }, row);
     }
     Ok(collector.loaded)
 }
@@ -99,15 +129,50 @@ pub fn load_jsonl(
 /// Makes tasks of rows that another reader gives; `name` says where they come from. A row
 /// that could not be read is rejected with the others.
 pub fn collect(
-    rows: impl IntoIterator<Item = Result<Map<String, Value>, RowError>>,
+    rows: impl IntoIterator<Item = Row>,
     name: &str,
-    task: impl Fn(Map<String, Value>, usize) -> Result<Task, RowError>,
+    task: impl Fn(Map<String, Value>, Place) -> Result<Task, RowError>,
 ) -> Loaded {
     let mut collector = Collector::new(name, task);
     for (index, row) in rows.into_iter().enumerate() {
-        collector.take(index + 1, row);
+        collector.take(Place { index, line: None }, row);
     }
     collector.loaded
+}
+
+/// The items of a file that is one JSON list; `None` where it is not. A file whose first line
+/// is a list of its own is one of lines.
+fn list_items(path: &Path) -> io::Result<Option<Vec<Row>>> {
+    let mut reader = BufReader::new(File::open(path)?);
+    let start = without_mark(reader.fill_buf()?);
+    if start.trim_ascii_start().first() != Some(&b'[') {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes)?;
+    let text = without_mark(&bytes);
+    let items: Vec<Value> = match serde_json::from_slice(text) {
+        Ok(items) => items,
+        Err(error) => {
+            let first = text.trim_ascii_start().split(|byte| *byte == b'\n').next();
+            let is_whole = |line| serde_json::from_slice::<Vec<Value>>(line).is_ok();
+            if first.is_some_and(is_whole) {
+                return Ok(None);
+            }
+            let what = format!("it begins as a JSON list but is none ({error})");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+    };
+    let object = |item| match item {
+        Value::Object(row) => Ok(row),
+        _ => Err(RowError::NotObject),
+    };
+    Ok(Some(items.into_iter().map(object).collect()))
+}
+
+/// The bytes without a byte order mark.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// One line of a JSONL file.
@@ -115,7 +180,7 @@ pub fn collect(
 pub struct Line {
     /// Counted from 1, blank lines included.
     pub number: usize,
-    pub row: Result<Map<String, Value>, RowError>,
+    pub row: Row,
 }
 
 /// The lines of a JSONL file, read one at a time; blank lines are left out.
@@ -152,7 +217,7 @@ impl Iterator for JsonLines {
     }
 }
 
-fn parse_line(line: &[u8]) -> Result<Map<String, Value>, RowError> {
+fn parse_line(line: &[u8]) -> Row {
     let text = std::str::from_utf8(line).map_err(|_| RowError::NotUtf8)?;
     let text = text.trim_start_matches('\u{feff}');
     match serde_json::from_str(text) {
@@ -192,36 +257,47 @@ pub fn wrong_type(
     RowError::WrongType { field: field.into(), expected, found }
 }
 
+/// The texts of the field `labels`, where a row brings labels of its own, as the files of
+/// generated worlds do.
+pub fn own_labels(row: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    let labels = row.get("labels").and_then(Value::as_object).into_iter().flatten();
+    labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+}
+
 struct Collector<F> {
     name: String,
     task: F,
-    /// Line by id.
-    seen: HashMap<String, usize>,
+    /// Place by id.
+    seen: HashMap<String, Place>,
     loaded: Loaded,
 }
 
-impl<F: Fn(Map<String, Value>, usize) -> Result<Task, RowError>> Collector<F> {
+impl<F: Fn(Map<String, Value>, Place) -> Result<Task, RowError>> Collector<F> {
     fn new(name: &str, task: F) -> Self {
         Self { name: name.to_owned(), task, seen: HashMap::new(), loaded: Loaded::default() }
     }
 
-    fn take(&mut self, line: usize, row: Result<Map<String, Value>, RowError>) {
-        let id = row.as_ref().ok().and_then(|row| row.get("id")?.as_str().map(str::to_owned));
-        let task = row.and_then(|row| (self.task)(row, line));
-        match task.and_then(|task| self.first_of_its_id(task, line)) {
+    fn take(&mut self, place: Place, row: Row) {
+        let id = row.as_ref().ok().and_then(|row| match row.get("id")? {
+            Value::String(id) => Some(id.clone()),
+            Value::Number(id) => Some(id.to_string()),
+            _ => None,
+        });
+        let task = row.and_then(|row| (self.task)(row, place));
+        match task.and_then(|task| self.first_of_its_id(task, place)) {
             Ok(task) => self.loaded.tasks.push(task),
             Err(error) => {
                 let source = self.name.clone();
-                self.loaded.rejected.push(Rejected { source, line, id, error });
+                self.loaded.rejected.push(Rejected { source, place, id, error });
             }
         }
     }
 
-    fn first_of_its_id(&mut self, task: Task, line: usize) -> Result<Task, RowError> {
+    fn first_of_its_id(&mut self, task: Task, place: Place) -> Result<Task, RowError> {
         match self.seen.get(&task.id) {
             Some(&before) => Err(RowError::Duplicate(before)),
             None => {
-                self.seen.insert(task.id.clone(), line);
+                self.seen.insert(task.id.clone(), place);
                 Ok(task)
             }
         }

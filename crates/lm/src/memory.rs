@@ -36,6 +36,8 @@ pub struct MemoryRequest {
     /// Type of activations, of the weights they meet and of the KV cache.
     pub compute: Kind,
     pub training: Training,
+    /// Whether a frozen copy stands beside a model that is trained whole, for a KL penalty.
+    pub reference: bool,
     /// Tokens of one micro-batch, prefixes merged.
     pub pack_tokens: usize,
     /// Whether each layer is recomputed in the backward pass.
@@ -120,6 +122,10 @@ impl MemoryRequest {
         line("gradients", trained * trained_width, format!("of {trained} parameters"));
         line("optimiser state", trained * ADAMW_BYTES, "two f32 moments".to_owned());
         line("master weights", master, "f32".to_owned());
+        if self.reference && matches!(self.training, Training::Full { .. }) {
+            let copy = parameters * compute;
+            line("reference model", copy, format!("the first policy in {:?}", self.compute));
+        }
         if training {
             let tokens = self.pack_tokens;
             let how = if self.checkpointing { "layer inputs and one layer" } else { "all layers" };
@@ -322,6 +328,7 @@ mod tests {
             parameters: Kind::BFloat16,
             compute: Kind::BFloat16,
             training,
+            reference: false,
             pack_tokens: 4096,
             checkpointing: true,
             head_chunk: Some(512),
@@ -397,6 +404,18 @@ mod tests {
         let frozen = MemoryRequest { training: Training::Frozen, ..with };
         let names: Vec<_> = frozen.plan().unwrap().lines.iter().map(|line| line.name).collect();
         assert_eq!(names, ["weights", "KV cache", "engine's weights"]);
+    }
+
+    #[test]
+    fn a_reference_model_costs_a_copy_unless_adapters_can_be_left_out() {
+        let alone = request("SmolLM2-135M", Training::Full { master: false });
+        let beside = MemoryRequest { reference: true, ..alone.clone() };
+        let total = |request: &MemoryRequest| request.plan().unwrap().total();
+        assert_eq!(total(&beside) - total(&alone), 2 * 134_515_008);
+        let lora = LoraConfig { rank: 4, alpha: 8.0, targets: vec!["q_proj".to_owned()] };
+        let alone = request("SmolLM2-135M", Training::Lora(lora));
+        let beside = MemoryRequest { reference: true, ..alone.clone() };
+        assert_eq!(total(&beside), total(&alone));
     }
 
     #[test]

@@ -85,6 +85,8 @@ pub struct Chart {
     pub x_label: String,
     pub y_label: String,
     pub scale: Scale,
+    /// Whether x is a quantity, and not a number of steps from 0 on.
+    pub x_is_quantity: bool,
     /// Names instead of numbers below the x axis, at these positions.
     pub categories: Option<Vec<(f64, String)>>,
     pub series: Vec<Series>,
@@ -109,6 +111,7 @@ impl Chart {
             x_label: x_label.to_owned(),
             y_label: y_label.to_owned(),
             scale: Scale::Linear { zero: true, ceiling: None },
+            x_is_quantity: false,
             categories: None,
             series: Vec::new(),
             levels: Vec::new(),

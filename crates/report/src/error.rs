@@ -36,6 +36,12 @@ pub enum ReportError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot draw {figure} as PNG: {message}")]
     Raster { figure: String, message: String },
+    #[error(transparent)]
+    Sweep(#[from] leyden_sweep::SweepError),
+    #[error("{0}: no cell has an evaluation yet, so there is nothing to report: run the sweep")]
+    EmptySweep(PathBuf),
+    #[error("{0}: the baseline `{1}` of sweep.toml is no variant of cells.jsonl: {2}")]
+    Baseline(PathBuf, String, String),
     #[error("cannot fill in the page: {0}")]
     Page(#[from] minijinja::Error),
 }

@@ -26,6 +26,8 @@ pub struct Figure {
 /// Where a figure stands on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
+    /// Of a sweep's variants.
+    Comparison,
     Reward,
     /// The reward of one of several agents, to stand beside those of the others.
     Panels,
@@ -132,6 +134,9 @@ pub(crate) fn smoothing_words(experiments: &[Experiment]) -> Option<String> {
     }
 }
 
+/// How a caption says that every seed is drawn.
+pub(crate) const SEED_LINES: &str = "Thin lines: seeds. Thick line: their mean.";
+
 /// What the bands mean, for captions.
 pub(crate) fn band_words(experiments: &[Experiment]) -> String {
     let most = experiments.iter().map(|e| e.runs.len()).max().unwrap_or(0);
@@ -139,9 +144,7 @@ pub(crate) fn band_words(experiments: &[Experiment]) -> String {
         let seeds: Vec<String> = experiments.iter().map(|e| e.runs.len().to_string()).collect();
         let equal = seeds.iter().all(|n| *n == seeds[0]);
         let n = if equal { seeds[0].clone() } else { seeds.join(", ") };
-        format!(
-            "Thin lines: seeds. Thick line: their mean. Band: 95 % interval of the mean over seeds (Student's t, n = {n})."
-        )
+        format!("{SEED_LINES} Band: 95 % interval of the mean over seeds (Student's t, n = {n}).")
     } else {
         "Band: 95 % interval over test items.".to_owned()
     }

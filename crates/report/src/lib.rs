@@ -5,21 +5,27 @@
 //! Several runs of one configuration are seeds of one experiment; different configurations
 //! are compared side by side. Equal runs give equal bytes.
 //!
+//! [`sweep`] does the same for a sweep folder: variants compared over their seeds, with
+//! verdicts in words. [`compare`] sets two runs side by side on the same test items.
+//!
 //! The pieces serve other pages too: [`chart`] describes a chart, [`figures::draw`] puts the
 //! curves of several seeds into it, [`svg::render`] sets several charts side by side, and
 //! [`tensorboard`] writes the same figures as event files.
 
 pub mod chart;
+pub mod compare;
 pub mod experiment;
 pub mod figures;
 pub mod rollouts;
 pub mod svg;
+pub mod sweep;
 pub mod table;
 pub mod tensorboard;
 
 mod axis;
 mod error;
 mod interval;
+mod items;
 mod marks;
 mod metric;
 mod page;

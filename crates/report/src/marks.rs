@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::chart::{Ink, Level, Mark, Point, Series};
-use crate::svg::{Drawing, level_name};
+use crate::svg::{Drawing, comes_again, level_name};
 use crate::text::{escape, significant};
 
 impl Drawing<'_> {
@@ -17,6 +17,7 @@ impl Drawing<'_> {
             match series.mark {
                 Mark::Bars { width } => self.bars(series, width),
                 Mark::Line { width, opacity, dashed, dots } => {
+                    let dashed = dashed || comes_again(series.ink);
                     let dash = if dashed { " stroke-dasharray=\"6 4\"" } else { "" };
                     let attributes = format!(
                         " stroke-width=\"{width}\" stroke-opacity=\"{opacity}\" \

@@ -23,9 +23,15 @@ use crate::text::visible;
 use crate::transcript::{self, SampleView};
 use crate::write::Options;
 
-const TEMPLATE: &str = include_str!("../templates/page.html");
+/// The templates by their names; the pages share a style and the look of a figure.
+const TEMPLATES: [(&str, &str); 4] = [
+    ("style.html", include_str!("../templates/style.html")),
+    ("parts.html", include_str!("../templates/parts.html")),
+    ("page.html", include_str!("../templates/page.html")),
+    ("sweep.html", include_str!("../templates/sweep.html")),
+];
 /// The palette on a dark ground: the same hues, lighter.
-const DARK: [&str; 8] =
+pub(crate) const DARK: [&str; 8] =
     ["#56b4ff", "#ff8c42", "#2fc99a", "#e8a3cb", "#f2b632", "#9bd3f5", "#b79bd0", "#b0b0b0"];
 /// Size of the main chart for narrow screens: the letters stay as large as on wide ones.
 const NARROW: (f64, f64) = (430.0, 330.0);
@@ -38,10 +44,6 @@ pub(crate) fn page(
     notes: &[String],
     options: &Options,
 ) -> Result<String, ReportError> {
-    let mut environment = Environment::new();
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    environment.add_filter("visible", |text: &str| visible(text));
-    environment.add_template("page.html", TEMPLATE)?;
     let mut names: Vec<&str> =
         experiments.iter().flat_map(|e| &e.runs).map(|run| run.name.as_str()).collect();
     names.dedup();
@@ -66,7 +68,18 @@ pub(crate) fn page(
         timings: timings(&runs),
         notes,
     };
-    Ok(environment.get_template("page.html")?.render(Serde(view))?)
+    fill_in("page.html", view)
+}
+
+/// A page from its template; everything that is not a chart is escaped.
+pub(crate) fn fill_in(template: &str, view: impl Serialize) -> Result<String, ReportError> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.add_filter("visible", |text: &str| visible(text));
+    for (name, text) in TEMPLATES {
+        environment.add_template(name, text)?;
+    }
+    Ok(environment.get_template(template)?.render(Serde(view))?)
 }
 
 /// Everything that the template reads.
@@ -218,16 +231,16 @@ fn run_words(experiments: &[Experiment]) -> Vec<String> {
 }
 
 #[derive(Serialize)]
-struct FigureView {
+pub(crate) struct FigureView {
     wide: String,
     narrow: Option<String>,
     caption: String,
     file: Option<String>,
 }
 
-fn figure_view(figure: &Figure, files: bool) -> FigureView {
+pub(crate) fn figure_view(figure: &Figure, files: bool) -> FigureView {
     let draw = |chart: &Chart, id: &str| render(std::slice::from_ref(chart), 1, Theme::Page, id);
-    let large = figure.section == Section::Reward;
+    let large = matches!(figure.section, Section::Reward | Section::Comparison);
     FigureView {
         wide: draw(&figure.chart, &figure.file),
         narrow: large
@@ -362,7 +375,7 @@ fn timings(runs: &[&Run]) -> Vec<TimingView> {
         .collect()
 }
 
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     if seconds < 60.0 {
         format!("{seconds:.1} s")

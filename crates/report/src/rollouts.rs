@@ -117,7 +117,7 @@ pub fn read(path: &Path) -> Result<Option<Samples>, ReportError> {
 /// Opens the database for reading. Without a write-ahead log beside it nobody writes, and it
 /// is opened as immutable: SQLite would otherwise want to create files beside it, which a
 /// read-only disk refuses and a reader should not do.
-fn open(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");

@@ -101,7 +101,12 @@ impl<'a> Drawing<'a> {
             Some(names) => Axis::categories(names),
             None => {
                 let xs = || points().map(|point| point.x);
-                Axis::steps(xs().fold(0.0, f64::min), xs().fold(0.0, f64::max))
+                let quantity = Scale::Linear { zero: false, ceiling: None };
+                if chart.x_is_quantity {
+                    Axis::over(xs(), quantity)
+                } else {
+                    Axis::steps(xs().fold(0.0, f64::min), xs().fold(0.0, f64::max))
+                }
             }
         };
         let limits = limits(chart);
@@ -214,6 +219,7 @@ impl<'a> Drawing<'a> {
                 let fill = self.fill(series.ink);
                 match series.mark {
                     Mark::Line { width, dashed, dots, .. } => {
+                        let dashed = dashed || comes_again(series.ink);
                         let dash = if dashed { " stroke-dasharray=\"5 3\"" } else { "" };
                         let path = format!("M{x:.1} {y:.1}h20");
                         self.stroke(&path, series.ink, &format!(" stroke-width=\"{width}\"{dash}"));
@@ -251,6 +257,11 @@ impl<'a> Drawing<'a> {
         let (_, top, _, bottom) = self.area;
         Some(bottom - self.y.place(value)? * (bottom - top))
     }
+}
+
+/// Whether the palette has begun anew: lines are then dashed, to be told from the first ones.
+pub(crate) fn comes_again(ink: Ink) -> bool {
+    matches!(ink, Ink::Series(index) if index >= SERIES.len())
 }
 
 /// Where bands end. Intervals over few seeds know nothing of what a quantity can be: they end
@@ -345,6 +356,28 @@ mod tests {
         let svg =
             render(&[chart(scale, vec![point(0.0, 0.2), point(1.0, 0.9)])], 1, Theme::Paper, "x");
         assert!(texts(&svg).contains(&"1.0") && !svg.contains(">1.2<") && !svg.contains(">-0.2<"));
+    }
+
+    #[test]
+    fn a_colour_that_comes_again_is_dashed() {
+        let mut chart = Chart::new("title", "step", "unit");
+        let points = vec![Point::new(0.0, 1.0), Point::new(1.0, 2.0)];
+        chart.push(Some("first"), Ink::Series(0), Mark::CURVE, points.clone());
+        let dashes = |chart: &Chart| {
+            let svg = render(std::slice::from_ref(chart), 1, Theme::Paper, "x");
+            svg.matches("stroke-dasharray").count()
+        };
+        assert_eq!(dashes(&chart), 0);
+        chart.push(Some("ninth"), Ink::Series(8), Mark::CURVE, points);
+        assert_eq!(dashes(&chart), 2, "in the data and in the legend");
+    }
+
+    #[test]
+    fn an_axis_of_a_quantity_has_its_own_ticks() {
+        let mut chart = chart(Scale::Log, vec![Point::new(0.25, 1.0), Point::new(0.75, 2.0)]);
+        chart.x_is_quantity = true;
+        let svg = render(&[chart], 1, Theme::Paper, "x");
+        assert!(texts(&svg).contains(&"0.5"), "{svg}");
     }
 
     #[test]

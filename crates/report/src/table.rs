@@ -178,7 +178,7 @@ fn numbers(estimate: Option<&Estimate>) -> String {
 }
 
 /// One field, quoted where it must be.
-fn field(text: &str) -> String {
+pub(crate) fn field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -218,7 +218,7 @@ pub(crate) const INTERVALS: &str = "Mean test reward with 95 % intervals. One ru
     Mean of several seeds: over seeds (Student's t).";
 
 /// Text that cannot end its cell or become markup.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     let mut out = String::new();
     for letter in text.chars() {
         match letter {

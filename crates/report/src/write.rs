@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::chart::Chart;
 use crate::error::ReportError;
-use crate::figures::{Section, figures};
+use crate::figures::{Figure, Section, figures};
 use crate::raster::png;
 use crate::run::Run;
 use crate::svg::{Theme, render};
@@ -75,13 +75,8 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
     let rows = table::rows(&experiments);
 
     let mut folder = Folder::create(out_dir)?;
-    for figure in figures.iter().filter(|_| options.files) {
-        let chart: &Chart = &figure.chart;
-        let svg = render(std::slice::from_ref(chart), 1, Theme::Paper, "chart");
-        let picture = png(&svg)
-            .map_err(|message| ReportError::Raster { figure: figure.file.clone(), message })?;
-        folder.put(&format!("{}.svg", figure.file), svg.as_bytes())?;
-        folder.put(&format!("{}.png", figure.file), &picture)?;
+    if options.files {
+        folder.put_figures(&figures)?;
     }
     // The panels together, as one picture for a README.
     let panels: Vec<Chart> =
@@ -103,23 +98,34 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
 }
 
 /// A folder being filled.
-struct Folder {
+pub(crate) struct Folder {
     path: PathBuf,
-    files: Vec<PathBuf>,
+    pub files: Vec<PathBuf>,
 }
 
 impl Folder {
-    fn create(path: &Path) -> Result<Self, ReportError> {
+    pub fn create(path: &Path) -> Result<Self, ReportError> {
         fs::create_dir_all(path)
             .map_err(|source| ReportError::Write { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), files: Vec::new() })
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) -> Result<PathBuf, ReportError> {
+    pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<PathBuf, ReportError> {
         let path = self.path.join(name);
         fs::write(&path, bytes)
             .map_err(|source| ReportError::Write { path: path.clone(), source })?;
         self.files.push(path.clone());
         Ok(path)
+    }
+    /// Charts as SVG and PNG files.
+    pub fn put_figures(&mut self, figures: &[Figure]) -> Result<(), ReportError> {
+        for figure in figures {
+            let svg = render(std::slice::from_ref(&figure.chart), 1, Theme::Paper, "chart");
+            let picture = png(&svg)
+                .map_err(|message| ReportError::Raster { figure: figure.file.clone(), message })?;
+            self.put(&format!("{}.svg", figure.file), svg.as_bytes())?;
+            self.put(&format!("{}.png", figure.file), &picture)?;
+        }
+        Ok(())
     }
 }

@@ -7,7 +7,11 @@
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::{
+    OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, SplitDelimiterBehavior,
+};
 use tokenizers::{AddedToken, Trainer};
 
 use crate::gguf::single_digits;
@@ -24,6 +28,9 @@ pub struct BpeTraining {
     pub protocol: Vec<String>,
     /// A pair is merged only if it occurs this often.
     pub min_frequency: u64,
+    /// A regular expression whose matches are words of their own: no token reaches across
+    /// their ends. For invented words that must fall into the same parts everywhere.
+    pub isolated: Option<String>,
 }
 
 /// Trains on `texts`. Equal texts in equal order give equal bytes of `tokenizer.json`.
@@ -46,7 +53,15 @@ pub fn train_bpe(
     added.extend(training.protocol.iter().map(|t| token(t, false)));
 
     let mut inner = tokenizers::Tokenizer::new(BPE::default());
-    let pre_tokenizer = single_digits();
+    let pre_tokenizer = match &training.isolated {
+        None => single_digits(),
+        Some(pattern) => {
+            let pattern = SplitPattern::Regex(pattern.clone());
+            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+                .map_err(|e| TextError::Tokenizer(e.to_string()))?;
+            Sequence::new(vec![split.into(), single_digits()]).into()
+        }
+    };
     let markers: Vec<&str> = added.iter().map(|t| t.content.as_str()).collect();
     let pieces: Vec<String> =
         texts.into_iter().flat_map(|text| without(text.as_ref(), &markers)).collect();
@@ -109,6 +124,7 @@ pub(crate) mod tests {
             special: SPECIAL.map(str::to_owned).to_vec(),
             protocol: vec!["<tool_call>\n{\"name\": \"".into(), "\n</tool_call>".into()],
             min_frequency: 2,
+            isolated: None,
         }
     }
 
@@ -151,6 +167,22 @@ pub(crate) mod tests {
         }
         assert_eq!(tokenizer.decode(&[1, 2], false), "");
         assert!(tokenizer.is_special(1) && !tokenizer.is_special(3));
+    }
+
+    #[test]
+    fn isolated_parts_are_tokens_of_their_own_wherever_they_stand() {
+        let texts = ["the kalo of nalo and the nabi", "always alone, all along", "'kabi' kalo"];
+        let isolated = Some(" ?[kn]a(?=lo|bi)".to_owned());
+        let tokenizer = train_bpe(texts, &BpeTraining { isolated, ..training() }).unwrap();
+        let parts = |text: &str| -> Vec<String> {
+            let ids = tokenizer.encode(text).unwrap();
+            ids.iter().map(|&id| tokenizer.decode(&[id], false)).collect()
+        };
+        assert_eq!(parts(" kalo"), [" ka", "lo"]);
+        assert_eq!(parts(" nabi"), [" na", "bi"]);
+        assert_eq!(parts("'kabi'").concat(), "'kabi'");
+        let again = Tokenizer::from_bytes(tokenizer.to_json().unwrap().as_bytes()).unwrap();
+        assert_eq!(again.encode("the nalo").unwrap(), tokenizer.encode("the nalo").unwrap());
     }
 
     #[test]

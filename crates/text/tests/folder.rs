@@ -12,6 +12,7 @@ fn format() -> ChatFormat {
         special: ["<pad>", "<|im_start|>", "<|im_end|>", "<eos>"].map(str::to_owned).to_vec(),
         protocol: vec!["<tool_call>".to_owned()],
         min_frequency: 2,
+        isolated: None,
     };
     let mut tokenizer = train_bpe(["the jar and the wire"], &training).unwrap();
     (tokenizer.bos, tokenizer.eos, tokenizer.pad) = (Some(1), Some(3), Some(0));

@@ -44,6 +44,7 @@ fn tokenizer() -> Tokenizer {
         special: special.map(str::to_owned).to_vec(),
         protocol: vec!["<tool_call>\n{\"name\": \"".to_owned()],
         min_frequency: 2,
+        isolated: None,
     };
     let texts = ["user the assistant system user\n\nthe assistant answers the user\n", "the the"];
     let mut tokenizer = train_bpe(texts, &training).unwrap();

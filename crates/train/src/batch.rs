@@ -26,6 +26,9 @@ pub struct Batch {
     pub logp_sampler: Vec<f64>,
     pub advantages: Vec<f64>,
     pub counters: GroupCounters,
+    episodes: Vec<Episode>,
+    /// Rollout and call of each row.
+    places: Vec<(usize, usize)>,
     /// By rollout and call, for the store; absent where a call is not trained on.
     pub credit: Vec<Vec<CallCredit>>,
 }
@@ -55,7 +58,7 @@ impl Selection<'_> {
 }
 
 impl Batch {
-    /// Assigns credit and advantage to the selected calls of all rollouts that have a reward.
+    /// The selected calls of all rollouts that have a reward, with credit and advantage.
     ///
     /// # Errors
     /// Where the estimator refuses the batch, in its own words.
@@ -65,8 +68,15 @@ impl Batch {
         selection: &Selection<'_>,
         step: u64,
     ) -> Result<Self, TrainError> {
+        let mut batch = Self::unassigned(rollouts, selection);
+        batch.assign(algorithm, None, step)?;
+        Ok(batch)
+    }
+
+    /// The selected calls of all rollouts that have a reward; nothing is said yet of what they
+    /// earned.
+    pub fn unassigned(rollouts: &[Rollout], selection: &Selection<'_>) -> Self {
         let mut episodes = Vec::new();
-        // For each row of the mathematics: rollout and call.
         let mut places = Vec::new();
         for (index, rollout) in rollouts.iter().enumerate() {
             let Some(mut episode) = Episode::of(rollout) else { continue };
@@ -80,35 +90,51 @@ impl Batch {
         }
         let call = |&(rollout, call): &(usize, usize)| &rollouts[rollout].calls[call];
         let lengths: Vec<usize> = places.iter().map(|p| call(p).response_ids.len()).collect();
-        let shape = Rows::dense(&lengths);
-        let assigned = algorithm
-            .assign(&episodes, &shape, None)
-            .map_err(|e| TrainError::Step { step, what: e.to_string() })?;
-        let advantages = assigned.advantages;
-        let mut credit: Vec<Vec<CallCredit>> =
-            rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect();
-        for (row, &(rollout, call)) in places.iter().enumerate() {
-            credit[rollout][call] = CallCredit {
-                credit: Some(assigned.returns[row]),
-                advantage: Some(advantages.per_row[row]),
-            };
-        }
-        Ok(Self {
+        Self {
             rows: places
                 .iter()
                 .map(|p| Row::call(&call(p).prompt_ids, &call(p).response_ids))
                 .collect(),
-            groups: assigned.groups,
-            rollouts: assigned.episodes,
+            groups: Vec::new(),
+            rollouts: Vec::new(),
             logp_sampler: places
                 .iter()
                 .flat_map(|p| call(p).logprobs.iter().map(|&l| f64::from(l)))
                 .collect(),
-            advantages: advantages.per_token,
-            counters: advantages.counters,
-            credit,
-            shape,
-        })
+            advantages: Vec::new(),
+            counters: GroupCounters::default(),
+            credit: rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect(),
+            shape: Rows::dense(&lengths),
+            episodes,
+            places,
+        }
+    }
+
+    /// Gives every row its credit and its advantages; `kl_penalties`, one per token, are taken
+    /// off the rewards.
+    ///
+    /// # Errors
+    /// Where the estimator refuses the batch, in its own words.
+    pub fn assign(
+        &mut self,
+        algorithm: &AlgorithmConfig,
+        kl_penalties: Option<&[f64]>,
+        step: u64,
+    ) -> Result<(), TrainError> {
+        let assigned = algorithm
+            .assign(&self.episodes, &self.shape, kl_penalties)
+            .map_err(|e| TrainError::Step { step, what: e.to_string() })?;
+        for (row, &(rollout, call)) in self.places.iter().enumerate() {
+            self.credit[rollout][call] = CallCredit {
+                credit: Some(assigned.returns[row]),
+                advantage: Some(assigned.advantages.per_row[row]),
+            };
+        }
+        self.groups = assigned.groups;
+        self.rollouts = assigned.episodes;
+        self.advantages = assigned.advantages.per_token;
+        self.counters = assigned.advantages.counters;
+        Ok(())
     }
 
     /// Tokens of all rows if each were computed on its own.

@@ -19,13 +19,16 @@ use crate::TrainError;
 use crate::trainer::Trainer;
 
 /// The counters of a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct State {
     schema: u32,
     step: u64,
     position: u64,
     quiet_steps: u64,
+    /// The factor of a KL penalty, which may follow a target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kl_coefficient: Option<f64>,
 }
 
 const SCHEMA: u32 = 1;
@@ -77,6 +80,7 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
         step,
         position: trainer.position,
         quiet_steps: trainer.quiet_steps,
+        kl_coefficient: trainer.reference.as_ref().map(|r| r.controller.coefficient),
     };
     let text = serde_json::to_string_pretty(&state).expect("counters are plain data");
     crate::folder::write_atomic(&dir.join("state.json"), text.as_bytes())
@@ -132,6 +136,9 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
     trainer.version = step;
     trainer.position = state.position;
     trainer.quiet_steps = state.quiet_steps;
+    if let (Some(reference), Some(coefficient)) = (&mut trainer.reference, state.kl_coefficient) {
+        reference.controller.coefficient = coefficient;
+    }
     Ok(Some(step))
 }
 

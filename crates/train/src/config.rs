@@ -164,6 +164,9 @@ pub struct DataConfig {
     /// Most training tasks taken from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
+    /// Exercises in copying before the lessons of generated worlds (supervised only).
+    #[serde(default)]
+    pub exercises: u64,
     /// Longest demonstration, in tokens; longer ones are left out (supervised only).
     #[serde(default = "default_demonstration_tokens")]
     pub demonstration_tokens: usize,
@@ -206,11 +209,25 @@ impl Default for RetrievalConfig {
 pub struct RewardConfig {
     /// `default` is the dataset's own.
     pub name: String,
+    /// Probability with which training sees 1 − r instead of r.
+    pub flip: f64,
+    /// Added, in training, for each call of a rollout.
+    pub per_call: f64,
+    /// Added, in training, for each token that a rollout wrote.
+    pub per_token: f64,
+    /// Training sees 1 for every rollout that kept to the form, whatever it answered.
+    pub format_only: bool,
 }
 
 impl Default for RewardConfig {
     fn default() -> Self {
-        Self { name: "default".to_owned() }
+        Self {
+            name: "default".to_owned(),
+            flip: 0.0,
+            per_call: 0.0,
+            per_token: 0.0,
+            format_only: false,
+        }
     }
 }
 

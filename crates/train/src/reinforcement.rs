@@ -34,8 +34,16 @@ impl Trainer<'_> {
             roles: &experiment.train.roles,
             max_prompt_tokens: experiment.train.max_prompt_tokens,
         };
-        let batch = Batch::of(&rollouts, &experiment.algorithm, &selection, step)?;
-        let update = self.update(&batch, step)?;
+        let noise = self.seed.child("step").index(step).child("reward");
+        let seen = experiment.reward.training(&rollouts, noise);
+        let mut batch = Batch::unassigned(&seen, &selection);
+        let logp_ref = self.reference_logp(&batch)?;
+        if logp_ref.is_some() {
+            lap(timing, "reference", started);
+        }
+        let started = Instant::now();
+        self.assign(&mut batch, logp_ref.as_deref(), step)?;
+        let update = self.update(&batch, logp_ref.as_deref(), step)?;
         lap(timing, "update", started);
 
         let started = Instant::now();
@@ -53,7 +61,15 @@ impl Trainer<'_> {
         let quiet =
             batch.counters.groups == batch.counters.zero_variance + batch.counters.singletons;
         self.quiet_steps = if quiet { self.quiet_steps + 1 } else { 0 };
-        Ok(figures::of_step(step, tasks.len(), &rollouts, &batch, &update, prompts))
+        let mut record = figures::of_step(step, tasks.len(), &rollouts, &batch, &update, prompts);
+        if !experiment.reward.is_true() {
+            let seen: Vec<f64> = seen.iter().filter_map(|r| r.outcome.reward()).collect();
+            record.extra.insert("reward_seen_mean".to_owned(), figures::mean(&seen));
+        }
+        if let Some(logp_ref) = &logp_ref {
+            self.follow_reference(&batch, logp_ref, &mut record);
+        }
+        Ok(record)
     }
 
     /// The tasks of a step, in visiting order.

@@ -10,7 +10,8 @@ use crate::TrainError;
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS rollouts (
     step INTEGER, phase TEXT, id INTEGER, task_id TEXT, grp INTEGER, question TEXT, gold TEXT,
-    answer TEXT, reward REAL, missing TEXT, PRIMARY KEY (step, phase, id)) WITHOUT ROWID;
+    answer TEXT, reward REAL, missing TEXT, labels TEXT, PRIMARY KEY (step, phase, id))
+    WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS calls (
     step INTEGER, phase TEXT, rollout INTEGER, idx INTEGER, role TEXT, prompt_ids BLOB,
     response_ids BLOB, logprobs BLOB, prompt_text TEXT, text TEXT, finish TEXT,
@@ -58,6 +59,7 @@ impl RolloutStore {
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
             .map_err(fail)?;
         connection.execute_batch(SCHEMA).map_err(fail)?;
+        add_labels(&connection).map_err(fail)?;
         Ok(Self { connection, path: path.to_owned() })
     }
 
@@ -92,6 +94,26 @@ impl RolloutStore {
     }
 }
 
+/// Stores of earlier versions have no column for labels.
+fn add_labels(connection: &Connection) -> Result<(), rusqlite::Error> {
+    let known: bool = connection.query_row(
+        "SELECT count(*) > 0 FROM pragma_table_info('rollouts') WHERE name = 'labels'",
+        [],
+        |row| row.get(0),
+    )?;
+    if !known {
+        connection.execute_batch("ALTER TABLE rollouts ADD COLUMN labels TEXT")?;
+    }
+    Ok(())
+}
+
+/// Labels as one JSON object.
+fn labels(task: &Task) -> String {
+    let object: serde_json::Map<String, serde_json::Value> =
+        task.labels.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    serde_json::Value::Object(object).to_string()
+}
+
 fn write(
     connection: &mut Connection,
     place: Place<'_>,
@@ -104,7 +126,9 @@ fn write(
     let transaction = connection.transaction()?;
     {
         let mut insert_rollout = transaction.prepare_cached(
-            "INSERT OR REPLACE INTO rollouts VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT OR REPLACE INTO rollouts (step, phase, id, task_id, grp, question, gold,
+                answer, reward, missing, labels)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         let mut insert_call = transaction.prepare_cached(
             "INSERT OR REPLACE INTO calls
@@ -129,6 +153,7 @@ fn write(
                 rollout.answer,
                 rollout.outcome.reward(),
                 missing,
+                labels(task),
             ])?;
             for (number, call) in rollout.calls.iter().enumerate() {
                 let credit =
@@ -181,5 +206,43 @@ pub fn signal_name(kind: &SignalKind) -> String {
             Ok(serde_json::Value::String(name)) => name,
             _ => format!("{known:?}"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leyden_core::Outcome;
+
+    use super::*;
+
+    #[test]
+    fn labels_are_kept_also_in_a_store_that_had_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rollouts.sqlite");
+        let old = SCHEMA.replace(" labels TEXT,", "");
+        assert_ne!(old, SCHEMA);
+        Connection::open(&path).unwrap().execute_batch(&old).unwrap();
+        let mut store = RolloutStore::open(&path).unwrap();
+        let task = Task {
+            id: "t".to_owned(),
+            question: "q".to_owned(),
+            gold: "g".to_owned(),
+            labels: vec![("hops".to_owned(), "2".to_owned())],
+            fields: serde_json::Map::new(),
+        };
+        let rollout = Rollout {
+            id: 0,
+            task_id: "t".to_owned(),
+            group: 0,
+            calls: Vec::new(),
+            signals: Vec::new(),
+            answer: None,
+            outcome: Outcome::Reward(1.0),
+        };
+        let place = Place { step: 0, phase: "sampled" };
+        store.write(place, &[rollout], &[&task], &[], None).unwrap();
+        let read = "SELECT labels FROM rollouts";
+        let kept: String = store.connection.query_row(read, [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, r#"{"hops":"2"}"#);
     }
 }

@@ -14,6 +14,7 @@ use leyden_text::ChatFormat;
 
 use crate::config::{Experiment, Objective};
 use crate::data::VisitOrder;
+use crate::reference::Reference;
 use crate::store::RolloutStore;
 use crate::{Environment, TrainError};
 
@@ -26,6 +27,8 @@ pub struct Trainer<'a> {
     pub optimizer: Optimizer,
     pub engine: Engine,
     pub store: RolloutStore,
+    /// Where the algorithm has a KL penalty.
+    pub reference: Option<Reference>,
     /// Number of updates steps behind the weights.
     pub version: u64,
     /// Position in the order of demonstrations.
@@ -40,6 +43,11 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
+    /// The policy must hold the weights with which the run begins: a KL penalty measures the
+    /// distance to them.
+    ///
+    /// # Errors
+    /// Roles that the agent lacks, no tasks or demonstrations, no memory for a reference model.
     pub fn new(
         experiment: &'a Experiment,
         environment: &'a Environment,
@@ -75,11 +83,15 @@ impl<'a> Trainer<'a> {
             steps: train.steps as usize,
             ..Schedule::default()
         };
+        let kl = &experiment.algorithm.kl;
+        let wanted = kl.is_on() && experiment.train.objective == Objective::Reinforcement;
+        let reference = wanted.then(|| Reference::of(&policy, kl.controller())).transpose()?;
         Ok(Self {
             experiment,
             environment,
             format,
             policy,
+            reference,
             optimizer,
             engine,
             store,
@@ -131,6 +143,11 @@ impl<'a> Trainer<'a> {
             self.optimizer.step(self.policy.trained(), factor)?;
         }
         Ok(norm)
+    }
+
+    /// The factor of the KL penalty; 0 without one.
+    pub(crate) fn kl_coefficient(&self) -> f64 {
+        self.reference.as_ref().map_or(0.0, |reference| reference.controller.coefficient)
     }
 
     pub(crate) fn learning_rate(&self, step: u64) -> f64 {

@@ -2,7 +2,7 @@
 //! and micro-batches that change memory but not the gradient.
 
 use leyden_lm::forest::Pack;
-use leyden_lm::{Cotangent, Evaluated};
+use leyden_lm::{Cotangent, Evaluated, LmError};
 use leyden_rl::Rows;
 use leyden_rl::correction::CorrectionFigures;
 use leyden_rl::loss::{LossInput, LossStatistics};
@@ -35,13 +35,20 @@ struct PackContext<'a> {
     weights: &'a [f64],
     /// Log-probabilities before the step's first update; absent where there is only one.
     logp_old: Option<&'a [f64]>,
+    /// Log-probabilities under the reference model, where a KL term is in the loss.
+    logp_ref: Option<&'a [f64]>,
     /// Whether this is the first pass over the batch: the figures of others are not counted.
     first: bool,
 }
 
 impl Trainer<'_> {
     /// All updates of a step's batch.
-    pub(crate) fn update(&mut self, batch: &Batch, step: u64) -> Result<Update, TrainError> {
+    pub(crate) fn update(
+        &mut self,
+        batch: &Batch,
+        logp_ref: Option<&[f64]>,
+        step: u64,
+    ) -> Result<Update, TrainError> {
         let experiment = self.experiment;
         let train = &experiment.train;
         let algorithm = &experiment.algorithm;
@@ -54,13 +61,9 @@ impl Trainer<'_> {
         // With one update the policy before it is the policy that is differentiated; otherwise
         // its log-probabilities are computed once for the whole step.
         let once = train.epochs * parts.len() == 1;
-        let mut logp_old = vec![0.0; batch.shape.tokens()];
+        let mut logp_old = Vec::new();
         if !once {
-            let all: Vec<usize> = (0..batch.rows.len()).collect();
-            for pack in batch.pack(&all, train.micro_batch_tokens)? {
-                let evaluated = self.policy.evaluate(&pack, temperature)?;
-                spread(batch, &pack, &pack.gather(&evaluated.logp), &mut logp_old);
-            }
+            logp_old = self.over_batch(batch, |pack| self.policy.evaluate(pack, temperature))?;
             update.mismatch = Mismatch::measure(&logp_old, &batch.logp_sampler, &batch.shape);
         }
         for epoch in 0..train.epochs {
@@ -89,6 +92,7 @@ impl Trainer<'_> {
                         batch,
                         weights: &weights,
                         logp_old: (!once).then_some(logp_old.as_slice()),
+                        logp_ref: logp_ref.filter(|_| algorithm.kl.is_in_loss()),
                         first: epoch == 0,
                     };
                     self.micro_batch(&pack, &context, temperature, &mut update)?;
@@ -102,9 +106,27 @@ impl Trainer<'_> {
         Ok(update)
     }
 
-    /// Whether a row has no part in the gradient: its group agreed on one reward.
+    /// What `evaluate` says of every token of a batch.
+    pub(crate) fn over_batch(
+        &self,
+        batch: &Batch,
+        evaluate: impl Fn(&Pack) -> Result<Evaluated, LmError>,
+    ) -> Result<Vec<f64>, TrainError> {
+        let mut logp = vec![0.0; batch.shape.tokens()];
+        let all: Vec<usize> = (0..batch.rows.len()).collect();
+        for pack in batch.pack(&all, self.experiment.train.micro_batch_tokens)? {
+            let evaluated = evaluate(&pack)?;
+            spread(batch, &pack, &pack.gather(&evaluated.logp), &mut logp);
+        }
+        Ok(logp)
+    }
+
+    /// Whether a row has no part in the gradient: its group agreed on one reward, and no other
+    /// term of the objective speaks of it.
     fn is_quiet(&self, batch: &Batch, row: usize) -> bool {
-        self.experiment.algorithm.entropy_coefficient == 0.0
+        let algorithm = &self.experiment.algorithm;
+        algorithm.entropy_coefficient == 0.0
+            && !algorithm.kl.is_in_loss()
             && batch.advantages[batch.shape.range(row)].iter().all(|&a| a == 0.0)
     }
 
@@ -145,6 +167,8 @@ impl Trainer<'_> {
         let advantages = batch.select(&batch.advantages, pack);
         let weights = batch.select(context.weights, pack);
         let sampler = batch.select(&batch.logp_sampler, pack);
+        let logp_ref = context.logp_ref.map(|all| batch.select(all, pack));
+        let kl_coefficient = self.kl_coefficient();
         if context.first {
             update.packed_tokens += pack.len();
         }
@@ -168,9 +192,8 @@ impl Trainer<'_> {
                 },
                 entropies: &entropies,
                 logp_sampler: &sampler,
-                // Experiments with a KL term are refused when they are read.
-                logp_ref: None,
-                kl_coefficient: algorithm.kl.coefficient,
+                logp_ref: logp_ref.as_deref(),
+                kl_coefficient,
             });
             update.loss += objective.loss;
             update.statistics.merge(&objective.figures.policy);

@@ -168,6 +168,11 @@ fn every_kind_of_training_resumes() {
         &["model.lora.rank=2", "model.lora.alpha=4.0", "model.lora.targets=['q', 'down']"],
         &["train.epochs=2", "train.mini_batches=2", "algorithm.entropy_coefficient=0.01"],
         &["train.objective=supervised", "train.batch=3"],
+        &["algorithm.kl.coefficient=0.1", "algorithm.kl.adaptive={target = 0.01, horizon = 20}"],
+        &[
+            "algorithm.kl={coefficient = 0.2, placement = 'reward', estimator = 'k1'}",
+            "model.lora={rank = 2, alpha = 4.0, targets = ['q']}",
+        ],
         &["model.dtype=bf16"],
     ] {
         let experiment = experiment(changes);

@@ -7,16 +7,16 @@ use std::fmt;
 use std::path::Path;
 
 use leyden_core::Task;
-use leyden_core::rows::{self, required, wrong_type};
+use leyden_core::rows::{self, own_labels, required, wrong_type};
 pub use leyden_core::rows::{LoadError, Loaded, Rejected, RowError};
 use serde_json::{Map, Value};
 
-/// Loads a Calc-X JSONL file. Blank lines are skipped.
+/// Loads a Calc-X file: JSONL, or one JSON list.
 ///
 /// # Errors
 /// Only where the file itself cannot be read; bad rows are in the result.
 pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
-    rows::load_jsonl(path, |row, _| task(row))
+    rows::load(path, |row, _| task(row))
 }
 
 /// Makes tasks of rows that another reader gives; `name` says where they come from. A row
@@ -44,16 +44,13 @@ fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
     Ok(Task { id, question, gold, labels, fields: row })
 }
 
-/// The source, and the texts of `labels` where a row brings its own, as files of generated
-/// worlds do. The source is the field of that name or what the id begins with: Calc-X names
+/// The source, and the labels that a row brings. The source is the field of that name or what the id begins with: Calc-X names
 /// its rows `svamp__chal-1`.
 fn labels(id: &str, row: &Map<String, Value>) -> Vec<(String, String)> {
     let by_id = || id.split_once("__").map(|(source, _)| source).filter(|s| !s.is_empty());
     let source = row.get("source").and_then(Value::as_str).or_else(by_id);
-    let own = row.get("labels").and_then(Value::as_object).into_iter().flatten();
-    let own = own.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
-    let all = source.map(|source| ("source", source)).into_iter().chain(own);
-    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    let source = source.map(|source| ("source".to_owned(), source.to_owned()));
+    source.into_iter().chain(own_labels(row)).collect()
 }
 
 #[cfg(test)]
@@ -129,7 +126,7 @@ mod tests {
             "line 4: the field id is missing",
             "line 5 (id e): the field question is empty",
             "line 6 (id f): the field result is not a text but a number",
-            "line 7 (id a): the id was used before, on line 1",
+            "line 7 (id a): the id was used before, in line 1",
             "line 8 (id h): the field chain is not a text but a list",
             "line 9 (id i): the field result is missing",
             "line 10: the line is not UTF-8",
@@ -154,9 +151,9 @@ mod tests {
         assert_eq!(loaded.tasks.len(), 2);
         assert_eq!(
             loaded.rejected[0].to_string(),
-            "train.parquet, line 2: the row cannot be read: page is broken"
+            "train.parquet, row 2: the row cannot be read: page is broken"
         );
-        assert_eq!(loaded.rejected[1].error, RowError::Duplicate(1));
+        assert_eq!(loaded.rejected[1].error.to_string(), "the id was used before, in row 1");
     }
 
     #[test]

@@ -21,14 +21,52 @@ pub fn same_result(answer: &str, gold: &str) -> bool {
     if answer.trim() == gold.trim() {
         return true;
     }
-    let gold_option = without_brackets(gold);
-    if gold_option.len() == 1 && gold_option.bytes().all(|b| b.is_ascii_alphabetic()) {
-        return without_brackets(answer) == gold_option;
+    if let Some(letter) = option(gold) {
+        return option(answer) == Some(letter);
     }
     match (number(answer), number(gold)) {
         (Some(answer), Some(gold)) => close(answer, gold),
         _ => false,
     }
+}
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verdict {
+    Right,
+    Wrong,
+    /// It is neither a number nor, where the reference is one, a letter.
+    NotEvaluable,
+    /// There is none.
+    Unanswered,
+}
+
+/// Judges a last message as [`CalcxScorer`] does: right is what earns the reward 1.
+pub fn judge(message: Option<&str>, gold: &str) -> Verdict {
+    let Some(message) = message.filter(|text| !text.trim().is_empty()) else {
+        return Verdict::Unanswered;
+    };
+    let answer = extract_answer(message);
+    if same_result(answer, gold) {
+        return Verdict::Right;
+    }
+    let evaluable = match option(gold) {
+        Some(_) => option(answer).is_some(),
+        None => number(answer).is_some(),
+    };
+    match (evaluable, answer.is_empty()) {
+        (_, true) => Verdict::Unanswered,
+        (true, _) => Verdict::Wrong,
+        (false, _) => Verdict::NotEvaluable,
+    }
+}
+
+/// The letter of a multiple choice, whatever the brackets around it.
+fn option(text: &str) -> Option<char> {
+    let text = without_brackets(text);
+    let mut letters = text.chars();
+    let letter = letters.next().filter(char::is_ascii_alphabetic)?;
+    letters.next().is_none().then_some(letter)
 }
 
 fn without_brackets(text: &str) -> String {
@@ -168,6 +206,26 @@ mod tests {
         assert!(has_answer_form("### ANSWER: 42 ###"));
         assert!(!has_answer_form("### ANSWER:"));
         assert!(!has_answer_form("42"));
+    }
+
+    #[test]
+    fn verdicts_say_why_an_answer_is_not_right() {
+        use Verdict::{NotEvaluable, Right, Unanswered, Wrong};
+        for (message, gold, verdict) in [
+            (Some("So ### ANSWER: 42 ###"), "42", Right),
+            (Some("41"), "42", Wrong),
+            (Some("about 42 apples"), "42", NotEvaluable),
+            (Some("### ANSWER: ###"), "42", Unanswered),
+            (Some(" "), "42", Unanswered),
+            (None, "42", Unanswered),
+            (Some("(B)"), "B", Right),
+            (Some("C"), "B", Wrong),
+            (Some("12"), "B", NotEvaluable),
+        ] {
+            assert_eq!(judge(message, gold), verdict, "{message:?}");
+            let reward = CalcxScorer.score(&task(gold), message).unwrap().reward;
+            assert_eq!(reward == 1.0, verdict == Right, "{message:?}");
+        }
     }
 
     #[test]

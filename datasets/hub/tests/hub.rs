@@ -1,99 +1,29 @@
 //! Fetching against a small server of our own on the loopback address.
 
+mod server;
+
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 
 use leyden_hub::{Hub, HubError, Repository};
 
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+use server::{COMMIT, Server};
 
-/// Path and authorisation of every request.
-type Log = Mutex<Vec<(String, Option<String>)>>;
-
-/// A stand-in for the hub, with a log of requests.
-struct Server {
-    address: String,
-    log: Arc<Log>,
-}
-
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let log = Arc::new(Log::default());
-        let seen = log.clone();
-        // Ends with the test's process; every request is answered at once.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                answer(stream, &seen);
-            }
-        });
-        Self { address, log }
-    }
-
-    fn requests(&self) -> Vec<(String, Option<String>)> {
-        self.log.lock().unwrap().clone()
-    }
-}
-
-fn answer(stream: TcpStream, log: &Log) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut first = String::new();
-    reader.read_line(&mut first).unwrap();
-    let path = first.split(' ').nth(1).unwrap_or("").to_owned();
-    let mut headers = HashMap::new();
-    let mut line = String::new();
-    while reader.read_line(&mut line).unwrap() > 2 {
-        if let Some((name, value)) = line.split_once(':') {
-            headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-        }
-        line.clear();
-    }
-    log.lock().unwrap().push((path.clone(), headers.get("authorization").cloned()));
-    let content = match path.as_str() {
-        "/datasets/some/data/resolve/main/data/rows.jsonl" => Some("{\"id\": \"a\"}\n"),
-        "/some/model/resolve/v1.0/config.json" => Some("{}"),
-        "/api/datasets/some/data/revision/main" => Some(
+/// A server with a file of a dataset, one of a model, and the dataset's listing.
+fn start() -> Server {
+    let files = [
+        ("/datasets/some/data/resolve/main/data/rows.jsonl", "{\"id\": \"a\"}\n"),
+        ("/some/model/resolve/v1.0/config.json", "{}"),
+        (
+            "/api/datasets/some/data/revision/main",
             r#"{"sha": "x", "siblings": [{"rfilename": "z.txt"}, {"rfilename": "data/rows.jsonl"}]}"#,
         ),
-        _ => None,
-    };
-    let reply = match (content, path.contains("secret")) {
-        (Some(content), _) => file_reply(content, headers.get("range")),
-        (None, true) => reply("401 Unauthorized", "", ""),
-        (None, false) => reply("404 Not Found", "", ""),
-    };
-    (&stream).write_all(reply.as_bytes()).unwrap();
-}
-
-/// The content, or the part of it that the range asks for.
-fn file_reply(content: &str, range: Option<&String>) -> String {
-    let Some(range) = range.and_then(|range| range.strip_prefix("bytes=")) else {
-        return reply("200 OK", "", content);
-    };
-    let (from, to) = range.split_once('-').unwrap();
-    let from: usize = from.parse().unwrap();
-    let last = to.parse().unwrap_or(content.len() - 1);
-    let extra = format!(
-        "Content-Range: bytes {from}-{last}/{}\r\nETag: \"tag{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
-        content.len(),
-        content.len()
-    );
-    reply("206 Partial Content", &extra, &content[from..=last])
-}
-
-fn reply(status: &str, extra: &str, body: &str) -> String {
-    let length = body.len();
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{extra}\r\n{body}"
-    )
+    ];
+    Server::start(files.map(|(path, content)| (path.to_owned(), content.into())).into())
 }
 
 #[test]
 fn a_file_is_fetched_once_and_then_comes_from_the_cache() {
-    let server = Server::start();
+    let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path()).with_endpoint(&server.address);
     let data = Repository::dataset("some/data");
@@ -112,7 +42,7 @@ fn a_file_is_fetched_once_and_then_comes_from_the_cache() {
 
 #[test]
 fn the_token_is_sent_and_revisions_are_asked_for() {
-    let server = Server::start();
+    let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path())
         .with_endpoint(format!("{}/", server.address))
@@ -127,7 +57,7 @@ fn the_token_is_sent_and_revisions_are_asked_for() {
 
 #[test]
 fn files_are_listed_in_order() {
-    let server = Server::start();
+    let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path()).with_endpoint(&server.address);
     let files = hub.files(&Repository::dataset("some/data")).unwrap();
@@ -136,7 +66,7 @@ fn files_are_listed_in_order() {
 
 #[test]
 fn errors_name_the_repository_and_the_file() {
-    let server = Server::start();
+    let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path()).with_endpoint(&server.address);
     let data = Repository::dataset("some/data");
@@ -160,7 +90,7 @@ fn errors_name_the_repository_and_the_file() {
 
 #[test]
 fn offline_only_the_cache_is_looked_at() {
-    let server = Server::start();
+    let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path()).with_endpoint(&server.address).with_offline(true);
     let data = Repository::dataset("some/data");
@@ -198,7 +128,7 @@ fn settings_come_from_the_variables_of_the_hubs_own_tools() {
             variables.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         Hub::from_variables(move |name| variables.get(name).cloned())
     };
-    let server = Server::start();
+    let server = start();
     let token_sent = |hub: Hub| {
         let _ = hub.files(&Repository::dataset("some/data"));
         server.requests().pop().unwrap().1

@@ -3,8 +3,9 @@
 //! Real names would bring knowledge of the real world into questions that are to be answered
 //! from the world itself. These have no meaning, one form, and few parts: a start and an end,
 //! which a byte-pair tokenizer learns as one token each, so that a name is two tokens to copy.
-//! There are fewer ends than pairs of a vowel and a consonant between start and end, or the
-//! tokenizer would merge across the seam.
+//! There are fewer ends than pairs of a vowel and a consonant between start and end, so that a
+//! tokenizer of this language alone does not merge across the seam; one that learns others
+//! beside it is told where the seam is ([`start_pattern`]).
 //!
 //! A quarter of all names belongs to test for good, in every world and under every seed. Its
 //! syllables are those of the other names: a new name is a new pair, not a new sound.
@@ -18,6 +19,15 @@ const START_VOWELS: &str = "aeou";
 const END_CONSONANTS: &str = "bdklmnprstvz";
 // No `e`: English has too many words like `name` and `lake`.
 const END_VOWELS: &str = "aio";
+
+/// A regular expression that finds the start of every name, the space before it included: a
+/// tokenizer that takes it for a word of its own has two tokens for each name, wherever the
+/// name stands and whatever other words it knows.
+pub fn start_pattern() -> String {
+    format!(
+        "(?: |(?<![A-Za-z ]))[{START_CONSONANTS}][{START_VOWELS}](?=[{END_CONSONANTS}][{END_VOWELS}](?![A-Za-z]))"
+    )
+}
 
 /// All names in a fixed order: 64 starts by 36 ends, 2,304 in all.
 pub fn all() -> Vec<String> {

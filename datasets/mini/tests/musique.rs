@@ -423,3 +423,42 @@ fn a_small_vocabulary_holds_the_language() {
     let longest = questions.iter().map(|task| length(&task.question)).max();
     assert!(longest <= Some(40), "{longest:?} tokens in a question");
 }
+
+/// A passage told again has the same facts in another order, and never a name of test.
+#[test]
+fn retellings_keep_the_names_and_stay_in_the_realm_of_training() {
+    let world = MiniMusique::new(3);
+    let mut numbers = BTreeSet::new();
+    for index in 0..300 {
+        let retelling = world.retelling(index);
+        assert_eq!(retelling, world.retelling(index));
+        assert_eq!(retelling.told.len(), 2);
+        let (_, told) = &retelling.told[retelling.number - 1];
+        assert_ne!(told, &retelling.retold);
+        assert_eq!(names_in(told), names_in(&retelling.retold), "{told}");
+        let kept = retelling.told.iter().flat_map(|(_, text)| names_in(text));
+        assert!(kept.into_iter().all(|name| !names::is_reserved(&name)));
+        numbers.insert(retelling.number);
+    }
+    assert_eq!(numbers, BTreeSet::from([1, 2]));
+}
+
+/// Names said again are the same names, none of test, and the first syllable tells which.
+#[test]
+fn names_are_said_again_in_another_order() {
+    let world = MiniMusique::new(3);
+    let mut moved = 0;
+    for index in 0..200 {
+        let (told, again) = world.names_again(index);
+        assert_eq!((told.clone(), again.clone()), world.names_again(index));
+        let (before, after): (Vec<&str>, Vec<&str>) =
+            (words(&told).collect(), words(&again).collect());
+        assert_eq!(names_in(&told), names_in(&again));
+        assert_eq!(names_in(&told).len(), before.len());
+        assert!(before.iter().all(|name| !names::is_reserved(name)));
+        let starts: BTreeSet<&str> = before.iter().map(|name| &name[..2]).collect();
+        assert_eq!(starts.len(), before.len());
+        moved += usize::from(before != after);
+    }
+    assert!(moved > 190);
+}

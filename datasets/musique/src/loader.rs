@@ -8,12 +8,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use leyden_core::Task;
-use leyden_core::rows::{self, required, wrong_type};
+use leyden_core::rows::{self, Place, own_labels, required, wrong_type};
 pub use leyden_core::rows::{LoadError, Loaded, Rejected, RowError};
 use serde_json::{Map, Value};
 
@@ -22,39 +20,7 @@ use serde_json::{Map, Value};
 /// # Errors
 /// Only where the file itself cannot be read; bad rows are in the result.
 pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
-    let path = path.as_ref();
-    match list_items(path).map_err(|source| LoadError { path: path.to_owned(), source })? {
-        Some(items) => Ok(rows::collect(items, &path.display().to_string(), task)),
-        None => rows::load_jsonl(path, task),
-    }
-}
-
-/// A row, or why it is none.
-type Row = Result<Map<String, Value>, RowError>;
-
-/// The items of a file that is one JSON list. `None` where it is not: also for a list that is
-/// broken off or followed by other lines, about which the reader of lines has more to say.
-fn list_items(path: &Path) -> io::Result<Option<Vec<Row>>> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let start = without_mark(reader.fill_buf()?);
-    if start.trim_ascii_start().first() != Some(&b'[') {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes)?;
-    let Ok(items) = serde_json::from_slice::<Vec<Value>>(without_mark(&bytes)) else {
-        return Ok(None);
-    };
-    let object = |item| match item {
-        Value::Object(row) => Ok(row),
-        _ => Err(RowError::NotObject),
-    };
-    Ok(Some(items.into_iter().map(object).collect()))
-}
-
-/// The bytes without a byte order mark.
-fn without_mark(bytes: &[u8]) -> &[u8] {
-    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+    rows::load(path, task)
 }
 
 /// Makes tasks of rows that another reader gives; `name` says where they come from. A row
@@ -69,13 +35,13 @@ pub fn from_rows<E: fmt::Display>(
 
 /// One row as a task: `id`, `question` and `answer` by name, everything else as fields.
 ///
-/// Labels: `hops`, the number of single-hop questions behind it, and `answerable` where the
-/// row says so. The full dataset asks each question twice under one id, once with paragraphs
+/// Labels: `hops`, the number of single-hop questions behind it, `answerable` where the row
+/// says so, and those that the row brings. The full dataset asks each question twice under one id, once with paragraphs
 /// that do not suffice; that one's task has `__unanswerable` behind its id. A row of question
 /// and answer alone is named by its place.
-fn task(mut row: Map<String, Value>, line: usize) -> Result<Task, RowError> {
+fn task(mut row: Map<String, Value>, place: Place) -> Result<Task, RowError> {
     let bare = !row.contains_key("id") && !row.contains_key("paragraphs");
-    let mut id = if bare { format!("row_{line}") } else { required(&mut row, "id")? };
+    let mut id = if bare { format!("row_{}", place.index + 1) } else { required(&mut row, "id")? };
     let question = required(&mut row, "question")?;
     let gold = required(&mut row, "answer")?;
     check_aliases(&row)?;
@@ -93,6 +59,11 @@ fn task(mut row: Map<String, Value>, line: usize) -> Result<Task, RowError> {
             }
         }
         Some(other) => return Err(wrong_type("answerable", "true or false", other)),
+    }
+    for (name, value) in own_labels(&row) {
+        if labels.iter().all(|(known, _)| *known != name) {
+            labels.push((name, value));
+        }
     }
     Ok(Task { id, question, gold, labels, fields: row })
 }
@@ -267,7 +238,7 @@ mod tests {
             "line 12 (id 2hop__1_2): the field paragraphs[0].is_supporting is not true or false but a number",
             "line 13 (id 2hop__1_2): the field paragraphs[0].idx is not a whole number but a number",
             "line 14 (id 2hop__1_2): the field paragraphs[1].idx has a value that was used before",
-            "line 15 (id 2hop__1_2): the id was used before, on line 1",
+            "line 15 (id 2hop__1_2): the id was used before, in line 1",
         ];
         let told = told(&loaded);
         assert_eq!(told[..14], expected);
@@ -284,15 +255,19 @@ mod tests {
         assert_eq!(ids, ["row_1", "row_4"]);
         assert_eq!(
             told(&loaded),
-            ["line 2: the row is not a JSON object", "line 3: the field answer is missing"]
+            ["row 2: the row is not a JSON object", "row 3: the field answer is missing"]
         );
         assert_eq!(load("[]").tasks, []);
     }
 
     #[test]
     fn a_broken_list_is_told_and_a_list_among_lines_costs_only_itself() {
-        let broken = load("[{\"question\": \"q\", \"answer\": \"A\"},");
-        assert!(told(&broken)[0].starts_with("line 1: the line is not JSON"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        std::fs::write(&path, "[{\"question\": \"q\", \"answer\": \"A\"},\n").unwrap();
+        let broken = from_file(&path).unwrap_err().to_string();
+        let expected = "rows.json cannot be read: it begins as a JSON list but is none (";
+        assert!(broken.contains(expected), "{broken}");
         let loaded = load(&format!("[1, 2]\n{}", row(&[])));
         assert_eq!(told(&loaded), ["line 1: the row is not a JSON object"]);
         assert_eq!(loaded.tasks.len(), 1);

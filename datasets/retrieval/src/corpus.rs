@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use leyden_core::Passage;
-use leyden_core::rows::{JsonLines, LoadError, Rejected, RowError, required, wrong_type};
+use leyden_core::rows::{JsonLines, LoadError, Place, Rejected, RowError, required, wrong_type};
 use serde_json::{Map, Value};
 
 /// Rejected lines that are kept to be told; the others are only counted.
@@ -15,7 +15,7 @@ const KEPT: usize = 100;
 /// A malformed line is left out, counted and kept with its file, line and id.
 pub struct PassageFile {
     source: String,
-    lines: JsonLines,
+    lines: std::iter::Enumerate<JsonLines>,
     rejected: Vec<Rejected>,
     rejected_count: usize,
 }
@@ -25,7 +25,7 @@ impl PassageFile {
     /// Where the file cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        let lines = JsonLines::open(path)?;
+        let lines = JsonLines::open(path)?.enumerate();
         let source = path.display().to_string();
         Ok(Self { source, lines, rejected: Vec::new(), rejected_count: 0 })
     }
@@ -40,10 +40,10 @@ impl PassageFile {
         self.rejected_count
     }
 
-    fn reject(&mut self, line: usize, id: Option<String>, error: RowError) {
+    fn reject(&mut self, place: Place, id: Option<String>, error: RowError) {
         self.rejected_count += 1;
         if self.rejected.len() < KEPT {
-            self.rejected.push(Rejected { source: self.source.clone(), line, id, error });
+            self.rejected.push(Rejected { source: self.source.clone(), place, id, error });
         }
     }
 }
@@ -53,14 +53,15 @@ impl Iterator for PassageFile {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let line = match self.lines.next()? {
-                Ok(line) => line,
-                Err(error) => return Some(Err(error)),
+            let (index, line) = match self.lines.next()? {
+                (index, Ok(line)) => (index, line),
+                (_, Err(error)) => return Some(Err(error)),
             };
+            let place = Place { index, line: Some(line.number) };
             let id = line.row.as_ref().ok().and_then(|row| id(row).ok());
             match line.row.and_then(passage) {
                 Ok(passage) => return Some(Ok(passage)),
-                Err(error) => self.reject(line.number, id, error),
+                Err(error) => self.reject(place, id, error),
             }
         }
     }

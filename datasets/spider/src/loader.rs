@@ -5,11 +5,13 @@
 //! used: each is named with the number of its questions, so that a caller can report and go
 //! on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use leyden_core::Task;
+use leyden_core::rows::{self, Place, own_labels, required, wrong_type};
+pub use leyden_core::rows::{LoadError, Rejected, RowError};
 use serde_json::{Map, Value};
 
 use crate::database::DatabaseError;
@@ -62,62 +64,14 @@ impl fmt::Display for UnusableDatabase {
     }
 }
 
-/// A row that is not usable, and why.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rejected {
-    pub source: String,
-    /// The line in a JSONL file, the number of the row in a list; counted from 1.
-    pub row: usize,
-    pub id: Option<String>,
-    pub error: RowError,
-}
-
-impl fmt::Display for Rejected {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, row {}", self.source, self.row)?;
-        if let Some(id) = &self.id {
-            write!(f, " (id {id})")?;
-        }
-        write!(f, ": {}", self.error)
-    }
-}
-
-impl std::error::Error for Rejected {}
-
-/// What is wrong with a row.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RowError {
-    #[error("the line is not JSON: {0}")]
-    NotJson(String),
-    #[error("the row is not a JSON object")]
-    NotObject,
-    #[error("the field {0} is missing, empty or not a text")]
-    Missing(&'static str),
-    #[error("the id is neither a text nor a whole number")]
-    Id,
-    #[error("the id was used before, in row {0}")]
-    Duplicate(usize),
-    #[error("tables.json has no database {0}")]
-    UnknownDatabase(String),
-}
-
-/// Why nothing could be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("the file {} cannot be read: {source}", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("the file {} begins as a JSON list but is not one: {what}", path.display())]
-    Format { path: PathBuf, what: String },
-}
-
 /// Fields of the published rows that only say the query again in other forms.
 const REPEATED_FIELDS: [&str; 4] = ["sql", "query_toks", "query_toks_no_value", "question_toks"];
 
 impl Spider {
     /// Loads a file of questions. Task ids are the rows' own where those are texts, else the
     /// file's name with the row's number (`dev-17`, counted from 0): numbers alone would
-    /// repeat from file to file. Labels: `hardness`, where the reference query parses, and
-    /// `database`.
+    /// repeat from file to file. Labels: those that the row brings; `hardness`, where the
+    /// reference query parses, and `database`, where they are not among them.
     ///
     /// # Errors
     /// Only where the file itself cannot be read; what else is wrong is in the result.
@@ -127,111 +81,59 @@ impl Spider {
         without_rows: WithoutRows,
     ) -> Result<Loaded, LoadError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path)
-            .map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-        let text = String::from_utf8_lossy(&bytes);
-        let text = text.trim_start_matches('\u{feff}');
-        let mut collector = Collector {
-            spider: self,
-            without_rows,
-            source: path.display().to_string(),
-            prefix: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            seen: HashMap::new(),
-            unusable: BTreeMap::new(),
-            loaded: Loaded::default(),
-        };
-        if text.trim_start().starts_with('[') {
-            let rows: Vec<Value> = serde_json::from_str(text).map_err(|error| {
-                LoadError::Format { path: path.to_owned(), what: error.to_string() }
-            })?;
-            for (index, row) in rows.into_iter().enumerate() {
-                collector.take(index, index + 1, Ok(row));
-            }
-        } else {
-            let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-            for (place, (index, line)) in lines.enumerate() {
-                let row = serde_json::from_str(line).map_err(|e| RowError::NotJson(e.to_string()));
-                collector.take(place, index + 1, row);
-            }
-        }
-        Ok(collector.finish())
-    }
-}
-
-struct Collector<'a> {
-    spider: &'a Spider,
-    without_rows: WithoutRows,
-    source: String,
-    /// What numbered ids begin with.
-    prefix: String,
-    /// Row by id.
-    seen: HashMap<String, usize>,
-    unusable: BTreeMap<String, UnusableDatabase>,
-    loaded: Loaded,
-}
-
-impl Collector<'_> {
-    /// Takes the row at `place` among the rows; `row` is its number for people.
-    fn take(&mut self, place: usize, row: usize, content: Result<Value, RowError>) {
-        let content = content.and_then(|value| match value {
-            Value::Object(fields) => Ok(fields),
-            _ => Err(RowError::NotObject),
-        });
-        let id = content.as_ref().map_err(Clone::clone).and_then(|f| self.id(f, place));
-        let shown = id.as_ref().ok().cloned();
-        let task = content.and_then(|fields| self.task(id?, fields, row));
-        match task {
-            Ok(task) if self.usable(&task) => self.loaded.tasks.push(task),
-            Ok(_) => {}
-            Err(error) => {
-                let source = self.source.clone();
-                self.loaded.rejected.push(Rejected { source, row, id: shown, error });
-            }
-        }
-    }
-
-    fn id(&self, fields: &Map<String, Value>, place: usize) -> Result<String, RowError> {
-        match fields.get("id") {
-            Some(Value::String(id)) if !id.trim().is_empty() => Ok(id.clone()),
-            Some(Value::Number(id)) if !id.is_f64() => Ok(format!("{}-{id}", self.prefix)),
-            None | Some(Value::Null) => Ok(format!("{}-{place}", self.prefix)),
-            Some(_) => Err(RowError::Id),
-        }
+        let prefix = path.file_stem().unwrap_or_default().to_string_lossy();
+        let read = rows::load(path, |row, place| self.task(row, place, &prefix))?;
+        let mut unusable = Unusable { spider: self, without_rows, databases: BTreeMap::new() };
+        let tasks = read.tasks.into_iter().filter(|task| unusable.admits(task)).collect();
+        let databases = unusable.databases.into_values().collect();
+        Ok(Loaded { tasks, rejected: read.rejected, databases })
     }
 
     fn task(
-        &mut self,
-        id: String,
+        &self,
         mut fields: Map<String, Value>,
-        row: usize,
+        place: Place,
+        prefix: &str,
     ) -> Result<Task, RowError> {
+        let id = match fields.shift_remove("id") {
+            Some(Value::String(id)) if !id.trim().is_empty() => id,
+            Some(Value::Number(id)) if !id.is_f64() => format!("{prefix}-{id}"),
+            None | Some(Value::Null) => format!("{prefix}-{}", place.index),
+            Some(other) => return Err(wrong_type("id", "a text or a whole number", &other)),
+        };
         let question = required(&mut fields, "question")?;
         let gold = required(&mut fields, "query")?;
         let database = required(&mut fields, DATABASE_FIELD)?;
-        if !self.spider.knows(&database) {
-            return Err(RowError::UnknownDatabase(database));
+        if !self.knows(&database) {
+            return Err(RowError::Unfit(format!("tables.json has no database {database}")));
         }
-        if let Some(&before) = self.seen.get(&id) {
-            return Err(RowError::Duplicate(before));
+        let mut labels: Vec<(String, String)> = own_labels(&fields).collect();
+        let hardness = self.hardness(&database, &gold).ok().map(|hardness| hardness.to_string());
+        for (name, value) in [("hardness", hardness), ("database", Some(database.clone()))] {
+            if let Some(value) = value.filter(|_| labels.iter().all(|(known, _)| known != name)) {
+                labels.push((name.to_owned(), value));
+            }
         }
-        self.seen.insert(id.clone(), row);
-        let hardness = self.spider.hardness(&database, &gold).ok();
-        let labels = hardness
-            .map(|hardness| ("hardness".to_owned(), hardness.to_string()))
-            .into_iter()
-            .chain([("database".to_owned(), database.clone())])
-            .collect();
-        for field in REPEATED_FIELDS.iter().chain(&["id"]) {
-            fields.shift_remove(*field);
+        for field in REPEATED_FIELDS {
+            fields.shift_remove(field);
         }
         fields.insert(DATABASE_FIELD.to_owned(), database.into());
         Ok(Task { id, question, gold, labels, fields })
     }
+}
 
+/// The databases that cannot be used, as they are met.
+struct Unusable<'a> {
+    spider: &'a Spider,
+    without_rows: WithoutRows,
+    databases: BTreeMap<String, UnusableDatabase>,
+}
+
+impl Unusable<'_> {
     /// Whether the task's database can be used; if not, it is noted.
-    fn usable(&mut self, task: &Task) -> bool {
-        let id = task.label("database").unwrap_or_default();
-        if let Some(noted) = self.unusable.get_mut(id) {
+    fn admits(&mut self, task: &Task) -> bool {
+        let id = task.fields.get(DATABASE_FIELD).and_then(Value::as_str).unwrap_or_default();
+        if let Some(noted) = self.databases.get_mut(id) {
             noted.questions += 1;
             return noted.kept;
         }
@@ -243,20 +145,7 @@ impl Collector<'_> {
         let kept = matches!(problem, DatabaseProblem::WithoutRows(_))
             && self.without_rows == WithoutRows::Keep;
         let noted = UnusableDatabase { id: id.to_owned(), questions: 1, kept, problem };
-        self.unusable.insert(id.to_owned(), noted);
+        self.databases.insert(id.to_owned(), noted);
         kept
-    }
-
-    fn finish(mut self) -> Loaded {
-        self.loaded.databases = self.unusable.into_values().collect();
-        self.loaded
-    }
-}
-
-fn required(fields: &mut Map<String, Value>, field: &'static str) -> Result<String, RowError> {
-    // `shift_remove` keeps the order of the other fields.
-    match fields.shift_remove(field) {
-        Some(Value::String(text)) if !text.trim().is_empty() => Ok(text),
-        _ => Err(RowError::Missing(field)),
     }
 }

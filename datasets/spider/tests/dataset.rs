@@ -94,12 +94,12 @@ fn bad_rows_and_databases_are_named_and_the_rest_survives() {
     assert_eq!(ids(&loaded.tasks), ["a", "l"]);
     let told: Vec<String> = loaded.rejected.iter().map(ToString::to_string).collect();
     let expected = [
-        "row 2: the line is not JSON",
-        "row 3: the row is not a JSON object",
-        "row 4 (id d): the field question is missing",
-        "row 5 (id rows-5): the field query is missing",
-        "row 6 (id a): the id was used before, in row 1",
-        "row 7 (id g): tables.json has no database nowhere",
+        "line 2: the line is not JSON",
+        "line 3: the row is not a JSON object",
+        "line 4 (id d): the field question is missing",
+        "line 5 (id 5): the field query is empty",
+        "line 6 (id a): the id was used before, in line 1",
+        "line 7 (id g): tables.json has no database nowhere",
     ];
     assert_eq!(told.len(), expected.len(), "{told:?}");
     for (told, expected) in told.iter().zip(expected) {
@@ -192,8 +192,11 @@ fn columns_of_a_foreign_key_count_as_one() {
 fn the_table_has_the_official_averages() {
     let folder = folder();
     let spider = open(folder.path());
-    let gold =
-        |query: &str, database: &str| Gold { query: query.into(), database: database.into() };
+    let gold = |query: &str, database: &str| Gold {
+        query: query.into(),
+        database: database.into(),
+        id: query.contains("missing").then(|| "dev-3".to_owned()),
+    };
     let golds = [
         gold("SELECT count(*) FROM item", "shop"),
         gold("SELECT id FROM item WHERE name = 'tea'", "shop"),
@@ -222,7 +225,7 @@ fn the_table_has_the_official_averages() {
     assert_eq!(part(medium, "and/or"), (1.0, 1.0, 1.0));
     assert_eq!(part(extra, "select"), (0.0, 0.0, 0.0));
     let text = evaluation.to_text();
-    assert!(text.contains("not scored: 1\n  question 4: "), "{text}");
+    assert!(text.contains("not scored: 1\n  question 4 (dev-3): "), "{text}");
     assert!(text.contains("execution            0.500                0.000"), "{text}");
     assert_eq!(evaluation.to_json()["levels"][4]["count"], 3);
     assert_eq!(evaluation.rows.len(), 3);
@@ -240,10 +243,16 @@ fn files_of_both_formats_are_read() {
     let rows = "{\"query\": \"SELECT 1\", \"db_id\": \"shop\"}\n{\"gold\": \"SELECT  2\", \"db_id\": \"bare\"}";
     assert_eq!(lines, read_gold(write("gold.jsonl", rows)).unwrap());
     assert_eq!(lines[1].query, "SELECT  2");
+    let list = rows.replace("}\n{", "},\n{");
+    assert_eq!(lines, read_gold(write("dev.json", &format!("[{list}]"))).unwrap());
+    let wrong = read_gold(write("bad.json", &format!("[{list}, {{}}]"))).unwrap_err().to_string();
+    assert!(wrong.contains("bad.json, row 3 of its list: there is no field query"), "{wrong}");
+    let cut = read_gold(write("cut.json", &format!("[{list}"))).unwrap_err().to_string();
+    assert!(cut.contains("cut.json begins as a JSON list but is none"), "{cut}");
     let wrong = read_gold(write("bad.sql", "SELECT 1\tshop\nSELECT 2")).unwrap_err().to_string();
     assert!(wrong.contains("bad.sql, line 2: there is no tab"), "{wrong}");
-    let plain = write("pred.sql", "SELECT 1\textra\n\n\n");
-    assert_eq!(read_predictions(&plain, 2).unwrap(), ["SELECT 1", ""]);
+    let plain = write("pred.sql", "SELECT 1 WHERE x > value AND y\textra\n\n\n");
+    assert_eq!(read_predictions(&plain, 2).unwrap(), ["SELECT 1 WHERE x > 1 AND y", ""]);
     let rows = write("pred.jsonl", "{\"prediction\": \"SELECT 1\"}\n{\"pred\": null}\n");
     assert_eq!(read_predictions(rows, 2).unwrap(), ["SELECT 1", ""]);
     let few = read_predictions(plain, 9).unwrap_err().to_string();

@@ -1,24 +1,23 @@
-//! `leyden data`: what is in a dataset, worlds as files, and the hub's Calc-X.
+//! `leyden data`: what is in a dataset, worlds as files, and the hub's datasets.
+
+mod info;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::ValueEnum;
-use leyden_mini::MiniCalc;
-use leyden_train::data::DemonstrationSource;
+use leyden_hub::Hub;
+use leyden_mini::{MiniCalc, MiniMusique, MiniSpider};
 
-use crate::calcx_fetch;
-use crate::dataset::{self, AGENTS};
-use crate::dataset_info::Description;
-use crate::sources::{self, Source};
-use crate::table::counted;
-use crate::tiny;
+use crate::dataset::TEST_TASKS;
+use crate::fetch;
+use crate::table::{Side, aligned, counted};
 
 /// What is done with a dataset.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
-    /// Count rows, flaws, operations and lengths, and show a few rows
+    /// Count rows, kinds, flaws and lengths, and show a few rows
     Info {
         /// mini-calc, mini-spider, mini-musique, or a file of Calc-X, Spider or MuSiQue, with
         /// rows if wished: FILE:10..20
@@ -26,11 +25,14 @@ pub enum Arguments {
         /// Seed of a generated world
         #[arg(long, default_value_t = 0)]
         seed: u64,
+        /// Spider: folder with tables.json and the databases, if not that of the questions
+        #[arg(long, value_name = "FOLDER")]
+        databases: Option<PathBuf>,
     },
-    /// Write a generated world as files
+    /// Write a generated world as files, in the format of the real dataset
     Make {
         world: World,
-        /// Folder for train.jsonl and test.jsonl
+        /// Folder for the files
         #[arg(long)]
         out: PathBuf,
         /// Seed of the world
@@ -40,18 +42,22 @@ pub enum Arguments {
         #[arg(long, default_value_t = 10_000)]
         train: u64,
         /// Number of held-out tasks
-        #[arg(long, default_value_t = leyden_mini::calc::TEST_TASKS)]
+        #[arg(long, default_value_t = TEST_TASKS)]
         test: usize,
     },
-    /// Download a dataset of the Hugging Face hub and write it as JSONL
+    /// Download a dataset of the Hugging Face hub
     Fetch {
         dataset: Fetched,
-        /// Folder for the files
-        #[arg(long, default_value = "data/calcx")]
-        out: PathBuf,
-        /// Repository of the hub
-        #[arg(long, default_value = "MU-NLPC/Calc-X")]
-        repo: String,
+        /// Folder for the files [default: data/ and the dataset's name]
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Repository of the hub [default: MU-NLPC/Calc-X, lklimkiewicz/Spider-Raw,
+        /// bdsaglam/musique]
+        #[arg(long)]
+        repo: Option<String>,
+        /// MuSiQue: unanswerable questions as well
+        #[arg(long)]
+        all: bool,
     },
     /// Measure how much of what supports an answer each way of searching finds
     Recall(super::recall::Arguments),
@@ -60,32 +66,44 @@ pub enum Arguments {
 /// A generated world.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum World {
-    MiniCalc,
+    #[value(name = "mini-calc")]
+    Calc,
+    #[value(name = "mini-spider")]
+    Spider,
+    #[value(name = "mini-musique")]
+    Musique,
 }
 
 /// A dataset that can be fetched.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Fetched {
     Calcx,
+    Spider,
+    Musique,
 }
-
-/// Training tasks of an endless world that `info` looks at.
-const WORLD_SAMPLE: u64 = 5_000;
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     match arguments {
-        Arguments::Info { source, seed } => info(source, *seed)?,
-        Arguments::Make { world: World::MiniCalc, out, seed, train, test } => {
-            MiniCalc::new(*seed).write_jsonl(out, *train, *test)?;
-            println!(
-                "train  {}  {}",
-                counted(*train as usize, "task"),
-                out.join("train.jsonl").display()
-            );
-            println!("test   {}  {}", counted(*test, "task"), out.join("test.jsonl").display());
+        Arguments::Info { source, seed, databases } => {
+            info::info(source, *seed, databases.as_deref())?;
         }
-        Arguments::Fetch { dataset: Fetched::Calcx, out, repo } => {
-            let written = calcx_fetch::fetch(repo, out)?;
+        Arguments::Make { world, out, seed, train, test } => {
+            make(*world, out, *seed, *train, *test)?;
+        }
+        Arguments::Fetch { dataset, out, repo, all } => {
+            let hub = Hub::from_env().with_progress(true);
+            let (name, default) = match dataset {
+                Fetched::Calcx => ("calcx", "MU-NLPC/Calc-X"),
+                Fetched::Spider => ("spider", "lklimkiewicz/Spider-Raw"),
+                Fetched::Musique => ("musique", "bdsaglam/musique"),
+            };
+            let repo = repo.as_deref().unwrap_or(default);
+            let out = out.clone().unwrap_or_else(|| Path::new("data").join(name));
+            let written = match dataset {
+                Fetched::Calcx => fetch::calcx::fetch(&hub, repo, &out)?,
+                Fetched::Spider => fetch::spider::fetch(&hub, repo, &out)?,
+                Fetched::Musique => fetch::musique::fetch(&hub, repo, &out, *all)?,
+            };
             print!("{written}");
         }
         Arguments::Recall(arguments) => return super::recall::run(arguments),
@@ -93,59 +111,37 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lessons that `info` shows.
-const LESSONS: u64 = 8;
-
-fn info(name: &str, seed: u64) -> Result<()> {
-    match Source::parse(name)? {
-        Source::World(world) => {
-            let agent = AGENTS.iter().find(|(_, known)| *known == world).map_or("calc", |(a, _)| a);
-            let dataset = dataset::of(tiny::settings(agent, seed))?;
-            println!("{world} (seed {seed}), endless training tasks\n");
-            let train: Vec<_> = (0..WORLD_SAMPLE).map(|i| dataset.world().train(i)).collect();
-            print!("{}", Description::of("training, the first of the stream", &train));
-            let test = dataset.world().test(dataset::TEST_TASKS);
-            print!("\n{}", Description::of("test", &test));
-            println!("\nlessons of the tiny model, which is to be good at the protocol only");
-            let lessons = tiny::lessons(agent, seed)?;
-            for index in 0..LESSONS {
-                let conversation = lessons.conversation(index);
-                println!("  {index}");
-                for message in &conversation.messages {
-                    let speaker = format!("{:?}", message.role).to_lowercase();
-                    let call = message.tool_calls.first();
-                    let call = call.map(|c| format!("{}{}", c.name, c.arguments));
-                    let text = message.content.replace('\n', " ⏎ ");
-                    println!("    {speaker:<9} {text}{}", call.unwrap_or_default());
-                }
-            }
+fn make(world: World, out: &Path, seed: u64, train: u64, test: usize) -> Result<()> {
+    let files = match world {
+        World::Calc => {
+            MiniCalc::new(seed).write_jsonl(out, train, test)?;
+            vec![("train.jsonl", train as usize, "task"), ("test.jsonl", test, "task")]
         }
-        Source::File { path, rows } => {
-            let dataset = dataset::of(tiny::settings(agent_of(&path)?, seed))?;
-            let read = dataset.read(&path)?;
-            sources::tell(&read, &path);
-            let read = sources::cut(read, rows, name)?;
-            if read.tasks.is_empty() {
-                bail!("{}: there is no good row in it", path.display());
-            }
-            print!("{}", Description::of(name, &read.tasks));
+        World::Spider => {
+            let world = MiniSpider::new(seed);
+            world.write(out, train, test)?;
+            let databases = world.databases().len();
+            vec![
+                ("train.json", train as usize, "task"),
+                ("dev.json", test, "task"),
+                ("tables.json", databases, "schema"),
+                ("database", databases, "database"),
+            ]
         }
-    }
+        World::Musique => {
+            let world = MiniMusique::new(seed);
+            world.write_jsonl(out, train, test)?;
+            vec![
+                ("train.jsonl", train as usize, "task"),
+                ("test.jsonl", test, "task"),
+                ("corpus.jsonl", world.passages().len(), "passage"),
+            ]
+        }
+    };
+    let row = |(file, count, one): (&str, usize, &str)| {
+        vec![counted(count, one), out.join(file).display().to_string()]
+    };
+    let rows: Vec<Vec<String>> = files.into_iter().map(row).collect();
+    print!("{}", aligned(&rows, &[Side::Left]));
     Ok(())
-}
-
-/// The agent whose dataset a file holds, by the fields of its beginning.
-fn agent_of(path: &Path) -> Result<&'static str> {
-    use std::io::Read;
-    let mut start = Vec::new();
-    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
-    file.take(1 << 20).read_to_end(&mut start)?;
-    let start = String::from_utf8_lossy(&start);
-    Ok(if start.contains("\"db_id\"") {
-        "sql"
-    } else if start.contains("\"paragraphs\"") || start.contains("\"question_decomposition\"") {
-        "rag"
-    } else {
-        "calc"
-    })
 }

@@ -1,5 +1,6 @@
 //! One module a command.
 
+pub mod compare;
 pub mod data;
 pub mod doctor;
 pub mod eval;
@@ -8,6 +9,7 @@ pub mod recall;
 pub mod report;
 pub mod run;
 pub mod score;
+pub mod sweep;
 pub mod verify;
 
 use std::path::Path;

@@ -78,8 +78,7 @@ impl Dataset for Calc {
         } else {
             loader::from_file(path)?
         };
-        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
-        Ok(Rows { tasks: loaded.tasks, rejected, notes: Vec::new() })
+        Ok(loaded.into())
     }
 
     fn cast(&self, train: Train<'_>, _: &[Task], demonstrated: bool) -> Result<Cast> {

@@ -15,9 +15,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use leyden_core::{Agent, Scorer, Task};
+use leyden_mini::MiniMusique;
 use leyden_train::Experiment;
 use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
 use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
+use rag::Copying;
 use serde_json::Value;
 
 /// Tasks of a generated test split where nobody says how many.
@@ -155,16 +157,24 @@ impl TaskSource for Stream {
     }
 }
 
-/// Demonstrations of several endless sources in turn.
+/// Demonstrations of several endless sources in turn, after some exercises.
 pub struct InTurn {
+    exercises: Copying,
+    /// So many exercises come first.
+    first: u64,
     sources: Vec<Box<dyn DemonstrationSource>>,
     /// Whose turn it is, round by round; a source may have several turns of a round.
     turns: Vec<usize>,
 }
 
 impl InTurn {
-    pub fn new(sources: Vec<Box<dyn DemonstrationSource>>, turns: Vec<usize>) -> Self {
-        Self { sources, turns }
+    pub fn new(
+        sources: Vec<Box<dyn DemonstrationSource>>,
+        turns: Vec<usize>,
+        first: u64,
+        seed: u64,
+    ) -> Self {
+        Self { exercises: Copying(MiniMusique::new(seed)), first, sources, turns }
     }
 
     /// The source of item `index`, and which of that source's items it is.
@@ -183,6 +193,9 @@ impl DemonstrationSource for InTurn {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
+        let Some(index) = index.checked_sub(self.first) else {
+            return self.exercises.conversation(index);
+        };
         let (source, item) = self.place(index);
         self.sources[source].conversation(item)
     }
@@ -194,8 +207,10 @@ mod tests {
 
     #[test]
     fn a_source_with_two_turns_gives_twice_as_many_and_none_twice() {
-        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0]);
+        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], 2, 0);
         let places: Vec<(usize, u64)> = (0..6).map(|i| in_turn.place(i)).collect();
         assert_eq!(places, [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (0, 3)]);
+        let first = in_turn.conversation(1);
+        assert!(first.messages[0].content.ends_with("in another order."), "{first:?}");
     }
 }

@@ -104,8 +104,7 @@ impl Dataset for Rag {
         } else {
             loader::from_file(path)?
         };
-        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
-        Ok(Rows { tasks: loaded.tasks, rejected, notes: Vec::new() })
+        Ok(loaded.into())
     }
 
     fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {
@@ -268,5 +267,22 @@ impl Noisy {
         let mut messages = self.agent.opening(&question);
         messages.push(Message::assistant(format!(" {retold}")));
         Conversation { messages, tools: vec![spec()] }
+    }
+}
+
+/// Exercises in copying: names to be said again in another order. A model that begins with
+/// some thousands of these has learned to copy a name by what it is before it meets anything
+/// else, and every other lesson goes faster.
+pub struct Copying(pub MiniMusique);
+
+impl DemonstrationSource for Copying {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let (told, again) = self.0.names_again(index);
+        let asked = Message::user(format!("say{told} in another order."));
+        Conversation { messages: vec![asked, Message::assistant(again)], tools: Vec::new() }
     }
 }

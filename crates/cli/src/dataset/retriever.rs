@@ -81,7 +81,8 @@ fn build(corpus: &str, folder: &Path) -> Result<()> {
     let options = BuildOptions::default();
     Bm25::build(folder, file.by_ref(), &options, &mut |done| {
         progress.update(done, || format!("into {}", folder.display()));
-    })?;
+    })
+    .with_context(|| format!("corpus {corpus}"))?;
     progress.end();
     tell_rejected(&file);
     Ok(())
@@ -92,6 +93,9 @@ fn read(path: &Path) -> Result<Vec<Passage>> {
     let passages: Result<Vec<Passage>, _> = file.by_ref().collect();
     let passages = passages.with_context(|| path.display().to_string())?;
     tell_rejected(&file);
+    if passages.is_empty() {
+        bail!("corpus: there is no passage in {}", path.display());
+    }
     Ok(passages)
 }
 

@@ -99,12 +99,7 @@ impl Dataset for Sql {
 
     fn read(&self, path: &Path) -> Result<Rows> {
         // Without rows any query that finds nothing would be right.
-        let loaded = self.open(path)?.load(path, WithoutRows::LeaveOut)?;
-        Ok(Rows {
-            tasks: loaded.tasks,
-            rejected: loaded.rejected.iter().map(ToString::to_string).collect(),
-            notes: loaded.databases.iter().map(ToString::to_string).collect(),
-        })
+        Ok(self.open(path)?.load(path, WithoutRows::LeaveOut)?.into())
     }
 
     fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {

@@ -18,7 +18,7 @@ pub mod scores;
 pub use curve::{area_under_curve, steps_to_threshold};
 pub use interval::{Interval, Z_95, bootstrap_interval, normal_interval, wilson_interval};
 pub use paired::{Difference, McNemar, PairedError, mcnemar, paired_bootstrap};
-pub use scores::{ScoreError, Scores, probability_of_improvement};
+pub use scores::{ScoreError, Scores, difference_interval, probability_of_improvement};
 
 use leyden_core::SeedTree;
 

@@ -117,6 +117,16 @@ impl Experiment {
                 "must be positive: training needs samples".to_owned(),
             );
         }
+        if !(0.0..=1.0).contains(&self.reward.flip) {
+            return refuse("reward.flip", "is a probability: from 0 to 1".to_owned());
+        }
+        for (key, value) in
+            [("reward.per_call", self.reward.per_call), ("reward.per_token", self.reward.per_token)]
+        {
+            if !value.is_finite() {
+                return refuse(key, format!("{value} must be a number"));
+            }
+        }
         if !(self.rollout.top_p > 0.0 && self.rollout.top_p <= 1.0) {
             return refuse("rollout.top_p", "must be above 0 and at most 1".to_owned());
         }
@@ -137,14 +147,16 @@ impl Experiment {
         Ok(())
     }
 
-    /// Whether the trainer has what the algorithm needs. It has neither a critic nor a
-    /// reference model, and the agents name no states and score no counterfactuals.
+    /// Whether the trainer has what the algorithm needs. It has no critic, and the agents name
+    /// no states and score no counterfactuals.
     fn check_capabilities(&self) -> Result<(), leyden_rl::config::ConfigError> {
         match self.train.objective {
             Objective::Supervised => Ok(()),
-            Objective::Reinforcement => self
-                .algorithm
-                .check(&Capabilities { samples: self.rollout.samples, ..Capabilities::default() }),
+            Objective::Reinforcement => self.algorithm.check(&Capabilities {
+                samples: self.rollout.samples,
+                reference: true,
+                ..Capabilities::default()
+            }),
         }
     }
 }
@@ -223,7 +235,8 @@ mod tests {
             (SMALLEST, &["train.learning_rate=nan"], "train.learning_rate"),
             (SMALLEST, &["algorithm.loss.clip_low=7"], "clip_low"),
             (SMALLEST, &["algorithm.credit.name=gigpo"], "grpo would compare that again"),
-            (SMALLEST, &["algorithm.kl.coefficient=0.1"], "reference model"),
+            (SMALLEST, &["reward.flip=1.5"], "reward.flip"),
+            (SMALLEST, &["reward.per_token=inf"], "reward.per_token"),
             (SMALLEST, &["rollout.samples=1"], "every advantage is 0"),
             (SMALLEST, &["name=../x"], "folder"),
             (SMALLEST, &["model.source.x=1"], "not a table"),

@@ -35,6 +35,7 @@ pub fn model() -> LoadedModel {
         special: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec(),
         protocol: Vec::new(),
         min_frequency: 2,
+        isolated: None,
     };
     let texts = ["user assistant system", "the user asks, the assistant answers", "more and more"];
     let mut tokenizer = train_bpe(texts, &training).unwrap();

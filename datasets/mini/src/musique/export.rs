@@ -32,7 +32,9 @@ impl MiniMusique {
     }
 }
 
-/// The row of a task: the seven fields of MuSiQue, then this world's own.
+/// The row of a task: the seven fields of MuSiQue, then this world's own. That it is of this
+/// world is not said: a file is searched in the paragraphs or the corpus that come with it,
+/// not in the corpus of some seed.
 fn row(task: &Task) -> Value {
     let field = |name: &str| task.fields.get(name).cloned().unwrap_or(Value::Null);
     let mut row = Map::new();
@@ -41,7 +43,7 @@ fn row(task: &Task) -> Value {
     row.insert("question".into(), json!(task.question));
     row.insert("question_decomposition".into(), field("question_decomposition"));
     row.insert("answer".into(), json!(task.gold));
-    for (name, value) in &task.fields {
+    for (name, value) in task.fields.iter().filter(|(name, _)| *name != "source") {
         if !row.contains_key(name) {
             row.insert(name.clone(), value.clone());
         }

@@ -1,4 +1,4 @@
-//! Passages told again: exercises in the language of the world, without a question.
+//! Passages told again, and names said again: exercises without a question.
 //!
 //! A base model should be able to read before it is rewarded for anything, as a pretrained
 //! model reads English. To tell a passage again with its facts in another order takes finding
@@ -8,6 +8,10 @@
 use super::MiniMusique;
 use super::passages::{self, about};
 use crate::draws::Draws;
+use crate::names;
+
+/// Names of an exercise in copying.
+const LISTED: usize = 8;
 
 /// A passage among others, and its other wording.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,5 +51,25 @@ impl MiniMusique {
             told.reverse();
         }
         Retelling { told, number: if own_first { 1 } else { 2 }, retold }
+    }
+
+    /// Names to be said again in another order: two texts. No two of the names begin alike, so
+    /// that the first syllable tells the second; which name comes next, nothing tells. Who can
+    /// do this copies a name by what it is and not by where it stands.
+    pub fn names_again(&self, index: u64) -> (String, String) {
+        let mut draws = Draws::new(self.root.child("names").index(index));
+        let all: Vec<String> =
+            names::all().into_iter().filter(|n| !names::is_reserved(n)).collect();
+        let mut listed: Vec<&String> = Vec::new();
+        while listed.len() < LISTED {
+            let name = draws.choose(&all);
+            if listed.iter().all(|known| known[..2] != name[..2]) {
+                listed.push(name);
+            }
+        }
+        let text = |names: &[&String]| names.iter().map(|n| format!(" {n}")).collect::<String>();
+        let told = text(&listed);
+        draws.shuffle(&mut listed);
+        (told, text(&listed))
     }
 }

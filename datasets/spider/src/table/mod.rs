@@ -19,10 +19,12 @@ use crate::spider::{MatchError, Matched, Spider};
 pub use read::{ReadError, read_gold, read_predictions};
 
 /// A reference query and its database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Gold {
     pub query: String,
     pub database: String,
+    /// The question's name, where it has one.
+    pub id: Option<String>,
 }
 
 /// Averages over the questions of one level.
@@ -50,6 +52,8 @@ pub struct PartScores {
 pub struct Unscored {
     /// Its number in the files, counted from 1.
     pub number: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     pub database: String,
     pub why: String,
 }
@@ -59,6 +63,8 @@ pub struct Unscored {
 pub struct Row {
     /// Its number in the files, counted from 1.
     pub number: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     pub hardness: Hardness,
     pub execution: bool,
     pub exact_match: bool,
@@ -77,28 +83,25 @@ pub struct Evaluation {
 }
 
 /// Evaluates predictions in the order of their references.
-///
-/// As in the official program, ` value ` in a prediction becomes ` 1 `: some systems write
-/// it in place of values.
 pub fn evaluate(spider: &Spider, gold: &[Gold], predictions: &[String]) -> Evaluation {
     let pairs: Vec<(&Gold, &String)> = gold.iter().zip(predictions).collect();
-    let scored: Vec<Result<(bool, Matched), String>> = pairs
-        .par_iter()
-        .map(|(gold, predicted)| score(spider, gold, &predicted.replace(" value ", " 1 ")))
-        .collect();
+    let scored: Vec<Result<(bool, Matched), String>> =
+        pairs.par_iter().map(|(gold, predicted)| score(spider, gold, predicted)).collect();
     let mut sums: Vec<Sums> = (0..=Hardness::ALL.len()).map(|_| Sums::default()).collect();
     let (mut rows, mut unscored) = (Vec::new(), Vec::new());
     for (index, (scored, (gold, _))) in scored.into_iter().zip(&pairs).enumerate() {
-        let number = index + 1;
+        let (number, id) = (index + 1, gold.id.clone());
         match scored {
             Ok((execution, matched)) => {
                 let hardness = matched.hardness;
                 sums[hardness as usize].add(execution, &matched);
                 sums[Hardness::ALL.len()].add(execution, &matched);
                 let (exact_match, parsed) = (matched.exact.matches, matched.parsed);
-                rows.push(Row { number, hardness, execution, exact_match, parsed });
+                rows.push(Row { number, id, hardness, execution, exact_match, parsed });
             }
-            Err(why) => unscored.push(Unscored { number, database: gold.database.clone(), why }),
+            Err(why) => {
+                unscored.push(Unscored { number, id, database: gold.database.clone(), why });
+            }
         }
     }
     let names = Hardness::ALL.iter().map(|level| level.name()).chain(["all"]);
@@ -211,7 +214,8 @@ impl Evaluation {
         if !self.unscored.is_empty() {
             let _ = writeln!(text, "\nnot scored: {}", self.unscored.len());
             for unscored in &self.unscored {
-                let _ = writeln!(text, "  question {}: {}", unscored.number, unscored.why);
+                let id = unscored.id.as_ref().map_or(String::new(), |id| format!(" ({id})"));
+                let _ = writeln!(text, "  question {}{id}: {}", unscored.number, unscored.why);
             }
         }
         text

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Gold;
 
@@ -13,6 +13,10 @@ pub enum ReadError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("the file {}, line {line}: {what}", path.display())]
     Line { path: PathBuf, line: usize, what: String },
+    #[error("the file {} begins as a JSON list but is none: {what}", path.display())]
+    List { path: PathBuf, what: String },
+    #[error("the file {}, row {row} of its list: {what}", path.display())]
+    Row { path: PathBuf, row: usize, what: String },
     #[error(
         "the file {} has {predictions} predictions for {gold} references: there must be one for each, a blank line where there is none",
         path.display()
@@ -21,13 +25,25 @@ pub enum ReadError {
 }
 
 /// Reads references: lines `SQL<tab>database`, or JSON objects with `query` (or `gold`) and
-/// `db_id`. Blank lines are skipped.
+/// `db_id`, one a line or in one list, as the dataset's questions are. Blank lines are skipped.
 ///
 /// # Errors
 /// Where the file cannot be read or a line is no reference.
 pub fn read_gold(path: impl AsRef<Path>) -> Result<Vec<Gold>, ReadError> {
     let path = path.as_ref();
     let text = read(path)?;
+    if text.trim_start().starts_with('[') {
+        let told = |row, what: String| ReadError::Row { path: path.to_owned(), row, what };
+        let rows: Vec<Value> = serde_json::from_str(&text)
+            .map_err(|error| ReadError::List { path: path.to_owned(), what: error.to_string() })?;
+        let gold = |(index, row): (usize, &Value)| {
+            row.as_object()
+                .ok_or("it is not a JSON object")
+                .and_then(gold_of_row)
+                .map_err(|what| told(index + 1, what.to_owned()))
+        };
+        return rows.iter().enumerate().map(gold).collect();
+    }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
@@ -42,19 +58,27 @@ pub fn read_gold(path: impl AsRef<Path>) -> Result<Vec<Gold>, ReadError> {
 
 fn gold(line: &str) -> Result<Gold, &'static str> {
     if let Some(row) = object(line) {
-        let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
-        let query = text("query").or_else(|| text("gold")).ok_or("there is no field query")?;
-        let database = text("db_id").ok_or("there is no field db_id")?;
-        return Ok(Gold { query, database });
+        return gold_of_row(&row);
     }
     let (query, database) =
         line.trim().rsplit_once('\t').ok_or("there is no tab between query and database")?;
-    Ok(Gold { query: query.trim().to_owned(), database: database.trim().to_owned() })
+    let (query, database) = (query.trim().to_owned(), database.trim().to_owned());
+    Ok(Gold { query, database, id: None })
+}
+
+fn gold_of_row(row: &Map<String, Value>) -> Result<Gold, &'static str> {
+    let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+    let query = text("query").or_else(|| text("gold")).ok_or("there is no field query")?;
+    let database = text("db_id").ok_or("there is no field db_id")?;
+    Ok(Gold { query, database, id: None })
 }
 
 /// Reads one prediction a line for `gold` references: SQL (what follows a tab is left out),
 /// or JSON objects with `prediction` (or `pred`, `predicted`, `query`). A blank line is an
 /// empty prediction.
+///
+/// As in the official program, ` value ` in a prediction becomes ` 1 `: some systems write
+/// it in place of values.
 ///
 /// # Errors
 /// Where the file cannot be read, a line is no prediction, or their number is another.
@@ -68,7 +92,7 @@ pub fn read_predictions(path: impl AsRef<Path>, gold: usize) -> Result<Vec<Strin
             line: index + 1,
             what: "there is no field prediction".to_owned(),
         })?;
-        predictions.push(prediction);
+        predictions.push(prediction.replace(" value ", " 1 "));
     }
     // Blank lines at the end are no predictions if there are enough without them.
     while predictions.len() > gold && predictions.last().is_some_and(String::is_empty) {
@@ -94,7 +118,7 @@ fn prediction(line: &str) -> Option<String> {
     Some(line.trim().split('\t').next().unwrap_or_default().to_owned())
 }
 
-fn object(line: &str) -> Option<serde_json::Map<String, Value>> {
+fn object(line: &str) -> Option<Map<String, Value>> {
     if !line.trim_start().starts_with('{') {
         return None;
     }

@@ -1,0 +1,106 @@
+//! A sweep folder, read: its cells, their state and their runs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use leyden_sweep::{Cell, ReportSettings, Revision, State, SweepFolder};
+
+use crate::error::ReportError;
+use crate::run::{Run, load};
+
+/// Everything that a report shows of a sweep.
+#[derive(Debug, Clone)]
+pub struct SweepRuns {
+    pub folder: PathBuf,
+    pub name: String,
+    pub baseline: String,
+    pub settings: ReportSettings,
+    /// In the order of the cells.
+    pub variants: Vec<VariantRuns>,
+    /// What the reader should know about how this was read.
+    pub notes: Vec<String>,
+}
+
+/// A variant with its cells, one a seed.
+#[derive(Debug, Clone)]
+pub struct VariantRuns {
+    pub name: String,
+    /// What it sets in the base experiment.
+    pub overrides: Vec<String>,
+    pub cells: Vec<CellRun>,
+}
+
+/// A cell and what it has left so far.
+#[derive(Debug, Clone)]
+pub struct CellRun {
+    pub cell: Cell,
+    pub state: State,
+    /// `None` if nothing has been written yet, or nothing that can be read.
+    pub run: Option<Run>,
+}
+
+/// Reads a sweep folder.
+///
+/// # Errors
+/// [`ReportError::Sweep`] if it is none or its own files cannot be read, and
+/// [`ReportError::Baseline`] if its baseline is not among its cells. A run that cannot be read
+/// is a note, and the others are shown.
+pub fn load_sweep(root: &Path) -> Result<SweepRuns, ReportError> {
+    let folder = SweepFolder::at(root);
+    let file = folder.file()?;
+    let mut variants: Vec<VariantRuns> = Vec::new();
+    let mut notes = Vec::new();
+    for cell in folder.cells()? {
+        let run = match load(&folder.run_folder(&cell)) {
+            Ok(run) => Some(run),
+            Err(ReportError::NoFolder(_) | ReportError::NotARun(_)) => None,
+            Err(error) => {
+                notes.push(format!("{} is left out: {error}.", cell.id));
+                None
+            }
+        };
+        notes.extend(run.iter().flat_map(|run| &run.notes).map(|n| format!("{}: {n}", cell.id)));
+        let state = folder.state(&cell)?;
+        let name = cell.variant.clone();
+        let own = match variants.iter().position(|variant| variant.name == name) {
+            Some(index) => &mut variants[index],
+            None => {
+                // The first override is the name of the run.
+                let overrides =
+                    cell.overrides.iter().filter(|o| !o.starts_with("name=")).cloned().collect();
+                variants.push(VariantRuns { name, overrides, cells: Vec::new() });
+                variants.last_mut().expect("one was just added")
+            }
+        };
+        own.cells.push(CellRun { cell, state, run });
+    }
+    notes.extend(revision_note(&folder, &variants));
+    let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
+    let baseline = file.baseline.or_else(|| names.first().map(|&name| name.to_owned()));
+    let baseline = baseline.unwrap_or_default();
+    if !names.contains(&baseline.as_str()) {
+        return Err(ReportError::Baseline(root.to_owned(), baseline, names.join("; ")));
+    }
+    let stem = root.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    Ok(SweepRuns {
+        folder: root.to_owned(),
+        name: file.name.unwrap_or(stem),
+        baseline,
+        settings: file.report,
+        variants,
+        notes,
+    })
+}
+
+/// Runs of several revisions may differ by more than their variants say.
+fn revision_note(folder: &SweepFolder, variants: &[VariantRuns]) -> Option<String> {
+    let cells = variants.iter().flat_map(|variant| &variant.cells);
+    let revisions: BTreeSet<String> = cells
+        .filter_map(|cell| Revision::of_run(&folder.run_folder(&cell.cell)))
+        .map(|revision| revision.words())
+        .collect();
+    (revisions.len() > 1).then(|| {
+        let list: Vec<String> = revisions.into_iter().collect();
+        format!("The cells were begun by {} revisions: {}.", list.len(), list.join(", "))
+    })
+}

@@ -1,0 +1,73 @@
+//! The report of a sweep: variants compared over their seeds.
+//!
+//! The numbers are those of Agarwal et al., arXiv 2108.13264: interquartile means with
+//! bootstrap intervals, probabilities of improvement over the baseline, a performance profile.
+//! What a reader takes home is a verdict in words ([`verdict`]), and it claims no more than
+//! the intervals and the number of seeds allow.
+//!
+//! A report must be possible while the sweep still runs: cells that are not finished have
+//! their curves and no part in the statistics, and the page says which they are.
+
+mod charts;
+mod load;
+mod measure;
+mod page;
+mod summary;
+mod tables;
+mod verdict;
+
+use std::path::Path;
+
+pub use load::{CellRun, SweepRuns, VariantRuns, load_sweep};
+pub use measure::{Cost, Measures};
+pub use summary::{Measured, Summary, VariantSummary, summarise};
+pub use verdict::{Verdict, VerdictKind};
+
+use crate::error::ReportError;
+use crate::experiment::Experiment;
+use crate::run::Run;
+use crate::table::curves_csv;
+use crate::write::{Folder, Options, Written};
+
+/// Writes the report of a sweep into `out_dir`, replacing files of equal name.
+///
+/// # Errors
+/// [`ReportError::EmptySweep`] if no cell has an evaluation; [`ReportError::Write`] if a file
+/// cannot be written.
+pub fn write_sweep(
+    sweep: &SweepRuns,
+    out_dir: &Path,
+    options: &Options,
+) -> Result<Written, ReportError> {
+    let experiments = experiments(sweep);
+    if !experiments.iter().flat_map(|e| &e.runs).any(|run| !run.evals.is_empty()) {
+        return Err(ReportError::EmptySweep(sweep.folder.clone()));
+    }
+    let summary = summarise(sweep);
+    let figures = charts::figures(&experiments, &summary);
+    let mut notes = sweep.notes.clone();
+    notes.extend(summary.notes.iter().cloned());
+
+    let mut folder = Folder::create(out_dir)?;
+    if options.files {
+        folder.put_figures(&figures)?;
+    }
+    let markdown = tables::markdown(sweep, &summary);
+    folder.put("sweep.md", markdown.as_bytes())?;
+    folder.put("variants.csv", tables::variants_csv(&summary).as_bytes())?;
+    folder.put("cells.csv", tables::cells_csv(sweep, &summary).as_bytes())?;
+    folder.put("curves.csv", curves_csv(&experiments).as_bytes())?;
+    let html = page::page(sweep, &summary, &figures, &notes, options)?;
+    let page = folder.put("index.html", html.as_bytes())?;
+    Ok(Written { page, files: folder.files, table: markdown, notes })
+}
+
+/// The variants as experiments, which is what charts are drawn of. Those without a run stay
+/// among them, so that a variant has the same colour in every chart.
+fn experiments(sweep: &SweepRuns) -> Vec<Experiment<'_>> {
+    fn runs(variant: &VariantRuns) -> Vec<&Run> {
+        let runs = variant.cells.iter().filter_map(|cell| cell.run.as_ref());
+        runs.filter(|run| !run.is_empty()).collect()
+    }
+    sweep.variants.iter().map(|v| Experiment { name: v.name.clone(), runs: runs(v) }).collect()
+}

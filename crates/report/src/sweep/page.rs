@@ -1,0 +1,141 @@
+//! The page of a sweep.
+
+use leyden_sweep::State;
+use serde::Serialize;
+
+use super::load::SweepRuns;
+use super::summary::Summary;
+use super::tables::{arrival, cost_words, method_words, state_words, threshold_words, words};
+use super::verdict::VerdictKind;
+use crate::error::ReportError;
+use crate::figures::{Figure, Section};
+use crate::page::{DARK, FigureView, figure_view, fill_in};
+use crate::svg::SERIES;
+use crate::write::Options;
+
+#[derive(Serialize)]
+struct View<'a> {
+    title: &'a str,
+    light: [&'static str; 8],
+    dark: [&'static str; 8],
+    about: String,
+    variants: Vec<VariantView<'a>>,
+    method: String,
+    threshold: String,
+    sections: Vec<SectionView>,
+    cells: Vec<CellView<'a>>,
+    notes: &'a [String],
+}
+
+#[derive(Serialize)]
+struct VariantView<'a> {
+    name: &'a str,
+    verdict: &'a str,
+    /// Class of the verdict's mark: `good`, `bad` or nothing.
+    mark: &'static str,
+    word: &'static str,
+    seeds: String,
+    final_reward: String,
+    area: String,
+    improvement: String,
+    difference: String,
+    arrival: String,
+    cost: [String; 6],
+    overrides: &'a [String],
+}
+
+#[derive(Serialize)]
+struct SectionView {
+    name: &'static str,
+    /// Class of the container: `large` or `small`.
+    kind: &'static str,
+    charts: Vec<FigureView>,
+}
+
+#[derive(Serialize)]
+struct CellView<'a> {
+    id: &'a str,
+    state: String,
+    steps: Option<u64>,
+}
+
+/// The page as HTML.
+pub(super) fn page(
+    sweep: &SweepRuns,
+    summary: &Summary,
+    figures: &[Figure],
+    notes: &[String],
+    options: &Options,
+) -> Result<String, ReportError> {
+    let cells = || sweep.variants.iter().flat_map(|variant| &variant.cells);
+    let finished = cells().filter(|cell| cell.state == State::Finished).count();
+    let about = format!(
+        "{} variants, {} cells, {finished} finished. Baseline: {}.",
+        sweep.variants.len(),
+        cells().count(),
+        sweep.baseline
+    );
+    let view = View {
+        title: options.title.as_deref().unwrap_or(&sweep.name),
+        light: SERIES,
+        dark: DARK,
+        about,
+        variants: variants(sweep, summary),
+        method: method_words(summary),
+        threshold: threshold_words(summary),
+        sections: sections(figures, options.files),
+        cells: cells()
+            .map(|cell| CellView {
+                id: &cell.cell.id,
+                state: state_words(&cell.state),
+                steps: cell.run.as_ref().and_then(|run| run.steps.last()).map(|step| step.step),
+            })
+            .collect(),
+        notes,
+    };
+    fill_in("sweep.html", view)
+}
+
+fn variants<'a>(sweep: &'a SweepRuns, summary: &'a Summary) -> Vec<VariantView<'a>> {
+    let of = |(variant, runs): (&'a super::VariantSummary, &'a super::VariantRuns)| {
+        let (mark, word) = match variant.verdict.kind {
+            VerdictKind::Baseline => ("", "baseline"),
+            VerdictKind::Better => ("good", "better"),
+            VerdictKind::Worse => ("bad", "worse"),
+            VerdictKind::Undecided => ("", "no difference shown"),
+            VerdictKind::TooFew => ("", "too few seeds"),
+            VerdictKind::Nothing => ("", "nothing to compare"),
+        };
+        VariantView {
+            name: &variant.name,
+            verdict: &variant.verdict.words,
+            mark,
+            word,
+            seeds: format!("{} of {}", variant.measures.len(), variant.planned),
+            final_reward: words(variant.final_reward),
+            area: words(variant.area),
+            improvement: words(variant.improvement),
+            difference: words(variant.difference),
+            arrival: arrival(variant),
+            cost: cost_words(variant.cost.as_ref()),
+            overrides: &runs.overrides,
+        }
+    };
+    summary.variants.iter().zip(&sweep.variants).map(of).collect()
+}
+
+fn sections(figures: &[Figure], files: bool) -> Vec<SectionView> {
+    [
+        (Section::Comparison, "Comparison", "large"),
+        (Section::Reward, "Curves", "large"),
+        (Section::Rollouts, "Rollouts", "small"),
+        (Section::Health, "Optimisation", "small"),
+    ]
+    .into_iter()
+    .map(|(section, name, kind)| {
+        let own = figures.iter().filter(|figure| figure.section == section);
+        SectionView { name, kind, charts: own.map(|figure| figure_view(figure, files)).collect() }
+    })
+    .filter(|section| !section.charts.is_empty())
+    .collect()
+}

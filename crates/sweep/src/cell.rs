@@ -1,0 +1,221 @@
+//! From a sweep file to its cells.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::Value;
+
+use crate::error::SweepError;
+use crate::file::{ReportSettings, SweepFile, flatten, key};
+
+/// One run of a sweep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    /// Names the cell's files; unique in the sweep.
+    pub id: String,
+    pub variant: String,
+    pub seed: u64,
+    /// What the cell sets in the base experiment, as `key=TOML value`, in order.
+    pub overrides: Vec<String>,
+}
+
+/// A sweep, expanded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sweep {
+    /// Fit for a folder's name.
+    pub name: String,
+    /// Whether the sweep file says it, or it is the file's own.
+    pub name_is_written: bool,
+    /// The sweep file and its text.
+    pub path: PathBuf,
+    pub text: String,
+    /// The base experiment and its text.
+    pub base: PathBuf,
+    pub base_text: String,
+    /// Names of the variants, in the order of the file.
+    pub variants: Vec<String>,
+    pub baseline: String,
+    /// Seed by seed, each with every variant: a sweep that is stopped half-way has then
+    /// compared all variants on the seeds it has.
+    pub cells: Vec<Cell>,
+    pub report: ReportSettings,
+}
+
+impl Sweep {
+    /// Reads a sweep file and its base and expands it; `seeds` replaces those of the file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file itself, each with the key: files that are
+    /// missing, seeds or names that collide, a baseline that is no variant. Whether the cells'
+    /// experiments are possible is [`crate::check`]'s to say.
+    pub fn read(path: &Path, seeds: Option<&[u64]>) -> Result<Self, SweepError> {
+        let text = std::fs::read_to_string(path).map_err(|error| SweepError::file(path, error))?;
+        let file = SweepFile::parse(&text, path)?;
+        let base = path.parent().unwrap_or(Path::new("")).join(&file.base);
+        let base_text = std::fs::read_to_string(&base)
+            .map_err(|error| key(path, "base", format!("{}: {error}", base.display())))?;
+        let seeds = match seeds {
+            Some(seeds) => seeds.to_vec(),
+            None => file.seeds(path)?.unwrap_or_else(|| vec![1]),
+        };
+        let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+        let name = file_name(file.name.as_deref().unwrap_or(&stem));
+        if name.is_empty() || name.starts_with('.') {
+            return Err(key(path, "name", format!("`{name}` is no name of a folder")));
+        }
+        let variants = variants(&file, path)?;
+        let names: Vec<String> = variants.iter().map(|variant| variant.name.clone()).collect();
+        let baseline = file.baseline.clone().unwrap_or_else(|| names[0].clone());
+        if !names.contains(&baseline) {
+            let what = format!("`{baseline}` is none of the variants: {}", names.join("; "));
+            return Err(key(path, "baseline", what));
+        }
+        let cell = |seed: u64, variant: &Variant| {
+            let folder = file_name(&variant.name);
+            let mut overrides = vec![format!("name={:?}", format!("{name}-{folder}"))];
+            overrides.extend(variant.overrides.iter().cloned());
+            let id = format!("{folder}-seed{seed}");
+            Cell { id, variant: variant.name.clone(), seed, overrides }
+        };
+        let of_seed = |seed: &u64| variants.iter().map(|variant| cell(*seed, variant)).collect();
+        let cells: Vec<Vec<Cell>> = seeds.iter().map(of_seed).collect();
+        Ok(Self {
+            name,
+            name_is_written: file.name.is_some(),
+            path: path.to_owned(),
+            text,
+            base,
+            base_text,
+            variants: names,
+            baseline,
+            cells: cells.concat(),
+            report: file.report,
+        })
+    }
+}
+
+/// A variant with everything that it sets.
+struct Variant {
+    name: String,
+    overrides: Vec<String>,
+}
+
+/// The variants of the file, each in every combination of the grid.
+fn variants(file: &SweepFile, path: &Path) -> Result<Vec<Variant>, SweepError> {
+    let grid = combinations(file, path)?;
+    let listed: Vec<(&str, Vec<(String, Value)>)> = if file.variant.is_empty() {
+        vec![("", Vec::new())]
+    } else {
+        file.variant.iter().map(|entry| (entry.name.as_str(), flatten(&entry.set))).collect()
+    };
+    if file.variant.iter().any(|entry| entry.name.trim().is_empty()) {
+        return Err(key(path, "variant", "there is a variant without a name".to_owned()));
+    }
+    let fixed = flatten(&file.set);
+    let mut found = Vec::new();
+    for (listed_name, own) in &listed {
+        for (point, values) in &grid {
+            let names = [*listed_name, point.as_str()];
+            let parts: Vec<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
+            let name = if parts.is_empty() { "base".to_owned() } else { parts.join(", ") };
+            let folder = file_name(&name);
+            if folder.is_empty() || folder.starts_with(['.', '-']) {
+                return Err(variant(path, &name, "a variant needs a name that can name a folder"));
+            }
+            if name.chars().any(char::is_control) {
+                return Err(variant(path, &name, "a name must be on one line"));
+            }
+            let all: Vec<&(String, Value)> = fixed.iter().chain(own).chain(values).collect();
+            if let Some((reserved, _)) = all.iter().find(|(key, _)| is_reserved(key)) {
+                let what = format!("`{reserved}` is the sweep's own to set: use seeds and name");
+                return Err(variant(path, &name, &what));
+            }
+            // What is set later holds; the earlier would only make the command longer.
+            let last = |index: usize| !all[index + 1..].iter().any(|(key, _)| *key == all[index].0);
+            let overrides = (0..all.len())
+                .filter(|index| last(*index))
+                .map(|index| format!("{}={}", all[index].0, all[index].1))
+                .collect();
+            found.push(Variant { name, overrides });
+        }
+    }
+    distinct_names(&found, path)?;
+    Ok(found)
+}
+
+fn is_reserved(key: &str) -> bool {
+    key == "seed" || key == "name"
+}
+
+fn variant(path: &Path, variant: &str, what: &str) -> SweepError {
+    SweepError::Variant {
+        path: path.to_owned(),
+        variant: variant.to_owned(),
+        what: what.to_owned(),
+    }
+}
+
+/// Names are told apart as folders too, where capitals may count for nothing.
+fn distinct_names(variants: &[Variant], path: &Path) -> Result<(), SweepError> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for entry in variants {
+        let folder = file_name(&entry.name).to_lowercase();
+        if let Some(other) = seen.insert(folder, &entry.name) {
+            let what = format!("collides with `{other}`: their folders would be the same");
+            return Err(variant(path, &entry.name, &what));
+        }
+    }
+    Ok(())
+}
+
+/// A point of the grid: its name and the values that it sets.
+type Point = (String, Vec<(String, Value)>);
+
+/// Every combination of the grid's values, with its name; one empty one without a grid.
+fn combinations(file: &SweepFile, path: &Path) -> Result<Vec<Point>, SweepError> {
+    let axes = flatten(&file.grid);
+    // The last part of a key says enough where no other key ends alike.
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+    let mut points: Vec<Point> = vec![(String::new(), Vec::new())];
+    for (axis, values) in &axes {
+        let place = format!("grid.{axis}");
+        let values = values
+            .as_array()
+            .filter(|values| !values.is_empty())
+            .ok_or_else(|| key(path, &place, "write a list of values".to_owned()))?;
+        let alike = axes.iter().filter(|(other, _)| last(other) == last(axis)).count();
+        let short = if alike == 1 { last(axis) } else { axis.clone() };
+        let extended = |point: &Point| -> Vec<Point> {
+            let with = |value: &Value| {
+                let mut set = point.1.clone();
+                set.push((axis.clone(), value.clone()));
+                let own = format!("{short}={}", plain(value));
+                let name = if point.0.is_empty() { own } else { format!("{}, {own}", point.0) };
+                (name, set)
+            };
+            values.iter().map(with).collect()
+        };
+        points = points.iter().flat_map(extended).collect();
+    }
+    Ok(points)
+}
+
+/// A value as part of a name: strings without quotes, a choice by its name.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Table(table) if table.len() == 1 && table.contains_key("name") => {
+            plain(&table["name"])
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A name fit for folders and for the name of an experiment.
+fn file_name(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
+    let text: String = name.chars().map(safe).take(100).collect();
+    text.split('_').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_")
+}

@@ -1,0 +1,153 @@
+//! The sweep file.
+//!
+//! ```toml
+//! base = "../mini/calc.toml"        # an experiment, beside this file
+//! baseline = "identical"             # what the others are compared with; else the first
+//! seeds = "1..5"                     # or a list
+//!
+//! [set]                              # holds for every cell
+//! train.steps = 120
+//!
+//! [[variant]]
+//! name = "identical"
+//!
+//! [[variant]]
+//! name = "discounted"
+//! set = { algorithm.credit = { name = "discounted", gamma = 0.9 } }
+//!
+//! [grid]                             # every combination, of every variant
+//! rollout.samples = [4, 8]
+//!
+//! [report]
+//! mode = "sampled"
+//! threshold = 0.6
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::error::SweepError;
+use crate::seeds::{distinct, parse_seeds};
+
+/// A sweep file as it is written.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SweepFile {
+    /// The file's own name if absent.
+    pub name: Option<String>,
+    /// The experiment that every cell starts from; relative to the sweep file.
+    pub base: PathBuf,
+    /// The variant that the others are compared with; the first if absent.
+    pub baseline: Option<String>,
+    #[serde(default)]
+    pub(crate) seeds: Option<Value>,
+    #[serde(default)]
+    pub(crate) set: Table,
+    #[serde(default)]
+    pub(crate) variant: Vec<VariantEntry>,
+    #[serde(default)]
+    pub(crate) grid: Table,
+    #[serde(default)]
+    pub report: ReportSettings,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VariantEntry {
+    pub name: String,
+    #[serde(default)]
+    pub set: Table,
+}
+
+/// What the report of a sweep measures.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReportSettings {
+    /// `sampled` or `greedy`; if absent, what the runs have, sampled first.
+    pub mode: Option<String>,
+    /// The reward whose arrival sample efficiency measures; if absent, nine tenths of what the
+    /// baseline ends with.
+    pub threshold: Option<f64>,
+}
+
+impl SweepFile {
+    /// Reads a sweep file.
+    ///
+    /// # Errors
+    /// A missing file, TOML that does not parse (with line), an unknown key.
+    pub fn read(path: &Path) -> Result<Self, SweepError> {
+        let text = std::fs::read_to_string(path).map_err(|error| SweepError::file(path, error))?;
+        Self::parse(&text, path)
+    }
+
+    /// As [`SweepFile::read`], from a text; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`SweepFile::read`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, SweepError> {
+        let file: Self = toml::from_str(text).map_err(|error| {
+            let message = error.message().trim_end().replace('\n', ", ");
+            let line = error.span().and_then(|span| text.get(..span.start));
+            let line = line.map(|before| format!("line {}: ", before.matches('\n').count() + 1));
+            SweepError::file(path, format!("{}{message}", line.unwrap_or_default()))
+        })?;
+        if let Some(mode) = &file.report.mode
+            && !["sampled", "greedy"].contains(&mode.as_str())
+        {
+            let what = format!("`{mode}`: use sampled or greedy");
+            return Err(key(path, "report.mode", what));
+        }
+        if file.report.threshold.is_some_and(|threshold| !threshold.is_finite()) {
+            return Err(key(path, "report.threshold", "must be a number".to_owned()));
+        }
+        Ok(file)
+    }
+
+    /// The seeds of the file; `None` if it says nothing of them.
+    pub(crate) fn seeds(&self, path: &Path) -> Result<Option<Vec<u64>>, SweepError> {
+        let refuse = |what: String| key(path, "seeds", what);
+        let Some(value) = &self.seeds else { return Ok(None) };
+        let seeds = match value {
+            Value::String(text) => parse_seeds(text).map_err(|error| refuse(error.to_string()))?,
+            Value::Array(list) => list
+                .iter()
+                .map(|seed| seed.as_integer().and_then(|seed| u64::try_from(seed).ok()))
+                .collect::<Option<Vec<u64>>>()
+                .ok_or_else(|| refuse(format!("{value} is no list of whole numbers from 0")))?,
+            other => return Err(refuse(format!("{other}: write \"1..5\" or [1, 2, 7]"))),
+        };
+        distinct(&seeds).map_err(refuse)?;
+        Ok(Some(seeds))
+    }
+}
+
+pub(crate) fn key(path: &Path, key: &str, what: String) -> SweepError {
+    SweepError::Key { path: path.to_owned(), key: key.to_owned(), what }
+}
+
+/// A table as dotted keys with their values, in the order of the table.
+///
+/// Tables are descended into, so that single keys of a table can be set. A table of the
+/// algorithm that has a `name` is a choice, and stays whole: it replaces the base's choice
+/// with all its keys, which the other algorithm may not know.
+pub(crate) fn flatten(table: &Table) -> Vec<(String, Value)> {
+    fn walk(prefix: &str, table: &Table, out: &mut Vec<(String, Value)>) {
+        for (key, value) in table {
+            let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            match value {
+                Value::Table(inner) if !is_choice(&path, inner) => walk(&path, inner, out),
+                _ => out.push((path, value.clone())),
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk("", table, &mut out);
+    out
+}
+
+fn is_choice(path: &str, table: &Table) -> bool {
+    // In a grid a name is a list of names, and no choice yet.
+    path.starts_with("algorithm.") && table.get("name").is_some_and(Value::is_str)
+}

@@ -1,0 +1,116 @@
+//! A sweep as a job array of Slurm.
+//!
+//! Each task of the array is a worker that is given one cell by its line in `cells.jsonl`.
+//! Locks, skipping and failures are those of every other worker, so the same file can be
+//! submitted again, and workers elsewhere may share the folder.
+
+use std::path::PathBuf;
+
+/// What the job script says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    pub name: String,
+    /// Lines of `cells.jsonl`, counted from 1, ascending.
+    pub lines: Vec<usize>,
+    /// Most tasks at the same time; all if absent.
+    pub at_once: Option<usize>,
+    pub cpus: usize,
+    /// Where the command is started.
+    pub directory: PathBuf,
+    /// Where the tasks' own output goes.
+    pub output: PathBuf,
+    /// The command and its arguments, to which the line is appended.
+    pub command: Vec<String>,
+}
+
+impl Job {
+    /// The text of the job script.
+    pub fn script(&self) -> String {
+        let at_once = self.at_once.map_or_else(String::new, |most| format!("%{most}"));
+        let command: Vec<String> = self.command.iter().map(|word| quoted(word)).collect();
+        let option = |path: &PathBuf| format!("\"{}\"", path.display());
+        format!(
+            "#!/bin/bash\n\
+             #SBATCH --job-name={}\n\
+             #SBATCH --array={}{at_once}\n\
+             #SBATCH --ntasks=1\n\
+             #SBATCH --cpus-per-task={}\n\
+             #SBATCH --chdir={}\n\
+             #SBATCH --output={}\n\
+             #SBATCH --open-mode=append\n\
+             # One task a cell, by its line in cells.jsonl. Submit this file again to go on:\n\
+             # finished cells end at once, failed ones say why and stay (add --retry).\n\
+             exec {} --cell \"$SLURM_ARRAY_TASK_ID\"\n",
+            self.name,
+            ranges(&self.lines),
+            self.cpus,
+            option(&self.directory),
+            option(&self.output),
+            command.join(" "),
+        )
+    }
+}
+
+/// Ascending numbers as `1-4,7`.
+fn ranges(numbers: &[usize]) -> String {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let text = |(first, last): &(usize, usize)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    runs.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// A word as the shell must read it.
+pub fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+%@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_told_as_ranges() {
+        assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), "1-3,7,9-10");
+        assert_eq!(ranges(&[4]), "4");
+    }
+
+    #[test]
+    fn words_survive_the_shell() {
+        let hostile = "it's $HOME `x` \"y\"\n;";
+        let script = format!("printf %s {}", quoted(hostile));
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), hostile);
+        assert_eq!(quoted("runs/a-1"), "runs/a-1");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn the_script_gives_each_task_its_cell() {
+        let job = Job {
+            name: "credit".to_owned(),
+            lines: vec![1, 2, 5],
+            at_once: Some(2),
+            cpus: 1,
+            directory: "/there".into(),
+            output: "/there/status/slurm-%a.txt".into(),
+            command: vec!["leyden".to_owned(), "sweep".to_owned(), "a b.toml".to_owned()],
+        };
+        let script = job.script();
+        assert!(script.starts_with("#!/bin/bash\n#SBATCH"));
+        assert!(script.contains("\n#SBATCH --array=1-2,5%2\n"), "{script}");
+        let last = script.lines().last().unwrap();
+        assert_eq!(last, "exec leyden sweep 'a b.toml' --cell \"$SLURM_ARRAY_TASK_ID\"");
+    }
+}

@@ -1,0 +1,213 @@
+//! `leyden score` on predictions of all three datasets: written by hand, in several formats,
+//! and by `leyden eval`, whose rewards must come out again.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{leyden, lines, refused, says, succeeds};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A world as files, and its test tasks as rows.
+fn world(name: &str, test: &str) -> (TempDir, PathBuf, Vec<Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let make = ["data", "make", name, "--seed", "3", "--train", "0", "--test", "6"];
+    succeeds(leyden(&make).arg("--out").arg(folder.path()));
+    let path = folder.path().join(test);
+    let text = fs::read_to_string(&path).unwrap();
+    let rows = match serde_json::from_str(&text) {
+        Ok(Value::Array(rows)) => rows,
+        _ => text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+    };
+    assert_eq!(rows.len(), 6);
+    (folder, path, rows)
+}
+
+fn score(dataset: &str, gold: &Path, pred: &Path) -> Command {
+    let mut command = leyden(&["score", dataset, "--gold"]);
+    command.arg(gold).arg("--pred").arg(pred);
+    if dataset == "spider" {
+        command.arg("--db").arg(gold.parent().unwrap());
+    }
+    command
+}
+
+/// What a command prints, and the figures that it writes.
+fn figures(command: &mut Command, folder: &Path) -> (String, Value) {
+    let out = folder.join("figures.json");
+    let (text, _) = succeeds(command.arg("--json").arg(&out));
+    (text, serde_json::from_slice(&fs::read(out).unwrap()).unwrap())
+}
+
+fn write(folder: &Path, name: &str, lines: &[Value]) -> PathBuf {
+    let path = folder.join(name);
+    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+    fs::write(&path, text.join("\n")).unwrap();
+    path
+}
+
+/// The figures of files equal the rewards that the evaluation recorded, in both modes.
+#[test]
+fn scores_equal_the_rewards_of_evaluations() {
+    for (agent, name, test, dataset) in [
+        ("calc", "mini-calc", "test.jsonl", "calcx"),
+        ("sql", "mini-spider", "dev.json", "spider"),
+        ("rag", "mini-musique", "test.jsonl", "musique"),
+    ] {
+        let (folder, path, _) = world(name, test);
+        let out = folder.path().join("eval");
+        let mut eval = leyden(&["eval", "--agent", agent, "--model", "tiny", "--data"]);
+        succeeds(eval.arg(format!("{}:0..4", path.display())).arg("--out").arg(&out));
+        let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+        let pred = out.join("predictions.jsonl");
+        let both = refused(&mut score(dataset, &path, &pred));
+        says(&both, &["predictions.jsonl", "greedy and sampled", "--mode"]);
+        for record in lines(&metrics, "eval") {
+            let mode = record["mode"].as_str().unwrap();
+            // The evaluation was about the first four rows.
+            let all = refused(score(dataset, &path, &pred).args(["--mode", mode]));
+            says(&all, &["no answer to the question", "2 of 6 are missing", ":0..100"]);
+            let mut command = leyden(&["score", dataset, "--mode", mode, "--pred"]);
+            command.arg(&pred).args(["--gold", &format!("{}:0..4", path.display())]);
+            if dataset == "spider" {
+                command.arg("--db").arg(folder.path());
+            }
+            let (text, figures) = figures(&mut command, folder.path());
+            says(&text, &["as recorded beside all 4 answers"]);
+            let mean = record["reward_mean"].as_f64().unwrap();
+            assert_eq!(figures["reward"]["mean"].as_f64(), Some(mean), "{text}");
+            let own = match dataset {
+                "calcx" => &figures["accuracy"],
+                "musique" => &figures["answer_f1"],
+                _ => &figures["levels"][4]["execution"],
+            };
+            assert!((own.as_f64().unwrap() - mean).abs() < 1e-12, "{text}");
+        }
+    }
+}
+
+#[test]
+fn calc_x_answers_are_counted_by_what_became_of_them() {
+    let (folder, path, rows) = world("mini-calc", "test.jsonl");
+    let right = |row: &Value| format!("So ### ANSWER: {} ###", row["result"].as_str().unwrap());
+    let answers = [
+        json!(right(&rows[0])),
+        json!(right(&rows[1])),
+        json!("### ANSWER: 1000000 ###"),
+        json!("many"),
+        Value::Null,
+        json!("-1000000"),
+    ];
+    let rewards = [1.0, 1.0, 0.0, 0.0, 0.0, 0.0];
+    let line = |(row, (answer, reward)): (&Value, (&Value, f64))| json!({ "mode": "greedy", "id": row["id"], "answer": answer, "reward": reward });
+    let mut named: Vec<Value> =
+        rows.iter().zip(answers.iter().zip(rewards)).map(line).rev().collect();
+    let pred = write(folder.path(), "named.jsonl", &named);
+    let (text, by_id) = figures(&mut score("calcx", &path, &pred), folder.path());
+    says(&text, &["all          6      2      2              1           1  0.333 [0.097, 0.700]"]);
+    says(&text, &["reward  0.333 [0.097, 0.700] over 6 questions", "as recorded beside all 6"]);
+    let counts = ["right", "wrong", "not_evaluable", "unanswered"].map(|name| by_id[name].as_u64());
+    assert_eq!(counts, [2, 2, 1, 1].map(Some));
+
+    // A line of plain text each, in the order of the questions.
+    let plain = folder.path().join("plain.txt");
+    let text: Vec<&str> = answers.iter().map(|answer| answer.as_str().unwrap_or("")).collect();
+    fs::write(&plain, text.join("\n") + "\n\n").unwrap();
+    let (_, in_order) = figures(&mut score("calcx", &path, &plain), folder.path());
+    assert_eq!(in_order["by_source"], by_id["by_source"]);
+    assert_eq!(in_order["reward"]["mean"], by_id["reward"]["mean"]);
+
+    // A reward that is another than the recorded one is named.
+    named[5]["reward"] = json!(0.0);
+    let pred = write(folder.path(), "named.jsonl", &named);
+    let (text, _) = succeeds(&mut score("calcx", &path, &pred));
+    says(&text, &["other than recorded: 1 of 6", "mini-calc/test/0000: 0 recorded, 1 here"]);
+}
+
+#[test]
+fn predictions_that_do_not_fit_are_named() {
+    let (folder, path, rows) = world("mini-calc", "test.jsonl");
+    let answer = |row: &Value| json!({ "id": row["id"], "answer": "1" });
+    let all: Vec<Value> = rows.iter().map(answer).collect();
+    let check = |lines: &[Value], words: &[&str]| {
+        let pred = write(folder.path(), "pred.jsonl", lines);
+        says(&refused(&mut score("calcx", &path, &pred)), words);
+    };
+    check(&all[..4], &["pred.jsonl has no answer to the question mini-calc/test/0004", "2 of 6"]);
+    let mut unknown = all.clone();
+    unknown[2]["id"] = json!("nobody");
+    check(&unknown, &["pred.jsonl, line 3: there is no question nobody in ", "test.jsonl"]);
+    let twice = [&all[..], &all[..1]].concat();
+    check(&twice, &["pred.jsonl, line 7", "mini-calc/test/0000 was answered before, in line 1"]);
+    let mut without = all.clone();
+    without[1].as_object_mut().unwrap().remove("answer");
+    check(&without, &["pred.jsonl, line 2", "there is no field answer"]);
+    check(&[json!("1"), json!("2")], &["has 2 answers for 6 questions", "a blank line"]);
+    let pred = write(folder.path(), "pred.jsonl", &all);
+    let other = refused(score("calcx", &path, &pred).args(["--mode", "greedy"]));
+    says(&other, &["--mode greedy", "pred.jsonl names no modes"]);
+    let world = refused(&mut score("calcx", Path::new("mini-calc"), &pred));
+    says(&world, &["mini-calc", "leyden data make"]);
+
+    // Lines without ids belong to rows by their order, so no row may be bad.
+    let bad = folder.path().join("bad.jsonl");
+    fs::write(&bad, format!("{}\n{{\"id\": \"b\"}}\n", rows[0])).unwrap();
+    let plain = folder.path().join("plain.txt");
+    fs::write(&plain, "1\n2\n").unwrap();
+    says(&refused(&mut score("calcx", &bad, &plain)), &["bad.jsonl", "line 2 (id b)", "order"]);
+}
+
+#[test]
+fn official_predictions_of_spider_that_are_too_few_or_cannot_be_scored() {
+    let (folder, path, rows) = world("mini-spider", "dev.json");
+    let mut queries: Vec<&str> = rows.iter().map(|row| row["query"].as_str().unwrap()).collect();
+    let pred = folder.path().join("pred.sql");
+    fs::write(&pred, queries.join("\n")).unwrap();
+    let (_, right) = figures(&mut score("spider", &path, &pred), folder.path());
+    assert_eq!(
+        (&right["levels"][4]["count"], &right["levels"][4]["execution"]),
+        (&json!(6), &json!(1.0))
+    );
+    queries.pop();
+    fs::write(&pred, queries.join("\n")).unwrap();
+    says(&refused(&mut score("spider", &path, &pred)), &["pred.sql has 5 predictions for 6 "]);
+    let official = refused(score("spider", &path, &pred).args(["--mode", "greedy"]));
+    says(&official, &["--mode", "pred.sql", "official format"]);
+
+    // A reference that does not run costs its own question and is named.
+    let mut broken = rows.clone();
+    broken[1]["query"] = json!("SELECT nothing FROM nowhere");
+    fs::write(&path, json!(broken).to_string()).unwrap();
+    let id = rows[1]["id"].as_str().unwrap();
+    let answers: Vec<Value> =
+        rows.iter().map(|row| json!({ "id": row["id"], "answer": row["query"] })).collect();
+    let pred = write(folder.path(), "pred.jsonl", &answers);
+    let (text, figures) = figures(&mut score("spider", &path, &pred), folder.path());
+    says(&text, &["not scored: 1", &format!("question 2 ({id}): ")]);
+    says(&text, &[&format!("task {id} cannot be scored: its reference query does not run")]);
+    assert_eq!(figures["levels"][4]["count"], 5);
+    assert_eq!(figures["reward"]["mean"], 1.0);
+}
+
+#[test]
+fn musique_answers_are_the_spans_of_messages() {
+    let (folder, path, rows) = world("mini-musique", "test.jsonl");
+    let span = |row: &Value| format!("It is <answer>{}</answer>", row["answer"].as_str().unwrap());
+    let mut answers: Vec<Value> =
+        rows.iter().map(|row| json!({ "id": row["id"], "answer": span(row) })).collect();
+    answers[1]["answer"] = rows[1]["answer"].clone();
+    answers[2]["answer"] = json!("<answer>nobody at all</answer>");
+    let pred = write(folder.path(), "pred.jsonl", &answers);
+    let (text, plain) = figures(&mut score("musique", &path, &pred), folder.path());
+    says(&text, &["2 hops", "3 hops", "all             6      0.667      0.667        0.833"]);
+    assert!((plain["reward"]["mean"].as_f64().unwrap() - 4.0 / 6.0).abs() < 1e-12);
+    let mut with_format = score("musique", &path, &pred);
+    let (_, formatted) = figures(with_format.args(["--reward", "f1_format"]), folder.path());
+    let expected = (4.0 + 0.1) / 6.0;
+    assert!((formatted["reward"]["mean"].as_f64().unwrap() - expected).abs() < 1e-12);
+    let unknown = refused(score("musique", &path, &pred).args(["--reward", "bleu"]));
+    says(&unknown, &["--reward", "bleu", "f1_format"]);
+}

@@ -1,0 +1,168 @@
+//! Sweeps from file to verdict: killed and gone on with, with a cell that fails, and what is
+//! refused before anything runs.
+
+mod common;
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{SHORT, Trained, checkout, leyden, quickstart, refused, said, says, succeeds};
+
+/// A sweep of the shortened quickstart.
+fn sweep_file(dir: &Path, rest: &str) -> PathBuf {
+    let base = checkout().join("benchmarks/experiments/mini/calc.toml");
+    let path = dir.join("short.toml");
+    let text = format!("base = {base:?}\n{rest}\n[set]\n{}\n", SHORT.join("\n"));
+    fs::write(&path, text).unwrap();
+    path
+}
+
+fn sweep(file: &Path, folder: &Path, more: &[&str]) -> Command {
+    let mut command = leyden(&["sweep"]);
+    command.arg(file).arg("--folder").arg(folder).args(more);
+    command
+}
+
+/// Two variants; in the second calls are discounted.
+const TWO: &str = "baseline = 'paper'\n[[variant]]\nname = 'paper'\n\
+    [[variant]]\nname = 'discounted'\nset = { algorithm.credit = { name = 'discounted' } }";
+
+/// Starts the command and kills it with all that it has started, as a power cut would, once
+/// `now` holds.
+fn cut_off_when(command: &mut Command, now: impl Fn() -> bool) {
+    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let mut child = quiet.spawn().unwrap();
+    let started = Instant::now();
+    while !now() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before the moment came");
+        assert!(started.elapsed() < Duration::from_secs(300), "the moment never came");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let group = format!("-{}", child.id());
+    assert!(Command::new("kill").args(["-9", "--", &group]).status().unwrap().success());
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_sweep_that_is_cut_off_goes_on_and_is_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, folder) = (sweep_file(dir.path(), TWO), dir.path().join("sweep"));
+    let again = || sweep(&file, &folder, &["--workers", "2"]);
+    let metrics = folder.join("cells/discounted-seed1/metrics.jsonl");
+    let begun =
+        || fs::read_to_string(&metrics).is_ok_and(|text| text.contains("\"kind\":\"step\""));
+    cut_off_when(&mut again(), begun);
+    let (stdout, _) = succeeds(&mut again());
+    says(&stdout, &["2 of 2 cells finished", "0 failed"]);
+    let (stdout, _) = succeeds(&mut again());
+    says(&stdout, &["2 of 2 cells finished (2 before)"]);
+    // A cell is the run that it claims to be.
+    let alone = dir.path().join("alone");
+    succeeds(&mut quickstart(&alone, &["name=\"short-paper\"", "seed=1"]));
+    Trained::of(&folder.join("cells/paper-seed1")).assert_same(&Trained::of(&alone));
+
+    let mut report = leyden(&["report", "--record", "--out"]);
+    let recorded = dir.path().join("recorded");
+    let (stdout, _) = succeeds(report.arg(&recorded).arg(&folder));
+    says(&stdout, &["**paper**: the baseline", "no verdict: with 1 seed each", "report: "]);
+    let mut again = leyden(&["report"]);
+    let (of_record, _) = succeeds(again.arg(&recorded).arg("--out").arg(dir.path().join("r")));
+    assert_eq!(of_record.split("report: ").next(), stdout.split("report: ").next());
+
+    let cells = folder.join("cells");
+    let mut compare = leyden(&["compare"]);
+    let both = [cells.join("paper-seed1"), cells.join("discounted-seed1")];
+    let (stdout, _) = succeeds(compare.args(both));
+    says(&stdout, &["sampled evaluation after step 4", "| all | 8 |", "no verdict"]);
+
+    // Another configuration in a cell's folder is refused by name, and nothing is lost.
+    let config = cells.join("paper-seed1/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("samples = 8", "samples = 4")).unwrap();
+    let sentence = refused(&mut sweep(&file, &folder, &[]));
+    says(&sentence, &["cell paper-seed1", "it has `samples = 4`"]);
+}
+
+#[test]
+fn a_cell_that_fails_is_named_and_the_others_finish() {
+    let dir = tempfile::tempdir().unwrap();
+    let rest = format!("{TWO}\n[[variant]]\nname = 'lost'\nset.data.train = ['nowhere.jsonl']");
+    let (file, folder) = (sweep_file(dir.path(), &rest), dir.path().join("sweep"));
+    for more in [&[][..], &["--retry"]] {
+        let output = sweep(&file, &folder, more).output().unwrap();
+        let (stdout, _) = said(&output);
+        assert_eq!(output.status.code(), Some(1));
+        says(
+            &stdout,
+            &["failed: lost-seed1: ", "nowhere.jsonl", "2 of 3 cells finished", "--retry"],
+        );
+    }
+    let mut report = leyden(&["report"]);
+    let (stdout, _) = succeeds(report.arg(&folder));
+    says(&stdout, &["**lost**: no verdict: no finished run", "lost-seed1: failed: "]);
+}
+
+#[test]
+fn what_is_wrong_with_a_sweep_is_said_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("sweep");
+    for (rest, more, words) in [
+        ("[[variant]]\nname = 'x'\nset = { train.stepz = 1 }", &[][..], &["`x`", "stepz"][..]),
+        ("[grid]\nalgorithm.credit.name = ['gigppo']", &[], &["name=gigppo", "gigppo"]),
+        (
+            "[[variant]]\nname = 'x'\nset = { algorithm.advantage.name = 'gae' }",
+            &[],
+            &["`x`", "value head"],
+        ),
+        (TWO, &["--seeds", "1,2,1"], &["seed 1 is in it twice"]),
+        (TWO, &["--workers", "0"], &["--workers"]),
+        ("baseline = 'papre'\n[[variant]]\nname = 'paper'", &[], &["papre", "paper"]),
+        (
+            "[[variant]]\nname = 'a'\n[[variant]]\nname = 'b'",
+            &[],
+            &["`b`", "same experiment as `a`"],
+        ),
+    ] {
+        let file = sweep_file(dir.path(), rest);
+        says(&refused(&mut sweep(&file, &folder, more)), words);
+        assert!(!folder.exists(), "{rest}");
+    }
+}
+
+#[test]
+fn every_ablation_expands_to_experiments_that_are_possible() {
+    let folder = checkout().join("benchmarks/experiments/ablations");
+    let mut seen = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let (stdout, stderr) = succeeds(leyden(&["sweep", "--dry-run"]).arg(&path));
+        assert!(stdout.lines().count() >= 6, "{}: {stdout}", path.display());
+        assert!(stdout.lines().all(|line| line.starts_with("leyden run runs/sweep-")), "{stdout}");
+        says(&stderr, &[" cells: ", "baseline "]);
+        seen += 1;
+    }
+    assert!(seen >= 8, "{seen} ablations");
+}
+
+#[test]
+fn a_job_array_has_a_task_for_each_cell() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, folder) = (sweep_file(dir.path(), TWO), dir.path().join("sweep"));
+    let script = dir.path().join("job.sbatch");
+    let slurm = ["--seeds", "1..3", "--workers", "2", "--slurm", script.to_str().unwrap()];
+    let (stdout, _) = succeeds(&mut sweep(&file, &folder, &slurm));
+    says(&stdout, &["6 cells", "sbatch"]);
+    let text = fs::read_to_string(&script).unwrap();
+    says(&text, &["#SBATCH --array=1-6%2", "--seeds 1..3", "--cell \"$SLURM_ARRAY_TASK_ID\""]);
+    // A task as Slurm starts it.
+    let mut task = Command::new("bash");
+    task.arg(&script).env("SLURM_ARRAY_TASK_ID", "2");
+    let (stdout, _) = succeeds(&mut task);
+    says(&stdout, &["1 of 1 cells finished"]);
+    assert!(folder.join("cells/discounted-seed1/finished").exists());
+    let sentence = refused(&mut sweep(&file, &folder, &["--cell", "7"]));
+    says(&sentence, &["--cell 7", "6 cells"]);
+}
