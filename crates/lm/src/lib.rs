@@ -5,11 +5,15 @@
 //! ([`transform`]) runs on packed tokens and is told by an [`Attention`] who may look at whom.
 //! So training (a forest of prefixes), prefill and decoding (a KV cache) and the padded
 //! oracle of the tests are the same code with another attention.
+//!
+//! Beside it stands a second, smaller family: the BERTs that make vectors of texts for search
+//! ([`SentenceEncoder`]).
 
 mod attention;
 mod checkpoint;
 mod config;
 mod device;
+mod encoder;
 mod engine;
 mod error;
 pub mod forest;
@@ -33,6 +37,7 @@ pub mod weights;
 pub use attention::ForestAttention;
 pub use config::{Llama3Scaling, LlamaConfig};
 pub use device::{parse_device, parse_kind};
+pub use encoder::SentenceEncoder;
 pub use engine::{Completion, Engine, EngineStats, Limits, Request, StopCheck};
 pub use error::LmError;
 pub use init::initialise;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tokenizers::decoders::DecoderWrapper;
+use tokenizers::{PostProcessor, TruncationDirection};
 
 use crate::TextError;
 
@@ -80,6 +81,25 @@ impl Tokenizer {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|e| TextError::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of `text` as one whole sequence: inside the special tokens that the tokenizer's
+    /// own template puts around it, as encoders want it ([CLS] … [SEP]). The end of a text
+    /// that is too long is left out, so that all are at most `limit` tokens.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; a `limit` that the special tokens alone exceed.
+    pub fn encode_sequence(&self, text: &str, limit: usize) -> Result<Vec<u32>, TextError> {
+        let failed = |e: tokenizers::Error| TextError::Tokenizer(e.to_string());
+        let added = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
+        let room = limit.checked_sub(added).ok_or_else(|| {
+            let what = format!("it adds {added} tokens to a text of at most {limit}");
+            TextError::Tokenizer(what)
+        })?;
+        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        let whole = self.inner.post_process(encoding, None, true).map_err(failed)?;
+        Ok(whole.get_ids().to_vec())
     }
 
     /// The text of `ids`; bytes that are not UTF-8 become U+FFFD, unknown ids nothing.

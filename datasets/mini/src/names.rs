@@ -71,9 +71,14 @@ impl Supply {
 /// Names of an exercise in copying.
 const LISTED: usize = 8;
 
-/// Exercises in copying: names to be said again in another order. No two of the names begin
-/// alike, so that the first syllable tells the second; which name comes next, nothing tells.
-/// Who can do this copies a name by what it is and not by where it stands.
+/// Names that are drawn from them and said.
+const SAID: usize = 24;
+
+/// Exercises in copying: names, and many draws from them. No two of the names begin alike, so
+/// that the first syllable tells the second; which name comes next, nothing tells. Who can do
+/// this copies a name by what it is and not by where it stands. The draws repeat: were each
+/// name said once, then knowing which are still to come would be half the answer, and models
+/// learn that instead.
 #[derive(Debug, Clone)]
 pub struct NamesAgain {
     node: SeedTree,
@@ -87,7 +92,7 @@ impl NamesAgain {
         Self { node: SeedTree::new(seed).child("mini-musique").child("names"), names }
     }
 
-    /// Exercise number `index` of an endless stream: the names, and the names again.
+    /// Exercise number `index` of an endless stream: the names, and what is drawn from them.
     pub fn exercise(&self, index: u64) -> (String, String) {
         let mut draws = Draws::new(self.node.index(index));
         let mut listed: Vec<&String> = Vec::new();
@@ -99,7 +104,8 @@ impl NamesAgain {
         }
         let text = |names: &[&String]| names.iter().map(|n| format!(" {n}")).collect::<String>();
         let told = text(&listed);
-        draws.shuffle(&mut listed);
-        (told, text(&listed))
+        let again: Vec<&String> = (0..SAID).map(|_| *draws.choose(&listed)).collect();
+        let again = text(&again);
+        (told, again)
     }
 }

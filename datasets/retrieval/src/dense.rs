@@ -104,6 +104,20 @@ impl Embeddings {
         }
     }
 
+    /// Takes rows of length 1 as they are, one after the other.
+    pub(crate) fn of_unit_rows(
+        values: Vec<f32>,
+        dimensions: usize,
+    ) -> Result<Self, EmbeddingsError> {
+        if values.is_empty() || dimensions == 0 {
+            return Err(EmbeddingsError::Empty);
+        }
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(EmbeddingsError::NotFinite(at / dimensions)),
+            None => Ok(Self { values, dimensions }),
+        }
+    }
+
     /// Number of vectors.
     pub fn len(&self) -> usize {
         self.values.len() / self.dimensions

@@ -13,6 +13,7 @@ mod dense;
 mod fusion;
 mod recall;
 mod retriever;
+mod stored;
 
 pub use approximate::ApproximateIndex;
 pub use bm25::{Bm25, BuildOptions, IndexError, MANIFEST, Manifest};
@@ -21,3 +22,4 @@ pub use dense::{Dense, Embeddings, EmbeddingsError, Encoder, PassageStore, Vecto
 pub use fusion::{Hybrid, RRF_CONSTANT, reciprocal_rank_fusion};
 pub use recall::recall_at;
 pub use retriever::{Hit, RetrievalError, Retriever};
+pub use stored::{EMBEDDINGS, Origin, StoredError};

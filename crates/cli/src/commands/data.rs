@@ -59,6 +59,8 @@ pub enum Arguments {
         #[arg(long)]
         all: bool,
     },
+    /// Measure how much of what supports an answer each way of searching finds
+    Recall(super::recall::Arguments),
 }
 
 /// A generated world.
@@ -104,6 +106,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             };
             print!("{written}");
         }
+        Arguments::Recall(arguments) => return super::recall::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
 }

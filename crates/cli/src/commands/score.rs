@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use leyden_calcx::CalcxScorer;
 use leyden_core::{Scorer, Task};
 use leyden_musique::{MusiqueScorer, Reward};
@@ -16,6 +16,7 @@ use leyden_spider::{Limits, Spider, SpiderScorer, table};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::write_json;
 use crate::evaluation::Mode;
 use crate::scoring::answers::{self, Answer};
 use crate::scoring::rewards::Rewards;
@@ -181,7 +182,6 @@ impl Files {
         if let Some(rewards) = rewards {
             figures["reward"] = json!(rewards);
         }
-        std::fs::write(path, format!("{figures:#}\n"))
-            .with_context(|| format!("cannot write {}", path.display()))
+        write_json(path, &figures)
     }
 }

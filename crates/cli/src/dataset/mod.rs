@@ -123,6 +123,8 @@ pub struct Settings {
     pub data: DataConfig,
     pub retrieval: RetrievalConfig,
     pub reward: RewardConfig,
+    /// Where encoders of passages run.
+    pub device: String,
 }
 
 impl Settings {
@@ -132,6 +134,7 @@ impl Settings {
             data: experiment.data.clone(),
             retrieval: experiment.retrieval.clone(),
             reward: experiment.reward.clone(),
+            device: experiment.model.device.clone(),
         }
     }
 
@@ -182,7 +185,8 @@ impl TaskSource for Stream {
     }
 }
 
-/// Demonstrations of several endless sources in turn, after some exercises in copying.
+/// Demonstrations of several endless sources in turn, after some exercises in copying. With
+/// any at all, every round ends with one more, so that what they teach is not unlearned.
 pub struct InTurn {
     exercises: Copying,
     /// So many exercises come first.
@@ -202,13 +206,17 @@ impl InTurn {
         Self { exercises: Copying(NamesAgain::new(seed)), first, sources, turns }
     }
 
-    /// The source of item `index`, and which of that source's items it is.
-    fn place(&self, index: u64) -> (usize, u64) {
-        let round = self.turns.len() as u64;
+    /// The source of item `index` after the first exercises, and which of that source's items
+    /// it is; no source where the turn is an exercise's.
+    fn place(&self, index: u64) -> (Option<usize>, u64) {
+        let exercise = u64::from(self.first > 0);
+        let round = self.turns.len() as u64 + exercise;
         let slot = (index % round) as usize;
-        let source = self.turns[slot];
+        let Some(&source) = self.turns.get(slot) else {
+            return (None, self.first + index / round);
+        };
         let count = |turns: &[usize]| turns.iter().filter(|&&turn| turn == source).count() as u64;
-        (source, index / round * count(&self.turns) + count(&self.turns[..slot]))
+        (Some(source), index / round * count(&self.turns) + count(&self.turns[..slot]))
     }
 }
 
@@ -221,8 +229,10 @@ impl DemonstrationSource for InTurn {
         let Some(index) = index.checked_sub(self.first) else {
             return self.exercises.conversation(index);
         };
-        let (source, item) = self.place(index);
-        self.sources[source].conversation(item)
+        match self.place(index) {
+            (Some(source), item) => self.sources[source].conversation(item),
+            (None, exercise) => self.exercises.conversation(exercise),
+        }
     }
 }
 
@@ -232,10 +242,22 @@ mod tests {
 
     #[test]
     fn a_source_with_two_turns_gives_twice_as_many_and_none_twice() {
-        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], 2, 0);
-        let places: Vec<(usize, u64)> = (0..6).map(|i| in_turn.place(i)).collect();
-        assert_eq!(places, [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (0, 3)]);
-        let first = in_turn.conversation(1);
-        assert!(first.messages[0].content.ends_with("in another order."), "{first:?}");
+        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], 0, 0);
+        let places: Vec<(Option<usize>, u64)> = (0..6).map(|i| in_turn.place(i)).collect();
+        let (a, b) = (Some(0), Some(1));
+        assert_eq!(places, [(a, 0), (b, 0), (a, 1), (a, 2), (b, 1), (a, 3)]);
+    }
+
+    #[test]
+    fn exercises_come_first_and_one_ends_every_round() {
+        let in_turn = InTurn::new(Vec::new(), vec![0], 2, 0);
+        let places: Vec<(Option<usize>, u64)> = (0..4).map(|i| in_turn.place(i)).collect();
+        assert_eq!(places, [(Some(0), 0), (None, 2), (Some(0), 1), (None, 3)]);
+        let first: Vec<Conversation> = [0, 1, 3, 5].map(|i| in_turn.conversation(i)).into();
+        for (number, conversation) in first.iter().enumerate() {
+            let asked = &conversation.messages[0].content;
+            assert!(asked.starts_with("draw from"), "{conversation:?}");
+            assert!(first[..number].iter().all(|before| before.messages != conversation.messages));
+        }
     }
 }

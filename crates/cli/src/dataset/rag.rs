@@ -24,6 +24,7 @@ pub struct Rag {
     options: Options,
     reward: Reward,
     retrieval: RetrievalConfig,
+    device: String,
     seed: u64,
     /// Made when it is first asked for: questions of files need none.
     world: OnceCell<Arc<MiniMusique>>,
@@ -50,6 +51,7 @@ impl Rag {
             options,
             reward,
             retrieval: settings.retrieval,
+            device: settings.device,
             seed: settings.data.seed,
             world: OnceCell::new(),
         })
@@ -111,7 +113,7 @@ impl Dataset for Rag {
     fn cast(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Cast> {
         let passages = || self.passages(train, test);
         let (retriever, described) =
-            retriever::open(&self.retrieval, passages).context("retrieval")?;
+            retriever::open(&self.retrieval, passages, &self.device).context("retrieval")?;
         let agent = RagAgent::new(Arc::clone(&retriever), self.options.clone());
         let demonstrations: Option<Box<dyn DemonstrationSource>> = match train {
             _ if !demonstrated => None,
@@ -270,9 +272,9 @@ impl Noisy {
     }
 }
 
-/// Exercises in copying: names to be said again in another order. A model that begins with
-/// some thousands of these has learned to copy a name by what it is before it meets anything
-/// else, and every other lesson goes faster.
+/// Exercises in copying: draws from a list of names. A model that begins with some thousands
+/// of these has learned to copy a name by what it is before it meets anything else, and every
+/// other lesson goes faster.
 pub struct Copying(pub NamesAgain);
 
 impl DemonstrationSource for Copying {
@@ -282,7 +284,7 @@ impl DemonstrationSource for Copying {
 
     fn conversation(&self, index: u64) -> Conversation {
         let (told, again) = self.0.exercise(index);
-        let asked = Message::user(format!("say{told} in another order."));
+        let asked = Message::user(format!("draw from{told}."));
         Conversation { messages: vec![asked, Message::assistant(again)], tools: Vec::new() }
     }
 }

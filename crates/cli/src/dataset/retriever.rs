@@ -5,28 +5,50 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use leyden_core::Passage;
-use leyden_retrieval::{Bm25, BuildOptions, MANIFEST, PassageFile, Retriever};
+use leyden_retrieval::{Bm25, BuildOptions, Dense, EMBEDDINGS, MANIFEST, PassageFile, Retriever};
 use leyden_train::config::RetrievalConfig;
 use leyden_train::progress::Progress;
 use serde_json::{Value, json};
+
+use crate::retrieval::{self, TextEncoder};
 
 /// The retriever of `config`, over its corpus or over the passages that the tasks bring, and
 /// what is said of it in the provenance.
 ///
 /// # Errors
-/// An unknown method, a corpus without passages, an index that cannot be read or was made of
-/// something else.
+/// An unknown method, a corpus without passages, a folder that is no encoder, an index that
+/// cannot be read or was made of something else.
 pub fn open(
     config: &RetrievalConfig,
     of_tasks: impl FnOnce() -> Vec<Passage>,
+    device: &str,
 ) -> Result<(Arc<dyn Retriever>, Value)> {
-    match config.method.as_str() {
-        "bm25" => {
-            let (index, described) = bm25(config, of_tasks)?;
-            Ok((Arc::new(index), described))
-        }
-        other => bail!("method: `{other}`: use bm25"),
+    let method = config.method.as_str();
+    if !["bm25", "dense", "hybrid"].contains(&method) {
+        bail!("method: `{method}`: use bm25, dense or hybrid");
     }
+    // Before the corpus, which may take long to index.
+    let encoder = match method {
+        "bm25" => None,
+        _ if config.encoder.is_empty() => {
+            bail!("encoder: {method} needs the folder of a sentence encoder")
+        }
+        _ => Some(TextEncoder::load(Path::new(&config.encoder), device)?),
+    };
+    let (index, mut described) = bm25(config, of_tasks)?;
+    let index = Arc::new(index);
+    let Some(encoder) = encoder else { return Ok((index, described)) };
+    described["method"] = json!(method);
+    described["encoder"] = json!({ "folder": config.encoder, "sha256": encoder.fingerprint() });
+    let kept = (!config.index.is_empty()).then(|| Path::new(&config.index).join(EMBEDDINGS));
+    let vectors = retrieval::embed(&encoder, &index, kept.as_deref())?;
+    let (nearest, how) = retrieval::nearest(vectors)?;
+    described["cosine"] = json!(how);
+    let dense = Arc::new(Dense::new(Arc::new(encoder), nearest, index.clone()));
+    Ok(match method {
+        "hybrid" => (Arc::new(retrieval::hybrid(index, dense)), described),
+        _ => (dense, described),
+    })
 }
 
 fn bm25(

@@ -24,6 +24,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use memmap2::Mmap;
+use serde_json::Value;
 use tch::{Kind, Tensor};
 
 use crate::{LlamaConfig, LmError, projection_shapes};
@@ -80,6 +81,15 @@ pub(crate) fn kind_name(kind: Kind) -> Result<&'static str, LmError> {
         Kind::Half => Ok("float16"),
         other => Err(LmError::Invalid(format!("weights cannot be stored as {other:?}"))),
     }
+}
+
+/// A file of JSON.
+///
+/// # Errors
+/// A file that cannot be read or is no JSON.
+pub(crate) fn read_json(path: &Path) -> Result<Value, LmError> {
+    let text = std::fs::read_to_string(path).map_err(|e| LmError::file(path, e))?;
+    serde_json::from_str(&text).map_err(|e| LmError::file(path, format!("no JSON: {e}")))
 }
 
 /// Maps a file into memory for reading.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+use super::read_json;
 use super::safetensors::{read_file, write_file, write_json};
 use crate::{LlamaConfig, LmError, projection_shapes};
 
@@ -112,9 +113,7 @@ fn targets(adapters: &[Adapter]) -> Vec<String> {
 }
 
 fn read_config(path: &Path) -> Result<(usize, f64), LmError> {
-    let text = std::fs::read_to_string(path).map_err(|e| LmError::file(path, e))?;
-    let json: Value =
-        serde_json::from_str(&text).map_err(|e| LmError::file(path, format!("no JSON: {e}")))?;
+    let json = read_json(path)?;
     let key =
         |key: &str, what: String| LmError::Key { path: path.to_owned(), key: key.to_owned(), what };
     // Whatever changes the meaning of the matrices must be absent, empty, or as named here.

@@ -14,7 +14,7 @@ use memmap2::Mmap;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{NamedTensors, check_tensors, kind_name, map, write_atomically};
+use super::{NamedTensors, check_tensors, kind_name, map, read_json, write_atomically};
 use crate::{LlamaConfig, LmError, projection_shapes};
 
 const SINGLE: &str = "model.safetensors";
@@ -98,6 +98,76 @@ pub fn read_file(path: &Path) -> Result<(NamedTensors, BTreeMap<String, String>)
     Ok((tensors, metadata))
 }
 
+/// The files of a Hugging Face folder that hold weights, mapped: `model.safetensors` or the
+/// shards that `model.safetensors.index.json` lists.
+pub(crate) struct SafetensorsFolder {
+    source: PathBuf,
+    files: Vec<SafetensorsFile>,
+    /// By tensor: the number of its file.
+    holder: HashMap<String, usize>,
+}
+
+impl SafetensorsFolder {
+    /// # Errors
+    /// Missing or damaged files; a tensor that is in two of them.
+    pub(crate) fn open(folder: &Path) -> Result<Self, LmError> {
+        let single = folder.join(SINGLE);
+        let index = folder.join(INDEX);
+        let (source, files) = if single.is_file() {
+            let file = SafetensorsFile::open(&single)?;
+            (single, vec![file])
+        } else if index.is_file() {
+            let files = read_index(&index)?
+                .into_iter()
+                .map(|name| SafetensorsFile::open(&folder.join(name)))
+                .collect::<Result<_, _>>()?;
+            (index, files)
+        } else {
+            return Err(LmError::file(folder, format!("holds neither {SINGLE} nor {INDEX}")));
+        };
+        let mut holder = HashMap::new();
+        for (number, file) in files.iter().enumerate() {
+            for name in file.header.tensors().into_keys() {
+                if let Some(first) = holder.insert(name.clone(), number) {
+                    let first: &SafetensorsFile = &files[first];
+                    let what = format!("tensor `{name}` is also in {}", first.path.display());
+                    return Err(LmError::file(&file.path, what));
+                }
+            }
+        }
+        Ok(Self { source, files, holder })
+    }
+
+    /// The single file or the index.
+    pub(crate) fn source(&self) -> &Path {
+        &self.source
+    }
+
+    /// Shapes by name.
+    pub(crate) fn shapes(&self) -> BTreeMap<String, Vec<i64>> {
+        let all = self.files.iter().flat_map(|file| file.header.tensors());
+        all.map(|(name, info)| (name, shape(info))).collect()
+    }
+
+    /// A copy of tensor `name` in the type that its file has.
+    ///
+    /// # Errors
+    /// A missing tensor; a type other than f32, f16 and bf16.
+    pub(crate) fn weight(&self, name: &str) -> Result<Tensor, LmError> {
+        let Some(&number) = self.holder.get(name) else {
+            return Err(LmError::file(&self.source, format!("tensor `{name}` is missing")));
+        };
+        let file = &self.files[number];
+        let info = file.info(name)?;
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let what =
+                format!("tensor `{name}` has type {:?}; weights are F32, F16 or BF16", info.dtype);
+            return Err(LmError::file(&file.path, what));
+        }
+        file.tensor(name)
+    }
+}
+
 /// Reads the weights of a Hugging Face folder, `model.safetensors` or the shards that
 /// `model.safetensors.index.json` lists, in the order of [`projection_shapes`] and in the
 /// files' own types.
@@ -105,56 +175,17 @@ pub fn read_file(path: &Path) -> Result<(NamedTensors, BTreeMap<String, String>)
 /// # Errors
 /// Missing or damaged files, missing or surplus tensors, wrong shapes, other types.
 pub fn read_folder(folder: &Path, config: &LlamaConfig) -> Result<NamedTensors, LmError> {
-    let single = folder.join(SINGLE);
-    let index = folder.join(INDEX);
-    let (source, files) = if single.is_file() {
-        let file = SafetensorsFile::open(&single)?;
-        (single, vec![file])
-    } else if index.is_file() {
-        let files = read_index(&index)?
-            .into_iter()
-            .map(|name| SafetensorsFile::open(&folder.join(name)))
-            .collect::<Result<_, _>>()?;
-        (index, files)
-    } else {
-        return Err(LmError::file(folder, format!("holds neither {SINGLE} nor {INDEX}")));
-    };
-    let mut present = BTreeMap::new();
-    let mut holder = HashMap::new();
-    for (number, file) in files.iter().enumerate() {
-        for (name, info) in file.header.tensors() {
-            if let Some(first) = holder.insert(name.clone(), number) {
-                return Err(LmError::file(
-                    &file.path,
-                    format!("tensor `{name}` is also in {}", files[first].path.display()),
-                ));
-            }
-            present.insert(name, shape(info));
-        }
-    }
-    check_tensors(&source, config, &present)?;
+    let files = SafetensorsFolder::open(folder)?;
+    check_tensors(files.source(), config, &files.shapes())?;
     projection_shapes(config)
         .into_iter()
-        .map(|(name, _)| {
-            let file = &files[holder[&name]];
-            let info = file.info(&name)?;
-            if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                let what = format!(
-                    "tensor `{name}` has type {:?}; weights are F32, F16 or BF16",
-                    info.dtype
-                );
-                return Err(LmError::file(&file.path, what));
-            }
-            file.tensor(&name).map(|tensor| (name, tensor))
-        })
+        .map(|(name, _)| files.weight(&name).map(|tensor| (name, tensor)))
         .collect()
 }
 
 /// The shard files that an index names, each once.
 fn read_index(path: &Path) -> Result<Vec<String>, LmError> {
-    let text = std::fs::read_to_string(path).map_err(|e| LmError::file(path, e))?;
-    let json: Value =
-        serde_json::from_str(&text).map_err(|e| LmError::file(path, format!("no JSON: {e}")))?;
+    let json = read_json(path)?;
     let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
         return Err(LmError::file(path, "key `weight_map` is missing or no object"));
     };

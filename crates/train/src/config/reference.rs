@@ -59,10 +59,10 @@ pub const REFERENCE: &[Key] = &[
     ),
     key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
-    key("retrieval.method", "rag: bm25; dense and hybrid are not in this version and are refused"),
+    key("retrieval.method", "rag: bm25, dense or hybrid (both, fused by reciprocal rank)"),
     key("retrieval.corpus", "rag: JSONL file of passages; the paragraphs of the tasks if empty"),
     key("retrieval.index", "rag: folder in which the index is kept; in memory if empty"),
-    key("retrieval.encoder", "rag: folder of a sentence encoder; bm25 uses none"),
+    key("retrieval.encoder", "rag: folder of a sentence encoder, for dense and hybrid"),
     key(
         "reward.name",
         "default (calc: right answer; sql: execution match; rag: F1), or of rag f1_format",
