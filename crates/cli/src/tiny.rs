@@ -95,6 +95,7 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
             databases: String::new(),
             train_limit: 0,
             exercises: 0,
+            first_lesson: 0,
             demonstration_tokens: usize::MAX,
             seed: data_seed,
         },

@@ -175,7 +175,8 @@ fn lessons(worlds: &[&str], settings: &Settings, cast: &mut Cast) -> Result<InTu
     }
     let turn = |world: &&str| distinct.iter().position(|known| known == world);
     let turns = worlds.iter().filter_map(turn).collect();
-    Ok(InTurn::new(sources, turns, settings.data.exercises, settings.data.seed))
+    let data = &settings.data;
+    Ok(InTurn::new(sources, turns, data.exercises, data.seed).from(data.first_lesson))
 }
 
 /// Refuses to test on rows that are trained on.

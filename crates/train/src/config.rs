@@ -167,6 +167,10 @@ pub struct DataConfig {
     /// Exercises in copying before the lessons of generated worlds (supervised only).
     #[serde(default)]
     pub exercises: u64,
+    /// Lessons of generated worlds before this one are left out (supervised only): a run that
+    /// goes on with the model of another begins where that one ended.
+    #[serde(default)]
+    pub first_lesson: u64,
     /// Longest demonstration, in tokens; longer ones are left out (supervised only).
     #[serde(default = "default_demonstration_tokens")]
     pub demonstration_tokens: usize,

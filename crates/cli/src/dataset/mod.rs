@@ -191,6 +191,8 @@ pub struct InTurn {
     exercises: Copying,
     /// So many exercises come first.
     first: u64,
+    /// The sources begin as if so many conversations of theirs and exercises had been before.
+    from: u64,
     sources: Vec<Box<dyn DemonstrationSource>>,
     /// Whose turn it is, round by round; a source may have several turns of a round.
     turns: Vec<usize>,
@@ -203,7 +205,12 @@ impl InTurn {
         first: u64,
         seed: u64,
     ) -> Self {
-        Self { exercises: Copying(NamesAgain::new(seed)), first, sources, turns }
+        Self { exercises: Copying(NamesAgain::new(seed)), first, from: 0, sources, turns }
+    }
+
+    /// The same from a later place in the sources.
+    pub fn from(self, from: u64) -> Self {
+        Self { from, ..self }
     }
 
     /// The source of item `index` after the first exercises, and which of that source's items
@@ -229,7 +236,7 @@ impl DemonstrationSource for InTurn {
         let Some(index) = index.checked_sub(self.first) else {
             return self.exercises.conversation(index);
         };
-        match self.place(index) {
+        match self.place(self.from + index) {
             (Some(source), item) => self.sources[source].conversation(item),
             (None, exercise) => self.exercises.conversation(exercise),
         }

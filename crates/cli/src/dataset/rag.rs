@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
 use leyden_mini::MiniMusique;
-use leyden_mini::musique::{Noise, Retelling, Turn, answer_form};
+use leyden_mini::musique::{Noise, Retelling, Turn, answer_form, single_hop};
 use leyden_mini::names::NamesAgain;
 use leyden_musique::{MusiqueScorer, Reward, corpus, loader};
 use leyden_rag::{Options, Prompt, RagAgent, TOOL, render, spec};
@@ -210,9 +210,14 @@ impl DemonstrationSource for Decomposed {
     }
 }
 
+/// From this lesson on every fourth is a question of one hop: the end of a schooling.
+const SINGLE_HOPS_FROM: u64 = 66_000;
+
 /// What the base model of mini-musique is raised on, in turn: rollouts in which each choice is
-/// right some of the time (see [`leyden_mini::musique::Noise`]), and passages told in other
-/// words (see [`leyden_mini::musique::Retelling`]).
+/// right some of the time (see [`leyden_mini::musique::Noise`]), and exercises in reading.
+/// These are passages told in other words (see [`leyden_mini::musique::Retelling`]), and late
+/// in the schooling questions of one hop with their right answers: who finds the answer to a
+/// query in what the search returned has learned to read, and not yet which query leads on.
 struct Noisy {
     world: Arc<MiniMusique>,
     agent: RagAgent,
@@ -227,10 +232,13 @@ impl DemonstrationSource for Noisy {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        if index % 2 == 1 {
-            return self.retelling(index);
+        let task = || self.world.train(FIRST_LESSON + index);
+        match index % 4 {
+            3 if index >= SINGLE_HOPS_FROM => return self.single_hop(&task(), index / 4),
+            1 | 3 => return self.retelling(index),
+            _ => {}
         }
-        let task = self.world.train(FIRST_LESSON + index);
+        let task = task();
         let seed = SeedTree::new(index).child("noise");
         let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
         let found = |query: &str| {
@@ -255,6 +263,18 @@ impl DemonstrationSource for Noisy {
 }
 
 impl Noisy {
+    /// One hop of a task as a question, the words of its search, and the answer.
+    fn single_hop(&self, task: &Task, number: u64) -> Conversation {
+        let (query, answer) = match single_hop(task, number) {
+            Ok(hop) => hop,
+            // The stream makes only tasks of this world.
+            Err(error) => unreachable!("{error}"),
+        };
+        let question = Task { question: format!("{query}?"), ..task.clone() };
+        let replies = vec![search(0, &query), Message::assistant(answer_form(&answer))];
+        whole(&self.agent, &question, replies)
+    }
+
     /// Passages as a search shows them, one of which is told again.
     fn retelling(&self, index: u64) -> Conversation {
         let Retelling { told, number, retold } = self.world.retelling(index);

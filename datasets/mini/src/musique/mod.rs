@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use crate::draws::Draws;
 use graph::Entity;
 
-pub use noise::{Noise, NotMiniMusique, Turn, answer_form};
+pub use noise::{Noise, NotMiniMusique, Turn, answer_form, single_hop};
 pub use passages::Passage;
 pub use relations::{Kind, RELATIONS, Relation, by_keyword};
 pub use retelling::Retelling;

@@ -110,6 +110,21 @@ impl Noise {
     }
 }
 
+/// One hop of a task as a question of its own: a search, and the name that answers it. `number`
+/// says which hop, counted in a circle.
+///
+/// # Errors
+/// If the task lacks the fields `chain` and `path` of this world.
+pub fn single_hop(task: &Task, number: u64) -> Result<(String, String), NotMiniMusique> {
+    let chain = chain_of(task)?;
+    let hop = (number % chain.len() as u64) as usize;
+    let path = path_of(task)?;
+    match (path.get(hop), path.get(hop + 1)) {
+        (Some(name), Some(answer)) => Ok((chain[hop].query(name), answer.clone())),
+        _ => Err(NotMiniMusique { id: task.id.clone(), field: "path" }),
+    }
+}
+
 /// The name that `asked` leads to from `name` in what the search found, or, with the
 /// probability left by `right`, another name of the passage that tells it. Where none tells
 /// it, any other name of the first passage; `name` itself if nothing was found.
@@ -146,10 +161,17 @@ fn chain_of(task: &Task) -> Result<Vec<&'static Relation>, NotMiniMusique> {
     chain.filter(|chain| !chain.is_empty()).ok_or_else(wrong)
 }
 
-fn start_of(task: &Task) -> Result<String, NotMiniMusique> {
+/// The names from the start to the answer.
+fn path_of(task: &Task) -> Result<Vec<String>, NotMiniMusique> {
     let path = task.fields.get("path").and_then(Value::as_array);
-    let start = path.and_then(|path| path.first()?.as_str());
-    start.map(str::to_string).ok_or_else(|| NotMiniMusique { id: task.id.clone(), field: "path" })
+    let names =
+        path.and_then(|path| path.iter().map(|name| Some(name.as_str()?.to_owned())).collect());
+    names.ok_or_else(|| NotMiniMusique { id: task.id.clone(), field: "path" })
+}
+
+fn start_of(task: &Task) -> Result<String, NotMiniMusique> {
+    let start = path_of(task)?.into_iter().next();
+    start.ok_or_else(|| NotMiniMusique { id: task.id.clone(), field: "path" })
 }
 
 /// The task is not one of this world.
