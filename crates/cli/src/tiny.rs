@@ -94,6 +94,7 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
             test: Vec::new(),
             databases: String::new(),
             train_limit: 0,
+            exercise: "copying".to_owned(),
             exercises: 0,
             first_lesson: 0,
             demonstration_tokens: usize::MAX,

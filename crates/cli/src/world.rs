@@ -176,7 +176,8 @@ fn lessons(worlds: &[&str], settings: &Settings, cast: &mut Cast) -> Result<InTu
     let turn = |world: &&str| distinct.iter().position(|known| known == world);
     let turns = worlds.iter().filter_map(turn).collect();
     let data = &settings.data;
-    Ok(InTurn::new(sources, turns, data.exercises, data.seed).from(data.first_lesson))
+    let exercises = dataset::exercises(&data.exercise, data.seed)?;
+    Ok(InTurn::new(sources, turns, exercises, data.exercises).from(data.first_lesson))
 }
 
 /// Refuses to test on rows that are trained on.

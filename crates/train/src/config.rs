@@ -164,7 +164,10 @@ pub struct DataConfig {
     /// Most training tasks taken from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
-    /// Exercises in copying before the lessons of generated worlds (supervised only).
+    /// What the exercises are in, copying or reading (supervised only).
+    #[serde(default = "copying")]
+    pub exercise: String,
+    /// Exercises before the lessons of generated worlds (supervised only).
     #[serde(default)]
     pub exercises: u64,
     /// Lessons of generated worlds before this one are left out (supervised only): a run that
@@ -177,6 +180,10 @@ pub struct DataConfig {
     /// Seed of generated worlds and of splits; not the run's, so that seeds share a test set.
     #[serde(default)]
     pub seed: u64,
+}
+
+fn copying() -> String {
+    "copying".to_owned()
 }
 
 fn default_demonstration_tokens() -> usize {

@@ -17,11 +17,12 @@ use anyhow::{Result, bail};
 use leyden_core::rows::{LoadError, Loaded};
 use leyden_core::{Agent, Scorer, Task};
 use leyden_hub::parquet;
+use leyden_mini::MiniMusique;
 use leyden_mini::names::NamesAgain;
 use leyden_train::Experiment;
 use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
 use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
-use rag::Copying;
+use rag::{Copying, Reading};
 use serde_json::Value;
 
 /// Tasks of a generated test split where nobody says how many.
@@ -185,10 +186,22 @@ impl TaskSource for Stream {
     }
 }
 
-/// Demonstrations of several endless sources in turn, after some exercises in copying. With
+/// The exercises of a name.
+///
+/// # Errors
+/// An unknown name.
+pub fn exercises(name: &str, seed: u64) -> Result<Box<dyn DemonstrationSource>> {
+    Ok(match name {
+        "copying" => Box::new(Copying(NamesAgain::new(seed))),
+        "reading" => Box::new(Reading(MiniMusique::new(seed))),
+        other => bail!("data.exercise: `{other}`: use copying or reading"),
+    })
+}
+
+/// Demonstrations of several endless sources in turn, after some exercises. With
 /// any at all, every round ends with one more, so that what they teach is not unlearned.
 pub struct InTurn {
-    exercises: Copying,
+    exercises: Box<dyn DemonstrationSource>,
     /// So many exercises come first.
     first: u64,
     /// The sources begin as if so many conversations of theirs and exercises had been before.
@@ -202,10 +215,10 @@ impl InTurn {
     pub fn new(
         sources: Vec<Box<dyn DemonstrationSource>>,
         turns: Vec<usize>,
+        exercises: Box<dyn DemonstrationSource>,
         first: u64,
-        seed: u64,
     ) -> Self {
-        Self { exercises: Copying(NamesAgain::new(seed)), first, from: 0, sources, turns }
+        Self { exercises, first, from: 0, sources, turns }
     }
 
     /// The same from a later place in the sources.
@@ -249,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_source_with_two_turns_gives_twice_as_many_and_none_twice() {
-        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], 0, 0);
+        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], exercises("copying", 0).unwrap(), 0);
         let places: Vec<(Option<usize>, u64)> = (0..6).map(|i| in_turn.place(i)).collect();
         let (a, b) = (Some(0), Some(1));
         assert_eq!(places, [(a, 0), (b, 0), (a, 1), (a, 2), (b, 1), (a, 3)]);
@@ -257,7 +270,7 @@ mod tests {
 
     #[test]
     fn exercises_come_first_and_one_ends_every_round() {
-        let in_turn = InTurn::new(Vec::new(), vec![0], 2, 0);
+        let in_turn = InTurn::new(Vec::new(), vec![0], exercises("copying", 0).unwrap(), 2);
         let places: Vec<(Option<usize>, u64)> = (0..4).map(|i| in_turn.place(i)).collect();
         assert_eq!(places, [(Some(0), 0), (None, 2), (Some(0), 1), (None, 3)]);
         let first: Vec<Conversation> = [0, 1, 3, 5].map(|i| in_turn.conversation(i)).into();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
 use leyden_mini::MiniMusique;
-use leyden_mini::musique::{Noise, Retelling, Turn, answer_form, single_hop};
+use leyden_mini::musique::{Noise, Reading as Asked, Retelling, Turn, answer_form, single_hop};
 use leyden_mini::names::NamesAgain;
 use leyden_musique::{MusiqueScorer, Reward, corpus, loader};
 use leyden_rag::{Options, Prompt, RagAgent, TOOL, render, spec};
@@ -278,18 +278,22 @@ impl Noisy {
     /// Passages as a search shows them, one of which is told again.
     fn retelling(&self, index: u64) -> Conversation {
         let Retelling { told, number, retold } = self.world.retelling(index);
-        let hit = |(place, (title, text)): (usize, (String, String))| Hit {
-            passage: Passage { id: String::new(), title, text },
-            number: place,
-            score: 0.0,
-        };
-        let shown: Vec<Hit> = told.into_iter().enumerate().map(hit).collect();
-        let shown = render(&shown, self.length);
+        let shown = shown(told, self.length);
         let question = format!("{shown} tell [{number}] in other words.");
         let mut messages = self.agent.opening(&question);
         messages.push(Message::assistant(format!(" {retold}")));
         Conversation { messages, tools: vec![spec()] }
     }
+}
+
+/// Passages as the agent's search shows them.
+fn shown(told: Vec<(String, String)>, length: usize) -> String {
+    let hit = |(number, (title, text))| Hit {
+        passage: Passage { id: String::new(), title, text },
+        number,
+        score: 0.0,
+    };
+    render(&told.into_iter().enumerate().map(hit).collect::<Vec<Hit>>(), length)
 }
 
 /// Exercises in copying: draws from a list of names. A model that begins with some thousands
@@ -306,5 +310,24 @@ impl DemonstrationSource for Copying {
         let (told, again) = self.0.exercise(index);
         let asked = Message::user(format!("draw from{told}."));
         Conversation { messages: vec![asked, Message::assistant(again)], tools: Vec::new() }
+    }
+}
+
+/// Exercises in reading: two passages, and many searches with the name that answers each. They
+/// teach to find in a passage what a query is after; in whole rollouts too few tokens depend
+/// on that for a model to learn it from them.
+pub struct Reading(pub MiniMusique);
+
+impl DemonstrationSource for Reading {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let Asked { told, asked } = self.0.reading(index);
+        let shown = shown(told, Options::default().passage_length);
+        let answers = asked.iter().map(|(query, name)| format!(" {query}{}", answer_form(name)));
+        let messages = vec![Message::user(shown), Message::assistant(answers.collect::<String>())];
+        Conversation { messages, tools: Vec::new() }
     }
 }

@@ -53,9 +53,10 @@ pub const REFERENCE: &[Key] = &[
         "sql: folder with tables.json and the databases; where the questions are if empty",
     ),
     key("data.train_limit", "most training tasks of each source; 0 is all"),
+    key("data.exercise", "what the exercises are in: copying or reading (supervised only)"),
     key(
         "data.exercises",
-        "exercises in copying before the lessons of generated worlds, and one in every round of \
+        "exercises before the lessons of generated worlds, and one in every round of \
          them (supervised only)",
     ),
     key("data.first_lesson", "number of the first lesson of generated worlds (supervised only)"),
