@@ -215,13 +215,17 @@ fn levels(experiments: &[Experiment]) -> Vec<Level> {
     found
 }
 
+/// Most curves in one chart; labels with more values are in the table only.
+const MOST_CURVES: usize = 12;
+
 /// One chart per label, of the sampled evaluations if there are any.
 fn labels(experiments: &[Experiment]) -> Vec<Figure> {
     let mut found = Vec::new();
     for (index, experiment) in experiments.iter().enumerate() {
         let sampled = experiment.runs.iter().any(|run| run.evals("sampled").next().is_some());
         let mode = if sampled { "sampled" } else { "greedy" };
-        for (label, values) in experiment.labels() {
+        let few = experiment.labels().into_iter().filter(|(_, values)| values.len() <= MOST_CURVES);
+        for (label, values) in few {
             let title = format!("Test reward ({mode}) by {}", words(&label));
             let mut chart = Chart::new(&title, "step", "mean reward");
             chart.subtitle = subtitle(experiment, experiments);

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 
 use leyden_core::{SeedTree, Task};
 use leyden_mini::musique::{
-    MiniMusique, Noise, PARAGRAPHS, RELATIONS, Relation, TEST_TASKS, Turn, by_keyword,
+    MiniMusique, Noise, PARAGRAPHS, RELATIONS, Reading, Relation, TEST_TASKS, Turn, by_keyword,
+    single_hop,
 };
 use leyden_mini::names;
 use leyden_text::{BpeTraining, Tokenizer, train_bpe};
@@ -462,4 +463,38 @@ fn names_are_drawn_from_a_list() {
             usize::from(drawn[..list.len()].iter().collect::<BTreeSet<_>>().len() < list.len());
     }
     assert!(repeated > 150);
+}
+
+/// Every answer of a reading exercise stands in its passages, behind the name that the search is
+/// about; no name is one of test, and the same facts are told under other names each time.
+#[test]
+fn reading_exercises_ask_for_what_their_passages_tell() {
+    let world = MiniMusique::new(3);
+    let mut names = BTreeSet::new();
+    for index in 0..200 {
+        let Reading { told, asked } = world.reading(index);
+        assert_eq!((told.len(), asked.len()), (2, 8));
+        for (query, answer) in &asked {
+            let subject = query.split(' ').next_back().unwrap();
+            let (_, text) = told.iter().find(|(title, _)| title == subject).expect(query);
+            assert!(names_in(text).contains(answer) && answer != subject, "{query}: {text}");
+        }
+        let here = told.iter().flat_map(|(_, text)| names_in(text)).collect::<BTreeSet<_>>();
+        assert!(here.iter().all(|name| !names::is_reserved(name)), "{told:?}");
+        names.extend(here);
+    }
+    // The world has a few hundred names of training; the exercises have all that there are.
+    assert!(names.len() > 800, "{}", names.len());
+}
+
+#[test]
+fn a_single_hop_is_answered_by_the_search_for_it() {
+    let world = MiniMusique::new(3);
+    let index = Index::new(&world);
+    for number in 0..300 {
+        let task = world.train(number);
+        let (query, answer) = single_hop(&task, number).unwrap();
+        let found = &world.passages()[index.search(&query, 1)[0]];
+        assert!(names_in(&found.text).contains(&answer), "{query}: {}", found.text);
+    }
 }
