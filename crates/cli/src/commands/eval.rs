@@ -226,7 +226,6 @@ impl Arguments {
         if trained.is_none() && self.model != "tiny" {
             setup.agent = AgentConfig::of(&self.agent);
         }
-        setup.device.clone_from(&self.device);
         if let Some(prompt) = self.prompt {
             let name = match prompt {
                 PromptName::Full => "full",
@@ -253,6 +252,7 @@ impl Arguments {
         set(&self.index, &mut setup.retrieval.index);
         set(&self.encoder, &mut setup.retrieval.encoder);
         setup.data.seed = self.data_seed;
+        setup.device.clone_from(&self.device);
         Ok(setup)
     }
 

@@ -232,13 +232,12 @@ impl DemonstrationSource for Noisy {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        let task = || self.world.train(FIRST_LESSON + index);
         match index % 4 {
-            3 if index >= SINGLE_HOPS_FROM => return self.single_hop(&task(), index / 4),
+            3 if index >= SINGLE_HOPS_FROM => return self.single_hop(index),
             1 | 3 => return self.retelling(index),
             _ => {}
         }
-        let task = task();
+        let task = self.world.train(FIRST_LESSON + index);
         let seed = SeedTree::new(index).child("noise");
         let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
         let found = |query: &str| {
@@ -264,13 +263,14 @@ impl DemonstrationSource for Noisy {
 
 impl Noisy {
     /// One hop of a task as a question, the words of its search, and the answer.
-    fn single_hop(&self, task: &Task, number: u64) -> Conversation {
-        let (query, answer) = match single_hop(task, number) {
+    fn single_hop(&self, index: u64) -> Conversation {
+        let task = self.world.train(FIRST_LESSON + index);
+        let (query, answer) = match single_hop(&task, index / 4) {
             Ok(hop) => hop,
             // The stream makes only tasks of this world.
             Err(error) => unreachable!("{error}"),
         };
-        let question = Task { question: format!("{query}?"), ..task.clone() };
+        let question = Task { question: format!("{query}?"), ..task };
         let replies = vec![search(0, &query), Message::assistant(answer_form(&answer))];
         whole(&self.agent, &question, replies)
     }

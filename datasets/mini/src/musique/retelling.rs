@@ -8,7 +8,9 @@
 use std::collections::BTreeMap;
 
 use super::MiniMusique;
+use super::graph::Entity;
 use super::passages::{self, Passage, about};
+use super::relations::Relation;
 use crate::draws::Draws;
 use crate::names;
 
@@ -47,13 +49,8 @@ impl MiniMusique {
         let mut told = Vec::new();
         let mut facts = Vec::new();
         while told.len() < 2 {
-            let entity = draws.choose(&self.entities);
-            let texts = passages::of_kind(entity.kind);
-            if texts.is_empty() {
-                continue;
-            }
-            let variants = *draws.choose(&texts);
-            let variant = variants[draws.below(variants.len())];
+            let (entity, variants) = self.anybody(&mut draws, |_| true);
+            let variant = *draws.choose(variants);
             let passage = about(entity, &self.entities, variant);
             for name in &passage.names {
                 while !given.contains_key(name) {
@@ -70,23 +67,30 @@ impl MiniMusique {
         Reading { told, asked }
     }
 
+    /// An entity of those `wanted` that passages tell about, and the wordings of one of them.
+    fn anybody(
+        &self,
+        draws: &mut Draws,
+        wanted: impl Fn(&Entity) -> bool,
+    ) -> (&Entity, &'static [&'static str]) {
+        loop {
+            let entity = draws.choose(&self.entities);
+            let texts = passages::of_kind(entity.kind);
+            if wanted(entity) && !texts.is_empty() {
+                return (entity, *draws.choose(&texts));
+            }
+        }
+    }
+
     /// Retelling number `index`, a stream apart from tasks and corpus; training's realm only.
     pub fn retelling(&self, index: u64) -> Retelling {
         let mut draws = Draws::new(self.root.child("retelling").index(index));
-        let mut draw = || loop {
-            let entity = draws.choose(&self.entities);
-            if entity.reserved {
-                continue;
-            }
-            let texts = passages::of_kind(entity.kind);
-            if texts.is_empty() {
-                continue;
-            }
-            let variants = *draws.choose(&texts);
+        let mut draw = || {
+            let (entity, variants) = self.anybody(&mut draws, |entity| !entity.reserved);
             let first = draws.below(variants.len());
             let second = (first + 1 + draws.below(variants.len() - 1)) % variants.len();
             let tell = |variant: &str| about(entity, &self.entities, variant).text;
-            return (entity.name.clone(), tell(variants[first]), tell(variants[second]));
+            (entity.name.clone(), tell(variants[first]), tell(variants[second]))
         };
         let (title, text, retold) = draw();
         let (other_title, other_text, _) = draw();
@@ -120,7 +124,7 @@ fn asked(passage: &Passage, names: &BTreeMap<String, String>) -> Vec<(String, St
     let Some(subject) = passage.subject.as_ref().and_then(|name| names.get(name)) else {
         return Vec::new();
     };
-    let fact = |(relation, object): &(&'static super::relations::Relation, String)| {
+    let fact = |(relation, object): &(&'static Relation, String)| {
         Some((relation.query(subject), names.get(object)?.clone()))
     };
     passage.facts.iter().filter_map(fact).collect()
