@@ -176,8 +176,7 @@ fn lessons(worlds: &[&str], settings: &Settings, cast: &mut Cast) -> Result<InTu
     let turn = |world: &&str| distinct.iter().position(|known| known == world);
     let turns = worlds.iter().filter_map(turn).collect();
     let data = &settings.data;
-    let exercises = dataset::exercises(&data.exercise, data.seed)?;
-    Ok(InTurn::new(sources, turns, exercises, data.exercises).from(data.first_lesson))
+    Ok(InTurn::new(sources, turns, data.seed, data.exercises))
 }
 
 /// Refuses to test on rows that are trained on.

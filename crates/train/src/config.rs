@@ -164,26 +164,15 @@ pub struct DataConfig {
     /// Most training tasks taken from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
-    /// What the exercises are in, copying or reading (supervised only).
-    #[serde(default = "copying")]
-    pub exercise: String,
-    /// Exercises before the lessons of generated worlds (supervised only).
+    /// Exercises in copying before the lessons of generated worlds (supervised only).
     #[serde(default)]
     pub exercises: u64,
-    /// Lessons of generated worlds before this one are left out (supervised only): a run that
-    /// goes on with the model of another begins where that one ended.
-    #[serde(default)]
-    pub first_lesson: u64,
     /// Longest demonstration, in tokens; longer ones are left out (supervised only).
     #[serde(default = "default_demonstration_tokens")]
     pub demonstration_tokens: usize,
     /// Seed of generated worlds and of splits; not the run's, so that seeds share a test set.
     #[serde(default)]
     pub seed: u64,
-}
-
-fn copying() -> String {
-    "copying".to_owned()
 }
 
 fn default_demonstration_tokens() -> usize {

@@ -10,6 +10,8 @@
 //! A quarter of all names belongs to test for good, in every world and under every seed. Its
 //! syllables are those of the other names: a new name is a new pair, not a new sound.
 
+use std::sync::LazyLock;
+
 use leyden_core::SeedTree;
 
 use crate::draws::Draws;
@@ -42,6 +44,13 @@ pub fn all() -> Vec<String> {
 /// Whether a name is kept for test. A fixed property of the name, a quarter of all.
 pub fn is_reserved(name: &str) -> bool {
     SeedTree::new(0).child("reserved names").child(name).seed().is_multiple_of(4)
+}
+
+/// Those that are not kept for test.
+pub(crate) fn free() -> &'static [String] {
+    static FREE: LazyLock<Vec<String>> =
+        LazyLock::new(|| all().into_iter().filter(|name| !is_reserved(name)).collect());
+    &FREE
 }
 
 /// Names in a random order, each given out once.
@@ -82,14 +91,11 @@ const SAID: usize = 24;
 #[derive(Debug, Clone)]
 pub struct NamesAgain {
     node: SeedTree,
-    /// Those that are not kept for test.
-    names: Vec<String>,
 }
 
 impl NamesAgain {
     pub fn new(seed: u64) -> Self {
-        let names = all().into_iter().filter(|name| !is_reserved(name)).collect();
-        Self { node: SeedTree::new(seed).child("mini-musique").child("names"), names }
+        Self { node: SeedTree::new(seed).child("mini-musique").child("names") }
     }
 
     /// Exercise number `index` of an endless stream: the names, and what is drawn from them.
@@ -97,7 +103,7 @@ impl NamesAgain {
         let mut draws = Draws::new(self.node.index(index));
         let mut listed: Vec<&String> = Vec::new();
         while listed.len() < LISTED {
-            let name = draws.choose(&self.names);
+            let name = draws.choose(free());
             if listed.iter().all(|known| known[..2] != name[..2]) {
                 listed.push(name);
             }

@@ -6,8 +6,7 @@ use std::sync::LazyLock;
 
 use leyden_core::{SeedTree, Task};
 use leyden_mini::musique::{
-    MiniMusique, Noise, PARAGRAPHS, RELATIONS, Reading, Relation, TEST_TASKS, Turn, by_keyword,
-    single_hop,
+    MiniMusique, Noise, PARAGRAPHS, RELATIONS, Relation, TEST_TASKS, Turn, by_keyword,
 };
 use leyden_mini::names;
 use leyden_text::{BpeTraining, Tokenizer, train_bpe};
@@ -61,7 +60,10 @@ fn the_corpus_is_large_and_its_passages_are_short() {
             }
             for (relation, object) in &passage.facts {
                 assert!(passage.names.contains(object));
-                assert!(words(&passage.text).any(|word| word == relation.keyword));
+                // The object always follows its keyword at once, and the keyword stands nowhere else.
+                let keyword = format!(" {} ", relation.keyword);
+                let after: Vec<&str> = passage.text.split(&keyword).skip(1).collect();
+                assert!(matches!(after[..], [rest] if rest.starts_with(object.as_str())));
             }
         }
     }
@@ -316,13 +318,13 @@ fn the_first_tasks_and_the_corpus_are_pinned() {
         hash.update(&passage.text);
     }
     let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hash, "9e0ca03f47fa40af");
+    assert_eq!(hash, "805ed25519c0d75d");
 }
 
 /// The answer of a rollout.
 fn answer(turns: &[Turn]) -> &str {
     match turns.last() {
-        Some(Turn::Answer { name }) => name,
+        Some(Turn::Answer { name, .. }) => name,
         other => panic!("a rollout ends in {other:?}"),
     }
 }
@@ -359,7 +361,7 @@ fn the_base_is_shown_about_one_right_rollout_in_ten() {
         for (hops, (right, all)) in right {
             println!("{hops} hops, {shown} passages shown: {right} of {all} right");
             let share = right as f64 / all as f64;
-            assert!((0.08..0.13).contains(&share), "{hops} hops, {shown} shown: {share}");
+            assert!((0.07..0.13).contains(&share), "{hops} hops, {shown} shown: {share}");
         }
     }
 }
@@ -372,20 +374,32 @@ fn demonstrations_copy_what_they_name() {
         let task = world.train(i);
         let search = |query: &str| index.search(query, 2);
         let turns = Noise::of(2).draw(&world, &task, SeedTree::new(i), search).unwrap();
-        let mut seen = names_in(&task.question);
+        let mut going_on = names_in(&task.question).pop_first().unwrap();
+        let (mut keyword, mut texts) = (String::new(), Vec::new());
         for turn in &turns {
+            if let Turn::Call { read, .. } | Turn::Answer { read, .. } = turn
+                && let Some(read) = read
+            {
+                // In the words of a passage, and of what was asked for where that is told.
+                let said = read.said();
+                let told = |text: &String| text.contains(said.trim_end_matches('.'));
+                assert!(texts.iter().any(told), "{said} {texts:?}");
+                let asked = texts.iter().any(|text| text.contains(&format!(" {keyword} ")));
+                assert!(!asked || read.relation.keyword == keyword, "{said} {texts:?}");
+                going_on.clone_from(&read.name);
+            }
             match turn {
-                Turn::Call { query } => {
+                Turn::Call { query, .. } => {
                     let named = names_in(query);
-                    assert!(named.len() == 1 && named.is_subset(&seen), "{query}");
-                    assert!(by_keyword(query.split(' ').next().unwrap()).is_some(), "{query}");
+                    assert_eq!(named, BTreeSet::from([going_on.clone()]), "{query}");
+                    keyword = query.split(' ').next_back().unwrap().to_owned();
+                    assert!(by_keyword(&keyword).is_some(), "{query}");
                 }
                 Turn::Result { passages } => {
                     assert_eq!(passages.len(), 2);
-                    let texts = passages.iter().map(|&p| &world.passages()[p]);
-                    seen = texts.flat_map(|p| p.names.clone()).collect();
+                    texts = passages.iter().map(|&p| world.passages()[p].text.clone()).collect();
                 }
-                Turn::Answer { name } => assert!(seen.contains(name), "{}", task.id),
+                Turn::Answer { name, .. } => assert_eq!(*name, going_on, "{}", task.id),
             }
         }
     }
@@ -398,7 +412,7 @@ fn an_empty_search_is_survived_and_a_strange_task_is_refused() {
     let nothing = |_: &str| Vec::new();
     let turns = Noise::none().draw(&world, &task, SeedTree::new(1), nothing).unwrap();
     assert_eq!(answer(&turns), strings(&task, "path")[0]);
-    task.fields.insert("chain".into(), serde_json::json!(["born", "sings"]));
+    task.fields.insert("chain".into(), serde_json::json!(["birthplace", "sings"]));
     let error = Noise::none().draw(&world, &task, SeedTree::new(1), nothing).unwrap_err();
     assert!(
         error.to_string().contains("2hop__mini_train_0") || error.to_string().contains("chain")
@@ -425,11 +439,12 @@ fn a_small_vocabulary_holds_the_language() {
     assert!(longest <= Some(40), "{longest:?} tokens in a question");
 }
 
-/// A passage told again has the same facts in another order, and never a name of test.
+/// A passage told again has the same facts in another order, never a name of test, and the
+/// same facts have other names each time.
 #[test]
 fn retellings_keep_the_names_and_stay_in_the_realm_of_training() {
     let world = MiniMusique::new(3);
-    let mut numbers = BTreeSet::new();
+    let (mut numbers, mut all) = (BTreeSet::new(), BTreeSet::new());
     for index in 0..300 {
         let retelling = world.retelling(index);
         assert_eq!(retelling, world.retelling(index));
@@ -437,11 +452,14 @@ fn retellings_keep_the_names_and_stay_in_the_realm_of_training() {
         let (_, told) = &retelling.told[retelling.number - 1];
         assert_ne!(told, &retelling.retold);
         assert_eq!(names_in(told), names_in(&retelling.retold), "{told}");
-        let kept = retelling.told.iter().flat_map(|(_, text)| names_in(text));
-        assert!(kept.into_iter().all(|name| !names::is_reserved(&name)));
+        let here: Vec<_> = retelling.told.iter().flat_map(|(_, text)| names_in(text)).collect();
+        assert!(here.iter().all(|name| !names::is_reserved(name)));
+        all.extend(here);
         numbers.insert(retelling.number);
     }
     assert_eq!(numbers, BTreeSet::from([1, 2]));
+    // The realm of training has some 950 names; the exercises have all that there are.
+    assert!(all.len() > 1_000, "{}", all.len());
 }
 
 /// What is drawn comes from the list, none of it is a name of test, the first syllable tells
@@ -463,38 +481,4 @@ fn names_are_drawn_from_a_list() {
             usize::from(drawn[..list.len()].iter().collect::<BTreeSet<_>>().len() < list.len());
     }
     assert!(repeated > 150);
-}
-
-/// Every answer of a reading exercise stands in its passages, behind the name that the search is
-/// about; no name is one of test, and the same facts are told under other names each time.
-#[test]
-fn reading_exercises_ask_for_what_their_passages_tell() {
-    let world = MiniMusique::new(3);
-    let mut names = BTreeSet::new();
-    for index in 0..200 {
-        let Reading { told, asked } = world.reading(index);
-        assert_eq!((told.len(), asked.len()), (2, 8));
-        for (query, answer) in &asked {
-            let subject = query.split(' ').next_back().unwrap();
-            let (_, text) = told.iter().find(|(title, _)| title == subject).expect(query);
-            assert!(names_in(text).contains(answer) && answer != subject, "{query}: {text}");
-        }
-        let here = told.iter().flat_map(|(_, text)| names_in(text)).collect::<BTreeSet<_>>();
-        assert!(here.iter().all(|name| !names::is_reserved(name)), "{told:?}");
-        names.extend(here);
-    }
-    // The world has a few hundred names of training; the exercises have all that there are.
-    assert!(names.len() > 800, "{}", names.len());
-}
-
-#[test]
-fn a_single_hop_is_answered_by_the_search_for_it() {
-    let world = MiniMusique::new(3);
-    let index = Index::new(&world);
-    for number in 0..300 {
-        let task = world.train(number);
-        let (query, answer) = single_hop(&task, number).unwrap();
-        let found = &world.passages()[index.search(&query, 1)[0]];
-        assert!(names_in(&found.text).contains(&answer), "{query}: {}", found.text);
-    }
 }

@@ -45,13 +45,10 @@ pub struct MakeTiny {
     /// Folder for the model, by default where a checkout embeds it from
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Supervised experiments that train it, each from the model of the one before
-    #[arg(long, value_name = "FILE", num_args = 1.., default_values = [
-        "benchmarks/experiments/tiny/base.toml",
-        "benchmarks/experiments/tiny/reading.toml",
-    ])]
-    config: Vec<PathBuf>,
-    /// Override a key of all of them: --set train.steps=100
+    /// The supervised experiment that trains it
+    #[arg(long, value_name = "FILE", default_value = "benchmarks/experiments/tiny/base.toml")]
+    config: PathBuf,
+    /// Override a key of it: --set train.steps=100
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Folder in which run folders are made
@@ -232,21 +229,16 @@ fn make_tiny(arguments: &MakeTiny) -> Result<()> {
     let shape = arguments.shape()?;
     let root = arguments.runs.join("make-tiny");
     let untrained = root.join("untrained");
-    let mut trained = untrained.clone();
-    for config in &arguments.config {
-        let mut overrides = arguments.overrides.clone();
-        overrides.push(format!("model.source={:?}", trained.display().to_string()));
-        let experiment = Experiment::read(config, &overrides)?;
-        if trained == untrained {
-            world::set_threads(experiment.model.threads)?;
-            write_untrained(&untrained, shape, experiment.seed)?;
-        }
-        let folder = root.join(&experiment.name);
-        if world::run_experiment(&experiment, &folder)? == Finish::AlreadyDone {
-            println!("this run is finished already: {}", folder.display());
-        }
-        trained = folder.join("final");
+    let mut overrides = arguments.overrides.clone();
+    overrides.push(format!("model.source={:?}", untrained.display().to_string()));
+    let experiment = Experiment::read(&arguments.config, &overrides)?;
+    world::set_threads(experiment.model.threads)?;
+    write_untrained(&untrained, shape, experiment.seed)?;
+    let folder = root.join(&experiment.name);
+    if world::run_experiment(&experiment, &folder)? == Finish::AlreadyDone {
+        println!("this run is finished already: {}", folder.display());
     }
+    let trained = folder.join("final");
     let model = LoadedModel::load(&trained)?;
     let size = folder_size(&trained)?;
     let by_size = if size > LARGEST { Kind::BFloat16 } else { own_kind(&model) };

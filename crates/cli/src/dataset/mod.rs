@@ -17,12 +17,11 @@ use anyhow::{Result, bail};
 use leyden_core::rows::{LoadError, Loaded};
 use leyden_core::{Agent, Scorer, Task};
 use leyden_hub::parquet;
-use leyden_mini::MiniMusique;
 use leyden_mini::names::NamesAgain;
 use leyden_train::Experiment;
 use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
 use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
-use rag::{Copying, Reading};
+use rag::Copying;
 use serde_json::Value;
 
 /// Tasks of a generated test split where nobody says how many.
@@ -186,26 +185,12 @@ impl TaskSource for Stream {
     }
 }
 
-/// The exercises of a name.
-///
-/// # Errors
-/// An unknown name.
-pub fn exercises(name: &str, seed: u64) -> Result<Box<dyn DemonstrationSource>> {
-    Ok(match name {
-        "copying" => Box::new(Copying(NamesAgain::new(seed))),
-        "reading" => Box::new(Reading(MiniMusique::new(seed))),
-        other => bail!("data.exercise: `{other}`: use copying or reading"),
-    })
-}
-
-/// Demonstrations of several endless sources in turn, after some exercises. With
+/// Demonstrations of several endless sources in turn, after some exercises in copying. With
 /// any at all, every round ends with one more, so that what they teach is not unlearned.
 pub struct InTurn {
-    exercises: Box<dyn DemonstrationSource>,
+    exercises: Copying,
     /// So many exercises come first.
     first: u64,
-    /// The sources begin as if so many conversations of theirs and exercises had been before.
-    from: u64,
     sources: Vec<Box<dyn DemonstrationSource>>,
     /// Whose turn it is, round by round; a source may have several turns of a round.
     turns: Vec<usize>,
@@ -215,15 +200,10 @@ impl InTurn {
     pub fn new(
         sources: Vec<Box<dyn DemonstrationSource>>,
         turns: Vec<usize>,
-        exercises: Box<dyn DemonstrationSource>,
+        seed: u64,
         first: u64,
     ) -> Self {
-        Self { exercises, first, from: 0, sources, turns }
-    }
-
-    /// The same from a later place in the sources.
-    pub fn from(self, from: u64) -> Self {
-        Self { from, ..self }
+        Self { exercises: Copying(NamesAgain::new(seed)), first, sources, turns }
     }
 
     /// The source of item `index` after the first exercises, and which of that source's items
@@ -249,7 +229,7 @@ impl DemonstrationSource for InTurn {
         let Some(index) = index.checked_sub(self.first) else {
             return self.exercises.conversation(index);
         };
-        match self.place(self.from + index) {
+        match self.place(index) {
             (Some(source), item) => self.sources[source].conversation(item),
             (None, exercise) => self.exercises.conversation(exercise),
         }
@@ -262,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_source_with_two_turns_gives_twice_as_many_and_none_twice() {
-        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], exercises("copying", 0).unwrap(), 0);
+        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], 0, 0);
         let places: Vec<(Option<usize>, u64)> = (0..6).map(|i| in_turn.place(i)).collect();
         let (a, b) = (Some(0), Some(1));
         assert_eq!(places, [(a, 0), (b, 0), (a, 1), (a, 2), (b, 1), (a, 3)]);
@@ -270,7 +250,7 @@ mod tests {
 
     #[test]
     fn exercises_come_first_and_one_ends_every_round() {
-        let in_turn = InTurn::new(Vec::new(), vec![0], exercises("copying", 0).unwrap(), 2);
+        let in_turn = InTurn::new(Vec::new(), vec![0], 0, 2);
         let places: Vec<(Option<usize>, u64)> = (0..4).map(|i| in_turn.place(i)).collect();
         assert_eq!(places, [(Some(0), 0), (None, 2), (Some(0), 1), (None, 3)]);
         let first: Vec<Conversation> = [0, 1, 3, 5].map(|i| in_turn.conversation(i)).into();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
 use leyden_mini::MiniMusique;
-use leyden_mini::musique::{Noise, Reading as Asked, Retelling, Turn, answer_form, single_hop};
+use leyden_mini::musique::{Noise, Read, Retelling, Turn, answer_form};
 use leyden_mini::names::NamesAgain;
 use leyden_musique::{MusiqueScorer, Reward, corpus, loader};
 use leyden_rag::{Options, Prompt, RagAgent, TOOL, render, spec};
@@ -210,14 +210,9 @@ impl DemonstrationSource for Decomposed {
     }
 }
 
-/// From this lesson on every fourth is a question of one hop: the end of a schooling.
-const SINGLE_HOPS_FROM: u64 = 66_000;
-
 /// What the base model of mini-musique is raised on, in turn: rollouts in which each choice is
-/// right some of the time (see [`leyden_mini::musique::Noise`]), and exercises in reading.
-/// These are passages told in other words (see [`leyden_mini::musique::Retelling`]), and late
-/// in the schooling questions of one hop with their right answers: who finds the answer to a
-/// query in what the search returned has learned to read, and not yet which query leads on.
+/// right some of the time (see [`leyden_mini::musique::Noise`]), and passages told in other
+/// words (see [`leyden_mini::musique::Retelling`]).
 struct Noisy {
     world: Arc<MiniMusique>,
     agent: RagAgent,
@@ -232,10 +227,8 @@ impl DemonstrationSource for Noisy {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        match index % 4 {
-            3 if index >= SINGLE_HOPS_FROM => return self.single_hop(index),
-            1 | 3 => return self.retelling(index),
-            _ => {}
+        if index % 2 == 1 {
+            return self.retelling(index);
         }
         let task = self.world.train(FIRST_LESSON + index);
         let seed = SeedTree::new(index).child("noise");
@@ -252,8 +245,15 @@ impl DemonstrationSource for Noisy {
         let mut replies = Vec::new();
         for turn in turns {
             match turn {
-                Turn::Call { query } => replies.push(search(replies.len(), &query)),
-                Turn::Answer { name } => replies.push(Message::assistant(answer_form(&name))),
+                Turn::Call { read, query } => {
+                    // With the space before it a name has the form that it has in passages.
+                    let call = search(replies.len(), &format!(" {query}"));
+                    replies.push(Message { content: said(read), ..call });
+                }
+                Turn::Answer { read, name } => {
+                    let parts = [said(read), answer_form(&name)];
+                    replies.push(Message::assistant(parts.join(" ").trim_start()));
+                }
                 Turn::Result { .. } => {}
             }
         }
@@ -262,19 +262,6 @@ impl DemonstrationSource for Noisy {
 }
 
 impl Noisy {
-    /// One hop of a task as a question, the words of its search, and the answer.
-    fn single_hop(&self, index: u64) -> Conversation {
-        let task = self.world.train(FIRST_LESSON + index);
-        let (query, answer) = match single_hop(&task, index / 4) {
-            Ok(hop) => hop,
-            // The stream makes only tasks of this world.
-            Err(error) => unreachable!("{error}"),
-        };
-        let question = Task { question: format!("{query}?"), ..task };
-        let replies = vec![search(0, &query), Message::assistant(answer_form(&answer))];
-        whole(&self.agent, &question, replies)
-    }
-
     /// Passages as a search shows them, one of which is told again.
     fn retelling(&self, index: u64) -> Conversation {
         let Retelling { told, number, retold } = self.world.retelling(index);
@@ -284,6 +271,11 @@ impl Noisy {
         messages.push(Message::assistant(format!(" {retold}")));
         Conversation { messages, tools: vec![spec()] }
     }
+}
+
+/// What was read, in words; nothing where nothing was.
+fn said(read: Option<Read>) -> String {
+    read.map(|read| read.said()).unwrap_or_default()
 }
 
 /// Passages as the agent's search shows them.
@@ -310,24 +302,5 @@ impl DemonstrationSource for Copying {
         let (told, again) = self.0.exercise(index);
         let asked = Message::user(format!("draw from{told}."));
         Conversation { messages: vec![asked, Message::assistant(again)], tools: Vec::new() }
-    }
-}
-
-/// Exercises in reading: two passages, and many searches with the name that answers each. They
-/// teach to find in a passage what a query is after; in whole rollouts too few tokens depend
-/// on that for a model to learn it from them.
-pub struct Reading(pub MiniMusique);
-
-impl DemonstrationSource for Reading {
-    fn len(&self) -> Option<u64> {
-        None
-    }
-
-    fn conversation(&self, index: u64) -> Conversation {
-        let Asked { told, asked } = self.0.reading(index);
-        let shown = shown(told, Options::default().passage_length);
-        let answers = asked.iter().map(|(query, name)| format!(" {query}{}", answer_form(name)));
-        let messages = vec![Message::user(shown), Message::assistant(answers.collect::<String>())];
-        Conversation { messages, tools: Vec::new() }
     }
 }

@@ -53,13 +53,11 @@ pub const REFERENCE: &[Key] = &[
         "sql: folder with tables.json and the databases; where the questions are if empty",
     ),
     key("data.train_limit", "most training tasks of each source; 0 is all"),
-    key("data.exercise", "what the exercises are in: copying or reading (supervised only)"),
     key(
         "data.exercises",
-        "exercises before the lessons of generated worlds, and one in every round of \
+        "exercises in copying before the lessons of generated worlds, and one in every round of \
          them (supervised only)",
     ),
-    key("data.first_lesson", "number of the first lesson of generated worlds (supervised only)"),
     key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
     key("retrieval.method", "rag: bm25, dense or hybrid (both, fused by reciprocal rank)"),

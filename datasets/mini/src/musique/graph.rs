@@ -128,17 +128,17 @@ fn crown(entities: &mut [Entity], first: usize, draws: &mut Draws) {
         (first..entities.len()).filter(|&i| entities[i].kind == kind).collect()
     };
     let relation = |keyword| RELATIONS.iter().find(|r| r.keyword == keyword);
-    let (Some(capital), Some(lies)) = (relation("capital"), relation("lies")) else { return };
+    let (Some(capital), Some(land)) = (relation("capital"), relation("land")) else { return };
     let cities = of_kind(entities, Kind::City);
     for country in of_kind(entities, Kind::Country) {
         let inside: Vec<usize> = cities
             .iter()
             .copied()
-            .filter(|&city| entities[city].object(lies) == Some(country))
+            .filter(|&city| entities[city].object(land) == Some(country))
             .collect();
         let city = if inside.is_empty() { *draws.choose(&cities) } else { *draws.choose(&inside) };
         if inside.is_empty() {
-            for fact in entities[city].facts.iter_mut().filter(|(r, _)| *r == lies) {
+            for fact in entities[city].facts.iter_mut().filter(|(r, _)| *r == land) {
                 fact.1 = country;
             }
         }

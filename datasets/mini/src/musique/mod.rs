@@ -24,10 +24,10 @@ use serde_json::{Map, Value, json};
 use crate::draws::Draws;
 use graph::Entity;
 
-pub use noise::{Noise, NotMiniMusique, Turn, answer_form, single_hop};
+pub use noise::{Noise, NotMiniMusique, Read, Turn, answer_form};
 pub use passages::Passage;
 pub use relations::{Kind, RELATIONS, Relation, by_keyword};
-pub use retelling::{Reading, Retelling};
+pub use retelling::Retelling;
 pub use templates::Template;
 
 /// Number of test tasks of the default test split.
@@ -226,7 +226,7 @@ struct Question<'a> {
     path: Vec<usize>,
 }
 
-/// The hops as MuSiQue writes them: `kalo >> born`, then `#1 >> lies`.
+/// The hops as MuSiQue writes them: `kalo >> birthplace`, then `#1 >> land`.
 fn decomposition(question: &Question<'_>, names: &[&str], support: &[usize]) -> Value {
     let hop = |(k, relation): (usize, &&Relation)| {
         let subject = if k == 0 { names[0].to_string() } else { format!("#{k}") };

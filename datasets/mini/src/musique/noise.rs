@@ -1,15 +1,20 @@
 //! Demonstrations that are right choice by choice, some of the time.
 //!
-//! A base model for reinforcement learning has to know how to search and how to answer, and
-//! to copy names from what it reads, but not which name to search next nor which answers the
-//! question: that is what the rewards teach. So it is shown whole rollouts, search results
-//! included, in which each choice is right with a stated probability: how often to search,
-//! what to look for, which name of the results to go on with, which name to answer. A wrong
-//! choice is another name of the same passage, so that protocol and copying are always right.
+//! A base model for reinforcement learning has to know how to search and how to read what it
+//! found, but not what to ask for: that is what the rewards teach. So it is shown whole
+//! rollouts, search results included, in which the choices are right with a stated probability:
+//! how often to search, and which relation to ask for next. Its usual mistake is the one that a
+//! question suggests, which names its last relation first: the demonstrations ask in the order
+//! of reading, from the outside in, a little more often than in the right one.
 //!
-//! "Right" is meant locally: after a wrong turn the right name is the one that the question's
-//! next relation leads to from where the rollout went. A policy that reads the question would
-//! do the same, and the demonstrations teach one habit whatever came before.
+//! What was found is said before going on: "the birthplace kalo.", then the next search or the
+//! answer is for `kalo`. So reading is the same three steps every time: repeat the word that
+//! was asked for, say what follows it in the passage, go on with that name. This is always done
+//! right.
+//!
+//! "Right" is meant locally: after a wrong turn the right relation is the question's next one,
+//! asked of where the rollout went. A policy that reads the question would do the same, and the
+//! demonstrations teach one habit whatever came before.
 
 use leyden_core::{SeedTree, Task};
 use serde_json::Value;
@@ -21,12 +26,26 @@ use crate::draws::Draws;
 /// One turn of a demonstrated rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// The agent searches.
-    Call { query: String },
+    /// The agent says what it has `read`, if anything, and searches.
+    Call { read: Option<Read>, query: String },
     /// What the search returned: indices into [`MiniMusique::passages`], best first.
     Result { passages: Vec<usize> },
-    /// The agent ends; `name` alone, see [`answer_form`].
-    Answer { name: String },
+    /// The agent says what it has `read` and ends; `name` alone, see [`answer_form`].
+    Answer { read: Option<Read>, name: String },
+}
+
+/// A fact that was found in a passage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    pub relation: &'static Relation,
+    pub name: String,
+}
+
+impl Read {
+    /// The fact as the agent says it, in the words of the passage.
+    pub fn said(&self) -> String {
+        format!("the {} {}.", self.relation.keyword, self.name)
+    }
 }
 
 /// The answer in the form that the scorer looks for. The space before the name gives it the
@@ -42,28 +61,24 @@ pub struct Noise {
     pub searches: f64,
     /// Probability that a query has the right relation.
     pub relation: f64,
-    /// Probability that a search after the first is for the right name.
-    pub name: f64,
-    /// Probability that the answer is the right name.
-    pub answer: f64,
+    /// Probability that a query has the relation that would be due if the question's relations
+    /// were asked in the order in which it names them. The rest of the queries have any.
+    pub reversed: f64,
 }
 
 /// Of the rollouts with a wrong number of searches, the share that stops one too early.
 const TOO_EARLY: f64 = 0.8;
 
 impl Noise {
-    /// The noise for questions of so many hops. Each choice of a longer question is right
-    /// more often, for all of them have to be right at once.
+    /// The noise for questions of so many hops.
     pub fn of(hops: usize) -> Self {
-        match hops {
-            0..=2 => Self { searches: 0.6, relation: 0.6, name: 0.45, answer: 0.42 },
-            _ => Self { searches: 0.65, relation: 0.65, name: 0.58, answer: 0.5 },
-        }
+        let searches = if hops <= 2 { 0.6 } else { 0.65 };
+        Self { searches, relation: 0.3, reversed: 0.5 }
     }
 
     /// No noise: the rollout as it should go.
     pub fn none() -> Self {
-        Self { searches: 1.0, relation: 1.0, name: 1.0, answer: 1.0 }
+        Self { searches: 1.0, relation: 1.0, reversed: 0.0 }
     }
 
     /// The rollout that `seed` draws for `task`. `search` is the agent's own search over
@@ -83,20 +98,39 @@ impl Noise {
         let mut draws = Draws::new(seed.child("noise"));
         let searches = self.number_of_searches(chain.len(), &mut draws);
         let mut turns = Vec::new();
+        let mut found = None;
         for hop in 0..searches {
-            // A search too many repeats the last relation.
-            let asked = chain[hop.min(chain.len() - 1)];
-            let relation =
-                if draws.chance(self.relation) { asked } else { draws.choose(RELATIONS) };
-            let query = relation.query(&name);
+            let asked = self.relation(&chain, hop, &mut draws);
+            let query = asked.query(&name);
             let passages = search(&query);
-            let right = if hop + 1 == searches { self.answer } else { self.name };
-            name = pick(world, &passages, &name, asked, right, &mut draws);
-            turns.push(Turn::Call { query });
+            turns.push(Turn::Call { read: found.take(), query });
+            found = read(world, &passages, asked, &mut draws);
+            if let Some(Read { name: next, .. }) = &found {
+                name.clone_from(next);
+            }
             turns.push(Turn::Result { passages });
         }
-        turns.push(Turn::Answer { name });
+        turns.push(Turn::Answer { read: found, name });
         Ok(turns)
+    }
+
+    /// What is asked for in search number `hop`.
+    fn relation(
+        &self,
+        chain: &[&'static Relation],
+        hop: usize,
+        draws: &mut Draws,
+    ) -> &'static Relation {
+        // A search too many repeats the last relation.
+        let hop = hop.min(chain.len() - 1);
+        let drawn = draws.uniform();
+        if drawn < self.relation {
+            chain[hop]
+        } else if drawn < self.relation + self.reversed {
+            chain[chain.len() - 1 - hop]
+        } else {
+            draws.choose(RELATIONS)
+        }
     }
 
     fn number_of_searches(&self, hops: usize, draws: &mut Draws) -> usize {
@@ -110,47 +144,22 @@ impl Noise {
     }
 }
 
-/// One hop of a task as a question of its own: a search, and the name that answers it. `number`
-/// says which hop, counted in a circle.
-///
-/// # Errors
-/// If the task lacks the fields `chain` and `path` of this world.
-pub fn single_hop(task: &Task, number: u64) -> Result<(String, String), NotMiniMusique> {
-    let chain = chain_of(task)?;
-    let hop = (number % chain.len() as u64) as usize;
-    let path = path_of(task)?;
-    match (path.get(hop), path.get(hop + 1)) {
-        (Some(name), Some(answer)) => Ok((chain[hop].query(name), answer.clone())),
-        _ => Err(NotMiniMusique { id: task.id.clone(), field: "path" }),
-    }
-}
-
-/// The name that `asked` leads to from `name` in what the search found, or, with the
-/// probability left by `right`, another name of the passage that tells it. Where none tells
-/// it, any other name of the first passage; `name` itself if nothing was found.
-fn pick(
+/// What a reader who asked for a relation takes from what was found: the first fact of that
+/// relation, whomever it is about; where none is told, any fact of the first passage that tells
+/// some.
+fn read(
     world: &MiniMusique,
     found: &[usize],
-    name: &str,
-    asked: &Relation,
-    right: f64,
+    asked: &'static Relation,
     draws: &mut Draws,
-) -> String {
-    let read = |&i: &usize| world.passages().get(i);
-    let told = found.iter().filter_map(read).find_map(|p| Some((p, p.object(name, asked)?)));
-    if let Some((_, object)) = told
-        && draws.chance(right)
-    {
-        return object.to_string();
+) -> Option<Read> {
+    let passages = || found.iter().filter_map(|&i| world.passages().get(i));
+    if let Some(name) = passages().find_map(|passage| passage.fact(asked)) {
+        return Some(Read { relation: asked, name: name.to_owned() });
     }
-    let passage = told.map(|(p, _)| p).or_else(|| found.iter().find_map(read));
-    let object = told.map(|(_, object)| object);
-    let others: Vec<&String> = passage
-        .iter()
-        .flat_map(|p| &p.names)
-        .filter(|other| *other != name && Some(other.as_str()) != object)
-        .collect();
-    if others.is_empty() { name.to_string() } else { draws.choose(&others).to_string() }
+    let facts = passages().map(|passage| &passage.facts).find(|facts| !facts.is_empty())?;
+    let (relation, name) = draws.choose(facts);
+    Some(Read { relation, name: name.clone() })
 }
 
 fn chain_of(task: &Task) -> Result<Vec<&'static Relation>, NotMiniMusique> {

@@ -30,12 +30,17 @@ pub struct Passage {
 }
 
 impl Passage {
+    /// The first fact of a relation, whatever the passage is about.
+    pub fn fact(&self, relation: &Relation) -> Option<&str> {
+        self.facts.iter().find(|(known, _)| *known == relation).map(|(_, name)| name.as_str())
+    }
+
     /// The name that `relation` leads to from `subject`, if the passage tells it.
     pub fn object(&self, subject: &str, relation: &Relation) -> Option<&str> {
         if self.subject.as_deref() != Some(subject) {
             return None;
         }
-        self.facts.iter().find(|(known, _)| *known == relation).map(|(_, name)| name.as_str())
+        self.fact(relation)
     }
 }
 
@@ -46,54 +51,57 @@ struct Texts {
     variants: &'static [&'static str],
 }
 
+/// Each fact is its keyword and then the name. A tiny model reads by looking for what came
+/// after a word before, and a distance that varied would ask of it a grammar that it would
+/// have no capacity to learn beside everything else.
 const TEXTS: &[Texts] = &[
     Texts {
         kind: Kind::Person,
         variants: &[
-            "the {word} {x} was born in {born} and now lives in {lives}. as a child {x} was taught by {taught}.",
-            "as a child the {word} {x} was taught by {taught}. {x} now lives in {lives} and was born in {born}.",
+            "the {word} {x} has the birthplace {birthplace} and the home {home}. as a child {x} had the teacher {teacher}.",
+            "as a child the {word} {x} had the teacher {teacher}. {x} has the home {home} and the birthplace {birthplace}.",
         ],
     },
     Texts {
         kind: Kind::Person,
         variants: &[
-            "the {word} {x} works for the company {works}. the best friend of {x} is {friend}.",
-            "the best friend of the {word} {x} is {friend}. {x} works for the company {works}.",
+            "the {word} {x} works for the employer {employer}. {x} spends free days with the friend {friend}.",
+            "the {word} {x} spends free days with the friend {friend}. {x} works for the employer {employer}.",
         ],
     },
     Texts {
         kind: Kind::City,
         variants: &[
-            "the city {x} lies in the country {lies} on the bank of the river {bank}. the mayor of {x} is {mayor}.",
-            "the mayor of the city {x} is {mayor}. {x} lies in the country {lies} on the bank of the river {bank}.",
+            "the city {x} is in the land {land} on the stream {stream}. {x} has the mayor {mayor}.",
+            "the city {x} has the mayor {mayor}. {x} is on the stream {stream} in the land {land}.",
         ],
     },
     Texts {
         kind: Kind::Company,
         variants: &[
-            "the company {x} makes {word} and has its seat in {seat}. {x} was founded by {founded} and is led by {led}.",
-            "the company {x} is led by {led} and was founded by {founded}. {x} makes {word} and has its seat in {seat}.",
+            "the company {x} makes {word} and has the seat {seat}. {x} had the founder {founder} and has the leader {leader}.",
+            "the company {x} has the leader {leader} and had the founder {founder}. {x} makes {word} and has the seat {seat}.",
         ],
     },
     Texts {
         kind: Kind::Book,
         variants: &[
-            "the book {x} was written by {written} and published by the company {published}. the story of {x} plays in {plays}.",
-            "the story of the book {x} plays in {plays}. {x} was published by the company {published} and written by {written}.",
+            "the book {x} is by the writer {writer} and from the publisher {publisher}. {x} has the scene {scene}.",
+            "the book {x} has the scene {scene}. {x} is from the publisher {publisher} and by the writer {writer}.",
         ],
     },
     Texts {
         kind: Kind::River,
         variants: &[
-            "the river {x} rises in the country {rises}. then {x} flows into the lake {flows}.",
-            "the river {x} flows into the lake {flows}. {x} rises in the country {rises}.",
+            "the river {x} has the source {source}. then {x} runs to the mouth {mouth}.",
+            "the river {x} runs to the mouth {mouth}. {x} has the source {source}.",
         ],
     },
     Texts {
         kind: Kind::Country,
         variants: &[
-            "the capital of the country {x} is {capital}. people in {x} speak the language {speak}.",
-            "people in the country {x} speak the language {speak}. the capital of {x} is {capital}.",
+            "the country {x} has the capital {capital}. people in {x} have the tongue {tongue}.",
+            "people in the country {x} have the tongue {tongue}. {x} has the capital {capital}.",
         ],
     },
 ];

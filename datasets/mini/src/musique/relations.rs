@@ -36,7 +36,8 @@ impl Kind {
 /// A relation from an entity to another.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Relation {
-    /// The word of the passage that tells the relation, and so its name and the search word.
+    /// The word before the object in the passage that tells it, and so the relation's name and
+    /// the search word.
     pub keyword: &'static str,
     pub subject: Kind,
     pub object: Kind,
@@ -47,12 +48,11 @@ pub struct Relation {
 }
 
 impl Relation {
-    /// The query that finds the object of `name`: the keyword, what `name` is, the name.
+    /// The query that finds the object of `name`: the name, then the keyword, as the passages
+    /// have it. A keyword tells the kind of its subject, so that a name of two meanings needs
+    /// no noun.
     pub fn query(&self, name: &str) -> String {
-        match self.subject.noun() {
-            Some(noun) => format!("{} {noun} {name}", self.keyword),
-            None => format!("{} {name}", self.keyword),
-        }
+        format!("{name} {}", self.keyword)
     }
 }
 
@@ -64,28 +64,28 @@ pub fn by_keyword(keyword: &str) -> Option<&'static Relation> {
 /// All relations. Keywords are unique.
 pub const RELATIONS: &[Relation] = &[
     Relation {
-        keyword: "born",
+        keyword: "birthplace",
         subject: Kind::Person,
         object: Kind::City,
         phrases: &["the city where {x} was born", "the birthplace of {x}"],
         asks: &["where was {x} born?", "what is the birthplace of {x}?"],
     },
     Relation {
-        keyword: "lives",
+        keyword: "home",
         subject: Kind::Person,
         object: Kind::City,
         phrases: &["the city where {x} lives", "the home of {x}"],
         asks: &["what is the city where {x} lives?", "what is the home of {x}?"],
     },
     Relation {
-        keyword: "taught",
+        keyword: "teacher",
         subject: Kind::Person,
         object: Kind::Person,
         phrases: &["the person who taught {x}", "the teacher of {x}"],
         asks: &["who taught {x}?", "who is the teacher of {x}?"],
     },
     Relation {
-        keyword: "works",
+        keyword: "employer",
         subject: Kind::Person,
         object: Kind::Company,
         phrases: &["the company where {x} works", "the employer of {x}"],
@@ -99,14 +99,14 @@ pub const RELATIONS: &[Relation] = &[
         asks: &["who is the best friend of {x}?", "who does {x} like best?"],
     },
     Relation {
-        keyword: "founded",
+        keyword: "founder",
         subject: Kind::Company,
         object: Kind::Person,
         phrases: &["the person who founded {x}", "the founder of {x}"],
         asks: &["who founded {x}?", "who is the founder of {x}?"],
     },
     Relation {
-        keyword: "led",
+        keyword: "leader",
         subject: Kind::Company,
         object: Kind::Person,
         phrases: &["the person who leads {x}", "the leader of {x}"],
@@ -120,35 +120,35 @@ pub const RELATIONS: &[Relation] = &[
         asks: &["where does {x} have its seat?", "what is the seat of {x}?"],
     },
     Relation {
-        keyword: "written",
+        keyword: "writer",
         subject: Kind::Book,
         object: Kind::Person,
         phrases: &["the person who wrote {x}", "the writer of {x}"],
         asks: &[],
     },
     Relation {
-        keyword: "published",
+        keyword: "publisher",
         subject: Kind::Book,
         object: Kind::Company,
         phrases: &["the company that published {x}", "the publisher of {x}"],
         asks: &[],
     },
     Relation {
-        keyword: "plays",
+        keyword: "scene",
         subject: Kind::Book,
         object: Kind::City,
         phrases: &["the city where {x} plays", "the scene of {x}"],
         asks: &[],
     },
     Relation {
-        keyword: "lies",
+        keyword: "land",
         subject: Kind::City,
         object: Kind::Country,
         phrases: &["the country where {x} lies", "the country of {x}"],
         asks: &["what is the country where {x} lies?", "what is the country of {x}?"],
     },
     Relation {
-        keyword: "bank",
+        keyword: "stream",
         subject: Kind::City,
         object: Kind::River,
         phrases: &["the river that runs through {x}", "the river of {x}"],
@@ -162,14 +162,14 @@ pub const RELATIONS: &[Relation] = &[
         asks: &["who is the mayor of {x}?", "who is mayor of {x}?"],
     },
     Relation {
-        keyword: "rises",
+        keyword: "source",
         subject: Kind::River,
         object: Kind::Country,
         phrases: &["the country where {x} rises", "the source of {x}"],
         asks: &["what is the country where {x} rises?", "what is the source of {x}?"],
     },
     Relation {
-        keyword: "flows",
+        keyword: "mouth",
         subject: Kind::River,
         object: Kind::Lake,
         phrases: &[],
@@ -183,7 +183,7 @@ pub const RELATIONS: &[Relation] = &[
         asks: &["what is the capital of {x}?", "what city is capital of {x}?"],
     },
     Relation {
-        keyword: "speak",
+        keyword: "tongue",
         subject: Kind::Country,
         object: Kind::Language,
         phrases: &[],

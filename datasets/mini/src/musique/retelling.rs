@@ -1,4 +1,4 @@
-//! Passages told again, and passages asked about: exercises in the language of the world.
+//! Passages told again: exercises in the language of the world.
 //!
 //! A base model should be able to read before it is rewarded for anything, as a pretrained
 //! model reads English. To tell a passage again with its facts in another order takes finding
@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 
 use super::MiniMusique;
 use super::graph::Entity;
-use super::passages::{self, Passage, about};
-use super::relations::Relation;
+use super::passages::{self, about};
 use crate::draws::Draws;
 use crate::names;
 
@@ -25,72 +24,21 @@ pub struct Retelling {
     pub retold: String,
 }
 
-/// Passages and many questions on them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
-    /// Two passages as titles and texts.
-    pub told: Vec<(String, String)>,
-    /// Searches, each with the name that answers it.
-    pub asked: Vec<(String, String)>,
-}
-
-/// Questions of a reading exercise, drawn from the facts of its passages.
-const ASKED: usize = 8;
-
 impl MiniMusique {
-    /// Reading exercise number `index`, a stream apart from tasks and corpus. Its names are
-    /// drawn anew each time, none of them of those kept for test: the corpus has few enough
-    /// facts to be learned by heart, these have to be read.
-    pub fn reading(&self, index: u64) -> Reading {
-        let mut draws = Draws::new(self.root.child("reading").index(index));
-        let free: Vec<String> =
-            names::all().into_iter().filter(|name| !names::is_reserved(name)).collect();
-        let mut given: BTreeMap<String, String> = BTreeMap::new();
-        let mut told = Vec::new();
-        let mut facts = Vec::new();
-        while told.len() < 2 {
-            let (entity, variants) = self.anybody(&mut draws, |_| true);
-            let variant = *draws.choose(variants);
-            let passage = about(entity, &self.entities, variant);
-            for name in &passage.names {
-                while !given.contains_key(name) {
-                    let new = draws.choose(&free);
-                    if given.values().all(|known| known != new) {
-                        given.insert(name.clone(), new.clone());
-                    }
-                }
-            }
-            told.push((renamed(&passage.title, &given), renamed(&passage.text, &given)));
-            facts.extend(asked(&passage, &given));
-        }
-        let asked = (0..ASKED).map(|_| draws.choose(&facts).clone()).collect();
-        Reading { told, asked }
-    }
-
-    /// An entity of those `wanted` that passages tell about, and the wordings of one of them.
-    fn anybody(
-        &self,
-        draws: &mut Draws,
-        wanted: impl Fn(&Entity) -> bool,
-    ) -> (&Entity, &'static [&'static str]) {
-        loop {
-            let entity = draws.choose(&self.entities);
-            let texts = passages::of_kind(entity.kind);
-            if wanted(entity) && !texts.is_empty() {
-                return (entity, *draws.choose(&texts));
-            }
-        }
-    }
-
-    /// Retelling number `index`, a stream apart from tasks and corpus; training's realm only.
+    /// Retelling number `index`, a stream apart from tasks and corpus. Its names are drawn anew
+    /// each time, none of them of those kept for test: the corpus has few enough facts to be
+    /// learned by heart, these have to be read.
     pub fn retelling(&self, index: u64) -> Retelling {
         let mut draws = Draws::new(self.root.child("retelling").index(index));
+        let mut given = Given::default();
         let mut draw = || {
-            let (entity, variants) = self.anybody(&mut draws, |entity| !entity.reserved);
+            let (entity, variants) = self.anybody(&mut draws);
             let first = draws.below(variants.len());
             let second = (first + 1 + draws.below(variants.len() - 1)) % variants.len();
-            let tell = |variant: &str| about(entity, &self.entities, variant).text;
-            (entity.name.clone(), tell(variants[first]), tell(variants[second]))
+            let passage = about(entity, &self.entities, variants[first]);
+            given.extend(&passage.names, &mut draws);
+            let again = about(entity, &self.entities, variants[second]).text;
+            (given.put(&passage.title), given.put(&passage.text), given.put(&again))
         };
         let (title, text, retold) = draw();
         let (other_title, other_text, _) = draw();
@@ -101,31 +49,50 @@ impl MiniMusique {
         }
         Retelling { told, number: if own_first { 1 } else { 2 }, retold }
     }
-}
 
-/// `text` with other names.
-fn renamed(text: &str, names: &BTreeMap<String, String>) -> String {
-    let mut parts = Vec::new();
-    let mut rest = text;
-    while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic()) {
-        let (before, word) = rest.split_at(start);
-        let end = word.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(word.len());
-        let (word, after) = word.split_at(end);
-        parts.push(before);
-        parts.push(names.get(word).map_or(word, String::as_str));
-        rest = after;
+    /// An entity that passages tell about, and the wordings of one of them.
+    fn anybody(&self, draws: &mut Draws) -> (&Entity, &'static [&'static str]) {
+        loop {
+            let entity = draws.choose(&self.entities);
+            let texts = passages::of_kind(entity.kind);
+            if !texts.is_empty() {
+                return (entity, *draws.choose(&texts));
+            }
+        }
     }
-    parts.push(rest);
-    parts.concat()
 }
 
-/// The facts of a passage under other names: the search for each, and what it finds.
-fn asked(passage: &Passage, names: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let Some(subject) = passage.subject.as_ref().and_then(|name| names.get(name)) else {
-        return Vec::new();
-    };
-    let fact = |(relation, object): &(&'static Relation, String)| {
-        Some((relation.query(subject), names.get(object)?.clone()))
-    };
-    passage.facts.iter().filter_map(fact).collect()
+/// Names and those that stand for them in one exercise.
+#[derive(Default)]
+struct Given(BTreeMap<String, String>);
+
+impl Given {
+    /// Draws a new name for each that has none yet; no two get the same.
+    fn extend(&mut self, names: &[String], draws: &mut Draws) {
+        let free = names::free();
+        for name in names {
+            while !self.0.contains_key(name) {
+                let new = draws.choose(free);
+                if self.0.values().all(|known| known != new) {
+                    self.0.insert(name.clone(), new.clone());
+                }
+            }
+        }
+    }
+
+    /// `text` with the new names.
+    fn put(&self, text: &str) -> String {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic()) {
+            let (before, word) = rest.split_at(start);
+            let end = word.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(word.len());
+            let (word, after) = word.split_at(end);
+            parts.push(before);
+            parts.push(self.0.get(word).map_or(word, String::as_str));
+            rest = after;
+        }
+        parts.push(rest);
+        parts.concat()
+    }
 }

@@ -12,7 +12,7 @@ use crate::fill::fill;
 /// A chain of relations in one wording.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// The keywords of the chain and the number of the wording: `written-born-lies#3`.
+    /// The keywords of the chain and the number of the wording: `writer-birthplace-land#3`.
     pub id: String,
     /// The relations from the entity that the question names to its answer.
     pub chain: Vec<&'static Relation>,
