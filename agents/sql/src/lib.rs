@@ -207,12 +207,18 @@ impl Agent for SqlAgent {
         }
     }
 
+    /// After each call that writes a query, that query.
+    fn drafts(&self) -> bool {
+        true
+    }
+
     async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError> {
         let database = self.database(task)?;
         let mut shown = self.shown(task, &database);
         let written = self.call(task, episode, WRITE, &shown).await?;
         // Without a block the whole text is the query.
         let mut query = last_block(&written).unwrap_or(written.trim()).to_owned();
+        episode.draft(query.clone());
         for turn in 1..=self.settings.max_turns {
             let attempt = self.execute(&database, query, episode);
             shown.query.clone_from(&attempt.query);
@@ -234,6 +240,7 @@ impl Agent for SqlAgent {
                     episode.signal(SignalKind::RepeatedCall, query.clone());
                 }
                 query = rewritten.to_owned();
+                episode.draft(query.clone());
             }
         }
         if query.is_empty() {

@@ -16,7 +16,7 @@ use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
 use leyden_rl::statistics::mean;
 use leyden_text::ChatFormat;
 use leyden_train::progress::Progress;
-use leyden_train::rounds::{Job, RoundOptions, run_rollouts};
+use leyden_train::rounds::{Job, Played, RoundOptions, run_rollouts};
 use tch::{Device, Kind, Tensor};
 
 use output::Output;
@@ -113,10 +113,10 @@ pub fn evaluate(
         let first = number * PORTION;
         let jobs = portion.iter().enumerate().map(|(index, task)| {
             let id = first + index;
-            Job { id, group: id, task, seed: seed.index(id as u64) }
+            Job { id, group: id, task, seed: seed.index(id as u64), played: &[] }
         });
         let so_far: Vec<f64> = all.iter().filter_map(|rollout| rollout.outcome.reward()).collect();
-        let (rollouts, _) =
+        let Played { rollouts, .. } =
             run_rollouts(jobs.collect(), agent, scorer, format, engine, &options, &|done| {
                 let message =
                     || mean(&so_far).map_or(String::new(), |mean| format!("reward {mean:.3}"));

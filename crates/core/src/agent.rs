@@ -36,8 +36,22 @@ pub trait Agent: Send + Sync {
     /// The roles in which it calls the model, in order of first use.
     fn roles(&self) -> &[&str];
 
+    /// Whether it says what it would answer as it goes ([`Episode::draft`]), so that its
+    /// episodes can be scored as they stood without a call.
+    fn drafts(&self) -> bool {
+        false
+    }
+
     /// Works on `task` until it has an answer or gives up.
     async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError>;
+}
+
+/// The answer that stood after a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Index of the call.
+    pub call: usize,
+    pub answer: String,
 }
 
 /// One agent at work on one task: its way to the model and its record of signals.
@@ -45,11 +59,13 @@ pub struct Episode<'a> {
     model: &'a dyn ChatModel,
     calls: AtomicUsize,
     signals: Mutex<Vec<Signal>>,
+    drafts: Mutex<Vec<Draft>>,
 }
 
 impl<'a> Episode<'a> {
     pub fn new(model: &'a dyn ChatModel) -> Self {
-        Self { model, calls: AtomicUsize::new(0), signals: Mutex::new(Vec::new()) }
+        let calls = AtomicUsize::new(0);
+        Self { model, calls, signals: Mutex::default(), drafts: Mutex::default() }
     }
 
     /// Calls the model. A reply whose tool call does not parse leaves a signal.
@@ -67,9 +83,18 @@ impl<'a> Episode<'a> {
 
     /// Notes that something happened that credit assignment may want to know.
     pub fn signal(&self, kind: SignalKind, detail: impl Into<String>) {
-        let after_call = self.calls.load(Ordering::Relaxed).saturating_sub(1);
-        let signal = Signal { kind, call: after_call, detail: detail.into() };
+        let signal = Signal { kind, call: self.latest_call(), detail: detail.into() };
         self.signals.lock().unwrap_or_else(|e| e.into_inner()).push(signal);
+    }
+
+    /// Notes what the answer would be if the episode ended now.
+    pub fn draft(&self, answer: impl Into<String>) {
+        let draft = Draft { call: self.latest_call(), answer: answer.into() };
+        self.drafts.lock().unwrap_or_else(|e| e.into_inner()).push(draft);
+    }
+
+    fn latest_call(&self) -> usize {
+        self.calls.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// Number of model calls so far.
@@ -77,7 +102,12 @@ impl<'a> Episode<'a> {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Ends the episode and hands out what was noted.
+    /// Hands out the drafts noted so far, in order.
+    pub fn take_drafts(&self) -> Vec<Draft> {
+        std::mem::take(&mut self.drafts.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// Ends the episode and hands out its signals.
     pub fn into_signals(self) -> Vec<Signal> {
         self.signals.into_inner().unwrap_or_else(|e| e.into_inner())
     }

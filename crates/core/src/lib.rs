@@ -19,7 +19,7 @@ mod script;
 mod seed;
 mod task;
 
-pub use agent::{Agent, AgentError, AgentOutput, Episode};
+pub use agent::{Agent, AgentError, AgentOutput, Draft, Episode};
 pub use chat::{
     ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, Sampling, Speaker,
     ToolCall, ToolSpec,

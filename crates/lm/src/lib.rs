@@ -12,6 +12,7 @@
 mod attention;
 mod checkpoint;
 mod config;
+mod critic;
 mod device;
 mod encoder;
 mod engine;
@@ -36,6 +37,7 @@ pub mod weights;
 
 pub use attention::ForestAttention;
 pub use config::{Llama3Scaling, LlamaConfig};
+pub use critic::ValueHead;
 pub use device::{parse_device, parse_kind};
 pub use encoder::SentenceEncoder;
 pub use engine::{Completion, Engine, EngineStats, Limits, Request, StopCheck};

@@ -26,6 +26,12 @@ pub struct Capabilities {
 }
 
 impl AlgorithmConfig {
+    /// Whether it measures calls or tokens against a critic's values.
+    pub fn needs_critic(&self) -> bool {
+        matches!(self.credit, CreditConfig::LearnedValue(_) | CreditConfig::BilevelGae(_))
+            || matches!(self.advantage, AdvantageConfig::Gae(_))
+    }
+
     /// Whether a run with these capabilities can use the algorithm.
     ///
     /// # Errors

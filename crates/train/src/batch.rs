@@ -4,12 +4,14 @@
 //! and advantage give each row its numbers; what rows have in common from their start on, the
 //! instructions of the agent before all, is computed once when the batch is packed.
 
+use std::collections::HashSet;
+
 use leyden_core::Rollout;
 use leyden_lm::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_rl::advantage::GroupCounters;
 use leyden_rl::config::AlgorithmConfig;
-use leyden_rl::credit::Episode;
+use leyden_rl::credit::{Episode, Targets};
 
 use crate::TrainError;
 use crate::store::CallCredit;
@@ -26,7 +28,11 @@ pub struct Batch {
     pub logp_sampler: Vec<f64>,
     pub advantages: Vec<f64>,
     pub counters: GroupCounters,
+    /// What a critic should have said, of algorithms that have one.
+    pub targets: Option<Targets>,
     episodes: Vec<Episode>,
+    /// Rollout of each episode.
+    played: Vec<usize>,
     /// Rollout and call of each row.
     places: Vec<(usize, usize)>,
     /// By rollout and call, for the store; absent where a call is not trained on.
@@ -47,6 +53,8 @@ pub struct Selection<'a> {
     /// Empty is all.
     pub roles: &'a [String],
     pub max_prompt_tokens: usize,
+    /// Groups that are left out whole.
+    pub left_out: &'a HashSet<usize>,
 }
 
 impl Selection<'_> {
@@ -61,9 +69,10 @@ impl Batch {
     /// The selected calls of all rollouts that have a reward; nothing is said yet of what they
     /// earned.
     pub fn unassigned(rollouts: &[Rollout], selection: &Selection<'_>) -> Self {
-        let mut episodes = Vec::new();
+        let (mut episodes, mut played) = (Vec::new(), Vec::new());
         let mut places = Vec::new();
-        for (index, rollout) in rollouts.iter().enumerate() {
+        let taken = |rollout: &Rollout| !selection.left_out.contains(&rollout.group);
+        for (index, rollout) in rollouts.iter().enumerate().filter(|(_, rollout)| taken(rollout)) {
             let Some(mut episode) = Episode::of(rollout) else { continue };
             for (number, known) in episode.calls.iter_mut().enumerate() {
                 known.trained = selection.takes(&rollout.calls[number]);
@@ -72,6 +81,7 @@ impl Batch {
                 }
             }
             episodes.push(episode);
+            played.push(index);
         }
         let call = |&(rollout, call): &(usize, usize)| &rollouts[rollout].calls[call];
         let lengths: Vec<usize> = places.iter().map(|p| call(p).response_ids.len()).collect();
@@ -88,10 +98,31 @@ impl Batch {
                 .collect(),
             advantages: Vec::new(),
             counters: GroupCounters::default(),
+            targets: None,
             credit: rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect(),
             shape: Rows::dense(&lengths),
             episodes,
+            played,
             places,
+        }
+    }
+
+    /// The episodes, each with the number of its rollout.
+    pub fn episodes(&mut self) -> impl Iterator<Item = (usize, &mut Episode)> + Send {
+        self.played.iter().copied().zip(&mut self.episodes)
+    }
+
+    /// Gives every trained call a critic's values, one per token: what to expect before it is
+    /// the first of them.
+    pub fn set_values(&mut self, values: &[f64]) {
+        let mut ranges = self.shape.ranges();
+        for call in self.episodes.iter_mut().flat_map(|episode| &mut episode.calls) {
+            if call.trained
+                && let Some(range) = ranges.next()
+            {
+                call.value = values.get(range.start).copied();
+                call.token_values = Some(values[range].to_vec());
+            }
         }
     }
 
@@ -119,6 +150,7 @@ impl Batch {
         self.rollouts = assigned.episodes;
         self.advantages = assigned.advantages.per_token;
         self.counters = assigned.advantages.counters;
+        self.targets = assigned.targets;
         Ok(())
     }
 
@@ -154,6 +186,13 @@ impl Batch {
             batches[rank * parts / tasks.len()].push(row);
         }
         batches
+    }
+
+    /// The rows of a pack, in its order.
+    pub fn shape_of(&self, pack: &Pack) -> Rows {
+        let lengths: Vec<usize> =
+            pack.rows.iter().map(|row| self.shape.range(row.row).len()).collect();
+        Rows::dense(&lengths)
     }
 
     /// The entries of a flat per-token array that belong to the rows of a pack, in its order.

@@ -10,8 +10,8 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use leyden_lm::LmError;
 use leyden_lm::weights::safetensors;
+use leyden_lm::{LmError, Optimizer, Parameters};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
@@ -32,6 +32,9 @@ struct State {
 }
 
 const SCHEMA: u32 = 1;
+
+/// Before the names of a critic's tensors.
+const CRITIC: &str = "critic.";
 
 fn folder(root: &Path, step: u64) -> PathBuf {
     root.join("checkpoints").join(format!("step-{step:06}"))
@@ -72,6 +75,11 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     fs::create_dir_all(dir).map_err(|e| failed(&TrainError::file(dir, e)))?;
     let mut tensors = vec![("parameters".to_owned(), trainer.policy.trained().flat().detach())];
     tensors.extend(trainer.optimizer.state());
+    if let Some(critic) = &trainer.critic {
+        tensors.push((format!("{CRITIC}parameters"), critic.head.parameters().flat().detach()));
+        let state = critic.optimizer.state().into_iter();
+        tensors.extend(state.map(|(name, tensor)| (format!("{CRITIC}{name}"), tensor)));
+    }
     let named: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let path = dir.join("state.safetensors");
     safetensors::write_file(&path, &named, None, &BTreeMap::new()).map_err(|e| failed(&e))?;
@@ -143,22 +151,32 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
 }
 
 fn restore(trainer: &mut Trainer<'_>, tensors: Vec<(String, Tensor)>) -> Result<(), LmError> {
-    let mut rest = Vec::new();
-    let mut found = false;
+    let (mut own, mut critics) = (Vec::new(), Vec::new());
     for (name, tensor) in tensors {
-        if name == "parameters" {
-            let flat = trainer.policy.trained().flat();
-            if flat.size() != tensor.size() {
-                return Err(LmError::Invalid("its parameters are of another model".to_owned()));
-            }
-            no_grad(|| flat.shallow_clone().f_copy_(&tensor))?;
-            found = true;
-        } else {
-            rest.push((name, tensor));
+        match name.strip_prefix(CRITIC) {
+            Some(name) => critics.push((name.to_owned(), tensor)),
+            None => own.push((name, tensor)),
         }
     }
-    if !found {
-        return Err(LmError::Invalid("there are no parameters in it".to_owned()));
+    if let Some(critic) = &mut trainer.critic {
+        restore_part(critic.head.parameters(), &mut critic.optimizer, critics)?;
     }
-    trainer.optimizer.load_state(&rest)
+    restore_part(trainer.policy.trained(), &mut trainer.optimizer, own)
+}
+
+fn restore_part(
+    parameters: &Parameters,
+    optimizer: &mut Optimizer,
+    mut tensors: Vec<(String, Tensor)>,
+) -> Result<(), LmError> {
+    let Some(place) = tensors.iter().position(|(name, _)| name == "parameters") else {
+        return Err(LmError::Invalid("there are no parameters in it".to_owned()));
+    };
+    let (_, saved) = tensors.swap_remove(place);
+    let flat = parameters.flat();
+    if flat.size() != saved.size() {
+        return Err(LmError::Invalid("its parameters are of another model".to_owned()));
+    }
+    no_grad(|| flat.shallow_clone().f_copy_(&saved))?;
+    optimizer.load_state(&tensors)
 }

@@ -34,11 +34,20 @@ pub struct Experiment {
     pub algorithm: AlgorithmConfig,
     pub train: TrainConfig,
     #[serde(default)]
+    pub critic: CriticConfig,
+    #[serde(default)]
     pub eval: EvalConfig,
     #[serde(default)]
     pub checkpoint: CheckpointConfig,
     #[serde(default)]
     pub report: ReportConfig,
+}
+
+impl Experiment {
+    /// Whether a critic is trained along with the policy.
+    pub fn has_critic(&self) -> bool {
+        self.train.objective == Objective::Reinforcement && self.algorithm.needs_critic()
+    }
 }
 
 fn one() -> u64 {
@@ -242,6 +251,11 @@ pub struct RolloutConfig {
     pub max_tokens: usize,
     /// Most tokens that the KV cache of one round may hold.
     pub cache_tokens: usize,
+    /// Most times that a step samples further tasks for those whose rollouts all earned the
+    /// same (DAPO's dynamic sampling); 0 is off.
+    pub refills: usize,
+    /// Completions from which the value of a state is estimated (credit monte_carlo).
+    pub completions: usize,
 }
 
 impl Default for RolloutConfig {
@@ -254,6 +268,8 @@ impl Default for RolloutConfig {
             top_k: 0,
             max_tokens: 2048,
             cache_tokens: 262_144,
+            refills: 0,
+            completions: 4,
         }
     }
 }
@@ -328,6 +344,25 @@ impl Default for TrainConfig {
             patience_without_variance: 20,
             batch: 32,
         }
+    }
+}
+
+/// The critic of algorithms that have one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CriticConfig {
+    /// Units between hidden state and value; 0 is the model's width.
+    pub width: usize,
+    pub learning_rate: f64,
+    /// Passes over the rollouts of a step.
+    pub epochs: usize,
+    /// A prediction is not pulled further than this from what it was.
+    pub clip: f64,
+}
+
+impl Default for CriticConfig {
+    fn default() -> Self {
+        Self { width: 0, learning_rate: 1e-3, epochs: 4, clip: 0.5 }
     }
 }
 

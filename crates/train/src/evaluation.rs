@@ -7,7 +7,7 @@ use leyden_core::{Rollout, Sampling, Task};
 
 use crate::TrainError;
 use crate::figures::mean;
-use crate::rounds::{Job, RoundOptions, run_rollouts, signal_counts};
+use crate::rounds::{Job, Played, RoundOptions, run_rollouts, signal_counts};
 use crate::store::Place;
 use crate::trainer::{Trainer, lap};
 
@@ -41,7 +41,7 @@ impl Trainer<'_> {
         let jobs = tasks
             .iter()
             .enumerate()
-            .map(|(id, task)| Job { id, group: id, task, seed: seed.index(id as u64) })
+            .map(|(id, task)| Job { id, group: id, task, seed: seed.index(id as u64), played: &[] })
             .collect();
         let options = RoundOptions {
             sampling: Sampling {
@@ -52,7 +52,7 @@ impl Trainer<'_> {
             max_prompt_tokens: usize::MAX,
             policy_version: self.version,
         };
-        let (rollouts, _) = run_rollouts(
+        let Played { rollouts, .. } = run_rollouts(
             jobs,
             &*self.environment.agent,
             &*self.environment.scorer,

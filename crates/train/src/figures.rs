@@ -6,18 +6,13 @@ use leyden_core::record::{RECORD_SCHEMA, StepRecord};
 use leyden_core::{FinishReason, Rollout};
 
 use crate::batch::Batch;
-use crate::rounds::{PromptCounts, signal_counts};
+use crate::reinforcement::Sampled;
+use crate::rounds::signal_counts;
 use crate::update::Update;
 
 /// The line of a step of reinforcement.
-pub(crate) fn of_step(
-    step: u64,
-    tasks: usize,
-    rollouts: &[Rollout],
-    batch: &Batch,
-    update: &Update,
-    prompts: PromptCounts,
-) -> StepRecord {
+pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Update) -> StepRecord {
+    let Sampled { tasks, rollouts, prompts, left_out, .. } = sampled;
     let rewards: Vec<f64> = rollouts.iter().filter_map(|r| r.outcome.reward()).collect();
     let calls: usize = rollouts.iter().map(|r| r.calls.len()).sum();
     let cut = rollouts
@@ -38,10 +33,13 @@ pub(crate) fn of_step(
         extra.insert("correction_beyond".to_owned(), update.correction.beyond_share());
         extra.insert("correction_rejected".to_owned(), update.correction.rejected_share());
     }
+    if !left_out.is_empty() {
+        extra.insert("groups_left_out".to_owned(), left_out.len() as f64);
+    }
     StepRecord {
         schema: RECORD_SCHEMA,
         step,
-        tasks,
+        tasks: tasks.len(),
         rollouts: rollouts.len(),
         rollouts_without_reward: rollouts.len() - rewards.len(),
         reward_mean: mean(&rewards),

@@ -5,9 +5,11 @@
 //! trainer knows `dyn Agent`, `dyn Scorer` and a source of tasks, never a particular agent:
 //! whoever starts a run hands it an [`Environment`].
 
+mod appraisal;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
+pub mod critic;
 pub mod data;
 mod environment;
 mod error;

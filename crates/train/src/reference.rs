@@ -45,9 +45,12 @@ impl Trainer<'_> {
     pub(crate) fn reference_logp(&self, batch: &Batch) -> Result<Option<Vec<f64>>, TrainError> {
         let Some(reference) = &self.reference else { return Ok(None) };
         let temperature = self.experiment.rollout.temperature;
-        let of_pack = |pack: &Pack| match &reference.frozen {
-            Some(frozen) => frozen.evaluate(pack, temperature),
-            None => self.policy.evaluate_base(pack, temperature),
+        let of_pack = |pack: &Pack| {
+            let evaluated = match &reference.frozen {
+                Some(frozen) => frozen.evaluate(pack, temperature)?,
+                None => self.policy.evaluate_base(pack, temperature)?,
+            };
+            Ok(evaluated.logp)
         };
         Ok(Some(self.over_batch(batch, of_pack)?))
     }

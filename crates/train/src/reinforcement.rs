@@ -1,16 +1,32 @@
 //! A step of reinforcement: rollouts of the step's tasks, their credit, one update.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use leyden_core::record::{StepRecord, Timing};
-use leyden_core::{Outcome, Rollout, Sampling, Task};
+use leyden_core::{Draft, Outcome, Rollout, Sampling, Task};
 
 use crate::TrainError;
 use crate::batch::{Batch, Selection};
 use crate::figures;
-use crate::rounds::{Job, PromptCounts, RoundOptions, run_rollouts};
+use crate::rounds::{Job, Played, PromptCounts, RoundOptions, run_rollouts};
 use crate::store::Place;
 use crate::trainer::{Trainer, lap};
+
+/// What a step has to learn from.
+#[derive(Default)]
+pub(crate) struct Sampled {
+    pub tasks: Vec<Task>,
+    /// Their group is the position of their task.
+    pub rollouts: Vec<Rollout>,
+    /// The same with the rewards that training sees.
+    pub seen: Vec<Rollout>,
+    /// Answers that stood in the course of each rollout.
+    pub drafts: Vec<Vec<Draft>>,
+    pub prompts: PromptCounts,
+    /// Groups that were sampled and are not trained on.
+    pub left_out: HashSet<usize>,
+}
 
 impl Trainer<'_> {
     pub(crate) fn reinforcement_step(
@@ -25,45 +41,51 @@ impl Trainer<'_> {
         lap(timing, "weights", started);
 
         let started = Instant::now();
-        let tasks = self.tasks(step);
-        let (rollouts, prompts) = self.sample(step, &tasks, progress)?;
+        let sampled = self.sample(step, progress)?;
         lap(timing, "rollouts", started);
 
         let started = Instant::now();
         let selection = Selection {
             roles: &experiment.train.roles,
             max_prompt_tokens: experiment.train.max_prompt_tokens,
+            left_out: &sampled.left_out,
         };
-        let noise = self.seed.child("step").index(step).child("reward");
-        let seen = experiment.reward.training(&rollouts, noise);
-        let mut batch = Batch::unassigned(&seen, &selection);
+        let mut batch = Batch::unassigned(&sampled.seen, &selection);
         let logp_ref = self.reference_logp(&batch)?;
         if logp_ref.is_some() {
             lap(timing, "reference", started);
         }
         let started = Instant::now();
+        let values = self.values(&batch)?;
+        let appraisal = self.appraise(&mut batch, &sampled, values.as_deref(), step)?;
+        lap(timing, "appraisal", started);
+        let started = Instant::now();
         self.assign(&mut batch, logp_ref.as_deref(), step)?;
+        let taught = match values {
+            Some(values) => Some(self.teach_critic(&batch, &values)?),
+            None => None,
+        };
         let update = self.update(&batch, logp_ref.as_deref(), step)?;
         lap(timing, "update", started);
 
         let started = Instant::now();
+        let Sampled { tasks, rollouts, .. } = &sampled;
         let owners: Vec<&Task> = rollouts.iter().map(|r| &tasks[r.group]).collect();
-        self.store.write(
-            Place { step, phase: "train" },
-            &rollouts,
-            &owners,
-            &batch.credit,
-            None,
-        )?;
+        self.store.write(Place { step, phase: "train" }, rollouts, &owners, &batch.credit, None)?;
         lap(timing, "store", started);
-        check_rewards(step, &rollouts)?;
+        check_rewards(step, rollouts)?;
 
         let quiet =
             batch.counters.groups == batch.counters.zero_variance + batch.counters.singletons;
         self.quiet_steps = if quiet { self.quiet_steps + 1 } else { 0 };
-        let mut record = figures::of_step(step, tasks.len(), &rollouts, &batch, &update, prompts);
+        let mut record = figures::of_step(step, &sampled, &batch, &update);
+        record.extra.extend(appraisal.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        if let Some(taught) = taught {
+            record.extra.insert("critic_loss".to_owned(), taught.loss);
+            record.extra.insert("critic_explained_variance".to_owned(), taught.explained_variance);
+        }
         if !experiment.reward.is_true() {
-            let seen: Vec<f64> = seen.iter().filter_map(|r| r.outcome.reward()).collect();
+            let seen: Vec<f64> = sampled.seen.iter().filter_map(|r| r.outcome.reward()).collect();
             record.extra.insert("reward_seen_mean".to_owned(), figures::mean(&seen));
         }
         if let Some(logp_ref) = &logp_ref {
@@ -72,31 +94,56 @@ impl Trainer<'_> {
         Ok(record)
     }
 
-    /// The tasks of a step, in visiting order.
-    fn tasks(&mut self, step: u64) -> Vec<Task> {
-        let count = self.experiment.rollout.tasks as u64;
-        let first = (step - 1) * count;
-        (0..count).map(|k| self.environment.train.task(self.order.at(first + k))).collect()
+    /// `rollout.samples` rollouts of each of the next tasks. With dynamic sampling (DAPO, arXiv
+    /// 2503.14476) tasks whose rollouts all earned the same give way to further ones, until
+    /// there are `rollout.tasks` of which something can be learned or `rollout.refills` rounds
+    /// are over.
+    fn sample(&mut self, step: u64, progress: &dyn Fn(usize)) -> Result<Sampled, TrainError> {
+        let config = &self.experiment.rollout;
+        let noise = self.seed.child("step").index(step).child("reward");
+        let seed = self.seed.child("step").index(step).child("rollout");
+        let mut sampled = Sampled::default();
+        for round in 0..=config.refills {
+            let first = sampled.tasks.len();
+            for _ in 0..config.tasks {
+                let task = self.environment.train.task(self.order.at(self.position));
+                sampled.tasks.push(task);
+                self.position += 1;
+            }
+            let jobs = (first * config.samples..sampled.tasks.len() * config.samples)
+                .map(|id| Job {
+                    id,
+                    group: id / config.samples,
+                    task: &sampled.tasks[id / config.samples],
+                    seed: seed.index(id as u64),
+                    played: &[],
+                })
+                .collect();
+            let played = self.play(jobs, progress)?;
+            sampled
+                .seen
+                .extend(self.experiment.reward.training(&played.rollouts, noise).into_owned());
+            sampled.rollouts.extend(played.rollouts);
+            sampled.drafts.extend(played.drafts);
+            sampled.prompts.add(played.prompts);
+            if config.refills > 0 {
+                sampled.leave_out(config.tasks);
+            }
+            let kept = sampled.tasks.len() - sampled.left_out.len();
+            if round == config.refills || kept >= config.tasks {
+                break;
+            }
+        }
+        Ok(sampled)
     }
 
-    /// `rollout.samples` rollouts of each task; the task's position is their group.
-    fn sample(
+    /// Runs jobs as a step of training runs them.
+    pub(crate) fn play(
         &mut self,
-        step: u64,
-        tasks: &[Task],
+        jobs: Vec<Job<'_>>,
         progress: &dyn Fn(usize),
-    ) -> Result<(Vec<Rollout>, PromptCounts), TrainError> {
+    ) -> Result<Played, TrainError> {
         let config = &self.experiment.rollout;
-        let samples = config.samples;
-        let seed = self.seed.child("step").index(step).child("rollout");
-        let jobs = (0..tasks.len() * samples)
-            .map(|id| Job {
-                id,
-                group: id / samples,
-                task: &tasks[id / samples],
-                seed: seed.index(id as u64),
-            })
-            .collect();
         let options = RoundOptions {
             sampling: Sampling {
                 temperature: config.temperature,
@@ -116,6 +163,27 @@ impl Trainer<'_> {
             &options,
             progress,
         )?)
+    }
+}
+
+impl Sampled {
+    /// Leaves out the groups whose rollouts all earned the same, and those beyond `wanted`.
+    fn leave_out(&mut self, wanted: usize) {
+        let mut lively = HashSet::new();
+        let mut first: Vec<Option<f64>> = vec![None; self.tasks.len()];
+        for rollout in &self.seen {
+            let Some(reward) = rollout.outcome.reward() else { continue };
+            match first[rollout.group] {
+                None => first[rollout.group] = Some(reward),
+                Some(known) if known != reward => {
+                    lively.insert(rollout.group);
+                }
+                Some(_) => {}
+            }
+        }
+        let kept: HashSet<usize> =
+            (0..self.tasks.len()).filter(|group| lively.contains(group)).take(wanted).collect();
+        self.left_out = (0..self.tasks.len()).filter(|group| !kept.contains(group)).collect();
     }
 }
 

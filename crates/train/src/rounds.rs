@@ -5,6 +5,10 @@
 //! and are generated as one batch; the answers go back and the next round begins. Tools run
 //! inside the futures and so in parallel, but nothing depends on which finishes first. What
 //! the engine saw and wrote is recorded here, behind the agents' backs.
+//!
+//! A rollout may also go on from a call of another one: the calls before it are then answered
+//! as they were, without the engine. An agent that does the same when it is told the same
+//! arrives in the same state, and one that does not is found out by its prompts.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,11 +18,11 @@ use std::task::{Context, Poll, Waker};
 
 use futures::channel::oneshot;
 use leyden_core::{
-    Agent, AgentError, AgentOutput, Call, ChatModel, ChatReply, ChatRequest, Episode, ModelError,
-    Outcome, Rollout, Sampling, Scorer, SeedTree, Signal, Task, async_trait,
+    Agent, AgentError, AgentOutput, Call, ChatModel, ChatReply, ChatRequest, Draft, Episode,
+    ModelError, Outcome, Rollout, Sampling, Scorer, SeedTree, Signal, Task, async_trait,
 };
 use leyden_lm::{Engine, LmError, Request, StopCheck};
-use leyden_text::{ChatFormat, Growth, History};
+use leyden_text::{ChatFormat, Growth, History, Prompt};
 use rayon::prelude::*;
 
 /// How rollouts are generated.
@@ -37,6 +41,17 @@ pub struct Job<'a> {
     pub group: usize,
     pub task: &'a Task,
     pub seed: SeedTree,
+    /// Its first calls, which are answered as they were.
+    pub played: &'a [Call],
+}
+
+/// What came of the jobs, in their order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Played {
+    pub rollouts: Vec<Rollout>,
+    pub prompts: PromptCounts,
+    /// The answers that stood in the course of each rollout, of agents that say so.
+    pub drafts: Vec<Vec<Draft>>,
 }
 
 /// How the prompts of a step came about.
@@ -48,6 +63,15 @@ pub struct PromptCounts {
     pub extended: usize,
     /// Prompts whose template rewrote what had been said.
     pub rewritten: usize,
+}
+
+impl PromptCounts {
+    /// Adds those of other rollouts.
+    pub fn add(&mut self, other: Self) {
+        self.fresh += other.fresh;
+        self.extended += other.extended;
+        self.rewritten += other.rewritten;
+    }
 }
 
 /// The model as one rollout sees it: a place to leave a request and wait.
@@ -75,7 +99,7 @@ impl Mailbox {
     }
 }
 
-type Ended = (Result<AgentOutput, AgentError>, Vec<Signal>);
+type Ended = (Result<AgentOutput, AgentError>, Vec<Signal>, Vec<Draft>);
 type Running<'a> = Pin<Box<dyn Future<Output = Ended> + Send + 'a>>;
 
 /// A rollout on its way.
@@ -104,7 +128,7 @@ pub fn run_rollouts(
     engine: &mut Engine,
     options: &RoundOptions,
     progress: &dyn Fn(usize),
-) -> Result<(Vec<Rollout>, PromptCounts), LmError> {
+) -> Result<Played, LmError> {
     let mut live: Vec<Live<'_>> = jobs.into_iter().map(|job| start(job, agent)).collect();
     let mut counts = PromptCounts::default();
     loop {
@@ -117,8 +141,8 @@ pub fn run_rollouts(
         answer_round(asked, &mut live, format, engine, options, &mut counts)?;
     }
     engine.forget_all();
-    let rollouts = live.into_par_iter().map(|rollout| finish(rollout, scorer)).collect();
-    Ok((rollouts, counts))
+    let (rollouts, drafts) = live.into_par_iter().map(|rollout| finish(rollout, scorer)).unzip();
+    Ok(Played { rollouts, prompts: counts, drafts })
 }
 
 fn start<'a>(job: Job<'a>, agent: &'a dyn Agent) -> Live<'a> {
@@ -128,7 +152,8 @@ fn start<'a>(job: Job<'a>, agent: &'a dyn Agent) -> Live<'a> {
     let future = async move {
         let episode = Episode::new(&*model);
         let output = agent.run(task, &episode).await;
-        (output, episode.into_signals())
+        let drafts = episode.take_drafts();
+        (output, episode.into_signals(), drafts)
     };
     let future: Option<Running<'a>> = Some(Box::pin(future));
     Live { job, mailbox, future, ended: None, history: History::default(), calls: Vec::new() }
@@ -148,7 +173,7 @@ fn advance(rollout: &mut Live<'_>) {
                 // Nothing would ever wake it: there is no event loop but the rounds.
                 let what = "the agent waits for something that is not its model".to_owned();
                 let error = AgentError::Task { task: rollout.job.task.id.clone(), what };
-                rollout.ended = Some((Err(error), Vec::new()));
+                rollout.ended = Some((Err(error), Vec::new(), Vec::new()));
                 rollout.future = None;
             }
         }
@@ -191,7 +216,7 @@ fn answer_round(
     let mut requests = Vec::new();
     let mut waiting = Vec::new();
     for (question, prompt) in asked.into_iter().zip(prompts) {
-        let rollout = &live[question.index];
+        let rollout = &mut live[question.index];
         let prompt = match prompt {
             Ok(prompt) => prompt,
             Err(e) => {
@@ -199,6 +224,11 @@ fn answer_round(
                 continue;
             }
         };
+        if let Some(before) = rollout.job.played.get(rollout.calls.len()) {
+            let answer = rollout.replay(&question.request, prompt, before, format);
+            let _ = question.answer.send(answer);
+            continue;
+        }
         let (tokens, limit) = (prompt.ids.len(), options.max_prompt_tokens);
         if tokens > limit {
             let _ = question.answer.send(Err(ModelError::PromptTooLong { tokens, limit }));
@@ -228,18 +258,16 @@ fn answer_round(
         let rollout = &mut live[question.index];
         let answer = match completion {
             Ok(completion) => {
-                let reply = format.reply(&question.request, &completion.ids, completion.finish);
-                rollout.calls.push(Call {
-                    agent_role: question.request.agent_role,
+                let call = Call {
+                    agent_role: question.request.agent_role.clone(),
                     prompt_ids: prompt.ids.clone(),
-                    response_ids: completion.ids.clone(),
+                    response_ids: completion.ids,
                     logprobs: completion.logprobs,
-                    text: reply.message.content.clone(),
+                    text: String::new(),
                     finish: completion.finish,
                     policy_version: options.policy_version,
-                });
-                rollout.history.push(prompt, completion.ids, reply.message.clone());
-                Ok(reply)
+                };
+                Ok(rollout.record(&question.request, prompt, call, format))
             }
             Err(LmError::PromptTooLong { tokens, limit }) => {
                 Err(ModelError::PromptTooLong { tokens, limit })
@@ -249,6 +277,44 @@ fn answer_round(
         let _ = question.answer.send(answer);
     }
     Ok(())
+}
+
+impl Live<'_> {
+    /// Notes a call and returns what the agent is told.
+    fn record(
+        &mut self,
+        request: &ChatRequest,
+        prompt: Prompt,
+        call: Call,
+        format: &ChatFormat,
+    ) -> ChatReply {
+        let reply = format.reply(request, &call.response_ids, call.finish);
+        let text = reply.message.content.clone();
+        self.history.push(prompt, call.response_ids.clone(), reply.message.clone());
+        self.calls.push(Call { text, ..call });
+        reply
+    }
+
+    /// Answers a question as it was answered in the rollout that this one goes on from.
+    ///
+    /// # Errors
+    /// A question that is not the one that was asked there.
+    fn replay(
+        &mut self,
+        request: &ChatRequest,
+        prompt: Prompt,
+        before: &Call,
+        format: &ChatFormat,
+    ) -> Result<ChatReply, ModelError> {
+        if prompt.ids != before.prompt_ids {
+            return Err(ModelError::Unavailable(format!(
+                "told the same, the agent asked something else in call {}: its rollouts cannot be \
+                 continued from a call",
+                self.calls.len()
+            )));
+        }
+        Ok(self.record(request, prompt, before.clone(), format))
+    }
 }
 
 /// Watches for the stop texts of a request; `None` where there are none.
@@ -265,9 +331,10 @@ fn stop_texts(stops: &[String], format: &Arc<ChatFormat>) -> Option<Box<dyn Stop
     }))
 }
 
-fn finish(rollout: Live<'_>, scorer: &dyn Scorer) -> Rollout {
+fn finish(rollout: Live<'_>, scorer: &dyn Scorer) -> (Rollout, Vec<Draft>) {
     let task = rollout.job.task;
-    let (output, signals) = rollout.ended.expect("rounds go on until every rollout has ended");
+    let (output, signals, drafts) =
+        rollout.ended.expect("rounds go on until every rollout has ended");
     let (answer, outcome) = match output {
         Ok(output) => {
             let outcome = match scorer.score(task, output.answer.as_deref()) {
@@ -279,7 +346,7 @@ fn finish(rollout: Live<'_>, scorer: &dyn Scorer) -> Rollout {
         }
         Err(e) => (None, Outcome::Missing(e.to_string())),
     };
-    Rollout {
+    let rollout = Rollout {
         id: rollout.job.id,
         task_id: task.id.clone(),
         group: rollout.job.group,
@@ -287,7 +354,8 @@ fn finish(rollout: Live<'_>, scorer: &dyn Scorer) -> Rollout {
         signals,
         answer,
         outcome,
-    }
+    };
+    (rollout, drafts)
 }
 
 /// Signals by kind, over all rollouts.

@@ -10,9 +10,11 @@ use std::time::Instant;
 use leyden_core::SeedTree;
 use leyden_core::record::{StepRecord, Timing};
 use leyden_lm::{Decay, Engine, Optimizer, Policy, Schedule, clip_grad_norm};
+use leyden_rl::credit::CreditConfig;
 use leyden_text::ChatFormat;
 
 use crate::config::{Experiment, Objective};
+use crate::critic::Critic;
 use crate::data::VisitOrder;
 use crate::reference::Reference;
 use crate::store::RolloutStore;
@@ -29,9 +31,11 @@ pub struct Trainer<'a> {
     pub store: RolloutStore,
     /// Where the algorithm has a KL penalty.
     pub reference: Option<Reference>,
+    /// Where the algorithm measures against values.
+    pub critic: Option<Critic>,
     /// Number of updates steps behind the weights.
     pub version: u64,
-    /// Position in the order of demonstrations.
+    /// Position in the order of tasks or demonstrations.
     pub position: u64,
     /// Steps in a row without any variance of reward.
     pub quiet_steps: u64,
@@ -72,6 +76,7 @@ impl<'a> Trainer<'a> {
             return Err(TrainError::Invalid("data.train holds nothing to train on".to_owned()));
         }
         check_roles(&experiment.train.roles, environment)?;
+        check_drafts(experiment, environment)?;
         let train = &experiment.train;
         let schedule = Schedule {
             warmup: train.warmup as usize,
@@ -86,12 +91,16 @@ impl<'a> Trainer<'a> {
         let kl = &experiment.algorithm.kl;
         let wanted = kl.is_on() && experiment.train.objective == Objective::Reinforcement;
         let reference = wanted.then(|| Reference::of(&policy, kl.controller())).transpose()?;
+        let critic =
+            experiment.has_critic().then(|| Critic::new(&experiment.critic, &policy, seed));
+        let critic = critic.transpose()?;
         Ok(Self {
             experiment,
             environment,
             format,
             policy,
             reference,
+            critic,
             optimizer,
             engine,
             store,
@@ -174,6 +183,23 @@ fn check_roles(roles: &[String], environment: &Environment) -> Result<(), TrainE
         ))),
         _ => Ok(()),
     }
+}
+
+/// Refuses credit that scores episodes without a call, of an agent that does not say what it
+/// would have answered.
+fn check_drafts(experiment: &Experiment, environment: &Environment) -> Result<(), TrainError> {
+    let agent = &environment.agent;
+    if experiment.train.objective == Objective::Supervised
+        || !matches!(experiment.algorithm.credit, CreditConfig::LeaveOneOut(_))
+        || agent.drafts()
+    {
+        return Ok(());
+    }
+    Err(TrainError::Invalid(format!(
+        "algorithm.credit.name: leave_one_out needs the reward of an episode without a call, and \
+         the agent {} does not say what it would have answered before one; the agent sql does",
+        agent.name()
+    )))
 }
 
 /// Notes how long a part of a step took.

@@ -63,7 +63,8 @@ impl Trainer<'_> {
         let once = train.epochs * parts.len() == 1;
         let mut logp_old = Vec::new();
         if !once {
-            logp_old = self.over_batch(batch, |pack| self.policy.evaluate(pack, temperature))?;
+            logp_old =
+                self.over_batch(batch, |pack| Ok(self.policy.evaluate(pack, temperature)?.logp))?;
             update.mismatch = Mismatch::measure(&logp_old, &batch.logp_sampler, &batch.shape);
         }
         for epoch in 0..train.epochs {
@@ -106,19 +107,18 @@ impl Trainer<'_> {
         Ok(update)
     }
 
-    /// What `evaluate` says of every token of a batch.
+    /// What `evaluate` says of every token of a batch; it says it of a pack's unique actions.
     pub(crate) fn over_batch(
         &self,
         batch: &Batch,
-        evaluate: impl Fn(&Pack) -> Result<Evaluated, LmError>,
+        evaluate: impl Fn(&Pack) -> Result<Vec<f64>, LmError>,
     ) -> Result<Vec<f64>, TrainError> {
-        let mut logp = vec![0.0; batch.shape.tokens()];
+        let mut said = vec![0.0; batch.shape.tokens()];
         let all: Vec<usize> = (0..batch.rows.len()).collect();
         for pack in batch.pack(&all, self.experiment.train.micro_batch_tokens)? {
-            let evaluated = evaluate(&pack)?;
-            spread(batch, &pack, &pack.gather(&evaluated.logp), &mut logp);
+            spread(batch, &pack, &pack.gather(&evaluate(&pack)?), &mut said);
         }
-        Ok(logp)
+        Ok(said)
     }
 
     /// Whether a row has no part in the gradient: its group agreed on one reward, and no other
@@ -141,10 +141,8 @@ impl Trainer<'_> {
         let evaluated = self.policy.evaluate(pack, self.experiment.rollout.temperature)?;
         let logp: Vec<f64> = pack.gather(&evaluated.logp).concat();
         if once {
-            let lengths: Vec<usize> =
-                pack.rows.iter().map(|row| batch.shape.range(row.row).len()).collect();
             let sampler = batch.select(&batch.logp_sampler, pack);
-            update.mismatch.merge(&Mismatch::measure(&logp, &sampler, &Rows::dense(&lengths)));
+            update.mismatch.merge(&Mismatch::measure(&logp, &sampler, &batch.shape_of(pack)));
         }
         update.packed_tokens += pack.len();
         update.entropy_sum += pack.gather(&evaluated.entropy).concat().iter().sum::<f64>();
@@ -161,9 +159,7 @@ impl Trainer<'_> {
     ) -> Result<(), TrainError> {
         let algorithm = &self.experiment.algorithm;
         let batch = context.batch;
-        let lengths: Vec<usize> =
-            pack.rows.iter().map(|row| batch.shape.range(row.row).len()).collect();
-        let rows = Rows::dense(&lengths);
+        let rows = batch.shape_of(pack);
         let advantages = batch.select(&batch.advantages, pack);
         let weights = batch.select(context.weights, pack);
         let sampler = batch.select(&batch.logp_sampler, pack);

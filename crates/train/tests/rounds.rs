@@ -3,28 +3,32 @@
 mod common;
 
 use common::{CONTEXT, Letters, Scripted, model, parts, task};
-use leyden_core::{FinishReason, Outcome, Rollout, Sampling, SeedTree, Task};
+use leyden_core::{Call, FinishReason, Outcome, Rollout, Sampling, SeedTree, Task};
 use leyden_lm::forest::{Row, pack};
-use leyden_train::rounds::{Job, PromptCounts, RoundOptions, run_rollouts, signal_counts};
+use leyden_train::rounds::{Job, Played, PromptCounts, RoundOptions, run_rollouts, signal_counts};
 
 const MAX_TOKENS: usize = 6;
 
 /// One rollout for each script, with a fresh engine.
 fn roll(scripts: &[&str]) -> (Vec<Rollout>, PromptCounts) {
+    let tasks: Vec<Task> = scripts.iter().enumerate().map(|(i, s)| task(i, s)).collect();
+    let played = play(tasks.iter().enumerate().map(|(id, task)| job(id, task, &[])).collect());
+    (played.rollouts, played.prompts)
+}
+
+fn play(jobs: Vec<Job<'_>>) -> Played {
     let model = model();
     let (_, _, mut engine) = parts(&model, 0.0);
-    let tasks: Vec<Task> = scripts.iter().enumerate().map(|(i, s)| task(i, s)).collect();
-    let jobs = tasks
-        .iter()
-        .enumerate()
-        .map(|(id, task)| Job { id, group: id, task, seed: SeedTree::new(5).index(id as u64) })
-        .collect();
     let options = RoundOptions {
         sampling: Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() },
         max_prompt_tokens: usize::MAX,
         policy_version: 7,
     };
     run_rollouts(jobs, &Scripted, &Letters, &model.format, &mut engine, &options, &|_| ()).unwrap()
+}
+
+fn job<'a>(id: usize, task: &'a Task, played: &'a [Call]) -> Job<'a> {
+    Job { id, group: id, task, seed: SeedTree::new(5).index(id as u64), played }
 }
 
 fn why(rollout: &Rollout) -> &str {
@@ -125,6 +129,34 @@ fn a_rollout_that_fails_says_why_and_the_others_go_on() {
     }
     // No answer is a wrong answer, not a missing reward.
     assert_eq!(alone[1].outcome, Outcome::Reward(0.0));
+}
+
+#[test]
+fn a_rollout_goes_on_from_any_call_of_another() {
+    let task = task(0, "twice");
+    let whole = play(vec![job(3, &task, &[])]).rollouts.remove(0);
+    let [first, second] = whole.calls.as_slice() else { panic!("{whole:?}") };
+    // With draws of its own from where it goes on, and none before.
+    let other = |played| Job { seed: SeedTree::new(6), ..job(3, &task, played) };
+    let continued = play(vec![other(&whole.calls[..1])]).rollouts.remove(0);
+    assert_eq!(continued.calls[0], *first);
+    assert_eq!(continued.calls[1].prompt_ids, second.prompt_ids);
+    assert_ne!(continued.calls[1].response_ids, second.response_ids);
+    assert_eq!(continued.signals, whole.signals);
+    assert_eq!(play(vec![other(&whole.calls)]).rollouts.remove(0), whole);
+    // Calls of another task's rollout are not what this agent asks.
+    let strange = common::task(1, "twice");
+    let lost = play(vec![job(0, &strange, &whole.calls[..1])]).rollouts.remove(0);
+    assert!(why(&lost).contains("asked something else in call 0"), "{lost:?}");
+}
+
+#[test]
+fn drafts_know_the_call_that_they_follow() {
+    let tasks = [task(0, "once"), task(1, "twice")];
+    let played = play(tasks.iter().enumerate().map(|(id, task)| job(id, task, &[])).collect());
+    assert!(played.drafts[0].is_empty());
+    let [draft] = played.drafts[1].as_slice() else { panic!("{:?}", played.drafts) };
+    assert_eq!((draft.call, &draft.answer), (0, &played.rollouts[1].calls[0].text));
 }
 
 #[test]

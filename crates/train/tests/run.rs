@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use common::{Constant, environment, experiment, model};
+use common::{Constant, Silent, environment, experiment, model};
 use leyden_core::record::{EvalRecord, Record, StepRecord};
 use leyden_lm::LoadedModel;
 use leyden_train::folder::RunFolder;
@@ -174,6 +174,13 @@ fn every_kind_of_training_resumes() {
             "model.lora={rank = 2, alpha = 4.0, targets = ['q']}",
         ],
         &["model.dtype=bf16"],
+        &["algorithm.credit={name = 'gigpo'}", "algorithm.advantage={name = 'none'}"],
+        &["algorithm.credit={name = 'monte_carlo'}", "algorithm.advantage={name = 'none'}"],
+        &["algorithm.credit={name = 'learned_value'}", "algorithm.advantage={name = 'whiten'}"],
+        &["algorithm.credit={name = 'bilevel_gae'}", "algorithm.advantage={name = 'whiten'}"],
+        &["algorithm.credit={name = 'leave_one_out'}", "algorithm.group_by=role"],
+        &["algorithm.advantage={name = 'gae'}", "critic.width=8"],
+        &["rollout.refills=2", "rollout.tasks=1", "rollout.samples=2"],
     ] {
         let experiment = experiment(changes);
         let whole = Outcome::of(undisturbed(&experiment).path());
@@ -182,6 +189,108 @@ fn every_kind_of_training_resumes() {
         assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
         Outcome::of(root.path()).assert_same(&whole, &changes.join(" "));
     }
+}
+
+/// Credit of the calls of a run's first step in the order of rollouts and calls, with the
+/// letters of their texts.
+fn credits(root: &Path) -> Vec<Vec<(f64, f64)>> {
+    let store = Connection::open(root.join("rollouts.sqlite")).unwrap();
+    let mut statement = store
+        .prepare(
+            "SELECT rollout, credit, text FROM calls \
+             WHERE phase = 'train' AND step = 1 ORDER BY rollout, idx",
+        )
+        .unwrap();
+    let rows = statement.query_map([], |row| {
+        let text: String = row.get(2)?;
+        let letters = text.chars().filter(char::is_ascii_lowercase).count() as f64 / 10.0;
+        Ok((row.get::<_, u32>(0)? as usize, (row.get(1)?, letters)))
+    });
+    let mut all: Vec<Vec<(f64, f64)>> = Vec::new();
+    for (rollout, call) in rows.unwrap().map(Result::unwrap) {
+        all.resize_with(all.len().max(rollout + 1), Vec::new);
+        all[rollout].push(call);
+    }
+    all
+}
+
+#[test]
+fn a_call_is_scored_against_the_answer_that_stood_before_it() {
+    let changes =
+        ["algorithm.credit={name = 'leave_one_out'}", "algorithm.group_by=role", "train.steps=1"];
+    let root = tempfile::tempdir().unwrap();
+    run_in(&environment(&["twice"]), &experiment(&changes), root.path(), &mut ()).unwrap();
+    for calls in credits(root.path()) {
+        // The reward is the last text's letters; nothing stood before the first call.
+        let [(first, before), (second, after)] = calls[..] else { panic!("{calls:?}") };
+        assert!((first - after).abs() < 1e-12 && (second - (after - before)).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn a_call_earns_the_change_of_what_was_to_be_expected() {
+    let changes = [
+        "algorithm.credit={name = 'monte_carlo'}",
+        "algorithm.advantage={name = 'none'}",
+        "train.steps=1",
+        "rollout.completions=3",
+    ];
+    let root = tempfile::tempdir().unwrap();
+    run_in(&environment(&["twice"]), &experiment(&changes), root.path(), &mut ()).unwrap();
+    let all = credits(root.path());
+    let rewards: Vec<f64> = all.iter().map(|calls| calls[1].1).collect();
+    for (index, calls) in all.iter().enumerate() {
+        // The first state is the task's: the other three rollouts of it are its completions.
+        let group: Vec<usize> =
+            (index / 4 * 4..index / 4 * 4 + 4).filter(|&o| o != index).collect();
+        let expected = group.iter().map(|&other| rewards[other]).sum::<f64>() / 3.0;
+        assert!((calls[0].0 + calls[1].0 - (rewards[index] - expected)).abs() < 1e-12);
+    }
+    let step = &steps(root.path())[0];
+    // Eight second calls, each in a state of its own or shared: three completions for each.
+    assert!(step.extra["completions"] > 0.0 && step.extra["completions"] <= 24.0);
+    assert!(step.extra["completion_tokens"] >= step.extra["completions"]);
+}
+
+#[test]
+fn a_critic_comes_to_know_what_to_expect() {
+    let changes = [
+        "algorithm.credit={name = 'learned_value'}",
+        "algorithm.advantage={name = 'whiten'}",
+        "train.steps=12",
+        "train.learning_rate=0",
+        "rollout.samples=12",
+        "rollout.max_tokens=30",
+        "critic.learning_rate=0.03",
+        "critic.epochs=10",
+        "eval.every=0",
+    ];
+    let root = tempfile::tempdir().unwrap();
+    // Two tasks of different worth: an answer of two tokens has fewer letters than one of thirty.
+    run_in(&environment(&["once", "brief"]), &experiment(&changes), root.path(), &mut ()).unwrap();
+    let known = |step: &StepRecord| step.extra["critic_explained_variance"];
+    let all = steps(root.path());
+    assert_eq!(known(&all[0]), 0.0, "it begins with 0 everywhere");
+    let late = all[8..].iter().map(known).sum::<f64>() / 4.0;
+    assert!(late > 0.3, "{late}");
+    assert!(all[11].extra["critic_loss"] < all[0].extra["critic_loss"]);
+}
+
+/// An answer of no letters earns nothing whoever gives it: some groups of two agree.
+#[test]
+fn groups_that_agree_give_way_to_others() {
+    let changes = ["rollout.refills=3", "rollout.samples=2", "train.steps=6"];
+    let root = tempfile::tempdir().unwrap();
+    run_in(&environment(&["brief"; 5]), &experiment(&changes), root.path(), &mut ()).unwrap();
+    let mut refilled = 0;
+    for step in steps(root.path()) {
+        let out = step.extra.get("groups_left_out").copied().unwrap_or(0.0) as usize;
+        assert_eq!(step.rollouts, 2 * step.tasks);
+        assert!(step.tasks % 2 == 0 && step.tasks <= 8 && step.tasks - out <= 2);
+        assert_eq!(step.groups_without_variance, 0);
+        refilled += usize::from(step.tasks > 2);
+    }
+    assert!(refilled > 0, "no group agreed: the test shows nothing");
 }
 
 #[test]
@@ -385,6 +494,11 @@ fn what_cannot_be_trained_is_refused_before_anything_is_generated() {
             environment(&SCRIPTS),
             "train.roles=['third']",
             &["train.roles", "third", "first, second"],
+        ),
+        (
+            Environment { agent: std::sync::Arc::new(Silent), ..environment(&SCRIPTS) },
+            "algorithm.credit.name=leave_one_out",
+            &["algorithm.credit.name", "silent", "would have answered"],
         ),
         (environment(&SCRIPTS), "model.device=abacus", &["abacus"]),
         (environment(&SCRIPTS), "model.dtype=f7", &["f7"]),

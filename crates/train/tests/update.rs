@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::HashSet;
+
 use common::{largest, train};
 use leyden_core::record::StepRecord;
 use leyden_core::{Call, FinishReason, Outcome, Rollout};
@@ -109,7 +111,8 @@ fn rollouts() -> Vec<Rollout> {
 
 fn batch(roles: &[&str], max_prompt_tokens: usize) -> Batch {
     let roles: Vec<String> = roles.iter().map(|&role| role.to_owned()).collect();
-    let selection = Selection { roles: &roles, max_prompt_tokens };
+    let left_out = HashSet::new();
+    let selection = Selection { roles: &roles, max_prompt_tokens, left_out: &left_out };
     let mut batch = Batch::unassigned(&rollouts(), &selection);
     batch.assign(&AlgorithmConfig::default(), None, 1).unwrap();
     batch

@@ -86,7 +86,9 @@ impl Experiment {
             ("rollout.samples", self.rollout.samples),
             ("rollout.max_tokens", self.rollout.max_tokens),
             ("rollout.cache_tokens", self.rollout.cache_tokens),
+            ("rollout.completions", self.rollout.completions),
             ("train.epochs", self.train.epochs),
+            ("critic.epochs", self.critic.epochs),
             ("train.mini_batches", self.train.mini_batches),
             ("train.micro_batch_tokens", self.train.micro_batch_tokens),
             ("train.batch", self.train.batch),
@@ -104,6 +106,8 @@ impl Experiment {
             ("train.matrix_learning_rate", self.train.matrix_learning_rate),
             ("train.weight_decay", self.train.weight_decay),
             ("train.grad_clip", self.train.grad_clip),
+            ("critic.learning_rate", self.critic.learning_rate),
+            ("critic.clip", self.critic.clip),
             ("eval.temperature", self.eval.temperature),
         ];
         for (key, value) in rates {
@@ -147,15 +151,18 @@ impl Experiment {
         Ok(())
     }
 
-    /// Whether the trainer has what the algorithm needs. It has no critic, and the agents name
-    /// no states and score no counterfactuals.
+    /// Whether the trainer has what the algorithm needs. Which agents can be scored without a
+    /// call, is not known here: the trainer looks at its agent.
     fn check_capabilities(&self) -> Result<(), leyden_rl::config::ConfigError> {
         match self.train.objective {
             Objective::Supervised => Ok(()),
             Objective::Reinforcement => self.algorithm.check(&Capabilities {
                 samples: self.rollout.samples,
+                critic: true,
                 reference: true,
-                ..Capabilities::default()
+                anchors: true,
+                counterfactuals: true,
+                branching: true,
             }),
         }
     }

@@ -80,6 +80,12 @@ pub const REFERENCE: &[Key] = &[
     key("rollout.max_tokens", "most tokens of one response"),
     key("rollout.cache_tokens", "most tokens in the KV cache; more rollouts run in waves"),
     key(
+        "rollout.refills",
+        "most times that a step samples further tasks in place of those whose rollouts all \
+         earned the same (dynamic sampling); 0 is off",
+    ),
+    key("rollout.completions", "completions that estimate a state's value (monte_carlo)"),
+    key(
         "algorithm.aggregation",
         "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm, \
          per-rollout-mean, per-rollout-mean-over-rows",
@@ -137,6 +143,10 @@ pub const REFERENCE: &[Key] = &[
         "stop after this many steps in a row without any variance of reward",
     ),
     key("train.batch", "demonstrations of one step (supervised only)"),
+    key("critic.width", "units between state and value; 0 is the model's width"),
+    key("critic.learning_rate", "learning rate of the critic (learned_value, bilevel_gae, gae)"),
+    key("critic.epochs", "passes of the critic over the rollouts of a step"),
+    key("critic.clip", "a value is not pulled further than this from what it was"),
     key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
     key("eval.tasks", "held-out tasks of one evaluation; 0 is all"),
     key("eval.modes", "sampled, greedy"),

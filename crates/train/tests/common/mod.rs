@@ -101,6 +101,10 @@ impl Agent for Scripted {
         &["first", "second"]
     }
 
+    fn drafts(&self) -> bool {
+        true
+    }
+
     async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError> {
         let mut messages = vec![Message::user(task.question.clone())];
         let ask = |role: &str, messages: &[Message]| ChatRequest {
@@ -116,6 +120,7 @@ impl Agent for Scripted {
             }
             "twice" => {
                 let reply = episode.chat(ask("first", &messages)).await?;
+                episode.draft(reply.message.content.clone());
                 episode.signal(SignalKind::Other("halfway".to_owned()), "one call is made");
                 messages.extend([reply.message, Message::user("more")]);
                 answer(episode.chat(ask("second", &messages)).await?)
@@ -152,6 +157,24 @@ impl Agent for Scripted {
             "silent" => Ok(AgentOutput { answer: None }),
             other => unreachable!("no such script: {other}"),
         }
+    }
+}
+
+/// An agent that answers without having been asked anything, and does not say so before.
+pub struct Silent;
+
+#[async_trait]
+impl Agent for Silent {
+    fn name(&self) -> &str {
+        "silent"
+    }
+
+    fn roles(&self) -> &[&str] {
+        &[]
+    }
+
+    async fn run(&self, _: &Task, _: &Episode<'_>) -> Result<AgentOutput, AgentError> {
+        Ok(AgentOutput { answer: None })
     }
 }
 
