@@ -53,6 +53,8 @@ enum Command {
     /// Score a file of predictions as the dataset's official evaluator does
     #[command(subcommand)]
     Score(commands::score::Arguments),
+    /// Time every kernel of training and generation beside what this machine can do
+    Kernels(commands::kernels::Arguments),
     /// Recompute golden files and say how far off this machine is
     #[command(subcommand)]
     Verify(commands::verify::Arguments),
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         Command::Model(arguments) => commands::model::run(&arguments),
         Command::Data(arguments) => commands::data::run(&arguments),
         Command::Score(arguments) => commands::score::run(&arguments),
+        Command::Kernels(arguments) => commands::kernels::run(&arguments),
         Command::Verify(arguments) => commands::verify::run(&arguments),
         Command::Doctor(arguments) => commands::doctor::run(&arguments),
     };

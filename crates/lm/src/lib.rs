@@ -28,6 +28,7 @@ mod model;
 mod muon;
 mod optim;
 mod parameters;
+pub mod pieces;
 mod policy;
 mod presets;
 mod process;

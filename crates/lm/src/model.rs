@@ -151,6 +151,15 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
     (wide * (mean_square + eps).rsqrt()).to_kind(x.kind()) * weight
 }
 
+/// silu(gate) · up of `gate_up` [n, 2 · intermediate] (Shazeer 2020).
+///
+/// # Errors
+/// libtorch's own.
+pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, LmError> {
+    let halves = gate_up.f_split(gate_up.size()[1] / 2, 1)?;
+    Ok(halves[0].silu() * &halves[1])
+}
+
 /// x Wᵀ plus the low-rank additions.
 fn project(x: &Tensor, weight: &Tensor, low_rank: &[LowRank]) -> Result<Tensor, LmError> {
     let y = x.f_linear(weight, None::<&Tensor>)?;
@@ -202,8 +211,7 @@ pub fn layer_forward(
     let x = x + project(&mixed, &weights.output, &weights.output_low_rank)?;
     let normed = rms_norm(&x, &weights.post_norm, config.norm_eps);
     let gate_up = project(&normed, &weights.gate_up, &weights.gate_up_low_rank)?;
-    let gate_up = gate_up.f_split(config.intermediate_size as i64, 1)?;
-    let activated = gate_up[0].silu() * &gate_up[1];
+    let activated = swiglu(&gate_up)?;
     Ok(&x + project(&activated, &weights.down, &weights.down_low_rank)?)
 }
 

@@ -17,6 +17,7 @@ pub mod compare;
 pub mod experiment;
 pub mod figures;
 pub mod rollouts;
+pub mod roofline;
 pub mod svg;
 pub mod sweep;
 pub mod table;

@@ -25,11 +25,12 @@ use crate::write::Options;
 
 /// The templates by their names; the pages share their head with its style, and the look of a
 /// figure.
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 6] = [
     ("head.html", include_str!("../templates/head.html")),
     ("style.html", include_str!("../templates/style.html")),
     ("parts.html", include_str!("../templates/parts.html")),
     ("page.html", include_str!("../templates/page.html")),
+    ("kernels.html", include_str!("../templates/kernels.html")),
     ("sweep.html", include_str!("../templates/sweep.html")),
 ];
 /// The palette on a dark ground: the same hues, lighter.

@@ -123,9 +123,13 @@ impl Folder {
 
     /// Charts side by side as one picture, in SVG and PNG; `id` is the SVG's own.
     fn put_picture(&mut self, file: &str, charts: &[Chart], id: &str) -> Result<(), ReportError> {
-        let svg = render(charts, charts.len(), Theme::Paper, id);
-        let picture = png(&svg)
-            .map_err(|message| ReportError::Raster { figure: file.to_owned(), message })?;
+        self.put_drawing(file, &render(charts, charts.len(), Theme::Paper, id))
+    }
+
+    /// A drawing in SVG and PNG.
+    pub fn put_drawing(&mut self, file: &str, svg: &str) -> Result<(), ReportError> {
+        let picture =
+            png(svg).map_err(|message| ReportError::Raster { figure: file.to_owned(), message })?;
         self.put(&format!("{file}.svg"), svg.as_bytes())?;
         self.put(&format!("{file}.png"), &picture)?;
         Ok(())

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod data;
 pub mod doctor;
 pub mod eval;
+pub mod kernels;
 pub mod model;
 pub mod recall;
 pub mod report;

@@ -11,6 +11,7 @@ mod attention;
 mod cache;
 mod prefill;
 mod sampler;
+pub(crate) mod single;
 mod store;
 mod wave;
 

@@ -1,0 +1,385 @@
+//! Single kernels at the shapes of a model.
+//!
+//! Inputs are drawn once and rotated: what a kernel reads was last touched so many bytes ago
+//! that it comes from memory, as it does between the layers of a model that does not fit into
+//! a cache. Bytes are counted as if everything read once and written once.
+
+use leyden_core::SeedTree;
+use leyden_lm::forest::{Pack, Row, pack};
+use leyden_lm::pieces::{self, DecodeAttention, Head, HeadCotangent};
+use leyden_lm::{
+    Attention, ForestAttention, LmError, Optimizer, OptimizerConfig, Parameters, Rotary,
+};
+use leyden_rl::Rows;
+use leyden_rl::config::AlgorithmConfig;
+use leyden_rl::credit::Episode;
+use leyden_rl::loss::LossInput;
+use leyden_rl::objective::ObjectiveInput;
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use crate::{Kernel, Shape, Work};
+
+/// Bytes of input that are rotated through: beyond the caches of processors of today.
+const ROTATED: f64 = 128e6;
+
+/// Most copies of an input.
+const COPIES: usize = 64;
+
+/// Normal numbers of the shape's type.
+fn drawn(shape: &Shape, size: &[i64]) -> Result<Tensor, LmError> {
+    Ok(Tensor::f_randn(size, (Kind::Float, shape.device))?.f_to_kind(shape.kind)?)
+}
+
+/// Copies of inputs of `bytes` each.
+fn rotated<T>(bytes: f64, mut make: impl FnMut() -> Result<T, LmError>) -> Result<Vec<T>, LmError> {
+    let copies = ((ROTATED / bytes.max(1.0)).ceil() as usize).clamp(1, COPIES);
+    (0..copies).map(|_| make()).collect()
+}
+
+fn integers(shape: &Shape, values: impl Iterator<Item = i64>) -> Result<Tensor, LmError> {
+    let values: Vec<i64> = values.collect();
+    Ok(Tensor::f_from_slice(&values)?.f_to_device(shape.device)?)
+}
+
+fn kernel(
+    name: &'static str,
+    shape: String,
+    work: Work,
+    run: impl FnMut(usize) -> Result<(), LmError> + 'static,
+) -> Kernel {
+    Kernel { name, shape, work, run: Box::new(run) }
+}
+
+pub fn embedding(shape: &Shape) -> Result<Kernel, LmError> {
+    let (n, width, words) = (shape.tokens, shape.config.hidden_size, shape.config.vocab_size);
+    let table = drawn(shape, &[words as i64, width as i64])?;
+    let bytes = (n * width) as f64 * 2.0 * shape.size();
+    let ids = rotated(bytes, || {
+        let mut seed = SeedTree::new(1);
+        integers(
+            shape,
+            (0..n).map(|i| {
+                seed = seed.index(i as u64);
+                (seed.uniform() * words as f64) as i64
+            }),
+        )
+    })?;
+    let work = Work { flops: 0.0, bytes };
+    Ok(kernel("embedding", format!("[{n}] of [{words}, {width}]"), work, move |run| {
+        let _guard = no_grad_guard();
+        let _ = Tensor::f_embedding(&table, &ids[run % ids.len()], -1, false, false)?;
+        Ok(())
+    }))
+}
+
+pub fn rms_norm(shape: &Shape) -> Result<Kernel, LmError> {
+    let (n, width) = (shape.tokens, shape.config.hidden_size);
+    let bytes = (n * width) as f64 * 2.0 * shape.size();
+    let inputs = rotated(bytes, || drawn(shape, &[n as i64, width as i64]))?;
+    let (weight, eps) = (drawn(shape, &[width as i64])?, shape.config.norm_eps);
+    let work = Work { flops: 4.0 * (n * width) as f64, bytes };
+    Ok(kernel("rms_norm", format!("[{n}, {width}]"), work, move |run| {
+        let _guard = no_grad_guard();
+        let _ = leyden_lm::rms_norm(&inputs[run % inputs.len()], &weight, eps);
+        Ok(())
+    }))
+}
+
+fn projection(
+    name: &'static str,
+    shape: &Shape,
+    input: usize,
+    output: usize,
+) -> Result<Kernel, LmError> {
+    let n = shape.tokens;
+    let bytes = ((n * input + n * output + input * output) as f64) * shape.size();
+    let inputs = rotated(bytes, || {
+        Ok((
+            drawn(shape, &[n as i64, input as i64])?,
+            drawn(shape, &[output as i64, input as i64])?,
+        ))
+    })?;
+    let work = Work { flops: 2.0 * (n * input * output) as f64, bytes };
+    Ok(kernel(name, format!("[{n}, {input}] by [{output}, {input}]"), work, move |run| {
+        let _guard = no_grad_guard();
+        let (x, weight) = &inputs[run % inputs.len()];
+        let _ = x.f_linear(weight, None::<&Tensor>)?;
+        Ok(())
+    }))
+}
+
+pub fn projection_qkv(shape: &Shape) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    let output = (c.heads + 2 * c.kv_heads) * c.head_dim;
+    projection("projection_qkv", shape, c.hidden_size, output)
+}
+
+pub fn projection_output(shape: &Shape) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    projection("projection_output", shape, c.heads * c.head_dim, c.hidden_size)
+}
+
+pub fn projection_gate_up(shape: &Shape) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    projection("projection_gate_up", shape, c.hidden_size, 2 * c.intermediate_size)
+}
+
+pub fn projection_down(shape: &Shape) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    projection("projection_down", shape, c.intermediate_size, c.hidden_size)
+}
+
+pub fn rotary(shape: &Shape) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    let (n, heads, width) = (shape.tokens, c.heads + c.kv_heads, c.head_dim);
+    let bytes = (n * heads * width) as f64 * 2.0 * shape.size();
+    let inputs = rotated(bytes, || drawn(shape, &[n as i64, heads as i64, width as i64]))?;
+    let positions = integers(shape, 0..n as i64)?;
+    let (cos, sin) = Rotary::new(c, shape.device).angles(&positions, shape.kind);
+    let work = Work { flops: 3.0 * (n * heads * width) as f64, bytes };
+    Ok(kernel("rotary", format!("[{n}, {heads}, {width}]"), work, move |run| {
+        let _guard = no_grad_guard();
+        let _ = pieces::rotate(&inputs[run % inputs.len()], &cos, &sin)?;
+        Ok(())
+    }))
+}
+
+pub fn swiglu(shape: &Shape) -> Result<Kernel, LmError> {
+    let (n, inner) = (shape.tokens, shape.config.intermediate_size);
+    let bytes = (n * inner) as f64 * 3.0 * shape.size();
+    let inputs = rotated(bytes, || drawn(shape, &[n as i64, 2 * inner as i64]))?;
+    let work = Work { flops: 5.0 * (n * inner) as f64, bytes };
+    Ok(kernel("swiglu", format!("[{n}, 2 · {inner}]"), work, move |run| {
+        let _guard = no_grad_guard();
+        let _ = pieces::swiglu(&inputs[run % inputs.len()])?;
+        Ok(())
+    }))
+}
+
+/// Queries, keys and values of `n` tokens.
+fn heads(shape: &Shape, n: usize) -> Result<[Tensor; 3], LmError> {
+    let c = &shape.config;
+    let of = |heads: usize| drawn(shape, &[n as i64, heads as i64, c.head_dim as i64]);
+    Ok([of(c.heads)?, of(c.kv_heads)?, of(c.kv_heads)?])
+}
+
+/// Bytes of queries and results of `n` tokens, and of keys and values of `seen`.
+fn attention_bytes(shape: &Shape, n: usize, seen: usize) -> f64 {
+    let c = &shape.config;
+    (2 * n * c.heads + 2 * seen * c.kv_heads) as f64 * c.head_dim as f64 * shape.size()
+}
+
+/// Rows of tokens that mean nothing: `rows` responses to one prompt.
+fn forest(prompt: usize, rows: usize, response: usize) -> Result<Pack, LmError> {
+    let start: Vec<u32> = (0..prompt as u32).map(|i| i % 7).collect();
+    // Each begins with a token of its own, so that nothing but the prompt is shared.
+    let row = |row: usize| {
+        let own: Vec<u32> = (0..response as u32).map(|i| 8 + (i + row as u32) % 97).collect();
+        Row::call(&start, &[&[110 + row as u32], &own[1..]].concat())
+    };
+    let rows: Vec<Row> = (0..rows).map(row).collect();
+    let packs = pack(&rows, &vec![0; rows.len()], usize::MAX);
+    let mut packs = packs.map_err(|e| LmError::Invalid(e.to_string()))?;
+    packs.pop().ok_or_else(|| LmError::Invalid("nothing to pack".to_owned()))
+}
+
+/// Pairs of a token and one that it looks at, itself included.
+fn pairs(pack: &Pack) -> f64 {
+    let mut depth = vec![0usize; pack.len()];
+    for node in 0..pack.len() {
+        depth[node] = 1 + pack.parents[node].map_or(0, |parent| depth[parent]);
+    }
+    depth.iter().sum::<usize>() as f64
+}
+
+fn attention(
+    name: &'static str,
+    shape: &Shape,
+    packed: &Pack,
+    words: String,
+    backward: bool,
+) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    let n = packed.len();
+    // Scores and mixtures; their backward pass has two products for each of them.
+    let forward = 4.0 * pairs(packed) * (c.heads * c.head_dim) as f64;
+    let bytes = attention_bytes(shape, n, n);
+    let factor = if backward { 3.0 } else { 1.0 };
+    let work = Work { flops: factor * forward, bytes: factor * bytes };
+    let inputs = rotated(bytes, || {
+        let of = heads(shape, n)?;
+        Ok(of.map(|x| if backward { x.set_requires_grad(true) } else { x }))
+    })?;
+    let grouped = c.kv_heads != c.heads;
+    let mut attention = ForestAttention::new(packed, grouped, shape.kind, shape.device)?;
+    Ok(kernel(name, words, work, move |run| {
+        let [q, k, v] = &inputs[run % inputs.len()];
+        if backward {
+            let out = attention.attend(0, q, k, v)?;
+            let gradient = out.ones_like();
+            Tensor::f_run_backward(&[out * gradient], &[q, k, v], false, false)?;
+        } else {
+            let _guard = no_grad_guard();
+            let _ = attention.attend(0, q, k, v)?;
+        }
+        Ok(())
+    }))
+}
+
+pub fn attention_prefill(shape: &Shape) -> Result<Kernel, LmError> {
+    let n = shape.tokens;
+    let chain = forest(n - 1, 1, 1)?;
+    attention("attention_prefill", shape, &chain, format!("{n} tokens, causal"), false)
+}
+
+/// Half of the tokens are a prompt that eight responses share.
+fn tree(shape: &Shape) -> Result<(Pack, String), LmError> {
+    let (prompt, response) = (shape.tokens / 2, (shape.tokens / 16).max(1));
+    Ok((forest(prompt, 8, response)?, format!("8 responses of {response} to {prompt} tokens")))
+}
+
+pub fn attention_tree(shape: &Shape) -> Result<Kernel, LmError> {
+    let (packed, words) = tree(shape)?;
+    attention("attention_tree", shape, &packed, words, false)
+}
+
+pub fn attention_tree_backward(shape: &Shape) -> Result<Kernel, LmError> {
+    let (packed, words) = tree(shape)?;
+    attention("attention_tree_backward", shape, &packed, words, true)
+}
+
+pub fn attention_decode(shape: &Shape) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    let groups = (shape.prompts, shape.samples);
+    let lengths = (shape.prompt, shape.response);
+    let rows = shape.rows();
+    let inputs = rotated(attention_bytes(shape, rows, 0), || heads(shape, rows))?;
+    let options = (shape.kind, shape.device);
+    let first = DecodeAttention::new(c, options, groups, lengths)?;
+    let bytes = attention_bytes(shape, rows, first.cached());
+    let flops = 4.0 * first.visible() as f64 * (c.heads * c.head_dim) as f64;
+    // As many layers as rotate the cache out of the processor's.
+    let mut layers = vec![first];
+    let more = rotated(bytes, || Ok(()))?.len().min(c.layers) - 1;
+    for _ in 0..more {
+        layers.push(DecodeAttention::new(c, options, groups, lengths)?);
+    }
+    let words = format!(
+        "{rows} rows of 1 to {} tokens on {} prompts of {}",
+        shape.response, shape.prompts, shape.prompt
+    );
+    Ok(kernel("attention_decode", words, Work { flops, bytes }, move |run| {
+        let _guard = no_grad_guard();
+        let [q, k, v] = &inputs[run % inputs.len()];
+        let layer = run % layers.len();
+        let _ = layers[layer].attend(q, k, v)?;
+        Ok(())
+    }))
+}
+
+/// The head at the actions of the tree, forward or forward and backward.
+fn head(name: &'static str, shape: &Shape, backward: bool) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    let (packed, _) = tree(shape)?;
+    let (width, words) = (c.hidden_size, c.vocab_size);
+    let actions = packed.actions.len();
+    let hidden = drawn(shape, &[packed.len() as i64, width as i64])?;
+    let weight = drawn(shape, &[words as i64, width as i64])?.f_mul_scalar(0.02)?;
+    let gradient = Tensor::f_zeros([words as i64, width as i64], (Kind::Float, shape.device))?;
+    let product = 2.0 * (actions * width * words) as f64;
+    let flops = if backward { 3.0 * product } else { product };
+    let read = ((words + actions) * width) as f64 * shape.size();
+    // Backward also adds to the gradient of the table, in f32.
+    let bytes = if backward { 2.0 * read + 8.0 * (words * width) as f64 } else { read };
+    let shape_words = format!("{actions} actions, [{width}] by [{words}, {width}]");
+    let slopes = vec![1.0 / actions as f64; actions];
+    Ok(kernel(name, shape_words, Work { flops, bytes }, move |_| {
+        let mut head = Head::new(&packed, &weight, 1.0)?;
+        head.forward(&hidden)?;
+        if backward {
+            let cotangent = HeadCotangent { logp: &slopes, entropy: None };
+            let _ = head.backward(&hidden, &cotangent, Some(&gradient))?;
+        }
+        Ok(())
+    }))
+}
+
+pub fn head_forward(shape: &Shape) -> Result<Kernel, LmError> {
+    head("head_log_softmax", shape, false)
+}
+
+pub fn head_backward(shape: &Shape) -> Result<Kernel, LmError> {
+    head("head_log_softmax_backward", shape, true)
+}
+
+pub fn sampling(shape: &Shape) -> Result<Kernel, LmError> {
+    let (rows, words) = (shape.rows(), shape.config.vocab_size);
+    let bytes = (rows * words) as f64 * shape.size();
+    let logits = rotated(bytes, || drawn(shape, &[rows as i64, words as i64]))?;
+    let uniforms: Vec<f64> =
+        (0..rows).map(|row| SeedTree::new(2).index(row as u64).uniform()).collect();
+    let work = Work { flops: 0.0, bytes };
+    Ok(kernel("sampling", format!("[{rows}, {words}]"), work, move |run| {
+        let _guard = no_grad_guard();
+        pieces::draw(&logits[run % logits.len()], 1.0, &uniforms)?;
+        Ok(())
+    }))
+}
+
+/// On the parameters of one layer, f32.
+pub fn adamw(shape: &Shape) -> Result<Kernel, LmError> {
+    let c = &shape.config;
+    let numbers =
+        c.hidden_size * ((2 * c.heads + 2 * c.kv_heads) * c.head_dim + 3 * c.intermediate_size);
+    let tensor = Tensor::f_zeros([numbers as i64], (Kind::Float, Device::Cpu))?;
+    let named = vec![("layer".to_owned(), tensor)];
+    let parameters = Parameters::new(named, Kind::Float, shape.device, true)?;
+    let mut optimizer = Optimizer::new(&parameters, OptimizerConfig::default())?;
+    // Reads four arrays, writes three.
+    let work = Work { flops: 12.0 * numbers as f64, bytes: 28.0 * numbers as f64 };
+    Ok(kernel("adamw", format!("{numbers} parameters of a layer, f32"), work, move |_| {
+        optimizer.step(&parameters, 1.0)
+    }))
+}
+
+/// Credit, advantage and loss with its gradient, by the default algorithm; on the processor,
+/// whatever the device.
+pub fn credit_advantage_loss(shape: &Shape) -> Result<Kernel, LmError> {
+    const CALLS: usize = 4;
+    let rollouts = 8 * shape.rows();
+    let tokens = shape.response;
+    let episodes: Vec<Episode> = (0..rollouts)
+        .map(|index| {
+            let mut episode = Episode::of_calls(index / 8, f64::from(index as u32 % 3), CALLS);
+            episode.calls.iter_mut().for_each(|call| call.tokens = tokens);
+            episode
+        })
+        .collect();
+    let rows = Rows::dense(&vec![tokens; rollouts * CALLS]);
+    let logp: Vec<f64> = (0..rows.tokens()).map(|t| -0.01 * (t % 100) as f64).collect();
+    let algorithm = AlgorithmConfig::default();
+    let weights = algorithm.token_weights(&rows);
+    let entropies = vec![0.0; rows.tokens()];
+    let words = format!("{rollouts} rollouts of {CALLS} calls of {tokens} tokens");
+    // Reads log-probabilities three times, writes advantages, weights and slopes.
+    let work = Work { flops: 0.0, bytes: 6.0 * 8.0 * rows.tokens() as f64 };
+    Ok(kernel("credit_advantage_loss", words, work, move |_| {
+        let assigned = algorithm
+            .assign(&episodes, &rows, None)
+            .map_err(|e| LmError::Invalid(e.to_string()))?;
+        algorithm.objective(&ObjectiveInput {
+            policy: LossInput {
+                rows: &rows,
+                logp_new: &logp,
+                logp_old: &logp,
+                advantages: &assigned.advantages.per_token,
+                weights: &weights,
+            },
+            entropies: &entropies,
+            logp_sampler: &logp,
+            logp_ref: None,
+            kl_coefficient: 0.0,
+        });
+        Ok(())
+    }))
+}

@@ -1,0 +1,281 @@
+//! Kernels under the roof of a machine.
+//!
+//! The roofline of Williams, Waterman and Patterson (2009): across, how many operations a kernel
+//! does with each byte; up, how many it does in a second. Memory bounds it by a slope, products
+//! by a ceiling, and how far below the roof a point lies is what is left to be gained.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::error::ReportError;
+use crate::page::{DARK, fill_in};
+use crate::svg::SERIES;
+use crate::text::escape;
+use crate::write::Folder;
+
+/// What a page of kernels shows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Roofline {
+    pub title: String,
+    /// Machine, model and number type, in words.
+    pub about: String,
+    /// Bytes per second.
+    pub copy: f64,
+    /// FLOP/s of products.
+    pub products: f64,
+    pub kernels: Vec<Row>,
+    pub notes: Vec<String>,
+}
+
+/// One kernel.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    pub name: String,
+    pub shape: String,
+    /// FLOP and bytes of a run; 0 where they are not counted.
+    pub flops: f64,
+    pub bytes: f64,
+    /// Seconds, each of a run: median, least, most.
+    pub seconds: (f64, f64, f64),
+    /// Floor over median.
+    pub share: Option<f64>,
+}
+
+/// Width and height in CSS pixels, and the margins of the plot area.
+const SIZE: (f64, f64) = (860.0, 460.0);
+const AREA: (f64, f64, f64, f64) = (70.0, 20.0, 640.0, 410.0);
+
+impl Row {
+    /// The place in the picture: FLOP per byte and FLOP/s.
+    fn place(&self) -> Option<(f64, f64)> {
+        let counted = self.flops > 0.0 && self.bytes > 0.0 && self.seconds.0 > 0.0;
+        counted.then(|| (self.flops / self.bytes, self.flops / self.seconds.0))
+    }
+}
+
+impl Roofline {
+    /// The picture.
+    pub fn svg(&self) -> String {
+        let points: Vec<(usize, (f64, f64))> =
+            self.kernels.iter().enumerate().filter_map(|(i, k)| Some((i, k.place()?))).collect();
+        let ridge = self.products / self.copy;
+        let decade = |values: &mut dyn Iterator<Item = f64>| {
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value.log10().floor()), high.max(value.log10().ceil()))
+            })
+        };
+        let x = decade(&mut points.iter().map(|(_, p)| p.0).chain([ridge / 9.0, ridge * 9.0]));
+        let y = decade(&mut points.iter().map(|(_, p)| p.1).chain([self.products]));
+        let (left, top, right, bottom) = AREA;
+        let across = |value: f64| left + (value.log10() - x.0) / (x.1 - x.0) * (right - left);
+        let up = |value: f64| bottom - (value.log10() - y.0) / (y.1 - y.0) * (bottom - top);
+        let mut out = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {1}\" width=\"{0}\" \
+             height=\"{1}\" role=\"img\" aria-label=\"{2}\" font-family=\"Helvetica, Arial, \
+             sans-serif\" font-size=\"11.5\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
+            SIZE.0,
+            SIZE.1,
+            escape(&self.title)
+        );
+        let mut text = |x: f64, y: f64, anchor: &str, colour: &str, words: &str| {
+            let _ = writeln!(
+                out,
+                "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{}</text>",
+                escape(words)
+            );
+        };
+        for power in x.0 as i32..=x.1 as i32 {
+            let value = 10f64.powi(power);
+            text(across(value), bottom + 18.0, "middle", "#6b7280", &number(value));
+        }
+        for power in y.0 as i32..=y.1 as i32 {
+            let value = 10f64.powi(power);
+            text(left - 8.0, up(value) + 4.0, "end", "#6b7280", &number(value / 1e9));
+        }
+        text((left + right) / 2.0, bottom + 38.0, "middle", "#1a1a1a", "FLOP per byte");
+        text(left - 50.0, top - 6.0, "start", "#1a1a1a", "GFLOP/s");
+        for (place, (index, _)) in points.iter().enumerate() {
+            let words = format!("{} {}", index + 1, self.kernels[*index].name);
+            text(right + 20.0, top + 12.0 + 18.0 * place as f64, "start", "#1a1a1a", &words);
+        }
+        let (from, to) = (10f64.powf(x.0), 10f64.powf(x.1));
+        // The slope begins where it enters the picture.
+        let enters = from.max(10f64.powf(y.0) / self.copy);
+        let _ = writeln!(
+            out,
+            "<path d=\"M{:.1} {:.1}L{:.1} {:.1}L{:.1} {:.1}\" fill=\"none\" stroke=\"#1a1a1a\" \
+             stroke-width=\"1.5\"/>",
+            across(enters),
+            up(enters * self.copy),
+            across(ridge),
+            up(self.products),
+            across(to),
+            up(self.products)
+        );
+        for (index, (intensity, rate)) in points {
+            let (x, y) = (across(intensity), up(rate));
+            let colour = SERIES[index % SERIES.len()];
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4.5\" fill=\"{colour}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
+                x + 7.0,
+                y + 4.0,
+                index + 1
+            );
+        }
+        out.push_str("</svg>\n");
+        out
+    }
+
+    /// Writes `index.html`, `roofline.svg`, `roofline.png` and `kernels.md` into `folder`, which
+    /// is made if missing.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), ReportError> {
+        let mut files = Folder::create(folder)?;
+        let svg = self.svg();
+        files.put_drawing("roofline", &svg)?;
+        let rows: Vec<[String; 6]> = self.rows();
+        let page = fill_in(
+            "kernels.html",
+            PageView {
+                title: &self.title,
+                about: &self.about,
+                light: SERIES,
+                dark: DARK,
+                svg: &svg,
+                rows: &rows,
+                notes: &self.notes,
+            },
+        )?;
+        files.put("index.html", page.as_bytes())?;
+        files.put("kernels.md", self.markdown().as_bytes())?;
+        Ok(())
+    }
+
+    /// Head of the table.
+    pub const COLUMNS: [&str; 6] =
+        ["kernel", "works on", "time", "GFLOP/s", "GB/s", "share of the roof"];
+
+    /// The rows of the table.
+    pub fn rows(&self) -> Vec<[String; 6]> {
+        let rate = |work: f64, seconds: f64| {
+            if work > 0.0 { number(work / seconds / 1e9) } else { "–".to_owned() }
+        };
+        self.kernels
+            .iter()
+            .map(|k| {
+                let (median, least, most) = k.seconds;
+                [
+                    k.name.clone(),
+                    k.shape.clone(),
+                    format!("{} [{}, {}]", time(median), time(least), time(most)),
+                    rate(k.flops, median),
+                    rate(k.bytes, median),
+                    k.share.map_or("–".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+                ]
+            })
+            .collect()
+    }
+
+    fn markdown(&self) -> String {
+        let mut out = format!("# {}\n\n{}\n\n", self.title, self.about);
+        let _ = writeln!(out, "| {} |\n|---|---|---:|---:|---:|---:|", Self::COLUMNS.join(" | "));
+        for row in self.rows() {
+            let _ = writeln!(out, "| {} |", row.join(" | "));
+        }
+        for note in &self.notes {
+            let _ = writeln!(out, "\n{note}");
+        }
+        out
+    }
+}
+
+#[derive(Serialize)]
+struct PageView<'a> {
+    title: &'a str,
+    about: &'a str,
+    light: [&'static str; 8],
+    dark: [&'static str; 8],
+    svg: &'a str,
+    rows: &'a [[String; 6]],
+    notes: &'a [String],
+}
+
+/// Three significant digits.
+fn number(value: f64) -> String {
+    let digits = (2 - value.abs().log10().floor() as i32).clamp(0, 6) as usize;
+    let text = format!("{value:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+/// Seconds in the unit that reads best.
+fn time(seconds: f64) -> String {
+    match seconds {
+        s if s >= 1.0 => format!("{} s", number(s)),
+        s if s >= 1e-3 => format!("{} ms", number(s * 1e3)),
+        s => format!("{} µs", number(s * 1e6)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roofline() -> Roofline {
+        let row = |name: &str, flops, bytes, seconds, share| Row {
+            name: name.to_owned(),
+            shape: "[4, <8>]".to_owned(),
+            flops,
+            bytes,
+            seconds: (seconds, seconds / 2.0, seconds * 2.0),
+            share,
+        };
+        Roofline {
+            title: "Kernels & co".to_owned(),
+            about: "a machine".to_owned(),
+            copy: 1e10,
+            products: 1e11,
+            kernels: vec![
+                row("product", 1e9, 1e7, 0.02, Some(0.5)),
+                row("copy", 0.0, 1e8, 0.02, Some(0.5)),
+            ],
+            notes: vec!["a note".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_operations_is_in_the_table_only() {
+        let svg = roofline().svg();
+        assert_eq!(svg.matches("<circle").count(), 1);
+        assert!(svg.contains("1 product") && !svg.contains("2 copy"));
+        let rows = roofline().rows();
+        assert_eq!(rows[0][2..], ["20 ms [10 ms, 40 ms]", "50", "0.5", "50 %"]);
+        assert_eq!(rows[1][3..], ["–", "5", "50 %"]);
+    }
+
+    #[test]
+    fn the_page_is_whole_and_escapes_what_it_shows() {
+        let folder = tempfile::tempdir().unwrap();
+        roofline().write(folder.path()).unwrap();
+        let page = std::fs::read_to_string(folder.path().join("index.html")).unwrap();
+        assert!(page.contains("<svg") && page.contains("Kernels &amp; co"));
+        assert!(page.contains("[4, &lt;8&gt;]") && !page.contains("<8>"));
+        for name in ["roofline.svg", "roofline.png", "kernels.md"] {
+            assert!(folder.path().join(name).metadata().unwrap().len() > 100);
+        }
+    }
+
+    #[test]
+    fn times_and_numbers_are_short() {
+        assert_eq!([time(2.0), time(0.01234), time(1.5e-6)], ["2 s", "12.3 ms", "1.5 µs"]);
+        assert_eq!([number(1234.0), number(0.00123)], ["1234", "0.00123"]);
+    }
+}
