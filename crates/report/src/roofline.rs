@@ -45,7 +45,7 @@ pub struct Row {
 
 /// Width and height in CSS pixels, and the margins of the plot area.
 const SIZE: (f64, f64) = (860.0, 460.0);
-const AREA: (f64, f64, f64, f64) = (70.0, 20.0, 640.0, 410.0);
+const AREA: (f64, f64, f64, f64) = (70.0, 36.0, 640.0, 410.0);
 
 impl Row {
     /// The place in the picture: FLOP per byte and FLOP/s.
@@ -95,7 +95,7 @@ impl Roofline {
             text(left - 8.0, up(value) + 4.0, "end", "#6b7280", &number(value / 1e9));
         }
         text((left + right) / 2.0, bottom + 38.0, "middle", "#1a1a1a", "FLOP per byte");
-        text(left - 50.0, top - 6.0, "start", "#1a1a1a", "GFLOP/s");
+        text(left - 50.0, top - 18.0, "start", "#1a1a1a", "GFLOP/s");
         for (place, (index, _)) in points.iter().enumerate() {
             let words = format!("{} {}", index + 1, self.kernels[*index].name);
             text(right + 20.0, top + 12.0 + 18.0 * place as f64, "start", "#1a1a1a", &words);
