@@ -194,6 +194,19 @@ fn recall_without_anything_to_find() {
 }
 
 #[test]
+fn successes_that_are_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let calc = "benchmarks/experiments/mini/calc.toml";
+    let sft = |more: &[&str]| {
+        let mut command = leyden(&["sft", calc, "--folder"]);
+        refused(command.arg(folder.path().join("run")).args(more))
+    };
+    says(&sft(&["--from", "nowhere"]), &["nowhere/rollouts.sqlite", "data.successes"]);
+    let reinforced = ["--from", "nowhere", "--set", "train.objective=reinforcement"];
+    says(&sft(&reinforced), &["data.successes", "supervised"]);
+}
+
+#[test]
 fn kernels_that_cannot_be_measured() {
     let kernels = |more: &[&str]| refused(leyden(&["kernels"]).args(more));
     says(&kernels(&["--only", "no such"]), &["--only", "embedding", "weight_push"]);

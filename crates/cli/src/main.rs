@@ -36,6 +36,8 @@ struct Cli {
 enum Command {
     /// Run an experiment; the same command continues an interrupted one
     Run(commands::run::Arguments),
+    /// Run an experiment with imitation instead of rewards
+    Sft(commands::sft::Arguments),
     /// Run an experiment in several variants under several seeds
     Sweep(commands::sweep::Arguments),
     /// Evaluate a model with an agent on held-out tasks
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
     end_with_the_reader();
     let result = match Cli::parse().command {
         Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Sft(arguments) => commands::sft::run(&arguments),
         Command::Sweep(arguments) => commands::sweep::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),

@@ -95,6 +95,8 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
             databases: String::new(),
             train_limit: 0,
             exercises: 0,
+            successes: String::new(),
+            success_reward: 1.0,
             demonstration_tokens: usize::MAX,
             seed: data_seed,
         },

@@ -11,6 +11,8 @@ use leyden_lm::LoadedModel;
 use leyden_report::tensorboard::EventWriter;
 use leyden_train::config::{DataConfig, Objective};
 use leyden_train::data::{DemonstrationSource, TaskSource};
+use leyden_train::provenance::hash_file;
+use leyden_train::successes::Successes;
 use leyden_train::{Environment, Experiment, Finish, Observer};
 use serde_json::{Map, Value, json};
 
@@ -81,21 +83,23 @@ fn stage(experiment: &Experiment) -> Result<Stage> {
     let (test, test_described) = sources::tasks(&data.test, 0, dataset.as_ref(), count)?;
     check_disjoint(&data.train, &data.test)?;
     let supervised = experiment.train.objective == Objective::Supervised;
+    let successes = own_successes(experiment)?;
+    let demonstrated = supervised && successes.is_none();
     let worlds = worlds(&data.train)?;
     let (mut cast, train, train_described): (Cast, Box<dyn TaskSource>, Value) =
         if worlds.is_empty() {
             let (tasks, described) = training_tasks(data, dataset.as_ref(), &test)?;
-            let cast = dataset.cast(Train::Tasks(&tasks), &test, supervised)?;
+            let cast = dataset.cast(Train::Tasks(&tasks), &test, demonstrated)?;
             (cast, Box::new(tasks), described)
         } else {
-            if !supervised {
+            if !demonstrated {
                 let [world] = worlds[..] else {
                     bail!("data.train: worlds cannot be mixed where rewards are the objective");
                 };
                 sources::check_world(world, dataset.as_ref())?;
             }
-            let mut cast = dataset.cast(Train::World, &test, supervised)?;
-            if supervised {
+            let mut cast = dataset.cast(Train::World, &test, demonstrated)?;
+            if demonstrated {
                 cast.demonstrations = Some(Box::new(lessons(&worlds, &settings, &mut cast)?));
             }
             let source = |world: &&str| json!({ "source": world, "seed": data.seed });
@@ -112,15 +116,42 @@ fn stage(experiment: &Experiment) -> Result<Stage> {
             "with": cast.described,
         }),
     );
+    let mut demonstrations = cast.demonstrations.take();
+    if let Some((successes, described)) = successes {
+        provenance.insert("successes".to_owned(), described);
+        demonstrations = Some(Box::new(successes));
+    }
     let environment = Environment {
         agent: cast.agent,
         scorer: cast.scorer,
         train,
         test,
-        demonstrations: cast.demonstrations.take(),
+        demonstrations,
         provenance,
     };
     Ok(Stage { environment, _folder: cast.folder })
+}
+
+/// The rollouts of another run that are imitated, and what provenance says of them.
+fn own_successes(experiment: &Experiment) -> Result<Option<(Successes, Value)>> {
+    let data = &experiment.data;
+    if data.successes.is_empty() {
+        return Ok(None);
+    }
+    if experiment.train.objective != Objective::Supervised {
+        bail!("data.successes: rollouts are imitated where train.objective is supervised");
+    }
+    let run = Path::new(&data.successes);
+    let successes = Successes::read(run, data.success_reward, &experiment.train.roles)?;
+    let metrics = run.join("metrics.jsonl");
+    let hash = hash_file(&metrics).with_context(|| metrics.display().to_string())?;
+    let described = json!({
+        "run": data.successes,
+        "metrics_sha256": hash,
+        "rollouts": successes.rollouts,
+        "calls": successes.calls(),
+    });
+    Ok(Some((successes, described)))
 }
 
 /// The generated worlds among `names`; none, or all of them.

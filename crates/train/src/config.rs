@@ -176,12 +176,23 @@ pub struct DataConfig {
     /// Exercises in copying before the lessons of generated worlds (supervised only).
     #[serde(default)]
     pub exercises: u64,
+    /// A run folder whose successful training rollouts are imitated instead of demonstrations
+    /// (supervised only); none if empty.
+    #[serde(default)]
+    pub successes: String,
+    /// Least reward of a rollout that is imitated.
+    #[serde(default = "whole")]
+    pub success_reward: f64,
     /// Longest demonstration, in tokens; longer ones are left out (supervised only).
     #[serde(default = "default_demonstration_tokens")]
     pub demonstration_tokens: usize,
     /// Seed of generated worlds and of splits; not the run's, so that seeds share a test set.
     #[serde(default)]
     pub seed: u64,
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 fn default_demonstration_tokens() -> usize {

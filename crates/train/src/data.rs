@@ -1,7 +1,11 @@
 //! Where tasks come from, and in which order a run visits them.
 
 use leyden_core::{Message, SeedTree, Task, ToolSpec};
+use leyden_lm::forest::Row;
+use leyden_text::ChatFormat;
 use rand::seq::SliceRandom;
+
+use crate::{TrainError, supervised};
 
 /// Training tasks by number. A generated world has as many as one asks for.
 pub trait TaskSource: Send + Sync {
@@ -42,6 +46,14 @@ pub trait DemonstrationSource: Send + Sync {
     fn len(&self) -> Option<u64>;
 
     fn conversation(&self, index: u64) -> Conversation;
+
+    /// The demonstration as tokens, and which of them are learned.
+    ///
+    /// # Errors
+    /// A conversation without a turn to learn; the template's or the tokenizer's.
+    fn row(&self, index: u64, format: &ChatFormat) -> Result<Row, TrainError> {
+        supervised::encode(&self.conversation(index), index, format)
+    }
 
     fn is_empty(&self) -> bool {
         self.len() == Some(0)

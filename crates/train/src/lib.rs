@@ -24,6 +24,7 @@ mod reward;
 pub mod rounds;
 pub mod run;
 pub mod store;
+pub mod successes;
 pub mod supervised;
 pub mod trainer;
 mod update;

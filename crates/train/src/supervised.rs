@@ -9,7 +9,7 @@ use leyden_text::ChatFormat;
 
 use crate::TrainError;
 use crate::batch::pack;
-use crate::data::{DemonstrationSource, VisitOrder};
+use crate::data::{Conversation, DemonstrationSource, VisitOrder};
 use crate::trainer::{Trainer, lap};
 
 impl Trainer<'_> {
@@ -66,13 +66,16 @@ impl Trainer<'_> {
     }
 }
 
-/// A demonstration as tokens: the row and its learned positions.
+/// A conversation as tokens: the row and its learned positions. `index` is its number, for
+/// errors.
+///
+/// # Errors
+/// A conversation without a turn to learn; the template's or the tokenizer's.
 pub fn encode(
-    source: &dyn DemonstrationSource,
+    conversation: &Conversation,
     index: u64,
     format: &ChatFormat,
 ) -> Result<Row, TrainError> {
-    let conversation = source.conversation(index);
     let demonstration = format
         .encode_demonstration(&conversation.messages, &conversation.tools)
         .map_err(|e| TrainError::Invalid(format!("demonstration {index}: {e}")))?;
@@ -103,7 +106,7 @@ pub fn collect(
     let mut at = position;
     let mut passed = 0;
     while rows.len() < count {
-        let row = encode(source, order.at(at), format)?;
+        let row = source.row(order.at(at), format)?;
         at += 1;
         if row.ids.len() <= longest {
             rows.push(row);

@@ -10,6 +10,7 @@ use common::{Constant, Silent, environment, experiment, model};
 use leyden_core::record::{EvalRecord, Record, StepRecord};
 use leyden_lm::LoadedModel;
 use leyden_train::folder::RunFolder;
+use leyden_train::successes::Successes;
 use leyden_train::{Environment, Experiment, Finish, Observer, TrainError};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -291,6 +292,33 @@ fn groups_that_agree_give_way_to_others() {
         refilled += usize::from(step.tasks > 2);
     }
     assert!(refilled > 0, "no group agreed: the test shows nothing");
+}
+
+#[test]
+fn own_successes_are_imitated_token_for_token() {
+    let first = tempfile::tempdir().unwrap();
+    run_in(&environment(&["twice"]), &experiment(&[]), first.path(), &mut ()).unwrap();
+    let all = Successes::read(first.path(), 0.0, &[]).unwrap();
+    assert_eq!(all.rollouts, 4 * 8, "eight rollouts in each of four steps");
+    let second = Successes::read(first.path(), 0.0, &["second".to_owned()]).unwrap();
+    assert!(second.calls() < all.calls() && second.calls() > 1);
+    let (best, _) = credits(first.path())
+        .iter()
+        .map(|calls| calls[1])
+        .fold((0.0, 0.0), |a, b| if b.1 > a.0 { (b.1, b.1) } else { a });
+    let some = Successes::read(first.path(), best, &[]).unwrap();
+    assert!(some.rollouts >= 1 && some.rollouts < all.rollouts);
+    let error = Successes::read(first.path(), 99.0, &[]).err().unwrap().to_string();
+    assert!(error.contains("rollouts.sqlite") && error.contains("at least 99"), "{error}");
+    let nowhere = Successes::read(Path::new("nowhere"), 1.0, &[]).err().unwrap().to_string();
+    assert!(nowhere.contains("nowhere/rollouts.sqlite") && nowhere.contains("data.successes"));
+    // What was sampled is learned as it was sampled: the likelihood of its tokens rises.
+    let imitating = Environment { demonstrations: Some(Box::new(some)), ..environment(&["twice"]) };
+    let changes = ["train.objective=supervised", "train.batch=2", "train.steps=12", "eval.every=0"];
+    let root = tempfile::tempdir().unwrap();
+    run_in(&imitating, &experiment(&changes), root.path(), &mut ()).unwrap();
+    let steps = steps(root.path());
+    assert!(steps[11].loss < 0.8 * steps[0].loss, "{} {}", steps[0].loss, steps[11].loss);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use leyden_text::ChatFormat;
 use leyden_train::TrainError;
 use leyden_train::batch::pack;
 use leyden_train::data::{Conversation, DemonstrationSource, VisitOrder};
-use leyden_train::supervised::{collect, encode};
+use leyden_train::supervised::collect;
 
 /// Demonstration `i` answers twice, with 10 · i words the second time.
 struct Growing {
@@ -45,7 +45,7 @@ fn next(
 #[test]
 fn what_the_assistant_says_is_learned_with_the_end_of_its_turns() {
     let format = model().format;
-    let row = encode(&Growing { len: None }, 1, &format).unwrap();
+    let row = Growing { len: None }.row(1, &format).unwrap();
     let learned: Vec<String> = row
         .actions
         .iter()
@@ -102,7 +102,7 @@ fn where_all_are_too_long_the_search_ends() {
 fn what_demonstrations_begin_with_is_computed_once() {
     let format = model().format;
     let source = Growing { len: None };
-    let rows: Vec<_> = [1, 1, 2].map(|i| encode(&source, i, &format).unwrap()).into();
+    let rows: Vec<_> = [1, 1, 2].map(|i| source.row(i, &format).unwrap()).into();
     let packs = pack(&rows, usize::MAX).unwrap();
     let shared = rows[0].ids.iter().zip(&rows[2].ids).take_while(|(a, b)| a == b).count();
     let tokens = rows[0].ids.len() + rows[2].ids.len() - shared;

@@ -10,6 +10,7 @@ pub mod recall;
 pub mod report;
 pub mod run;
 pub mod score;
+pub mod sft;
 pub mod sweep;
 pub mod verify;
 

@@ -33,11 +33,19 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let mut overrides = arguments.overrides.clone();
+    run_with(arguments, &[], "")
+}
+
+/// Runs an experiment with further overrides, which give way to those of the command line, and
+/// under its own name with an ending.
+pub fn run_with(arguments: &Arguments, further: &[String], ending: &str) -> Result<ExitCode> {
+    let mut overrides = further.to_vec();
+    overrides.extend_from_slice(&arguments.overrides);
     if let Some(seed) = arguments.seed {
         overrides.push(format!("seed={seed}"));
     }
-    let experiment = Experiment::read(&arguments.file, &overrides)?;
+    let mut experiment = Experiment::read(&arguments.file, &overrides)?;
+    experiment.name.push_str(ending);
     if arguments.dry_run {
         print!("{}", experiment.to_toml());
         return Ok(ExitCode::SUCCESS);

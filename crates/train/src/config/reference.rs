@@ -58,6 +58,8 @@ pub const REFERENCE: &[Key] = &[
         "exercises in copying before the lessons of generated worlds, and one in every round of \
          them (supervised only)",
     ),
+    key("data.successes", "run folder whose successful rollouts are imitated (supervised only)"),
+    key("data.success_reward", "least reward of a rollout that is imitated"),
     key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
     key("retrieval.method", "rag: bm25, dense or hybrid (both, fused by reciprocal rank)"),

@@ -1,0 +1,96 @@
+//! An agent's own successes as demonstrations: rejection-sampling fine-tuning.
+//!
+//! A run keeps every call of its rollouts as the model sampled it. Those of rollouts with a
+//! high reward can be imitated, token for token: what STaR (Zelikman et al. 2022) and RAFT
+//! (Dong et al. 2023) do with their own samples. No text is tokenised again.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use leyden_lm::forest::Row;
+use leyden_text::ChatFormat;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::TrainError;
+use crate::data::{Conversation, DemonstrationSource};
+
+/// Calls of successful rollouts, each once.
+pub struct Successes {
+    rows: Vec<Row>,
+    /// Rollouts that they are of.
+    pub rollouts: usize,
+}
+
+impl Successes {
+    /// The calls of all training rollouts of the run in `folder` with a reward of at least
+    /// `least`; of `roles` alone, unless there are none.
+    ///
+    /// # Errors
+    /// No run, or one without such a rollout.
+    pub fn read(folder: &Path, least: f64, roles: &[String]) -> Result<Self, TrainError> {
+        let path = folder.join("rollouts.sqlite");
+        let fail = |e: rusqlite::Error| TrainError::file(&path, e);
+        // Its owner may be writing still; what is committed can be read.
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .map_err(|_| {
+                let what = "there is no such file: data.successes is the folder of a run";
+                TrainError::file(&path, what)
+            })?;
+        let mut statement = connection
+            .prepare(
+                "SELECT calls.step, rollout, role, prompt_ids, response_ids
+                 FROM calls JOIN rollouts ON rollouts.step = calls.step
+                     AND rollouts.phase = calls.phase AND rollouts.id = calls.rollout
+                 WHERE calls.phase = 'train' AND reward >= ?1
+                 ORDER BY calls.step, rollout, idx",
+            )
+            .map_err(fail)?;
+        let mut found = statement.query([least]).map_err(fail)?;
+        let (mut rows, mut known, mut rollouts) = (Vec::new(), HashSet::new(), HashSet::new());
+        while let Some(row) = found.next().map_err(fail)? {
+            let role: String = row.get(2).map_err(fail)?;
+            let ids = |column: usize| row.get::<_, Vec<u8>>(column).map(|bytes| words(&bytes));
+            let (prompt, response) = (ids(3).map_err(fail)?, ids(4).map_err(fail)?);
+            let wanted = roles.is_empty() || roles.contains(&role);
+            if !wanted || response.is_empty() {
+                continue;
+            }
+            let place = (row.get::<_, i64>(0).map_err(fail)?, row.get::<_, i64>(1).map_err(fail)?);
+            rollouts.insert(place);
+            if known.insert((prompt.clone(), response.clone())) {
+                rows.push(Row::call(&prompt, &response));
+            }
+        }
+        if rows.is_empty() {
+            return Err(TrainError::file(
+                &path,
+                format!("none of its training rollouts has a reward of at least {least}"),
+            ));
+        }
+        Ok(Self { rows, rollouts: rollouts.len() })
+    }
+
+    /// Number of different calls.
+    pub fn calls(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+impl DemonstrationSource for Successes {
+    fn len(&self) -> Option<u64> {
+        Some(self.rows.len() as u64)
+    }
+
+    fn conversation(&self, _: u64) -> Conversation {
+        // They are token ids and were never anything else.
+        Conversation::default()
+    }
+
+    fn row(&self, index: u64, _: &ChatFormat) -> Result<Row, TrainError> {
+        Ok(self.rows[index as usize].clone())
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
