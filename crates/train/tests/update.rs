@@ -9,6 +9,7 @@ use leyden_core::record::StepRecord;
 use leyden_core::{Call, FinishReason, Outcome, Rollout};
 use leyden_rl::config::AlgorithmConfig;
 use leyden_train::batch::{Batch, Selection};
+use leyden_train::config::Layout;
 use tch::Tensor;
 
 /// The first step with these `changes`: its line, the gradient, the weights, the number of
@@ -31,6 +32,21 @@ fn merged_prefixes_change_the_work_and_not_the_gradient() {
         assert!((merged.grad_norm / rows.grad_norm - 1.0).abs() < 1e-5);
         assert_eq!(merged.reward_histogram, rows.reward_histogram);
     }
+}
+
+#[test]
+fn the_layout_of_a_batch_changes_the_work_and_not_the_gradient() {
+    let (forest, expected, _, _) = first_step(&[]);
+    let mut packed = vec![forest.packed_tokens];
+    for layout in ["trajectories", "rows"] {
+        let (other, gradient, _, _) = first_step(&[&format!("train.layout={layout}")]);
+        let error = largest(&(&gradient - &expected)) / largest(&expected);
+        assert!(error < 1e-5, "{layout}: the gradient is {error} off");
+        assert!((other.loss - forest.loss).abs() < 1e-6);
+        packed.push(other.packed_tokens);
+    }
+    assert!(packed.is_sorted() && packed[0] < packed[1] && packed[1] < packed[2], "{packed:?}");
+    assert_eq!(packed[2], forest.row_tokens);
 }
 
 #[test]
@@ -112,7 +128,8 @@ fn rollouts() -> Vec<Rollout> {
 fn batch(roles: &[&str], max_prompt_tokens: usize) -> Batch {
     let roles: Vec<String> = roles.iter().map(|&role| role.to_owned()).collect();
     let left_out = HashSet::new();
-    let selection = Selection { roles: &roles, max_prompt_tokens, left_out: &left_out };
+    let selection =
+        Selection { roles: &roles, max_prompt_tokens, left_out: &left_out, layout: Layout::Forest };
     let mut batch = Batch::unassigned(&rollouts(), &selection);
     batch.assign(&AlgorithmConfig::default(), None, 1).unwrap();
     batch

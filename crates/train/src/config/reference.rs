@@ -137,6 +137,11 @@ pub const REFERENCE: &[Key] = &[
         "train.micro_batch_tokens",
         "tokens of one forward and backward pass; changes memory, not the gradient",
     ),
+    key(
+        "train.layout",
+        "forest, trajectories or rows: common beginnings are computed once among all rows, those \
+         of a rollout, or never; changes time, not the gradient",
+    ),
     key("train.activation_checkpointing", "recompute activations in the backward pass"),
     key("train.roles", "agent roles that are trained; empty is all"),
     key("train.max_prompt_tokens", "calls with a longer prompt are left out of training"),
