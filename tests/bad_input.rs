@@ -154,8 +154,9 @@ fn prompts_beyond_the_context() {
 #[test]
 fn another_experiment_in_the_folder_of_a_run() {
     let (_parent, folder) = nowhere();
-    succeeds(&mut quickstart(&folder, &["train.steps=1"]));
-    let sentence = refused(&mut quickstart(&folder, &["train.steps=1", "train.learning_rate=0.5"]));
+    let run = |rate: &str| quickstart(&folder, &["train.steps=1", rate]);
+    succeeds(&mut run("train.learning_rate=0.001"));
+    let sentence = refused(&mut run("train.learning_rate=0.5"));
     says(&sentence, &["another configuration", "learning_rate = 0.001", "learning_rate = 0.5"]);
 }
 
