@@ -113,9 +113,9 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_runs() {
         ("[[variant]]\nname = 'x'\nset = { train.stepz = 1 }", &[][..], &["`x`", "stepz"][..]),
         ("[grid]\nalgorithm.credit.name = ['gigppo']", &[], &["name=gigppo", "gigppo"]),
         (
-            "[[variant]]\nname = 'x'\nset = { algorithm.advantage.name = 'gae' }",
+            "[[variant]]\nname = 'x'\nset = { algorithm.credit.name = 'gigpo' }",
             &[],
-            &["`x`", "value head"],
+            &["`x`", "compare that again"],
         ),
         (TWO, &["--seeds", "1,2,1"], &["seed 1 is in it twice"]),
         (TWO, &["--workers", "0"], &["--workers"]),

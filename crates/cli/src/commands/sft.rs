@@ -13,6 +13,7 @@ use super::run;
 
 /// Arguments of `leyden sft`.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Arguments {
     #[command(flatten)]
     run: run::Arguments,
