@@ -12,7 +12,8 @@ use leyden_lm::{
     readable_bytes,
 };
 use leyden_report::roofline::{Roofline, Row};
-use serde_json::json;
+use leyden_train::provenance;
+use serde_json::{Map, json};
 use tch::{Device, Kind};
 
 use super::write_json;
@@ -85,7 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             &json!({
                 "model": arguments.model, "device": arguments.device, "dtype": arguments.dtype,
                 "threads": arguments.threads, "tokens": arguments.tokens,
-                "roof": roof, "kernels": kernels,
+                "roof": roof, "kernels": kernels, "provenance": provenance::collect(Map::new()),
             }),
         )?;
     }
