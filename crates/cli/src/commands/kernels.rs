@@ -1,9 +1,10 @@
 //! `leyden kernels`: every kernel of training and generation beside what the machine can do.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use leyden_kernels::clock::Clock;
 use leyden_kernels::roof::Roof;
 use leyden_kernels::{KERNELS, Measured, Shape, WHOLE, measure};
@@ -68,6 +69,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let whole = chosen.iter().any(|(name, _)| WHOLE.iter().any(|(known, _)| known == name));
     check_memory(&shape, whole)?;
+    // What cannot be written is said before minutes are spent on it.
+    let parent = arguments.json.as_deref().and_then(Path::parent);
+    for folder in arguments.out.as_deref().into_iter().chain(parent) {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
     eprintln!("measuring the machine …");
     let roof = Roof::measure(shape.device, &clock)?;
     println!("{}\n", sentence(&roof, shape.kind));
