@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use leyden_lm::LmError;
+use leyden_rl::statistics::quantile;
 use serde::Serialize;
 use tch::{Cuda, Device};
 
@@ -68,11 +69,8 @@ impl Clock {
 impl Spread {
     fn of(mut times: Vec<f64>, runs: usize) -> Self {
         times.sort_by(f64::total_cmp);
-        let middle = times.len() / 2;
-        let median = match times.len() % 2 {
-            1 => times[middle],
-            _ => (times[middle - 1] + times[middle]) / 2.0,
-        };
+        // There is at least one repetition.
+        let median = quantile(&times, 0.5).unwrap_or_default();
         Self {
             median,
             least: times[0],

@@ -55,14 +55,8 @@ pub fn embedding(shape: &Shape) -> Result<Kernel, LmError> {
     let table = drawn(shape, &[words as i64, width as i64])?;
     let bytes = (n * width) as f64 * 2.0 * shape.size();
     let ids = rotated(bytes, || {
-        let mut seed = SeedTree::new(1);
-        integers(
-            shape,
-            (0..n).map(|i| {
-                seed = seed.index(i as u64);
-                (seed.uniform() * words as f64) as i64
-            }),
-        )
+        let seed = SeedTree::new(1);
+        integers(shape, (0..n).map(|i| (seed.index(i as u64).uniform() * words as f64) as i64))
     })?;
     let work = Work { flops: 0.0, bytes };
     Ok(kernel("embedding", format!("[{n}] of [{words}, {width}]"), work, move |run| {

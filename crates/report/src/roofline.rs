@@ -26,7 +26,6 @@ pub struct Roofline {
     /// FLOP/s of products.
     pub products: f64,
     pub kernels: Vec<Row>,
-    pub notes: Vec<String>,
 }
 
 /// One kernel.
@@ -149,7 +148,6 @@ impl Roofline {
                 dark: DARK,
                 svg: &svg,
                 rows: &rows,
-                notes: &self.notes,
             },
         )?;
         files.put("index.html", page.as_bytes())?;
@@ -188,9 +186,6 @@ impl Roofline {
         for row in self.rows() {
             let _ = writeln!(out, "| {} |", row.join(" | "));
         }
-        for note in &self.notes {
-            let _ = writeln!(out, "\n{note}");
-        }
         out
     }
 }
@@ -203,7 +198,6 @@ struct PageView<'a> {
     dark: [&'static str; 8],
     svg: &'a str,
     rows: &'a [[String; 6]],
-    notes: &'a [String],
 }
 
 /// Three significant digits.
@@ -247,7 +241,6 @@ mod tests {
                 row("product", 1e9, 1e7, 0.02, Some(0.5)),
                 row("copy", 0.0, 1e8, 0.02, Some(0.5)),
             ],
-            notes: vec!["a note".to_owned()],
         }
     }
 

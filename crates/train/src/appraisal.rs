@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 
-use leyden_core::Rollout;
 use leyden_rl::credit::CreditConfig;
 use rayon::prelude::*;
 
@@ -35,7 +34,7 @@ impl Trainer<'_> {
             batch.set_values(values);
         }
         match self.experiment.algorithm.credit {
-            CreditConfig::Gigpo(_) => name_states(batch, &sampled.rollouts),
+            CreditConfig::Gigpo(_) => name_states(batch, sampled),
             CreditConfig::LeaveOneOut(_) => self.score_without(batch, sampled),
             CreditConfig::MonteCarlo(_) => return self.complete(batch, sampled, step),
             _ => {}
@@ -97,13 +96,11 @@ impl Trainer<'_> {
         for (&state, rollout) in owners.iter().zip(completed.iter()) {
             fresh[state].extend(rollout.outcome.reward());
         }
-        let rewards: HashMap<usize, f64> =
-            batch.episodes().map(|(index, episode)| (index, episode.reward)).collect();
         for (index, episode) in batch.episodes() {
             for (number, call) in episode.calls.iter_mut().enumerate().filter(|(_, c)| c.trained) {
                 let Some(&state) = states.numbers.get(&(index, number)) else { continue };
                 let others = states.visits[state].iter().filter(|&&(other, _)| other != index);
-                let others = others.filter_map(|(other, _)| rewards.get(other).copied());
+                let others = others.filter_map(|&(other, _)| sampled.seen[other].outcome.reward());
                 let all: Vec<f64> = fresh[state].iter().copied().chain(others).collect();
                 // Where every completion failed, its own reward: the call is then worth nothing.
                 call.value = Some(if all.is_empty() { episode.reward } else { mean(&all) });
@@ -156,14 +153,12 @@ impl States {
     }
 }
 
-/// Names each call's state by its prompt.
-fn name_states(batch: &mut Batch, rollouts: &[Rollout]) {
-    let mut numbers: HashMap<&[u32], usize> = HashMap::new();
+/// Names the state of each trained call.
+fn name_states(batch: &mut Batch, sampled: &Sampled) {
+    let states = States::of(batch, sampled);
     for (index, episode) in batch.episodes() {
-        for (call, known) in rollouts[index].calls.iter().zip(&mut episode.calls) {
-            let next = numbers.len();
-            let number = *numbers.entry(call.prompt_ids.as_slice()).or_insert(next);
-            known.anchor = Some(number.to_string());
+        for (number, call) in episode.calls.iter_mut().enumerate() {
+            call.anchor = states.numbers.get(&(index, number)).map(usize::to_string);
         }
     }
 }

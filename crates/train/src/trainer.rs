@@ -10,7 +10,6 @@ use std::time::Instant;
 use leyden_core::SeedTree;
 use leyden_core::record::{StepRecord, Timing};
 use leyden_lm::{Decay, Engine, Optimizer, Policy, Schedule, clip_grad_norm};
-use leyden_rl::credit::CreditConfig;
 use leyden_text::ChatFormat;
 
 use crate::config::{Experiment, Objective};
@@ -185,21 +184,15 @@ fn check_roles(roles: &[String], environment: &Environment) -> Result<(), TrainE
     }
 }
 
-/// Refuses credit that scores episodes without a call, of an agent that does not say what it
-/// would have answered.
+/// Refuses an algorithm that needs what this agent does not say.
 fn check_drafts(experiment: &Experiment, environment: &Environment) -> Result<(), TrainError> {
     let agent = &environment.agent;
-    if experiment.train.objective == Objective::Supervised
-        || !matches!(experiment.algorithm.credit, CreditConfig::LeaveOneOut(_))
-        || agent.drafts()
-    {
-        return Ok(());
-    }
-    Err(TrainError::Invalid(format!(
-        "algorithm.credit.name: leave_one_out needs the reward of an episode without a call, and \
-         the agent {} does not say what it would have answered before one; the agent sql does",
-        agent.name()
-    )))
+    experiment.check_capabilities(agent.drafts()).map_err(|error| {
+        TrainError::Invalid(format!(
+            "algorithm.{error}: the agent {} does not say what it would have answered before it",
+            agent.name()
+        ))
+    })
 }
 
 /// Notes how long a part of a step took.

@@ -86,13 +86,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let page = page(arguments, &roof, shape.kind, &all);
     print!("{}", table(&page));
     if let Some(path) = &arguments.json {
-        let kernels = json!(all);
         write_json(
             path,
             &json!({
                 "model": arguments.model, "device": arguments.device, "dtype": arguments.dtype,
                 "threads": arguments.threads, "tokens": arguments.tokens,
-                "roof": roof, "kernels": kernels, "provenance": provenance::collect(Map::new()),
+                "roof": roof, "kernels": all, "provenance": provenance::collect(Map::new()),
             }),
         )?;
     }
@@ -124,6 +123,9 @@ fn read(arguments: &Arguments) -> Result<(Shape, Clock)> {
 /// Refuses what would not fit, with what it would need. Single kernels need little; the whole
 /// needs a model that is trained and one that generates.
 fn check_memory(shape: &Shape, whole: bool) -> Result<()> {
+    if !whole {
+        return Ok(());
+    }
     let Some(available) = available_memory(shape.device) else { return Ok(()) };
     let plan: MemoryPlan = MemoryRequest {
         config: shape.config.clone(),
@@ -138,7 +140,7 @@ fn check_memory(shape: &Shape, whole: bool) -> Result<()> {
         context: shape.prompt + shape.response,
     }
     .plan()?;
-    if !whole || plan.fits(available) {
+    if plan.fits(available) {
         return Ok(());
     }
     let lines: Vec<String> = plan
@@ -196,7 +198,6 @@ fn page(arguments: &Arguments, roof: &Roof, kind: Kind, all: &[Measured]) -> Roo
                 share: kernel.share,
             })
             .collect(),
-        notes: Vec::new(),
     }
 }
 

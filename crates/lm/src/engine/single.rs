@@ -36,7 +36,7 @@ impl DecodeAttention {
             Ok::<_, LmError>(store)
         };
         let (trunks, own) = (store(prompts, trunk)?, store(rows, longest)?);
-        let length = |row: usize| 1 + row * (longest - 1) / rows.max(2).saturating_sub(1);
+        let length = |row: usize| 1 + row * (longest - 1) / (rows - 1).max(1);
         let writes = Writes { places: (0..rows).map(|row| (row, row, length(row) - 1)).collect() };
         let sights = [
             Sight {

@@ -145,15 +145,19 @@ impl Experiment {
                 format!("`{}`: use constant, linear or cosine", self.train.schedule),
             );
         }
-        if let Err(e) = self.algorithm.validate().and_then(|()| self.check_capabilities()) {
+        // The agent is not known here: the trainer asks again with its own.
+        if let Err(e) = self.algorithm.validate().and_then(|()| self.check_capabilities(true)) {
             return refuse("algorithm", e.to_string());
         }
         Ok(())
     }
 
-    /// Whether the trainer has what the algorithm needs. Which agents can be scored without a
-    /// call, is not known here: the trainer looks at its agent.
-    fn check_capabilities(&self) -> Result<(), leyden_rl::config::ConfigError> {
+    /// Whether a run has what the algorithm needs, with an agent whose episodes can be scored as
+    /// they stood without a call, or not.
+    pub(crate) fn check_capabilities(
+        &self,
+        counterfactuals: bool,
+    ) -> Result<(), leyden_rl::config::ConfigError> {
         match self.train.objective {
             Objective::Supervised => Ok(()),
             Objective::Reinforcement => self.algorithm.check(&Capabilities {
@@ -161,7 +165,7 @@ impl Experiment {
                 critic: true,
                 reference: true,
                 anchors: true,
-                counterfactuals: true,
+                counterfactuals,
                 branching: true,
             }),
         }

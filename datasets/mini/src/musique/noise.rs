@@ -170,16 +170,9 @@ fn chain_of(task: &Task) -> Result<Vec<&'static Relation>, NotMiniMusique> {
     chain.filter(|chain| !chain.is_empty()).ok_or_else(wrong)
 }
 
-/// The names from the start to the answer.
-fn path_of(task: &Task) -> Result<Vec<String>, NotMiniMusique> {
-    let path = task.fields.get("path").and_then(Value::as_array);
-    let names =
-        path.and_then(|path| path.iter().map(|name| Some(name.as_str()?.to_owned())).collect());
-    names.ok_or_else(|| NotMiniMusique { id: task.id.clone(), field: "path" })
-}
-
 fn start_of(task: &Task) -> Result<String, NotMiniMusique> {
-    let start = path_of(task)?.into_iter().next();
+    let path = task.fields.get("path").and_then(Value::as_array);
+    let start = path.and_then(|path| Some(path.first()?.as_str()?.to_owned()));
     start.ok_or_else(|| NotMiniMusique { id: task.id.clone(), field: "path" })
 }
 
