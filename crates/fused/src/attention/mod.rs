@@ -1,0 +1,98 @@
+//! Attention of packed trees: each token looks at itself and its ancestors.
+//!
+//! Scores of a few queries against everything they see are made, turned into probabilities
+//! and used up before they leave the cache; what a query does not see is not computed, but
+//! for the rest of a block of sixteen. The backward pass makes the scores again from the
+//! logarithm of their sum (Dao et al. 2022).
+
+mod backward;
+mod forward;
+mod plan;
+
+pub use backward::{Gradients, backward};
+pub use forward::{Output, forward};
+pub use plan::Plan;
+
+use crate::element::{Element, widen};
+use crate::simd::{LANES, Simd};
+
+/// Vectors of every token and head: head `h` of token `t` begins at t · token + h · head.
+#[derive(Clone, Copy)]
+pub struct Heads<'a, T> {
+    pub data: &'a [T],
+    pub token: usize,
+    pub head: usize,
+}
+
+impl<'a, T> Heads<'a, T> {
+    /// [tokens, heads, head_dim], contiguous.
+    pub fn packed(data: &'a [T], heads: usize, head_dim: usize) -> Self {
+        Self { data, token: heads * head_dim, head: head_dim }
+    }
+
+    #[inline(always)]
+    fn at(&self, token: usize, head: usize, head_dim: usize) -> &'a [T] {
+        let start = token * self.token + head * self.head;
+        &self.data[start..start + head_dim]
+    }
+}
+
+/// Numbers of heads and their width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub heads: usize,
+    /// Divides `heads`; query head h looks at key head h / (heads / kv_heads).
+    pub kv_heads: usize,
+    /// A multiple of sixteen.
+    pub head_dim: usize,
+}
+
+impl Shape {
+    /// Whether these kernels can do it.
+    pub fn supported(&self) -> bool {
+        self.kv_heads > 0
+            && self.heads.is_multiple_of(self.kv_heads)
+            && self.head_dim > 0
+            && self.head_dim.is_multiple_of(LANES)
+    }
+
+    fn shared(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+}
+
+/// Vectors of the given tokens as rows, [tokens, head_dim]; places without a token are zero.
+#[inline(always)]
+unsafe fn gather_rows<S: Simd, T: Element>(
+    from: Heads<T>,
+    head: usize,
+    head_dim: usize,
+    tokens: &[Option<u32>],
+    rows: &mut [f32],
+) {
+    for (row, token) in rows.chunks_exact_mut(head_dim).zip(tokens) {
+        match token {
+            // SAFETY: as the caller promises.
+            Some(token) => unsafe {
+                widen::<S, T>(from.at(*token as usize, head, head_dim), row);
+            },
+            None => row.fill(0.0),
+        }
+    }
+}
+
+/// Rows [tokens, head_dim] as panels of sixteen tokens, [tokens / 16, head_dim, 16].
+#[inline(always)]
+fn by_token(rows: &[f32], head_dim: usize, panels: &mut [f32]) {
+    let block = head_dim * LANES;
+    for (rows, panel) in rows.chunks_exact(block).zip(panels.chunks_exact_mut(block)) {
+        for (lane, row) in rows.chunks_exact(head_dim).enumerate() {
+            for (d, &x) in row.iter().enumerate() {
+                panel[d * LANES + lane] = x;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

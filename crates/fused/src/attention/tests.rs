@@ -1,0 +1,138 @@
+use half::bf16;
+
+use super::{Heads, Plan, Shape, backward, forward};
+use crate::Element;
+
+/// Numbers in (−1, 1) that look random.
+fn noise(count: usize, seed: usize) -> Vec<f64> {
+    let mix = |i: usize| {
+        let x = (i * 2_654_435_761 + seed * 40_503 + 12_345) as u64;
+        let x = (x ^ (x >> 15)).wrapping_mul(0x2c1b_3c6d_85eb_ca6b);
+        (x ^ (x >> 31)) % 20_001
+    };
+    (0..count).map(|i| mix(i) as f64 / 10_000.0 - 1.0).collect()
+}
+
+/// Two trees that branch at many depths, and a chain.
+fn ancestry() -> (Vec<Option<usize>>, Vec<std::ops::Range<usize>>) {
+    let (mut parents, mut trees): (Vec<Option<usize>>, Vec<_>) = (Vec::new(), Vec::new());
+    for (length, branches) in [(150, vec![149, 149, 80, 3]), (70, vec![]), (5, vec![4, 2, 2])] {
+        let start = parents.len();
+        let mut grow = |from: Option<usize>, count: usize| {
+            for i in 0..count {
+                let parent = if i == 0 { from } else { Some(parents.len() - 1) };
+                parents.push(parent);
+            }
+        };
+        grow(None, length);
+        for (i, branch) in branches.into_iter().enumerate() {
+            grow(Some(start + branch), 20 + 37 * i);
+        }
+        trees.push(start..parents.len());
+    }
+    (parents, trees)
+}
+
+/// Outputs, and gradients of Σ output · cotangent, by definition in f64.
+struct Naive {
+    mixed: Vec<f64>,
+    q: Vec<f64>,
+    k: Vec<f64>,
+    v: Vec<f64>,
+}
+
+fn naive(
+    parents: &[Option<usize>],
+    Shape { heads, kv_heads, head_dim: hd }: Shape,
+    [q, k, v, cotangent]: [&[f64]; 4],
+) -> Naive {
+    let n = parents.len();
+    let scale = 1.0 / (hd as f64).sqrt();
+    let zeros = |heads: usize| vec![0.0; n * heads * hd];
+    let mut out = Naive { mixed: zeros(heads), q: zeros(heads), k: zeros(kv_heads), v: zeros(kv_heads) };
+    for token in 0..n {
+        let seen: Vec<usize> = std::iter::successors(Some(token), |&t| parents[t]).collect();
+        for head in 0..heads {
+            let at = (token * heads + head) * hd;
+            let of = |t: usize| (t * kv_heads + head / (heads / kv_heads)) * hd;
+            let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+            let (asked, slope) = (&q[at..at + hd], &cotangent[at..at + hd]);
+            let e: Vec<f64> =
+                seen.iter().map(|&t| (scale * dot(asked, &k[of(t)..of(t) + hd])).exp()).collect();
+            let sum: f64 = e.iter().sum();
+            let of_p: Vec<f64> = seen.iter().map(|&t| dot(slope, &v[of(t)..of(t) + hd])).collect();
+            let mean: f64 = e.iter().zip(&of_p).map(|(e, d)| e / sum * d).sum();
+            for ((&t, e), of_p) in seen.iter().zip(&e).zip(&of_p) {
+                let p = e / sum;
+                let of_s = p * (of_p - mean) * scale;
+                for d in 0..hd {
+                    out.mixed[at + d] += p * v[of(t) + d];
+                    out.q[at + d] += of_s * k[of(t) + d];
+                    out.k[of(t) + d] += of_s * q[at + d];
+                    out.v[of(t) + d] += p * slope[d];
+                }
+            }
+        }
+    }
+    out
+}
+
+fn check<T: Element>(shape: Shape, tolerance: f64) {
+    let (parents, trees) = ancestry();
+    let n = parents.len();
+    let Shape { heads, kv_heads, head_dim } = shape;
+    let random = |heads: usize, seed: usize| -> Vec<T> {
+        noise(n * heads * head_dim, seed).into_iter().map(|x| T::narrow(2.0 * x as f32)).collect()
+    };
+    let (q, k, v) = (random(heads, 1), random(kv_heads, 2), random(kv_heads, 3));
+    let cotangent = random(heads, 4);
+    let exact = |x: &[T]| x.iter().map(|x| f64::from(x.widen())).collect::<Vec<f64>>();
+    let inputs = [&q, &k, &v, &cotangent].map(|x| exact(x));
+    let expected = naive(&parents, shape, [&inputs[0], &inputs[1], &inputs[2], &inputs[3]]);
+    let plan = Plan::new(&parents, &trees);
+    let run = |threads: usize| {
+        let packed = |x, heads| Heads::packed(x, heads, head_dim);
+        let (q, k, v) = (packed(&q[..], heads), packed(&k[..], kv_heads), packed(&v[..], kv_heads));
+        let output = forward(threads, &plan, shape, q, k, v);
+        let kept = (&output.mixed[..], &output.log_sums[..]);
+        let gradients = backward(threads, &plan, shape, q, k, v, kept, &cotangent);
+        [output.mixed, gradients.q, gradients.k, gradients.v].map(|x| exact(&x))
+    };
+    let ours = run(1);
+    assert_eq!(ours, run(3), "threads change the result");
+    let expected = [expected.mixed, expected.q, expected.k, expected.v];
+    for ((ours, expected), name) in ours.iter().zip(&expected).zip(["mixed", "dq", "dk", "dv"]) {
+        let largest = expected.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+        for (i, (a, b)) in ours.iter().zip(expected).enumerate() {
+            assert!((a - b).abs() <= tolerance * largest, "{name}[{i}]: {a} and {b}");
+        }
+    }
+}
+
+#[test]
+fn trees_and_their_gradients_are_as_by_definition() {
+    check::<f32>(Shape { heads: 4, kv_heads: 4, head_dim: 32 }, 1e-6);
+    check::<f32>(Shape { heads: 6, kv_heads: 2, head_dim: 16 }, 1e-6);
+    // Rounding of what is read and written alone.
+    check::<bf16>(Shape { heads: 3, kv_heads: 1, head_dim: 64 }, 6e-3);
+}
+
+#[test]
+fn vectors_may_lie_apart() {
+    // Queries and keys side by side in one buffer, as a projection leaves them.
+    let shape = Shape { heads: 2, kv_heads: 1, head_dim: 16 };
+    let (parents, trees) = ancestry();
+    let n = parents.len();
+    let both: Vec<f32> = noise(n * 48, 5).into_iter().map(|x| x as f32).collect();
+    let v: Vec<f32> = noise(n * 16, 6).into_iter().map(|x| x as f32).collect();
+    let apart = |from: usize| Heads { data: &both[from..], token: 48, head: 16 };
+    let columns = |from: usize, width: usize| -> Vec<f32> {
+        both.chunks(48).flat_map(|row| row[from..from + width].to_vec()).collect()
+    };
+    let (q, k) = (columns(0, 32), columns(32, 16));
+    let plan = Plan::new(&parents, &trees);
+    let v = Heads::packed(&v[..], 1, 16);
+    let ours = forward(1, &plan, shape, apart(0), apart(32), v);
+    let expected = forward(1, &plan, shape, Heads::packed(&q, 2, 16), Heads::packed(&k, 1, 16), v);
+    assert_eq!(ours.mixed, expected.mixed);
+}

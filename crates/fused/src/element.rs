@@ -1,0 +1,69 @@
+//! The types that numbers are stored in.
+
+use half::bf16;
+
+use crate::simd::{LANES, Simd};
+
+/// f32 or bf16, read and written as f32.
+pub trait Element: Copy + Send + Sync + Default + 'static {
+    fn widen(self) -> f32;
+    fn narrow(x: f32) -> Self;
+    /// # Safety
+    /// As [`Simd`]: sixteen numbers behind the pointer.
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V;
+    /// # Safety
+    /// As [`Simd`]: room for sixteen numbers behind the pointer.
+    unsafe fn store<S: Simd>(to: *mut Self, x: S::V);
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        x
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+        // SAFETY: as the caller promises.
+        unsafe { S::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut Self, x: S::V) {
+        // SAFETY: as the caller promises.
+        unsafe { S::store(to, x) };
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    fn narrow(x: f32) -> Self {
+        bf16::from_f32(x)
+    }
+    #[inline(always)]
+    unsafe fn load<S: Simd>(from: *const Self) -> S::V {
+        // SAFETY: as the caller promises.
+        unsafe { S::load_bf16(from) }
+    }
+    #[inline(always)]
+    unsafe fn store<S: Simd>(to: *mut Self, x: S::V) {
+        // SAFETY: as the caller promises.
+        unsafe { S::store_bf16(to, x) };
+    }
+}
+
+/// Widens `from`, a multiple of sixteen long, into `to`.
+#[inline(always)]
+pub(crate) unsafe fn widen<S: Simd, T: Element>(from: &[T], to: &mut [f32]) {
+    assert!(from.len() == to.len() && from.len().is_multiple_of(LANES));
+    for at in (0..from.len()).step_by(LANES) {
+        // SAFETY: sixteen numbers from `at` on, as just asserted.
+        unsafe { S::store(to.as_mut_ptr().add(at), T::load::<S>(from.as_ptr().add(at))) };
+    }
+}
