@@ -74,7 +74,7 @@ pub fn rms_norm(shape: &Shape) -> Result<Kernel, LmError> {
     let work = Work { flops: 4.0 * (n * width) as f64, bytes };
     Ok(kernel("rms_norm", format!("[{n}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
-        let _ = leyden_lm::rms_norm(&inputs[run % inputs.len()], &weight, eps);
+        let _ = leyden_lm::rms_norm(&inputs[run % inputs.len()], &weight, eps)?;
         Ok(())
     }))
 }
@@ -129,11 +129,11 @@ pub fn rotary(shape: &Shape) -> Result<Kernel, LmError> {
     let bytes = (n * heads * width) as f64 * 2.0 * shape.size();
     let inputs = rotated(bytes, || drawn(shape, &[n as i64, heads as i64, width as i64]))?;
     let positions = integers(shape, 0..n as i64)?;
-    let (cos, sin) = Rotary::new(c, shape.device).angles(&positions, shape.kind);
+    let angles = Rotary::new(c, shape.device).angles(&positions, shape.kind);
     let work = Work { flops: 3.0 * (n * heads * width) as f64, bytes };
     Ok(kernel("rotary", format!("[{n}, {heads}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
-        let _ = pieces::rotate(&inputs[run % inputs.len()], &cos, &sin)?;
+        let _ = pieces::rotate(&inputs[run % inputs.len()], &angles)?;
         Ok(())
     }))
 }
@@ -204,8 +204,8 @@ fn attention(
         let of = heads(shape, n)?;
         Ok(of.map(|x| if backward { x.set_requires_grad(true) } else { x }))
     })?;
-    let grouped = c.kv_heads != c.heads;
-    let mut attention = ForestAttention::new(packed, grouped, shape.kind, shape.device)?;
+    let widths = (c.heads, c.kv_heads, c.head_dim);
+    let mut attention = ForestAttention::new(packed, widths, shape.kind, shape.device)?;
     Ok(kernel(name, words, work, move |run| {
         let [q, k, v] = &inputs[run % inputs.len()];
         if backward {

@@ -10,11 +10,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use leyden_fused::attention::Plan;
 use tch::{Device, Kind, Tensor};
 
 use crate::forest::Pack;
-use crate::{Attention, LmError};
+use crate::{Attention, LmError, fused};
 
 /// Nodes per tile. Longer tiles look at more than they need, shorter ones copy the keys of
 /// the path more often.
@@ -31,6 +33,8 @@ const LONG_CHAIN: usize = 512;
 
 /// The ancestry of a pack, ready for use in every layer.
 pub struct ForestAttention {
+    /// For the fused kernel, where it applies: the rest is empty then.
+    plan: Option<Arc<Plan>>,
     chains: Vec<Range<usize>>,
     batches: Vec<Batch>,
     /// [n]: where each node's result is among those of chains and batches, one after another;
@@ -52,12 +56,22 @@ struct Batch {
 }
 
 impl ForestAttention {
-    /// `kind` is the type of the queries; `grouped` says whether there are fewer key/value
-    /// heads than query heads.
+    /// For queries of `kind` with this many heads, key/value heads and numbers a head.
     ///
     /// # Errors
     /// libtorch's own (memory).
-    pub fn new(pack: &Pack, grouped: bool, kind: Kind, device: Device) -> Result<Self, LmError> {
+    pub fn new(
+        pack: &Pack,
+        (heads, kv_heads, head_dim): (usize, usize, usize),
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, LmError> {
+        if fused::attends(head_dim as i64, kind, device) {
+            let plan = Arc::new(Plan::new(&pack.parents, &pack.trees));
+            let (chains, batches) = (Vec::new(), Vec::new());
+            return Ok(Self { plan: Some(plan), chains, batches, order: None, grouped: false });
+        }
+        let grouped = heads != kv_heads;
         Self::with_tile(pack, grouped, kind, device, TILE)
     }
 
@@ -100,7 +114,7 @@ impl ForestAttention {
             true => None,
             false => Some(Tensor::f_from_slice(&order)?.to_device(device)),
         };
-        Ok(Self { chains, batches, order, grouped })
+        Ok(Self { plan: None, chains, batches, order, grouped })
     }
 }
 
@@ -190,6 +204,9 @@ impl Attention for ForestAttention {
         k: &Tensor,
         v: &Tensor,
     ) -> Result<Tensor, LmError> {
+        if let Some(plan) = &self.plan {
+            return fused::tree_attention(plan, q, k, v);
+        }
         let width = q.size()[1] * q.size()[2];
         let mut pieces = Vec::with_capacity(self.chains.len() + self.batches.len());
         for chain in &self.chains {

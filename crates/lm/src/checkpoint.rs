@@ -7,13 +7,14 @@
 use tch::{Kind, Tensor, no_grad_guard};
 
 use crate::model::layer_forward;
+use crate::rotary::Angles;
 use crate::{Attention, LlamaConfig, LmError, Rotary, Weights, rms_norm};
 
 /// The inputs of all layers, and of the final norm.
 pub struct Checkpoints {
     inputs: Vec<Tensor>,
     ids: Tensor,
-    angles: (Tensor, Tensor),
+    angles: Angles,
 }
 
 impl Checkpoints {
@@ -35,10 +36,10 @@ impl Checkpoints {
         let angles = rotary.angles(positions, x.kind());
         let mut inputs = Vec::with_capacity(weights.layers.len() + 1);
         for (index, layer) in weights.layers.iter().enumerate() {
-            let next = layer_forward(layer, config, index, &x, (&angles.0, &angles.1), attention)?;
+            let next = layer_forward(layer, config, index, &x, &angles, attention)?;
             inputs.push(std::mem::replace(&mut x, next));
         }
-        let hidden = rms_norm(&x, &weights.norm, config.norm_eps);
+        let hidden = rms_norm(&x, &weights.norm, config.norm_eps)?;
         inputs.push(x);
         Ok((hidden, Self { inputs, ids: ids.shallow_clone(), angles }))
     }
@@ -58,13 +59,12 @@ impl Checkpoints {
         let mut gradient = gradient.shallow_clone();
         if let Some(x) = self.inputs.pop() {
             let x = leaf(&x);
-            backward_from(&rms_norm(&x, &weights.norm, config.norm_eps), &gradient)?;
+            backward_from(&rms_norm(&x, &weights.norm, config.norm_eps)?, &gradient)?;
             gradient = x.grad();
         }
         for (index, layer) in weights.layers.iter().enumerate().rev() {
             let Some(x) = self.inputs.pop().map(|x| leaf(&x)) else { break };
-            let angles = (&self.angles.0, &self.angles.1);
-            backward_from(&layer_forward(layer, config, index, &x, angles, attention)?, &gradient)?;
+            backward_from(&layer_forward(layer, config, index, &x, &self.angles, attention)?, &gradient)?;
             gradient = x.grad();
         }
         if weights.embedding.requires_grad() {

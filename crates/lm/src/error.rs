@@ -27,6 +27,8 @@ pub enum LmError {
     Text(#[from] leyden_text::TextError),
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
+    #[error(transparent)]
+    Graph(#[from] leyden_autograd::Error),
 }
 
 impl LmError {

@@ -18,6 +18,7 @@ mod encoder;
 mod engine;
 mod error;
 pub mod forest;
+mod fused;
 pub mod golden;
 mod head;
 mod init;

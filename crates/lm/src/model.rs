@@ -6,8 +6,8 @@
 use tch::{Kind, Tensor};
 
 use crate::parameters::layer_name;
-use crate::rotary::rotate;
-use crate::{LlamaConfig, LmError, Parameters, Rotary};
+use crate::rotary::{Angles, rotate};
+use crate::{LlamaConfig, LmError, Parameters, Rotary, fused};
 
 /// Who may look at whom. One implementation per way of running the model: a prefix forest,
 /// prefill into a KV cache, decoding from it.
@@ -145,10 +145,16 @@ impl Weights {
 }
 
 /// x · weight / rms(x) (Zhang and Sennrich 2019); the mean square in f32 whatever the type.
-pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+///
+/// # Errors
+/// libtorch's own.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
+    if let Some(y) = fused::rms_norm(x, weight, eps) {
+        return y;
+    }
     let wide = x.to_kind(Kind::Float);
     let mean_square = wide.square().mean_dim(-1, true, Kind::Float);
-    (wide * (mean_square + eps).rsqrt()).to_kind(x.kind()) * weight
+    Ok((wide * (mean_square + eps).rsqrt()).to_kind(x.kind()) * weight)
 }
 
 /// silu(gate) · up of `gate_up` [n, 2 · intermediate] (Shazeer 2020).
@@ -156,6 +162,9 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
 /// # Errors
 /// libtorch's own.
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, LmError> {
+    if let Some(y) = fused::swiglu(gate_up) {
+        return y;
+    }
     let halves = gate_up.f_split(gate_up.size()[1] / 2, 1)?;
     Ok(halves[0].silu() * &halves[1])
 }
@@ -193,23 +202,23 @@ pub fn layer_forward(
     config: &LlamaConfig,
     index: usize,
     x: &Tensor,
-    (cos, sin): (&Tensor, &Tensor),
+    angles: &Angles,
     attention: &mut dyn Attention,
 ) -> Result<Tensor, LmError> {
     let n = x.size()[0];
     let (heads, kv, hd) = (config.heads as i64, config.kv_heads as i64, config.head_dim as i64);
-    let normed = rms_norm(x, &weights.input_norm, config.norm_eps);
+    let normed = rms_norm(x, &weights.input_norm, config.norm_eps)?;
     let qkv = project(&normed, &weights.qkv, &weights.qkv_low_rank)?;
     // Split rather than narrowed: the gradient of a split is one concatenation, that of each
     // narrow a zeroed tensor of the full size and an addition.
     let qkv = qkv.f_split_with_sizes([(heads + kv) * hd, kv * hd], 1)?;
     // Queries and keys turn together: they are neighbours in the product.
-    let turned = rotate(&qkv[0].f_view([n, heads + kv, hd])?, cos, sin)?;
+    let turned = rotate(&qkv[0].f_view([n, heads + kv, hd])?, angles)?;
     let turned = turned.f_split_with_sizes([heads, kv], 1)?;
     let (q, k, v) = (&turned[0], &turned[1], qkv[1].f_view([n, kv, hd])?);
     let mixed = attention.attend(index, q, k, &v)?;
     let x = x + project(&mixed, &weights.output, &weights.output_low_rank)?;
-    let normed = rms_norm(&x, &weights.post_norm, config.norm_eps);
+    let normed = rms_norm(&x, &weights.post_norm, config.norm_eps)?;
     let gate_up = project(&normed, &weights.gate_up, &weights.gate_up_low_rank)?;
     let activated = swiglu(&gate_up)?;
     Ok(&x + project(&activated, &weights.down, &weights.down_low_rank)?)
@@ -229,9 +238,9 @@ pub fn transform(
     attention: &mut dyn Attention,
 ) -> Result<Tensor, LmError> {
     let mut x = Tensor::f_embedding(&weights.embedding, ids, -1, false, false)?;
-    let (cos, sin) = rotary.angles(positions, x.kind());
+    let angles = rotary.angles(positions, x.kind());
     for (index, layer) in weights.layers.iter().enumerate() {
-        x = layer_forward(layer, config, index, &x, (&cos, &sin), attention)?;
+        x = layer_forward(layer, config, index, &x, &angles, attention)?;
     }
-    Ok(rms_norm(&x, &weights.norm, config.norm_eps))
+    rms_norm(&x, &weights.norm, config.norm_eps)
 }

@@ -1,19 +1,19 @@
 //! AdamW and Muon on the flat parameter buffer.
 //!
 //! libtorch's bindings offer neither a fused AdamW nor a way to save an optimiser's state, so
-//! both are written here on tensors. Parameters, gradients and moments share one layout; they
-//! are walked in blocks small enough to stay in the processor's cache through the handful of
-//! operations of a step, which is what a fused kernel would gain.
+//! both are written here. Parameters, gradients and moments share one layout, which a fused
+//! kernel walks once where there is one; elsewhere a step is a handful of tensor operations.
 //!
 //! Moments are f32. Parameters of a narrower type may have an f32 master copy, kept here.
 
+use leyden_fused::AdamW;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, no_grad_guard};
+use tch::{Kind, Tensor, no_grad_guard};
 
 use crate::muon::{self, MuonConfig};
-use crate::{LmError, Parameters};
+use crate::{LmError, Parameters, fused};
 
-/// Numbers per block on the CPU: 1 MB of f32 in each of four arrays.
+/// Numbers per block of a norm.
 const BLOCK: i64 = 1 << 18;
 
 /// AdamW (Loshchilov and Hutter 2019) and, where asked, Muon for the matrices of the layers.
@@ -131,14 +131,20 @@ impl Optimizer {
         let values = self.master.as_ref().unwrap_or(flat);
         for stretch in &self.stretches {
             match stretch.rule {
+                Rule::Adam { decay } if fused::applies(values.kind(), flat.device()) => {
+                    let weight_decay = if decay { self.config.weight_decay } else { 0.0 };
+                    let OptimizerConfig { lr, beta1, beta2, eps, .. } = self.config;
+                    let step = i32::try_from(self.steps).unwrap_or(i32::MAX);
+                    let lr = factor * lr;
+                    let rule = AdamW { lr, beta1, beta2, eps, weight_decay, step };
+                    let part = |x: &Tensor| x.narrow(0, stretch.start, stretch.length);
+                    let moments = (&part(&self.exp_avg), &part(&self.exp_avg_sq));
+                    fused::adamw(&rule, &part(values), &part(grad), moments);
+                }
                 Rule::Adam { decay } => {
-                    let block = if flat.device() == Device::Cpu { BLOCK } else { stretch.length };
-                    for at in (0..stretch.length).step_by(block.max(1) as usize) {
-                        let length = block.min(stretch.length - at);
-                        let part = |x: &Tensor| x.narrow(0, stretch.start + at, length);
-                        let decay = if decay { self.config.weight_decay } else { 0.0 };
-                        self.adam(part, values, grad, factor * self.config.lr, decay)?;
-                    }
+                    let part = |x: &Tensor| x.narrow(0, stretch.start, stretch.length);
+                    let decay = if decay { self.config.weight_decay } else { 0.0 };
+                    self.adam(part, values, grad, factor * self.config.lr, decay)?;
                 }
                 Rule::Muon { rows, columns } => {
                     if let Some(config) = &self.config.muon {
@@ -157,7 +163,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// AdamW on one block: p ← p · (1 − lr·wd) − lr · m̂ / (√v̂ + eps).
+    /// AdamW by tensor operations: p ← p · (1 − lr·wd) − lr · m̂ / (√v̂ + eps).
     fn adam(
         &self,
         part: impl Fn(&Tensor) -> Tensor,

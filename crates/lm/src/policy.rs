@@ -299,11 +299,12 @@ impl Policy {
         }
         let ids: Vec<i64> = pack.ids.iter().map(|&id| i64::from(id)).collect();
         let positions: Vec<i64> = pack.positions.iter().map(|&p| p as i64).collect();
-        let grouped = self.config.kv_heads != self.config.heads;
+        let LlamaConfig { heads, kv_heads, head_dim, .. } = self.config;
+        let (shape, kind) = ((heads, kv_heads, head_dim), self.options.compute);
         Ok(Input {
             ids: Tensor::f_from_slice(&ids)?.to_device(self.device),
             positions: Tensor::f_from_slice(&positions)?.to_device(self.device),
-            attention: ForestAttention::new(pack, grouped, self.options.compute, self.device)?,
+            attention: ForestAttention::new(pack, shape, kind, self.device)?,
         })
     }
 }

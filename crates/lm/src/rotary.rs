@@ -4,7 +4,7 @@ use std::f32::consts::PI;
 
 use tch::{Device, Kind, Tensor};
 
-use crate::{LlamaConfig, LmError};
+use crate::{LlamaConfig, LmError, fused};
 
 /// The inverse frequencies of a model. Angles are computed for the positions at hand, in f32
 /// as transformers does, so no table limits the context.
@@ -19,19 +19,34 @@ impl Rotary {
         Self { inverse_frequencies: Tensor::from_slice(&frequencies).to_device(device) }
     }
 
-    /// Cosine and sine for `positions` [n], each [n, 1, head_dim], in `kind`.
-    pub fn angles(&self, positions: &Tensor, kind: Kind) -> (Tensor, Tensor) {
+    /// Cosine and sine at `positions` [n], for vectors of `kind`.
+    pub fn angles(&self, positions: &Tensor, kind: Kind) -> Angles {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.inverse_frequencies;
+        let head_dim = 2 * self.inverse_frequencies.numel();
+        if fused::rotates(head_dim, kind, angles.device()) {
+            return Angles { cos: angles.cos(), sin: angles.sin(), fused: true };
+        }
         let angles = Tensor::cat(&[&angles, &angles], -1).unsqueeze(1);
-        (angles.cos().to_kind(kind), angles.sin().to_kind(kind))
+        Angles { cos: angles.cos().to_kind(kind), sin: angles.sin().to_kind(kind), fused: false }
     }
+}
+
+/// Cosines and sines of the angles at some positions.
+pub struct Angles {
+    /// [n, 1, head_dim] in the type of the vectors; for the fused kernel [n, head_dim / 2], f32.
+    cos: Tensor,
+    sin: Tensor,
+    fused: bool,
 }
 
 /// Turns `x` [n, heads, head_dim] by the given angles: x·cos + rotate_half(x)·sin.
 ///
 /// # Errors
 /// libtorch's own.
-pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, LmError> {
+pub fn rotate(x: &Tensor, Angles { cos, sin, fused }: &Angles) -> Result<Tensor, LmError> {
+    if *fused {
+        return fused::rotate(x, cos, sin);
+    }
     let halves = x.f_split(x.size()[2] / 2, 2)?;
     let turned = Tensor::f_cat(&[&halves[1].neg(), &halves[0]], 2)?;
     Ok(x * cos + turned * sin)

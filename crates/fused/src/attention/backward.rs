@@ -15,17 +15,19 @@ use crate::threads::{Shared, each};
 /// Queries whose scores are held at a time.
 const QUERIES: usize = 48;
 
-/// Gradients of the inputs.
-pub struct Gradients<T> {
+/// What [`forward`](super::forward) gave, and the gradient of its result.
+#[derive(Clone, Copy)]
+pub struct Outcome<'a, T> {
     /// [tokens, heads, head_dim]
-    pub q: Vec<T>,
-    /// [tokens, kv_heads, head_dim]
-    pub k: Vec<T>,
-    /// [tokens, kv_heads, head_dim]
-    pub v: Vec<T>,
+    pub mixed: &'a [T],
+    /// [heads, tokens]
+    pub log_sums: &'a [f32],
+    /// [tokens, heads, head_dim]
+    pub gradient: &'a [T],
 }
 
-/// Gradients of what [`forward`](super::forward) gave as `output`, from those of its `mixed`.
+/// Gradients of [`forward`](super::forward)'s inputs, to `of_q` [tokens, heads, head_dim],
+/// `of_k` and `of_v` [tokens, kv_heads, head_dim].
 ///
 /// # Panics
 /// As [`forward`](super::forward).
@@ -37,48 +39,61 @@ pub fn backward<T: Element>(
     q: Heads<T>,
     k: Heads<T>,
     v: Heads<T>,
-    output: (&[T], &[f32]),
-    gradient: &[T],
-) -> Gradients<T> {
+    outcome: Outcome<T>,
+    [of_q, of_k, of_v]: [&mut [T]; 3],
+) {
     assert!(shape.supported(), "{shape:?}");
     let (n, Shape { heads, kv_heads, head_dim }) = (plan.tokens(), shape);
     let size = n * heads * head_dim;
-    assert!(output.0.len() == size && gradient.len() == size && output.1.len() == n * heads);
-    let mut of_q = vec![T::default(); size];
-    let (mut of_k, mut of_v) = (vec![0.0_f32; size], vec![0.0_f32; size]);
+    let Outcome { mixed, log_sums, gradient } = outcome;
+    assert!(mixed.len() == size && gradient.len() == size && log_sums.len() == n * heads);
+    let kv_size = n * kv_heads * head_dim;
+    assert!(of_q.len() == size && of_k.len() == kv_size && of_v.len() == kv_size);
+    let (mut by_head_k, mut by_head_v) = (vec![0.0_f32; size], vec![0.0_f32; size]);
     {
-        let outs = (Shared::new(&mut of_q), Shared::new(&mut of_k), Shared::new(&mut of_v));
+        let outs = (Shared::new(of_q), Shared::new(&mut by_head_k), Shared::new(&mut by_head_v));
         let tasks: Vec<(&[Tile], usize)> = plan
             .trees
             .iter()
             .flat_map(|tree| (0..heads).map(move |head| (tree.as_slice(), head)))
             .collect();
-        let mixed = Heads::packed(output.0, heads, head_dim);
+        let mixed = Heads::packed(mixed, heads, head_dim);
         let gradient = Heads::packed(gradient, heads, head_dim);
         each(threads, tasks.len(), |task| {
             let (tiles, head) = tasks[task];
-            let log_sums = &output.1[head * n..(head + 1) * n];
+            let log_sums = &log_sums[head * n..(head + 1) * n];
             let inputs = Inputs { n, shape, head, q, k, v, mixed, gradient, log_sums };
             dispatch(Backward { tiles, inputs, of_q: &outs.0, of_k: &outs.1, of_v: &outs.2 });
         });
     }
-    let shared = shape.shared();
-    // [heads, tokens, head_dim] → [tokens, kv_heads, head_dim]
-    let gathered = |of: &[f32]| {
-        let mut out = vec![T::default(); n * kv_heads * head_dim];
-        for (place, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            let (token, kv_head) = (place / kv_heads, place % kv_heads);
-            let part = |i: usize| {
-                let start = ((kv_head * shared + i) * n + token) * head_dim;
-                &of[start..start + head_dim]
-            };
-            for (d, out) in out.iter_mut().enumerate() {
-                *out = T::narrow((0..shared).map(|i| part(i)[d]).sum());
+    add_heads(threads, shape, &by_head_k, of_k);
+    add_heads(threads, shape, &by_head_v, of_v);
+}
+
+/// [heads, tokens, head_dim] → [tokens, kv_heads, head_dim], heads that share one added up.
+fn add_heads<T: Element>(threads: usize, shape: Shape, by_head: &[f32], out: &mut [T]) {
+    /// Tokens of one task.
+    const TOKENS: usize = 256;
+    let Shape { heads, kv_heads, head_dim } = shape;
+    let (shared, n) = (shape.shared(), by_head.len() / (heads * head_dim));
+    let width = kv_heads * head_dim;
+    let out = Shared::new(out);
+    each(threads, n.div_ceil(TOKENS), |task| {
+        let tokens = task * TOKENS..n.min((task + 1) * TOKENS);
+        // SAFETY: each task has tokens of its own.
+        let out = unsafe { out.part(tokens.start * width, tokens.len() * width) };
+        for (token, out) in tokens.zip(out.chunks_exact_mut(width)) {
+            for (kv_head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                let part = |i: usize| {
+                    let start = ((kv_head * shared + i) * n + token) * head_dim;
+                    &by_head[start..start + head_dim]
+                };
+                for (d, out) in out.iter_mut().enumerate() {
+                    *out = T::narrow((0..shared).map(|i| part(i)[d]).sum());
+                }
             }
         }
-        out
-    };
-    Gradients { k: gathered(&of_k), v: gathered(&of_v), q: of_q }
+    });
 }
 
 #[derive(Clone, Copy)]

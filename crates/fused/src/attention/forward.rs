@@ -10,18 +10,11 @@ use crate::threads::{Shared, each};
 /// Queries whose scores are held at a time; a multiple of the rows that a product holds.
 const QUERIES: usize = 24;
 
-/// What attention gives.
-pub struct Output<T> {
-    /// [tokens, heads, head_dim]
-    pub mixed: Vec<T>,
-    /// ln Σ exp(score) [heads, tokens]
-    pub log_sums: Vec<f32>,
-}
-
-/// softmax(q kᵀ / √head_dim) v over what `plan` lets each token see.
+/// softmax(q kᵀ / √head_dim) v over what `plan` lets each token see, to `mixed` [tokens, heads,
+/// head_dim]; returns ln Σ exp(score) [heads, tokens].
 ///
 /// # Panics
-/// Where the shape is not [supported](Shape::supported) or the data too short.
+/// Where the shape is not [supported](Shape::supported) or the sizes do not fit.
 pub fn forward<T: Element>(
     threads: usize,
     plan: &Plan,
@@ -29,15 +22,16 @@ pub fn forward<T: Element>(
     q: Heads<T>,
     k: Heads<T>,
     v: Heads<T>,
-) -> Output<T> {
+    mixed: &mut [T],
+) -> Vec<f32> {
     assert!(shape.supported(), "{shape:?}");
     let n = plan.tokens();
-    let mut mixed = vec![T::default(); n * shape.heads * shape.head_dim];
+    assert_eq!(mixed.len(), n * shape.heads * shape.head_dim);
     let mut log_sums = vec![0.0; n * shape.heads];
     let tasks: Vec<(&Tile, usize)> = (0..shape.kv_heads)
         .flat_map(|head| plan.trees.iter().flatten().map(move |tile| (tile, head)))
         .collect();
-    let (mixed_out, log_sums_out) = (Shared::new(&mut mixed), Shared::new(&mut log_sums));
+    let (mixed_out, log_sums_out) = (Shared::new(mixed), Shared::new(&mut log_sums));
     each(threads, tasks.len(), |task| {
         let (tile, kv_head) = tasks[task];
         dispatch(Forward {
@@ -52,7 +46,7 @@ pub fn forward<T: Element>(
             log_sums: &log_sums_out,
         });
     });
-    Output { mixed, log_sums }
+    log_sums
 }
 
 /// One tile and one key head.

@@ -9,8 +9,8 @@ mod backward;
 mod forward;
 mod plan;
 
-pub use backward::{Gradients, backward};
-pub use forward::{Output, forward};
+pub use backward::{Outcome, backward};
+pub use forward::forward;
 pub use plan::Plan;
 
 use crate::element::{Element, widen};

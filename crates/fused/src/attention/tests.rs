@@ -1,6 +1,6 @@
 use half::bf16;
 
-use super::{Heads, Plan, Shape, backward, forward};
+use super::{Heads, Outcome, Plan, Shape, backward, forward};
 use crate::Element;
 
 /// Numbers in (−1, 1) that look random.
@@ -93,10 +93,15 @@ fn check<T: Element>(shape: Shape, tolerance: f64) {
     let run = |threads: usize| {
         let packed = |x, heads| Heads::packed(x, heads, head_dim);
         let (q, k, v) = (packed(&q[..], heads), packed(&k[..], kv_heads), packed(&v[..], kv_heads));
-        let output = forward(threads, &plan, shape, q, k, v);
-        let kept = (&output.mixed[..], &output.log_sums[..]);
-        let gradients = backward(threads, &plan, shape, q, k, v, kept, &cotangent);
-        [output.mixed, gradients.q, gradients.k, gradients.v].map(|x| exact(&x))
+        let zeros = |heads: usize| vec![T::default(); n * heads * head_dim];
+        let mut mixed = zeros(heads);
+        let log_sums = forward(threads, &plan, shape, q, k, v, &mut mixed);
+        let outcome = Outcome { mixed: &mixed, log_sums: &log_sums, gradient: &cotangent };
+        let mut of = [zeros(heads), zeros(kv_heads), zeros(kv_heads)];
+        let outs = of.each_mut().map(|of| of.as_mut_slice());
+        backward(threads, &plan, shape, q, k, v, outcome, outs);
+        let [of_q, of_k, of_v] = of;
+        [mixed, of_q, of_k, of_v].map(|x| exact(&x))
     };
     let ours = run(1);
     assert_eq!(ours, run(3), "threads change the result");
@@ -132,7 +137,9 @@ fn vectors_may_lie_apart() {
     let (q, k) = (columns(0, 32), columns(32, 16));
     let plan = Plan::new(&parents, &trees);
     let v = Heads::packed(&v[..], 1, 16);
-    let ours = forward(1, &plan, shape, apart(0), apart(32), v);
-    let expected = forward(1, &plan, shape, Heads::packed(&q, 2, 16), Heads::packed(&k, 1, 16), v);
-    assert_eq!(ours.mixed, expected.mixed);
+    let (mut ours, mut expected) = (vec![0.0; n * 32], vec![0.0; n * 32]);
+    forward(1, &plan, shape, apart(0), apart(32), v, &mut ours);
+    let (q, k) = (Heads::packed(&q[..], 2, 16), Heads::packed(&k[..], 1, 16));
+    forward(1, &plan, shape, q, k, v, &mut expected);
+    assert_eq!(ours, expected);
 }
