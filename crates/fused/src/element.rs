@@ -2,10 +2,14 @@
 
 use half::bf16;
 
+use crate::product::Word;
 use crate::simd::{LANES, Simd};
 
 /// f32 or bf16, read and written as f32.
+#[allow(private_bounds, reason = "what packed numbers are made of concerns this crate alone")]
 pub trait Element: Copy + Send + Sync + Default + 'static {
+    /// Four bytes of packed numbers.
+    type Word: Word;
     fn widen(self) -> f32;
     fn narrow(x: f32) -> Self;
     /// # Safety
@@ -17,6 +21,8 @@ pub trait Element: Copy + Send + Sync + Default + 'static {
 }
 
 impl Element for f32 {
+    type Word = f32;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -38,6 +44,8 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    type Word = u32;
+
     #[inline(always)]
     fn widen(self) -> f32 {
         self.to_f32()
@@ -66,4 +74,17 @@ pub(crate) unsafe fn widen<S: Simd, T: Element>(from: &[T], to: &mut [f32]) {
         // SAFETY: sixteen numbers from `at` on, as just asserted.
         unsafe { S::store(to.as_mut_ptr().add(at), T::load::<S>(from.as_ptr().add(at))) };
     }
+}
+
+/// Numbers of `T` in a word.
+pub(crate) const fn per_word<T: Element>() -> usize {
+    <T::Word as Word>::DEPTH
+}
+
+/// Where number `d` of vector `lane` lies in a panel of sixteen vectors side by side, words of
+/// one vector's neighbouring numbers: [numbers / per word, 16].
+#[inline(always)]
+pub(crate) fn place_in_panel<T: Element>(d: usize, lane: usize) -> usize {
+    let pair = per_word::<T>();
+    (d / pair * LANES + lane) * pair + d % pair
 }

@@ -11,6 +11,7 @@
 mod adamw;
 pub mod attention;
 mod element;
+mod linear;
 mod norm;
 mod product;
 mod rotary;
@@ -20,6 +21,7 @@ mod threads;
 
 pub use adamw::AdamW;
 pub use element::Element;
+pub use linear::PackedWeight;
 pub use norm::{rms_norm, rms_norm_backward};
 pub use rotary::{Turn, rotary};
 pub use swiglu::{swiglu, swiglu_backward};

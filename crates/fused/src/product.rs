@@ -14,7 +14,7 @@ const ROWS: usize = 6;
 const WIDE: usize = 4;
 
 /// What a panel is made of.
-pub(crate) trait Word: Copy {
+pub(crate) trait Word: Copy + Send + Sync + Default {
     /// Depths in one word.
     const DEPTH: usize;
 

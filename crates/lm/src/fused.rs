@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use half::bf16;
 use leyden_autograd::attach;
+use leyden_fused::attention::cached::{self, Look};
 use leyden_fused::attention::{self, Heads, Outcome, Plan, Shape};
 use leyden_fused::simd::LANES;
-use leyden_fused::{AdamW, Element, Turn};
+use leyden_fused::{AdamW, Element, PackedWeight, Turn};
 use tch::{Device, Kind, Tensor};
 
 use crate::LmError;
@@ -236,4 +237,110 @@ fn in_place<T: Element>(x: &Tensor) -> &mut [T] {
     assert!(x.is_contiguous() && x.device() == Device::Cpu);
     // SAFETY: contiguous numbers of a kind that the caller has matched with `T`.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast(), x.numel()) }
+}
+
+/// A matrix for products of few rows.
+pub enum Packed {
+    Single(PackedWeight<f32>),
+    Half(PackedWeight<bf16>),
+}
+
+impl Packed {
+    /// `weight` [out, in] packed, where there are kernels for it.
+    pub(crate) fn of(weight: &Tensor) -> Option<Self> {
+        let (out, input) = (weight.size()[0] as usize, weight.size()[1] as usize);
+        let fits = applies(weight.kind(), weight.device()) && PackedWeight::<f32>::supported(input);
+        if !(fits && weight.is_contiguous()) {
+            return None;
+        }
+        let (weight, threads) = (weight.detach(), threads());
+        Some(match weight.kind() {
+            Kind::Float => Self::Single(PackedWeight::new(threads, numbers(&weight), out, input)),
+            _ => Self::Half(PackedWeight::new(threads, numbers(&weight), out, input)),
+        })
+    }
+
+    /// `x` [n, in] times the transposed matrix; `None` where libtorch does it faster.
+    pub(crate) fn multiply(&self, x: &Tensor) -> Option<Result<Tensor, LmError>> {
+        (x.size()[0] <= FEW_ROWS).then(|| match self {
+            Self::Single(weight) => multiply(weight, x),
+            Self::Half(weight) => multiply(weight, x),
+        })
+    }
+}
+
+/// Rows up to which a packed weight is faster.
+const FEW_ROWS: i64 = 256;
+
+fn multiply<T: Element>(weight: &PackedWeight<T>, x: &Tensor) -> Result<Tensor, LmError> {
+    let x = x.f_contiguous()?;
+    let mut y = Fresh::new(&[x.size()[0], weight.outputs() as i64], x.kind())?;
+    weight.multiply(threads(), numbers(&x), y.numbers());
+    Ok(y.tensor)
+}
+
+/// One layer of a cache: [2, slots, kv_heads, capacity, head_dim] numbers in an order of the
+/// kernels' own.
+pub(crate) struct CachedLayer {
+    memory: Tensor,
+    slots: usize,
+    capacity: usize,
+}
+
+impl CachedLayer {
+    pub(crate) fn new(memory: &Tensor, slots: usize, capacity: usize) -> Self {
+        Self { memory: memory.shallow_clone(), slots, capacity }
+    }
+
+    fn layer<T: Element>(&self) -> cached::Layer<T> {
+        let memory = in_place::<T>(&self.memory);
+        // SAFETY: the whole of a layer, kept alive by the tensor; an engine runs on one thread,
+        // and its stores are zeroed when they are made and hold finite numbers from then on.
+        unsafe { cached::Layer::new(memory.as_mut_ptr(), self.slots, self.capacity) }
+    }
+}
+
+/// Writes keys and values [n, kv_heads, head_dim] to their places (token, slot, column).
+pub(crate) fn write_cache(
+    kind: Kind,
+    shape: Shape,
+    layer: &CachedLayer,
+    places: &[(usize, usize, usize)],
+    k: &Tensor,
+    v: &Tensor,
+) {
+    fn of<T: Element>(
+        shape: Shape,
+        layer: &CachedLayer,
+        places: &[(usize, usize, usize)],
+        k: &Tensor,
+        v: &Tensor,
+    ) {
+        layer.layer::<T>().write(shape, places, heads(k), heads(v));
+    }
+    by_kind!(kind, of(shape, layer, places, k, v));
+}
+
+/// Attention of queries [n, heads, head_dim] over their own slots and trunks → [n, heads ·
+/// head_dim].
+pub(crate) fn cached_attention(
+    kind: Kind,
+    shape: Shape,
+    layers: (&CachedLayer, &CachedLayer),
+    looks: &[Look],
+    q: &Tensor,
+) -> Result<Tensor, LmError> {
+    fn of<T: Element>(
+        shape: Shape,
+        (own, trunk): (&CachedLayer, &CachedLayer),
+        looks: &[Look],
+        q: &Tensor,
+    ) -> Result<Tensor, LmError> {
+        let width = (shape.heads * shape.head_dim) as i64;
+        let mut mixed = Fresh::new(&[q.size()[0], width], q.kind())?;
+        let layers = (own.layer::<T>(), trunk.layer::<T>());
+        cached::attend(threads(), shape, layers, looks, heads(q), mixed.numbers());
+        Ok(mixed.tensor)
+    }
+    by_kind!(kind, of(shape, layers, looks, q))
 }

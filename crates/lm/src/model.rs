@@ -6,6 +6,7 @@
 use tch::{Kind, Tensor};
 
 use crate::parameters::layer_name;
+use crate::fused::Packed;
 use crate::rotary::{Angles, rotate};
 use crate::{LlamaConfig, LmError, Parameters, Rotary, fused};
 
@@ -35,6 +36,14 @@ pub struct LowRank {
     pub scale: f64,
 }
 
+/// One layer's projections as the fused products of few rows read them.
+pub struct PackedLayer {
+    qkv: Packed,
+    output: Packed,
+    gate_up: Packed,
+    down: Packed,
+}
+
 /// One layer's weights in the compute type. Projections that read the same input are one
 /// matrix: fewer, larger products.
 pub struct LayerWeights {
@@ -52,6 +61,8 @@ pub struct LayerWeights {
     /// [width, intermediate]
     pub down: Tensor,
     pub down_low_rank: Vec<LowRank>,
+    /// See [`Weights::pack`].
+    pub packed: Option<PackedLayer>,
 }
 
 /// A model's weights in the compute type.
@@ -62,6 +73,8 @@ pub struct Weights {
     pub norm: Tensor,
     /// [vocabulary, width]; the embedding itself where tied.
     pub head: Tensor,
+    /// See [`Weights::pack`].
+    pub packed_head: Option<Packed>,
 }
 
 impl Weights {
@@ -114,14 +127,40 @@ impl Weights {
                 gate_up_low_rank: Vec::new(),
                 down: one("mlp.down_proj.weight")?,
                 down_low_rank: Vec::new(),
+                packed: None,
             });
         }
         let embedding = get("model.embed_tokens.weight")?;
         let head = if config.tied { embedding.shallow_clone() } else { get("lm_head.weight")? };
-        Ok(Self { embedding, layers, norm: get("model.norm.weight")?, head })
+        Ok(Self { embedding, layers, norm: get("model.norm.weight")?, head, packed_head: None })
     }
 
-    /// The same tensors again, without low-rank terms.
+    /// Makes copies of the matrices for fast products of few rows, where there are kernels for
+    /// them (see [`crate::fused`]): for generation, whose weights stay what they are for many
+    /// steps. They serve every product without low-rank terms.
+    pub fn pack(&mut self) {
+        for layer in &mut self.layers {
+            let (qkv, output) = (Packed::of(&layer.qkv), Packed::of(&layer.output));
+            let (gate_up, down) = (Packed::of(&layer.gate_up), Packed::of(&layer.down));
+            layer.packed = match (qkv, output, gate_up, down) {
+                (Some(qkv), Some(output), Some(gate_up), Some(down)) => {
+                    Some(PackedLayer { qkv, output, gate_up, down })
+                }
+                _ => None,
+            };
+        }
+        self.packed_head = Packed::of(&self.head);
+    }
+
+    /// Logits [n, vocabulary] of hidden states [n, width].
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, LmError> {
+        project(hidden, &self.head, self.packed_head.as_ref(), &[])
+    }
+
+    /// The same tensors again, without low-rank terms and packed copies.
     pub fn shallow_clone(&self) -> Self {
         let layers = self.layers.iter().map(|layer| LayerWeights {
             input_norm: layer.input_norm.shallow_clone(),
@@ -134,12 +173,14 @@ impl Weights {
             gate_up_low_rank: Vec::new(),
             down: layer.down.shallow_clone(),
             down_low_rank: Vec::new(),
+            packed: None,
         });
         Self {
             embedding: self.embedding.shallow_clone(),
             layers: layers.collect(),
             norm: self.norm.shallow_clone(),
             head: self.head.shallow_clone(),
+            packed_head: None,
         }
     }
 }
@@ -170,8 +211,16 @@ pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, LmError> {
 }
 
 /// x Wᵀ plus the low-rank additions.
-fn project(x: &Tensor, weight: &Tensor, low_rank: &[LowRank]) -> Result<Tensor, LmError> {
-    let y = x.f_linear(weight, None::<&Tensor>)?;
+fn project(
+    x: &Tensor,
+    weight: &Tensor,
+    packed: Option<&Packed>,
+    low_rank: &[LowRank],
+) -> Result<Tensor, LmError> {
+    let y = match packed.and_then(|packed| packed.multiply(x)) {
+        Some(y) => y?,
+        None => x.f_linear(weight, None::<&Tensor>)?,
+    };
     if low_rank.is_empty() {
         return Ok(y);
     }
@@ -207,8 +256,9 @@ pub fn layer_forward(
 ) -> Result<Tensor, LmError> {
     let n = x.size()[0];
     let (heads, kv, hd) = (config.heads as i64, config.kv_heads as i64, config.head_dim as i64);
+    let packed = weights.packed.as_ref();
     let normed = rms_norm(x, &weights.input_norm, config.norm_eps)?;
-    let qkv = project(&normed, &weights.qkv, &weights.qkv_low_rank)?;
+    let qkv = project(&normed, &weights.qkv, packed.map(|p| &p.qkv), &weights.qkv_low_rank)?;
     // Split rather than narrowed: the gradient of a split is one concatenation, that of each
     // narrow a zeroed tensor of the full size and an addition.
     let qkv = qkv.f_split_with_sizes([(heads + kv) * hd, kv * hd], 1)?;
@@ -217,11 +267,13 @@ pub fn layer_forward(
     let turned = turned.f_split_with_sizes([heads, kv], 1)?;
     let (q, k, v) = (&turned[0], &turned[1], qkv[1].f_view([n, kv, hd])?);
     let mixed = attention.attend(index, q, k, &v)?;
-    let x = x + project(&mixed, &weights.output, &weights.output_low_rank)?;
+    let output = packed.map(|p| &p.output);
+    let x = x + project(&mixed, &weights.output, output, &weights.output_low_rank)?;
     let normed = rms_norm(&x, &weights.post_norm, config.norm_eps)?;
-    let gate_up = project(&normed, &weights.gate_up, &weights.gate_up_low_rank)?;
+    let gate_up = packed.map(|p| &p.gate_up);
+    let gate_up = project(&normed, &weights.gate_up, gate_up, &weights.gate_up_low_rank)?;
     let activated = swiglu(&gate_up)?;
-    Ok(&x + project(&activated, &weights.down, &weights.down_low_rank)?)
+    Ok(&x + project(&activated, &weights.down, packed.map(|p| &p.down), &weights.down_low_rank)?)
 }
 
 /// The model without its head: token `ids` [n] at `positions` [n] → normed hidden states

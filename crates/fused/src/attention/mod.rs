@@ -6,6 +6,7 @@
 //! logarithm of their sum (Dao et al. 2022).
 
 mod backward;
+pub mod cached;
 mod forward;
 mod plan;
 

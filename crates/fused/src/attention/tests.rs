@@ -1,6 +1,6 @@
 use half::bf16;
 
-use super::{Heads, Outcome, Plan, Shape, backward, forward};
+use super::{Heads, Outcome, Plan, Shape, backward, cached, forward};
 use crate::Element;
 
 /// Numbers in (−1, 1) that look random.
@@ -142,4 +142,80 @@ fn vectors_may_lie_apart() {
     let (q, k) = (Heads::packed(&q[..], 2, 16), Heads::packed(&k[..], 1, 16));
     forward(1, &plan, shape, q, k, v, &mut expected);
     assert_eq!(ours, expected);
+}
+
+/// Queries over a cache whose slots were written token by token, against the definition.
+fn check_cached<T: Element>(shape: Shape, tolerance: f64) {
+    let Shape { heads, kv_heads, head_dim: hd } = shape;
+    // (trunk columns, own columns) of each token; two look at different lengths of one slot.
+    let sights = [((1, 40), (0, 3)), ((1, 40), (0, 17)), ((0, 7), (2, 1)), ((1, 37), (1, 30))];
+    let (slots, capacity) = (3, 64);
+    let cache = |seed: usize| -> Vec<T> {
+        noise(slots * capacity * 2 * kv_heads * hd, seed).iter().map(|&x| T::narrow(x as f32)).collect()
+    };
+    let fill = |vectors: &[T], memory: &mut Vec<T>| {
+        memory.resize(slots * capacity * 2 * kv_heads * hd, T::default());
+        // SAFETY: the memory is as large as that and used by nobody else.
+        let mut layer = unsafe { cached::Layer::new(memory.as_mut_ptr(), slots, capacity) };
+        let width = kv_heads * hd;
+        for token in 0..slots * capacity {
+            let both = &vectors[token * 2 * width..(token + 1) * 2 * width];
+            let (k, v) = both.split_at(width);
+            let place = (0, token / capacity, token % capacity);
+            layer.write(shape, &[place], Heads::packed(k, kv_heads, hd), Heads::packed(v, kv_heads, hd));
+        }
+        layer
+    };
+    let (own, trunk) = (cache(11), cache(12));
+    let (mut own_memory, mut trunk_memory) = (Vec::new(), Vec::new());
+    let layers = (fill(&own, &mut own_memory), fill(&trunk, &mut trunk_memory));
+    let n = sights.len();
+    let q: Vec<T> = noise(n * heads * hd, 13).iter().map(|&x| T::narrow(3.0 * x as f32)).collect();
+    let mut looks: Vec<cached::Look> = sights
+        .iter()
+        .enumerate()
+        .map(|(token, &(trunk, own))| cached::Look { trunk, own, token })
+        .collect();
+    looks.sort_unstable();
+    let run = |threads: usize| {
+        let mut mixed = vec![T::default(); n * heads * hd];
+        cached::attend(threads, shape, layers, &looks, Heads::packed(&q, heads, hd), &mut mixed);
+        mixed.iter().map(|x| f64::from(x.widen())).collect::<Vec<f64>>()
+    };
+    let ours = run(1);
+    assert_eq!(ours, run(3));
+    for (token, &((trunk_slot, trunk_columns), (slot, columns))) in sights.iter().enumerate() {
+        for head in 0..heads {
+            let kv_head = head / (heads / kv_heads);
+            let vectors = |half: usize| -> Vec<&[T]> {
+                let of = |cache: &'_ [T], slot: usize, column: usize| -> usize {
+                    assert!(cache.len() > slot);
+                    (((slot * capacity + column) * 2 + half) * kv_heads + kv_head) * hd
+                };
+                let trunk = (0..trunk_columns).map(|c| &trunk[of(&trunk, trunk_slot, c)..][..hd]);
+                trunk.chain((0..columns).map(|c| &own[of(&own, slot, c)..][..hd])).collect()
+            };
+            let at = (token * heads + head) * hd;
+            let dot = |k: &[T]| {
+                let pairs = q[at..at + hd].iter().zip(k);
+                pairs.map(|(a, b)| f64::from(a.widen()) * f64::from(b.widen())).sum::<f64>()
+            };
+            let e: Vec<f64> =
+                vectors(0).into_iter().map(|k| (dot(k) / (hd as f64).sqrt()).exp()).collect();
+            let sum: f64 = e.iter().sum();
+            for d in 0..hd {
+                let values = vectors(1);
+                let expected: f64 =
+                    e.iter().zip(&values).map(|(e, v)| e / sum * f64::from(v[d].widen())).sum();
+                assert!((ours[at + d] - expected).abs() < tolerance, "token {token}, head {head}");
+            }
+        }
+    }
+}
+
+#[test]
+fn cached_attention_is_as_by_definition() {
+    check_cached::<f32>(Shape { heads: 4, kv_heads: 4, head_dim: 32 }, 1e-6);
+    check_cached::<f32>(Shape { heads: 6, kv_heads: 2, head_dim: 16 }, 1e-6);
+    check_cached::<bf16>(Shape { heads: 3, kv_heads: 1, head_dim: 64 }, 4e-3);
 }

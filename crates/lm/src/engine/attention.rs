@@ -1,4 +1,5 @@
-//! Attention over cached keys and values: one implementation for prefill and decoding.
+//! Attention over cached keys and values: one implementation for prefill and decoding, by
+//! fused kernels on CPU cores ([`FusedPass`]) and by tensor operations anywhere.
 //!
 //! A token looks at columns of two segments: the trunk (its prompt, shared by all samples of
 //! the group and stored once) and its row (what came after). For each segment the queries
@@ -12,8 +13,9 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
+use super::fused::FusedPass;
 use super::store::{Store, blocks};
-use crate::{Attention, LlamaConfig, LmError};
+use crate::{Attention, LlamaConfig, LmError, fused};
 
 /// Where the queries of a pass stand in the grid of one segment, [slots, kv_heads, per slot].
 struct Grid {
@@ -113,7 +115,67 @@ impl Writes {
 }
 
 /// Attention of one pass over packed tokens; while decoding it is kept from step to step.
-pub(super) struct Pass {
+pub(super) enum Pass {
+    Fused(FusedPass),
+    Tensors(TensorPass),
+}
+
+impl Pass {
+    /// A pass that writes to `target` and sees `sights`, one for each segment.
+    ///
+    /// Which kind it is depends on the model, its type and the device alone: all passes over
+    /// a store agree on how keys and values lie in it.
+    pub fn new(
+        config: &LlamaConfig,
+        options: (Kind, Device),
+        target: &Store,
+        writes: &Writes,
+        sights: &[Sight],
+    ) -> Result<Self, LmError> {
+        Ok(match fused::attends(config.head_dim as i64, options.0, options.1) {
+            true => Self::Fused(FusedPass::new(config, options.0, target, writes, sights)),
+            false => Self::Tensors(TensorPass::new(config, options, target, writes, sights)?),
+        })
+    }
+
+    /// The columns of the first segment that there is room for.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Fused(pass) => pass.columns(),
+            Self::Tensors(pass) => pass.columns(),
+        }
+    }
+
+    /// Moves a decoding pass on by one step: `places[i]` is the (slot, column) at which token
+    /// `i` is written in `target`, the store of the first segment, and that it now sees too.
+    pub fn advance(&mut self, target: &Store, places: &[(usize, usize)]) -> Result<(), LmError> {
+        match self {
+            Self::Fused(pass) => {
+                pass.advance(places);
+                Ok(())
+            }
+            Self::Tensors(pass) => pass.advance(target, places),
+        }
+    }
+}
+
+impl Attention for Pass {
+    fn attend(
+        &mut self,
+        layer: usize,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+    ) -> Result<Tensor, LmError> {
+        match self {
+            Self::Fused(pass) => pass.attend(layer, q, k, v),
+            Self::Tensors(pass) => pass.attend(layer, q, k, v),
+        }
+    }
+}
+
+/// A pass by tensor operations, on any device.
+pub(super) struct TensorPass {
     heads: i64,
     kv_heads: i64,
     head_dim: i64,
@@ -127,9 +189,8 @@ pub(super) struct Pass {
     mask: Tensor,
 }
 
-impl Pass {
-    /// A pass that writes to `target` and sees `sights`, one for each segment.
-    pub fn new(
+impl TensorPass {
+    fn new(
         config: &LlamaConfig,
         (kind, device): (Kind, Device),
         target: &Store,
@@ -176,14 +237,11 @@ impl Pass {
         })
     }
 
-    /// The columns of the first segment that the mask has room for.
-    pub fn columns(&self) -> usize {
+    fn columns(&self) -> usize {
         self.segments[0].columns as usize
     }
 
-    /// Moves a decoding pass on by one step: `places[i]` is the (slot, column) at which token
-    /// `i` is written in `target`, the store of the first segment, and that it now sees too.
-    pub fn advance(&mut self, target: &Store, places: &[(usize, usize)]) -> Result<(), LmError> {
+    fn advance(&mut self, target: &Store, places: &[(usize, usize)]) -> Result<(), LmError> {
         let total = self.mask.size()[3];
         let mut rows = Vec::with_capacity(2 * places.len() * self.kv_heads as usize);
         for half in 0..2 {
@@ -235,7 +293,7 @@ impl Pass {
     }
 }
 
-impl Attention for Pass {
+impl Attention for TensorPass {
     fn attend(
         &mut self,
         layer: usize,

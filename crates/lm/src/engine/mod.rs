@@ -9,6 +9,7 @@
 
 mod attention;
 mod cache;
+mod fused;
 mod prefill;
 mod sampler;
 pub(crate) mod single;
@@ -97,7 +98,8 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that runs `weights`, on `device`, in their own type.
-    pub fn new(config: LlamaConfig, weights: Weights, device: Device, limits: Limits) -> Self {
+    pub fn new(config: LlamaConfig, mut weights: Weights, device: Device, limits: Limits) -> Self {
+        weights.pack();
         let options = (weights.embedding.kind(), device);
         let store = || Store::new(&config, options.0, device);
         Self {
@@ -114,7 +116,8 @@ impl Engine {
     }
 
     /// Replaces the weights, of the same shape and type, and forgets everything cached.
-    pub fn set_weights(&mut self, weights: Weights) {
+    pub fn set_weights(&mut self, mut weights: Weights) {
+        weights.pack();
         self.model.weights = weights;
         self.forget_all();
     }

@@ -1,6 +1,8 @@
 //! Where keys and values lie: one tensor a layer, with a slot for each sequence.
 //!
-//! Layout per layer: [2 (keys, values), slots, kv_heads, capacity, head_dim]. A range of slots
+//! Layout per layer: [2 (keys, values), slots, kv_heads, capacity, head_dim]. (The fused
+//! kernels for CPU cores order the numbers within blocks of sixteen tokens as they read them;
+//! whole blocks and slots move alike.) A range of slots
 //! is then one batch for `bmm` without copying, and appending a token writes its keys and
 //! values with one `index_copy_`. The capacity is kept at a multiple of [`BLOCK`] that just
 //! holds the longest sequence, for two reasons: oneDNN's bf16 products copy operands that are
@@ -11,6 +13,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
+use crate::fused::CachedLayer;
 use crate::{LlamaConfig, LmError};
 
 /// Columns are added in multiples of this many tokens.
@@ -109,6 +112,11 @@ impl Store {
     pub fn grow(&mut self, capacity: usize) -> Result<(), LmError> {
         let order: Vec<Option<usize>> = (0..self.slots).map(Some).collect();
         self.arrange(&order, capacity)
+    }
+
+    /// One layer as the fused kernels see it.
+    pub fn layer(&self, layer: usize) -> CachedLayer {
+        CachedLayer::new(&self.layers[layer], self.slots, self.capacity)
     }
 
     /// Per layer the first `columns` keys, transposed [slots · kv_heads, head_dim, columns],

@@ -105,7 +105,7 @@ pub(super) fn run(
     prefilled += computed;
     let mut decoding = Decoding { live: rows.len(), trunks: admission.trunks, pass: None };
     loop {
-        let logits = hidden.f_linear(&model.weights.head, None::<&Tensor>)?;
+        let logits = model.weights.logits(&hidden)?;
         let draws: Vec<Option<Draw>> = rows[..decoding.live].iter().map(Row::draw).collect();
         let drawn = sample(&logits, &draws)?;
         for (row, drawn) in rows.iter_mut().zip(drawn) {

@@ -1,0 +1,248 @@
+//! Attention over cached keys and values.
+//!
+//! A cache holds slots of `capacity` tokens. Keys and values lie as the products read them
+//! (see [`Layer::write`]), so that nothing is packed when a token is decoded. A query looks
+//! at the first columns of a slot of its own and, where there is one, of a trunk that it shares
+//! with others: queries on one trunk read it once, together.
+
+use super::forward::softmax;
+use super::{Heads, Shape};
+use crate::element::{Element, per_word, place_in_panel, widen};
+use crate::product::{Out, Panels, Rows, product};
+use crate::simd::{Kernel, LANES, Simd, dispatch};
+use crate::threads::{Shared, each};
+
+/// Tokens of one task.
+const TOKENS: usize = 32;
+
+/// Tokens that a slot's capacity must be a multiple of.
+pub const CAPACITY_STEP: usize = LANES;
+
+/// One layer's cache, [2 (keys, values), slots, kv_heads, capacity, head_dim] numbers.
+#[derive(Clone, Copy)]
+pub struct Layer<T> {
+    data: *mut T,
+    slots: usize,
+    capacity: usize,
+}
+
+// SAFETY: a view of memory; reading and writing it is unsafe or exclusive.
+unsafe impl<T: Send> Send for Layer<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Layer<T> {}
+
+impl<T: Element> Layer<T> {
+    /// # Safety
+    /// `data` is valid for reads and writes of the whole layer as long as this is used, and
+    /// nobody else writes to it meanwhile. The capacity is a multiple of [`CAPACITY_STEP`], the
+    /// numbers finite.
+    pub unsafe fn new(data: *mut T, slots: usize, capacity: usize) -> Self {
+        Self { data, slots, capacity }
+    }
+
+    /// Keys (0) or values (1) of one slot and head, [capacity, head_dim] numbers.
+    #[inline(always)]
+    fn start(&self, shape: Shape, half: usize, slot: usize, head: usize) -> *mut T {
+        assert!(slot < self.slots && head < shape.kv_heads);
+        let vectors = ((half * self.slots + slot) * shape.kv_heads + head) * self.capacity;
+        // SAFETY: inside the layer, as just asserted.
+        unsafe { self.data.add(vectors * shape.head_dim) }
+    }
+
+    /// Writes keys and values of tokens to their places (token, slot, column). Sixteen keys
+    /// are a panel, neighbouring numbers of one key a word; of values, neighbouring tokens'
+    /// numbers are a word.
+    pub fn write(
+        &mut self,
+        shape: Shape,
+        places: &[(usize, usize, usize)],
+        k: Heads<T>,
+        v: Heads<T>,
+    ) {
+        let (hd, pair) = (shape.head_dim, per_word::<T>());
+        for &(token, slot, column) in places {
+            assert!(column < self.capacity);
+            for head in 0..shape.kv_heads {
+                let keys = self.start(shape, 0, slot, head);
+                let values = self.start(shape, 1, slot, head);
+                let panel = column / LANES * LANES * hd;
+                let row = column / pair * hd;
+                let (k, v) = (k.at(token, head, hd), v.at(token, head, hd));
+                for (d, (&k, &v)) in k.iter().zip(v).enumerate() {
+                    // SAFETY: `column` is inside the slot, so are both places.
+                    unsafe {
+                        *keys.add(panel + place_in_panel::<T>(d, column % LANES)) = k;
+                        *values.add((row + d) * pair + column % pair) = v;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What one token looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Look {
+    /// Slot of the trunk and how many of its columns; (0, 0) where there is no trunk.
+    pub trunk: (usize, usize),
+    /// Its own slot, and how many of its columns.
+    pub own: (usize, usize),
+    pub token: usize,
+}
+
+/// Attends with `q`, a query for each of `looks`, which are sorted; the result goes to `mixed`
+/// [tokens, heads, head_dim].
+///
+/// # Panics
+/// Where the shape is not supported, a slot is not there or a column beyond its capacity.
+pub fn attend<T: Element>(
+    threads: usize,
+    shape: Shape,
+    (own, trunk): (Layer<T>, Layer<T>),
+    looks: &[Look],
+    q: Heads<T>,
+    mixed: &mut [T],
+) {
+    assert!(shape.supported() && looks.is_sorted());
+    assert_eq!(mixed.len(), looks.len() * shape.heads * shape.head_dim);
+    for look in looks {
+        assert!(look.own.1 <= own.capacity && look.trunk.1 <= trunk.capacity);
+    }
+    let chunks: Vec<&[Look]> = looks
+        .chunk_by(|a, b| a.trunk.0 == b.trunk.0)
+        .flat_map(|group| group.chunks(TOKENS))
+        .collect();
+    let mixed = Shared::new(mixed);
+    each(threads, chunks.len() * shape.kv_heads, |task| {
+        let (looks, kv_head) = (chunks[task / shape.kv_heads], task % shape.kv_heads);
+        dispatch(Attend { shape, own, trunk, looks, kv_head, q, mixed: &mixed });
+    });
+}
+
+/// Tokens on one trunk, and one key head.
+struct Attend<'a, T> {
+    shape: Shape,
+    own: Layer<T>,
+    trunk: Layer<T>,
+    looks: &'a [Look],
+    kv_head: usize,
+    q: Heads<'a, T>,
+    mixed: &'a Shared<T>,
+}
+
+/// Columns in whole blocks.
+fn blocks(columns: usize) -> usize {
+    columns.div_ceil(LANES)
+}
+
+/// Bits of block `block` of which the first `count` columns are seen.
+#[inline(always)]
+fn seen(count: usize, block: usize) -> u16 {
+    match count.saturating_sub(block * LANES) {
+        0 => 0,
+        count @ 1..LANES => (1 << count) - 1,
+        _ => u16::MAX,
+    }
+}
+
+impl<T: Element> Kernel for Attend<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (hd, shared) = (self.shape.head_dim, self.shape.shared());
+        let longest = |of: fn(&Look) -> usize| self.looks.iter().map(of).max().unwrap_or(0);
+        let trunk_blocks = blocks(longest(|look| look.trunk.1));
+        let own_blocks = blocks(longest(|look| look.own.1));
+        let width = (trunk_blocks + own_blocks) * LANES;
+        let rows = self.looks.len() * shared;
+        let mut queries = vec![0.0; rows * hd];
+        let mut scores = vec![0.0; rows * width];
+        let mut out = vec![0.0; rows * hd];
+        for (place, look) in self.looks.iter().enumerate() {
+            for head in 0..shared {
+                let row = place * shared + head;
+                let from = self.q.at(look.token, self.kv_head * shared + head, hd);
+                // SAFETY: the instruction set is there, as the caller promises.
+                unsafe { widen::<S, T>(from, &mut queries[row * hd..(row + 1) * hd]) };
+            }
+        }
+        // Queries `first .. first + count` against so many blocks of keys of a slot.
+        let score = |layer: &Layer<T>, slot, blocks, first: usize, count, to: usize, scores: &mut [f32]| {
+            let keys = layer.start(self.shape, 0, slot, self.kv_head);
+            // SAFETY: as the caller promises; columns are inside the capacity.
+            unsafe {
+                product::<S, T::Word>(
+                    (count, blocks, hd / per_word::<T>()),
+                    Rows { at: queries.as_ptr().add(first * hd), stride: hd },
+                    Panels { at: keys.cast(), panel: hd / per_word::<T>() * LANES, step: LANES },
+                    Out { at: scores.as_mut_ptr().add(first * width + to), stride: width, add: false },
+                );
+            }
+        };
+        let mix = |layer: &Layer<T>, slot, blocks, first: usize, count, from: usize, scores: &[f32], out: &mut [f32], add| {
+            let values = layer.start(self.shape, 1, slot, self.kv_head);
+            // SAFETY: as above.
+            unsafe {
+                product::<S, T::Word>(
+                    (count, hd / LANES, blocks * LANES / per_word::<T>()),
+                    Rows { at: scores.as_ptr().add(first * width + from), stride: width },
+                    Panels { at: values.cast(), panel: LANES, step: hd },
+                    Out { at: out.as_mut_ptr().add(first * hd), stride: hd, add },
+                );
+            }
+        };
+        let trunk_slot = self.looks[0].trunk.0;
+        if trunk_blocks > 0 {
+            score(&self.trunk, trunk_slot, trunk_blocks, 0, rows, 0, &mut scores);
+        }
+        let mut first = 0;
+        let own = |group: &[Look]| {
+            let columns = group.iter().map(|look| look.own.1).max().unwrap_or(0);
+            (group[0].own.0, blocks(columns), group.len() * shared)
+        };
+        for group in self.looks.chunk_by(|a, b| a.own.0 == b.own.0) {
+            let (slot, blocks, count) = own(group);
+            score(&self.own, slot, blocks, first, count, trunk_blocks * LANES, &mut scores);
+            first += count;
+        }
+        let scale = 1.0 / (hd as f32).sqrt();
+        let mut inverses = vec![0.0; rows];
+        for (row, inverse) in inverses.iter_mut().enumerate() {
+            let look = &self.looks[row / shared];
+            let bits = |block: usize| match block.checked_sub(trunk_blocks) {
+                None => seen(look.trunk.1, block),
+                Some(block) => seen(look.own.1, block),
+            };
+            // Blocks behind the token's own last hold scores of nothing, or none.
+            let used = (trunk_blocks + blocks(look.own.1)) * LANES;
+            let (now, rest) = scores[row * width..(row + 1) * width].split_at_mut(used);
+            rest.fill(0.0);
+            // SAFETY: as the caller promises.
+            let (sum, _) = unsafe { softmax::<S>(now, scale, bits) };
+            *inverse = 1.0 / sum;
+        }
+        if trunk_blocks > 0 {
+            mix(&self.trunk, trunk_slot, trunk_blocks, 0, rows, 0, &scores, &mut out, false);
+        }
+        let mut first = 0;
+        for group in self.looks.chunk_by(|a, b| a.own.0 == b.own.0) {
+            let (slot, blocks, count) = own(group);
+            let add = trunk_blocks > 0;
+            mix(&self.own, slot, blocks, first, count, trunk_blocks * LANES, &scores, &mut out, add);
+            first += count;
+        }
+        for (row, inverse) in inverses.iter().enumerate() {
+            let head = self.kv_head * shared + row % shared;
+            let token = self.looks[row / shared].token;
+            // SAFETY: a token and a head are one task's alone; sixteen numbers from `at` on.
+            unsafe {
+                let to = self.mixed.part((token * self.shape.heads + head) * hd, hd);
+                for at in (0..hd).step_by(LANES) {
+                    let x = S::load(out.as_ptr().add(row * hd + at));
+                    T::store::<S>(to.as_mut_ptr().add(at), S::mul(x, S::splat(*inverse)));
+                }
+            }
+        }
+    }
+}
