@@ -63,6 +63,13 @@ fn checked<T>(x: &[T], weight: &[T], y: &[T]) -> usize {
     width
 }
 
+/// A function and not a closure, which would be compiled without the instruction set.
+#[inline(always)]
+unsafe fn load<S: Simd, T: Element>(from: &[T], at: usize) -> S::V {
+    // SAFETY: as the caller promises: sixteen numbers from `at` on.
+    unsafe { T::load::<S>(from.as_ptr().add(at)) }
+}
+
 /// 1 / rms(x)
 #[inline(always)]
 unsafe fn inverse_rms<S: Simd, T: Element>(x: &[T], eps: f32) -> f32 {
@@ -125,20 +132,19 @@ impl<T: Element> Kernel for Backward<'_, T> {
             // SAFETY: as the caller promises; rows are a multiple of sixteen long.
             unsafe {
                 let inverse = inverse_rms::<S, T>(x, self.eps);
-                let load = |of: &[T], at: usize| T::load::<S>(of.as_ptr().add(at));
                 let mut sum = S::splat(0.0);
                 for at in (0..width).step_by(LANES) {
-                    let g = S::mul(load(of_y, at), load(self.weight, at));
-                    sum = S::fma(g, load(x, at), sum);
+                    let g = S::mul(load::<S, T>(of_y, at), load::<S, T>(self.weight, at));
+                    sum = S::fma(g, load::<S, T>(x, at), sum);
                 }
                 let mean = S::splat(S::sum(sum) * inverse / width as f32);
                 let inverse = S::splat(inverse);
                 for at in (0..width).step_by(LANES) {
-                    let dy = load(of_y, at);
-                    let normed = S::mul(load(x, at), inverse);
+                    let dy = load::<S, T>(of_y, at);
+                    let normed = S::mul(load::<S, T>(x, at), inverse);
                     let to = self.of_weight.as_mut_ptr().add(at);
                     S::store(to, S::fma(dy, normed, S::load(to)));
-                    let g = S::mul(dy, load(self.weight, at));
+                    let g = S::mul(dy, load::<S, T>(self.weight, at));
                     let slope = S::sub(g, S::mul(normed, mean));
                     T::store::<S>(of_x.as_mut_ptr().add(at), S::mul(slope, inverse));
                 }

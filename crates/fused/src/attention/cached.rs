@@ -167,34 +167,15 @@ impl<T: Element> Kernel for Attend<'_, T> {
                 unsafe { widen::<S, T>(from, &mut queries[row * hd..(row + 1) * hd]) };
             }
         }
-        // Queries `first .. first + count` against so many blocks of keys of a slot.
-        let score = |layer: &Layer<T>, slot, blocks, first: usize, count, to: usize, scores: &mut [f32]| {
-            let keys = layer.start(self.shape, 0, slot, self.kv_head);
-            // SAFETY: as the caller promises; columns are inside the capacity.
-            unsafe {
-                product::<S, T::Word>(
-                    (count, blocks, hd / per_word::<T>()),
-                    Rows { at: queries.as_ptr().add(first * hd), stride: hd },
-                    Panels { at: keys.cast(), panel: hd / per_word::<T>() * LANES, step: LANES },
-                    Out { at: scores.as_mut_ptr().add(first * width + to), stride: width, add: false },
-                );
-            }
-        };
-        let mix = |layer: &Layer<T>, slot, blocks, first: usize, count, from: usize, scores: &[f32], out: &mut [f32], add| {
-            let values = layer.start(self.shape, 1, slot, self.kv_head);
-            // SAFETY: as above.
-            unsafe {
-                product::<S, T::Word>(
-                    (count, hd / LANES, blocks * LANES / per_word::<T>()),
-                    Rows { at: scores.as_ptr().add(first * width + from), stride: width },
-                    Panels { at: values.cast(), panel: LANES, step: hd },
-                    Out { at: out.as_mut_ptr().add(first * hd), stride: hd, add },
-                );
-            }
-        };
+        // Rows `first .. first + count` of the scores, and a place among their columns.
+        let part = |first: usize, count: usize, column: usize| Part { first, count, column, width };
         let trunk_slot = self.looks[0].trunk.0;
         if trunk_blocks > 0 {
-            score(&self.trunk, trunk_slot, trunk_blocks, 0, rows, 0, &mut scores);
+            let part = part(0, rows, 0);
+            // SAFETY: as the caller promises.
+            unsafe {
+                self.score::<S>(&self.trunk, trunk_slot, trunk_blocks, part, &queries, &mut scores);
+            }
         }
         let mut first = 0;
         let own = |group: &[Look]| {
@@ -203,7 +184,9 @@ impl<T: Element> Kernel for Attend<'_, T> {
         };
         for group in self.looks.chunk_by(|a, b| a.own.0 == b.own.0) {
             let (slot, blocks, count) = own(group);
-            score(&self.own, slot, blocks, first, count, trunk_blocks * LANES, &mut scores);
+            let part = part(first, count, trunk_blocks * LANES);
+            // SAFETY: as the caller promises.
+            unsafe { self.score::<S>(&self.own, slot, blocks, part, &queries, &mut scores) };
             first += count;
         }
         let scale = 1.0 / (hd as f32).sqrt();
@@ -223,13 +206,19 @@ impl<T: Element> Kernel for Attend<'_, T> {
             *inverse = 1.0 / sum;
         }
         if trunk_blocks > 0 {
-            mix(&self.trunk, trunk_slot, trunk_blocks, 0, rows, 0, &scores, &mut out, false);
+            let part = part(0, rows, 0);
+            // SAFETY: as the caller promises.
+            unsafe {
+                self.mix::<S>(&self.trunk, trunk_slot, trunk_blocks, part, &scores, &mut out, false);
+            }
         }
         let mut first = 0;
         for group in self.looks.chunk_by(|a, b| a.own.0 == b.own.0) {
             let (slot, blocks, count) = own(group);
             let add = trunk_blocks > 0;
-            mix(&self.own, slot, blocks, first, count, trunk_blocks * LANES, &scores, &mut out, add);
+            let part = part(first, count, trunk_blocks * LANES);
+            // SAFETY: as the caller promises.
+            unsafe { self.mix::<S>(&self.own, slot, blocks, part, &scores, &mut out, add) };
             first += count;
         }
         for (row, inverse) in inverses.iter().enumerate() {
@@ -243,6 +232,73 @@ impl<T: Element> Kernel for Attend<'_, T> {
                     T::store::<S>(to.as_mut_ptr().add(at), S::mul(x, S::splat(*inverse)));
                 }
             }
+        }
+    }
+}
+
+/// Some rows of the scores, and where among their columns a segment begins.
+#[derive(Clone, Copy)]
+struct Part {
+    first: usize,
+    count: usize,
+    column: usize,
+    /// Columns of the scores.
+    width: usize,
+}
+
+// Methods and not closures: a closure is a function of its own that would be compiled without
+// the instruction set.
+impl<T: Element> Attend<'_, T> {
+    /// Queries against `blocks` blocks of a slot's keys.
+    #[inline(always)]
+    unsafe fn score<S: Simd>(
+        &self,
+        layer: &Layer<T>,
+        slot: usize,
+        blocks: usize,
+        part: Part,
+        queries: &[f32],
+        scores: &mut [f32],
+    ) {
+        let hd = self.shape.head_dim;
+        let depth = hd / per_word::<T>();
+        let keys = layer.start(self.shape, 0, slot, self.kv_head);
+        let to = part.first * part.width + part.column;
+        // SAFETY: as the caller promises; the blocks are inside the slot's capacity.
+        unsafe {
+            product::<S, T::Word>(
+                (part.count, blocks, depth),
+                Rows { at: queries.as_ptr().add(part.first * hd), stride: hd },
+                Panels { at: keys.cast(), panel: depth * LANES, step: LANES },
+                Out { at: scores.as_mut_ptr().add(to), stride: part.width, add: false },
+            );
+        }
+    }
+
+    /// Probabilities times `blocks` blocks of a slot's values.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments, reason = "a product's operands, place and result")]
+    unsafe fn mix<S: Simd>(
+        &self,
+        layer: &Layer<T>,
+        slot: usize,
+        blocks: usize,
+        part: Part,
+        scores: &[f32],
+        out: &mut [f32],
+        add: bool,
+    ) {
+        let hd = self.shape.head_dim;
+        let values = layer.start(self.shape, 1, slot, self.kv_head);
+        let from = part.first * part.width + part.column;
+        // SAFETY: as the caller promises; the blocks are inside the slot's capacity.
+        unsafe {
+            product::<S, T::Word>(
+                (part.count, hd / LANES, blocks * LANES / per_word::<T>()),
+                Rows { at: scores.as_ptr().add(from), stride: part.width },
+                Panels { at: values.cast(), panel: LANES, step: hd },
+                Out { at: out.as_mut_ptr().add(part.first * hd), stride: hd, add },
+            );
         }
     }
 }
