@@ -29,7 +29,11 @@ unsafe extern "C" {
         count: usize,
         value: *const C_tensor,
         closure: *mut c_void,
-        backward: unsafe extern "C" fn(*mut c_void, *const C_tensor, *mut *mut C_tensor) -> *mut c_char,
+        backward: unsafe extern "C" fn(
+            *mut c_void,
+            *const C_tensor,
+            *mut *mut C_tensor,
+        ) -> *mut c_char,
         release: unsafe extern "C" fn(*mut c_void, *mut c_char),
         message: *mut *mut c_char,
     ) -> *mut C_tensor;

@@ -44,7 +44,8 @@ impl<T: Element> PackedWeight<T> {
                 let words = shared.part(panel * size, size);
                 std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), LANES * input)
             };
-            let rows = &weight[panel * LANES * input..weight.len().min((panel + 1) * LANES * input)];
+            let rows =
+                &weight[panel * LANES * input..weight.len().min((panel + 1) * LANES * input)];
             for (lane, row) in rows.chunks_exact(input).enumerate() {
                 for (d, &x) in row.iter().enumerate() {
                     numbers[place_in_panel::<T>(d, lane)] = x;

@@ -47,7 +47,14 @@ pub fn rms_norm_backward<T: Element>(
         // SAFETY: each task has rows and sums of its own.
         let (of_x, of_weight) =
             unsafe { (out.part(start, end - start), sums.part(task * width, width)) };
-        dispatch(Backward { x: &x[start..end], weight, eps, of_y: &of_y[start..end], of_x, of_weight });
+        dispatch(Backward {
+            x: &x[start..end],
+            weight,
+            eps,
+            of_y: &of_y[start..end],
+            of_x,
+            of_weight,
+        });
     });
     let mut total = vec![0.0; width];
     for partial in partial.chunks_exact(width) {

@@ -71,9 +71,9 @@ fn rms_norm_and_its_gradients_are_as_by_definition() {
 }
 
 fn swiglu_by_definition(inner: usize, gate_up: &[f64]) -> Vec<f64> {
-    let rows = gate_up.chunks(2 * inner).flat_map(|row| {
-        (0..inner).map(move |i| row[i] / (1.0 + (-row[i]).exp()) * row[inner + i])
-    });
+    let rows = gate_up
+        .chunks(2 * inner)
+        .flat_map(|row| (0..inner).map(move |i| row[i] / (1.0 + (-row[i]).exp()) * row[inner + i]));
     rows.collect()
 }
 
@@ -147,7 +147,8 @@ fn adamw_steps_as_by_definition_whatever_the_length() {
             for i in 0..n {
                 m[i] = 0.9 * m[i] + 0.1 * g[i];
                 v[i] = 0.999 * v[i] + 0.001 * g[i] * g[i];
-                let (m_hat, v_hat) = (m[i] / (1.0 - 0.9_f64.powi(t)), v[i] / (1.0 - 0.999_f64.powi(t)));
+                let (m_hat, v_hat) =
+                    (m[i] / (1.0 - 0.9_f64.powi(t)), v[i] / (1.0 - 0.999_f64.powi(t)));
                 p[i] = p[i] * (1.0 - 1e-2 * 0.1) - 1e-2 * m_hat / (v_hat.sqrt() + 1e-8);
             }
         }

@@ -64,7 +64,10 @@ impl Checkpoints {
         }
         for (index, layer) in weights.layers.iter().enumerate().rev() {
             let Some(x) = self.inputs.pop().map(|x| leaf(&x)) else { break };
-            backward_from(&layer_forward(layer, config, index, &x, &self.angles, attention)?, &gradient)?;
+            backward_from(
+                &layer_forward(layer, config, index, &x, &self.angles, attention)?,
+                &gradient,
+            )?;
             gradient = x.grad();
         }
         if weights.embedding.requires_grad() {

@@ -81,8 +81,7 @@ fn rms_norm_of<T: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tens
         let of_y = of_y.contiguous();
         let mut of_x = Fresh::new(&input.size(), input.kind()).map_err(|e| e.to_string())?;
         let (x, w, of_y) = (numbers::<T>(&input), numbers::<T>(&w), numbers::<T>(&of_y));
-        let of_w =
-            leyden_fused::rms_norm_backward(threads(), x, w, eps, of_y, of_x.numbers::<T>());
+        let of_w = leyden_fused::rms_norm_backward(threads(), x, w, eps, of_y, of_x.numbers::<T>());
         let of_w = Tensor::from_slice(&of_w).to_kind(input.kind());
         Ok(vec![Some(of_x.tensor), Some(of_w)])
     };

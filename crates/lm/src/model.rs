@@ -5,8 +5,8 @@
 
 use tch::{Kind, Tensor};
 
-use crate::parameters::layer_name;
 use crate::fused::Packed;
+use crate::parameters::layer_name;
 use crate::rotary::{Angles, rotate};
 use crate::{LlamaConfig, LmError, Parameters, Rotary, fused};
 

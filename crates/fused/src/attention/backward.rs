@@ -276,7 +276,8 @@ impl Buffers {
             let log_sum = S::splat(inputs.log_sums[token]);
             for block in 0..blocks {
                 let at = row * keys + block * LANES;
-                let (p, dp) = (self.scores.as_mut_ptr().add(at), self.of_scores.as_mut_ptr().add(at));
+                let (p, dp) =
+                    (self.scores.as_mut_ptr().add(at), self.of_scores.as_mut_ptr().add(at));
                 let probability = exp::<S>(S::sub(S::mul(S::load(p), S::splat(scale)), log_sum));
                 let probability = match tile.seen(first + row, block) {
                     u16::MAX => probability,

@@ -209,7 +209,15 @@ impl<T: Element> Kernel for Attend<'_, T> {
             let part = part(0, rows, 0);
             // SAFETY: as the caller promises.
             unsafe {
-                self.mix::<S>(&self.trunk, trunk_slot, trunk_blocks, part, &scores, &mut out, false);
+                self.mix::<S>(
+                    &self.trunk,
+                    trunk_slot,
+                    trunk_blocks,
+                    part,
+                    &scores,
+                    &mut out,
+                    false,
+                );
             }
         }
         let mut first = 0;

@@ -86,7 +86,9 @@ impl Plan {
                     .collect()
             })
             .collect();
-        trees.sort_by_key(|tiles| std::cmp::Reverse(tiles.iter().map(|t| t.keys.len()).sum::<usize>()));
+        trees.sort_by_key(|tiles| {
+            std::cmp::Reverse(tiles.iter().map(|t| t.keys.len()).sum::<usize>())
+        });
         Self { tokens: parents.len(), trees }
     }
 

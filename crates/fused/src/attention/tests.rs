@@ -49,7 +49,8 @@ fn naive(
     let n = parents.len();
     let scale = 1.0 / (hd as f64).sqrt();
     let zeros = |heads: usize| vec![0.0; n * heads * hd];
-    let mut out = Naive { mixed: zeros(heads), q: zeros(heads), k: zeros(kv_heads), v: zeros(kv_heads) };
+    let mut out =
+        Naive { mixed: zeros(heads), q: zeros(heads), k: zeros(kv_heads), v: zeros(kv_heads) };
     for token in 0..n {
         let seen: Vec<usize> = std::iter::successors(Some(token), |&t| parents[t]).collect();
         for head in 0..heads {
@@ -151,7 +152,10 @@ fn check_cached<T: Element>(shape: Shape, tolerance: f64) {
     let sights = [((1, 40), (0, 3)), ((1, 40), (0, 17)), ((0, 7), (2, 1)), ((1, 37), (1, 30))];
     let (slots, capacity) = (3, 64);
     let cache = |seed: usize| -> Vec<T> {
-        noise(slots * capacity * 2 * kv_heads * hd, seed).iter().map(|&x| T::narrow(x as f32)).collect()
+        noise(slots * capacity * 2 * kv_heads * hd, seed)
+            .iter()
+            .map(|&x| T::narrow(x as f32))
+            .collect()
     };
     let fill = |vectors: &[T], memory: &mut Vec<T>| {
         memory.resize(slots * capacity * 2 * kv_heads * hd, T::default());
@@ -162,7 +166,12 @@ fn check_cached<T: Element>(shape: Shape, tolerance: f64) {
             let both = &vectors[token * 2 * width..(token + 1) * 2 * width];
             let (k, v) = both.split_at(width);
             let place = (0, token / capacity, token % capacity);
-            layer.write(shape, &[place], Heads::packed(k, kv_heads, hd), Heads::packed(v, kv_heads, hd));
+            layer.write(
+                shape,
+                &[place],
+                Heads::packed(k, kv_heads, hd),
+                Heads::packed(v, kv_heads, hd),
+            );
         }
         layer
     };

@@ -119,8 +119,7 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load_pairs(from: *const u32) -> (Pair, Pair) {
         unsafe {
-            let (a, b) =
-                (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast()));
+            let (a, b) = (_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast()));
             let upper = _mm256_set1_epi32(0xffff_0000_u32 as i32);
             let first = (_mm256_slli_epi32::<16>(a), _mm256_slli_epi32::<16>(b));
             let second = (_mm256_and_si256(a, upper), _mm256_and_si256(b, upper));

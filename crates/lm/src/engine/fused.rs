@@ -31,11 +31,8 @@ impl FusedPass {
         writes: &Writes,
         sights: &[Sight],
     ) -> Self {
-        let shape = Shape {
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            head_dim: config.head_dim,
-        };
+        let shape =
+            Shape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim };
         let own = &sights[0];
         let trunk = sights.get(1);
         let looks = own.tokens.iter().enumerate().map(|(token, &own)| Look {
