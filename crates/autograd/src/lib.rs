@@ -43,8 +43,9 @@ unsafe extern "C" {
 /// Makes `value` a function of `inputs` in the graph: on the way back `backward` is handed
 /// its gradient. Where gradients are off, or no input wants one, `value` comes back as it is.
 ///
-/// `value` must be a fresh tensor, no view of an input. What `backward` needs of the inputs it
-/// captures; a detached clone shares memory and keeps no graph alive.
+/// `value` must be a fresh tensor, no view of an input. What `backward` needs of the inputs or
+/// of the value it captures detached: that shares memory and keeps no graph alive. The value
+/// itself, captured, would hold the node that holds it, and neither would ever be freed.
 ///
 /// # Errors
 /// libtorch's own. An error or a panic of `backward` becomes an error of the backward pass.

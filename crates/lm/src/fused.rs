@@ -186,7 +186,8 @@ fn tree_attention_of<T: Element>(
     let mut mixed = Fresh::new(&[size[0], size[1] * size[2]], q.kind())?;
     let (hq, hk, hv) = (heads::<T>(&q_), heads::<T>(&k_), heads::<T>(&v_));
     let log_sums = attention::forward(threads(), plan, shape, hq, hk, hv, mixed.numbers());
-    let (plan, kept) = (plan.clone(), mixed.tensor.shallow_clone());
+    // Detached: the tensor itself would hold the node that holds it, and never be freed.
+    let (plan, kept) = (plan.clone(), mixed.tensor.detach());
     let backward = move |gradient: &Tensor| {
         let gradient = gradient.contiguous();
         let fresh = |size: &[i64]| Fresh::new(size, gradient.kind()).map_err(|e| e.to_string());
