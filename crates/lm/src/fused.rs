@@ -344,3 +344,25 @@ pub(crate) fn cached_attention(
     }
     by_kind!(kind, of(shape, layers, looks, q))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use leyden_fused::attention::Plan;
+    use tch::{Device, Kind, Tensor};
+
+    use super::tree_attention;
+
+    #[test]
+    fn a_graph_that_is_gone_keeps_nothing() {
+        let plan = Arc::new(Plan::new(&[None, Some(0), Some(1)], &[0..3]));
+        let random = || Tensor::randn([3, 2, 16], (Kind::Float, Device::Cpu));
+        let [q, k, v] = [random(), random(), random()].map(|x| x.set_requires_grad(true));
+        let mixed = tree_attention(&plan, &q, &k, &v).unwrap();
+        assert_eq!(Arc::strong_count(&plan), 2, "the graph holds what its way back needs");
+        mixed.sum(Kind::Float).backward();
+        drop(mixed);
+        assert_eq!(Arc::strong_count(&plan), 1);
+    }
+}
