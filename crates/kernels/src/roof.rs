@@ -17,6 +17,9 @@ const COPIED: i64 = 256 << 20;
 /// Edge of the matrices that are multiplied.
 const EDGE: i64 = 2048;
 
+/// FLOP/s below which a type is taken to have no instructions of its own.
+const SLOW: f64 = 20e9;
+
 /// Measured limits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Roof {
@@ -48,7 +51,7 @@ impl Roof {
             to.f_copy_(&from)?;
             Ok(())
         })?;
-        let products = |kind: Kind| {
+        let products_of = |kind: Kind, edge: i64| {
             let a = Tensor::f_ones([edge, edge], (kind, device))?;
             let b = Tensor::f_ones([edge, edge], (kind, device))?;
             let time = clock.time(&mut |_| {
@@ -56,6 +59,11 @@ impl Roof {
                 Ok(())
             })?;
             Ok::<_, LmError>(2.0 * (edge as f64).powi(3) / time.least)
+        };
+        // A processor without instructions for a type would take minutes over large matrices.
+        let products = |kind: Kind| match products_of(kind, edge / 4)? {
+            slow if slow < SLOW => Ok(slow),
+            _ => products_of(kind, edge),
         };
         let mut one = Tensor::f_zeros([1], (Kind::Float, device))?;
         let dispatch = clock.time(&mut |_| {
