@@ -6,7 +6,7 @@ use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_main};
 use leyden_benchmarks::tiny;
 use leyden_benchmarks::update::Updater;
-use leyden_benchmarks::work::{Prompts, Rollouts};
+use leyden_benchmarks::work::{Conversations, Rollouts};
 use leyden_core::{Sampling, SeedTree};
 use leyden_lm::settle_process;
 use leyden_lm::{Engine, Limits, Optimizer, Request};
@@ -17,12 +17,12 @@ const SAMPLES: usize = 8;
 const NEW_TOKENS: usize = 32;
 
 fn requests() -> Vec<Request> {
-    let Prompts { prompts } = Prompts::make(PROMPTS, 100, tiny::VOCABULARY, 1);
+    let made = Conversations::make(PROMPTS, 100, (1, 0), tiny::VOCABULARY, 1).conversations;
     let stop_ids: Arc<[u32]> = Arc::new([]);
     (0..PROMPTS * SAMPLES)
         .map(|i| Request {
             key: i as u64,
-            prompt: prompts[i / SAMPLES].clone(),
+            prompt: made[i / SAMPLES].prompt.clone(),
             sampling: Sampling { max_tokens: NEW_TOKENS, ..Sampling::default() },
             seed: SeedTree::new(1).index(i as u64),
             stop_ids: Arc::clone(&stop_ids),

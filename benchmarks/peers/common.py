@@ -1,4 +1,4 @@
-"""What the peers share: one line of JSON, threads, memory, the clock.
+"""What the peers that load transformers share: threads, the model, the clock.
 
 Loaded only inside the peers' own environment.
 """
@@ -24,15 +24,6 @@ def load_model(folder, dtype, threads):
 
 def versions():
     return {"torch": torch.__version__, "transformers": transformers.__version__}
-
-
-def peak_memory():
-    """Most memory that this process has held at once, in bytes."""
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmHWM")
 
 
 def timed(work):

@@ -4,7 +4,7 @@ One row per call, rows sorted by length and padded on the right within each micr
 PPO with the same clips, token mean, gradient clip and AdamW (fused) as Leyden's update.
 Prints one line of JSON. `--precision` is one of
 
-f32       f32 throughout: the oracle for loss and gradient norm
+f32       f32 throughout; with --exact-norm the oracle for loss and gradient norm
 autocast  f32 weights, bf16 where torch.autocast says so
 master    bf16 weights and activations; gradients are added up and stepped in f32
 """
@@ -12,7 +12,8 @@ master    bf16 weights and activations; gradients are added up and stepped in f3
 import argparse
 import json
 
-from common import load_model, median, peak_memory, timed, versions
+from common import load_model, median, timed, versions
+from generation import peak_memory
 
 import torch
 
@@ -128,7 +129,7 @@ class Step:
 
     def clip(self):
         """Clips the gradient; returns the norm before."""
-        if self.args.precision != "f32":
+        if not self.args.exact_norm:
             return torch.nn.utils.clip_grad_norm_(self.stepped, GRADIENT_CLIP).item()
         # The oracle adds up in f64: torch's f32 norm of 135 M numbers is off by some 1e-5.
         squares = [p.grad.double().square().sum() for p in self.stepped]
@@ -155,6 +156,7 @@ def main():
         default="full",
         help="full: the model's own logits of every token; actions: of response tokens only",
     )
+    parser.add_argument("--exact-norm", action="store_true", help="the gradient's norm in f64")
     parser.add_argument("--micro-batch-rows", type=int, default=8)
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -171,6 +173,7 @@ def main():
         updates.append(update)
         seconds.append(took)
     rates = [rollouts / s for s in seconds]
+    row_tokens = sum(len(row.ids) for row in rows)
     print(
         json.dumps(
             {
@@ -183,12 +186,13 @@ def main():
                 "threads": args.threads,
                 "rollouts": rollouts,
                 "calls": len(rows),
-                "row_tokens": sum(len(row.ids) for row in rows),
+                "row_tokens": row_tokens,
                 "computed_tokens": step.computed_tokens,
                 "action_tokens": step.action_tokens,
                 "seconds": seconds,
                 "rollouts_per_second": rates,
                 "median_rollouts_per_second": median(rates),
+                "median_tokens_per_second": median(row_tokens / s for s in seconds),
                 "peak_memory_bytes": peak_memory(),
                 "loss": [u["loss"] for u in updates],
                 "logp_mean": [u["logp_mean"] for u in updates],

@@ -21,19 +21,56 @@ use serde::{Deserialize, Serialize};
 /// Ids below this are left to control tokens.
 const FIRST_ID: usize = 32;
 
-/// Prompts of equal length for generation.
+/// Conversations of equal length for generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Prompts {
-    pub prompts: Vec<Vec<u32>>,
+pub struct Conversations {
+    pub conversations: Vec<Conversation>,
 }
 
-impl Prompts {
-    /// `count` prompts of `length` random tokens that share nothing.
-    pub fn make(count: usize, length: usize, vocabulary: usize, seed: u64) -> Self {
+/// What the model is given in one conversation; it answers after the prompt and after each of
+/// the later texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversation {
+    pub prompt: Vec<u32>,
+    /// What follows the first, second, … response: a tool's result, as it were.
+    pub later: Vec<Vec<u32>>,
+}
+
+impl Conversations {
+    /// `count` prompts of `length` random tokens that share nothing, answered in `turns` turns
+    /// with `between` tokens after each response but the last.
+    pub fn make(
+        count: usize,
+        length: usize,
+        (turns, between): (usize, usize),
+        vocabulary: usize,
+        seed: u64,
+    ) -> Self {
         let seed = SeedTree::new(seed).child("prompts");
-        let prompt = |i| ids(length, vocabulary, seed.index(i as u64));
-        Self { prompts: (0..count).map(prompt).collect() }
+        let conversation = |i| {
+            let seed = seed.index(i as u64);
+            let later = |turn| ids(between, vocabulary, seed.child("turn").index(turn as u64));
+            let prompt = ids(length, vocabulary, seed);
+            Conversation { prompt, later: (1..turns).map(later).collect() }
+        };
+        Self { conversations: (0..count).map(conversation).collect() }
+    }
+
+    /// Responses of each conversation: those of the longest one.
+    pub fn turns(&self) -> usize {
+        1 + self.conversations.iter().map(|c| c.later.len()).max().unwrap_or(0)
+    }
+
+    /// Tokens of the longest conversation with responses of `response` tokens.
+    pub fn context(&self, response: usize) -> usize {
+        let length = |c: &Conversation| {
+            c.prompt.len()
+                + c.later.iter().map(Vec::len).sum::<usize>()
+                + (1 + c.later.len()) * response
+        };
+        self.conversations.iter().map(length).max().unwrap_or(0)
     }
 }
 
@@ -90,6 +127,51 @@ impl Rollouts {
             Group { rollouts: advantages.iter().enumerate().map(rollout).collect() }
         };
         Self { groups: (0..tasks).map(group).collect() }
+    }
+
+    /// `tasks` groups of `samples` rollouts of `turns` calls, all lengths given: the prompt of a
+    /// task, each response, and what follows each response but the last.
+    pub fn of_lengths(
+        (tasks, samples, turns): (usize, usize, usize),
+        (prompt, response, between): (usize, usize, usize),
+        vocabulary: usize,
+        seed: u64,
+    ) -> Self {
+        let seed = SeedTree::new(seed).child("lengths");
+        let group = |task| {
+            let seed = seed.index(task as u64);
+            let opening = ids(prompt, vocabulary, seed.child("prompt"));
+            let rollout = |(sample, &advantage): (usize, &f64)| {
+                let seed = seed.child("rollout").index(sample as u64);
+                let mut history = opening.clone();
+                let mut calls = Vec::new();
+                for turn in 0..turns as u64 {
+                    let seed = seed.index(turn);
+                    let said = ids(response, vocabulary, seed.child("response"));
+                    calls.push(Call { prompt_ids: history.clone(), response_ids: said.clone() });
+                    history.extend(said);
+                    history.extend(ids(between, vocabulary, seed.child("tool")));
+                }
+                Rollout { advantage, calls }
+            };
+            let advantages = advantages(samples, seed.child("reward"));
+            Group { rollouts: advantages.iter().enumerate().map(rollout).collect() }
+        };
+        Self { groups: (0..tasks).map(group).collect() }
+    }
+
+    /// `count` rollouts of one call that share nothing: one token of prompt, all others learned,
+    /// as in language modelling.
+    pub fn unrelated(count: usize, length: usize, vocabulary: usize, seed: u64) -> Self {
+        let seed = SeedTree::new(seed).child("unrelated");
+        let group = |(i, advantage)| {
+            let mut prompt_ids = ids(length, vocabulary, seed.index(i as u64));
+            let response_ids = prompt_ids.split_off(1);
+            let calls = vec![Call { prompt_ids, response_ids }];
+            Group { rollouts: vec![Rollout { advantage, calls }] }
+        };
+        let advantages = advantages(count, seed.child("reward"));
+        Self { groups: advantages.into_iter().enumerate().map(group).collect() }
     }
 
     /// Number of rollouts.
@@ -211,7 +293,7 @@ pub fn write<T: Serialize>(path: &Path, work: &T) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{INSTRUCTIONS, Pack, Prompts, Rollouts, read, write};
+    use super::{Conversations, INSTRUCTIONS, Pack, Rollouts, read, write};
 
     #[test]
     fn made_work_depends_on_the_seed_alone_and_survives_a_file() {
@@ -221,7 +303,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         write(file.path(), &made).unwrap();
         assert_eq!(read::<Rollouts>(file.path()).unwrap(), made);
-        let message = format!("{:#}", read::<Prompts>(file.path()).unwrap_err());
+        let message = format!("{:#}", read::<Conversations>(file.path()).unwrap_err());
         assert!(message.contains(file.path().to_str().unwrap()), "{message}");
     }
 
@@ -244,6 +326,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn conversations_of_one_length_share_nothing() {
+        let made = Conversations::make(3, 20, (4, 5), 500, 1);
+        assert_eq!((made.turns(), made.context(7)), (4, 20 + 3 * 5 + 4 * 7));
+        let [a, b, _] = &made.conversations[..] else { panic!("{made:?}") };
+        assert_ne!(a.prompt[..3], b.prompt[..3]);
+        assert_ne!(a.later[0], a.later[1]);
+        assert_ne!(a.later, b.later);
+    }
+
+    #[test]
+    fn nothing_of_unrelated_rows_is_merged() {
+        let made = Rollouts::unrelated(4, 30, 500, 1);
+        let batch = made.batch().unwrap();
+        assert_eq!((made.len(), batch.row_tokens(), batch.shape.tokens()), (4, 120, 4 * 29));
+        let packs = batch.packs(usize::MAX).unwrap();
+        assert!(packs.iter().map(Pack::len).sum::<usize>() >= 4 * 29);
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! How fast the generation engine samples: prints one line of JSON.
 //!
-//! A number of prompts with several samples of each, no token ends a response, temperature 1.
-//! The cache is emptied before each repetition, so prefill is part of the time.
+//! A number of conversations with several samples of each, no token ends a response,
+//! temperature 1. The cache is emptied before each repetition, so prefill is part of the time.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use leyden_benchmarks::play::play;
 use leyden_benchmarks::process::{median, peak_memory, timed};
-use leyden_benchmarks::work::{self, Prompts};
+use leyden_benchmarks::work::{self, Conversation, Conversations};
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Completion, Engine, Limits, Request};
-use leyden_lm::{LlamaConfig, LoadedModel, Parameters, Weights, load_weights, parse_kind};
+use leyden_lm::{Engine, Limits};
+use leyden_lm::{LoadedModel, Parameters, Weights, load_weights, parse_kind};
 use tch::{Device, Kind, no_grad_guard};
 
 /// Measure the generation engine
@@ -21,22 +21,34 @@ struct Arguments {
     /// Model folder or GGUF file
     #[arg(long)]
     model: PathBuf,
-    /// JSON file of prompts
+    /// JSON file of conversations
     #[arg(long)]
     prompts: Option<PathBuf>,
-    /// Write the file of prompts (4 of 200 tokens) and end
+    /// Write the file of conversations and end
     #[arg(long, requires = "prompts")]
     make: bool,
+    /// With --make: conversations
+    #[arg(long, default_value_t = 4)]
+    count: usize,
+    /// With --make: tokens of each prompt
+    #[arg(long, default_value_t = 200)]
+    length: usize,
+    /// With --make: responses of each conversation
+    #[arg(long, default_value_t = 1)]
+    turns: usize,
+    /// With --make: tokens that follow a response
+    #[arg(long, default_value_t = 192)]
+    between: usize,
     /// Write the model as a Hugging Face folder of f32 weights, for peers, and end
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
     /// Number type of weights and cache: f32 or bf16
     #[arg(long, default_value = "bf16")]
     dtype: String,
-    /// Samples of each prompt
+    /// Samples of each conversation
     #[arg(long, default_value_t = 8)]
     samples: usize,
-    /// New tokens of each sample
+    /// Tokens of each response
     #[arg(long, default_value_t = 64)]
     tokens: usize,
     /// Timed repetitions
@@ -62,92 +74,67 @@ fn main() -> Result<()> {
     let path = arguments.prompts.as_deref().context("give a file of prompts: --prompts FILE")?;
     let (config, tensors) = load_weights(&arguments.model)?;
     if arguments.make {
-        return work::write(path, &Prompts::make(4, 200, config.vocab_size, 1));
+        let Arguments { count, length, turns, between, .. } = arguments;
+        ensure!(count * length * turns > 0, "there is nothing to say: count, length or turns is 0");
+        let made = Conversations::make(count, length, (turns, between), config.vocab_size, 1);
+        return work::write(path, &made);
     }
     tch::set_num_threads(arguments.threads);
-    let Prompts { prompts } = work::read(path)?;
-    ensure!(!prompts.is_empty() && arguments.repetitions > 0, "there is nothing to measure");
+    let given: Conversations = work::read(path)?;
+    ensure!(
+        !given.conversations.is_empty() && arguments.repetitions > 0,
+        "there is nothing to measure"
+    );
     let kind = parse_kind(&arguments.dtype)?;
     let weights = {
         let _guard = no_grad_guard();
         let parameters = Parameters::new(tensors, kind, Device::Cpu, false)?;
         Weights::of(&parameters, &config, kind)?
     };
-    let mut engine = engine(config, weights, &prompts, &arguments);
-    let greedy = greedy(&mut engine, &prompts, arguments.greedy)?;
-    measure(&mut engine, &prompts, &arguments, kind, greedy)
+    let context = given.context(arguments.tokens.max(arguments.greedy));
+    // Room for everything at once, whole blocks included.
+    let rows = given.conversations.len() * (arguments.samples + 1);
+    let limits = Limits { context, cache_tokens: 2 * rows * (context + 64), prefill_tokens: 2048 };
+    let mut engine = Engine::new(config, weights, Device::Cpu, limits);
+    let greedy = greedy(&mut engine, &given, arguments.greedy)?;
+    measure(&mut engine, &given, &arguments, kind, greedy)
 }
 
 fn export(model: &Path, folder: &Path) -> Result<()> {
     Ok(LoadedModel::load(model)?.save(folder, Kind::Float)?)
 }
 
-fn engine(
-    config: LlamaConfig,
-    weights: Weights,
-    prompts: &[Vec<u32>],
-    arguments: &Arguments,
-) -> Engine {
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let context = longest + arguments.tokens.max(arguments.greedy);
-    // Room for everything at once, whole blocks included.
-    let cache_tokens = 2 * prompts.len() * (arguments.samples + 1) * (context + 64);
-    let limits = Limits { context, cache_tokens, prefill_tokens: 2048 };
-    Engine::new(config, weights, Device::Cpu, limits)
-}
-
-fn requests(
-    prompts: &[Vec<u32>],
-    samples: usize,
-    sampling: &Sampling,
-    seed: SeedTree,
-) -> Vec<Request> {
-    let stop_ids: Arc<[u32]> = Arc::new([]);
-    (0..prompts.len() * samples)
-        .map(|i| Request {
-            key: i as u64,
-            prompt: prompts[i / samples].clone(),
-            sampling: sampling.clone(),
-            seed: seed.index(i as u64),
-            stop_ids: Arc::clone(&stop_ids),
-            stop: None,
-        })
-        .collect()
-}
-
-fn generate(engine: &mut Engine, requests: &[Request]) -> Result<Vec<Completion>> {
-    engine.forget_all();
-    let completions = engine.generate(requests)?;
-    Ok(completions.into_iter().collect::<Result<_, _>>()?)
-}
-
-fn greedy(engine: &mut Engine, prompts: &[Vec<u32>], tokens: usize) -> Result<Vec<Vec<u32>>> {
+/// The first responses, greedily.
+fn greedy(engine: &mut Engine, given: &Conversations, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let sampling = Sampling { temperature: 0.0, max_tokens: tokens, ..Sampling::default() };
-    let requests = requests(prompts, 1, &sampling, SeedTree::new(0));
-    Ok(generate(engine, &requests)?.into_iter().map(|c| c.ids).collect())
+    let first = given.conversations.iter();
+    let first = first.map(|c| Conversation { prompt: c.prompt.clone(), later: Vec::new() });
+    let first = Conversations { conversations: first.collect() };
+    let made = play(engine, &first, 1, &sampling, SeedTree::new(0))?;
+    Ok(made.into_iter().map(|completion| completion.ids).collect())
 }
 
 fn measure(
     engine: &mut Engine,
-    prompts: &[Vec<u32>],
+    given: &Conversations,
     arguments: &Arguments,
     kind: Kind,
     greedy: Vec<Vec<u32>>,
 ) -> Result<()> {
     let sampling = Sampling { max_tokens: arguments.tokens, ..Sampling::default() };
-    let expected = prompts.len() * arguments.samples * arguments.tokens;
+    let responses: usize = given.conversations.iter().map(|c| 1 + c.later.len()).sum();
+    let expected = responses * arguments.samples * arguments.tokens;
     let (mut seconds, mut logprob) = (Vec::new(), 0.0);
     for repetition in 0..arguments.warm_up + arguments.repetitions {
         let seed = SeedTree::new(1).index(repetition as u64);
-        let requests = requests(prompts, arguments.samples, &sampling, seed);
-        let (completions, took) = timed(|| generate(engine, &requests))?;
-        let made: usize = completions.iter().map(|c| c.ids.len()).sum();
-        ensure!(made == expected, "{made} tokens were generated, not {expected}");
+        let (made, took) = timed(|| play(engine, given, arguments.samples, &sampling, seed))?;
+        let tokens: usize = made.iter().map(|completion| completion.ids.len()).sum();
+        ensure!(tokens == expected, "{tokens} tokens were generated, not {expected}");
         if repetition >= arguments.warm_up {
             seconds.push(took);
         }
-        let all = completions.iter().flat_map(|c| &c.logprobs).copied().map(f64::from);
-        logprob = all.sum::<f64>() / expected as f64;
+        let all = made.iter().flat_map(|completion| &completion.logprobs);
+        logprob = all.copied().map(f64::from).sum::<f64>() / expected as f64;
     }
     let rates: Vec<f64> = seconds.iter().map(|s| expected as f64 / s).collect();
     let line = serde_json::json!({
@@ -156,7 +143,8 @@ fn measure(
         "model": arguments.model,
         "dtype": if kind == Kind::Float { "f32" } else { "bf16" },
         "threads": arguments.threads,
-        "prompts": prompts.len(),
+        "prompts": given.conversations.len(),
+        "turns": given.turns(),
         "samples": arguments.samples,
         "new_tokens": arguments.tokens,
         "seconds": seconds,

@@ -29,6 +29,9 @@ struct Arguments {
     /// With --make: rollouts of each task
     #[arg(long, default_value_t = 8)]
     samples: usize,
+    /// With --make: instead of calculator rollouts, 8 rows of so many tokens that share nothing
+    #[arg(long, value_name = "TOKENS", conflicts_with_all = ["tasks", "samples"])]
+    unrelated: Option<usize>,
     /// With --make: size of the vocabulary
     #[arg(long, default_value_t = 49_152)]
     vocabulary: usize,
@@ -56,9 +59,16 @@ fn main() -> Result<()> {
     leyden_lm::settle_process();
     let arguments = Arguments::parse();
     if arguments.make {
-        let Arguments { tasks, samples, vocabulary, .. } = arguments;
+        let Arguments { tasks, samples, vocabulary, unrelated, .. } = arguments;
         ensure!(vocabulary > 1000, "a vocabulary of {vocabulary} is too small to draw from");
-        return work::write(&arguments.rollouts, &Rollouts::make(tasks, samples, vocabulary, 1));
+        let made = match unrelated {
+            Some(length) => {
+                ensure!(length > 1, "a row of {length} tokens has nothing to learn");
+                Rollouts::unrelated(8, length, vocabulary, 1)
+            }
+            None => Rollouts::make(tasks, samples, vocabulary, 1),
+        };
+        return work::write(&arguments.rollouts, &made);
     }
     tch::set_num_threads(arguments.threads);
     let rollouts: Rollouts = work::read(&arguments.rollouts)?;
@@ -80,6 +90,8 @@ fn main() -> Result<()> {
         updates.push(update);
         seconds.push(took);
     }
+    let tokens = batch.row_tokens() as f64;
+    let token_rates: Vec<f64> = seconds.iter().map(|s| tokens / s).collect();
     let rates: Vec<f64> = seconds.iter().map(|s| rollouts.len() as f64 / s).collect();
     let each = |value: fn(&Update) -> f64| updates.iter().map(value).collect::<Vec<_>>();
     let line = serde_json::json!({
@@ -96,6 +108,7 @@ fn main() -> Result<()> {
         "seconds": seconds,
         "rollouts_per_second": rates,
         "median_rollouts_per_second": median(&rates),
+        "median_tokens_per_second": median(&token_rates),
         "peak_memory_bytes": peak_memory()?,
         "loss": each(|u| u.loss),
         "logp_mean": each(|u| u.logp_mean),

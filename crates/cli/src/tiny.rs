@@ -12,7 +12,9 @@ use leyden_core::SeedTree;
 use leyden_lm::{LlamaConfig, LoadedModel, initialise, save_folder};
 use leyden_mini::{MiniCalc, MiniMusique, MiniSpider};
 use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
-use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
+use leyden_train::config::{
+    AgentConfig, DataConfig, Demonstrations, RetrievalConfig, RewardConfig,
+};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Map, Value, json};
 
@@ -95,6 +97,7 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
             databases: String::new(),
             train_limit: 0,
             exercises: 0,
+            demonstrations: Demonstrations::Noisy,
             successes: String::new(),
             success_reward: 1.0,
             demonstration_tokens: usize::MAX,

@@ -9,7 +9,7 @@ use leyden_core::Task;
 use leyden_core::record::Record;
 use leyden_lm::LoadedModel;
 use leyden_report::tensorboard::EventWriter;
-use leyden_train::config::{DataConfig, Objective};
+use leyden_train::config::{DataConfig, Demonstrations, Objective};
 use leyden_train::data::{DemonstrationSource, TaskSource};
 use leyden_train::provenance::hash_file;
 use leyden_train::successes::Successes;
@@ -190,6 +190,9 @@ fn training_tasks(
 /// Demonstrations of all `worlds` in turn, each by its own agent; those of the experiment's
 /// agent are in `cast` already. A world that is named twice has two turns of each round.
 fn lessons(worlds: &[&str], settings: &Settings, cast: &mut Cast) -> Result<InTurn> {
+    if settings.data.demonstrations == Demonstrations::Gold && worlds.len() > 1 {
+        bail!("data.demonstrations: gold ones are those of one world; name one as data.train");
+    }
     let mut distinct: Vec<&str> = Vec::new();
     let mut sources: Vec<Box<dyn DemonstrationSource>> = Vec::new();
     for world in worlds {

@@ -176,6 +176,9 @@ pub struct DataConfig {
     /// Exercises in copying before the lessons of generated worlds (supervised only).
     #[serde(default)]
     pub exercises: u64,
+    /// How right the demonstrations of generated worlds are (supervised only).
+    #[serde(default)]
+    pub demonstrations: Demonstrations,
     /// A run folder whose successful training rollouts are imitated instead of demonstrations
     /// (supervised only); none if empty.
     #[serde(default)]
@@ -189,6 +192,18 @@ pub struct DataConfig {
     /// Seed of generated worlds and of splits; not the run's, so that seeds share a test set.
     #[serde(default)]
     pub seed: u64,
+}
+
+/// The demonstrations of a generated world.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Demonstrations {
+    /// What its base model is raised on: right in the protocol, mostly wrong in the choices, of
+    /// tasks that no run meets.
+    #[default]
+    Noisy,
+    /// The training tasks of a run, each solved as it should be.
+    Gold,
 }
 
 fn whole() -> f64 {

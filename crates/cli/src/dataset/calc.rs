@@ -22,6 +22,7 @@ use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, read_rows
 pub struct Calc {
     agent: CalculatorAgent,
     world: Arc<MiniCalc>,
+    gold: bool,
 }
 
 impl Calc {
@@ -31,14 +32,16 @@ impl Calc {
         Ok(Self {
             agent: CalculatorAgent::new(prompt, settings.agent.max_turns),
             world: Arc::new(MiniCalc::new(settings.data.seed)),
+            gold: settings.gold(),
         })
     }
 
     fn demonstrations(&self, train: Train<'_>) -> Result<Box<dyn DemonstrationSource>> {
         let Train::Tasks(tasks) = train else {
-            return Ok(Box::new(NoisyDemonstrations {
+            return Ok(Box::new(WorldDemonstrations {
                 world: Arc::clone(&self.world),
                 agent: self.agent.clone(),
+                gold: self.gold,
             }));
         };
         let (source, flaws) = ChainDemonstrations::of(tasks, self.agent.clone());
@@ -112,27 +115,29 @@ impl DemonstrationSource for ChainDemonstrations {
     }
 }
 
-/// What the base model of mini-calc is raised on, in turn: demonstrations whose protocol and
-/// copying are right and whose expression mostly is not (see [`Noise`]), and problems told in
-/// other words (see [`leyden_mini::Retelling`]).
-struct NoisyDemonstrations {
+/// Either the training tasks of mini-calc, solved, or what its base model is raised on, in
+/// turn: demonstrations whose protocol and copying are right and whose expression mostly is not
+/// (see [`Noise`]), and problems told in other words (see [`leyden_mini::Retelling`]).
+struct WorldDemonstrations {
     world: Arc<MiniCalc>,
     agent: CalculatorAgent,
+    gold: bool,
 }
 
-impl DemonstrationSource for NoisyDemonstrations {
+impl DemonstrationSource for WorldDemonstrations {
     fn len(&self) -> Option<u64> {
         None
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        if index % 2 == 1 {
+        if !self.gold && index % 2 == 1 {
             return self.retelling(index);
         }
-        let task = self.world.train(FIRST_LESSON + index);
+        let task = self.world.train(if self.gold { index } else { FIRST_LESSON + index });
         let seed = SeedTree::new(index).child("noise");
         let operations = task.label("operations").and_then(|n| n.parse().ok()).unwrap_or(1);
-        let expression = match Noise::of(operations).draw(&task, seed) {
+        let noise = if self.gold { Noise::none() } else { Noise::of(operations) };
+        let expression = match noise.draw(&task, seed) {
             Ok(expression) => expression,
             // The stream makes only tasks of this world.
             Err(error) => unreachable!("{error}"),
@@ -152,7 +157,7 @@ impl DemonstrationSource for NoisyDemonstrations {
 /// before it can know whether to solve or to retell it, and so reads it alike.
 const RETELL: &str = "tell it in other words.";
 
-impl NoisyDemonstrations {
+impl WorldDemonstrations {
     fn retelling(&self, index: u64) -> Conversation {
         let Retelling { told, retold } = self.world.retelling(index);
         let turns = [Turn::Assistant { text: retold, call: None }];

@@ -19,7 +19,9 @@ use leyden_core::{Agent, Scorer, Task};
 use leyden_hub::parquet;
 use leyden_mini::names::NamesAgain;
 use leyden_train::Experiment;
-use leyden_train::config::{AgentConfig, DataConfig, RetrievalConfig, RewardConfig};
+use leyden_train::config::{
+    AgentConfig, DataConfig, Demonstrations, RetrievalConfig, RewardConfig,
+};
 use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
 use rag::Copying;
 use serde_json::Value;
@@ -138,6 +140,11 @@ impl Settings {
         }
     }
 
+    /// Whether a generated world shows its training tasks solved.
+    fn gold(&self) -> bool {
+        self.data.demonstrations == Demonstrations::Gold
+    }
+
     /// How much the agent's prompts explain: whether only one line.
     fn compact(&self) -> Result<bool> {
         match self.agent.prompt.as_str() {
@@ -239,6 +246,28 @@ impl DemonstrationSource for InTurn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tiny;
+
+    #[test]
+    fn gold_demonstrations_solve_the_tasks_that_a_run_meets() {
+        for (agent, _) in AGENTS {
+            let mut settings = tiny::settings(agent, 0);
+            settings.data.demonstrations = Demonstrations::Gold;
+            let dataset = of(settings).unwrap();
+            let cast = dataset.cast(Train::World, &[], true).unwrap();
+            let (world, shown) = (dataset.world(), cast.demonstrations.unwrap());
+            for index in 0..20 {
+                let task = world.train(index);
+                let messages = shown.conversation(index).messages;
+                let asked = messages.iter().any(|message| message.content.contains(&task.question));
+                assert!(asked, "{agent}: task {index} is not shown: {messages:?}");
+                // A query may be followed by its verdict.
+                let answered = messages.iter().rev().take(3);
+                let right = answered.into_iter().any(|m| m.content.contains(&task.gold));
+                assert!(right, "{agent}: {} is not the end of {messages:?}", task.gold);
+            }
+        }
+    }
 
     #[test]
     fn a_source_with_two_turns_gives_twice_as_many_and_none_twice() {

@@ -26,6 +26,7 @@ pub struct Rag {
     retrieval: RetrievalConfig,
     device: String,
     seed: u64,
+    gold: bool,
     /// Made when it is first asked for: questions of files need none.
     world: OnceCell<Arc<MiniMusique>>,
 }
@@ -48,6 +49,7 @@ impl Rag {
             name => name.parse().map_err(|e| anyhow::anyhow!("reward.name: {e}"))?,
         };
         Ok(Self {
+            gold: settings.gold(),
             options,
             reward,
             retrieval: settings.retrieval,
@@ -121,9 +123,10 @@ impl Dataset for Rag {
                 if !self.retrieval.corpus.is_empty() {
                     bail!("retrieval.corpus: demonstrations of mini-musique need its own corpus");
                 }
-                Some(Box::new(Noisy {
+                Some(Box::new(OfTheWorld {
                     world: Arc::clone(self.mini()),
                     agent: agent.clone(),
+                    gold: self.gold,
                     retriever,
                     passages: self.options.passages,
                     length: self.options.passage_length,
@@ -210,34 +213,37 @@ impl DemonstrationSource for Decomposed {
     }
 }
 
-/// What the base model of mini-musique is raised on, in turn: rollouts in which each choice is
+/// Either the training tasks of mini-musique, solved, or what its base model is raised on, in
+/// turn: rollouts in which each choice is
 /// right some of the time (see [`leyden_mini::musique::Noise`]), and passages told in other
 /// words (see [`leyden_mini::musique::Retelling`]).
-struct Noisy {
+struct OfTheWorld {
     world: Arc<MiniMusique>,
     agent: RagAgent,
+    gold: bool,
     retriever: Arc<dyn Retriever>,
     passages: usize,
     length: usize,
 }
 
-impl DemonstrationSource for Noisy {
+impl DemonstrationSource for OfTheWorld {
     fn len(&self) -> Option<u64> {
         None
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        if index % 2 == 1 {
+        if !self.gold && index % 2 == 1 {
             return self.retelling(index);
         }
-        let task = self.world.train(FIRST_LESSON + index);
+        let task = self.world.train(if self.gold { index } else { FIRST_LESSON + index });
         let seed = SeedTree::new(index).child("noise");
         let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
         let found = |query: &str| {
             let hits = self.retriever.retrieve(query, self.passages).unwrap_or_default();
             hits.into_iter().map(|hit| hit.number).collect()
         };
-        let turns = match Noise::of(hops).draw(&self.world, &task, seed, found) {
+        let noise = if self.gold { Noise::none() } else { Noise::of(hops) };
+        let turns = match noise.draw(&self.world, &task, seed, found) {
             Ok(turns) => turns,
             // The stream makes only tasks of this world.
             Err(error) => unreachable!("{error}"),
@@ -261,7 +267,7 @@ impl DemonstrationSource for Noisy {
     }
 }
 
-impl Noisy {
+impl OfTheWorld {
     /// Passages as a search shows them, one of which is told again.
     fn retelling(&self, index: u64) -> Conversation {
         let Retelling { told, number, retold } = self.world.retelling(index);

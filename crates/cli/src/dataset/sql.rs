@@ -25,6 +25,7 @@ pub struct Sql {
     /// The folder of the files read so far.
     opened: RefCell<Option<(PathBuf, Arc<Spider>)>>,
     seed: u64,
+    gold: bool,
     /// Made when it is first asked for: questions of files need none.
     world: OnceCell<Arc<MiniSpider>>,
 }
@@ -49,6 +50,7 @@ impl Sql {
         }
         let databases = &settings.data.databases;
         Ok(Self {
+            gold: settings.gold(),
             settings: own,
             databases: (!databases.is_empty()).then(|| PathBuf::from(databases)),
             opened: RefCell::new(None),
@@ -128,9 +130,10 @@ impl Dataset for Sql {
         let agent = SqlAgent::new(Arc::clone(&spider), self.settings.clone());
         let demonstrations: Option<Box<dyn DemonstrationSource>> = match train {
             _ if !demonstrated => None,
-            Train::World => Some(Box::new(Noisy {
+            Train::World => Some(Box::new(OfTheWorld {
                 world: Arc::clone(self.mini()),
                 agent: agent.clone(),
+                gold: self.gold,
                 checks: self.settings.check == Check::Model,
             })),
             Train::Tasks(tasks) => {
@@ -164,15 +167,17 @@ impl DemonstrationSource for Gold {
     }
 }
 
-/// What the base model of mini-spider is raised on: queries right choice by choice, some of
-/// the time, and verdicts little better than chance (see [`leyden_mini::spider::Noise`]).
-struct Noisy {
+/// Either the training tasks of mini-spider with their queries, or what its base model is
+/// raised on: queries right choice by choice, some of the time, and verdicts little better than
+/// chance (see [`leyden_mini::spider::Noise`]).
+struct OfTheWorld {
     world: Arc<MiniSpider>,
     agent: SqlAgent,
+    gold: bool,
     checks: bool,
 }
 
-impl DemonstrationSource for Noisy {
+impl DemonstrationSource for OfTheWorld {
     fn len(&self) -> Option<u64> {
         None
     }
@@ -180,7 +185,11 @@ impl DemonstrationSource for Noisy {
     /// One call of a demonstrated rollout: each is a conversation of its own.
     fn conversation(&self, index: u64) -> Conversation {
         let seed = SeedTree::new(index).child("noise");
-        let shown = self.world.demonstration(FIRST_LESSON + index, &Noise::default(), seed);
+        let shown = if self.gold {
+            self.world.demonstration(index, &Noise::none(), seed)
+        } else {
+            self.world.demonstration(FIRST_LESSON + index, &Noise::default(), seed)
+        };
         let reply = |turn: &Turn| match turn {
             Turn::Write { query } | Turn::Rewrite { query } => Some(block(query)),
             Turn::Check { .. } if !self.checks => None,

@@ -1,7 +1,7 @@
 //! What is measured of one run.
 
 use leyden_core::record::StepRecord;
-use leyden_rl::statistics::{area_under_curve, steps_to_threshold};
+use leyden_rl::statistics::{area_under_curve, quantile, steps_to_threshold};
 
 use crate::run::Run;
 
@@ -29,9 +29,10 @@ pub struct Cost {
     pub trained: f64,
     /// Tokens that carried a gradient.
     pub learned: f64,
-    /// Seconds of the training steps; NaN where no timings were kept.
+    /// Seconds of the training steps: their median times their number, so that a machine that
+    /// slept or did something else for a while does not count. NaN where no timings were kept.
     pub seconds: f64,
-    /// Seconds of the evaluations.
+    /// Seconds of the evaluations, likewise.
     pub evaluation_seconds: f64,
 }
 
@@ -66,7 +67,9 @@ impl Cost {
         let sum = |figure: &dyn Fn(&StepRecord) -> f64| run.steps.iter().map(figure).sum::<f64>();
         let seconds = |phase: &str| {
             let timings = run.timings.iter().filter(|timing| timing.phase == phase);
-            timings.flat_map(|timing| timing.seconds.values()).sum::<f64>()
+            let mut each: Vec<f64> = timings.map(|t| t.seconds.values().sum()).collect();
+            each.sort_by(f64::total_cmp);
+            quantile(&each, 0.5).unwrap_or(0.0) * each.len() as f64
         };
         let known = !run.timings.is_empty();
         Self {

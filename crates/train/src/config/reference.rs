@@ -58,6 +58,11 @@ pub const REFERENCE: &[Key] = &[
         "exercises in copying before the lessons of generated worlds, and one in every round of \
          them (supervised only)",
     ),
+    key(
+        "data.demonstrations",
+        "of generated worlds: noisy (what base models are raised on) or gold (the run's training \
+         tasks, solved) (supervised only)",
+    ),
     key("data.successes", "run folder whose successful rollouts are imitated (supervised only)"),
     key("data.success_reward", "least reward of a rollout that is imitated"),
     key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),

@@ -36,6 +36,11 @@ impl Noise {
         Self { right, lazy: 0.75, swapped: 0.2 }
     }
 
+    /// No noise: the right expression.
+    pub fn none() -> Self {
+        Self { right: 1.0, lazy: 0.0, swapped: 0.0 }
+    }
+
     /// The expression that `seed` draws for `task`, as one types it into the calculator.
     ///
     /// # Errors

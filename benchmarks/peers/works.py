@@ -1,0 +1,77 @@
+"""The work that is compared: what each contestant is given, and how its speed is named.
+
+Lengths and counts stand here once; the input files are written from them by Leyden's own
+binaries, and every contestant reads the same file.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Work:
+    name: str
+    # What it is, for the reader of a table.
+    title: str
+    # `generate` or `train_step`: which binary, and which script of a peer.
+    kind: str
+    # Arguments with which the binary writes the input.
+    made: tuple
+    # Arguments of all contestants.
+    given: tuple = ()
+    # Figure of a contestant's JSON that is its speed, and that figure in words.
+    rate: str = "median_tokens_per_second"
+    unit: str = "output tokens/s"
+    # Peers beside transformers.
+    peers: tuple = field(default=())
+
+
+def generation(name, title, made, given, peers):
+    return Work(name, title, "generate", made, given, peers=peers)
+
+
+WORKS = [
+    generation(
+        "groups",
+        "group rollouts: 4 prompts of 200 tokens, 8 samples each, 64 new tokens",
+        ("--count", 4, "--length", 200),
+        ("--samples", 8, "--tokens", 64),
+        ("vllm",),
+    ),
+    generation(
+        "distinct",
+        "32 different prompts of 200 tokens, 64 new tokens",
+        ("--count", 32, "--length", 200),
+        ("--samples", 1, "--tokens", 64),
+        ("vllm",),
+    ),
+    generation(
+        "single",
+        "batch 1: a prompt of 8 tokens, 128 new tokens",
+        ("--count", 1, "--length", 8),
+        ("--samples", 1, "--tokens", 128),
+        ("vllm", "llama"),
+    ),
+    generation(
+        "turns",
+        "16 agents, 5 turns: prompts grow from 240 to 1,200 tokens, 48 new tokens a turn",
+        ("--count", 16, "--length", 240, "--turns", 5, "--between", 192),
+        ("--samples", 1, "--tokens", 48),
+        ("vllm",),
+    ),
+    Work(
+        "calculator",
+        "training step on 64 calculator rollouts: 8 tasks, 8 samples, 2 or 3 calls each",
+        "train_step",
+        ("--tasks", 8, "--samples", 8),
+        rate="median_rollouts_per_second",
+        unit="rollouts/s",
+    ),
+    Work(
+        "unrelated",
+        "training step on 8 rows of 256 tokens that share nothing",
+        "train_step",
+        ("--unrelated", 256),
+        unit="tokens/s",
+    ),
+]
+BY_NAME = {work.name: work for work in WORKS}

@@ -1,0 +1,239 @@
+//! How time and memory of a step grow with its sizes, and what that says about a large model.
+//!
+//! Every point runs in two processes of its own. Writes `growth.md` and `growth.json`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use leyden_benchmarks::growth::{Axis, Measured, Phase, Point, exponent, measure};
+use leyden_benchmarks::predict::{self, H100, Step};
+use leyden_lm::{LlamaConfig, parse_kind, readable_bytes};
+use serde::Serialize;
+
+/// Measure how time and memory grow with group, prompt, turns and width
+#[derive(Parser)]
+struct Arguments {
+    /// Folder for growth.md and growth.json; by default the table is only printed
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Axes, by default all
+    #[arg(long, value_enum)]
+    axis: Vec<Axis>,
+    /// Number type of activations and cache: f32 or bf16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Timed repetitions of each point, after one that is not counted
+    #[arg(long, default_value_t = 5)]
+    repetitions: usize,
+    /// Threads of libtorch
+    #[arg(long, default_value_t = 2)]
+    threads: i32,
+    /// Measure one phase of one point of the one axis and print it as JSON
+    #[arg(long, value_enum, requires_all = ["axis", "size"], hide = true)]
+    phase: Option<Phase>,
+    #[arg(long, hide = true)]
+    size: Option<usize>,
+}
+
+/// A point of an axis, both phases.
+#[derive(Serialize)]
+struct Row {
+    size: usize,
+    generate: Measured,
+    update: Measured,
+}
+
+#[derive(Serialize)]
+struct Growth {
+    axis: Axis,
+    rows: Vec<Row>,
+    /// Of generation's seconds and bytes, then of the update's.
+    exponents: [Option<f64>; 4],
+}
+
+fn main() -> Result<()> {
+    leyden_lm::settle_process();
+    let arguments = Arguments::parse();
+    ensure!(arguments.repetitions > 0, "--repetitions 0: there is nothing to measure");
+    let kind = parse_kind(&arguments.dtype)?;
+    tch::set_num_threads(arguments.threads);
+    if let (Some(phase), &[axis], Some(size)) =
+        (arguments.phase, &arguments.axis[..], arguments.size)
+    {
+        let measured = measure(Point::at(axis, size), phase, kind, arguments.repetitions)?;
+        println!("{}", serde_json::to_string(&measured)?);
+        return Ok(());
+    }
+    let axes = if arguments.axis.is_empty() { &Axis::ALL[..] } else { &arguments.axis };
+    let growths = axes.iter().map(|&axis| grow(axis, &arguments)).collect::<Result<Vec<_>>>()?;
+    let mut page = String::from(
+        "# Growth\n\nOne size grows, the others stay: 4 tasks of 8 rollouts of 2 calls, prompts of \
+         128 tokens, responses of 32 with 16 tokens after them, a random model of 4 layers and \
+         width 128 with 4,096 words. Memory is the peak of a process less what it held before \
+         there was a model. The last line of a table has the fitted exponents.\n",
+    );
+    growths.iter().try_for_each(|growth| table(&mut page, growth))?;
+    prediction(&mut page)?;
+    println!("{page}");
+    if let Some(folder) = &arguments.out {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let write = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| path.display().to_string())
+        };
+        let json = serde_json::json!({
+            "dtype": arguments.dtype,
+            "threads": arguments.threads,
+            "repetitions": arguments.repetitions,
+            "growth": growths,
+        });
+        write("growth.json", format!("{json:#}\n"))?;
+        write("growth.md", page)?;
+    }
+    Ok(())
+}
+
+/// Measures all points of an axis, each phase in a process of its own.
+fn grow(axis: Axis, arguments: &Arguments) -> Result<Growth> {
+    let mut rows = Vec::new();
+    for &size in axis.sizes() {
+        let [generate, update] = [Phase::Generate, Phase::Update].map(|phase| {
+            eprintln!("{}: {size}, {phase:?}", axis.title());
+            apart(axis, size, phase, arguments)
+        });
+        rows.push(Row { size, generate: generate?, update: update? });
+    }
+    let fitted = |value: fn(&Row) -> f64| {
+        let points: Vec<_> = rows.iter().map(|row| (row.size as f64, value(row))).collect();
+        exponent(&points)
+    };
+    let exponents = [
+        fitted(|row| row.generate.seconds),
+        fitted(|row| row.generate.bytes as f64),
+        fitted(|row| row.update.seconds),
+        fitted(|row| row.update.bytes as f64),
+    ];
+    Ok(Growth { axis, rows, exponents })
+}
+
+fn apart(axis: Axis, size: usize, phase: Phase, arguments: &Arguments) -> Result<Measured> {
+    let name = |value: Option<clap::builder::PossibleValue>| {
+        value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    };
+    let program = std::env::current_exe().context("this program's own path")?;
+    let done = Command::new(program)
+        .args(["--axis", &name(clap::ValueEnum::to_possible_value(&axis))])
+        .args(["--phase", &name(clap::ValueEnum::to_possible_value(&phase))])
+        .args(["--size", &size.to_string()])
+        .args(["--dtype", &arguments.dtype])
+        .args(["--repetitions", &arguments.repetitions.to_string()])
+        .args(["--threads", &arguments.threads.to_string()])
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("a process for one point")?;
+    ensure!(done.status.success(), "{}: {size}, {phase:?}: {}", axis.title(), done.status);
+    let text = String::from_utf8(done.stdout)?;
+    let line = text.lines().last().unwrap_or_default();
+    serde_json::from_str(line).with_context(|| format!("no measurement: {line}"))
+}
+
+fn table(page: &mut String, growth: &Growth) -> Result<()> {
+    writeln!(
+        page,
+        "\n| {} | generate, ms | memory | update, ms | memory |\n|---:|---:|---:|---:|---:|",
+        growth.axis.title()
+    )?;
+    for Row { size, generate, update } in &growth.rows {
+        writeln!(
+            page,
+            "| {size} | {:.1} | {} | {:.1} | {} |",
+            1e3 * generate.seconds,
+            readable_bytes(generate.bytes),
+            1e3 * update.seconds,
+            readable_bytes(update.bytes)
+        )?;
+    }
+    let [a, b, c, d] = growth.exponents.map(|e| e.map_or("–".to_owned(), |e| format!("{e:.2}")));
+    writeln!(page, "| exponent | {a} | {b} | {c} | {d} |")?;
+    Ok(())
+}
+
+/// Llama-3.2-3B, by Meta's published configuration.
+fn llama_3b() -> LlamaConfig {
+    LlamaConfig {
+        vocab_size: 128_256,
+        hidden_size: 3072,
+        intermediate_size: 8192,
+        layers: 28,
+        heads: 24,
+        kv_heads: 8,
+        head_dim: 128,
+        norm_eps: 1e-5,
+        rope_theta: 500_000.0,
+        rope_scaling: None,
+        max_positions: 131_072,
+        tied: true,
+        bos: None,
+        eos: Vec::new(),
+    }
+}
+
+fn prediction(page: &mut String) -> Result<()> {
+    let config = llama_3b();
+    // The text-to-SQL agent's usual sizes: a schema and three calls, verdicts included.
+    let step = Step {
+        tasks: 32,
+        samples: 4,
+        turns: 3,
+        prompt: 800,
+        response: 120,
+        between: 200,
+        micro_batch: 8192,
+        checkpointing: true,
+    };
+    let parts = predict::seconds(&config, &step, &H100);
+    let plan = predict::memory(&config, &step)?;
+    writeln!(
+        page,
+        "\n## Prediction: Llama-3.2-3B on {}\n\nNot measured: operations and bytes by the \
+         roofline, with {:.0} % of the products and {:.0} % of the bandwidth reached. A step of \
+         {} tasks × {} rollouts × {} calls, prompts of {} tokens, responses of {}, {} tokens of \
+         results after each; bf16 with f32 master weights, layers computed again in the backward \
+         pass; time of tools not counted.\n\n| part of a step | seconds |\n|---|---:|",
+        H100.name,
+        100.0 * H100.flops_share,
+        100.0 * H100.bandwidth_share,
+        step.tasks,
+        step.samples,
+        step.turns,
+        step.prompt,
+        step.response,
+        step.between,
+    )?;
+    let rows = [
+        ("prefill, prefixes once", parts.prefill),
+        ("decoding", parts.decode),
+        ("training, prefixes merged", parts.train),
+        ("optimiser", parts.optimiser),
+        ("whole step", parts.total()),
+        ("training with a row per call, for comparison", parts.train_rows),
+    ];
+    for (name, seconds) in rows {
+        writeln!(page, "| {name} | {seconds:.2} |")?;
+    }
+    writeln!(page, "\n| memory | | |\n|---|---:|---|")?;
+    for line in &plan.lines {
+        writeln!(page, "| {} | {} | {} |", line.name, readable_bytes(line.bytes), line.detail)?;
+    }
+    let fits = if plan.fits(H100.memory) { "fits" } else { "does not fit" };
+    writeln!(
+        page,
+        "| all | {} | {fits} in {} |",
+        readable_bytes(plan.total()),
+        readable_bytes(H100.memory)
+    )?;
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! How time and memory grow with one size while the others stay.
+//!
+//! A point is a random model and a batch of rollouts of given sizes. Generation and update of
+//! a point are measured in processes of their own, so that the peak of memory is theirs. Of
+//! the points along an axis the exponent is fitted: 1 where twice the size takes twice as
+//! much, 0 where it takes no more.
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use leyden_core::{Sampling, SeedTree};
+use leyden_lm::{Engine, Limits, LlamaConfig, Optimizer, OptimizerConfig, Policy, PolicyOptions};
+use leyden_lm::{Parameters, initialise};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind};
+
+use crate::play::play;
+use crate::process::{median, peak_memory, timed};
+use crate::update::Updater;
+use crate::work::{Conversations, Rollouts};
+
+const VOCABULARY: usize = 4096;
+const LAYERS: usize = 4;
+const HEAD_DIM: usize = 32;
+const TASKS: usize = 4;
+const RESPONSE: usize = 32;
+/// What follows a response: a tool's result.
+const BETWEEN: usize = 16;
+/// Most merged tokens of a micro-batch: what bounds the memory of an update.
+const MICRO_BATCH: usize = 2048;
+
+/// A size that grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// Rollouts of a task.
+    Group,
+    /// Tokens of a prompt.
+    Prompt,
+    /// Calls of a rollout.
+    Turns,
+    /// Width of the model.
+    Width,
+}
+
+impl Axis {
+    pub const ALL: [Self; 4] = [Self::Group, Self::Prompt, Self::Turns, Self::Width];
+
+    /// The sizes that are measured.
+    pub fn sizes(self) -> &'static [usize] {
+        match self {
+            Self::Group => &[4, 8, 16, 32],
+            Self::Prompt => &[64, 128, 256, 512, 1024],
+            Self::Turns => &[1, 2, 4, 8],
+            Self::Width => &[64, 128, 256, 512],
+        }
+    }
+
+    /// In words, for the head of a table.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Group => "rollouts of a task",
+            Self::Prompt => "tokens of a prompt",
+            Self::Turns => "calls of a rollout",
+            Self::Width => "width of the model",
+        }
+    }
+}
+
+/// The sizes of a measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Point {
+    pub group: usize,
+    pub prompt: usize,
+    pub turns: usize,
+    pub width: usize,
+}
+
+impl Point {
+    /// The sizes from which one axis at a time departs.
+    pub const BASE: Self = Self { group: 8, prompt: 128, turns: 2, width: 128 };
+
+    /// The base with another size along `axis`.
+    pub fn at(axis: Axis, size: usize) -> Self {
+        let mut point = Self::BASE;
+        match axis {
+            Axis::Group => point.group = size,
+            Axis::Prompt => point.prompt = size,
+            Axis::Turns => point.turns = size,
+            Axis::Width => point.width = size,
+        }
+        point
+    }
+
+    /// The model: [`LAYERS`] layers of the point's width.
+    ///
+    /// # Errors
+    /// A width that is not a multiple of twice a head.
+    pub fn config(&self) -> Result<LlamaConfig> {
+        let heads = self.width / HEAD_DIM;
+        ensure!(
+            self.width > 0 && self.width.is_multiple_of(2 * HEAD_DIM),
+            "a width of {} is not a multiple of {}",
+            self.width,
+            2 * HEAD_DIM
+        );
+        Ok(LlamaConfig {
+            vocab_size: VOCABULARY,
+            hidden_size: self.width,
+            intermediate_size: 3 * self.width,
+            layers: LAYERS,
+            heads,
+            kv_heads: heads / 2,
+            head_dim: HEAD_DIM,
+            norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_scaling: None,
+            max_positions: 4096,
+            tied: true,
+            bos: None,
+            eos: Vec::new(),
+        })
+    }
+
+    fn policy(&self, kind: Kind, train: bool) -> Result<Policy> {
+        let config = self.config()?;
+        let tensors = initialise(&config, SeedTree::new(1))?;
+        let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, train)?;
+        Ok(Policy::new(config, parameters, PolicyOptions { compute: kind, ..Default::default() }))
+    }
+}
+
+/// What a process measures of a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Generate,
+    Update,
+}
+
+/// A point of one axis, measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    pub seconds: f64,
+    /// Peak of the process less what it held before there was a model.
+    pub bytes: u64,
+}
+
+/// Measures one phase of a point in this process: the median of `repetitions` after one run
+/// that is not counted.
+///
+/// # Errors
+/// The model's own; where the peak of memory cannot be read.
+pub fn measure(point: Point, phase: Phase, kind: Kind, repetitions: usize) -> Result<Measured> {
+    let before = peak_memory()?;
+    let Point { group, prompt, turns, .. } = point;
+    let mut seconds = Vec::new();
+    match phase {
+        Phase::Generate => {
+            let policy = point.policy(kind, false)?;
+            let made = Conversations::make(TASKS, prompt, (turns, BETWEEN), VOCABULARY, 1);
+            let context = made.context(RESPONSE);
+            let cache_tokens = 2 * TASKS * (group + 1) * (context + 64);
+            let limits = Limits { context, cache_tokens, prefill_tokens: 2048 };
+            let weights = policy.inference_weights()?;
+            let mut engine = Engine::new(point.config()?, weights, Device::Cpu, limits);
+            let sampling = Sampling { max_tokens: RESPONSE, ..Sampling::default() };
+            for repetition in 0..=repetitions as u64 {
+                let seed = SeedTree::new(repetition);
+                let (_, took) = timed(|| play(&mut engine, &made, group, &sampling, seed))?;
+                seconds.push(took);
+            }
+        }
+        Phase::Update => {
+            let policy = point.policy(kind, true)?;
+            let sizes = (TASKS, group, turns);
+            let rollouts = Rollouts::of_lengths(sizes, (prompt, RESPONSE, BETWEEN), VOCABULARY, 1);
+            let batch = rollouts.batch()?;
+            let optimizer = Optimizer::new(policy.trained(), OptimizerConfig::default())?;
+            let mut updater = Updater::new(&policy, optimizer, &batch, MICRO_BATCH);
+            for _ in 0..=repetitions {
+                seconds.push(timed(|| updater.update())?.1);
+            }
+        }
+    }
+    let seconds = median(&seconds[1..]).unwrap_or(f64::NAN);
+    Ok(Measured { seconds, bytes: peak_memory()?.saturating_sub(before) })
+}
+
+/// The exponent `e` of `y = c · x^e` that fits best: the slope of the least squares line
+/// through the logarithms. `None` of fewer than two different sizes or of values that are not
+/// above 0.
+pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
+    if points.iter().any(|&(x, y)| !(x > 0.0 && y > 0.0)) {
+        return None;
+    }
+    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let n = logs.len() as f64;
+    let mean = |value: fn(&(f64, f64)) -> f64| logs.iter().map(value).sum::<f64>() / n;
+    let (mx, my) = (mean(|p| p.0), mean(|p| p.1));
+    let spread: f64 = logs.iter().map(|(x, _)| (x - mx).powi(2)).sum();
+    let common: f64 = logs.iter().map(|(x, y)| (x - mx) * (y - my)).sum();
+    (spread > 0.0).then(|| common / spread)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Axis, Phase, Point, exponent, measure};
+    use tch::Kind;
+
+    #[test]
+    fn exponents_of_powers() {
+        let power = |e: f64| [1.0, 2.0, 4.0, 8.0].map(|x: f64| (x, 3.0 * x.powf(e)));
+        for e in [0.0, 1.0, 1.5, 2.0] {
+            assert!((exponent(&power(e)).unwrap() - e).abs() < 1e-12);
+        }
+        assert_eq!(exponent(&[(1.0, 2.0)]), None);
+        assert_eq!(exponent(&[(2.0, 2.0), (2.0, 3.0)]), None);
+        assert_eq!(exponent(&[(1.0, 0.0), (2.0, 3.0)]), None);
+    }
+
+    #[test]
+    fn both_phases_of_a_small_point_are_measured() {
+        tch::set_num_threads(1);
+        let point = Point { group: 2, prompt: 8, turns: 2, width: 64 };
+        for phase in [Phase::Generate, Phase::Update] {
+            let measured = measure(point, phase, Kind::Float, 1).unwrap();
+            assert!(measured.seconds > 0.0 && measured.bytes > 0, "{phase:?}: {measured:?}");
+        }
+        let message = Point::at(Axis::Width, 100).config().unwrap_err().to_string();
+        assert!(message.contains("100"), "{message}");
+    }
+}
