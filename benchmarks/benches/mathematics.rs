@@ -2,10 +2,10 @@
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_main};
 use leyden_benchmarks::work::Rollouts;
 use leyden_core::SeedTree;
-use leyden_lm::forest;
+use leyden_lm::{forest, settle_process};
 use leyden_rl::Rows;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::credit::Episode;
@@ -82,9 +82,13 @@ fn packing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group! {
-    name = benches;
-    config = Criterion::default().sample_size(30);
-    targets = reinforcement, packing
+/// In a process that is set up like the trainer's, which keeps freed blocks: otherwise every
+/// array of a batch would be faulted in anew, and that is what would be measured.
+fn benches() {
+    settle_process();
+    let mut criterion = Criterion::default().sample_size(30).configure_from_args();
+    reinforcement(&mut criterion);
+    packing(&mut criterion);
 }
+
 criterion_main!(benches);

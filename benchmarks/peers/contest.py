@@ -22,6 +22,7 @@ SETTLED = {
 # The peers' own environments: the folder, and what must import there.
 ENVIRONMENTS = {
     "transformers": (".venv-peers", "torch, transformers", "requirements.txt"),
+    "trl": (".venv-peers", "trl", "requirements.txt"),
     "llama": (".venv-peers", "xllamacpp, gguf", "requirements.txt"),
     "vllm": (".venv-vllm", "vllm", "install_vllm.sh"),
 }
@@ -73,7 +74,7 @@ def build():
         check=True,
     )
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
-    return {kind: target / kind for kind in ("generate", "train_step")}
+    return {kind: target / kind for kind in ("generate", "train_step", "grpo_step")}
 
 
 def installed():
@@ -120,25 +121,25 @@ class Contest:
     def input(self, work):
         """The option that hands over the work's input, which is written here."""
         path = FILES / f"{work.name}.json"
-        option = "--prompts" if work.kind == "generate" else "--rollouts"
+        program, option = work.reads
         made = work.made
         if self.quick and work.name == "calculator":
             made = ("--tasks", 2, "--samples", 3)
-        if work.kind == "generate":
+        if program == "generate":
             made = ("--model", self.model, *made)
-        self.write(work.kind, option, path, "--make", *made)
+        self.write(program, option, path, "--make", *made)
         return (option, path)
 
     def contestants(self, work):
         """Leyden in every number type, then the peers; the first is compared with all."""
         shared = [*self.input(work), "--threads", THREADS, *work.given]
-        if self.quick and work.kind == "generate":
+        if self.quick and work.kind != "train_step":
             shared += ["--tokens", 8]
         ours = [self.leyden(work, dtype, shared) for dtype in self.dtypes]
-        if "transformers" in self.peers:
-            ours += self.transformers(work, shared)
         for peer in work.peers:
-            if peer in self.peers:
+            if peer == "transformers" and peer in self.peers:
+                ours += self.transformers(work, shared)
+            elif peer in self.peers:
                 script = PEERS / f"{work.kind}_{peer}.py"
                 for dtype in self.dtypes:
                     head = [self.peers[peer], script, "--model", self.weights(peer, dtype)]

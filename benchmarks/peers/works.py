@@ -4,7 +4,7 @@ Lengths and counts stand here once; the input files are written from them by Ley
 binaries, and every contestant reads the same file.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Work:
     name: str
     # What it is, for the reader of a table.
     title: str
-    # `generate` or `train_step`: which binary, and which script of a peer.
+    # `generate`, `train_step` or `grpo_step`: which binary, and which script of a peer.
     kind: str
     # Arguments with which the binary writes the input.
     made: tuple
@@ -21,12 +21,18 @@ class Work:
     # Figure of a contestant's JSON that is its speed, and that figure in words.
     rate: str = "median_tokens_per_second"
     unit: str = "output tokens/s"
-    # Peers beside transformers.
-    peers: tuple = field(default=())
+    peers: tuple = ("transformers",)
+
+    @property
+    def reads(self):
+        """The binary that writes the input, and the option that names it."""
+        if self.kind == "train_step":
+            return "train_step", "--rollouts"
+        return "generate", "--prompts"
 
 
 def generation(name, title, made, given, peers):
-    return Work(name, title, "generate", made, given, peers=peers)
+    return Work(name, title, "generate", made, given, peers=("transformers", *peers))
 
 
 WORKS = [
@@ -72,6 +78,16 @@ WORKS = [
         "train_step",
         ("--unrelated", 256),
         unit="tokens/s",
+    ),
+    Work(
+        "grpo",
+        "a whole step of GRPO: 4 prompts of 200 tokens, 8 samples of 64 new tokens, one update",
+        "grpo_step",
+        ("--count", 4, "--length", 200),
+        ("--samples", 8, "--tokens", 64),
+        rate="median_rollouts_per_second",
+        unit="rollouts/s",
+        peers=("trl",),
     ),
 ]
 BY_NAME = {work.name: work for work in WORKS}

@@ -248,10 +248,14 @@ fn calls(prompt: &[u32], vocabulary: usize, seed: SeedTree) -> Vec<Call> {
     calls
 }
 
-/// Rewards of 0 and 1, normalised over the group.
+/// Drawn rewards of 0 and 1, normalised over the group.
 fn advantages(samples: usize, seed: SeedTree) -> Vec<f64> {
-    let mut rewards: Vec<f64> =
-        (0..samples as u64).map(|i| f64::from(u8::from(seed.index(i).uniform() < 0.4))).collect();
+    normalised((0..samples as u64).map(|i| seed.index(i).uniform() < 0.4))
+}
+
+/// Rewards of 0 and 1, normalised over the group. One of equal rewards is turned over.
+pub fn normalised(right: impl Iterator<Item = bool>) -> Vec<f64> {
+    let mut rewards: Vec<f64> = right.map(|right| f64::from(u8::from(right))).collect();
     if let [first, rest @ ..] = rewards.as_mut_slice()
         && rest.iter().all(|reward| reward == first)
     {
