@@ -1,0 +1,127 @@
+//! How fast a whole step of GRPO is: prints one line of JSON.
+//!
+//! Samples are generated, rewarded, given an advantage within their group and trained on, and
+//! the engine is told the new weights. The reward is whether a response begins with an even
+//! token: it costs nothing, so that the step is the model's own. No token ends a response.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use leyden_benchmarks::play::play;
+use leyden_benchmarks::process::{median, peak_memory, timed};
+use leyden_benchmarks::update::{LEARNING_RATE, Updater};
+use leyden_benchmarks::work::{self, Call, Conversations, Group, Rollout, Rollouts};
+use leyden_core::{Sampling, SeedTree};
+use leyden_lm::{Completion, Engine, Limits, Optimizer, OptimizerConfig, Parameters, Policy};
+use leyden_lm::{PolicyOptions, load_weights, parse_kind};
+use tch::{Device, Kind};
+
+/// Measure a whole step of GRPO
+#[derive(Parser)]
+struct Arguments {
+    /// JSON file of conversations of one turn; the binary `generate` makes it
+    #[arg(long)]
+    prompts: PathBuf,
+    /// Model folder or GGUF file
+    #[arg(long)]
+    model: PathBuf,
+    /// Number type of activations and cache, f32 or bf16; parameters and optimiser are f32
+    #[arg(long, default_value = "bf16")]
+    dtype: String,
+    /// Samples of each prompt
+    #[arg(long, default_value_t = 8)]
+    samples: usize,
+    /// Tokens of each sample
+    #[arg(long, default_value_t = 64)]
+    tokens: usize,
+    /// Most merged tokens of a micro-batch
+    #[arg(long, default_value_t = 2048)]
+    micro_batch_tokens: usize,
+    /// Timed steps, after one that is not
+    #[arg(long, default_value_t = 2)]
+    repetitions: usize,
+    /// Threads of libtorch
+    #[arg(long, default_value_t = 2)]
+    threads: i32,
+}
+
+fn main() -> Result<()> {
+    leyden_lm::settle_process();
+    let arguments = Arguments::parse();
+    tch::set_num_threads(arguments.threads);
+    let given: Conversations = work::read(&arguments.prompts)?;
+    ensure!(given.turns() == 1, "conversations of {} turns: give prompts alone", given.turns());
+    ensure!(
+        !given.conversations.is_empty() && arguments.samples > 1 && arguments.repetitions > 0,
+        "there is nothing to measure: a step needs prompts, at least two samples of each and a \
+         repetition"
+    );
+    let (config, tensors) = load_weights(&arguments.model)?;
+    let kind = parse_kind(&arguments.dtype)?;
+    let options = PolicyOptions { compute: kind, ..PolicyOptions::default() };
+    let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, true)?;
+    let policy = Policy::new(config.clone(), parameters, options);
+    let context = given.context(arguments.tokens);
+    let rows = given.conversations.len() * (arguments.samples + 1);
+    let limits = Limits { context, cache_tokens: 2 * rows * (context + 64), prefill_tokens: 2048 };
+    let mut engine = Engine::new(config, policy.inference_weights()?, Device::Cpu, limits);
+    let adamw = OptimizerConfig { lr: LEARNING_RATE, ..OptimizerConfig::default() };
+    let mut optimizer = Optimizer::new(policy.trained(), adamw)?;
+    let sampling = Sampling { max_tokens: arguments.tokens, ..Sampling::default() };
+    let (mut generation, mut seconds) = (Vec::new(), Vec::new());
+    for repetition in 0..=arguments.repetitions as u64 {
+        let seed = SeedTree::new(repetition);
+        let samples = arguments.samples;
+        let (made, generating) = timed(|| play(&mut engine, &given, samples, &sampling, seed))?;
+        let (own, updating) = timed(|| {
+            let batch = rollouts(&given, samples, &made).batch()?;
+            let budget = arguments.micro_batch_tokens;
+            let mut updater = Updater::new(&policy, optimizer, &batch, budget);
+            updater.update()?;
+            engine.set_weights(policy.inference_weights()?);
+            Ok(updater.optimizer)
+        })?;
+        optimizer = own;
+        generation.push(generating);
+        seconds.push(generating + updating);
+    }
+    let (generation, seconds) = (&generation[1..], &seconds[1..]);
+    let rollouts = (given.conversations.len() * arguments.samples) as f64;
+    let rates: Vec<f64> = seconds.iter().map(|s| rollouts / s).collect();
+    let line = serde_json::json!({
+        "tool": "leyden",
+        "work": "grpo_step",
+        "model": arguments.model,
+        "dtype": if kind == Kind::Float { "f32" } else { "bf16" },
+        "threads": arguments.threads,
+        "prompts": given.conversations.len(),
+        "samples": arguments.samples,
+        "new_tokens": arguments.tokens,
+        "seconds": seconds,
+        "seconds_of_generation": generation,
+        "rollouts_per_second": rates,
+        "median_rollouts_per_second": median(&rates),
+        "peak_memory_bytes": peak_memory()?,
+    });
+    println!("{line}");
+    Ok(())
+}
+
+/// The samples of each prompt as a group with its advantages.
+fn rollouts(given: &Conversations, samples: usize, made: &[Completion]) -> Rollouts {
+    let group = |(number, made): (usize, &[Completion])| {
+        let even =
+            made.iter().map(|completion| completion.ids.first().is_some_and(|id| id % 2 == 0));
+        let rollout = |(completion, advantage): (&Completion, f64)| Rollout {
+            advantage,
+            calls: vec![Call {
+                prompt_ids: given.conversations[number].prompt.clone(),
+                response_ids: completion.ids.clone(),
+            }],
+        };
+        let advantages = work::normalised(even);
+        Group { rollouts: made.iter().zip(advantages).map(rollout).collect() }
+    };
+    Rollouts { groups: made.chunks(samples).enumerate().map(group).collect() }
+}
