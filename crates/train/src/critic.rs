@@ -2,8 +2,8 @@
 //!
 //! It values the states of a step's rollouts before credit is assigned and learns from what
 //! credit says it should have said, before the policy moves: a value and its target are of the
-//! same policy. States are computed pack by pack and not kept, so its memory is bounded as the
-//! policy's.
+//! same policy. States are computed pack by pack and kept only where a step has a single pack,
+//! so its memory is bounded as the policy's.
 
 use leyden_core::SeedTree;
 use leyden_lm::{Optimizer, OptimizerConfig, Policy, ValueHead, clip_grad_norm};
@@ -71,6 +71,11 @@ impl Trainer<'_> {
         figures.explained_variance = explained_variance(before, &targets, &weights);
         let all: Vec<usize> = (0..batch.rows.len()).collect();
         let packs = batch.pack(&all, self.experiment.train.micro_batch_tokens)?;
+        // The states of one pack are kept for all epochs: memory is bounded by a pack's anyway.
+        let kept = match &packs[..] {
+            [only] => Some(self.policy.states(only)?),
+            _ => None,
+        };
         for epoch in 0..config.epochs {
             critic.head.parameters().zero_grad();
             for pack in &packs {
@@ -80,7 +85,10 @@ impl Trainer<'_> {
                     batch.select(&targets, pack),
                     batch.select(&weights, pack),
                 );
-                let states = self.policy.states(pack)?;
+                let states = match &kept {
+                    Some(states) => states.shallow_clone(),
+                    None => self.policy.states(pack)?,
+                };
                 critic.head.forward_backward(&states, &mut |said| {
                     let ValueLoss { loss, grad, .. } = value::loss(
                         &ValueConfig { clip: config.clip },
