@@ -152,7 +152,7 @@ class Contest:
             return self.folder
         path = FILES / f"{self.model.stem}-{dtype}.gguf"
         if not path.exists():
-            command = [self.peers[peer], PEERS / "gguf_of.py", self.model, path, "--dtype", dtype]
+            command = [self.peers[peer], PEERS / "gguf_of.py", self.folder, path, "--dtype", dtype]
             subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
         return path
 
