@@ -1,47 +1,32 @@
 //! A tiny model's decoding and training: what the quickstart spends its time on.
 
-use std::sync::Arc;
-
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_main};
+use leyden_benchmarks::play::play;
 use leyden_benchmarks::tiny;
 use leyden_benchmarks::update::Updater;
 use leyden_benchmarks::work::{Conversations, Rollouts};
 use leyden_core::{Sampling, SeedTree};
 use leyden_lm::settle_process;
-use leyden_lm::{Engine, Limits, Optimizer, Request};
+use leyden_lm::{Engine, Limits, Optimizer};
 use tch::Device;
 
 const PROMPTS: usize = 8;
 const SAMPLES: usize = 8;
 const NEW_TOKENS: usize = 32;
 
-fn requests() -> Vec<Request> {
-    let made = Conversations::make(PROMPTS, 100, (1, 0), tiny::VOCABULARY, 1).conversations;
-    let stop_ids: Arc<[u32]> = Arc::new([]);
-    (0..PROMPTS * SAMPLES)
-        .map(|i| Request {
-            key: i as u64,
-            prompt: made[i / SAMPLES].prompt.clone(),
-            sampling: Sampling { max_tokens: NEW_TOKENS, ..Sampling::default() },
-            seed: SeedTree::new(1).index(i as u64),
-            stop_ids: Arc::clone(&stop_ids),
-            stop: None,
-        })
-        .collect()
-}
-
 fn decode(group: &mut BenchmarkGroup<WallTime>) {
     let policy = tiny::policy().expect("the tiny model is sound");
     let weights = policy.inference_weights().expect("the tiny model is sound");
     let limits = Limits { context: 1024, cache_tokens: 1 << 16, prefill_tokens: 2048 };
     let mut engine = Engine::new(tiny::config(), weights, Device::Cpu, limits);
-    let requests = requests();
+    let given = Conversations::make(PROMPTS, 100, (1, 0), tiny::VOCABULARY, 1);
+    let sampling = Sampling { max_tokens: NEW_TOKENS, ..Sampling::default() };
     group.throughput(Throughput::Elements((PROMPTS * SAMPLES * NEW_TOKENS) as u64));
     group.bench_function("decode", |b| {
         b.iter(|| {
-            engine.forget_all();
-            engine.generate(&requests).expect("the requests are sound")
+            play(&mut engine, &given, SAMPLES, &sampling, SeedTree::new(1))
+                .expect("the conversations are sound")
         })
     });
 }

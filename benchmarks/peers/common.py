@@ -16,6 +16,9 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 
 
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+
+
 def load_model(folder, dtype, threads):
     torch.set_num_threads(threads)
     transformers.utils.logging.disable_progress_bar()

@@ -217,7 +217,10 @@ def main():
     dtypes = args.dtypes or (["bf16", "f32"] if has_fast_bf16() else ["f32"])
     if not args.dtypes and "bf16" not in dtypes:
         print("this processor has no bf16 instructions: everybody computes in f32")
-    contest = Contest(args.model, dtypes, args.quick)
+    works = [BY_NAME[name] for name in args.work] or WORKS
+    # Agreement is with transformers, whatever the work.
+    wanted = {"transformers"}.union(*(work.peers for work in works))
+    contest = Contest(args.model, dtypes, {"transformers"} if args.check else wanted, args.quick)
     busy = os.getloadavg()[0]
     if busy > 0.5 * (os.cpu_count() or 1) and not args.check:
         print(f"the machine is busy (load {busy:.1f}): these figures are worth little", file=sys.stderr)
@@ -227,7 +230,7 @@ def main():
         if not known:
             raise SystemExit("there is nobody to agree with: transformers is not installed")
         return
-    for work in [BY_NAME[name] for name in args.work] or WORKS:
+    for work in works:
         runs = compete(contest, work, args)
         rows = summary(work, runs)
         print(table(work, rows))

@@ -77,10 +77,11 @@ def build():
     return {kind: target / kind for kind in ("generate", "train_step", "grpo_step")}
 
 
-def installed():
-    """The Python of every peer that is there; the others are named."""
+def installed(wanted):
+    """The Python of every wanted peer that is there; the others are named."""
     found = {}
-    for peer, (folder, modules, how) in ENVIRONMENTS.items():
+    for peer in sorted(wanted):
+        folder, modules, how = ENVIRONMENTS[peer]
         python = ROOT / folder / "bin" / "python"
         if python.exists():
             probe = [python, "-c", f"import {modules}"]
@@ -97,11 +98,11 @@ def installed():
 class Contest:
     """Files and command lines of all kinds of work."""
 
-    def __init__(self, model, dtypes, quick):
+    def __init__(self, model, dtypes, wanted, quick):
         self.model, self.dtypes, self.quick = model_path(model), dtypes, quick
         self.programs = build()
         FILES.mkdir(parents=True, exist_ok=True)
-        self.peers = installed()
+        self.peers = installed(wanted)
         self._folder = None
 
     def write(self, program, *arguments):

@@ -6,12 +6,11 @@ later turns it goes on from its own cache.
 """
 
 import generation
-from common import load_model, versions
+from common import DTYPES, load_model, versions
 
 import torch
 from transformers import DynamicCache
 
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 SAMPLED = dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
 
 

@@ -11,14 +11,11 @@ import tempfile
 import time
 
 import generation
-from common import load_model, versions
+from common import DTYPES, load_model, versions
 
-import torch
 import trl
 from datasets import Dataset
 from transformers import AutoTokenizer, TrainerCallback
-
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Trainer(trl.GRPOTrainer):

@@ -8,13 +8,14 @@
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Engine, Limits, LlamaConfig, Optimizer, OptimizerConfig, Policy, PolicyOptions};
+use leyden_lm::{Engine, LlamaConfig, Optimizer, OptimizerConfig, Policy, PolicyOptions};
 use leyden_lm::{Parameters, initialise};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 
 use crate::play::play;
 use crate::process::{median, peak_memory, timed};
+use crate::tiny;
 use crate::update::Updater;
 use crate::work::{Conversations, Rollouts};
 
@@ -111,13 +112,8 @@ impl Point {
             heads,
             kv_heads: heads / 2,
             head_dim: HEAD_DIM,
-            norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            rope_scaling: None,
             max_positions: 4096,
-            tied: true,
-            bos: None,
-            eos: Vec::new(),
+            ..tiny::config()
         })
     }
 
@@ -158,9 +154,7 @@ pub fn measure(point: Point, phase: Phase, kind: Kind, repetitions: usize) -> Re
         Phase::Generate => {
             let policy = point.policy(kind, false)?;
             let made = Conversations::make(TASKS, prompt, (turns, BETWEEN), VOCABULARY, 1);
-            let context = made.context(RESPONSE);
-            let cache_tokens = 2 * TASKS * (group + 1) * (context + 64);
-            let limits = Limits { context, cache_tokens, prefill_tokens: 2048 };
+            let limits = made.limits(group, RESPONSE);
             let weights = policy.inference_weights()?;
             let mut engine = Engine::new(point.config()?, weights, Device::Cpu, limits);
             let sampling = Sampling { max_tokens: RESPONSE, ..Sampling::default() };

@@ -4,7 +4,7 @@
 //! divided by what share of the device's peak is assumed to be reached. It ignores tools,
 //! queries and everything that waits.
 
-use leyden_lm::{LlamaConfig, LmError, MemoryPlan, MemoryRequest, Training};
+use leyden_lm::{Engine, LlamaConfig, LmError, MemoryPlan, MemoryRequest, Training};
 use serde::Serialize;
 use tch::Kind;
 
@@ -99,7 +99,7 @@ pub fn seconds(config: &LlamaConfig, step: &Step, device: &Accelerator) -> Secon
     let prefilled = (step.tasks * step.prompt) as f64 + tools;
     // Weights once a step of decoding; each rollout's cache, half of it on the average after
     // the prompt.
-    let token = Kv::of(config).bytes;
+    let token = Engine::bytes_per_token(config, Kind::BFloat16) as f64;
     let steps = (step.turns * step.response) as f64;
     let own = (step.context() - step.prompt) as f64 / 2.0;
     let seen = step.tasks as f64 * step.prompt as f64 + step.rollouts() * own;
@@ -113,17 +113,6 @@ pub fn seconds(config: &LlamaConfig, step: &Step, device: &Accelerator) -> Secon
         train_rows: per_token * step.rows() / flops,
         // f32: weights, gradients and two moments read, all but gradients written.
         optimiser: 28.0 * parameters / bandwidth,
-    }
-}
-
-struct Kv {
-    /// Of one token, all layers, bf16.
-    bytes: f64,
-}
-
-impl Kv {
-    fn of(config: &LlamaConfig) -> Self {
-        Self { bytes: leyden_lm::Engine::bytes_per_token(config, Kind::BFloat16) as f64 }
     }
 }
 

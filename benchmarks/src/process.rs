@@ -3,6 +3,35 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use leyden_lm::parse_kind;
+use tch::Kind;
+
+/// How a measuring process computes: arguments that all contestants have.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Compute {
+    /// Number type of activations and cache, f32 or bf16; what is trained is kept in f32
+    #[arg(long, default_value = "bf16")]
+    dtype: String,
+    /// Threads of libtorch
+    #[arg(long, default_value_t = 2)]
+    pub threads: i32,
+}
+
+impl Compute {
+    /// Sets the threads of this process and returns its number type.
+    ///
+    /// # Errors
+    /// A type that there is not.
+    pub fn settle(&self) -> Result<Kind> {
+        tch::set_num_threads(self.threads);
+        Ok(parse_kind(&self.dtype)?)
+    }
+}
+
+/// The number type in the JSON of a contestant.
+pub fn kind_name(kind: Kind) -> &'static str {
+    if kind == Kind::Float { "f32" } else { "bf16" }
+}
 
 /// The most memory that this process has held at once, in bytes (`VmHWM`).
 ///

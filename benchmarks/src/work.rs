@@ -12,6 +12,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use leyden_core::SeedTree;
+use leyden_lm::Limits;
 use leyden_lm::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_rl::statistics::{mean, sample_std};
@@ -72,6 +73,14 @@ impl Conversations {
         };
         self.conversations.iter().map(length).max().unwrap_or(0)
     }
+
+    /// Bounds of an engine that plays `samples` of each conversation at once with responses of
+    /// `response` tokens: room for all of them, whole blocks included.
+    pub fn limits(&self, samples: usize, response: usize) -> Limits {
+        let context = self.context(response);
+        let rows = self.conversations.len() * (samples + 1);
+        Limits { context, cache_tokens: 2 * rows * (context + 64), prefill_tokens: 2048 }
+    }
 }
 
 /// Tokens of the calculator agent's system prompt and tool description, to the first word of the
@@ -115,18 +124,18 @@ impl Rollouts {
     pub fn make(tasks: usize, samples: usize, vocabulary: usize, seed: u64) -> Self {
         let seed = SeedTree::new(seed).child("rollouts");
         let instructions = ids(INSTRUCTIONS, vocabulary, seed.child("instructions"));
-        let group = |task| {
-            let seed = seed.index(task as u64);
+        let prompt = |seed: SeedTree| {
             let problem = ids(between(20, 40, seed.child("length")), vocabulary, seed);
-            let prompt = [&instructions[..], &problem].concat();
-            let advantages = advantages(samples, seed.child("reward"));
-            let rollout = |(sample, &advantage): (usize, &f64)| Rollout {
-                advantage,
-                calls: calls(&prompt, vocabulary, seed.child("rollout").index(sample as u64)),
-            };
-            Group { rollouts: advantages.iter().enumerate().map(rollout).collect() }
+            [&instructions[..], &problem].concat()
         };
-        Self { groups: (0..tasks).map(group).collect() }
+        let calls = |prompt: &[u32], seed: SeedTree| {
+            let turns = between(2, 3, seed.child("calls"));
+            calls(prompt, turns, vocabulary, seed, |seed| {
+                let response = between(20, 60, seed.child("response length"));
+                (response, between(10, 14, seed.child("tool length")))
+            })
+        };
+        Self::of_groups(tasks, samples, seed, prompt, calls)
     }
 
     /// `tasks` groups of `samples` rollouts of `turns` calls, all lengths given: the prompt of a
@@ -138,23 +147,29 @@ impl Rollouts {
         seed: u64,
     ) -> Self {
         let seed = SeedTree::new(seed).child("lengths");
+        let opening = |seed: SeedTree| ids(prompt, vocabulary, seed.child("prompt"));
+        let calls = |prompt: &[u32], seed: SeedTree| {
+            calls(prompt, turns, vocabulary, seed, |_| (response, between))
+        };
+        Self::of_groups(tasks, samples, seed, opening, calls)
+    }
+
+    /// Groups whose rollouts share a prompt and nothing else; rewards are drawn.
+    fn of_groups(
+        tasks: usize,
+        samples: usize,
+        seed: SeedTree,
+        prompt: impl Fn(SeedTree) -> Vec<u32>,
+        calls: impl Fn(&[u32], SeedTree) -> Vec<Call>,
+    ) -> Self {
         let group = |task| {
             let seed = seed.index(task as u64);
-            let opening = ids(prompt, vocabulary, seed.child("prompt"));
-            let rollout = |(sample, &advantage): (usize, &f64)| {
-                let seed = seed.child("rollout").index(sample as u64);
-                let mut history = opening.clone();
-                let mut calls = Vec::new();
-                for turn in 0..turns as u64 {
-                    let seed = seed.index(turn);
-                    let said = ids(response, vocabulary, seed.child("response"));
-                    calls.push(Call { prompt_ids: history.clone(), response_ids: said.clone() });
-                    history.extend(said);
-                    history.extend(ids(between, vocabulary, seed.child("tool")));
-                }
-                Rollout { advantage, calls }
-            };
+            let prompt = prompt(seed);
             let advantages = advantages(samples, seed.child("reward"));
+            let rollout = |(sample, &advantage): (usize, &f64)| Rollout {
+                advantage,
+                calls: calls(&prompt, seed.child("rollout").index(sample as u64)),
+            };
             Group { rollouts: advantages.iter().enumerate().map(rollout).collect() }
         };
         Self { groups: (0..tasks).map(group).collect() }
@@ -232,17 +247,23 @@ impl Batch {
     }
 }
 
-/// Two or three calls that begin with `prompt`.
-fn calls(prompt: &[u32], vocabulary: usize, seed: SeedTree) -> Vec<Call> {
+/// `turns` calls of which each continues the one before, the first `prompt`. `lengths` draws the
+/// tokens of a response and of what follows it.
+fn calls(
+    prompt: &[u32],
+    turns: usize,
+    vocabulary: usize,
+    seed: SeedTree,
+    lengths: impl Fn(SeedTree) -> (usize, usize),
+) -> Vec<Call> {
     let mut history = prompt.to_vec();
     let mut calls = Vec::new();
-    for turn in 0..between(2, 3, seed.child("calls")) as u64 {
+    for turn in 0..turns as u64 {
         let seed = seed.child("turn").index(turn);
-        let length = between(20, 60, seed.child("response length"));
+        let (length, tool) = lengths(seed);
         let response = ids(length, vocabulary, seed.child("response"));
         calls.push(Call { prompt_ids: history.clone(), response_ids: response.clone() });
         history.extend(response);
-        let tool = between(10, 14, seed.child("tool length"));
         history.extend(ids(tool, vocabulary, seed.child("tool")));
     }
     calls

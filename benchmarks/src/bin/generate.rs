@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use leyden_benchmarks::play::play;
-use leyden_benchmarks::process::{median, peak_memory, timed};
+use leyden_benchmarks::process::{Compute, kind_name, median, peak_memory, timed};
 use leyden_benchmarks::work::{self, Conversation, Conversations};
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Engine, Limits};
-use leyden_lm::{LoadedModel, Parameters, Weights, load_weights, parse_kind};
+use leyden_lm::{Engine, LoadedModel, Parameters, Weights, load_weights};
 use tch::{Device, Kind, no_grad_guard};
 
 /// Measure the generation engine
@@ -42,9 +41,8 @@ struct Arguments {
     /// Write the model as a Hugging Face folder of f32 weights, for peers, and end
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
-    /// Number type of weights and cache: f32 or bf16
-    #[arg(long, default_value = "bf16")]
-    dtype: String,
+    #[command(flatten)]
+    compute: Compute,
     /// Samples of each conversation
     #[arg(long, default_value_t = 8)]
     samples: usize,
@@ -57,9 +55,6 @@ struct Arguments {
     /// Untimed repetitions before them
     #[arg(long, default_value_t = 1)]
     warm_up: usize,
-    /// Threads of libtorch
-    #[arg(long, default_value_t = 2)]
-    threads: i32,
     /// Continue each prompt greedily by this many tokens, untimed, and print them
     #[arg(long, default_value_t = 0)]
     greedy: usize,
@@ -79,22 +74,18 @@ fn main() -> Result<()> {
         let made = Conversations::make(count, length, (turns, between), config.vocab_size, 1);
         return work::write(path, &made);
     }
-    tch::set_num_threads(arguments.threads);
+    let kind = arguments.compute.settle()?;
     let given: Conversations = work::read(path)?;
     ensure!(
         !given.conversations.is_empty() && arguments.repetitions > 0,
         "there is nothing to measure"
     );
-    let kind = parse_kind(&arguments.dtype)?;
     let weights = {
         let _guard = no_grad_guard();
         let parameters = Parameters::new(tensors, kind, Device::Cpu, false)?;
         Weights::of(&parameters, &config, kind)?
     };
-    let context = given.context(arguments.tokens.max(arguments.greedy));
-    // Room for everything at once, whole blocks included.
-    let rows = given.conversations.len() * (arguments.samples + 1);
-    let limits = Limits { context, cache_tokens: 2 * rows * (context + 64), prefill_tokens: 2048 };
+    let limits = given.limits(arguments.samples, arguments.tokens.max(arguments.greedy));
     let mut engine = Engine::new(config, weights, Device::Cpu, limits);
     let greedy = greedy(&mut engine, &given, arguments.greedy)?;
     measure(&mut engine, &given, &arguments, kind, greedy)
@@ -141,8 +132,8 @@ fn measure(
         "tool": "leyden",
         "work": "generate",
         "model": arguments.model,
-        "dtype": if kind == Kind::Float { "f32" } else { "bf16" },
-        "threads": arguments.threads,
+        "dtype": kind_name(kind),
+        "threads": arguments.compute.threads,
         "prompts": given.conversations.len(),
         "turns": given.turns(),
         "samples": arguments.samples,

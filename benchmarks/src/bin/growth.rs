@@ -38,6 +38,9 @@ struct Arguments {
     size: Option<usize>,
 }
 
+/// The model of the prediction.
+const PREDICTED: &str = "Llama-3.2-3B";
+
 /// A point of an axis, both phases.
 #[derive(Serialize)]
 struct Row {
@@ -161,28 +164,8 @@ fn table(page: &mut String, growth: &Growth) -> Result<()> {
     Ok(())
 }
 
-/// Llama-3.2-3B, by Meta's published configuration.
-fn llama_3b() -> LlamaConfig {
-    LlamaConfig {
-        vocab_size: 128_256,
-        hidden_size: 3072,
-        intermediate_size: 8192,
-        layers: 28,
-        heads: 24,
-        kv_heads: 8,
-        head_dim: 128,
-        norm_eps: 1e-5,
-        rope_theta: 500_000.0,
-        rope_scaling: None,
-        max_positions: 131_072,
-        tied: true,
-        bos: None,
-        eos: Vec::new(),
-    }
-}
-
 fn prediction(page: &mut String) -> Result<()> {
-    let config = llama_3b();
+    let config = LlamaConfig::named(PREDICTED).context("a preset of that name")?;
     // The text-to-SQL agent's usual sizes: a schema and three calls, verdicts included.
     let step = Step {
         tasks: 32,
@@ -198,7 +181,7 @@ fn prediction(page: &mut String) -> Result<()> {
     let plan = predict::memory(&config, &step)?;
     writeln!(
         page,
-        "\n## Prediction: Llama-3.2-3B on {}\n\nNot measured: operations and bytes by the \
+        "\n## Prediction: {PREDICTED} on {}\n\nNot measured: operations and bytes by the \
          roofline, with {:.0} % of the products and {:.0} % of the bandwidth reached. A step of \
          {} tasks × {} rollouts × {} calls, prompts of {} tokens, responses of {}, {} tokens of \
          results after each; bf16 with f32 master weights, layers computed again in the backward \

@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Parser;
 use leyden_benchmarks::play::play;
-use leyden_benchmarks::process::{median, peak_memory, timed};
+use leyden_benchmarks::process::{Compute, kind_name, median, peak_memory, timed};
 use leyden_benchmarks::update::{LEARNING_RATE, Updater};
 use leyden_benchmarks::work::{self, Call, Conversations, Group, Rollout, Rollouts};
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Completion, Engine, Limits, Optimizer, OptimizerConfig, Parameters, Policy};
-use leyden_lm::{PolicyOptions, load_weights, parse_kind};
+use leyden_lm::{Completion, Engine, Optimizer, OptimizerConfig, Parameters, Policy};
+use leyden_lm::{PolicyOptions, load_weights};
 use tch::{Device, Kind};
 
 /// Measure a whole step of GRPO
@@ -26,9 +26,8 @@ struct Arguments {
     /// Model folder or GGUF file
     #[arg(long)]
     model: PathBuf,
-    /// Number type of activations and cache, f32 or bf16; parameters and optimiser are f32
-    #[arg(long, default_value = "bf16")]
-    dtype: String,
+    #[command(flatten)]
+    compute: Compute,
     /// Samples of each prompt
     #[arg(long, default_value_t = 8)]
     samples: usize,
@@ -41,15 +40,12 @@ struct Arguments {
     /// Timed steps, after one that is not
     #[arg(long, default_value_t = 2)]
     repetitions: usize,
-    /// Threads of libtorch
-    #[arg(long, default_value_t = 2)]
-    threads: i32,
 }
 
 fn main() -> Result<()> {
     leyden_lm::settle_process();
     let arguments = Arguments::parse();
-    tch::set_num_threads(arguments.threads);
+    let kind = arguments.compute.settle()?;
     let given: Conversations = work::read(&arguments.prompts)?;
     ensure!(given.turns() == 1, "conversations of {} turns: give prompts alone", given.turns());
     ensure!(
@@ -58,13 +54,10 @@ fn main() -> Result<()> {
          repetition"
     );
     let (config, tensors) = load_weights(&arguments.model)?;
-    let kind = parse_kind(&arguments.dtype)?;
     let options = PolicyOptions { compute: kind, ..PolicyOptions::default() };
     let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, true)?;
     let policy = Policy::new(config.clone(), parameters, options);
-    let context = given.context(arguments.tokens);
-    let rows = given.conversations.len() * (arguments.samples + 1);
-    let limits = Limits { context, cache_tokens: 2 * rows * (context + 64), prefill_tokens: 2048 };
+    let limits = given.limits(arguments.samples, arguments.tokens);
     let mut engine = Engine::new(config, policy.inference_weights()?, Device::Cpu, limits);
     let adamw = OptimizerConfig { lr: LEARNING_RATE, ..OptimizerConfig::default() };
     let mut optimizer = Optimizer::new(policy.trained(), adamw)?;
@@ -93,8 +86,8 @@ fn main() -> Result<()> {
         "tool": "leyden",
         "work": "grpo_step",
         "model": arguments.model,
-        "dtype": if kind == Kind::Float { "f32" } else { "bf16" },
-        "threads": arguments.threads,
+        "dtype": kind_name(kind),
+        "threads": arguments.compute.threads,
         "prompts": given.conversations.len(),
         "samples": arguments.samples,
         "new_tokens": arguments.tokens,

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use leyden_benchmarks::process::{median, peak_memory, timed};
+use leyden_benchmarks::process::{Compute, kind_name, median, peak_memory, timed};
 use leyden_benchmarks::update::{LEARNING_RATE, Update, Updater};
 use leyden_benchmarks::work::{self, Rollouts};
+use leyden_lm::load_weights;
 use leyden_lm::{Optimizer, OptimizerConfig, Parameters, Policy, PolicyOptions};
-use leyden_lm::{load_weights, parse_kind};
 use tch::{Device, Kind};
 
 /// Measure a training step
@@ -38,9 +38,8 @@ struct Arguments {
     /// Model folder or GGUF file
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Number type of activations, f32 or bf16; parameters and optimiser are f32
-    #[arg(long, default_value = "bf16")]
-    dtype: String,
+    #[command(flatten)]
+    compute: Compute,
     /// Most merged tokens of a micro-batch
     #[arg(long, default_value_t = 2048)]
     micro_batch_tokens: usize,
@@ -50,9 +49,6 @@ struct Arguments {
     /// Timed updates
     #[arg(long, default_value_t = 2)]
     repetitions: usize,
-    /// Threads of libtorch
-    #[arg(long, default_value_t = 2)]
-    threads: i32,
 }
 
 fn main() -> Result<()> {
@@ -70,12 +66,11 @@ fn main() -> Result<()> {
         };
         return work::write(&arguments.rollouts, &made);
     }
-    tch::set_num_threads(arguments.threads);
+    let kind = arguments.compute.settle()?;
     let rollouts: Rollouts = work::read(&arguments.rollouts)?;
     let batch = rollouts.batch()?;
     let model = arguments.model.as_deref().context("give a model: --model PATH")?;
     let (config, tensors) = load_weights(model)?;
-    let kind = parse_kind(&arguments.dtype)?;
     let options =
         PolicyOptions { compute: kind, checkpointing: arguments.checkpointing, head_chunk: None };
     let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, true)?;
@@ -98,8 +93,8 @@ fn main() -> Result<()> {
         "tool": "leyden",
         "work": "train_step",
         "model": model,
-        "dtype": if kind == Kind::Float { "f32" } else { "bf16" },
-        "threads": arguments.threads,
+        "dtype": kind_name(kind),
+        "threads": arguments.compute.threads,
         "rollouts": rollouts.len(),
         "calls": batch.rows.len(),
         "row_tokens": batch.row_tokens(),

@@ -16,7 +16,7 @@ use leyden_mini::{MiniCalc, Noise, Retelling};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Value, json};
 
-use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, read_rows};
+use super::{Cast, Dataset, Rows, Settings, Train, World, lesson, read_rows};
 
 /// Calc-X, its files and its world.
 pub struct Calc {
@@ -133,7 +133,7 @@ impl DemonstrationSource for WorldDemonstrations {
         if !self.gold && index % 2 == 1 {
             return self.retelling(index);
         }
-        let task = self.world.train(if self.gold { index } else { FIRST_LESSON + index });
+        let task = self.world.train(lesson(self.gold, index));
         let seed = SeedTree::new(index).child("noise");
         let operations = task.label("operations").and_then(|n| n.parse().ok()).unwrap_or(1);
         let noise = if self.gold { Noise::none() } else { Noise::of(operations) };

@@ -32,6 +32,12 @@ pub const TEST_TASKS: usize = 256;
 /// Tasks of base models begin here in a world's stream: runs from its start never meet them.
 const FIRST_LESSON: u64 = 1 << 40;
 
+/// The task of a world's stream that demonstration `index` is about: the one that a run meets as
+/// that number, if it is `gold`.
+fn lesson(gold: bool, index: u64) -> u64 {
+    if gold { index } else { FIRST_LESSON + index }
+}
+
 /// A generated world: an endless stream of training tasks, and test tasks apart from them.
 pub trait World: Send + Sync {
     fn train(&self, index: u64) -> Task;

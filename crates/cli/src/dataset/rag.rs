@@ -17,7 +17,7 @@ use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Value, json};
 
 use super::script::play;
-use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, read_rows, retriever};
+use super::{Cast, Dataset, Rows, Settings, Train, World, lesson, read_rows, retriever};
 
 /// MuSiQue, its files and its world.
 pub struct Rag {
@@ -214,9 +214,9 @@ impl DemonstrationSource for Decomposed {
 }
 
 /// Either the training tasks of mini-musique, solved, or what its base model is raised on, in
-/// turn: rollouts in which each choice is
-/// right some of the time (see [`leyden_mini::musique::Noise`]), and passages told in other
-/// words (see [`leyden_mini::musique::Retelling`]).
+/// turn: rollouts in which each choice is right some of the time (see
+/// [`leyden_mini::musique::Noise`]), and passages told in other words (see
+/// [`leyden_mini::musique::Retelling`]).
 struct OfTheWorld {
     world: Arc<MiniMusique>,
     agent: RagAgent,
@@ -235,7 +235,7 @@ impl DemonstrationSource for OfTheWorld {
         if !self.gold && index % 2 == 1 {
             return self.retelling(index);
         }
-        let task = self.world.train(if self.gold { index } else { FIRST_LESSON + index });
+        let task = self.world.train(lesson(self.gold, index));
         let seed = SeedTree::new(index).child("noise");
         let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
         let found = |query: &str| {

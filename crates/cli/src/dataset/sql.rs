@@ -15,7 +15,7 @@ use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::json;
 
 use super::script::play;
-use super::{Cast, Dataset, FIRST_LESSON, Rows, Settings, Train, World, databases_of};
+use super::{Cast, Dataset, Rows, Settings, Train, World, databases_of, lesson};
 
 /// Spider, its files and its world.
 pub struct Sql {
@@ -185,11 +185,8 @@ impl DemonstrationSource for OfTheWorld {
     /// One call of a demonstrated rollout: each is a conversation of its own.
     fn conversation(&self, index: u64) -> Conversation {
         let seed = SeedTree::new(index).child("noise");
-        let shown = if self.gold {
-            self.world.demonstration(index, &Noise::none(), seed)
-        } else {
-            self.world.demonstration(FIRST_LESSON + index, &Noise::default(), seed)
-        };
+        let noise = if self.gold { Noise::none() } else { Noise::default() };
+        let shown = self.world.demonstration(lesson(self.gold, index), &noise, seed);
         let reply = |turn: &Turn| match turn {
             Turn::Write { query } | Turn::Rewrite { query } => Some(block(query)),
             Turn::Check { .. } if !self.checks => None,
