@@ -24,6 +24,7 @@ pub mod table;
 pub mod tensorboard;
 
 mod axis;
+mod curves;
 mod error;
 mod interval;
 mod items;

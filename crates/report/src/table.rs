@@ -230,41 +230,6 @@ pub(crate) fn cell(text: &str) -> String {
     out
 }
 
-/// Every curve in long form: one line per experiment, seed, series and step.
-pub fn curves_csv(experiments: &[Experiment]) -> String {
-    let mut out = String::from("experiment,seed,series,step,value,low,high\n");
-    for experiment in experiments {
-        for run in &experiment.runs {
-            let mut put = |series: &str, step: u64, value: f64, interval: Option<(f64, f64)>| {
-                let interval =
-                    interval.map_or(",".to_owned(), |(low, high)| format!("{low},{high}"));
-                let (name, seed) = (field(&experiment.name), field(&run.seed_label()));
-                let _ = writeln!(out, "{name},{seed},{},{step},{value},{interval}", field(series));
-            };
-            for step in &run.steps {
-                for (name, value) in crate::tensorboard::step_scalars(step) {
-                    put(&name, step.step, value, None);
-                }
-            }
-            for eval in &run.evals {
-                if let Some(estimate) = reward_of(eval) {
-                    let name = format!("test/{}/reward", eval.mode);
-                    put(&name, eval.step, estimate.mean, estimate.interval);
-                }
-                for (label, values) in &eval.by_label {
-                    for value in values.keys() {
-                        if let Some(estimate) = label_of(eval, label, value) {
-                            let name = format!("test/{}/reward/{label}={value}", eval.mode);
-                            put(&name, eval.step, estimate.mean, estimate.interval);
-                        }
-                    }
-                }
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -87,7 +87,7 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
     folder.put("table.csv", table::csv(&rows).as_bytes())?;
     let markdown = table::markdown(&rows);
     folder.put("table.md", markdown.as_bytes())?;
-    folder.put("curves.csv", table::curves_csv(&experiments).as_bytes())?;
+    folder.put("curves.csv", crate::curves::curves_csv(&experiments).as_bytes())?;
     let html = page::page(&experiments, &figures, &rows, &notes, options)?;
     let page = folder.put("index.html", html.as_bytes())?;
     Ok(Written { page, files: folder.files, table: markdown, notes })

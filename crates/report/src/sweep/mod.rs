@@ -23,10 +23,10 @@ pub use measure::{Cost, Measures};
 pub use summary::{Measured, Summary, VariantSummary, summarise};
 pub use verdict::{Verdict, VerdictKind};
 
+use crate::curves::curves_csv;
 use crate::error::ReportError;
 use crate::experiment::Experiment;
 use crate::run::Run;
-use crate::table::curves_csv;
 use crate::write::{Folder, Options, Written};
 
 /// Writes the report of a sweep into `out_dir`, replacing files of equal name.
