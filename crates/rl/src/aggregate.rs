@@ -77,8 +77,10 @@ pub fn token_weights_by_rollout(
     let filled = counts.iter().filter(|&&n| n > 0).count() as f64;
     let longest = rows.ranges().map(|range| range.len()).max().unwrap_or(0) as f64;
     let mut per_rollout: HashMap<usize, usize> = HashMap::new();
-    for (&rollout, &count) in rollouts.iter().zip(&counts).filter(|(_, count)| **count > 0) {
-        *per_rollout.entry(rollout).or_default() += count;
+    if matches!(mode, Aggregation::PerRolloutMean | Aggregation::PerRolloutMeanOverRows) {
+        for (&rollout, &count) in rollouts.iter().zip(counts).filter(|(_, count)| **count > 0) {
+            *per_rollout.entry(rollout).or_default() += count;
+        }
     }
     let row_weight = |row: usize, count: usize| match mode {
         Aggregation::PerRolloutMean => {
@@ -92,14 +94,14 @@ pub fn token_weights_by_rollout(
         Aggregation::SeqMeanTokenMean => 1.0 / (count as f64 + COUNT_EPSILON) / filled,
         Aggregation::SeqMeanTokenSumNorm => 1.0 / constant.unwrap_or(longest),
     };
-    spread(rows, &counts, row_weight)
+    spread(rows, counts, row_weight)
 }
 
 /// Weights under which every row counts 1/B in all, shared equally by its tokens; B counts
 /// rows without tokens too. For losses that are one number per row ([`crate::loss::geo_mean`]).
 pub fn row_mean_weights(rows: &Rows) -> Vec<f64> {
     let counts = rows.active_lengths();
-    spread(rows, &counts, |_, count| 1.0 / (count as f64 * rows.len() as f64))
+    spread(rows, counts, |_, count| 1.0 / (count as f64 * rows.len() as f64))
 }
 
 /// `row_weight` is only asked about rows that have tokens, by row and count.

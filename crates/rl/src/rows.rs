@@ -5,6 +5,7 @@
 //! calls of an episode are merged into one row, the tool results between them are not
 //! the policy's. A padded matrix is the case of equal lengths.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -18,6 +19,8 @@ pub struct Rows {
     /// Start of each row in the flat arrays, and at the end their length: `len() + 1` numbers.
     starts: Vec<usize>,
     mask: Vec<bool>,
+    /// Tokens inside the mask by row: asked for many times, counted once.
+    active_lengths: Vec<usize>,
 }
 
 /// Lengths and mask that do not belong together.
@@ -52,7 +55,9 @@ impl Rows {
         if end != mask.len() {
             return Err(ShapeError { tokens: end, mask: mask.len() });
         }
-        Ok(Self { starts, mask })
+        let active = |row: &[usize]| mask[row[0]..row[1]].iter().filter(|&&m| m).count();
+        let active_lengths = starts.windows(2).map(active).collect();
+        Ok(Self { starts, mask, active_lengths })
     }
 
     /// Rows whose tokens were all sampled by the policy: one call per row, without its prompt.
@@ -100,19 +105,33 @@ impl Rows {
         self.range(row).filter(|&t| self.mask[t])
     }
 
+    /// Row `row`'s runs of consecutive tokens inside the mask.
+    pub(crate) fn runs_in(&self, row: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+        let range = self.range(row);
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let rest = &self.mask[at..range.end];
+            let start = at + rest.iter().position(|&active| active)?;
+            let run = &self.mask[start..range.end];
+            let length = run.iter().position(|&active| !active).unwrap_or(run.len());
+            at = start + length;
+            Some(start..at)
+        })
+    }
+
     /// Number of tokens inside the mask.
     pub fn active_tokens(&self) -> usize {
-        self.mask.iter().filter(|&&m| m).count()
+        self.active_lengths.iter().sum()
     }
 
     /// Number of row `row`'s tokens inside the mask.
     pub fn active_length(&self, row: usize) -> usize {
-        self.mask[self.range(row)].iter().filter(|&&m| m).count()
+        self.active_lengths[row]
     }
 
     /// Number of tokens inside the mask by row.
-    pub fn active_lengths(&self) -> Vec<usize> {
-        (0..self.len()).map(|row| self.active_length(row)).collect()
+    pub fn active_lengths(&self) -> &[usize] {
+        &self.active_lengths
     }
 
     /// The rows `rows` as a micro-batch.
@@ -120,7 +139,9 @@ impl Rows {
         let tokens = self.starts[rows.start]..self.starts[rows.end];
         let starts =
             self.starts[rows.start..=rows.end].iter().map(|start| start - tokens.start).collect();
-        Part { rows: Self { starts, mask: self.mask[tokens.clone()].to_vec() }, tokens }
+        let mask = self.mask[tokens.clone()].to_vec();
+        let active_lengths = self.active_lengths[rows].to_vec();
+        Part { rows: Self { starts, mask, active_lengths }, tokens }
     }
 
     /// Gives each token inside the mask its row's value, and 0 to the others.
@@ -129,29 +150,33 @@ impl Rows {
     /// If there is not one value per row.
     pub fn spread(&self, per_row: &[f64]) -> Vec<f64> {
         assert_eq!(per_row.len(), self.len(), "one value per row");
-        let mut per_token = vec![0.0; self.tokens()];
-        self.in_pieces(&mut per_token, |rows, piece| {
+        let (per_token, _) = self.make_in_pieces(|rows, piece| {
             let first = self.starts[rows.start];
             for row in rows {
-                for t in self.active_in(row) {
-                    piece[t - first] = per_row[row];
+                let range = self.range(row);
+                let entries = &mut piece[range.start - first..range.end - first];
+                for (entry, &active) in entries.iter_mut().zip(&self.mask[range]) {
+                    *entry = if active { per_row[row] } else { 0.0 };
                 }
             }
         });
         per_token
     }
 
-    /// Calls `work` with consecutive ranges of rows and the entries of a flat array that
-    /// belong to them, on all cores; what it returns is in the order of the rows. Where the
-    /// rows are cut depends on their lengths alone, so sums over the results are the same on
-    /// any number of cores.
-    pub(crate) fn in_pieces<R: Send>(
+    /// Makes a flat array: calls `work` with consecutive ranges of rows and their entries, all
+    /// of them 0, on all cores; what it returns is in the order of the rows. Where the rows are
+    /// cut depends on their lengths alone, so sums over the results are the same on any number
+    /// of cores.
+    ///
+    /// A piece is zeroed by the thread that fills it, while it is in that core's cache: batches
+    /// are larger than caches, and a pass of its own over memory would cost as much as the work.
+    pub(crate) fn make_in_pieces<R: Send>(
         &self,
-        array: &mut [f64],
         work: impl Fn(Range<usize>, &mut [f64]) -> R + Sync,
-    ) -> Vec<R> {
+    ) -> (Vec<f64>, Vec<R>) {
+        let mut array = Vec::with_capacity(self.tokens());
         let mut pieces = Vec::new();
-        let mut rest = array;
+        let mut rest = &mut array.spare_capacity_mut()[..self.tokens()];
         let mut first = 0;
         for row in 0..self.len() {
             let tokens = self.starts[row + 1] - self.starts[first];
@@ -161,16 +186,26 @@ impl Rows {
                 (rest, first) = (others, row + 1);
             }
         }
-        if let [_] = pieces[..] {
-            return pieces.into_iter().map(|(rows, piece)| work(rows, piece)).collect();
-        }
-        pieces.into_par_iter().map(|(rows, piece)| work(rows, piece)).collect()
+        let work = |(rows, piece)| work(rows, zeroed(piece));
+        let results = match pieces.len() {
+            0 | 1 => pieces.into_iter().map(work).collect(),
+            _ => pieces.into_par_iter().map(work).collect(),
+        };
+        // SAFETY: the pieces cover these entries, and `zeroed` has initialised each of them.
+        unsafe { array.set_len(self.tokens()) };
+        (array, results)
     }
 
     /// Asserts that a flat array fits; the callers of this crate's functions see to it.
     pub(crate) fn assert_fits(&self, name: &str, array: &[f64]) {
         assert_eq!(array.len(), self.tokens(), "{name} must have one entry per token of the rows");
     }
+}
+
+fn zeroed(piece: &mut [MaybeUninit<f64>]) -> &mut [f64] {
+    piece.fill(MaybeUninit::new(0.0));
+    // SAFETY: the line above has initialised every entry, and the layouts are the same.
+    unsafe { &mut *(std::ptr::from_mut(piece) as *mut [f64]) }
 }
 
 #[cfg(test)]
@@ -194,6 +229,9 @@ mod tests {
         assert_eq!(rows.active().collect::<Vec<_>>(), [0, 2, 4]);
         assert_eq!(rows.active_in(2).collect::<Vec<_>>(), [4]);
         assert_eq!(rows.active_lengths(), [2, 0, 1]);
+        let runs = Rows::new(&[1, 6], [0, 1, 1, 0, 0, 1, 1].map(|m| m == 1).to_vec()).unwrap();
+        assert_eq!(runs.runs_in(0).count(), 0);
+        assert_eq!(runs.runs_in(1).collect::<Vec<_>>(), [1..3, 5..7]);
         assert_eq!(rows.spread(&[1.0, 9.0, 3.0]), [1.0, 0.0, 1.0, 0.0, 3.0]);
     }
 
@@ -201,18 +239,19 @@ mod tests {
     fn pieces_cover_the_rows_in_order() {
         let lengths: Vec<usize> = (0..40).map(|row| (row * 977) % 9000).collect();
         let rows = Rows::dense(&lengths);
-        let mut array = vec![0.0; rows.tokens()];
-        let pieces = rows.in_pieces(&mut array, |rows, piece| {
+        let (array, pieces) = rows.make_in_pieces(|rows, piece| {
+            assert!(piece.iter().all(|&x| x == 0.0));
             piece.fill(1.0);
             (rows, piece.len())
         });
+        assert_eq!(array.len(), rows.tokens());
         assert!(pieces.len() > 2, "{pieces:?}");
         let covered: Vec<usize> = pieces.iter().flat_map(|(rows, _)| rows.clone()).collect();
         assert_eq!(covered, (0..40).collect::<Vec<_>>());
         assert!(array.iter().all(|&x| x == 1.0));
         let counted = |rows: &Range<usize>| lengths[rows.clone()].iter().sum::<usize>();
         assert!(pieces.iter().all(|(rows, tokens)| counted(rows) == *tokens));
-        assert!(Rows::dense(&[]).in_pieces(&mut [], |_, _| ()).is_empty());
+        assert_eq!(Rows::dense(&[]).make_in_pieces(|_, _| ()), (vec![], vec![]));
     }
 
     #[test]

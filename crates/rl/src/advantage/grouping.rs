@@ -87,14 +87,14 @@ impl Grouping {
                 groups.len() - 1
             });
             let entries = &mut groups[at].entries;
-            let key = match over {
-                GroupOver::Rows => row,
-                GroupOver::Rollouts => batch.rollouts[row],
+            let next = entries.len();
+            let entry = match over {
+                GroupOver::Rows => next,
+                GroupOver::Rollouts => *entry_at.entry((at, batch.rollouts[row])).or_insert(next),
             };
-            let entry = *entry_at.entry((at, key)).or_insert_with(|| {
+            if entry == next {
                 entries.push(Entry { score: 0.0, rows: Vec::new(), tokens: 0 });
-                entries.len() - 1
-            });
+            }
             entries[entry].rows.push(row);
             entries[entry].tokens += batch.rows.active_length(row);
         }

@@ -17,6 +17,7 @@ pub mod gpg;
 pub mod gspo;
 mod pieces;
 pub mod ppo;
+mod ratio;
 pub mod reinforce;
 pub mod sapo;
 pub mod value;
@@ -26,7 +27,6 @@ use serde::{Deserialize, Serialize};
 use crate::Rows;
 use crate::aggregate::{self, Aggregation, COUNT_EPSILON};
 use crate::config::{ConfigError, not_negative, require};
-use crate::kl::LOG_RATIO_LIMIT;
 
 pub use cispo::CispoConfig;
 pub use geo_mean::GeoMeanConfig;
@@ -35,6 +35,8 @@ pub use gspo::GspoConfig;
 pub use ppo::PpoConfig;
 pub use reinforce::ReinforceConfig;
 pub use sapo::SapoConfig;
+
+pub(crate) use ratio::Ratio;
 
 /// What a policy loss looks at: flat arrays with one entry per token of the rows.
 #[derive(Debug, Clone, Copy)]
@@ -204,21 +206,4 @@ impl LossConfig {
 fn validate_clip(low: f64, high: f64) -> Result<(), ConfigError> {
     require((0.0..=1.0).contains(&low), "loss.clip_low", low, "a number from 0 to 1")?;
     not_negative("loss.clip_high", high)
-}
-
-/// A probability ratio and its derivative with respect to the new log-probability.
-pub(crate) struct Ratio {
-    /// The logarithm, clamped.
-    pub log: f64,
-    pub value: f64,
-    pub slope: f64,
-}
-
-impl Ratio {
-    pub fn of(logp_new: f64, logp_old: f64) -> Self {
-        let log = logp_new - logp_old;
-        let clamped = log.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
-        let value = clamped.exp();
-        Self { log: clamped, value, slope: if clamped == log { value } else { 0.0 } }
-    }
 }

@@ -35,8 +35,7 @@ impl Piece<'_> {
 /// If an array does not have one entry per token.
 pub(super) fn over_rows(input: &LossInput, add: impl Fn(usize, &mut Piece) + Sync) -> PolicyLoss {
     input.assert_fits();
-    let mut grad = vec![0.0; input.rows.tokens()];
-    let pieces = input.rows.in_pieces(&mut grad, |rows, grad| {
+    let (grad, pieces) = input.rows.make_in_pieces(|rows, grad| {
         let first = input.rows.range(rows.start).start;
         let mut piece = Piece { loss: 0.0, statistics: LossStatistics::default(), grad, first };
         for row in rows {
@@ -50,4 +49,14 @@ pub(super) fn over_rows(input: &LossInput, add: impl Fn(usize, &mut Piece) + Syn
         total.statistics.merge(&statistics);
     }
     total
+}
+
+/// A sum, as four sums that do not wait for each other's additions.
+pub(super) fn sum(values: &[f64]) -> f64 {
+    let (fours, rest) = values.as_chunks::<4>();
+    let mut sums = [0.0; 4];
+    for four in fours {
+        (0..4).for_each(|i| sums[i] += four[i]);
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest.iter().sum::<f64>()
 }

@@ -7,8 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::over_rows;
-use super::{LossInput, LossStatistics, PolicyLoss, Ratio, validate_clip};
+use super::pieces::{over_rows, sum};
+use super::ratio::{BLOCK, Ratios, blocks};
+use super::{LossInput, LossStatistics, PolicyLoss, validate_clip};
 use crate::config::{ConfigError, require};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,36 +47,104 @@ impl PpoConfig {
 /// # Panics
 /// If an array does not have one entry per token.
 pub fn loss(config: &PpoConfig, input: &LossInput) -> PolicyLoss {
+    over_rows(input, |row, piece| {
+        let mut summed = Summed::new();
+        for range in input.rows.runs_in(row).flat_map(blocks) {
+            let [logp_new, logp_old, advantages, weights] =
+                [input.logp_new, input.logp_old, input.advantages, input.weights]
+                    .map(|array| &array[range.clone()]);
+            let n = range.len();
+            let grad = piece.grad_of(range);
+            clip(config, Block { logp_new, logp_old, advantages, weights, grad }, &mut summed);
+            piece.loss += sum(&summed.loss[..n]);
+            piece.statistics.merge(&LossStatistics {
+                tokens: n,
+                clipped: sum(&summed.clipped[..n]) as usize,
+                clipped_lower: sum(&summed.held[..n]) as usize,
+                kl_sum: -sum(&summed.ratios.log[..n]),
+            });
+        }
+    })
+}
+
+/// A block of tokens: slices of one length.
+struct Block<'a> {
+    logp_new: &'a [f64],
+    logp_old: &'a [f64],
+    advantages: &'a [f64],
+    weights: &'a [f64],
+    grad: &'a mut [f64],
+}
+
+/// What is summed, of each token of a block; counts as 0 or 1.
+struct Summed {
+    ratios: Ratios,
+    loss: [f64; BLOCK],
+    clipped: [f64; BLOCK],
+    held: [f64; BLOCK],
+}
+
+impl Summed {
+    fn new() -> Self {
+        let zero = [0.0; BLOCK];
+        Self { ratios: Ratios::new(), loss: zero, clipped: zero, held: zero }
+    }
+}
+
+/// Loss and gradient of a block, in the widest instructions of the processor. They change no
+/// bit: each token is computed by itself, and products and sums are not fused.
+fn clip(config: &PpoConfig, block: Block, summed: &mut Summed) {
+    #[cfg(target_arch = "x86_64")]
+    if std::is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn wide(config: &PpoConfig, block: Block, summed: &mut Summed) {
+            clip_each(config, block, summed);
+        }
+        // SAFETY: the processor has been asked.
+        return unsafe { wide(config, block, summed) };
+    }
+    clip_each(config, block, summed);
+}
+
+/// Which side of a clip a token is on cannot be foreseen: selections instead of branches, and
+/// slices of one length, let the compiler make vector instructions of this.
+#[inline(always)]
+fn clip_each(config: &PpoConfig, block: Block, summed: &mut Summed) {
     let (low, high) = (1.0 - config.clip_low, 1.0 + config.clip_high);
     // Off is a bound that no ratio reaches.
     let bound = config.dual_clip.unwrap_or(f64::INFINITY);
-    over_rows(input, |row, piece| {
-        let range = input.rows.range(row);
-        let (mut sum, mut statistics) = (0.0, LossStatistics::default());
-        let grad = piece.grad_of(range.clone());
-        for (t, grad) in range.zip(grad) {
-            if !input.rows.mask()[t] {
-                continue;
-            }
-            let (advantage, weight) = (input.advantages[t], input.weights[t]);
-            let ratio = Ratio::of(input.logp_new[t], input.logp_old[t]);
-            let plain = -advantage * ratio.value;
-            let bounded = -advantage * ratio.value.clamp(low, high);
-            let clips = bounded > plain;
-            let held = if clips { bounded } else { plain };
-            let is_held_lower = advantage < 0.0 && held > -bound * advantage;
-            let value = if is_held_lower { -bound * advantage } else { held };
-            let slope = if clips || is_held_lower { 0.0 } else { -advantage * ratio.slope };
-            sum += weight * value;
-            *grad = weight * slope;
-            statistics.tokens += 1;
-            statistics.clipped += usize::from(clips);
-            statistics.clipped_lower += usize::from(is_held_lower);
-            statistics.kl_sum -= ratio.log;
-        }
-        piece.loss += sum;
-        piece.statistics.merge(&statistics);
-    })
+    let n = block.grad.len();
+    summed.ratios.set(block.logp_new, block.logp_old);
+    let (ratio, slope) = (&summed.ratios.value[..n], &summed.ratios.slope[..n]);
+    let (advantages, weights) = (&block.advantages[..n], &block.weights[..n]);
+    let (loss, clipped, held) =
+        (&mut summed.loss[..n], &mut summed.clipped[..n], &mut summed.held[..n]);
+    for i in 0..n {
+        let (advantage, weight) = (advantages[i], weights[i]);
+        let plain = -advantage * ratio[i];
+        let bounded = -advantage * between(ratio[i], low, high);
+        let clips = bounded > plain;
+        let larger = if clips { bounded } else { plain };
+        let ceiling = if advantage < 0.0 { -bound * advantage } else { f64::INFINITY };
+        let holds = larger > ceiling;
+        loss[i] = weight * if holds { ceiling } else { larger };
+        block.grad[i] = weight * if clips | holds { 0.0 } else { -advantage * slope[i] };
+        clipped[i] = if clips { 1.0 } else { 0.0 };
+        held[i] = if holds { 1.0 } else { 0.0 };
+    }
+}
+
+/// [`f64::clamp`] without its check of the bounds, which would stand in the way of vector
+/// instructions.
+#[inline(always)]
+fn between(x: f64, low: f64, high: f64) -> f64 {
+    if x < low {
+        low
+    } else if x > high {
+        high
+    } else {
+        x
+    }
 }
 
 /// TOML has no null, so a number that may be absent against a default needs a word for it.
