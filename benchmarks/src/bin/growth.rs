@@ -91,6 +91,7 @@ fn main() -> Result<()> {
             "dtype": arguments.dtype,
             "threads": arguments.threads,
             "repetitions": arguments.repetitions,
+            "provenance": leyden_train::provenance::collect(serde_json::Map::new()),
             "growth": growths,
         });
         write("growth.json", format!("{json:#}\n"))?;
@@ -218,5 +219,14 @@ fn prediction(page: &mut String) -> Result<()> {
         readable_bytes(plan.total()),
         readable_bytes(H100.memory)
     )?;
+    let with = |samples| predict::memory(&config, &Step { tasks: 1, samples, ..step });
+    let all = step.tasks * step.samples;
+    let fitting = |&n: &usize| with(n).is_ok_and(|plan| plan.fits(H100.memory));
+    if let Some(most) = (1..all).rev().find(fitting).filter(|_| !plan.fits(H100.memory)) {
+        writeln!(
+            page,
+            "\nWith at most {most} of the {all} rollouts in the cache at once it fits."
+        )?;
+    }
     Ok(())
 }
