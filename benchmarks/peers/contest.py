@@ -133,9 +133,10 @@ class Contest:
 
     def contestants(self, work):
         """Leyden in every number type, then the peers; the first is compared with all."""
-        shared = [*self.input(work), "--threads", THREADS, *work.given]
-        if self.quick and work.kind != "train_step":
-            shared += ["--tokens", 8]
+        shared = [*self.input(work), "--threads", THREADS]
+        if work.tokens:
+            tokens = 8 if self.quick else work.tokens
+            shared += ["--samples", work.samples, "--tokens", tokens]
         ours = [self.leyden(work, dtype, shared) for dtype in self.dtypes]
         for peer in work.peers:
             if peer == "transformers" and peer in self.peers:

@@ -36,14 +36,15 @@ def main():
         disable_log_stats=True,
     )
 
-    def play(repetition):
+    def play(_):
+        # Without a seed of its own: on CPUs vLLM cannot rewind a request's generator, which it
+        # does wherever a prompt is prefilled in parts.
         model.reset_prefix_cache()
         settings = vllm.SamplingParams(
             temperature=1.0,
             max_tokens=args.tokens,
             ignore_eos=True,
             n=1 if later else args.samples,
-            seed=repetition,
             detokenize=False,
         )
         made = 0

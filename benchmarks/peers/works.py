@@ -16,8 +16,9 @@ class Work:
     kind: str
     # Arguments with which the binary writes the input.
     made: tuple
-    # Arguments of all contestants.
-    given: tuple = ()
+    # Samples of each prompt and new tokens of each sample, where something is generated.
+    samples: int = 0
+    tokens: int = 0
     # Figure of a contestant's JSON that is its speed, and that figure in words.
     rate: str = "median_tokens_per_second"
     unit: str = "output tokens/s"
@@ -31,8 +32,8 @@ class Work:
         return "generate", "--prompts"
 
 
-def generation(name, title, made, given, peers):
-    return Work(name, title, "generate", made, given, peers=("transformers", *peers))
+def generation(name, title, made, samples, tokens, peers):
+    return Work(name, title, "generate", made, samples, tokens, peers=("transformers", *peers))
 
 
 WORKS = [
@@ -40,28 +41,32 @@ WORKS = [
         "groups",
         "group rollouts: 4 prompts of 200 tokens, 8 samples each, 64 new tokens",
         ("--count", 4, "--length", 200),
-        ("--samples", 8, "--tokens", 64),
+        8,
+        64,
         ("vllm",),
     ),
     generation(
         "distinct",
         "32 different prompts of 200 tokens, 64 new tokens",
         ("--count", 32, "--length", 200),
-        ("--samples", 1, "--tokens", 64),
+        1,
+        64,
         ("vllm",),
     ),
     generation(
         "single",
         "batch 1: a prompt of 8 tokens, 128 new tokens",
         ("--count", 1, "--length", 8),
-        ("--samples", 1, "--tokens", 128),
+        1,
+        128,
         ("vllm", "llama"),
     ),
     generation(
         "turns",
         "16 agents, 5 turns: prompts grow from 240 to 1,200 tokens, 48 new tokens a turn",
         ("--count", 16, "--length", 240, "--turns", 5, "--between", 192),
-        ("--samples", 1, "--tokens", 48),
+        1,
+        48,
         ("vllm",),
     ),
     Work(
@@ -84,7 +89,8 @@ WORKS = [
         "a whole step of GRPO: 4 prompts of 200 tokens, 8 samples of 64 new tokens, one update",
         "grpo_step",
         ("--count", 4, "--length", 200),
-        ("--samples", 8, "--tokens", 64),
+        samples=8,
+        tokens=64,
         rate="median_rollouts_per_second",
         unit="rollouts/s",
         peers=("trl",),
