@@ -55,9 +55,10 @@ impl Ratios {
         assert_eq!(n, logp_old.len(), "two log-probabilities of each token");
         let (log, value, slope) = (&mut self.log[..n], &mut self.value[..n], &mut self.slope[..n]);
         for i in 0..n {
-            log[i] = (logp_new[i] - logp_old[i]).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
+            let unclamped = logp_new[i] - logp_old[i];
+            log[i] = unclamped.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
             value[i] = exp_of_clamped(log[i]);
-            slope[i] = if log[i].abs() < LOG_RATIO_LIMIT { value[i] } else { 0.0 };
+            slope[i] = if log[i] == unclamped { value[i] } else { 0.0 };
         }
     }
 }
@@ -103,8 +104,11 @@ mod tests {
 
     #[test]
     fn many_are_as_one() {
-        let new: Vec<f64> = (0..61).map(|i| f64::from(i) * -0.9).collect();
-        let old: Vec<f64> = (0..61).map(|i| f64::from(i % 7) * -8.0).collect();
+        let mut new: Vec<f64> = (0..59).map(|i| f64::from(i) * -0.9).collect();
+        let mut old: Vec<f64> = (0..59).map(|i| f64::from(i % 7) * -8.0).collect();
+        // Just on the limits, where there still is a slope.
+        new.extend([-1.0, -1.0 - LOG_RATIO_LIMIT]);
+        old.extend([-1.0 - LOG_RATIO_LIMIT, -1.0]);
         let mut ratios = Ratios::new();
         ratios.set(&new, &old);
         for i in 0..61 {
