@@ -118,10 +118,11 @@ def summary(work, runs):
     return rows
 
 
-def table(work, rows):
+def table(work, rows, quick=False):
     first = rows[0]["name"]
+    title = f"{work.title} (a small part of it: --quick)" if quick else work.title
     lines = [
-        f"| {work.title} | {work.unit}, median (range) | {first} is faster by | peak memory |",
+        f"| {title} | {work.unit}, median (range) | {first} is faster by | peak memory |",
         "|---|---|---|---|",
     ]
     for row in rows:
@@ -233,7 +234,7 @@ def main():
     for work in works:
         runs = compete(contest, work, args)
         rows = summary(work, runs)
-        print(table(work, rows))
+        print(table(work, rows, args.quick))
         if args.record:
             record(work, args, runs, rows, agreement)
 

@@ -9,6 +9,7 @@
 
 mod agent;
 mod chat;
+mod files;
 mod golden;
 mod passage;
 pub mod record;
@@ -24,6 +25,7 @@ pub use chat::{
     ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, Sampling, Speaker,
     ToolCall, ToolSpec,
 };
+pub use files::write_atomically;
 pub use golden::{Family, GoldenError, GoldenReport, golden_cases, shared_material};
 pub use passage::Passage;
 pub use rollout::{Call, Outcome, Rollout, Signal, SignalKind};

@@ -75,7 +75,6 @@ impl Work {
 
 /// A kernel that can be run again and again; the number of the run rotates its inputs.
 pub struct Kernel {
-    pub name: &'static str,
     /// What it works on, in words.
     pub shape: String,
     pub work: Work,
@@ -84,6 +83,9 @@ pub struct Kernel {
 
 /// How a kernel is made; it holds its inputs, so it is made when its turn comes.
 pub type Maker = fn(&Shape) -> Result<Kernel, LmError>;
+
+/// A kernel's name and its maker.
+pub type Named = (&'static str, Maker);
 
 /// A kernel and its time.
 #[derive(Debug, Clone, Serialize)]
@@ -105,14 +107,14 @@ pub struct Measured {
 /// # Errors
 /// What the kernel itself says, memory before all.
 pub fn measure(
-    maker: Maker,
+    (name, maker): Named,
     shape: &Shape,
     roof: &Roof,
     clock: &Clock,
 ) -> Result<Measured, LmError> {
     let mut kernel = maker(shape)?;
     let time = clock.time(&mut kernel.run)?;
-    let Kernel { name, shape: words, work, .. } = kernel;
+    let Kernel { shape: words, work, .. } = kernel;
     let floor = work.floor(roof, shape.kind);
     Ok(Measured {
         name,
@@ -126,7 +128,7 @@ pub fn measure(
 }
 
 /// All kernels, in the order of a forward pass, then what comes after it.
-pub const KERNELS: &[(&str, Maker)] = &[
+pub const KERNELS: &[Named] = &[
     ("embedding", pieces::embedding),
     ("rms_norm", pieces::rms_norm),
     ("projection_qkv", pieces::projection_qkv),
@@ -147,7 +149,7 @@ pub const KERNELS: &[(&str, Maker)] = &[
 ];
 
 /// The same for what is made of them.
-pub const WHOLE: &[(&str, Maker)] = &[
+pub const WHOLE: &[Named] = &[
     ("prefill", whole::prefill),
     ("decode_step", whole::decode_step),
     ("generate", whole::generate),

@@ -42,12 +42,11 @@ fn integers(shape: &Shape, values: impl Iterator<Item = i64>) -> Result<Tensor, 
 }
 
 fn kernel(
-    name: &'static str,
     shape: String,
     work: Work,
     run: impl FnMut(usize) -> Result<(), LmError> + 'static,
 ) -> Kernel {
-    Kernel { name, shape, work, run: Box::new(run) }
+    Kernel { shape, work, run: Box::new(run) }
 }
 
 pub fn embedding(shape: &Shape) -> Result<Kernel, LmError> {
@@ -59,7 +58,7 @@ pub fn embedding(shape: &Shape) -> Result<Kernel, LmError> {
         integers(shape, (0..n).map(|i| (seed.index(i as u64).uniform() * words as f64) as i64))
     })?;
     let work = Work { flops: 0.0, bytes };
-    Ok(kernel("embedding", format!("[{n}] of [{words}, {width}]"), work, move |run| {
+    Ok(kernel(format!("[{n}] of [{words}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
         let _ = Tensor::f_embedding(&table, &ids[run % ids.len()], -1, false, false)?;
         Ok(())
@@ -72,19 +71,14 @@ pub fn rms_norm(shape: &Shape) -> Result<Kernel, LmError> {
     let inputs = rotated(bytes, || drawn(shape, &[n as i64, width as i64]))?;
     let (weight, eps) = (drawn(shape, &[width as i64])?, shape.config.norm_eps);
     let work = Work { flops: 4.0 * (n * width) as f64, bytes };
-    Ok(kernel("rms_norm", format!("[{n}, {width}]"), work, move |run| {
+    Ok(kernel(format!("[{n}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
         let _ = leyden_lm::rms_norm(&inputs[run % inputs.len()], &weight, eps)?;
         Ok(())
     }))
 }
 
-fn projection(
-    name: &'static str,
-    shape: &Shape,
-    input: usize,
-    output: usize,
-) -> Result<Kernel, LmError> {
+fn projection(shape: &Shape, input: usize, output: usize) -> Result<Kernel, LmError> {
     let n = shape.tokens;
     let bytes = ((n * input + n * output + input * output) as f64) * shape.size();
     let inputs = rotated(bytes, || {
@@ -94,7 +88,7 @@ fn projection(
         ))
     })?;
     let work = Work { flops: 2.0 * (n * input * output) as f64, bytes };
-    Ok(kernel(name, format!("[{n}, {input}] by [{output}, {input}]"), work, move |run| {
+    Ok(kernel(format!("[{n}, {input}] by [{output}, {input}]"), work, move |run| {
         let _guard = no_grad_guard();
         let (x, weight) = &inputs[run % inputs.len()];
         let _ = x.f_linear(weight, None::<&Tensor>)?;
@@ -105,22 +99,22 @@ fn projection(
 pub fn projection_qkv(shape: &Shape) -> Result<Kernel, LmError> {
     let c = &shape.config;
     let output = (c.heads + 2 * c.kv_heads) * c.head_dim;
-    projection("projection_qkv", shape, c.hidden_size, output)
+    projection(shape, c.hidden_size, output)
 }
 
 pub fn projection_output(shape: &Shape) -> Result<Kernel, LmError> {
     let c = &shape.config;
-    projection("projection_output", shape, c.heads * c.head_dim, c.hidden_size)
+    projection(shape, c.heads * c.head_dim, c.hidden_size)
 }
 
 pub fn projection_gate_up(shape: &Shape) -> Result<Kernel, LmError> {
     let c = &shape.config;
-    projection("projection_gate_up", shape, c.hidden_size, 2 * c.intermediate_size)
+    projection(shape, c.hidden_size, 2 * c.intermediate_size)
 }
 
 pub fn projection_down(shape: &Shape) -> Result<Kernel, LmError> {
     let c = &shape.config;
-    projection("projection_down", shape, c.intermediate_size, c.hidden_size)
+    projection(shape, c.intermediate_size, c.hidden_size)
 }
 
 pub fn rotary(shape: &Shape) -> Result<Kernel, LmError> {
@@ -131,7 +125,7 @@ pub fn rotary(shape: &Shape) -> Result<Kernel, LmError> {
     let positions = integers(shape, 0..n as i64)?;
     let angles = Rotary::new(c, shape.device).angles(&positions, shape.kind);
     let work = Work { flops: 3.0 * (n * heads * width) as f64, bytes };
-    Ok(kernel("rotary", format!("[{n}, {heads}, {width}]"), work, move |run| {
+    Ok(kernel(format!("[{n}, {heads}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
         let _ = pieces::rotate(&inputs[run % inputs.len()], &angles)?;
         Ok(())
@@ -143,7 +137,7 @@ pub fn swiglu(shape: &Shape) -> Result<Kernel, LmError> {
     let bytes = (n * inner) as f64 * 3.0 * shape.size();
     let inputs = rotated(bytes, || drawn(shape, &[n as i64, 2 * inner as i64]))?;
     let work = Work { flops: 5.0 * (n * inner) as f64, bytes };
-    Ok(kernel("swiglu", format!("[{n}, 2 · {inner}]"), work, move |run| {
+    Ok(kernel(format!("[{n}, 2 · {inner}]"), work, move |run| {
         let _guard = no_grad_guard();
         let _ = pieces::swiglu(&inputs[run % inputs.len()])?;
         Ok(())
@@ -187,7 +181,6 @@ fn pairs(pack: &Pack) -> f64 {
 }
 
 fn attention(
-    name: &'static str,
     shape: &Shape,
     packed: &Pack,
     words: String,
@@ -206,7 +199,7 @@ fn attention(
     })?;
     let widths = (c.heads, c.kv_heads, c.head_dim);
     let mut attention = ForestAttention::new(packed, widths, shape.kind, shape.device)?;
-    Ok(kernel(name, words, work, move |run| {
+    Ok(kernel(words, work, move |run| {
         let [q, k, v] = &inputs[run % inputs.len()];
         if backward {
             let out = attention.attend(0, q, k, v)?;
@@ -223,7 +216,7 @@ fn attention(
 pub fn attention_prefill(shape: &Shape) -> Result<Kernel, LmError> {
     let n = shape.tokens;
     let chain = forest(n - 1, 1, 1)?;
-    attention("attention_prefill", shape, &chain, format!("{n} tokens, causal"), false)
+    attention(shape, &chain, format!("{n} tokens, causal"), false)
 }
 
 /// Half of the tokens are a prompt that eight responses share.
@@ -234,12 +227,12 @@ fn tree(shape: &Shape) -> Result<(Pack, String), LmError> {
 
 pub fn attention_tree(shape: &Shape) -> Result<Kernel, LmError> {
     let (packed, words) = tree(shape)?;
-    attention("attention_tree", shape, &packed, words, false)
+    attention(shape, &packed, words, false)
 }
 
 pub fn attention_tree_backward(shape: &Shape) -> Result<Kernel, LmError> {
     let (packed, words) = tree(shape)?;
-    attention("attention_tree_backward", shape, &packed, words, true)
+    attention(shape, &packed, words, true)
 }
 
 pub fn attention_decode(shape: &Shape) -> Result<Kernel, LmError> {
@@ -262,7 +255,7 @@ pub fn attention_decode(shape: &Shape) -> Result<Kernel, LmError> {
         "{rows} rows of 1 to {} tokens on {} prompts of {}",
         shape.response, shape.prompts, shape.prompt
     );
-    Ok(kernel("attention_decode", words, Work { flops, bytes }, move |run| {
+    Ok(kernel(words, Work { flops, bytes }, move |run| {
         let _guard = no_grad_guard();
         let [q, k, v] = &inputs[run % inputs.len()];
         let layer = run % layers.len();
@@ -272,7 +265,7 @@ pub fn attention_decode(shape: &Shape) -> Result<Kernel, LmError> {
 }
 
 /// The head at the actions of the tree, forward or forward and backward.
-fn head(name: &'static str, shape: &Shape, backward: bool) -> Result<Kernel, LmError> {
+fn head(shape: &Shape, backward: bool) -> Result<Kernel, LmError> {
     let c = &shape.config;
     let (packed, _) = tree(shape)?;
     let (width, words) = (c.hidden_size, c.vocab_size);
@@ -287,7 +280,7 @@ fn head(name: &'static str, shape: &Shape, backward: bool) -> Result<Kernel, LmE
     let bytes = if backward { 2.0 * read + 8.0 * (words * width) as f64 } else { read };
     let shape_words = format!("{actions} actions, [{width}] by [{words}, {width}]");
     let slopes = vec![1.0 / actions as f64; actions];
-    Ok(kernel(name, shape_words, Work { flops, bytes }, move |_| {
+    Ok(kernel(shape_words, Work { flops, bytes }, move |_| {
         let mut head = Head::new(&packed, &weight, 1.0)?;
         head.forward(&hidden)?;
         if backward {
@@ -299,11 +292,11 @@ fn head(name: &'static str, shape: &Shape, backward: bool) -> Result<Kernel, LmE
 }
 
 pub fn head_forward(shape: &Shape) -> Result<Kernel, LmError> {
-    head("head_log_softmax", shape, false)
+    head(shape, false)
 }
 
 pub fn head_backward(shape: &Shape) -> Result<Kernel, LmError> {
-    head("head_log_softmax_backward", shape, true)
+    head(shape, true)
 }
 
 pub fn sampling(shape: &Shape) -> Result<Kernel, LmError> {
@@ -313,7 +306,7 @@ pub fn sampling(shape: &Shape) -> Result<Kernel, LmError> {
     let uniforms: Vec<f64> =
         (0..rows).map(|row| SeedTree::new(2).index(row as u64).uniform()).collect();
     let work = Work { flops: 0.0, bytes };
-    Ok(kernel("sampling", format!("[{rows}, {words}]"), work, move |run| {
+    Ok(kernel(format!("[{rows}, {words}]"), work, move |run| {
         let _guard = no_grad_guard();
         pieces::draw(&logits[run % logits.len()], 1.0, &uniforms)?;
         Ok(())
@@ -331,7 +324,7 @@ pub fn adamw(shape: &Shape) -> Result<Kernel, LmError> {
     let mut optimizer = Optimizer::new(&parameters, OptimizerConfig::default())?;
     // Reads four arrays, writes three.
     let work = Work { flops: 12.0 * numbers as f64, bytes: 28.0 * numbers as f64 };
-    Ok(kernel("adamw", format!("{numbers} parameters of a layer, f32"), work, move |_| {
+    Ok(kernel(format!("{numbers} parameters of a layer, f32"), work, move |_| {
         optimizer.step(&parameters, 1.0)
     }))
 }
@@ -357,7 +350,7 @@ pub fn credit_advantage_loss(shape: &Shape) -> Result<Kernel, LmError> {
     let words = format!("{rollouts} rollouts of {CALLS} calls of {tokens} tokens");
     // Reads log-probabilities three times, writes advantages, weights and slopes.
     let work = Work { flops: 0.0, bytes: 6.0 * 8.0 * rows.tokens() as f64 };
-    Ok(kernel("credit_advantage_loss", words, work, move |_| {
+    Ok(kernel(words, work, move |_| {
         let assigned = algorithm
             .assign(&episodes, &rows, None)
             .map_err(|e| LmError::Invalid(e.to_string()))?;

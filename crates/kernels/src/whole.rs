@@ -76,7 +76,6 @@ fn requests(
 }
 
 fn generating(
-    name: &'static str,
     shape: &Shape,
     samples: usize,
     max_tokens: usize,
@@ -86,7 +85,6 @@ fn generating(
     let mut engine = engine(shape, &policy(shape, false)?)?;
     let owned = shape.clone();
     Ok(Kernel {
-        name,
         shape: words,
         work,
         run: Box::new(move |run| {
@@ -104,7 +102,7 @@ pub fn prefill(shape: &Shape) -> Result<Kernel, LmError> {
         2.0 * (multiplied(&shape.config) * tokens + head(&shape.config) * shape.prompts as f64);
     let words = format!("{} prompts of {} tokens", shape.prompts, shape.prompt);
     let work = Work { flops, bytes: weight_bytes(shape) };
-    generating("prefill", shape, 1, 1, work, words)
+    generating(shape, 1, 1, work, words)
 }
 
 /// Group rollouts as a step of training samples them.
@@ -117,7 +115,7 @@ pub fn generate(shape: &Shape) -> Result<Kernel, LmError> {
         "{} prompts of {} tokens × {} samples × {} tokens",
         shape.prompts, shape.prompt, shape.samples, shape.response
     );
-    generating("generate", shape, shape.samples, shape.response, Work { flops, bytes }, words)
+    generating(shape, shape.samples, shape.response, Work { flops, bytes }, words)
 }
 
 /// A step of decoding of all rows: what generating costs beyond its prefill, by step. Each run
@@ -137,7 +135,6 @@ pub fn decode_step(shape: &Shape) -> Result<Kernel, LmError> {
     engine.generate(&asked)?;
     let words = format!("{STEPS} steps of {} rows after {} tokens", shape.rows(), shape.prompt);
     Ok(Kernel {
-        name: "decode_step",
         shape: words,
         work,
         run: Box::new(move |_| {
@@ -177,7 +174,6 @@ pub fn training_step(shape: &Shape) -> Result<Kernel, LmError> {
     };
     let words = format!("{tokens} unique tokens, {actions} actions, with AdamW");
     Ok(Kernel {
-        name: "training_step",
         shape: words,
         work,
         run: Box::new(move |_| {
@@ -201,7 +197,6 @@ pub fn weight_push(shape: &Shape) -> Result<Kernel, LmError> {
     // Equal types share their storage: nothing is copied.
     let bytes = if shape.kind == Kind::Float { 0.0 } else { numbers * (4.0 + shape.size()) };
     Ok(Kernel {
-        name: "weight_push",
         shape: format!("{numbers} parameters"),
         work: Work { flops: 0.0, bytes },
         run: Box::new(move |_| {

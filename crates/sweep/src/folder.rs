@@ -14,7 +14,6 @@
 //! A cell is finished when its run says so; nothing is written down twice.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::cell::{Cell, Sweep};
@@ -230,14 +229,8 @@ pub(crate) fn open_lock(path: &Path) -> Result<File, SweepError> {
         .map_err(|error| SweepError::file(path, error))
 }
 
-/// Writes a file aside and renames it: whoever reads it sees the old text or the new one.
+/// Whoever reads the file meanwhile sees the old text or the new one.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), SweepError> {
-    let write = || -> std::io::Result<()> {
-        let mut aside = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        aside.write_all(bytes)?;
-        aside.as_file().sync_all()?;
-        aside.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|error| SweepError::file(path, error))
+    leyden_core::write_atomically(path, |out| out.write_all(bytes))
+        .map_err(|error| SweepError::file(path, error))
 }

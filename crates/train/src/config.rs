@@ -277,6 +277,9 @@ pub struct RolloutConfig {
     pub max_tokens: usize,
     /// Most tokens that the KV cache of one round may hold.
     pub cache_tokens: usize,
+    /// Engines that share the rollouts, each on a thread of its own; at most
+    /// [`ModelConfig::threads`] of them.
+    pub engines: usize,
     /// Most times that a step samples further tasks for those whose rollouts all earned the
     /// same (DAPO's dynamic sampling); 0 is off.
     pub refills: usize,
@@ -294,6 +297,7 @@ impl Default for RolloutConfig {
             top_k: 0,
             max_tokens: 2048,
             cache_tokens: 262_144,
+            engines: 1,
             refills: 0,
             completions: 4,
         }

@@ -224,20 +224,8 @@ fn lock(path: &Path) -> Result<File, TrainError> {
     }
 }
 
-/// Writes a file aside, brings it to the disk and renames it.
-///
-/// # Errors
-/// The file system's own; the file that was there before is then untouched.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    let aside = path.with_extension("tmp");
-    let write = || {
-        let mut file = File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&aside, path)
-    };
-    write().map_err(|e| {
-        let _ = fs::remove_file(&aside);
-        TrainError::file(path, e)
-    })
+/// Whoever reads the file meanwhile, or after a power cut, sees the old text or the new one.
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    leyden_core::write_atomically(path, |out| out.write_all(bytes))
+        .map_err(|e| TrainError::file(path, e))
 }

@@ -12,29 +12,28 @@ mod cache;
 mod fused;
 mod prefill;
 mod sampler;
+mod shard;
 pub(crate) mod single;
 mod store;
 mod wave;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use leyden_core::{FinishReason, Sampling, SeedTree};
 use tch::Device;
 
-use crate::{LlamaConfig, LmError, Rotary, Weights};
-use cache::{Cache, Entry};
-use store::Store;
-use wave::Model;
+use crate::{LlamaConfig, LmError, Weights};
+use shard::Shard;
 
 /// Ends a response by looking at its tokens, for stop texts.
-pub trait StopCheck: Send {
+pub trait StopCheck: Send + Sync {
     /// Whether the response ends with the last of `ids`, its tokens so far. Asked after every
     /// token.
     fn stops(&self, ids: &[u32]) -> bool;
 }
 
-impl<F: Fn(&[u32]) -> bool + Send> StopCheck for F {
+impl<F: Fn(&[u32]) -> bool + Send + Sync> StopCheck for F {
     fn stops(&self, ids: &[u32]) -> bool {
         self(ids)
     }
@@ -88,26 +87,52 @@ pub struct EngineStats {
     pub generated_tokens: u64,
 }
 
-/// The generation engine.
+impl std::iter::Sum for EngineStats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            prefilled_tokens: sum.prefilled_tokens + one.prefilled_tokens,
+            reused_tokens: sum.reused_tokens + one.reused_tokens,
+            generated_tokens: sum.generated_tokens + one.generated_tokens,
+        })
+    }
+}
+
+/// The generation engine: one, or several that work side by side (see [`Engine::split`]).
 pub struct Engine {
-    model: Model,
-    limits: Limits,
-    cache: Cache,
-    stats: EngineStats,
+    shards: Vec<Shard>,
+    /// Which of several shards holds a conversation.
+    homes: HashMap<u64, usize>,
 }
 
 impl Engine {
     /// An engine that runs `weights`, on `device`, in their own type.
-    pub fn new(config: LlamaConfig, mut weights: Weights, device: Device, limits: Limits) -> Self {
-        weights.pack();
-        let options = (weights.embedding.kind(), device);
-        let store = || Store::new(&config, options.0, device);
-        Self {
-            cache: Cache::new(store(), store()),
-            model: Model { rotary: Rotary::new(&config, device), config, weights, options },
-            limits,
-            stats: EngineStats::default(),
+    pub fn new(config: LlamaConfig, weights: Weights, device: Device, limits: Limits) -> Self {
+        Self { shards: vec![Shard::new(config, weights, device, limits)], homes: HashMap::new() }
+    }
+
+    /// Shares the work among `count` engines on threads of their own, each with its share of
+    /// libtorch's threads and of the cache. For models so small that a single product is not
+    /// worth dividing among cores; a conversation stays with the engine that began it.
+    ///
+    /// # Errors
+    /// No engine at all; several on another device than CPU cores, where all would wait for
+    /// the same one.
+    pub fn split(mut self, count: usize) -> Result<Self, LmError> {
+        let device = self.shards[0].device();
+        if count == 0 || (count > 1 && device != Device::Cpu) {
+            return Err(LmError::Invalid(format!(
+                "{count} engines on {device:?}: there must be one, and several are for CPU cores"
+            )));
         }
+        let Limits { context, cache_tokens, prefill_tokens } = self.shards[0].limits();
+        let limits = Limits { context, cache_tokens: cache_tokens / count, prefill_tokens };
+        self.shards.truncate(1);
+        self.shards[0].set_limits(limits);
+        for _ in 1..count {
+            self.shards.push(self.shards[0].beside(limits));
+        }
+        self.forget_all();
+        Ok(self)
     }
 
     /// Memory of one cached token: keys and values of all layers.
@@ -116,29 +141,33 @@ impl Engine {
     }
 
     /// Replaces the weights, of the same shape and type, and forgets everything cached.
-    pub fn set_weights(&mut self, mut weights: Weights) {
-        weights.pack();
-        self.model.weights = weights;
-        self.forget_all();
+    pub fn set_weights(&mut self, weights: Weights) {
+        for shard in &mut self.shards[1..] {
+            shard.set_weights(weights.shallow_clone());
+        }
+        self.shards[0].set_weights(weights);
+        self.homes.clear();
     }
 
     /// Forgets a conversation.
     pub fn forget(&mut self, key: u64) {
-        self.cache.forget(key);
+        self.homes.remove(&key);
+        self.shards.iter_mut().for_each(|shard| shard.forget(key));
     }
 
     /// Forgets all conversations and frees their memory.
     pub fn forget_all(&mut self) {
-        self.cache.clear();
+        self.homes.clear();
+        self.shards.iter_mut().for_each(Shard::forget_all);
     }
 
     pub fn stats(&self) -> EngineStats {
-        self.stats
+        self.shards.iter().map(Shard::stats).sum()
     }
 
     /// Tokens for which the cache holds memory now; at most [`Limits::cache_tokens`].
     pub fn cached_tokens(&self) -> usize {
-        self.cache.row_store.tokens() + self.cache.trunk_store.tokens()
+        self.shards.iter().map(Shard::cached_tokens).sum()
     }
 
     /// Generates a response to every request, in the order of the requests.
@@ -152,103 +181,88 @@ impl Engine {
         &mut self,
         requests: &[Request],
     ) -> Result<Vec<Result<Completion, LmError>>, LmError> {
-        let _guard = tch::no_grad_guard();
-        let mut results: Vec<Option<Result<Completion, LmError>>> =
-            requests.iter().map(|request| self.settled(request).transpose()).collect();
-        let mut keys = HashSet::new();
-        let first_of_key: Vec<bool> = requests
-            .iter()
-            .zip(&results)
-            .map(|(request, result)| result.is_none() && keys.insert(request.key))
-            .collect();
-        loop {
-            let waiting: Vec<usize> =
-                (0..requests.len()).filter(|&i| results[i].is_none()).collect();
-            let Some(&first) = waiting.first() else { break };
-            let entries: Vec<Entry> =
-                waiting.iter().map(|&i| self.entry(&requests[i], first_of_key[i])).collect();
-            let count = self.cache.fitting(&entries, self.limits.cache_tokens);
-            if count == 0 {
-                results[first] = Some(Err(LmError::Invalid(format!(
-                    "a prompt of {} tokens with up to {} new ones does not fit into a cache of {}",
-                    requests[first].prompt.len(),
-                    self.room(&requests[first]),
-                    self.limits.cache_tokens
-                ))));
-                continue;
+        if let [only] = &mut self.shards[..] {
+            return only.generate(&requests.iter().collect::<Vec<_>>());
+        }
+        let count = self.shards.len();
+        let places = places(requests, &mut self.homes, count);
+        let mut parts: Vec<Vec<&Request>> = vec![Vec::new(); count];
+        for (request, &place) in requests.iter().zip(&places) {
+            parts[place].push(request);
+        }
+        let threads = (tch::get_num_threads() / count as i32).max(1);
+        let work = |(shard, part): (&mut Shard, Vec<&Request>)| {
+            // libtorch keeps this number for each thread.
+            tch::set_num_threads(threads);
+            shard.generate(&part)
+        };
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let pairs = self.shards.iter_mut().zip(parts);
+            let running: Vec<_> = pairs.map(|pair| scope.spawn(move || work(pair))).collect();
+            let joined = running.into_iter().map(|thread| thread.join());
+            joined.map(|done| done.unwrap_or_else(|e| std::panic::resume_unwind(e))).collect()
+        });
+        let done: Result<Vec<_>, LmError> = done.into_iter().collect();
+        let mut done: Vec<_> = match done {
+            Ok(done) => done.into_iter().map(Vec::into_iter).collect(),
+            Err(error) => {
+                self.forget_all();
+                return Err(error);
             }
-            let wave: Vec<(&Request, usize)> =
-                waiting[..count].iter().map(|&i| (&requests[i], self.room(&requests[i]))).collect();
-            let completions = match self.wave(&entries[..count], &wave) {
-                Ok(completions) => completions,
-                Err(error) => {
-                    // Keys and values may be half written.
-                    self.forget_all();
-                    return Err(error);
-                }
-            };
-            for (&i, completion) in waiting.iter().zip(completions) {
-                results[i] = Some(Ok(completion));
-            }
+        };
+        Ok(places.iter().filter_map(|&place| done[place].next()).collect())
+    }
+}
+
+/// The shard of every request: where its conversation is at home; new ones go where there is
+/// least to do, those that begin with the same prompt together, whose keys and values are
+/// then shared.
+fn places(requests: &[Request], homes: &mut HashMap<u64, usize>, count: usize) -> Vec<usize> {
+    let mut load = vec![0; count];
+    for request in requests {
+        if let Some(&home) = homes.get(&request.key) {
+            load[home] += 1;
         }
-        Ok(results.into_iter().flatten().collect())
+    }
+    let mut new: Vec<&Request> = requests.iter().filter(|r| !homes.contains_key(&r.key)).collect();
+    new.sort_by(|a, b| a.prompt.cmp(&b.prompt));
+    let share = requests.len().div_ceil(count);
+    let mut place = 0;
+    for request in new {
+        while load[place] >= share && place + 1 < count {
+            place += 1;
+        }
+        load[place] += 1;
+        homes.entry(request.key).or_insert(place);
+    }
+    requests.iter().map(|request| homes[&request.key]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use leyden_core::{Sampling, SeedTree};
+
+    use super::{Request, places};
+
+    fn request(key: u64, prompt: &[u32]) -> Request {
+        let (sampling, seed, stop_ids) = (Sampling::default(), SeedTree::new(1), Arc::from([]));
+        Request { key, prompt: prompt.to_vec(), sampling, seed, stop_ids, stop: None }
     }
 
-    fn wave(
-        &mut self,
-        entries: &[Entry],
-        requests: &[(&Request, usize)],
-    ) -> Result<Vec<Completion>, LmError> {
-        let admission = self.cache.admit(entries, self.limits.cache_tokens)?;
-        let (completions, prefilled) = wave::run(
-            &self.model,
-            &mut self.cache,
-            &admission,
-            requests,
-            self.limits.prefill_tokens,
-        )?;
-        let prompts: usize = requests.iter().map(|(request, _)| request.prompt.len()).sum();
-        let generated: usize = completions.iter().map(|c| c.ids.len()).sum();
-        self.stats.prefilled_tokens += prefilled as u64;
-        self.stats.reused_tokens += prompts.saturating_sub(prefilled) as u64;
-        self.stats.generated_tokens += generated as u64;
-        Ok(completions)
-    }
-
-    /// Most tokens that can be generated for `request`.
-    fn room(&self, request: &Request) -> usize {
-        request.sampling.max_tokens.min(self.limits.context.saturating_sub(request.prompt.len()))
-    }
-
-    /// The result of a request for which nothing need be generated.
-    fn settled(&self, request: &Request) -> Result<Option<Completion>, LmError> {
-        let Request { prompt, sampling, .. } = request;
-        if prompt.is_empty() {
-            return Err(LmError::Invalid("the prompt is empty".to_owned()));
-        }
-        let limit = self.limits.context;
-        if prompt.len() > limit {
-            return Err(LmError::PromptTooLong { tokens: prompt.len(), limit });
-        }
-        let vocabulary = self.model.config.vocab_size;
-        if let Some(&id) = prompt.iter().find(|&&id| id as usize >= vocabulary) {
-            return Err(LmError::TokenOutside { id, vocabulary });
-        }
-        sampler::check(sampling)?;
-        Ok((self.room(request) == 0).then(|| Completion {
-            ids: Vec::new(),
-            logprobs: Vec::new(),
-            finish: FinishReason::Length,
-        }))
-    }
-
-    fn entry<'a>(&self, request: &'a Request, named: bool) -> Entry<'a> {
-        let prompt = request.prompt.as_slice();
-        let reuse = if named { self.cache.reuse(request.key, prompt) } else { None };
-        let trunk = reuse.map_or(prompt.len() - 1, |reuse| self.cache.trunk_length(reuse.row));
-        // The last token generated is not computed, but a row that has finished takes one
-        // column more while it waits to leave the batch.
-        let need = prompt.len() - trunk + self.room(request);
-        Entry { key: named.then_some(request.key), prompt, reuse, need }
+    #[test]
+    fn equal_prompts_stay_together_and_conversations_at_home() {
+        let mut homes = HashMap::new();
+        let prompts: [&[u32]; 6] = [&[2], &[1], &[2], &[1], &[2], &[1]];
+        let asked: Vec<Request> = (0..).zip(prompts).map(|(key, p)| request(key, p)).collect();
+        assert_eq!(places(&asked, &mut homes, 2), [1, 0, 1, 0, 1, 0]);
+        // One goes on at home, three are new: two for the shard that has nothing to do.
+        let next = [request(0, &[9, 9]), request(7, &[5]), request(8, &[6]), request(9, &[7])];
+        assert_eq!(places(&next, &mut homes, 2), [1, 0, 0, 1]);
+        // Two requests of one conversation are never apart.
+        let twice = [request(20, &[3]), request(20, &[4])];
+        assert_eq!(places(&twice, &mut homes, 2), [0, 0]);
     }
 }

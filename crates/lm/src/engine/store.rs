@@ -79,11 +79,6 @@ impl Store {
         if fits && moves.is_empty() {
             return Ok(());
         }
-        let index = |of: fn(&(i64, i64)) -> i64| {
-            let list: Vec<i64> = moves.iter().map(of).collect();
-            Tensor::f_from_slice(&list)?.f_to_device(self.options.1)
-        };
-        let (from, to) = (index(|m| m.0)?, index(|m| m.1)?);
         let common = capacity.min(self.capacity) as i64;
         for layer in 0..self.count {
             // Zeros and not uninitialised memory: what is masked out must still be finite.
@@ -94,8 +89,8 @@ impl Store {
                 Tensor::f_zeros(size, self.options)?
             };
             if !moves.is_empty() {
-                let moved = self.layers[layer].f_narrow(3, 0, common)?.f_index_select(1, &from)?;
-                let _ = target.f_narrow(3, 0, common)?.f_index_copy_(1, &to, &moved)?;
+                let from = self.layers[layer].f_narrow(3, 0, common)?;
+                copy_slots(&from, &target.f_narrow(3, 0, common)?, &moves)?;
             }
             if !fits {
                 match self.layers.get_mut(layer) {
@@ -152,6 +147,36 @@ impl Store {
         let first = (half * self.slots + slot) * self.kv_heads * self.capacity + column;
         index.extend((0..self.kv_heads).map(|head| (first + head * self.capacity) as i64));
     }
+}
+
+/// Copies slots (dimension 1) from one tensor to another, or within one: `moves` are pairs of
+/// from and to.
+fn copy_slots(from: &Tensor, to: &Tensor, moves: &[(i64, i64)]) -> Result<(), LmError> {
+    let device = from.device();
+    let index = |of: fn(&(i64, i64)) -> i64| {
+        let list: Vec<i64> = moves.iter().map(of).collect();
+        Tensor::f_from_slice(&list)?.f_to_device(device)
+    };
+    if device != Device::Cpu {
+        let moved = from.f_index_select(1, &index(|m| m.0)?)?;
+        let _ = to.shallow_clone().f_index_copy_(1, &index(|m| m.1)?, &moved)?;
+        return Ok(());
+    }
+    // On the CPU `index_copy_` goes number by number; copies of runs of slots are ten times as
+    // fast. Within one tensor a slot may be overwritten before its turn to be copied comes.
+    let within = from.data_ptr() == to.data_ptr();
+    let source =
+        if within { from.f_index_select(1, &index(|m| m.0)?)? } else { from.shallow_clone() };
+    let pairs: Vec<(i64, i64)> = match within {
+        true => (0..).zip(moves.iter().map(|m| m.1)).collect(),
+        false => moves.to_vec(),
+    };
+    for run in pairs.chunk_by(|a, b| (b.0, b.1) == (a.0 + 1, a.1 + 1)) {
+        let (first, length) = (run[0], run.len() as i64);
+        let part = source.f_narrow(1, first.0, length)?;
+        let _ = to.f_narrow(1, first.1, length)?.f_copy_(&part)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(crate) mod test_model;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -104,37 +104,11 @@ pub(crate) fn map(path: &Path) -> Result<Mmap, LmError> {
     unsafe { Mmap::map(&file) }.map_err(|e| LmError::file(path, e))
 }
 
-/// Writes a file so that it is either the old one or the whole new one: written aside in the
-/// same folder, flushed to the disk, renamed.
-///
-/// # Errors
-/// Those of the file system (a full disk, say); the file that was there is then untouched.
-pub fn write_atomically(
+/// Writes a file so that it is either the old one or the whole new one.
+pub(crate) fn replace_file(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), LmError> {
-    let write = || {
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".writing-");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // The usual permissions: a temporary file is otherwise its owner's alone.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut aside = builder.tempfile_in(folder)?;
-        let mut buffered = BufWriter::with_capacity(1 << 20, aside.as_file_mut());
-        fill(&mut buffered)?;
-        buffered.flush()?;
-        drop(buffered);
-        aside.as_file().sync_all()?;
-        aside.persist(path).map_err(|e| e.error)?;
-        // The rename itself is on the disk only after the folder is.
-        File::open(folder)?.sync_all()
-    };
-    write().map_err(|e: std::io::Error| LmError::file(path, format!("cannot be written: {e}")))
+    leyden_core::write_atomically(path, fill)
+        .map_err(|e| LmError::file(path, format!("cannot be written: {e}")))
 }

@@ -14,7 +14,7 @@ use memmap2::Mmap;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::{NamedTensors, check_tensors, kind_name, map, read_json, write_atomically};
+use super::{NamedTensors, check_tensors, kind_name, map, read_json, replace_file};
 use crate::{LlamaConfig, LmError, projection_shapes};
 
 const SINGLE: &str = "model.safetensors";
@@ -238,7 +238,7 @@ pub fn write_file(
         .map_err(|e| LmError::file(path, e))?;
     // Values begin at a multiple of 8 bytes; spaces are white space to JSON.
     let length = header.len().next_multiple_of(8);
-    write_atomically(path, |out| {
+    replace_file(path, |out| {
         out.write_all(&(length as u64).to_le_bytes())?;
         out.write_all(format!("{header:length$}").as_bytes())?;
         for (_, tensor) in tensors {
@@ -347,7 +347,7 @@ fn split<'a>(
 }
 
 pub(crate) fn write_json(path: &Path, json: &Value) -> Result<(), LmError> {
-    write_atomically(path, |out| {
+    replace_file(path, |out| {
         serde_json::to_writer_pretty(&mut *out, json)?;
         out.write_all(b"\n")
     })

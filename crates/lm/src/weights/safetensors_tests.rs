@@ -5,7 +5,6 @@ use tch::{Kind, Tensor};
 
 use super::safetensors::{read_file, read_folder, write_file, write_folder, write_shards};
 use super::test_model::{assert_same, borrowed, config, tensors};
-use super::write_atomically;
 use crate::LlamaConfig;
 
 fn message(folder: &Path, config: &LlamaConfig) -> String {
@@ -132,20 +131,6 @@ fn an_index_must_not_reach_outside_its_folder() {
     assert!(error.contains("`a.weight` is said to be in \"../secret\""), "{error}");
     std::fs::write(&index, r#"{"weight_map": {"a.weight": "gone.safetensors"}}"#).unwrap();
     assert!(message(folder.path(), &config(true)).contains("gone.safetensors"));
-}
-
-#[test]
-fn an_interrupted_write_leaves_the_old_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("file");
-    write_atomically(&path, |out| out.write_all(b"old")).unwrap();
-    let error = write_atomically(&path, |out| {
-        out.write_all(b"half of the new")?;
-        Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
-    });
-    assert!(error.unwrap_err().to_string().contains("file: cannot be written"));
-    assert_eq!(std::fs::read(&path).unwrap(), b"old");
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 /// The random model of the shared golden numbers, as transformers wrote it.

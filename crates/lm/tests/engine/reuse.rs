@@ -26,6 +26,40 @@ fn a_group_is_prefilled_once_and_gives_what_its_members_give_alone() {
 }
 
 #[test]
+fn several_engines_give_what_one_gives() {
+    let mut requests = ragged(&sampling(1.0, 25));
+    requests.extend((20..28).map(|key| request(key, tokens(4, 40), sampling(0.7, 30))));
+    let mut one = engine(LIMITS);
+    for count in [2, 3] {
+        let mut several = engine(LIMITS).split(count).unwrap();
+        let first = generate(&mut several, &requests);
+        assert_same(&first, &generate(&mut one, &requests));
+        // Conversations go on where they are cached, whoever is left of them and in what order.
+        let mut second = next_turn(&requests, &first, 2);
+        second.remove(3);
+        second.reverse();
+        let before = several.stats();
+        assert_same(&generate(&mut several, &second), &alone(&second));
+        let computed = several.stats().prefilled_tokens - before.prefilled_tokens;
+        let whole: usize = second.iter().map(|request| request.prompt.len()).sum();
+        assert!(computed < whole as u64 / 2, "{computed} of {whole}: nothing was kept");
+        one.forget_all();
+    }
+}
+
+#[test]
+fn an_engine_among_several_refuses_only_what_it_is_asked() {
+    let mut several = engine(LIMITS).split(2).unwrap();
+    let good = |key| request(key, tokens(key, 9), sampling(1.0, 5));
+    let requests = [good(1), request(2, vec![], sampling(1.0, 5)), good(3), good(4)];
+    let done = several.generate(&requests).unwrap();
+    assert!(done[1].as_ref().is_err_and(|e| e.to_string().contains("the prompt is empty")));
+    let done: Vec<_> = done.into_iter().filter_map(Result::ok).collect();
+    assert_same(&done, &alone(&[good(1), good(3), good(4)]));
+    assert!(engine(LIMITS).split(0).is_err_and(|e| e.to_string().contains("0 engines")));
+}
+
+#[test]
 fn prompts_that_begin_alike_are_computed_once_as_far_as_they_do() {
     let system = tokens(3, 50);
     let begin = |rest: &[u32]| [&system[..], rest].concat();

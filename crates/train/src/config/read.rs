@@ -87,6 +87,7 @@ impl Experiment {
             ("rollout.max_tokens", self.rollout.max_tokens),
             ("rollout.cache_tokens", self.rollout.cache_tokens),
             ("rollout.completions", self.rollout.completions),
+            ("rollout.engines", self.rollout.engines),
             ("train.epochs", self.train.epochs),
             ("critic.epochs", self.critic.epochs),
             ("train.mini_batches", self.train.mini_batches),
@@ -133,6 +134,10 @@ impl Experiment {
         }
         if !(self.rollout.top_p > 0.0 && self.rollout.top_p <= 1.0) {
             return refuse("rollout.top_p", "must be above 0 and at most 1".to_owned());
+        }
+        if self.rollout.engines > 1 && self.model.device != "cpu" {
+            let what = format!("several are for CPU cores; one keeps {} busy", self.model.device);
+            return refuse("rollout.engines", what);
         }
         for mode in &self.eval.modes {
             if mode != "greedy" && mode != "sampled" {

@@ -87,6 +87,11 @@ pub const REFERENCE: &[Key] = &[
     key("rollout.max_tokens", "most tokens of one response"),
     key("rollout.cache_tokens", "most tokens in the KV cache; more rollouts run in waves"),
     key(
+        "rollout.engines",
+        "engines that share the rollouts, each with its part of model.threads and at most as \
+         many: for tiny models on CPU cores",
+    ),
+    key(
         "rollout.refills",
         "most times that a step samples further tasks in place of those whose rollouts all \
          earned the same (dynamic sampling); 0 is off",
