@@ -17,6 +17,8 @@ pub struct PassKConfig {
     pub divide_by_std: bool,
     /// Added to the standard deviation.
     pub epsilon: f64,
+    /// Rollouts, unlike the other estimators: of rows, the best rollout's second call would be
+    /// the second best, and of agents with several calls nothing would ever be ahead.
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,
@@ -24,7 +26,7 @@ pub struct PassKConfig {
 
 impl Default for PassKConfig {
     fn default() -> Self {
-        Self { divide_by_std: true, epsilon: 1e-6, group_over: GroupOver::Rows, compat: None }
+        Self { divide_by_std: true, epsilon: 1e-6, group_over: GroupOver::Rollouts, compat: None }
     }
 }
 
@@ -80,6 +82,18 @@ mod tests {
         let batch = Batch::of_outcomes(&rows, &scores, &[0, 0, 0, 1, 1], &[0, 1, 2, 3, 4]);
         let plain = PassKConfig { divide_by_std: false, ..PassKConfig::default() };
         assert_eq!(advantages(&plain, &batch).unwrap().per_row, [0.0, 1.0, 0.0, 0.0, 0.0]);
+    }
+
+    /// Three rollouts of two calls, one of which is right.
+    #[test]
+    fn calls_of_the_best_do_not_compete_with_each_other() {
+        let rows = Rows::dense(&[1; 6]);
+        let scores = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0];
+        let batch = Batch::of_outcomes(&rows, &scores, &[0; 6], &[0, 0, 1, 1, 2, 2]);
+        let plain = PassKConfig { divide_by_std: false, ..PassKConfig::default() };
+        assert_eq!(advantages(&plain, &batch).unwrap().per_row, scores);
+        let rows = PassKConfig { group_over: GroupOver::Rows, ..plain };
+        assert_eq!(advantages(&rows, &batch).unwrap().per_row, [0.0; 6]);
     }
 
     #[test]

@@ -233,7 +233,9 @@ fn estimator(name: &str) -> Option<AdvantageConfig> {
     Some(match name {
         "grpo" => AdvantageConfig::Grpo(grpo),
         "grpo_no_std" => AdvantageConfig::Grpo(GrpoConfig { divide_by_std: false, ..grpo }),
-        "grpo_passk" => AdvantageConfig::PassK(PassKConfig { compat, ..PassKConfig::default() }),
+        "grpo_passk" => {
+            AdvantageConfig::PassK(PassKConfig { compat, group_over, ..PassKConfig::default() })
+        }
         "rloo" => AdvantageConfig::Rloo(RlooConfig { group_over, compat }),
         "opo" => AdvantageConfig::Opo(OpoConfig { group_over, compat }),
         "reinforce_plus_plus_baseline" => {
