@@ -44,8 +44,8 @@ impl Revision {
 }
 
 /// Refuses cells that cannot run or would not be what they claim to be. `resolve` gives the
-/// configuration of a cell as a run would write it, or the sentence why there is none; `here`
-/// is what runs them, `None` to let cells of any revision stand.
+/// configuration of a cell as a run would write it, or the sentence why there is none;
+/// `rewrite` what a run would write today of what an older version wrote; `here` is what runs them, `None` to let cells of any revision stand.
 ///
 /// # Errors
 /// The first cell whose experiment is not possible, two variants that are the same experiment,
@@ -55,6 +55,7 @@ pub fn check(
     sweep_file: &Path,
     cells: &[Cell],
     resolve: &dyn Fn(&Cell) -> Result<String, String>,
+    rewrite: &dyn Fn(&str) -> String,
     here: Option<&Revision>,
 ) -> Result<(), SweepError> {
     let refuse = |cell: &Cell, what: String| SweepError::Variant {
@@ -73,7 +74,7 @@ pub fn check(
         resolved.push(text);
     }
     for (cell, text) in cells.iter().zip(&resolved) {
-        check_run(folder, cell, text, here)?;
+        check_run(folder, cell, text, rewrite, here)?;
     }
     Ok(())
 }
@@ -94,12 +95,13 @@ fn check_run(
     folder: &SweepFolder,
     cell: &Cell,
     text: &str,
+    rewrite: &dyn Fn(&str) -> String,
     here: Option<&Revision>,
 ) -> Result<(), SweepError> {
     let path = folder.run_folder(cell);
     let config = path.join("config.toml");
     let before = match fs::read_to_string(&config) {
-        Ok(before) => before,
+        Ok(before) => rewrite(&before),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(SweepError::file(config, error)),
     };

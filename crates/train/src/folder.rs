@@ -45,8 +45,9 @@ impl RunFolder {
         let config = root.join("config.toml");
         let text = experiment.to_toml();
         match fs::read_to_string(&config) {
-            Ok(before) if before == text => {}
+            Ok(before) if Experiment::rewritten(&before) == text => {}
             Ok(before) => {
+                let before = Experiment::rewritten(&before);
                 let line = before
                     .lines()
                     .zip(text.lines())

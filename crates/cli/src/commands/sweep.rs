@@ -88,7 +88,8 @@ fn check_cells(arguments: &Arguments, sweep: &Sweep, folder: &SweepFolder) -> Re
     } else {
         serde_json::from_value::<Revision>(provenance::collect(serde_json::Map::new())).ok()
     };
-    Ok(check(folder, &sweep.path, &sweep.cells, &resolve, here.as_ref())?)
+    let rewrite = Experiment::rewritten;
+    Ok(check(folder, &sweep.path, &sweep.cells, &resolve, &rewrite, here.as_ref())?)
 }
 
 /// The arguments of `leyden` that run a cell.

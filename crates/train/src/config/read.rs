@@ -71,6 +71,13 @@ impl Experiment {
         toml::to_string(self).expect("an experiment is plain data")
     }
 
+    /// What [`Experiment::to_toml`] would write today of what an older version wrote: keys that
+    /// it did not know are at their defaults. A text that is no experiment stays as it is.
+    pub fn rewritten(text: &str) -> String {
+        let known: Result<Self, _> = toml::from_str(text);
+        known.map_or_else(|_| text.to_owned(), |experiment| experiment.to_toml())
+    }
+
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let refuse = |key: &str, what: String| {
             Err(ConfigError::Value { path: path.to_owned(), key: key.to_owned(), what })
@@ -221,6 +228,15 @@ mod tests {
     fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ConfigError> {
         let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
         Experiment::parse(text, Path::new("x.toml"), &overrides)
+    }
+
+    #[test]
+    fn what_an_older_version_wrote_is_the_same_experiment() {
+        let whole = parse(SMALLEST, &["rollout.samples=3"]).unwrap().to_toml();
+        let older = whole.replace("engines = 1\n", "");
+        assert_ne!(older, whole);
+        assert_eq!(Experiment::rewritten(&older), whole);
+        assert_eq!(Experiment::rewritten("samples = 2"), "samples = 2");
     }
 
     #[test]
