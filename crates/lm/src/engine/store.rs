@@ -174,7 +174,7 @@ fn copy_slots(from: &Tensor, to: &Tensor, moves: &[(i64, i64)]) -> Result<(), Lm
     for run in pairs.chunk_by(|a, b| (b.0, b.1) == (a.0 + 1, a.1 + 1)) {
         let (first, length) = (run[0], run.len() as i64);
         let part = source.f_narrow(1, first.0, length)?;
-        let _ = to.f_narrow(1, first.1, length)?.f_copy_(&part)?;
+        to.f_narrow(1, first.1, length)?.f_copy_(&part)?;
     }
     Ok(())
 }
