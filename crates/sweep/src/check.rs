@@ -45,7 +45,8 @@ impl Revision {
 
 /// Refuses cells that cannot run or would not be what they claim to be. `resolve` gives the
 /// configuration of a cell as a run would write it, or the sentence why there is none;
-/// `rewrite` what a run would write today of what an older version wrote; `here` is what runs them, `None` to let cells of any revision stand.
+/// `rewrite` what a run would write today of what an older version wrote; `here` is what runs
+/// them, `None` to let cells of any revision stand.
 ///
 /// # Errors
 /// The first cell whose experiment is not possible, two variants that are the same experiment,

@@ -44,10 +44,9 @@ impl RunFolder {
         let lock = lock(&root.join("lock"))?;
         let config = root.join("config.toml");
         let text = experiment.to_toml();
-        match fs::read_to_string(&config) {
-            Ok(before) if Experiment::rewritten(&before) == text => {}
+        match fs::read_to_string(&config).map(|before| Experiment::rewritten(&before)) {
+            Ok(before) if before == text => {}
             Ok(before) => {
-                let before = Experiment::rewritten(&before);
                 let line = before
                     .lines()
                     .zip(text.lines())

@@ -78,9 +78,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let roof = Roof::measure(shape.device, &clock)?;
     println!("{}\n", sentence(&roof, shape.kind));
     let mut all = Vec::with_capacity(chosen.len());
-    for (number, kernel) in chosen.iter().enumerate() {
-        eprint!("\r\x1b[K{}/{} {} …", number + 1, chosen.len(), kernel.0);
-        all.push(measure(**kernel, &shape, &roof, &clock)?);
+    for (number, &&(name, maker)) in chosen.iter().enumerate() {
+        eprint!("\r\x1b[K{}/{} {name} …", number + 1, chosen.len());
+        all.push(measure((name, maker), &shape, &roof, &clock)?);
     }
     eprint!("\r\x1b[K");
     let page = page(arguments, &roof, shape.kind, &all);

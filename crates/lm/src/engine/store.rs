@@ -162,8 +162,8 @@ fn copy_slots(from: &Tensor, to: &Tensor, moves: &[(i64, i64)]) -> Result<(), Lm
         let _ = to.shallow_clone().f_index_copy_(1, &index(|m| m.1)?, &moved)?;
         return Ok(());
     }
-    // On the CPU `index_copy_` goes number by number; copies of runs of slots are ten times as
-    // fast. Within one tensor a slot may be overwritten before its turn to be copied comes.
+    // On the CPU `index_copy_` goes number by number (7 % of a tiny model's step); runs of slots
+    // are copied as memory. Within one tensor a slot may be overwritten before its turn comes.
     let within = from.data_ptr() == to.data_ptr();
     let source =
         if within { from.f_index_select(1, &index(|m| m.0)?)? } else { from.shallow_clone() };
