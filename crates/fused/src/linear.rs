@@ -4,7 +4,7 @@
 //! rows costs more than the arithmetic. Here it is brought into panels once.
 
 use crate::element::{Element, per_word, place_in_panel};
-use crate::product::{Out, Panels, Rows, product};
+use crate::product::{Out, Panels, Rows, product_streamed};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
@@ -79,10 +79,13 @@ impl<T: Element> PackedWeight<T> {
         let (groups, chunks) = (panels.div_ceil(PANELS), rows.div_ceil(ROWS));
         let y = Shared::new(y);
         each(threads, groups * chunks, |task| {
-            let (chunk, group) = (task / groups, task % groups);
+            // All rows of a group of panels one after the other: it comes from memory once.
+            let (group, chunk) = (task / chunks, task % chunks);
             let rows = chunk * ROWS..rows.min((chunk + 1) * ROWS);
+            // Threads take tasks in turn: this one's next is probably so far away.
+            let after = (task + threads) / chunks * PANELS;
             let panels = group * PANELS..panels.min((group + 1) * PANELS);
-            dispatch(Multiply { weight: self, x, rows, panels, y: &y });
+            dispatch(Multiply { weight: self, x, rows, panels, after, y: &y });
         });
     }
 }
@@ -93,6 +96,8 @@ struct Multiply<'a, T: Element> {
     x: &'a [f32],
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
+    /// The panel that is probably multiplied next.
+    after: usize,
     y: &'a Shared<T>,
 }
 
@@ -112,11 +117,12 @@ impl<T: Element> Kernel for Multiply<'_, T> {
         // SAFETY: the instruction set is there, as the caller promises; the slices hold what
         // the shape names.
         unsafe {
-            product::<S, T::Word>(
+            product_streamed::<S, T::Word>(
                 (rows, panels, depth),
                 Rows { at: x.as_ptr(), stride: input },
                 Panels { at: words.as_ptr(), panel: size, step: LANES },
                 Out { at: sums.as_mut_ptr(), stride, add: false },
+                self.weight.words.as_ptr().wrapping_add(self.after * size),
             );
         }
         let first = self.panels.start * LANES;

@@ -3,14 +3,14 @@
 //! out[r][16 v + l] (+)= Σ_p a[r][p] · b[v][p][l]: rows of `a` against panels of sixteen
 //! columns. Up to six rows are held in registers at a time, so that each load of a panel
 //! serves six rows and each number of `a` sixteen columns; a single row takes four panels at a
-//! time, so that as many sums are under way.
+//! time, and the last ones in four interleaved sums, so that as many are under way.
 
 use crate::simd::{LANES, Simd};
 
 /// Most rows in registers: with two registers a vector, twelve sums of sixteen registers.
 const ROWS: usize = 6;
 
-/// Panels that a single row takes together.
+/// Sums that a single row has under way: panels taken together, or parts of one.
 const WIDE: usize = 4;
 
 /// What a panel is made of.
@@ -104,25 +104,70 @@ pub(crate) struct Out {
 /// The instruction set of `S`; everything that the shapes name lies behind the pointers.
 #[inline(always)]
 pub(crate) unsafe fn product<S: Simd, W: Word>(
+    shape: (usize, usize, usize),
+    a: Rows,
+    b: Panels<W>,
+    out: Out,
+) {
+    // SAFETY: as the caller promises.
+    unsafe { product_of::<S, W, false>(shape, a, b, out, std::ptr::null()) };
+}
+
+/// As [`product`], of panels that come from memory and are not needed again soon: while one is
+/// multiplied the next is fetched, and at last the one at `after`, which need not exist.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+pub(crate) unsafe fn product_streamed<S: Simd, W: Word>(
+    shape: (usize, usize, usize),
+    a: Rows,
+    b: Panels<W>,
+    out: Out,
+    after: *const W,
+) {
+    // SAFETY: as the caller promises.
+    unsafe { product_of::<S, W, true>(shape, a, b, out, after) };
+}
+
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn product_of<S: Simd, W: Word, const STREAM: bool>(
     (rows, panels, depth): (usize, usize, usize),
     a: Rows,
     b: Panels<W>,
     out: Out,
+    after: *const W,
 ) {
     let mut panel = 0;
     while panel < panels {
         let wide = rows == 1 && panels - panel >= WIDE;
         // SAFETY: as the caller promises.
         unsafe {
+            let next = if panel + 1 < panels { b.at.add((panel + 1) * b.panel) } else { after };
             let b = Panels { at: b.at.add(panel * b.panel), ..b };
             let out = Out { at: out.at.add(panel * LANES), ..out };
             if wide {
-                block::<S, W, 1, WIDE>(depth, a, b, out);
+                block::<S, W, 1, WIDE, false>(depth, a, b, out, Ahead::nothing());
             } else {
-                column::<S, W>(rows, depth, a, b, out);
+                column::<S, W, STREAM>(rows, depth, a, b, out, next);
             }
         }
         panel += if wide { WIDE } else { 1 };
+    }
+}
+
+/// What to fetch meanwhile: so many bytes with every word of depth.
+#[derive(Clone, Copy)]
+struct Ahead {
+    at: *const u8,
+    pace: usize,
+}
+
+impl Ahead {
+    fn nothing() -> Self {
+        Self { at: std::ptr::null(), pace: 0 }
     }
 }
 
@@ -131,23 +176,65 @@ pub(crate) unsafe fn product<S: Simd, W: Word>(
 /// # Safety
 /// As [`product`].
 #[inline(always)]
-unsafe fn column<S: Simd, W: Word>(rows: usize, depth: usize, a: Rows, b: Panels<W>, out: Out) {
+unsafe fn column<S: Simd, W: Word, const STREAM: bool>(
+    rows: usize,
+    depth: usize,
+    a: Rows,
+    b: Panels<W>,
+    out: Out,
+    next: *const W,
+) {
+    // Each block of rows fetches its part of the next panel.
+    let blocks = rows.div_ceil(ROWS);
+    let pace = b.step * size_of::<W>() / blocks;
     let mut row = 0;
     while row < rows {
         // SAFETY: as the caller promises.
         unsafe {
             let a = Rows { at: a.at.add(row * a.stride), ..a };
             let out = Out { at: out.at.add(row * out.stride), ..out };
+            let ahead =
+                Ahead { at: next.cast::<u8>().wrapping_add(row / ROWS * depth * pace), pace };
             match rows - row {
-                1 => block::<S, W, 1, 1>(depth, a, b, out),
-                2 => block::<S, W, 2, 1>(depth, a, b, out),
-                3 => block::<S, W, 3, 1>(depth, a, b, out),
-                4 => block::<S, W, 4, 1>(depth, a, b, out),
-                5 => block::<S, W, 5, 1>(depth, a, b, out),
-                _ => block::<S, W, ROWS, 1>(depth, a, b, out),
+                1 => single::<S, W>(depth, a, b, out),
+                2 => block::<S, W, 2, 1, STREAM>(depth, a, b, out, ahead),
+                3 => block::<S, W, 3, 1, STREAM>(depth, a, b, out, ahead),
+                4 => block::<S, W, 4, 1, STREAM>(depth, a, b, out, ahead),
+                5 => block::<S, W, 5, 1, STREAM>(depth, a, b, out, ahead),
+                _ => block::<S, W, ROWS, 1, STREAM>(depth, a, b, out, ahead),
             }
         }
         row += ROWS;
+    }
+}
+
+/// One row against one panel, in interleaved sums: one sum would wait for each addition before
+/// the next.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn single<S: Simd, W: Word>(depth: usize, a: Rows, b: Panels<W>, out: Out) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut sums = [[S::splat(0.0)]; WIDE];
+        let whole = depth / WIDE * WIDE;
+        for word in (0..whole).step_by(WIDE) {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let (a, b) = (a.at.add((word + i) * W::DEPTH), b.at.add((word + i) * b.step));
+                W::accumulate::<S, 1>(sum, a, 0, b);
+            }
+        }
+        for word in whole..depth {
+            let (a, b) = (a.at.add(word * W::DEPTH), b.at.add(word * b.step));
+            W::accumulate::<S, 1>(&mut sums[0], a, 0, b);
+        }
+        let [[first], [second], [third], [fourth]] = sums;
+        let mut sum = S::add(S::add(first, second), S::add(third, fourth));
+        if out.add {
+            sum = S::add(sum, S::load(out.at));
+        }
+        S::store(out.at, sum);
     }
 }
 
@@ -156,11 +243,12 @@ unsafe fn column<S: Simd, W: Word>(rows: usize, depth: usize, a: Rows, b: Panels
 /// # Safety
 /// As [`product`].
 #[inline(always)]
-unsafe fn block<S: Simd, W: Word, const R: usize, const P: usize>(
+unsafe fn block<S: Simd, W: Word, const R: usize, const P: usize, const STREAM: bool>(
     depth: usize,
     a: Rows,
     b: Panels<W>,
     out: Out,
+    ahead: Ahead,
 ) {
     // SAFETY: as the caller promises.
     unsafe {
@@ -173,6 +261,9 @@ unsafe fn block<S: Simd, W: Word, const R: usize, const P: usize>(
             }
         }
         for word in 0..depth {
+            if STREAM {
+                S::prefetch(ahead.at.wrapping_add(word * ahead.pace));
+            }
             let a_at = a.at.add(word * W::DEPTH);
             for (p, sums) in sums.iter_mut().enumerate() {
                 let b = b.at.add(p * b.panel + word * b.step);

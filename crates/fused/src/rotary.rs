@@ -8,6 +8,9 @@ use crate::threads::{Shared, each};
 /// Tokens of one task.
 const TOKENS: usize = 64;
 
+/// What a multiple of sixteen leaves when it is halved.
+const EIGHT: usize = LANES / 2;
+
 /// Which way to turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -16,7 +19,7 @@ pub enum Turn {
 }
 
 /// Turned vectors [tokens, heads, head_dim] of `x`, whose tokens lie `stride` numbers apart,
-/// by `cos` and `sin` [tokens, head_dim / 2]; half a head's width is a multiple of sixteen.
+/// by `cos` and `sin` [tokens, head_dim / 2]; a head's width is a multiple of sixteen.
 ///
 /// # Panics
 /// Where the sizes do not fit.
@@ -30,7 +33,7 @@ pub fn rotary<T: Element>(
     y: &mut [T],
 ) {
     let width = heads * head_dim;
-    assert!(width > 0 && head_dim.is_multiple_of(2 * LANES) && stride >= width);
+    assert!(width > 0 && head_dim.is_multiple_of(LANES) && stride >= width);
     let tokens = y.len() / width;
     assert!(y.len().is_multiple_of(width) && cos.len() == sin.len());
     assert_eq!(cos.len(), tokens * head_dim / 2);
@@ -80,8 +83,9 @@ impl<T: Element> Kernel for Rotary<'_, T> {
             let angles = token * half..(token + 1) * half;
             let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
             for (x, y) in x.chunks_exact(self.head_dim).zip(y.chunks_exact_mut(self.head_dim)) {
-                for at in (0..half).step_by(LANES) {
-                    // SAFETY: as the caller promises; halves are a multiple of sixteen long.
+                let whole = half / LANES * LANES;
+                for at in (0..whole).step_by(LANES) {
+                    // SAFETY: as the caller promises; sixteen numbers from `at` on in both halves.
                     unsafe {
                         let c = S::load(cos.as_ptr().add(at));
                         let s = S::mul(S::load(sin.as_ptr().add(at)), S::splat(sign));
@@ -93,7 +97,31 @@ impl<T: Element> Kernel for Rotary<'_, T> {
                         T::store::<S>(y.as_mut_ptr().add(half + at), second);
                     }
                 }
+                if whole < half {
+                    turn_eight(whole, x, (cos, sin), sign, y);
+                }
             }
         }
+    }
+}
+
+/// The last eight pairs of a head whose halves are no multiple of sixteen, from `at` on.
+#[inline(always)]
+fn turn_eight<T: Element>(
+    at: usize,
+    x: &[T],
+    (cos, sin): (&[f32], &[f32]),
+    sign: f32,
+    y: &mut [T],
+) {
+    let half = x.len() / 2;
+    let (a, b) = (&x[at..at + EIGHT], &x[half + at..half + at + EIGHT]);
+    let (cos, sin) = (&cos[at..at + EIGHT], &sin[at..at + EIGHT]);
+    let (first, second) = y.split_at_mut(half);
+    let (first, second) = (&mut first[at..at + EIGHT], &mut second[at..at + EIGHT]);
+    for i in 0..EIGHT {
+        let (a, b, c, s) = (a[i].widen(), b[i].widen(), cos[i], sign * sin[i]);
+        first[i] = T::narrow(a * c - b * s);
+        second[i] = T::narrow(b * c + a * s);
     }
 }

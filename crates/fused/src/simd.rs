@@ -47,6 +47,8 @@ pub trait Simd: Copy {
     unsafe fn where_less(a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// `x` in lanes whose bit is set, `otherwise` elsewhere.
     unsafe fn where_bits(bits: u16, x: Self::V, otherwise: Self::V) -> Self::V;
+    /// Brings what lies at `at`, which need not exist, nearer to the processor.
+    unsafe fn prefetch(at: *const u8);
     unsafe fn sum(x: Self::V) -> f32;
     unsafe fn largest(x: Self::V) -> f32;
 }

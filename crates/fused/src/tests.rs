@@ -98,7 +98,13 @@ fn swiglu_and_its_gradient_are_as_by_definition() {
 
 #[test]
 fn rotary_turns_halves_and_back_again() {
-    let (tokens, heads, hd, stride) = (70, 3, 32, 3 * 32 + 16);
+    for head_dim in [16, 32, 48] {
+        check_rotary(head_dim);
+    }
+}
+
+fn check_rotary(hd: usize) {
+    let (tokens, heads, stride) = (70, 3, 3 * hd + 16);
     let x = narrow::<f32>(&numbers(tokens * stride, 6));
     let angles = numbers(tokens * hd / 2, 7);
     let cos: Vec<f32> = angles.iter().map(|a| a.cos() as f32).collect();

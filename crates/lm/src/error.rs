@@ -21,6 +21,8 @@ pub enum LmError {
     PromptTooLong { tokens: usize, limit: usize },
     #[error("token id {id} is outside the vocabulary of {vocabulary}")]
     TokenOutside { id: u32, vocabulary: usize },
+    #[error("the model's logits are not finite: its weights have diverged or are broken")]
+    NotFinite,
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]

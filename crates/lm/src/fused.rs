@@ -111,7 +111,7 @@ fn swiglu_of<T: Element>(gate_up: &Tensor, inner: usize) -> Result<Tensor, LmErr
 
 /// Whether [`rotate`] does heads of this width.
 pub(crate) fn rotates(head_dim: usize, kind: Kind, device: Device) -> bool {
-    applies(kind, device) && head_dim.is_multiple_of(2 * LANES)
+    applies(kind, device) && head_dim.is_multiple_of(LANES)
 }
 
 /// Turns `x` [n, heads, head_dim] by `cos` and `sin` [n, head_dim / 2], f32.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use leyden_core::{ChatReply, ChatRequest, FinishReason, Message, Speaker, ToolCall, ToolSpec};
 use serde_json::{Map, Value, json};
 
+use crate::memo::Memo;
 use crate::{ChatTemplate, GgufTokenizer, NaiveDate, TextError, Tokenizer, ToolFormat};
 
 /// How one model is talked to.
@@ -20,6 +21,7 @@ pub struct ChatFormat {
     stop_ids: BTreeSet<u32>,
     end_of_turn: Option<u32>,
     variables: Map<String, Value>,
+    memo: Memo,
 }
 
 /// Stands in for an assistant's text to find where the template puts it: private-use
@@ -40,6 +42,7 @@ impl ChatFormat {
             stop_ids,
             end_of_turn: None,
             variables: Map::new(),
+            memo: Memo::default(),
         };
         format.end_of_turn = format.find_end_of_turn().or(format.tokenizer.eos);
         format.stop_ids.extend(format.end_of_turn);
@@ -105,6 +108,11 @@ impl ChatFormat {
     /// The token that ends an assistant's turn in the template.
     pub fn end_of_turn(&self) -> Option<u32> {
         self.end_of_turn
+    }
+
+    /// The ids of a text that may well have been seen before.
+    pub(crate) fn ids(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        self.memo.ids(text, |text| self.tokenizer.encode(text))
     }
 
     fn find_end_of_turn(&self) -> Option<u32> {

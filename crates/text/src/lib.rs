@@ -15,6 +15,7 @@ mod folder;
 mod gguf;
 mod golden;
 mod jinja;
+mod memo;
 mod prompt;
 mod stream;
 mod template;

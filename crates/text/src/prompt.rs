@@ -111,12 +111,12 @@ impl ChatFormat {
                 prompt.ids.extend_from_slice(&call.prompt.ids);
                 prompt.ids.extend_from_slice(&call.response_ids);
                 prompt.growth = Growth::Extended { reused: prompt.ids.len() };
-                prompt.ids.extend(self.tokenizer().encode(&tail)?);
+                prompt.ids.extend(self.ids(&tail)?);
                 return Ok(prompt);
             }
             prompt.growth = Growth::Rewritten;
         }
-        prompt.ids = self.tokenizer().encode(&prompt.rendered)?;
+        prompt.ids = self.ids(&prompt.rendered)?;
         Ok(prompt)
     }
 

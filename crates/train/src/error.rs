@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use leyden_lm::LmError;
+
 /// Errors of training; each sentence names the file, step or task.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
     #[error(transparent)]
-    Model(#[from] leyden_lm::LmError),
+    Model(#[from] LmError),
     #[error("{}: {what}", path.display())]
     File { path: PathBuf, what: String },
     #[error("step {step}: {what}")]
@@ -18,6 +20,21 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// The same error; where the weights have diverged, with the step and the way out.
+    #[must_use]
+    pub fn at(self, step: u64) -> Self {
+        match self {
+            Self::Model(error @ LmError::NotFinite) => Self::Step {
+                step,
+                what: format!(
+                    "{error}; lower train.learning_rate, or use another dtype, and begin anew or \
+                     from an earlier checkpoint"
+                ),
+            },
+            other => other,
+        }
+    }
+
     /// An error about a file.
     pub fn file(path: impl Into<PathBuf>, what: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), what: what.to_string() }

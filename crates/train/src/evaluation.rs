@@ -52,7 +52,7 @@ impl Trainer<'_> {
             max_prompt_tokens: usize::MAX,
             policy_version: self.version,
         };
-        let Played { rollouts, .. } = run_rollouts(
+        let played = run_rollouts(
             jobs,
             &*self.environment.agent,
             &*self.environment.scorer,
@@ -60,7 +60,8 @@ impl Trainer<'_> {
             &mut self.engine,
             &options,
             progress,
-        )?;
+        );
+        let Played { rollouts, .. } = played.map_err(|error| TrainError::from(error).at(step))?;
         let owners: Vec<&Task> = tasks.iter().collect();
         let text = |ids: &[u32]| self.format.tokenizer().decode(ids, true);
         self.store.write(Place { step, phase: mode }, &rollouts, &owners, &[], Some(&text))?;

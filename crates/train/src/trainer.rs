@@ -124,9 +124,10 @@ impl<'a> Trainer<'a> {
     ) -> Result<(StepRecord, Timing), TrainError> {
         let mut timing = Timing { step, phase: "step".to_owned(), ..Timing::default() };
         let record = match self.experiment.train.objective {
-            Objective::Reinforcement => self.reinforcement_step(step, &mut timing, progress)?,
-            Objective::Supervised => self.supervised_step(step, &mut timing)?,
+            Objective::Reinforcement => self.reinforcement_step(step, &mut timing, progress),
+            Objective::Supervised => self.supervised_step(step, &mut timing),
         };
+        let record = record.map_err(|error| error.at(step))?;
         if !(record.loss.is_finite() && record.grad_norm.is_finite()) {
             return Err(TrainError::Step {
                 step,

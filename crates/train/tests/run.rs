@@ -513,6 +513,16 @@ fn a_step_without_any_reward_says_why() {
 }
 
 #[test]
+fn weights_that_diverge_stop_the_run_at_their_step() {
+    let root = tempfile::tempdir().unwrap();
+    let experiment = experiment(&["train.learning_rate=1e38", "eval.every=0"]);
+    let error = start(&experiment, root.path(), &mut ()).unwrap_err().to_string();
+    for words in ["step 2", "logits are not finite", "train.learning_rate", "checkpoint"] {
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
 fn what_cannot_be_trained_is_refused_before_anything_is_generated() {
     let without = Environment { demonstrations: None, ..environment(&SCRIPTS) };
     for (environment, change, words) in [

@@ -5,6 +5,8 @@
 //! head, so that no two tasks write to the same numbers; heads that share a key head are added
 //! up at the end, always in the same order.
 
+use std::ops::Range;
+
 use super::plan::Tile;
 use super::{Heads, Plan, Shape, by_token, gather_rows};
 use crate::element::{Element, widen};
@@ -205,7 +207,7 @@ impl Buffers {
         self.of_values[..keys * hd].fill(0.0);
         for first in (0..tile.tokens.len()).step_by(QUERIES) {
             let count = QUERIES.min(tile.tokens.len() - first);
-            let blocks = tile.blocks(first + count - 1);
+            let runs = tile.runs(first..first + count);
             for row in 0..count {
                 let token = tile.tokens.start as usize + first + row;
                 let place = row * hd..(row + 1) * hd;
@@ -217,11 +219,11 @@ impl Buffers {
             }
             // SAFETY: as the caller promises; the buffers hold the longest tile.
             unsafe {
-                self.scores::<S>((count, blocks, keys), hd);
+                self.scores::<S>((count, &runs, keys), hd);
                 for row in 0..count {
-                    self.row::<S, T>(tile, inputs, first, row, (blocks, keys));
+                    self.row::<S, T>(tile, inputs, first, row, (&runs, keys));
                 }
-                self.sums::<S>((count, blocks, keys), hd);
+                self.sums::<S>((count, &runs, keys), hd);
                 for row in 0..count {
                     let token = tile.tokens.start as usize + first + row;
                     // A token and a head are one task's alone.
@@ -237,17 +239,28 @@ impl Buffers {
 
     /// q kᵀ and dO vᵀ.
     #[inline(always)]
-    unsafe fn scores<S: Simd>(&mut self, (count, blocks, keys): (usize, usize, usize), hd: usize) {
-        let shape = (count, blocks, hd);
+    unsafe fn scores<S: Simd>(
+        &mut self,
+        (count, runs, keys): (usize, &[Range<usize>], usize),
+        hd: usize,
+    ) {
         let rows = |of: &[f32]| Rows { at: of.as_ptr(), stride: hd };
-        let panels = |of: &[f32]| Panels { at: of.as_ptr(), panel: hd * LANES, step: LANES };
-        let out = |of: &mut [f32]| Out { at: of.as_mut_ptr(), stride: keys, add: false };
-        // SAFETY: as the caller promises.
-        unsafe {
-            let (q, k) = (rows(&self.queries), panels(&self.key_panels));
-            product::<S, f32>(shape, q, k, out(&mut self.scores));
-            let (o, v) = (rows(&self.gradients), panels(&self.value_panels));
-            product::<S, f32>(shape, o, v, out(&mut self.of_scores));
+        for run in runs {
+            let (shape, start) = ((count, run.len(), hd), run.start * LANES);
+            let panels = |of: &[f32]| Panels {
+                at: of[start * hd..].as_ptr(),
+                panel: hd * LANES,
+                step: LANES,
+            };
+            let out =
+                |of: &mut [f32]| Out { at: of[start..].as_mut_ptr(), stride: keys, add: false };
+            // SAFETY: as the caller promises.
+            unsafe {
+                let (q, k) = (rows(&self.queries), panels(&self.key_panels));
+                product::<S, f32>(shape, q, k, out(&mut self.scores));
+                let (o, v) = (rows(&self.gradients), panels(&self.value_panels));
+                product::<S, f32>(shape, o, v, out(&mut self.of_scores));
+            }
         }
     }
 
@@ -259,13 +272,13 @@ impl Buffers {
         inputs: &Inputs<T>,
         first: usize,
         row: usize,
-        (blocks, keys): (usize, usize),
+        (runs, keys): (&[Range<usize>], usize),
     ) {
         let hd = inputs.shape.head_dim;
         let token = tile.tokens.start as usize + first + row;
         let mixed = inputs.mixed.at(token, inputs.head, hd);
         let scale = 1.0 / (hd as f32).sqrt();
-        // SAFETY: as the caller promises; `blocks` blocks of sixteen in each row of `keys`.
+        // SAFETY: as the caller promises; the blocks of `runs` in each row of `keys`.
         unsafe {
             let mut sum = S::splat(0.0);
             for at in (0..hd).step_by(LANES) {
@@ -274,7 +287,7 @@ impl Buffers {
             }
             let mean = S::splat(S::sum(sum));
             let log_sum = S::splat(inputs.log_sums[token]);
-            for block in 0..blocks {
+            for block in runs.iter().cloned().flatten() {
                 let at = row * keys + block * LANES;
                 let (p, dp) =
                     (self.scores.as_mut_ptr().add(at), self.of_scores.as_mut_ptr().add(at));
@@ -292,30 +305,43 @@ impl Buffers {
 
     /// dS k, and onto the tile's sums dSᵀ q and Pᵀ dO.
     #[inline(always)]
-    unsafe fn sums<S: Simd>(&mut self, (count, blocks, keys): (usize, usize, usize), hd: usize) {
-        // SAFETY: as the caller promises.
-        unsafe {
-            product::<S, f32>(
-                (count, hd / LANES, blocks * LANES),
-                Rows { at: self.of_scores.as_ptr(), stride: keys },
-                Panels { at: self.keys.as_ptr(), panel: LANES, step: hd },
-                Out { at: self.of_queries.as_mut_ptr(), stride: hd, add: false },
-            );
-            for (rows, weights, sums) in [
-                (&self.queries, &self.of_scores, &mut self.of_keys),
-                (&self.gradients, &self.scores, &mut self.of_values),
-            ] {
-                for (row, numbers) in rows[..count * hd].chunks_exact(hd).enumerate() {
-                    for (d, &x) in numbers.iter().enumerate() {
-                        self.transposed[d * QUERIES + row] = x;
-                    }
-                }
+    unsafe fn sums<S: Simd>(
+        &mut self,
+        (count, runs, keys): (usize, &[Range<usize>], usize),
+        hd: usize,
+    ) {
+        for (number, run) in runs.iter().enumerate() {
+            let start = run.start * LANES;
+            // SAFETY: as the caller promises.
+            unsafe {
                 product::<S, f32>(
-                    (hd, blocks, count),
-                    Rows { at: self.transposed.as_ptr(), stride: QUERIES },
-                    Panels { at: weights.as_ptr(), panel: LANES, step: keys },
-                    Out { at: sums.as_mut_ptr(), stride: keys, add: true },
+                    (count, hd / LANES, run.len() * LANES),
+                    Rows { at: self.of_scores[start..].as_ptr(), stride: keys },
+                    Panels { at: self.keys[start * hd..].as_ptr(), panel: LANES, step: hd },
+                    Out { at: self.of_queries.as_mut_ptr(), stride: hd, add: number > 0 },
                 );
+            }
+        }
+        for (rows, weights, sums) in [
+            (&self.queries, &self.of_scores, &mut self.of_keys),
+            (&self.gradients, &self.scores, &mut self.of_values),
+        ] {
+            for (row, numbers) in rows[..count * hd].chunks_exact(hd).enumerate() {
+                for (d, &x) in numbers.iter().enumerate() {
+                    self.transposed[d * QUERIES + row] = x;
+                }
+            }
+            for run in runs {
+                let start = run.start * LANES;
+                // SAFETY: as the caller promises.
+                unsafe {
+                    product::<S, f32>(
+                        (hd, run.len(), count),
+                        Rows { at: self.transposed.as_ptr(), stride: QUERIES },
+                        Panels { at: weights[start..].as_ptr(), panel: LANES, step: keys },
+                        Out { at: sums[start..].as_mut_ptr(), stride: keys, add: true },
+                    );
+                }
             }
         }
     }

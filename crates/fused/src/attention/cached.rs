@@ -5,6 +5,8 @@
 //! at the first columns of a slot of its own and, where there is one, of a trunk that it shares
 //! with others: queries on one trunk read it once, together.
 
+use std::slice::from_ref;
+
 use super::forward::softmax;
 use super::{Heads, Shape};
 use crate::element::{Element, per_word, place_in_panel, widen};
@@ -12,8 +14,11 @@ use crate::product::{Out, Panels, Rows, product};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
-/// Tokens of one task.
-const TOKENS: usize = 32;
+/// Fewest and most tokens of one task: as many as have scores that stay in a core's cache.
+const TOKENS: [usize; 2] = [8, 32];
+
+/// Scores of one task.
+const SCORES: usize = 32 * 1024;
 
 /// Tokens that a slot's capacity must be a multiple of.
 pub const CAPACITY_STEP: usize = LANES;
@@ -68,11 +73,15 @@ impl<T: Element> Layer<T> {
                 let panel = column / LANES * LANES * hd;
                 let row = column / pair * hd;
                 let (k, v) = (k.at(token, head, hd), v.at(token, head, hd));
-                for (d, (&k, &v)) in k.iter().zip(v).enumerate() {
-                    // SAFETY: `column` is inside the slot, so are both places.
-                    unsafe {
+                // SAFETY: `column` is inside the slot, so are all places. Two loops: the values
+                // of f32 are then copied as a whole.
+                unsafe {
+                    for (d, &k) in k.iter().enumerate() {
                         *keys.add(panel + place_in_panel::<T>(d, column % LANES)) = k;
-                        *values.add((row + d) * pair + column % pair) = v;
+                    }
+                    let values = values.add(row * pair + column % pair);
+                    for (d, &v) in v.iter().enumerate() {
+                        *values.add(d * pair) = v;
                     }
                 }
             }
@@ -110,7 +119,11 @@ pub fn attend<T: Element>(
     }
     let chunks: Vec<&[Look]> = looks
         .chunk_by(|a, b| a.trunk.0 == b.trunk.0)
-        .flat_map(|group| group.chunks(TOKENS))
+        .flat_map(|group| {
+            let columns = group.iter().map(|look| look.trunk.1 + look.own.1).max().unwrap_or(0);
+            let fitting = SCORES / (columns * shape.shared()).max(1);
+            group.chunks(fitting.clamp(TOKENS[0], TOKENS[1]))
+        })
         .collect();
     let mixed = Shared::new(mixed);
     each(threads, chunks.len() * shape.kv_heads, |task| {
@@ -198,11 +211,11 @@ impl<T: Element> Kernel for Attend<'_, T> {
                 Some(block) => seen(look.own.1, block),
             };
             // Blocks behind the token's own last hold scores of nothing, or none.
-            let used = (trunk_blocks + blocks(look.own.1)) * LANES;
-            let (now, rest) = scores[row * width..(row + 1) * width].split_at_mut(used);
-            rest.fill(0.0);
+            let used = trunk_blocks + blocks(look.own.1);
+            let scores = &mut scores[row * width..(row + 1) * width];
+            scores[used * LANES..].fill(0.0);
             // SAFETY: as the caller promises.
-            let (sum, _) = unsafe { softmax::<S>(now, scale, bits) };
+            let (sum, _) = unsafe { softmax::<S>(scores, from_ref(&(0..used)), scale, bits) };
             *inverse = 1.0 / sum;
         }
         if trunk_blocks > 0 {

@@ -1,5 +1,7 @@
 //! Outputs, and the logarithms of the sums of exponentials that the way back needs.
 
+use std::ops::Range;
+
 use super::plan::Tile;
 use super::{Heads, Plan, Shape, by_token, gather_rows};
 use crate::element::{Element, widen};
@@ -87,7 +89,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
         for first in (0..rows).step_by(QUERIES) {
             let count = QUERIES.min(rows - first);
             let place = |row: usize| ((first + row) / shared, (first + row) % shared);
-            let blocks = self.tile.blocks(place(count - 1).0);
+            let runs = self.tile.runs(place(0).0..place(count - 1).0 + 1);
             for row in 0..count {
                 let (query, head) = place(row);
                 let token = self.tile.tokens.start as usize + query;
@@ -95,36 +97,47 @@ impl<T: Element> Kernel for Forward<'_, T> {
                 // SAFETY: as the caller promises.
                 unsafe { widen::<S, T>(from, &mut queries[row * hd..(row + 1) * hd]) };
             }
-            // SAFETY: as the caller promises; every buffer has the length that the shapes name.
-            unsafe {
-                product::<S, f32>(
-                    (count, blocks, hd),
-                    Rows { at: queries.as_ptr(), stride: hd },
-                    Panels { at: panels.as_ptr(), panel: hd * LANES, step: LANES },
-                    Out { at: scores.as_mut_ptr(), stride: keys, add: false },
-                );
+            for run in &runs {
+                let start = run.start * LANES;
+                // SAFETY: as the caller promises; every buffer has the length that the shapes
+                // name.
+                unsafe {
+                    product::<S, f32>(
+                        (count, run.len(), hd),
+                        Rows { at: queries.as_ptr(), stride: hd },
+                        Panels {
+                            at: panels[start * hd..].as_ptr(),
+                            panel: hd * LANES,
+                            step: LANES,
+                        },
+                        Out { at: scores[start..].as_mut_ptr(), stride: keys, add: false },
+                    );
+                }
             }
             for row in 0..count {
                 let (query, head) = place(row);
                 let token = self.tile.tokens.start as usize + query;
-                let scores = &mut scores[row * keys..row * keys + blocks * LANES];
+                let scores = &mut scores[row * keys..(row + 1) * keys];
                 // SAFETY: as the caller promises; each (head, token) is one row of one task.
                 unsafe {
                     let seen = |block| self.tile.seen(query, block);
-                    let (sum, log_sum) = softmax::<S>(scores, scale, seen);
+                    let (sum, log_sum) = softmax::<S>(scores, &runs, scale, seen);
                     queries[row * hd] = 1.0 / sum;
                     let head = self.kv_head * shared + head;
                     self.log_sums.part(head * self.n + token, 1)[0] = log_sum;
                 }
             }
-            // SAFETY: as above.
-            unsafe {
-                product::<S, f32>(
-                    (count, hd / LANES, blocks * LANES),
-                    Rows { at: scores.as_ptr(), stride: keys },
-                    Panels { at: values.as_ptr(), panel: LANES, step: hd },
-                    Out { at: out.as_mut_ptr(), stride: hd, add: false },
-                );
+            for (number, run) in runs.iter().enumerate() {
+                let start = run.start * LANES;
+                // SAFETY: as above.
+                unsafe {
+                    product::<S, f32>(
+                        (count, hd / LANES, run.len() * LANES),
+                        Rows { at: scores[start..].as_ptr(), stride: keys },
+                        Panels { at: values[start * hd..].as_ptr(), panel: LANES, step: hd },
+                        Out { at: out.as_mut_ptr(), stride: hd, add: number > 0 },
+                    );
+                }
             }
             for row in 0..count {
                 let (query, head) = place(row);
@@ -144,21 +157,23 @@ impl<T: Element> Kernel for Forward<'_, T> {
     }
 }
 
-/// Turns raw `scores` (whole blocks) into exp(scale · score − largest), 0 where `seen` has no
-/// bit; returns the sum and the logarithm of the sum of exponentials.
+/// Turns raw `scores` in the blocks of `runs` into exp(scale · score − largest), 0 where `seen`
+/// has no bit; returns the sum and the logarithm of the sum of exponentials.
 #[inline(always)]
 pub(super) unsafe fn softmax<S: Simd>(
     scores: &mut [f32],
+    runs: &[Range<usize>],
     scale: f32,
     seen: impl Fn(usize) -> u16,
 ) -> (f32, f32) {
+    assert!(runs.last().is_none_or(|run| run.end * LANES <= scores.len()));
     let at = scores.as_mut_ptr();
-    let blocks = scores.len() / LANES;
-    // SAFETY: as the caller promises; `blocks` blocks of sixteen lie behind `at`.
+    let blocks = || runs.iter().cloned().flatten();
+    // SAFETY: as the caller promises; every block lies behind `at`, as just asserted.
     unsafe {
         let hidden = S::splat(f32::NEG_INFINITY);
         let mut largest = hidden;
-        for block in 0..blocks {
+        for block in blocks() {
             let x = S::mul(S::load(at.add(block * LANES)), S::splat(scale));
             let x = match seen(block) {
                 u16::MAX => x,
@@ -169,7 +184,7 @@ pub(super) unsafe fn softmax<S: Simd>(
         }
         let largest = S::largest(largest);
         let mut sum = S::splat(0.0);
-        for block in 0..blocks {
+        for block in blocks() {
             let x = S::sub(S::load(at.add(block * LANES)), S::splat(largest));
             let e = exp::<S>(x);
             S::store(at.add(block * LANES), e);

@@ -56,11 +56,24 @@ impl Tile {
         }
     }
 
-    /// Blocks of keys that any of `queries` (ascending) sees: this many from the first.
-    #[inline(always)]
-    pub fn blocks(&self, last_query: usize) -> usize {
-        // A token sees nothing of its tile behind itself.
-        self.own / LANES + (last_query + 1).div_ceil(LANES)
+    /// Blocks of keys that any of `queries` sees, in runs of neighbours, ascending.
+    pub fn runs(&self, queries: Range<usize>) -> Vec<Range<usize>> {
+        let sights = &self.sights[queries];
+        let path = sights.iter().map(|sight| sight.path as usize).max().unwrap_or(0);
+        let own = sights.iter().fold(0, |bits, sight| bits | sight.own);
+        let first = self.own / LANES;
+        let own = (0..TILE / LANES)
+            .filter(|block| (own >> (block * LANES)) as u16 != 0)
+            .map(|block| first + block..first + block + 1);
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for block in std::iter::once(0..path.div_ceil(LANES)).chain(own) {
+            match runs.last_mut() {
+                Some(run) if run.end == block.start => run.end = block.end,
+                _ if block.is_empty() => {}
+                _ => runs.push(block),
+            }
+        }
+        runs
     }
 }
 
@@ -128,4 +141,36 @@ fn tile(parents: &[Option<usize>], depths: &[u32], tokens: Range<usize>) -> Tile
         });
     }
     Tile { tokens: tokens.start as u32..tokens.end as u32, keys, own, sights }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::{Plan, TILE, Tile};
+
+    #[test]
+    fn a_branch_is_not_computed_for_its_neighbours() {
+        // A trunk that fills a tile, and two branches in the next: one of three blocks that
+        // leaves it at its end, one of two that leaves it in its first block.
+        let after = |parent: usize, count: usize, from: usize| {
+            std::iter::once(Some(parent)).chain((from..from + count - 1).map(Some))
+        };
+        let parents: Vec<Option<usize>> = std::iter::once(None)
+            .chain((0..TILE - 1).map(Some))
+            .chain(after(TILE - 1, 48, TILE))
+            .chain(after(2, 32, TILE + 48))
+            .collect();
+        let plan = Plan::new(&parents, std::slice::from_ref(&(0..parents.len())));
+        let [first, second] = &plan.trees[0][..] else { panic!("two tiles") };
+        let runs = |tile: &Tile, queries: Range<usize>| -> Vec<(usize, usize)> {
+            tile.runs(queries).into_iter().map(|run| (run.start, run.end)).collect()
+        };
+        assert_eq!(runs(first, 0..16), [(0, 1)]);
+        assert_eq!(runs(first, 100..TILE), [(0, 8)]);
+        assert_eq!(runs(second, 0..16), [(0, 9)]);
+        assert_eq!(runs(second, 20..48), [(0, 11)], "the path and the branch up to itself");
+        assert_eq!(runs(second, 48..64), [(0, 1), (11, 12)], "no trunk's end, no neighbour");
+        assert_eq!(runs(second, 40..50), [(0, 12)]);
+    }
 }

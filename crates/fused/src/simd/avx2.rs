@@ -175,6 +175,11 @@ impl Simd for Avx2 {
         unsafe { Pair(chosen(bits & 0xff, x.0, otherwise.0), chosen(bits >> 8, x.1, otherwise.1)) }
     }
     #[inline(always)]
+    unsafe fn prefetch(at: *const u8) {
+        // Into the second level: a panel does not fit the first.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+    #[inline(always)]
     unsafe fn sum(x: Pair) -> f32 {
         unsafe {
             let eight = _mm256_add_ps(x.0, x.1);

@@ -96,6 +96,8 @@ impl Simd for Portable {
         each(|i| if bits >> i & 1 == 1 { x[i] } else { otherwise[i] })
     }
     #[inline(always)]
+    unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
     unsafe fn sum(x: V) -> f32 {
         x.iter().sum()
     }

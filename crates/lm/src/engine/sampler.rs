@@ -80,8 +80,7 @@ pub(super) fn sample(
     };
     for (draw, drawn) in draws.iter().zip(&drawn) {
         if draw.is_some() && !drawn.is_some_and(|(_, logprob)| logprob.is_finite()) {
-            let what = "the model's logits are not finite: its weights have diverged or are broken";
-            return Err(LmError::Invalid(what.to_owned()));
+            return Err(LmError::NotFinite);
         }
     }
     Ok(drawn)
