@@ -66,7 +66,7 @@ impl ForestAttention {
         kind: Kind,
         device: Device,
     ) -> Result<Self, LmError> {
-        if fused::attends(head_dim as i64, kind, device) {
+        if fused::fits_heads(head_dim, kind, device) {
             let plan = Arc::new(Plan::new(&pack.parents, &pack.trees));
             let (chains, batches) = (Vec::new(), Vec::new());
             return Ok(Self { plan: Some(plan), chains, batches, order: None, grouped: false });

@@ -109,9 +109,9 @@ fn swiglu_of<T: Element>(gate_up: &Tensor, inner: usize) -> Result<Tensor, LmErr
     Ok(attach(&[gate_up], &y.tensor, Box::new(backward))?)
 }
 
-/// Whether [`rotate`] does heads of this width.
-pub(crate) fn rotates(head_dim: usize, kind: Kind, device: Device) -> bool {
-    applies(kind, device) && head_dim.is_multiple_of(LANES)
+/// Whether [`rotate`], [`tree_attention`] and [`cached_attention`] do heads of this width.
+pub(crate) fn fits_heads(head_dim: usize, kind: Kind, device: Device) -> bool {
+    applies(kind, device) && head_dim > 0 && head_dim.is_multiple_of(LANES)
 }
 
 /// Turns `x` [n, heads, head_dim] by `cos` and `sin` [n, head_dim / 2], f32.
@@ -143,11 +143,6 @@ fn rotate_of<T: Element>(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tenso
         Ok(vec![Some(of_x.tensor)])
     };
     Ok(attach(&[x], &y.tensor, Box::new(backward))?)
-}
-
-/// Whether [`tree_attention`] does heads of this width.
-pub(crate) fn attends(head_dim: i64, kind: Kind, device: Device) -> bool {
-    applies(kind, device) && head_dim > 0 && (head_dim as usize).is_multiple_of(LANES)
 }
 
 /// Attention of packed trees: `q` [n, heads, head_dim], `k` and `v` [n, kv_heads, head_dim] →

@@ -23,7 +23,7 @@ impl Rotary {
     pub fn angles(&self, positions: &Tensor, kind: Kind) -> Angles {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.inverse_frequencies;
         let head_dim = 2 * self.inverse_frequencies.numel();
-        if fused::rotates(head_dim, kind, angles.device()) {
+        if fused::fits_heads(head_dim, kind, angles.device()) {
             return Angles { cos: angles.cos(), sin: angles.sin(), fused: true };
         }
         let angles = Tensor::cat(&[&angles, &angles], -1).unsqueeze(1);

@@ -132,7 +132,7 @@ impl Pass {
         writes: &Writes,
         sights: &[Sight],
     ) -> Result<Self, LmError> {
-        Ok(match fused::attends(config.head_dim as i64, options.0, options.1) {
+        Ok(match fused::fits_heads(config.head_dim, options.0, options.1) {
             true => Self::Fused(FusedPass::new(config, options.0, target, writes, sights)),
             false => Self::Tensors(TensorPass::new(config, options, target, writes, sights)?),
         })
