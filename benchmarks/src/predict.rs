@@ -128,6 +128,7 @@ pub fn memory(config: &LlamaConfig, step: &Step) -> Result<MemoryPlan, LmError> 
         training: Training::Full { master: false },
         reference: false,
         pack_tokens: step.micro_batch,
+        replicas: 1,
         checkpointing: step.checkpointing,
         head_chunk: None,
         rollouts: step.tasks * step.samples,

@@ -122,6 +122,7 @@ impl Information {
                 training,
                 reference: false,
                 pack_tokens: 4096,
+                replicas: 1,
                 checkpointing: true,
                 head_chunk: None,
                 rollouts: 32,

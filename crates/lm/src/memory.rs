@@ -40,6 +40,8 @@ pub struct MemoryRequest {
     pub reference: bool,
     /// Tokens of one micro-batch, prefixes merged.
     pub pack_tokens: usize,
+    /// Replicas that share a micro-batch, each with gradients of its own.
+    pub replicas: usize,
     /// Whether each layer is recomputed in the backward pass.
     pub checkpointing: bool,
     /// Most actions whose logits exist at once; by default as [`crate::PolicyOptions`].
@@ -119,7 +121,12 @@ impl MemoryRequest {
         if training {
             line("compute weights", joined, of_joined.clone());
         }
-        line("gradients", trained * trained_width, format!("of {trained} parameters"));
+        let copies = self.replicas as u64;
+        let of_whom = match copies {
+            1 => format!("of {trained} parameters"),
+            _ => format!("of {trained} parameters, {copies} replicas"),
+        };
+        line("gradients", copies * trained * trained_width, of_whom);
         line("optimiser state", trained * ADAMW_BYTES, "two f32 moments".to_owned());
         line("master weights", master, "f32".to_owned());
         if self.reference && matches!(self.training, Training::Full { .. }) {
@@ -330,6 +337,7 @@ mod tests {
             training,
             reference: false,
             pack_tokens: 4096,
+            replicas: 1,
             checkpointing: true,
             head_chunk: Some(512),
             rollouts: 32,
@@ -416,6 +424,15 @@ mod tests {
         let alone = request("SmolLM2-135M", Training::Lora(lora));
         let beside = MemoryRequest { reference: true, ..alone.clone() };
         assert_eq!(total(&beside), total(&alone));
+    }
+
+    #[test]
+    fn every_replica_has_gradients() {
+        let alone = request("SmolLM2-135M", Training::Full { master: false });
+        let two = MemoryRequest { replicas: 2, ..alone.clone() };
+        let [alone, two] = [alone, two].map(|request| request.plan().unwrap());
+        assert_eq!(two.bytes("gradients"), 2 * alone.bytes("gradients"));
+        assert_eq!(two.total() - alone.total(), alone.bytes("gradients"));
     }
 
     #[test]

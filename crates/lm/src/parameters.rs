@@ -44,16 +44,26 @@ impl Parameters {
         let total: i64 = tensors.iter().map(|(_, t)| t.numel() as i64).sum();
         let flat = Tensor::f_zeros([total], (kind, device))?;
         let grad = if trained { Some(Tensor::f_zeros([total], (kind, device))?) } else { None };
-        let mut entries = Vec::with_capacity(tensors.len());
+        let shapes = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
+        let parameters = Self::over(flat, grad, shapes)?;
+        for (entry, (_, tensor)) in parameters.entries.iter().zip(tensors) {
+            no_grad(|| entry.leaf.detach().f_copy_(&tensor))?;
+        }
+        Ok(parameters)
+    }
+
+    /// Views of `flat`, with gradients in `grad`.
+    fn over(
+        flat: Tensor,
+        grad: Option<Tensor>,
+        shapes: Vec<(String, Vec<i64>)>,
+    ) -> Result<Self, LmError> {
+        let mut entries = Vec::with_capacity(shapes.len());
         let mut start = 0;
-        for (name, tensor) in tensors {
-            let count = tensor.numel() as i64;
-            let shape = tensor.size();
+        for (name, shape) in shapes {
             let leaf = leaf(&flat, grad.as_ref(), start, &shape)?;
-            no_grad(|| leaf.detach().f_copy_(&tensor))?;
-            drop(tensor);
             entries.push(Entry { name, start, leaf });
-            start += count;
+            start += shape.iter().product::<i64>();
         }
         let mut stacks = Vec::new();
         for (at, first) in entries.iter().enumerate() {
@@ -62,6 +72,17 @@ impl Parameters {
             }
         }
         Ok(Self { flat, grad, entries, stacks })
+    }
+
+    /// The same values, which change with these, and gradients of their own: for threads that
+    /// share a batch.
+    ///
+    /// # Errors
+    /// libtorch's own (memory).
+    pub fn replica(&self) -> Result<Self, LmError> {
+        let grad = self.grad.as_ref().map(Tensor::f_zeros_like).transpose()?;
+        let shapes = self.iter().map(|(name, leaf)| (name.to_owned(), leaf.size())).collect();
+        Self::over(self.flat.shallow_clone(), grad, shapes)
     }
 
     /// The matrix of all projections that read the same input as `first` (the query or the
@@ -239,5 +260,19 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(parameters.get("b").unwrap().detach()).unwrap(), [4.0]);
         parameters.zero_grad();
         assert_eq!(Vec::<f32>::try_from(parameters.grad().unwrap()).unwrap(), [0.0; 3]);
+    }
+
+    #[test]
+    fn a_replica_follows_the_values_and_has_gradients_of_its_own() {
+        let tensors = vec![("a".to_owned(), Tensor::from_slice(&[1f32, 2.0]))];
+        let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, true).unwrap();
+        let replica = parameters.replica().unwrap();
+        no_grad(|| {
+            let _ = parameters.flat().shallow_clone().g_add_scalar_(1.0);
+        });
+        replica.get("a").unwrap().square().sum(Kind::Float).backward();
+        let gradient = |of: &Parameters| Vec::<f32>::try_from(of.grad().unwrap()).unwrap();
+        assert_eq!(gradient(&replica), [4.0, 6.0]);
+        assert_eq!(gradient(&parameters), [0.0, 0.0]);
     }
 }

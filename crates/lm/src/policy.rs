@@ -106,6 +106,18 @@ impl Policy {
         Ok(policy)
     }
 
+    /// The same policy, whose weights change with this one's, and gradients of its own: for
+    /// threads that share a batch.
+    ///
+    /// # Errors
+    /// Adapters, which have no replicas; libtorch's own (memory).
+    pub fn replica(&self) -> Result<Self, LmError> {
+        if self.adapted.is_some() {
+            return Err(LmError::Invalid("a policy with adapters has no replicas".to_owned()));
+        }
+        Ok(Self::new(self.config.clone(), self.parameters.replica()?, self.options))
+    }
+
     pub fn config(&self) -> &LlamaConfig {
         &self.config
     }

@@ -353,6 +353,8 @@ pub struct TrainConfig {
     pub mini_batches: usize,
     /// Tokens of one forward and backward pass, after merging prefixes.
     pub micro_batch_tokens: usize,
+    /// Replicas of the policy that share the micro-batches.
+    pub replicas: usize,
     pub layout: Layout,
     pub activation_checkpointing: bool,
     /// Roles that are trained; empty is all.
@@ -382,6 +384,7 @@ impl Default for TrainConfig {
             epochs: 1,
             mini_batches: 1,
             micro_batch_tokens: 8192,
+            replicas: 1,
             layout: Layout::Forest,
             activation_checkpointing: false,
             roles: Vec::new(),

@@ -20,6 +20,7 @@ pub mod progress;
 pub mod provenance;
 pub mod reference;
 mod reinforcement;
+mod replicas;
 mod reward;
 pub mod rounds;
 pub mod run;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use leyden_core::record::{RECORD_SCHEMA, StepRecord, Timing};
-use leyden_lm::forest::Row;
+use leyden_lm::forest::{Pack, Row};
 use leyden_lm::{Cotangent, Evaluated};
 use leyden_text::ChatFormat;
 
@@ -38,16 +38,21 @@ impl Trainer<'_> {
         let started = Instant::now();
         let learned: usize = rows.iter().map(Row::action_tokens).sum();
         let weight = 1.0 / learned.max(1) as f64;
-        let (mut loss, mut entropy_sum, mut packed) = (0.0, 0.0, 0);
         self.policy.trained().zero_grad();
-        for pack in pack(&rows, train.micro_batch_tokens)? {
-            packed += pack.len();
-            self.policy.forward_backward(&pack, 1.0, &mut |evaluated: &Evaluated| {
-                loss -= weight * evaluated.logp.iter().sum::<f64>();
-                entropy_sum += evaluated.entropy.iter().sum::<f64>();
-                Cotangent { logp: vec![-weight; evaluated.logp.len()], entropy: None }
-            })?;
-        }
+        let longest = rows.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+        let packs =
+            self.replicas.cut(train.micro_batch_tokens, longest, |budget| pack(&rows, budget))?;
+        let done = self.replicas.share(&mut self.policy, &packs, |policy, pack| {
+            let learn = &mut |evaluated: &Evaluated| Cotangent {
+                logp: vec![-weight; evaluated.logp.len()],
+                entropy: None,
+            };
+            let Evaluated { logp, entropy } = policy.forward_backward(pack, 1.0, learn)?;
+            Ok((-weight * logp.iter().sum::<f64>(), entropy.iter().sum::<f64>()))
+        })?;
+        let loss = done.iter().fold(0.0, |sum, part| sum + part.0);
+        let entropy_sum = done.iter().fold(0.0, |sum, part| sum + part.1);
+        let packed = packs.iter().map(Pack::len).sum();
         let grad_norm = self.apply(step)?;
         lap(timing, "update", started);
         Ok(StepRecord {

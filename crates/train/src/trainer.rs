@@ -16,6 +16,7 @@ use crate::config::{Experiment, Objective};
 use crate::critic::Critic;
 use crate::data::VisitOrder;
 use crate::reference::Reference;
+use crate::replicas::Replicas;
 use crate::store::RolloutStore;
 use crate::{Environment, TrainError};
 
@@ -32,6 +33,7 @@ pub struct Trainer<'a> {
     pub reference: Option<Reference>,
     /// Where the algorithm measures against values.
     pub critic: Option<Critic>,
+    pub(crate) replicas: Replicas,
     /// Number of updates steps behind the weights.
     pub version: u64,
     /// Position in the order of tasks or demonstrations.
@@ -93,6 +95,7 @@ impl<'a> Trainer<'a> {
         let critic =
             experiment.has_critic().then(|| Critic::new(&experiment.critic, &policy, seed));
         let critic = critic.transpose()?;
+        let replicas = Replicas::of(&policy, train.replicas.min(experiment.model.threads))?;
         Ok(Self {
             experiment,
             environment,
@@ -100,6 +103,7 @@ impl<'a> Trainer<'a> {
             policy,
             reference,
             critic,
+            replicas,
             optimizer,
             engine,
             store,

@@ -1,9 +1,11 @@
 //! The update: from a batch to changed weights, in mini-batches of one optimiser step each
-//! and micro-batches that change memory but not the gradient.
+//! and micro-batches that change memory but not the gradient. Replicas of the policy may share
+//! the latter.
 
 use leyden_lm::forest::Pack;
-use leyden_lm::{Cotangent, Evaluated, LmError};
+use leyden_lm::{Cotangent, Evaluated, LmError, Policy};
 use leyden_rl::Rows;
+use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::correction::CorrectionFigures;
 use leyden_rl::loss::{LossInput, LossStatistics};
 use leyden_rl::mismatch::Mismatch;
@@ -28,8 +30,31 @@ pub(crate) struct Update {
     pub correction: CorrectionFigures,
 }
 
+impl Update {
+    /// Adds what a micro-batch found.
+    fn merge(&mut self, part: &Self) {
+        self.loss += part.loss;
+        self.entropy_sum += part.entropy_sum;
+        self.entropy_tokens += part.entropy_tokens;
+        self.packed_tokens += part.packed_tokens;
+        self.statistics.merge(&part.statistics);
+        self.mismatch.merge(&part.mismatch);
+        self.correction.merge(&part.correction);
+    }
+}
+
+/// A micro-batch.
+struct Job {
+    pack: Pack,
+    /// Whether it has no part in the gradient.
+    quiet: bool,
+}
+
 /// What a micro-batch needs of the batch that it is part of.
 struct PackContext<'a> {
+    algorithm: &'a AlgorithmConfig,
+    temperature: f64,
+    kl_coefficient: f64,
     batch: &'a Batch,
     /// Weight of each token in its mini-batch.
     weights: &'a [f64],
@@ -83,21 +108,31 @@ impl Trainer<'_> {
                 self.policy.trained().zero_grad();
                 let (quiet, lively): (Vec<usize>, Vec<usize>) =
                     members.iter().partition(|&&row| self.is_quiet(batch, row));
-                if epoch == 0 {
-                    for pack in batch.pack(&quiet, train.micro_batch_tokens)? {
-                        self.look_at(&pack, batch, once, &mut update)?;
+                let mut jobs = Vec::new();
+                // The figures of quiet rows are wanted once.
+                let quiet = if epoch == 0 { quiet } else { Vec::new() };
+                for (members, quiet) in [(quiet, true), (lively, false)] {
+                    let packs = self.packs(batch, &members)?;
+                    jobs.extend(packs.into_iter().map(|pack| Job { pack, quiet }));
+                }
+                let context = PackContext {
+                    algorithm,
+                    temperature,
+                    kl_coefficient: self.kl_coefficient(),
+                    batch,
+                    weights: &weights,
+                    logp_old: (!once).then_some(logp_old.as_slice()),
+                    logp_ref: logp_ref.filter(|_| algorithm.kl.is_in_loss()),
+                    first: epoch == 0,
+                };
+                let done = self.replicas.share(&mut self.policy, &jobs, |policy, job| {
+                    if job.quiet {
+                        context.look_at(policy, &job.pack)
+                    } else {
+                        context.differentiate(policy, &job.pack)
                     }
-                }
-                for pack in batch.pack(&lively, train.micro_batch_tokens)? {
-                    let context = PackContext {
-                        batch,
-                        weights: &weights,
-                        logp_old: (!once).then_some(logp_old.as_slice()),
-                        logp_ref: logp_ref.filter(|_| algorithm.kl.is_in_loss()),
-                        first: epoch == 0,
-                    };
-                    self.micro_batch(&pack, &context, temperature, &mut update)?;
-                }
+                })?;
+                done.iter().for_each(|part| update.merge(part));
                 update.grad_norm += self.apply(step)?;
                 update.count += 1;
             }
@@ -130,55 +165,55 @@ impl Trainer<'_> {
             && batch.advantages[batch.shape.range(row)].iter().all(|&a| a == 0.0)
     }
 
+    /// Micro-batches of some rows.
+    fn packs(&self, batch: &Batch, members: &[usize]) -> Result<Vec<Pack>, TrainError> {
+        let longest = members.iter().map(|&row| batch.rows[row].ids.len()).max().unwrap_or(0);
+        let budget = self.experiment.train.micro_batch_tokens;
+        self.replicas.cut(budget, longest, |budget| batch.pack(members, budget))
+    }
+}
+
+impl PackContext<'_> {
     /// The figures of rows without a gradient, by a forward pass alone.
-    fn look_at(
-        &self,
-        pack: &Pack,
-        batch: &Batch,
-        once: bool,
-        update: &mut Update,
-    ) -> Result<(), TrainError> {
-        let evaluated = self.policy.evaluate(pack, self.experiment.rollout.temperature)?;
+    fn look_at(&self, policy: &Policy, pack: &Pack) -> Result<Update, TrainError> {
+        let evaluated = policy.evaluate(pack, self.temperature)?;
         let logp: Vec<f64> = pack.gather(&evaluated.logp).concat();
-        if once {
-            let sampler = batch.select(&batch.logp_sampler, pack);
-            update.mismatch.merge(&Mismatch::measure(&logp, &sampler, &batch.shape_of(pack)));
+        let mut update = Update {
+            packed_tokens: pack.len(),
+            entropy_sum: pack.gather(&evaluated.entropy).concat().iter().sum(),
+            entropy_tokens: logp.len(),
+            ..Update::default()
+        };
+        if self.logp_old.is_none() {
+            let sampler = self.batch.select(&self.batch.logp_sampler, pack);
+            update.mismatch = Mismatch::measure(&logp, &sampler, &self.batch.shape_of(pack));
         }
-        update.packed_tokens += pack.len();
-        update.entropy_sum += pack.gather(&evaluated.entropy).concat().iter().sum::<f64>();
-        update.entropy_tokens += logp.len();
-        Ok(())
+        Ok(update)
     }
 
-    fn micro_batch(
-        &self,
-        pack: &Pack,
-        context: &PackContext<'_>,
-        temperature: f64,
-        update: &mut Update,
-    ) -> Result<(), TrainError> {
-        let algorithm = &self.experiment.algorithm;
-        let batch = context.batch;
+    /// Adds a micro-batch's part of the gradient to the policy's.
+    fn differentiate(&self, policy: &Policy, pack: &Pack) -> Result<Update, TrainError> {
+        let batch = self.batch;
         let rows = batch.shape_of(pack);
         let advantages = batch.select(&batch.advantages, pack);
-        let weights = batch.select(context.weights, pack);
+        let weights = batch.select(self.weights, pack);
         let sampler = batch.select(&batch.logp_sampler, pack);
-        let logp_ref = context.logp_ref.map(|all| batch.select(all, pack));
-        let kl_coefficient = self.kl_coefficient();
-        if context.first {
-            update.packed_tokens += pack.len();
+        let logp_ref = self.logp_ref.map(|all| batch.select(all, pack));
+        let mut update = Update::default();
+        if self.first {
+            update.packed_tokens = pack.len();
         }
-        self.policy.forward_backward(pack, temperature, &mut |evaluated: &Evaluated| {
+        policy.forward_backward(pack, self.temperature, &mut |evaluated: &Evaluated| {
             let logp_new: Vec<f64> = pack.gather(&evaluated.logp).concat();
-            let logp_old = match context.logp_old {
+            let logp_old = match self.logp_old {
                 Some(all) => batch.select(all, pack),
                 None => logp_new.clone(),
             };
-            if context.first && context.logp_old.is_none() {
-                update.mismatch.merge(&Mismatch::measure(&logp_new, &sampler, &rows));
+            if self.first && self.logp_old.is_none() {
+                update.mismatch = Mismatch::measure(&logp_new, &sampler, &rows);
             }
             let entropies: Vec<f64> = pack.gather(&evaluated.entropy).concat();
-            let objective = algorithm.objective(&ObjectiveInput {
+            let objective = self.algorithm.objective(&ObjectiveInput {
                 policy: LossInput {
                     rows: &rows,
                     logp_new: &logp_new,
@@ -189,14 +224,14 @@ impl Trainer<'_> {
                 entropies: &entropies,
                 logp_sampler: &sampler,
                 logp_ref: logp_ref.as_deref(),
-                kl_coefficient,
+                kl_coefficient: self.kl_coefficient,
             });
-            update.loss += objective.loss;
-            update.statistics.merge(&objective.figures.policy);
-            update.correction.merge(&objective.figures.correction);
-            if context.first {
-                update.entropy_sum += objective.figures.entropy_sum;
-                update.entropy_tokens += objective.figures.tokens;
+            update.loss = objective.loss;
+            update.statistics = objective.figures.policy;
+            update.correction = objective.figures.correction;
+            if self.first {
+                update.entropy_sum = objective.figures.entropy_sum;
+                update.entropy_tokens = objective.figures.tokens;
             }
             let by_row = |flat: &[f64]| rows.ranges().map(|r| flat[r].to_vec()).collect::<Vec<_>>();
             Cotangent {
@@ -204,7 +239,7 @@ impl Trainer<'_> {
                 entropy: objective.grad_entropy.map(|grad| pack.scatter(&by_row(&grad))),
             }
         })?;
-        Ok(())
+        Ok(update)
     }
 }
 

@@ -35,6 +35,27 @@ fn merged_prefixes_change_the_work_and_not_the_gradient() {
 }
 
 #[test]
+fn replicas_change_who_works_and_not_the_gradient() {
+    let several = ["train.mini_batches=2", "train.epochs=2", "train.learning_rate=0.0"];
+    for changes in [&[][..], &several, &["train.objective=supervised"]] {
+        let (one, expected, _, updates) = first_step(changes);
+        for count in [2, 3] {
+            let replicas = [format!("train.replicas={count}"), format!("model.threads={count}")];
+            let all = changes.iter().copied().chain(replicas.iter().map(String::as_str));
+            let all: Vec<&str> = all.collect();
+            let (record, gradient, _, steps) = first_step(&all);
+            let error = largest(&(&gradient - &expected)) / largest(&expected);
+            assert!(error < 1e-5, "{all:?}: the gradient is {error} off");
+            assert_eq!((steps, record.action_tokens), (updates, one.action_tokens));
+            assert!((record.loss - one.loss).abs() < 1e-6, "{} and {}", record.loss, one.loss);
+            assert!((record.entropy - one.entropy).abs() < 1e-5);
+            assert!(record.packed_tokens > one.packed_tokens, "common beginnings are done twice");
+            assert!(gradient.equal(&first_step(&all).1), "not the same bytes every time");
+        }
+    }
+}
+
+#[test]
 fn the_layout_of_a_batch_changes_the_work_and_not_the_gradient() {
     let (forest, expected, _, _) = first_step(&[]);
     let mut packed = vec![forest.packed_tokens];

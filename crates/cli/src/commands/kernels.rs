@@ -134,6 +134,7 @@ fn check_memory(shape: &Shape, whole: bool) -> Result<()> {
         training: Training::Full { master: false },
         reference: false,
         pack_tokens: shape.tokens,
+        replicas: 1,
         checkpointing: false,
         head_chunk: None,
         rollouts: shape.rows(),

@@ -99,6 +99,7 @@ impl Experiment {
             ("critic.epochs", self.critic.epochs),
             ("train.mini_batches", self.train.mini_batches),
             ("train.micro_batch_tokens", self.train.micro_batch_tokens),
+            ("train.replicas", self.train.replicas),
             ("train.batch", self.train.batch),
             ("agent.max_turns", self.agent.max_turns),
             ("agent.passages", self.agent.passages),
@@ -142,9 +143,16 @@ impl Experiment {
         if !(self.rollout.top_p > 0.0 && self.rollout.top_p <= 1.0) {
             return refuse("rollout.top_p", "must be above 0 and at most 1".to_owned());
         }
-        if self.rollout.engines > 1 && self.model.device != "cpu" {
-            let what = format!("several are for CPU cores; one keeps {} busy", self.model.device);
-            return refuse("rollout.engines", what);
+        for (key, count) in
+            [("rollout.engines", self.rollout.engines), ("train.replicas", self.train.replicas)]
+        {
+            if count > 1 && self.model.device != "cpu" {
+                let device = &self.model.device;
+                return refuse(key, format!("several are for CPU cores; one keeps {device} busy"));
+            }
+        }
+        if self.train.replicas > 1 && self.model.lora.is_some() {
+            return refuse("train.replicas", "a policy with adapters has no replicas".to_owned());
         }
         for mode in &self.eval.modes {
             if mode != "greedy" && mode != "sampled" {
@@ -233,7 +241,7 @@ mod tests {
     #[test]
     fn what_an_older_version_wrote_is_the_same_experiment() {
         let whole = parse(SMALLEST, &["rollout.samples=3"]).unwrap().to_toml();
-        let older = whole.replace("engines = 1\n", "");
+        let older = whole.replace("engines = 1\n", "").replace("replicas = 1\n", "");
         assert_ne!(older, whole);
         assert_eq!(Experiment::rewritten(&older), whole);
         assert_eq!(Experiment::rewritten("samples = 2"), "samples = 2");
@@ -270,6 +278,13 @@ mod tests {
             (SMALLEST, &["reward.flip=1.5"], "reward.flip"),
             (SMALLEST, &["reward.per_token=inf"], "reward.per_token"),
             (SMALLEST, &["rollout.samples=1"], "every advantage is 0"),
+            (SMALLEST, &["train.replicas=0"], "train.replicas"),
+            (SMALLEST, &["train.replicas=2", "model.device=cuda"], "keeps cuda busy"),
+            (
+                SMALLEST,
+                &["train.replicas=2", "model.lora={rank = 4, alpha = 8.0, targets = ['q']}"],
+                "adapters",
+            ),
             (SMALLEST, &["name=../x"], "folder"),
             (SMALLEST, &["model.source.x=1"], "not a table"),
         ] {

@@ -148,6 +148,11 @@ pub const REFERENCE: &[Key] = &[
         "tokens of one forward and backward pass; changes memory, not the gradient",
     ),
     key(
+        "train.replicas",
+        "replicas of the policy that share a micro-batch, each with its part of model.threads \
+         and at most as many: for tiny models on CPU cores",
+    ),
+    key(
         "train.layout",
         "forest, trajectories or rows: common beginnings are computed once among all rows, those \
          of a rollout, or never; changes time, not the gradient",

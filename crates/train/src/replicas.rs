@@ -1,0 +1,102 @@
+//! Replicas of the policy that share the micro-batches of an update.
+//!
+//! Where a model is so small that a single product is not worth dividing among cores, whole
+//! micro-batches are. A replica has the policy's own values and gradients of its own; these are
+//! added up in one order, so that the same seed gives the same bytes.
+
+use std::panic::resume_unwind;
+
+use leyden_lm::Policy;
+use leyden_lm::forest::Pack;
+
+use crate::TrainError;
+
+/// The replicas beside the policy itself.
+pub(crate) struct Replicas {
+    others: Vec<Policy>,
+}
+
+impl Replicas {
+    /// `count` of them, the policy itself among them.
+    ///
+    /// # Errors
+    /// A policy with adapters; no memory for the gradients.
+    pub fn of(policy: &Policy, count: usize) -> Result<Self, TrainError> {
+        let others = (1..count).map(|_| policy.replica()).collect::<Result<_, _>>()?;
+        Ok(Self { others })
+    }
+
+    fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// Micro-batches as `pack` cuts them at a budget of tokens: one for each replica, if there
+    /// are rows enough, and those that are under way at the same time together within `budget`.
+    /// `longest` is the length of the longest row.
+    ///
+    /// # Errors
+    /// Those of `pack`.
+    pub fn cut(
+        &self,
+        budget: usize,
+        longest: usize,
+        pack: impl Fn(usize) -> Result<Vec<Pack>, TrainError>,
+    ) -> Result<Vec<Pack>, TrainError> {
+        let count = self.count();
+        let budget = budget.div_ceil(count);
+        let packs = pack(budget)?;
+        if packs.is_empty() || packs.len() >= count {
+            return Ok(packs);
+        }
+        let merged: usize = packs.iter().map(Pack::len).sum();
+        // A row is not cut, so a pack ends up to a row before its budget.
+        pack(budget.min(merged.div_ceil(count) + longest))
+    }
+
+    /// Calls `work` with every job, on the policy or a replica; the gradients of all are added
+    /// to the policy's. Returns what `work` returned, in the order of the jobs.
+    ///
+    /// # Errors
+    /// Those of `work`; the gradients are of no use then.
+    pub fn share<J: Sync, T: Send>(
+        &mut self,
+        policy: &mut Policy,
+        jobs: &[J],
+        work: impl Fn(&Policy, &J) -> Result<T, TrainError> + Sync,
+    ) -> Result<Vec<T>, TrainError> {
+        let count = self.count();
+        if count == 1 {
+            return jobs.iter().map(|job| work(policy, job)).collect();
+        }
+        let threads = (tch::get_num_threads() / count as i32).max(1);
+        let run = |policy: &mut Policy, place: usize| -> Result<Vec<T>, TrainError> {
+            // libtorch keeps this number for each thread.
+            tch::set_num_threads(threads);
+            let own = jobs.iter().skip(place).step_by(count);
+            own.map(|job| work(policy, job)).collect()
+        };
+        let run = &run;
+        let done: Vec<_> = std::thread::scope(|scope| {
+            let all = std::iter::once(&mut *policy).chain(&mut self.others).enumerate();
+            let running: Vec<_> =
+                all.map(|(place, policy)| scope.spawn(move || run(policy, place))).collect();
+            let joined = running.into_iter().map(|thread| thread.join());
+            joined.map(|done| done.unwrap_or_else(|e| resume_unwind(e))).collect()
+        });
+        let done: Vec<Vec<T>> = done.into_iter().collect::<Result<_, _>>()?;
+        self.gather(policy)?;
+        let mut done: Vec<_> = done.into_iter().map(Vec::into_iter).collect();
+        Ok((0..jobs.len()).filter_map(|job| done[job % count].next()).collect())
+    }
+
+    /// Moves the replicas' gradients to the policy.
+    fn gather(&self, policy: &Policy) -> Result<(), TrainError> {
+        for other in &self.others {
+            if let (Some(sum), Some(part)) = (policy.trained().grad(), other.trained().grad()) {
+                let _ = sum.shallow_clone().f_add_(part).map_err(leyden_lm::LmError::from)?;
+            }
+            other.trained().zero_grad();
+        }
+        Ok(())
+    }
+}
