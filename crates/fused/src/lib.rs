@@ -16,6 +16,7 @@ mod norm;
 mod product;
 mod rotary;
 pub mod simd;
+mod sum;
 mod swiglu;
 mod threads;
 
@@ -24,6 +25,7 @@ pub use element::Element;
 pub use linear::PackedWeight;
 pub use norm::{rms_norm, rms_norm_backward};
 pub use rotary::{Turn, rotary};
+pub use sum::add;
 pub use swiglu::{swiglu, swiglu_backward};
 
 #[cfg(test)]

@@ -68,8 +68,8 @@ impl<T: Element> PackedWeight<T> {
         let rows = x.len() / self.input;
         assert!(x.len() == rows * self.input && y.len() == rows * self.out);
         let mut wide = Vec::new();
-        let x = if per_word::<T>() == 1 && size_of::<T>() == size_of::<f32>() {
-            // SAFETY: a type of one number a word and four bytes is f32.
+        let x = if is_f32::<T>() {
+            // SAFETY: as just asked.
             unsafe { std::slice::from_raw_parts(x.as_ptr().cast::<f32>(), x.len()) }
         } else {
             wide.extend(x.iter().map(|x| x.widen()));
@@ -88,6 +88,11 @@ impl<T: Element> PackedWeight<T> {
             dispatch(Multiply { weight: self, x, rows, panels, after, y: &y });
         });
     }
+}
+
+/// A type of one number a word and four bytes is f32.
+fn is_f32<T: Element>() -> bool {
+    per_word::<T>() == 1 && size_of::<T>() == size_of::<f32>()
 }
 
 /// Some rows and some panels.
@@ -110,23 +115,37 @@ impl<T: Element> Kernel for Multiply<'_, T> {
         let (rows, panels) = (self.rows.len(), self.panels.len());
         let depth = input / per_word::<T>();
         let size = depth * LANES;
-        let mut sums = [0.0; ROWS * PANELS * LANES];
         let stride = panels * LANES;
-        let words = &words[self.panels.start * size..self.panels.end * size];
-        let x = &self.x[self.rows.start * input..self.rows.end * input];
-        // SAFETY: the instruction set is there, as the caller promises; the slices hold what
-        // the shape names.
-        unsafe {
-            product_streamed::<S, T::Word>(
-                (rows, panels, depth),
-                Rows { at: x.as_ptr(), stride: input },
-                Panels { at: words.as_ptr(), panel: size, step: LANES },
-                Out { at: sums.as_mut_ptr(), stride, add: false },
-                self.weight.words.as_ptr().wrapping_add(self.after * size),
-            );
-        }
         let first = self.panels.start * LANES;
         let count = stride.min(out - first);
+        let words = &words[self.panels.start * size..self.panels.end * size];
+        let x = &self.x[self.rows.start * input..self.rows.end * input];
+        let multiply = (
+            (rows, panels, depth),
+            Rows { at: x.as_ptr(), stride: input },
+            Panels { at: words.as_ptr(), panel: size, step: LANES },
+        );
+        let after = self.weight.words.as_ptr().wrapping_add(self.after * size);
+        if is_f32::<T>() && count == stride {
+            // The sums of whole panels are the result.
+            let end = (self.rows.end - 1) * out + first + count;
+            let y = self.y.pointer(self.rows.start * out + first..end).cast();
+            // SAFETY: the instruction set is there, as the caller promises; the slices hold
+            // what the shape names; rows and columns of `y` are one task's alone.
+            unsafe {
+                let (shape, x, words) = multiply;
+                let out = Out { at: y, stride: out, add: false };
+                product_streamed::<S, T::Word>(shape, x, words, out, after);
+            }
+            return;
+        }
+        let mut sums = [0.0; ROWS * PANELS * LANES];
+        // SAFETY: as above.
+        unsafe {
+            let (shape, x, words) = multiply;
+            let out = Out { at: sums.as_mut_ptr(), stride, add: false };
+            product_streamed::<S, T::Word>(shape, x, words, out, after);
+        }
         for (row, sums) in self.rows.zip(sums.chunks_exact(stride)) {
             // SAFETY: rows and columns are one task's alone.
             let y = unsafe { self.y.part(row * out + first, count) };

@@ -38,6 +38,13 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr(), slice.len())
     }
 
+    /// Where the elements in `range` lie, for parts that interleave: two threads must not touch
+    /// the same element.
+    pub fn pointer(&self, range: std::ops::Range<usize>) -> *mut T {
+        assert!(range.start <= range.end && range.end <= self.1, "a part outside the slice");
+        self.0.wrapping_add(range.start)
+    }
+
     /// # Safety
     /// No two parts that live at the same time overlap, and the slice outlives them.
     #[allow(clippy::mut_from_ref, reason = "that is the point; the caller promises no overlap")]

@@ -29,16 +29,18 @@ pub(crate) fn threads() -> usize {
 macro_rules! by_kind {
     ($kind:expr, $function:ident ( $($argument:expr),* $(,)? )) => {
         match $kind {
-            Kind::BFloat16 => $function::<bf16>($($argument),*),
+            Kind::BFloat16 => $function::<half::bf16>($($argument),*),
             _ => $function::<f32>($($argument),*),
         }
     };
 }
 
+pub(crate) use by_kind;
+
 /// The numbers of a CPU tensor from its first on, whatever its strides.
 ///
 /// The tensor must be of `T`'s kind and may be written by nobody while the slice lives.
-fn numbers<T: Element>(x: &Tensor) -> &[T] {
+pub(crate) fn numbers<T: Element>(x: &Tensor) -> &[T] {
     debug_assert_eq!(x.device(), Device::Cpu);
     let sizes = x.size();
     if sizes.contains(&0) {
@@ -228,7 +230,7 @@ fn adamw_of<P: Element, G: Element>(
 
 /// The numbers of a contiguous CPU tensor, to be changed; no other slice of them may live.
 #[allow(clippy::mut_from_ref, reason = "tensors are shared memory by nature")]
-fn in_place<T: Element>(x: &Tensor) -> &mut [T] {
+pub(crate) fn in_place<T: Element>(x: &Tensor) -> &mut [T] {
     assert!(x.is_contiguous() && x.device() == Device::Cpu);
     // SAFETY: contiguous numbers of a kind that the caller has matched with `T`.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast(), x.numel()) }
@@ -255,12 +257,40 @@ impl Packed {
         })
     }
 
+    /// Whether a product of so many rows is faster than libtorch's.
+    pub(crate) fn suits(rows: i64) -> bool {
+        rows <= FEW_ROWS
+    }
+
     /// `x` [n, in] times the transposed matrix; `None` where libtorch does it faster.
     pub(crate) fn multiply(&self, x: &Tensor) -> Option<Result<Tensor, LmError>> {
-        (x.size()[0] <= FEW_ROWS).then(|| match self {
+        Self::suits(x.size()[0]).then(|| match self {
             Self::Single(weight) => multiply(weight, x),
             Self::Half(weight) => multiply(weight, x),
         })
+    }
+}
+
+/// A type of weights that are packed.
+pub(crate) trait FusedElement: Element {
+    /// The matrix of a weight of this type.
+    ///
+    /// # Panics
+    /// Where it is of the other type.
+    fn packed(weight: &Packed) -> &PackedWeight<Self>;
+}
+
+impl FusedElement for f32 {
+    fn packed(weight: &Packed) -> &PackedWeight<Self> {
+        let Packed::Single(weight) = weight else { panic!("a weight in bf16") };
+        weight
+    }
+}
+
+impl FusedElement for bf16 {
+    fn packed(weight: &Packed) -> &PackedWeight<Self> {
+        let Packed::Half(weight) = weight else { panic!("a weight in f32") };
+        weight
     }
 }
 
@@ -287,7 +317,7 @@ impl CachedLayer {
         Self { memory: memory.shallow_clone(), slots, capacity }
     }
 
-    fn layer<T: Element>(&self) -> cached::Layer<T> {
+    pub(crate) fn layer<T: Element>(&self) -> cached::Layer<T> {
         let memory = in_place::<T>(&self.memory);
         // SAFETY: the whole of a layer, kept alive by the tensor; an engine runs on one thread,
         // and its stores are zeroed when they are made and hold finite numbers from then on.

@@ -38,10 +38,10 @@ pub struct LowRank {
 
 /// One layer's projections as the fused products of few rows read them.
 pub struct PackedLayer {
-    qkv: Packed,
-    output: Packed,
-    gate_up: Packed,
-    down: Packed,
+    pub(crate) qkv: Packed,
+    pub(crate) output: Packed,
+    pub(crate) gate_up: Packed,
+    pub(crate) down: Packed,
 }
 
 /// One layer's weights in the compute type. Projections that read the same input are one
@@ -63,6 +63,19 @@ pub struct LayerWeights {
     pub down_low_rank: Vec<LowRank>,
     /// See [`Weights::pack`].
     pub packed: Option<PackedLayer>,
+}
+
+impl LayerWeights {
+    /// Whether any projection has a low-rank addition.
+    pub(crate) fn has_low_rank(&self) -> bool {
+        let all = [
+            &self.qkv_low_rank,
+            &self.output_low_rank,
+            &self.gate_up_low_rank,
+            &self.down_low_rank,
+        ];
+        all.iter().any(|terms| !terms.is_empty())
+    }
 }
 
 /// A model's weights in the compute type.

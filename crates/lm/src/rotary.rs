@@ -39,6 +39,13 @@ pub struct Angles {
     fused: bool,
 }
 
+impl Angles {
+    /// Cosines and sines.
+    pub(crate) fn tensors(&self) -> (&Tensor, &Tensor) {
+        (&self.cos, &self.sin)
+    }
+}
+
 /// Turns `x` [n, heads, head_dim] by the given angles: x·cos + rotate_half(x)·sin.
 ///
 /// # Errors

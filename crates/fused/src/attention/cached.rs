@@ -20,6 +20,9 @@ const TOKENS: [usize; 2] = [8, 32];
 /// Scores of one task.
 const SCORES: usize = 32 * 1024;
 
+/// Blocks of a slot that are fetched ahead.
+const FETCHED: usize = 4;
+
 /// Tokens that a slot's capacity must be a multiple of.
 pub const CAPACITY_STEP: usize = LANES;
 
@@ -64,28 +67,75 @@ impl<T: Element> Layer<T> {
         k: Heads<T>,
         v: Heads<T>,
     ) {
-        let (hd, pair) = (shape.head_dim, per_word::<T>());
-        for &(token, slot, column) in places {
-            assert!(column < self.capacity);
-            for head in 0..shape.kv_heads {
-                let keys = self.start(shape, 0, slot, head);
-                let values = self.start(shape, 1, slot, head);
-                let panel = column / LANES * LANES * hd;
-                let row = column / pair * hd;
-                let (k, v) = (k.at(token, head, hd), v.at(token, head, hd));
+        dispatch(Write { shape, layer: *self, places, k, v });
+    }
+}
+
+/// See [`Layer::write`].
+struct Write<'a, T> {
+    shape: Shape,
+    layer: Layer<T>,
+    places: &'a [(usize, usize, usize)],
+    k: Heads<'a, T>,
+    v: Heads<'a, T>,
+}
+
+impl<T: Element> Write<'_, T> {
+    /// Where the panel of a key, and the word of a value, of a place begin.
+    #[inline(always)]
+    fn at(&self, slot: usize, column: usize, head: usize) -> (*mut T, *mut T) {
+        let (hd, pair) = (self.shape.head_dim, per_word::<T>());
+        assert!(column < self.layer.capacity);
+        let keys = self.layer.start(self.shape, 0, slot, head);
+        let values = self.layer.start(self.shape, 1, slot, head);
+        // SAFETY: `column` is inside the slot.
+        unsafe { (keys.add(column / LANES * LANES * hd), values.add(column / pair * hd * pair)) }
+    }
+}
+
+impl<T: Element> Kernel for Write<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let (hd, pair) = (self.shape.head_dim, per_word::<T>());
+        for (place, &(token, slot, column)) in self.places.iter().enumerate() {
+            // A key's numbers lie in lines of their own: the next token's come meanwhile.
+            let next = self.places.get(place + 1);
+            for head in 0..self.shape.kv_heads {
+                if let Some(&(_, slot, column)) = next {
+                    let (panel, word) = self.at(slot, column, head);
+                    // SAFETY: the instruction set is there, as the caller promises.
+                    unsafe {
+                        fetch::<S, T>(panel, LANES * hd);
+                        fetch::<S, T>(word, hd);
+                    }
+                }
+                let (panel, word) = self.at(slot, column, head);
+                let (k, v) = (self.k.at(token, head, hd), self.v.at(token, head, hd));
                 // SAFETY: `column` is inside the slot, so are all places. Two loops: the values
                 // of f32 are then copied as a whole.
                 unsafe {
                     for (d, &k) in k.iter().enumerate() {
-                        *keys.add(panel + place_in_panel::<T>(d, column % LANES)) = k;
+                        *panel.add(place_in_panel::<T>(d, column % LANES)) = k;
                     }
-                    let values = values.add(row * pair + column % pair);
+                    let word = word.add(column % pair);
                     for (d, &v) in v.iter().enumerate() {
-                        *values.add(d * pair) = v;
+                        *word.add(d * pair) = v;
                     }
                 }
             }
         }
+    }
+}
+
+/// Brings so many numbers nearer to the processor.
+#[inline(always)]
+unsafe fn fetch<S: Simd, T>(from: *const T, count: usize) {
+    const LINE: usize = 64;
+    for line in 0..(count * size_of::<T>()).div_ceil(LINE) {
+        // SAFETY: as the caller promises; what is fetched need not exist.
+        unsafe { S::prefetch(from.cast::<u8>().wrapping_add(line * LINE)) };
     }
 }
 
@@ -180,6 +230,15 @@ impl<T: Element> Kernel for Attend<'_, T> {
                 unsafe { widen::<S, T>(from, &mut queries[row * hd..(row + 1) * hd]) };
             }
         }
+        // Tokens that look at the same slot: the slot, its blocks, and the rows of the scores.
+        let groups: Vec<(usize, usize, usize)> = self
+            .looks
+            .chunk_by(|a, b| a.own.0 == b.own.0)
+            .map(|group| {
+                let columns = group.iter().map(|look| look.own.1).max().unwrap_or(0);
+                (group[0].own.0, blocks(columns), group.len() * shared)
+            })
+            .collect();
         // Rows `first .. first + count` of the scores, and a place among their columns.
         let part = |first: usize, count: usize, column: usize| Part { first, count, column, width };
         let trunk_slot = self.looks[0].trunk.0;
@@ -191,17 +250,17 @@ impl<T: Element> Kernel for Attend<'_, T> {
             }
         }
         let mut first = 0;
-        let own = |group: &[Look]| {
-            let columns = group.iter().map(|look| look.own.1).max().unwrap_or(0);
-            (group[0].own.0, blocks(columns), group.len() * shared)
-        };
-        for group in self.looks.chunk_by(|a, b| a.own.0 == b.own.0) {
-            let (slot, blocks, count) = own(group);
+        for (number, &(slot, blocks, count)) in groups.iter().enumerate() {
             let part = part(first, count, trunk_blocks * LANES);
             // SAFETY: as the caller promises.
-            unsafe { self.score::<S>(&self.own, slot, blocks, part, &queries, &mut scores) };
+            unsafe {
+                self.fetch_next::<S>(0, groups.get(number + 1));
+                self.score::<S>(&self.own, slot, blocks, part, &queries, &mut scores);
+            }
             first += count;
         }
+        // SAFETY: as the caller promises.
+        unsafe { self.fetch_next::<S>(1, groups.first()) };
         let scale = 1.0 / (hd as f32).sqrt();
         let mut inverses = vec![0.0; rows];
         for (row, inverse) in inverses.iter_mut().enumerate() {
@@ -234,12 +293,14 @@ impl<T: Element> Kernel for Attend<'_, T> {
             }
         }
         let mut first = 0;
-        for group in self.looks.chunk_by(|a, b| a.own.0 == b.own.0) {
-            let (slot, blocks, count) = own(group);
+        for (number, &(slot, blocks, count)) in groups.iter().enumerate() {
             let add = trunk_blocks > 0;
             let part = part(first, count, trunk_blocks * LANES);
             // SAFETY: as the caller promises.
-            unsafe { self.mix::<S>(&self.own, slot, blocks, part, &scores, &mut out, add) };
+            unsafe {
+                self.fetch_next::<S>(1, groups.get(number + 1));
+                self.mix::<S>(&self.own, slot, blocks, part, &scores, &mut out, add);
+            }
             first += count;
         }
         for (row, inverse) in inverses.iter().enumerate() {
@@ -270,6 +331,16 @@ struct Part {
 // Methods and not closures: a closure is a function of its own that would be compiled without
 // the instruction set.
 impl<T: Element> Attend<'_, T> {
+    /// Brings the beginning of the keys (0) or values (1) that are wanted next nearer: slots lie
+    /// apart, and a short one is through before the processor has noticed where it goes on.
+    #[inline(always)]
+    unsafe fn fetch_next<S: Simd>(&self, half: usize, group: Option<&(usize, usize, usize)>) {
+        let Some(&(slot, blocks, _)) = group else { return };
+        let count = blocks.min(FETCHED) * LANES * self.shape.head_dim;
+        // SAFETY: as the caller promises.
+        unsafe { fetch::<S, T>(self.own.start(self.shape, half, slot, self.kv_head), count) };
+    }
+
     /// Queries against `blocks` blocks of a slot's keys.
     #[inline(always)]
     unsafe fn score<S: Simd>(

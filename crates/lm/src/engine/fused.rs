@@ -1,7 +1,8 @@
 //! A pass over cached keys and values by fused kernels on CPU cores.
 
-use leyden_fused::attention::Shape;
-use leyden_fused::attention::cached::Look;
+use leyden_fused::Element;
+use leyden_fused::attention::cached::{Look, attend};
+use leyden_fused::attention::{Heads, Shape};
 use tch::{Kind, Tensor};
 
 use super::attention::{Sight, Writes};
@@ -67,6 +68,21 @@ impl FusedPass {
             look.own = (slot, column + 1);
         }
         self.looks.sort_unstable();
+    }
+
+    /// As [`Self::attend`], from buffers to `mixed` [n, heads · head_dim].
+    pub fn attend_to<T: Element>(
+        &self,
+        layer: usize,
+        q: Heads<T>,
+        k: Heads<T>,
+        v: Heads<T>,
+        mixed: &mut [T],
+    ) {
+        let [target, own, trunk] = &self.layers[layer];
+        target.layer().write(self.shape, &self.places, k, v);
+        let layers = (own.layer(), trunk.layer());
+        attend(fused::threads(), self.shape, layers, &self.looks, q, mixed);
     }
 
     /// As [`crate::Attention::attend`].

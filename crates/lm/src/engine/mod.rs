@@ -15,6 +15,7 @@ mod sampler;
 mod shard;
 pub(crate) mod single;
 mod store;
+mod straight;
 mod wave;
 
 use std::collections::HashMap;

@@ -9,6 +9,7 @@ use leyden_core::Sampling;
 use tch::{Device, Kind, Tensor};
 
 use crate::LmError;
+use crate::fused::numbers;
 
 /// How one row draws its token.
 #[derive(Clone, Copy)]
@@ -93,8 +94,8 @@ fn walk(
     draws: &[Option<Draw>],
 ) -> Result<Vec<Option<Drawn>>, LmError> {
     let size = probabilities.size()[1] as usize;
-    let mut values = vec![0f32; draws.len() * size];
-    probabilities.f_contiguous()?.f_copy_data(&mut values, draws.len() * size)?;
+    let probabilities = probabilities.f_contiguous()?;
+    let values = numbers::<f32>(&probabilities);
     let pick = |(i, (row, draw)): (usize, (&[f32], &Option<Draw>))| {
         let draw = draw.as_ref()?;
         let (id, probability) = match (greedy, draw.filter(size)) {

@@ -14,6 +14,7 @@ use super::attention::{Pass, Sight, Writes};
 use super::cache::{Admission, Cache, Conversation};
 use super::prefill::{Packed, Piece, Trie, passes, span};
 use super::sampler::{Draw, sample};
+use super::straight;
 use super::{Completion, Request};
 use crate::{LlamaConfig, LmError, Rotary, Weights, transform};
 
@@ -30,6 +31,11 @@ impl Model {
     fn forward(&self, packed: &Packed, pass: &mut Pass) -> Result<Tensor, LmError> {
         let tensor = |list: &[i64]| Tensor::f_from_slice(list)?.f_to_device(self.options.1);
         let (ids, positions) = (tensor(&packed.ids)?, tensor(&packed.positions)?);
+        if let Pass::Fused(pass) = pass
+            && let Some(hidden) = straight::transform(self, pass, (&ids, &positions))
+        {
+            return hidden;
+        }
         transform(&self.weights, &self.config, &self.rotary, &ids, &positions, pass)
     }
 
