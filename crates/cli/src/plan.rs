@@ -69,7 +69,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         training,
         reference: experiment.algorithm.kl.is_on(),
         pack_tokens: train.micro_batch_tokens,
-        replicas: train.replicas.min(model.threads),
+        replicas: experiment.replicas(),
         checkpointing: train.activation_checkpointing,
         head_chunk: None,
         // More rollouts than the cache holds run in waves.

@@ -44,6 +44,26 @@ pub struct Experiment {
 }
 
 impl Experiment {
+    /// Engines that share the rollouts: several are for CPU cores, where each wants a thread.
+    pub fn engines(&self) -> usize {
+        self.workers(self.rollout.engines)
+    }
+
+    /// Replicas that share an update, likewise; a policy with adapters is alone.
+    pub fn replicas(&self) -> usize {
+        match self.model.lora {
+            Some(_) => 1,
+            None => self.workers(self.train.replicas),
+        }
+    }
+
+    fn workers(&self, asked: usize) -> usize {
+        match self.model.device.as_str() {
+            "cpu" => asked.min(self.model.threads),
+            _ => 1,
+        }
+    }
+
     /// Whether a critic is trained along with the policy.
     pub fn has_critic(&self) -> bool {
         self.train.objective == Objective::Reinforcement && self.algorithm.needs_critic()
@@ -277,8 +297,8 @@ pub struct RolloutConfig {
     pub max_tokens: usize,
     /// Most tokens that the KV cache of one round may hold.
     pub cache_tokens: usize,
-    /// Engines that share the rollouts, each on a thread of its own; at most
-    /// [`ModelConfig::threads`] of them.
+    /// Engines that share the rollouts, each on threads of its own; see
+    /// [`Experiment::engines`].
     pub engines: usize,
     /// Most times that a step samples further tasks for those whose rollouts all earned the
     /// same (DAPO's dynamic sampling); 0 is off.
@@ -353,7 +373,7 @@ pub struct TrainConfig {
     pub mini_batches: usize,
     /// Tokens of one forward and backward pass, after merging prefixes.
     pub micro_batch_tokens: usize,
-    /// Replicas of the policy that share the micro-batches.
+    /// Replicas of the policy that share the micro-batches; see [`Experiment::replicas`].
     pub replicas: usize,
     pub layout: Layout,
     pub activation_checkpointing: bool,

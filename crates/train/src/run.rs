@@ -161,8 +161,8 @@ fn build<'a>(
         prefill_tokens: train.micro_batch_tokens,
     };
     let weights = policy.inference_weights()?;
-    let engine = Engine::new(model.config.clone(), weights, device, limits)
-        .split(experiment.rollout.engines.min(config.threads))?;
+    let engine =
+        Engine::new(model.config.clone(), weights, device, limits).split(experiment.engines())?;
     let format = Arc::clone(&model.format);
     Trainer::new(experiment, environment, format, policy, optimizer, engine, store)
 }

@@ -95,7 +95,7 @@ impl<'a> Trainer<'a> {
         let critic =
             experiment.has_critic().then(|| Critic::new(&experiment.critic, &policy, seed));
         let critic = critic.transpose()?;
-        let replicas = Replicas::of(&policy, train.replicas.min(experiment.model.threads))?;
+        let replicas = Replicas::of(&policy, experiment.replicas())?;
         Ok(Self {
             experiment,
             environment,

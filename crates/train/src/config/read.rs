@@ -143,17 +143,6 @@ impl Experiment {
         if !(self.rollout.top_p > 0.0 && self.rollout.top_p <= 1.0) {
             return refuse("rollout.top_p", "must be above 0 and at most 1".to_owned());
         }
-        for (key, count) in
-            [("rollout.engines", self.rollout.engines), ("train.replicas", self.train.replicas)]
-        {
-            if count > 1 && self.model.device != "cpu" {
-                let device = &self.model.device;
-                return refuse(key, format!("several are for CPU cores; one keeps {device} busy"));
-            }
-        }
-        if self.train.replicas > 1 && self.model.lora.is_some() {
-            return refuse("train.replicas", "a policy with adapters has no replicas".to_owned());
-        }
         for mode in &self.eval.modes {
             if mode != "greedy" && mode != "sampled" {
                 return refuse("eval.modes", format!("`{mode}`: use greedy and sampled"));
@@ -265,6 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn who_shares_the_work_fits_the_machine() {
+        let workers = |overrides: &[&str]| {
+            let several = ["rollout.engines=2", "train.replicas=2"];
+            let e = parse(SMALLEST, &[&several, overrides].concat()).unwrap();
+            (e.engines(), e.replicas())
+        };
+        let lora = "model.lora={rank = 4, alpha = 8.0, targets = ['q']}";
+        assert_eq!(workers(&["model.threads=4"]), (2, 2));
+        assert_eq!(workers(&["model.threads=1"]), (1, 1));
+        assert_eq!(workers(&["model.threads=4", "model.device=cuda:0"]), (1, 1));
+        assert_eq!(workers(&["model.threads=4", lora]), (2, 1));
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, overrides, named) in [
             (&SMALLEST.replace("steps", "stepz")[..], &[][..], "stepz"),
@@ -279,12 +282,6 @@ mod tests {
             (SMALLEST, &["reward.per_token=inf"], "reward.per_token"),
             (SMALLEST, &["rollout.samples=1"], "every advantage is 0"),
             (SMALLEST, &["train.replicas=0"], "train.replicas"),
-            (SMALLEST, &["train.replicas=2", "model.device=cuda"], "keeps cuda busy"),
-            (
-                SMALLEST,
-                &["train.replicas=2", "model.lora={rank = 4, alpha = 8.0, targets = ['q']}"],
-                "adapters",
-            ),
             (SMALLEST, &["name=../x"], "folder"),
             (SMALLEST, &["model.source.x=1"], "not a table"),
         ] {

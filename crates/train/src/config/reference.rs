@@ -89,7 +89,7 @@ pub const REFERENCE: &[Key] = &[
     key(
         "rollout.engines",
         "engines that share the rollouts, each with its part of model.threads and at most as \
-         many: for tiny models on CPU cores",
+         many: for tiny models on CPU cores; another device has one",
     ),
     key(
         "rollout.refills",
@@ -150,7 +150,8 @@ pub const REFERENCE: &[Key] = &[
     key(
         "train.replicas",
         "replicas of the policy that share a micro-batch, each with its part of model.threads \
-         and at most as many: for tiny models on CPU cores",
+         and at most as many: for tiny models on CPU cores; another device has one, and so has a \
+         policy with adapters",
     ),
     key(
         "train.layout",
