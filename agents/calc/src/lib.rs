@@ -106,7 +106,7 @@ impl Agent for CalculatorAgent {
                 .await?;
             let calls = reply.message.tool_calls.clone();
             if calls.is_empty() && reply.malformed_call.is_none() {
-                return Ok(AgentOutput { answer: Some(reply.message.content) });
+                return Ok(AgentOutput::of(Some(reply.message.content)));
             }
             messages.push(reply.message);
             if let Some(what) = reply.malformed_call {
@@ -123,7 +123,7 @@ impl Agent for CalculatorAgent {
             }
         }
         episode.signal(SignalKind::TurnLimit, format!("no answer after {} calls", self.max_turns));
-        Ok(AgentOutput { answer: None })
+        Ok(AgentOutput::of(None))
     }
 }
 

@@ -132,7 +132,7 @@ impl Agent for RagAgent {
                 if answer_span(&text).is_none_or(str::is_empty) {
                     episode.signal(SignalKind::NoAnswer, "the last message has no <answer>");
                 }
-                return Ok(AgentOutput { answer: Some(text) });
+                return Ok(AgentOutput::of(Some(text)));
             }
             messages.push(reply.message);
             if let Some(what) = reply.malformed_call {
@@ -155,6 +155,6 @@ impl Agent for RagAgent {
         }
         let turns = self.options.max_turns;
         episode.signal(SignalKind::TurnLimit, format!("no answer after {turns} calls"));
-        Ok(AgentOutput { answer: None })
+        Ok(AgentOutput::of(None))
     }
 }

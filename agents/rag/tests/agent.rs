@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 fn says(text: &str) -> ChatReply {
     let message = Message::assistant(text);
-    ChatReply { message, malformed_call: None, finish: FinishReason::Stop }
+    ChatReply::of(message, FinishReason::Stop)
 }
 
 fn calls(name: &str, arguments: Value) -> ChatReply {

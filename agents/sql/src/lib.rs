@@ -245,9 +245,9 @@ impl Agent for SqlAgent {
         }
         if query.is_empty() {
             episode.signal(SignalKind::NoAnswer, "the query is empty");
-            return Ok(AgentOutput { answer: None });
+            return Ok(AgentOutput::of(None));
         }
-        Ok(AgentOutput { answer: Some(query) })
+        Ok(AgentOutput::of(Some(query)))
     }
 }
 

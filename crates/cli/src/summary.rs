@@ -288,6 +288,7 @@ mod tests {
                 text: String::new(),
                 finish: FinishReason::Stop,
                 policy_version: 0,
+                constrained: false,
             }],
             signals: signals.iter().map(signal).collect(),
             answer: answer.map(str::to_owned),

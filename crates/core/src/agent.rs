@@ -13,6 +13,15 @@ use crate::task::Task;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AgentOutput {
     pub answer: Option<String>,
+    /// A reward that the agent gives itself; the scorer is then not asked.
+    pub reward: Option<f64>,
+}
+
+impl AgentOutput {
+    /// An answer for the scorer to judge.
+    pub fn of(answer: Option<String>) -> Self {
+        Self { answer, reward: None }
+    }
 }
 
 /// Why an agent could not finish. Not a wrong answer: a rollout that ends so has no reward.

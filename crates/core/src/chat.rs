@@ -102,6 +102,33 @@ impl Default for Sampling {
     }
 }
 
+/// Whether the model may, must or must not call a tool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolChoice {
+    /// The model decides.
+    #[default]
+    Auto,
+    /// Tools are not offered to the model, and the text is not searched for calls.
+    None,
+    /// At least one call of any offered tool.
+    Required,
+    /// At least one call, of this tool only.
+    Named(String),
+}
+
+/// The form that a response must have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResponseFormat {
+    #[default]
+    Text,
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that is valid under this schema.
+    JsonSchema(Value),
+}
+
 /// One request of an agent. Sampling belongs to whoever runs the agent (trainer, evaluator);
 /// an agent may only tighten it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -115,9 +142,26 @@ pub struct ChatRequest {
     /// At most this many tokens, if fewer than the sampling allows.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// Generation ends after any of these texts.
+    /// Generation ends before any of these texts, which are not part of the answer.
     #[serde(default)]
     pub stop: Vec<String>,
+    #[serde(default)]
+    pub tool_choice: ToolChoice,
+    #[serde(default)]
+    pub response_format: ResponseFormat,
+}
+
+impl ChatRequest {
+    /// The tools that the model is shown: none where the choice forbids them.
+    pub fn offered_tools(&self) -> &[ToolSpec] {
+        if self.tool_choice == ToolChoice::None { &[] } else { &self.tools }
+    }
+
+    /// Whether the sampler must keep to a grammar: a required tool call or a response format.
+    pub fn is_constrained(&self) -> bool {
+        matches!(self.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
+            || self.response_format != ResponseFormat::Text
+    }
 }
 
 /// Why generation ended.
@@ -138,6 +182,28 @@ pub struct ChatReply {
     /// Set where the text holds tool-call markup that does not parse; says what is wrong.
     pub malformed_call: Option<String>,
     pub finish: FinishReason,
+    /// What was computed for it, where the model is an engine of our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Box<ReplyTokens>>,
+}
+
+impl ChatReply {
+    /// A reply without token ids, as scripts give it.
+    pub fn of(message: Message, finish: FinishReason) -> Self {
+        Self { message, malformed_call: None, finish, tokens: None }
+    }
+}
+
+/// The tokens behind a reply: what an OpenAI-compatible server reports beside the text.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReplyTokens {
+    pub prompt_ids: Vec<u32>,
+    /// The end-of-turn token included if it was sampled.
+    pub response_ids: Vec<u32>,
+    /// Of each response token; equal in length to `response_ids`.
+    pub logprobs: Vec<f32>,
+    /// Number of weight updates behind the policy that wrote it.
+    pub policy_version: u64,
 }
 
 /// Why a model gave no answer. Infrastructure, not policy: such a rollout has no reward.

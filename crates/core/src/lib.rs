@@ -22,8 +22,8 @@ mod task;
 
 pub use agent::{Agent, AgentError, AgentOutput, Draft, Episode};
 pub use chat::{
-    ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, Sampling, Speaker,
-    ToolCall, ToolSpec,
+    ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, ReplyTokens,
+    ResponseFormat, Sampling, Speaker, ToolCall, ToolChoice, ToolSpec,
 };
 pub use files::write_atomically;
 pub use golden::{Family, GoldenError, GoldenReport, golden_cases, shared_material};

@@ -97,3 +97,41 @@ pub struct Timing {
     pub phase: String,
     pub seconds: BTreeMap<String, f64>,
 }
+
+/// Where the rollouts of a step or an evaluation stand while they run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Flight {
+    pub step: u64,
+    /// `train`, or the mode of an evaluation.
+    pub phase: String,
+    /// Seconds since the phase began.
+    pub seconds: f64,
+    /// Tokens generated in this phase.
+    pub generated_tokens: u64,
+    pub rollouts: Vec<InFlight>,
+}
+
+/// One rollout on its way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// Position within its step.
+    pub id: usize,
+    pub task_id: String,
+    pub state: FlightState,
+    /// Model calls answered so far.
+    pub calls: usize,
+}
+
+/// What a rollout is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlightState {
+    /// The agent or its tools are at work.
+    #[default]
+    Agent,
+    /// A request waits for the engine.
+    Queued,
+    /// The engine generates.
+    Generating,
+    Ended,
+}

@@ -23,6 +23,11 @@ pub struct Call {
     pub finish: FinishReason,
     /// Number of weight updates behind the policy that wrote it.
     pub policy_version: u64,
+    /// Whether a grammar held the sampler to a form. The log-probabilities are then those of
+    /// the constrained distribution, which the trainer does not recompute: such calls are
+    /// recorded and counted, and left out of training.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub constrained: bool,
 }
 
 /// Kinds of events inside an episode that are known without the final reward.

@@ -24,8 +24,7 @@ impl Script {
 
     /// A script of messages that are well formed and ended by themselves.
     pub fn of_messages(messages: impl IntoIterator<Item = Message>) -> Self {
-        let reply =
-            |message| ChatReply { message, malformed_call: None, finish: FinishReason::Stop };
+        let reply = |message| ChatReply::of(message, FinishReason::Stop);
         Self::new(messages.into_iter().map(reply))
     }
 

@@ -228,7 +228,7 @@ impl ChatFormat {
             (calls, malformed_call) = (parsed.calls, parsed.malformed);
         }
         let message = Message { tool_calls: calls, ..Message::assistant(text) };
-        ChatReply { message, malformed_call, finish }
+        ChatReply { malformed_call, ..ChatReply::of(message, finish) }
     }
 }
 

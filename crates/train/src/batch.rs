@@ -63,6 +63,7 @@ pub struct Selection<'a> {
 impl Selection<'_> {
     fn takes(&self, call: &leyden_core::Call) -> bool {
         !call.response_ids.is_empty()
+            && !call.constrained
             && call.prompt_ids.len() <= self.max_prompt_tokens
             && (self.roles.is_empty() || self.roles.contains(&call.agent_role))
     }

@@ -266,6 +266,7 @@ fn answer_round(
                     text: String::new(),
                     finish: completion.finish,
                     policy_version: options.policy_version,
+                    constrained: question.request.is_constrained(),
                 };
                 Ok(rollout.record(&question.request, prompt, call, format))
             }

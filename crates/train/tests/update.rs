@@ -126,6 +126,7 @@ fn call(role: &str, prompt: usize, response: usize) -> Call {
         text: String::new(),
         finish: FinishReason::Stop,
         policy_version: 0,
+        constrained: false,
     }
 }
 

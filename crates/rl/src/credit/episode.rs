@@ -131,6 +131,7 @@ mod tests {
             text: String::new(),
             finish: FinishReason::Stop,
             policy_version: 0,
+            constrained: false,
         };
         Rollout {
             id: 0,

@@ -113,7 +113,7 @@ impl Agent for Scripted {
             ..ChatRequest::default()
         };
         let answer =
-            |reply: leyden_core::ChatReply| Ok(AgentOutput { answer: Some(reply.message.content) });
+            |reply: leyden_core::ChatReply| Ok(AgentOutput::of(Some(reply.message.content)));
         match task.label("script").unwrap_or("once") {
             "once" | "unscorable" | "infinite" => {
                 answer(episode.chat(ask("first", &messages)).await?)
@@ -154,7 +154,7 @@ impl Agent for Scripted {
                 let (one, _) = futures::future::try_join(request(), request()).await?;
                 answer(one)
             }
-            "silent" => Ok(AgentOutput { answer: None }),
+            "silent" => Ok(AgentOutput::of(None)),
             other => unreachable!("no such script: {other}"),
         }
     }
@@ -174,7 +174,7 @@ impl Agent for Silent {
     }
 
     async fn run(&self, _: &Task, _: &Episode<'_>) -> Result<AgentOutput, AgentError> {
-        Ok(AgentOutput { answer: None })
+        Ok(AgentOutput::of(None))
     }
 }
 

@@ -1,0 +1,1 @@
+//! An engine behind a queue: conversations in, streamed replies out.

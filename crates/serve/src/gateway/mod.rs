@@ -1,0 +1,1 @@
+//! HTTP: routes, keys, limits, and the attribution of requests to rollouts.

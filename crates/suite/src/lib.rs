@@ -1,0 +1,1 @@
+//! The benchmarks: tasks, agents and scorers as the trainer and the command line use them.
