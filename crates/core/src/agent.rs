@@ -63,9 +63,22 @@ pub struct Draft {
     pub answer: String,
 }
 
+/// Which rollout an episode is, for agents that have to name it to somebody else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EpisodePlace {
+    pub step: u64,
+    /// `train`, or the mode of an evaluation.
+    pub phase: String,
+    /// Position within its step.
+    pub rollout: usize,
+    /// Counted from 0; a rollout whose agent failed may be tried again.
+    pub attempt: usize,
+}
+
 /// One agent at work on one task: its way to the model and its record of signals.
 pub struct Episode<'a> {
     model: &'a dyn ChatModel,
+    place: EpisodePlace,
     calls: AtomicUsize,
     signals: Mutex<Vec<Signal>>,
     drafts: Mutex<Vec<Draft>>,
@@ -73,8 +86,17 @@ pub struct Episode<'a> {
 
 impl<'a> Episode<'a> {
     pub fn new(model: &'a dyn ChatModel) -> Self {
+        Self::at(model, EpisodePlace::default())
+    }
+
+    /// An episode that knows which rollout it is.
+    pub fn at(model: &'a dyn ChatModel, place: EpisodePlace) -> Self {
         let calls = AtomicUsize::new(0);
-        Self { model, calls, signals: Mutex::default(), drafts: Mutex::default() }
+        Self { model, place, calls, signals: Mutex::default(), drafts: Mutex::default() }
+    }
+
+    pub fn place(&self) -> &EpisodePlace {
+        &self.place
     }
 
     /// Calls the model. A reply whose tool call does not parse leaves a signal.

@@ -149,6 +149,9 @@ pub struct ChatRequest {
     pub tool_choice: ToolChoice,
     #[serde(default)]
     pub response_format: ResponseFormat,
+    /// The reply brings its tokens ([`ChatReply::tokens`]).
+    #[serde(default)]
+    pub report_tokens: bool,
 }
 
 impl ChatRequest {
@@ -182,7 +185,7 @@ pub struct ChatReply {
     /// Set where the text holds tool-call markup that does not parse; says what is wrong.
     pub malformed_call: Option<String>,
     pub finish: FinishReason,
-    /// What was computed for it, where the model is an engine of our own.
+    /// What was computed for it, where the request asked for it and the model can say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Box<ReplyTokens>>,
 }
@@ -197,11 +200,17 @@ impl ChatReply {
 /// The tokens behind a reply: what an OpenAI-compatible server reports beside the text.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplyTokens {
+    /// The text outside tool calls.
+    pub content: String,
     pub prompt_ids: Vec<u32>,
+    /// Prompt tokens that were found in the cache.
+    pub cached_tokens: usize,
     /// The end-of-turn token included if it was sampled.
     pub response_ids: Vec<u32>,
     /// Of each response token; equal in length to `response_ids`.
     pub logprobs: Vec<f32>,
+    /// The bytes of each response token's text.
+    pub bytes: Vec<Vec<u8>>,
     /// Number of weight updates behind the policy that wrote it.
     pub policy_version: u64,
 }
