@@ -1,0 +1,216 @@
+"""A server that answers at once: OpenAI's chat completions and responses by a script, a
+retriever of one passage, and the worker interface, all in the standard library.
+
+It stands in for the Lightning Server where only the agents are looked at: what they ask, what
+they post, and what they cost. `Stub(script)` has one script, `script(messages, tools) -> str |
+(tool, arguments)`; `asked` holds every request body in order.
+"""
+
+import json
+import threading
+import uuid
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Stub:
+    """Serves on a free port of the loopback from `start` to `stop`."""
+
+    def __init__(self, script, key="", passages=()):
+        self.script, self.key, self.passages = script, key, list(passages)
+        self.asked, self.events, self.finished, self.released = [], [], [], []
+        self.queue, self.lost, self.beats, self.closed = deque(), set(), 0, False
+        self.lease = 60
+        self.changed = threading.Condition()
+        handler = type("Handler", (Handler,), {"stub": self})
+        self.server = Server(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+    def base(self, rollout="r"):
+        return f"{self.url}/proxy/rollout/{rollout}/attempt/0/mode/train/openai/v1"
+
+    def wait_for(self, condition, seconds=30):
+        """Waits until `condition()` holds; whether it came to hold."""
+        with self.changed:
+            return self.changed.wait_for(condition, seconds)
+
+    def add(self, tasks):
+        with self.changed:
+            for task in tasks:
+                self.queue.append(task)
+            self.changed.notify_all()
+
+    def answer(self, path, body):
+        """The answer to a POST: status and body."""
+        with self.changed:
+            name = path.rsplit("/", 1)[1]
+            found = getattr(self, f"on_{name}", None)
+            answer = found(path, body) if found else (404, {"detail": f"no {path}"})
+            self.changed.notify_all()
+            return answer
+
+    def on_completions(self, path, body):
+        self.asked.append(body)
+        return 200, chat(body, self.script(body["messages"], body.get("tools") or []))
+
+    def on_responses(self, path, body):
+        self.asked.append(body)
+        return 200, response(body, self.script(messages(body), body.get("tools") or []))
+
+    def on_search(self, path, body):
+        return 200, {"passages": self.passages[: body["k"]]}
+
+    def on_events(self, path, body):
+        self.events.append((path, body))
+        return 200, body
+
+    def on_claim(self, path, body):
+        ready = lambda: self.queue or self.closed
+        self.changed.wait_for(ready, min(body["wait_seconds"], 1))
+        claims = []
+        while self.queue and len(claims) < body["count"]:
+            task = self.queue.popleft()
+            base = self.base(task["id"])
+            event_url = f"{self.url}/api/rollouts/{task['id']}/attempt/0/events"
+            claims.append({"rollout_id": task["id"], "attempt_id": "0", "task": task,
+                           "base_url": base, "event_url": event_url, "lease_seconds": self.lease})
+        return 200, {"claims": claims, "closed": self.closed and not claims}
+
+    def on_heartbeat(self, path, body):
+        self.beats += 1
+        held = {held["rollout_id"] for held in body["rollouts"]}
+        return 200, {"lost": sorted(held & self.lost)}
+
+    def on_finish(self, path, body):
+        self.finished.append(body)
+        return 200, {}
+
+    def on_release(self, path, body):
+        self.released += [held["rollout_id"] for held in body["rollouts"]]
+        return 200, {}
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 256
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
+        if self.stub.key and self.headers.get("Authorization") != f"Bearer {self.stub.key}":
+            return self.send(401, b'{"error": {"message": "wrong key"}}')
+        status, answer = self.stub.answer(self.path, body)
+        if body.get("stream") and status == 200:
+            return self.send(status, stream(answer), "text/event-stream")
+        self.send(status, json.dumps(answer).encode())
+
+    def send(self, status, data, kind="application/json"):
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def log_message(self, *_):
+        pass
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+
+
+def chat(body, said):
+    """A chat completion that says a text or calls a tool."""
+    message, finish = {"role": "assistant", "content": said}, "stop"
+    if not isinstance(said, str):
+        name, arguments = said
+        function = {"name": name, "arguments": json.dumps(arguments)}
+        call = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
+        message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
+    choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": 0,
+            "model": body["model"], "choices": [choice], "usage": USAGE}
+
+
+def messages(body):
+    """The input of a response as chat messages."""
+    found = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
+    items = body["input"]
+    items = [{"role": "user", "content": items}] if isinstance(items, str) else items
+    for item in items:
+        kind = item.get("type", "message")
+        if kind == "message":
+            found.append({"role": item["role"], "content": item["content"]})
+        elif kind == "function_call":
+            found.append({"role": "assistant", "content": None, "tool_calls": [item]})
+        elif kind == "function_call_output":
+            found.append({"role": "tool", "content": item["output"]})
+    return found
+
+
+def response(body, said):
+    """The same in the form of `/v1/responses`."""
+    if isinstance(said, str):
+        part = {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
+        item = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "role": "assistant",
+                "status": "completed", "content": [part]}
+    else:
+        name, arguments = said
+        item = {"type": "function_call", "id": f"fc_{uuid.uuid4().hex}", "name": name,
+                "call_id": f"call_{uuid.uuid4().hex}", "arguments": json.dumps(arguments),
+                "status": "completed"}
+    usage = {"input_tokens": 9, "output_tokens": 5, "total_tokens": 14,
+             "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+             "output_tokens_details": {"reasoning_tokens": 0}}
+    return {"id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": 0, "error": None,
+            "model": body["model"], "status": "completed", "output": [item], "usage": usage,
+            "incomplete_details": None, "instructions": body.get("instructions"), "metadata": {},
+            "parallel_tool_calls": True, "temperature": 1.0, "top_p": 1.0, "tool_choice": "auto",
+            "tools": body.get("tools") or []}
+
+
+def stream(whole):
+    """The events of a response, as bytes."""
+    item = whole["output"][0]
+    begun = {**whole, "status": "in_progress", "output": [], "usage": None}
+    at = {"output_index": 0, "item_id": item["id"]}
+    events = [{"type": "response.created", "response": begun},
+              {"type": "response.in_progress", "response": begun}]
+    if item["type"] == "message":
+        part = item["content"][0]
+        text, place = part["text"], {**at, "content_index": 0}
+        empty = {**part, "text": ""}
+        events += [
+            {"type": "response.output_item.added", "output_index": 0,
+             "item": {**item, "content": [], "status": "in_progress"}},
+            {"type": "response.content_part.added", **place, "part": empty},
+            *({"type": "response.output_text.delta", **place, "delta": text[i:i + 4], "logprobs": []}
+              for i in range(0, len(text), 4)),
+            {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
+            {"type": "response.content_part.done", **place, "part": part}]
+    else:
+        arguments = item["arguments"]
+        events += [
+            {"type": "response.output_item.added", "output_index": 0,
+             "item": {**item, "arguments": "", "status": "in_progress"}},
+            {"type": "response.function_call_arguments.delta", **at, "delta": arguments},
+            {"type": "response.function_call_arguments.done", **at, "arguments": arguments,
+             "name": item["name"]}]
+    events += [{"type": "response.output_item.done", "output_index": 0, "item": item},
+               {"type": "response.completed", "response": whole}]
+    lines = (f"event: {event['type']}\ndata: {json.dumps({**event, 'sequence_number': n})}\n\n"
+             for n, event in enumerate(events))
+    return "".join(lines).encode()
