@@ -149,6 +149,9 @@ pub struct ChatRequest {
     pub tool_choice: ToolChoice,
     #[serde(default)]
     pub response_format: ResponseFormat,
+    /// Generation ends after the first tool call.
+    #[serde(default)]
+    pub single_call: bool,
     /// The reply brings its tokens ([`ChatReply::tokens`]).
     #[serde(default)]
     pub report_tokens: bool,

@@ -32,6 +32,11 @@ pub struct Ask {
     /// Whose conversation it is: `rollout/attempt` where the URL names them. Calls of one
     /// conversation grow by tokens, and share a cache.
     pub conversation: Option<String>,
+    /// The ids of the response's tool calls are this and their position, counted from 0: a
+    /// client's history may hold calls of many responses, and their ids must differ. A call
+    /// of another id is renamed before the client sees it, and a backend that compares ids
+    /// will then not know its own message again.
+    pub call_prefix: String,
     /// Whether deltas are wanted while the text is made. Without, only the end is sent.
     pub stream: bool,
 }
@@ -68,6 +73,8 @@ pub struct Answer {
     /// Set where the text holds tool-call markup that does not parse; says what is wrong.
     pub malformed_call: Option<String>,
     pub finish: FinishReason,
+    /// The text of [`Ask::stop`] that ended generation, where one did.
+    pub stop_text: Option<String>,
     pub prompt_ids: Vec<u32>,
     /// Every sampled token, the end-of-turn token included.
     pub tokens: Vec<Token>,
