@@ -1,0 +1,73 @@
+//! The events by which an agent reports: `answer`, `reward`, `signal`.
+//!
+//! Body of a POST to the event address: `{"event_type": "answer", "data": {"value": "42"}}`,
+//! `{"event_type": "reward", "data": {"value": 1.0}}` (v1's own), `{"event_type": "signal",
+//! "data": {"kind": "tool_error", "detail": "no such table"}}`. Other types are kept for
+//! readers. v1 checks none of them; for a rollout of our own trainer a mistake in them would
+//! silently cost its reward, so it is refused.
+
+use serde_json::Value;
+
+use super::rollouts::Happening;
+
+/// An event of an agent, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Report {
+    Answer(String),
+    Reward(f64),
+    Signal { kind: String, detail: String },
+    Other { event_type: String, data: Value },
+}
+
+/// Reads an event for a trainer.
+///
+/// # Errors
+/// A sentence that names the field.
+pub(super) fn read(event_type: &str, data: &Value) -> Result<Report, String> {
+    match event_type {
+        "answer" => answer(data),
+        "reward" => reward(data),
+        "signal" => signal(data),
+        _ => Ok(Report::Other { event_type: event_type.to_owned(), data: data.clone() }),
+    }
+}
+
+fn answer(data: &Value) -> Result<Report, String> {
+    match data.get("value") {
+        None => Err("data.value of an answer is missing".into()),
+        Some(Value::String(text)) => Ok(Report::Answer(text.clone())),
+        Some(other) => Ok(Report::Answer(other.to_string())),
+    }
+}
+
+fn reward(data: &Value) -> Result<Report, String> {
+    let value = data.get("value").unwrap_or(&Value::Null);
+    // `as_f64` is `None` for booleans and texts: neither is a reward.
+    match value.as_f64().filter(|value| value.is_finite()) {
+        Some(value) => Ok(Report::Reward(value)),
+        None => Err(format!("data.value of a reward must be a finite number, not {value}")),
+    }
+}
+
+fn signal(data: &Value) -> Result<Report, String> {
+    let kind = data.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if kind.is_empty() {
+        return Err("data.kind of a signal must be a text that is not empty".into());
+    }
+    let detail = match data.get("detail") {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    Ok(Report::Signal { kind: kind.to_owned(), detail })
+}
+
+/// The form in which the trainer hears of it.
+pub(super) fn happening(report: Report) -> Happening {
+    match report {
+        Report::Answer(text) => Happening::Answer(text),
+        Report::Reward(value) => Happening::Reward(value),
+        Report::Signal { kind, detail } => Happening::Signal { kind, detail },
+        Report::Other { event_type, data } => Happening::Other { event_type, data },
+    }
+}
