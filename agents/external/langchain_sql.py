@@ -1,39 +1,39 @@
 """The text-to-SQL agent on LangGraph: write a query, run and check it, rewrite it."""
 import re
 import sqlite3
-from typing import Any, TypedDict
+from typing import TypedDict
 from urllib.parse import quote
 
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
-from openai import DefaultAsyncHttpxClient
+from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
-LONGEST = 60  # characters of a result that are shown
-State = TypedDict("State", {"task": dict, "model": Any, "query": str, "found": list, "left": int})
+State = TypedDict("State", {"task": dict, "model": object, "query": str, "found": list, "left": int})
 CHECK = "Does the SQL answer the question? End with VERDICT: CORRECT or VERDICT: INCORRECT."
-HTTP = DefaultAsyncHttpxClient()  # one for all conversations: a new one reads certificates again
+# For all conversations, because a new client reads certificates again.
+HTTP = {"http_client": DefaultHttpxClient(), "http_async_client": DefaultAsyncHttpxClient()}
 
 
-def run(database: str, query: str) -> str:
+def run(database: str, query: str, longest: int = 60) -> str:
     """The first rows, or the error; reads that database and nothing else."""
     connection = sqlite3.connect(f"file:{quote(database)}?mode=ro&immutable=1", uri=True)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     connection.set_progress_handler(lambda: 1, 50_000_000)  # ends it after so many instructions
     try:
         found = connection.execute(query)
-        rows = [[c[0] for c in found.description], *(found.fetchmany(LONGEST) or [["(no rows)"]])]
+        rows = [[c[0] for c in found.description], *(found.fetchmany(longest) or [["(no rows)"]])]
         text = "\n".join(" | ".join("NULL" if c is None else str(c) for c in row) for row in rows)
     except (sqlite3.Error, sqlite3.Warning, TypeError) as error:
         text = f"ERROR: {error}"
     connection.close()
-    return text if len(text) <= LONGEST else text[:LONGEST] + "\n... (truncated)"
+    return text if len(text) <= longest else text[:longest] + "\n... (truncated)"
 
 
 async def ask(state: State, instruction: str) -> str:
-    system = f"{instruction} {state['task']['schema']}"
-    user = " ".join([state["task"]["question"], *state["found"]])
-    return (await state["model"].ainvoke([("system", system), ("user", user)])).content
+    task, found = state["task"], " ".join(["", *state["found"]])
+    asked = [("system", f"{instruction} {task['schema']}"), ("user", task["question"] + found)]
+    return (await state["model"].ainvoke(asked)).content
 
 
 async def write(state: State) -> dict:
@@ -47,14 +47,14 @@ async def write(state: State) -> dict:
 async def check(state: State) -> Command:
     verdict = await ask(state, CHECK)
     correct = verdict.rfind("VERDICT: CORRECT") > verdict.rfind("VERDICT: INCORRECT")
-    then = END if correct or not state["left"] else "write"
-    return Command(update={"found": [*state["found"], verdict]}, goto=then)
+    return Command(update={"found": [*state["found"], verdict]},
+                   goto=END if correct or not state["left"] else "write")
 
 
 GRAPH = StateGraph(State).add_sequence([write, check]).add_edge(START, "write").compile()
 
 
 async def agent(task: dict, base_url: str, key: str) -> str | None:
-    model = ChatOpenAI(model="leyden", base_url=base_url, api_key=key, http_async_client=HTTP)
-    begin = State(task=task, model=model, query="", found=[], left=3)
-    return (await GRAPH.ainvoke(begin))["query"] or None
+    model = ChatOpenAI(model="leyden", base_url=base_url, api_key=key, **HTTP)
+    state = State(task=task, model=model, query="", found=[], left=3)
+    return (await GRAPH.ainvoke(state))["query"] or None

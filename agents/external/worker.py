@@ -1,0 +1,329 @@
+#!/usr/bin/env python3
+"""Runs an agent on tasks that a Lightning Server hands out. One file, standard library only.
+
+    python worker.py my_agent:agent --server http://127.0.0.1:8080 --concurrency 64
+
+The agent is any function
+
+    async def agent(task: dict, base_url: str, key: str): ...
+
+that talks to an OpenAI-compatible endpoint at `base_url` with the key `key` and returns its
+answer (a text), or None if it found none, or, if it has more to say, `{"answer": …, "reward": …,
+"signals": [{"kind": …, "detail": …}]}`. The worker claims tasks, runs many agents at once, keeps
+their leases alive, posts what they return, and reports those that fail by the last line of
+their traceback. SIGTERM (or Ctrl-C) ends it gracefully: nothing new is claimed, agents at work
+have `--grace` seconds, the rest is handed back to the server.
+
+With `--once` it runs the agent once, on the task in the environment (LEYDEN_TASK, a JSON
+object), for servers that start a process for each task:
+
+    python worker.py --once my_agent:agent
+
+Environment: LEYDEN_SERVER_URL and AGL_KEY instead of `--server` and `--key`; with `--once`
+AGL_OPENAI_BASE_URL, AGL_EVENT_URL and AGL_KEY.
+"""
+
+import argparse
+import asyncio
+import concurrent.futures
+import functools
+import http.client
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from urllib.parse import urlsplit
+
+# Seconds that a claim waits at the server for work: also how long an idle worker may take to
+# end. Seconds that the server may take to answer.
+LONG_POLL = 5
+ANSWER_TIME = 60
+
+
+class Refused(Exception):
+    """An answer of the server that is not 2xx."""
+
+    def __init__(self, status, text):
+        super().__init__(f"the server answers {status}: {text[:500]}")
+        self.status = status
+
+
+class Gone(Exception):
+    """The server could not be reached for too long."""
+
+
+class Http:
+    """POSTs JSON, each thread over a connection of its own that is kept open."""
+
+    def __init__(self, key, patience):
+        self.headers = {"Content-Type": "application/json"}
+        if key:
+            self.headers["Authorization"] = f"Bearer {key}"
+        self.patience = patience
+        self.local = threading.local()
+
+    def post(self, url, body):
+        """The JSON that the server answers.
+
+        A server that is away or overloaded is asked again for `patience` seconds; all that is
+        posted here may be posted twice. Raises `Refused` or `Gone`.
+        """
+        deadline, pause = time.monotonic() + self.patience, 0.1
+        while True:
+            try:
+                return self.try_post(url, body)
+            except (OSError, http.client.HTTPException, Refused) as error:
+                if isinstance(error, Refused) and error.status not in (429, 502, 503, 504):
+                    raise
+                if time.monotonic() + pause > deadline:
+                    raise Gone(f"{url} cannot be reached: {error!r}") from error
+            time.sleep(pause * random.uniform(0.75, 1.25))
+            pause = min(2 * pause, 5)
+
+    def try_post(self, url, body):
+        parts = urlsplit(url)
+        place = f"{parts.scheme}://{parts.netloc}"
+        connection = self.local.__dict__.pop(place, None)
+        if connection is None:
+            kind = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+            connection = kind[parts.scheme](parts.netloc, timeout=ANSWER_TIME)
+            connection.connect()
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            connection.request("POST", parts.path or "/", json.dumps(body).encode(), self.headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        except BaseException:
+            connection.close()
+            raise
+        self.local.__dict__[place] = connection
+        if not 200 <= answer.status < 300:
+            raise Refused(answer.status, text.decode(errors="replace"))
+        return json.loads(text) if text else None
+
+
+def events_of(result):
+    """What an agent returned as the events to be posted."""
+    if not isinstance(result, dict):
+        result = {"answer": result}
+    events = [("signal", signal) for signal in result.get("signals") or []]
+    for name in ("answer", "reward"):
+        if result.get(name) is not None:
+            events.append((name, {"value": result[name]}))
+    return [{"event_type": name, "data": data} for name, data in events]
+
+
+def last_line(error):
+    """The last line of the error's traceback."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
+
+
+def load(name):
+    """The function `module:function`; modules beside this file and in the current folder."""
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise SystemExit(f"`{name}` names no agent: write module:function")
+    for folder in (os.path.dirname(os.path.abspath(__file__)), os.getcwd()):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    return getattr(importlib.import_module(module), function)
+
+
+class Worker:
+    """Claims tasks and runs an agent on up to `concurrency` of them at once."""
+
+    def __init__(self, agent, server, key, name, concurrency, grace, patience):
+        self.agent, self.key, self.name = agent, key or "none", name
+        self.server, self.concurrency, self.grace = server.rstrip("/"), concurrency, grace
+        self.http = Http(key, patience)
+        # A thread for the claim that waits, the others for results.
+        self.threads = concurrent.futures.ThreadPoolExecutor(1 + min(8, concurrency))
+        # The agents' asyncio tasks by (rollout, attempt).
+        self.working = {}
+        self.lease = 60
+        self.stopping, self.ended = asyncio.Event(), threading.Event()
+
+    def post_now(self, action, **body):
+        url = f"{self.server}/api/workers/{action}"
+        return self.http.post(url, {"worker": self.name, **body})
+
+    async def post(self, action, **body):
+        posting = functools.partial(self.post_now, action, **body)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, posting)
+
+    async def run(self):
+        """Works until it is told to stop or the server says that there is no more work."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        threading.Thread(target=self.beat, args=(loop,), daemon=True).start()
+        try:
+            await self.claim_all()
+            await self.drain()
+        finally:
+            self.ended.set()
+            self.threads.shutdown(wait=False)
+
+    def stop(self):
+        if self.stopping.is_set():
+            os._exit(1)  # asked a second time
+        self.stopping.set()
+        self.http.patience = min(self.http.patience, 5)
+
+    async def claim_all(self):
+        """Claims as many tasks as there is room for, again and again."""
+        while not self.stopping.is_set():
+            free = self.concurrency - len(self.working)
+            if free == 0:
+                ending = [asyncio.ensure_future(self.stopping.wait()), *self.working.values()]
+                await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
+                ending[0].cancel()
+                continue
+            answer = await self.post("claim", count=free, wait_seconds=LONG_POLL)
+            if self.stopping.is_set():
+                await self.release([attempt_of(claim) for claim in answer["claims"]])
+                return
+            for claim in answer["claims"]:
+                self.lease = claim.get("lease_seconds") or self.lease
+                name = attempt_of(claim)
+                task = asyncio.ensure_future(self.work(claim))
+                self.working[name] = task
+                task.add_done_callback(functools.partial(self.done, name))
+            if answer.get("closed"):
+                return
+
+    def done(self, name, _):
+        self.working.pop(name, None)
+
+    async def work(self, claim):
+        """Runs the agent on one task and reports how it ended."""
+        end = {"state": "succeeded", "events": []}
+        try:
+            key = claim.get("key") or self.key
+            agent = self.agent(claim["task"], claim["base_url"], key)
+            end["events"] = events_of(await asyncio.wait_for(agent, claim.get("timeout_seconds")))
+        except asyncio.TimeoutError:
+            end = failed(f"the agent did not end within {claim.get('timeout_seconds')} seconds")
+        except Exception as error:  # whatever it is, it is the agent's
+            end = failed(last_line(error))
+        rollout, attempt = attempt_of(claim)
+        try:
+            await self.post("finish", rollout_id=rollout, attempt_id=attempt, **end)
+        except Refused as error:
+            say(f"rollout {rollout}: {error}")
+
+    def beat(self, loop):
+        """Keeps leases alive, from a thread of its own: an agent that blocks the loop for a
+        while does not lose its task."""
+        while not self.ended.wait(self.lease / 3):
+            names = list(self.working)
+            if not names:
+                continue
+            try:
+                answer = self.post_now("heartbeat", rollouts=rollouts(names))
+            except (Refused, Gone) as error:
+                say(f"heartbeat: {error}")
+                continue
+            for lost in answer.get("lost") or []:
+                loop.call_soon_threadsafe(self.drop, lost)
+
+    def drop(self, rollout):
+        """Stops work on a rollout that is another worker's now, or over."""
+        for name, task in self.working.items():
+            if name[0] == rollout:
+                task.cancel()
+
+    async def drain(self):
+        """Waits for the agents at work; those that take too long are handed back."""
+        if not self.working:
+            return
+        limit = self.grace if self.stopping.is_set() else None
+        _, late = await asyncio.wait(self.working.values(), timeout=limit)
+        names = [name for name, task in self.working.items() if task in late]
+        for task in late:
+            task.cancel()
+        await self.release(names)
+
+    async def release(self, names):
+        if names:
+            try:
+                await self.post("release", rollouts=rollouts(names))
+            except (Refused, Gone) as error:
+                say(f"{len(names)} tasks not handed back: {error}")
+
+
+def attempt_of(claim):
+    return claim["rollout_id"], claim["attempt_id"]
+
+
+def rollouts(names):
+    return [{"rollout_id": rollout, "attempt_id": attempt} for rollout, attempt in names]
+
+
+def failed(why):
+    return {"state": "failed", "events": [], "error_message": why}
+
+
+def say(text):
+    print(f"worker: {text}", file=sys.stderr, flush=True)
+
+
+def once(agent):
+    """Runs the agent on the task in the environment; the exit status."""
+    key = os.environ.get("AGL_KEY", "")
+    try:
+        task, base_url = json.loads(os.environ["LEYDEN_TASK"]), os.environ["AGL_OPENAI_BASE_URL"]
+        events_url = os.environ["AGL_EVENT_URL"]
+    except (KeyError, ValueError) as error:
+        say(f"the environment brings no task: {last_line(error)}")
+        return 2
+    try:
+        events = events_of(asyncio.run(agent(task, base_url, key or "none")))
+    except Exception:  # whatever it is, it is the agent's
+        traceback.print_exc()
+        return 1
+    server = Http(key, patience=60)
+    for event in events:
+        server.post(events_url, event)
+    return 0
+
+
+def main():
+    about, environment = argparse.ArgumentParser(description=__doc__.splitlines()[0]), os.environ
+    about.add_argument("agent", help="module:function")
+    about.add_argument("--once", action="store_true", help="one task, from the environment")
+    about.add_argument("--server", default=environment.get("LEYDEN_SERVER_URL", ""))
+    about.add_argument("--key", default=environment.get("AGL_KEY", ""))
+    name = environment.get("LEYDEN_WORKER") or f"{socket.gethostname()}:{os.getpid()}"
+    about.add_argument("--name", default=name, help="by which the server knows this worker")
+    about.add_argument("--concurrency", type=int, default=64, help="agents at work at once")
+    about.add_argument("--grace", type=float, default=10, help="seconds for agents after SIGTERM")
+    about.add_argument("--patience", type=float, default=60, help="seconds without a server")
+    options = about.parse_args()
+    agent = load(options.agent)
+    if options.once:
+        return once(agent)
+    if not options.server:
+        about.error("no server: give --server or set LEYDEN_SERVER_URL")
+
+    async def work():
+        worker = Worker(agent, options.server, options.key, options.name,
+                        max(1, options.concurrency), options.grace, options.patience)
+        await worker.run()
+
+    try:
+        asyncio.run(work())
+    except (Refused, Gone) as error:
+        say(str(error))
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
