@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 use leyden_core::{ChatReply, ChatRequest, FinishReason, Message, Speaker, ToolCall, ToolSpec};
 use serde_json::{Map, Value, json};
 
+use crate::grammar::Vocabulary;
 use crate::memo::Memo;
+use crate::reply_stream::earlier_calls;
+use crate::stop::CutText;
 use crate::{ChatTemplate, GgufTokenizer, NaiveDate, TextError, Tokenizer, ToolFormat};
 
 /// How one model is talked to.
@@ -22,6 +25,7 @@ pub struct ChatFormat {
     end_of_turn: Option<u32>,
     variables: Map<String, Value>,
     memo: Memo,
+    pub(crate) vocabulary: Vocabulary,
 }
 
 /// Stands in for an assistant's text to find where the template puts it: private-use
@@ -43,6 +47,7 @@ impl ChatFormat {
             end_of_turn: None,
             variables: Map::new(),
             memo: Memo::default(),
+            vocabulary: Vocabulary::default(),
         };
         format.end_of_turn = format.find_end_of_turn().or(format.tokenizer.eos);
         format.stop_ids.extend(format.end_of_turn);
@@ -207,24 +212,27 @@ impl ChatFormat {
         }
     }
 
-    /// What the model answered to `request` with `response_ids`: the text as sampled, without
-    /// the stop token at its end, and the tool calls in it. Where no tools were offered, the
-    /// text is not searched for calls.
+    /// What the model answered to `request` with `response_ids`: the text as sampled, up to
+    /// the first stop text and without the stop token at its end, and the tool calls in it.
+    /// Where no tools are offered, the text is not searched for calls.
+    ///
+    /// Calls are numbered over the conversation; [`ReplyStream`](crate::ReplyStream) gives the
+    /// same piece by piece and can name them otherwise.
     pub fn reply(
         &self,
         request: &ChatRequest,
         response_ids: &[u32],
         finish: FinishReason,
     ) -> ChatReply {
-        let body = match response_ids.split_last() {
-            Some((last, body)) if self.stop_ids.contains(last) => body,
-            _ => response_ids,
-        };
-        let text = self.tokenizer.decode(body, true);
+        let mut cut = CutText::new(&request.stop);
+        for &id in response_ids {
+            cut.push(self, id);
+        }
+        cut.finish();
+        let text = cut.text();
         let (mut calls, mut malformed_call) = (Vec::new(), None);
-        if !request.tools.is_empty() {
-            let earlier = request.messages.iter().map(|m| m.tool_calls.len()).sum();
-            let parsed = self.tool_format.parse(&text, earlier);
+        if !request.offered_tools().is_empty() {
+            let parsed = self.tool_format.parse(text, earlier_calls(request));
             (calls, malformed_call) = (parsed.calls, parsed.malformed);
         }
         let message = Message { tool_calls: calls, ..Message::assistant(text) };

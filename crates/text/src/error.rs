@@ -35,6 +35,12 @@ pub enum TextError {
     RewrittenHistory { message: usize },
     #[error("a demonstration needs a message of the assistant; this one has {messages} others")]
     NothingToLearn { messages: usize },
+    /// A part of a request that no grammar can be made of. `what` names the place within it.
+    #[error("{field} cannot be followed: {what}")]
+    Constraint { field: String, what: String },
+    /// A grammar gave up while it was followed.
+    #[error("the grammar of the response cannot be followed: {0}")]
+    Grammar(String),
 }
 
 impl TextError {

@@ -1,8 +1,6 @@
 //! Text that arrives token by token.
 //!
-//! Byte-level BPE may cut a character in two, so bytes are held back until they are whole,
-//! and a stop text may begin in one token and end in another, so it is looked for in all
-//! that has been written.
+//! Byte-level BPE may cut a character in two, so bytes are held back until they are whole.
 
 use crate::Tokenizer;
 
@@ -11,8 +9,6 @@ use crate::Tokenizer;
 pub struct TextStream {
     text: String,
     pending: Vec<u8>,
-    /// Where the latest token's text begins in `text`.
-    latest: usize,
 }
 
 impl TextStream {
@@ -23,7 +19,7 @@ impl TextStream {
     /// Adds a token and returns the characters that it completes. Bytes that can no longer
     /// become UTF-8 turn into U+FFFD.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> &str {
-        self.latest = self.text.len();
+        let start = self.text.len();
         self.pending.extend_from_slice(tokenizer.token_bytes(id));
         loop {
             match std::str::from_utf8(&self.pending) {
@@ -44,7 +40,7 @@ impl TextStream {
                 }
             }
         }
-        &self.text[self.latest..]
+        &self.text[start..]
     }
 
     /// All whole characters so far.
@@ -52,23 +48,23 @@ impl TextStream {
         &self.text
     }
 
-    /// The first of `stops` that the latest token completed or contains.
-    pub fn stopped_by<'s>(&self, stops: &'s [String]) -> Option<&'s str> {
-        stops.iter().map(String::as_str).filter(|stop| !stop.is_empty()).find(|stop| {
-            let mut from = self.latest.saturating_sub(stop.len() - 1);
-            while !self.text.is_char_boundary(from) {
-                from += 1;
-            }
-            self.text[from..].contains(stop)
-        })
+    /// Whether the tokens so far end within a character.
+    pub fn is_within_character(&self) -> bool {
+        !self.pending.is_empty()
     }
 
-    /// The text with what was held back, an unfinished character as U+FFFD: equal to
-    /// [`Tokenizer::decode`] of the tokens, special ones kept.
+    /// Gives up waiting: an unfinished character becomes U+FFFD, and is returned.
+    pub fn flush(&mut self) -> &str {
+        let start = self.text.len();
+        self.text.push_str(&String::from_utf8_lossy(&self.pending));
+        self.pending.clear();
+        &self.text[start..]
+    }
+
+    /// The text with what was held back: equal to [`Tokenizer::decode`] of the tokens, special
+    /// ones kept.
     pub fn finish(mut self) -> String {
-        if !self.pending.is_empty() {
-            self.text.push_str(&String::from_utf8_lossy(&self.pending));
-        }
+        self.flush();
         self.text
     }
 }
@@ -90,20 +86,6 @@ mod tests {
             ids.iter().map(|&id| stream.push(&tokenizer, id).to_owned()).collect();
         assert!(pieces.iter().all(|piece| !piece.contains(char::REPLACEMENT_CHARACTER)));
         assert_eq!(pieces.concat(), "a\u{1F980}b");
-    }
-
-    #[test]
-    fn a_stop_text_over_several_tokens_is_found() {
-        let tokenizer = tiny();
-        let stops = ["never".to_owned(), "é!".to_owned()];
-        let mut stream = TextStream::new();
-        let mut found = Vec::new();
-        for id in tokenizer.encode("xxé!y").unwrap() {
-            stream.push(&tokenizer, id);
-            found.push(stream.stopped_by(&stops).is_some());
-        }
-        assert_eq!(found.iter().filter(|f| **f).count(), 1, "{found:?}");
-        assert!(!found[found.len() - 1], "found with the token that completes it");
     }
 
     proptest! {

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::jinja::dumps;
 
-const OPEN: &str = "<tool_call>";
-const CLOSE: &str = "</tool_call>";
-const PYTHON_TAG: &str = "<|python_tag|>";
+pub(crate) const OPEN: &str = "<tool_call>";
+pub(crate) const CLOSE: &str = "</tool_call>";
+pub(crate) const PYTHON_TAG: &str = "<|python_tag|>";
 
 /// How a model writes tool calls and is told about tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,7 +150,7 @@ fn parse_hermes(text: &str, first: usize) -> Parsed {
 
 /// One call after its opening tag, and the text after its closing tag. A call that is whole
 /// but for the closing tag at the end of the text counts, as elsewhere (vLLM).
-fn hermes_call(body: &str) -> (Result<(String, Value), String>, &str) {
+pub(crate) fn hermes_call(body: &str) -> (Result<(String, Value), String>, &str) {
     let to_close = || body.find(CLOSE).map_or("", |end| &body[end + CLOSE.len()..]);
     let (value, after) = match json_prefix(body) {
         Ok(found) => found,
@@ -201,6 +201,25 @@ fn json_prefix(text: &str) -> Result<(Value, &str), String> {
         Some(Ok(value)) => Ok((value, &text[values.byte_offset()..])),
         Some(Err(error)) => Err(error.to_string()),
         None => Err("there is nothing".to_owned()),
+    }
+}
+
+/// How far a JSON value at the start of a text has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JsonState {
+    Whole,
+    /// More text may make it whole.
+    Unfinished,
+    /// No further text can.
+    Broken,
+}
+
+pub(crate) fn json_state(text: &str) -> JsonState {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    match values.next() {
+        Some(Ok(_)) => JsonState::Whole,
+        Some(Err(error)) if !error.is_eof() => JsonState::Broken,
+        _ => JsonState::Unfinished,
     }
 }
 

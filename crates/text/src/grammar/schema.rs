@@ -1,0 +1,264 @@
+//! JSON schemas as clients send them: checked, so that what is wrong is named by its place.
+//!
+//! llguidance reports most mistakes, but not where they are, and trusts the shape of some
+//! parts. It also has options of its own inside the schema (`x-guidance`), which are not the
+//! client's to choose.
+
+use serde_json::{Map, Value, json};
+
+use crate::TextError;
+
+/// Deepest nesting of schemas; the compiler recurses.
+const MAX_DEPTH: usize = 48;
+/// Most schemas, enumerated values and names in one schema.
+const MAX_PARTS: usize = 20_000;
+/// White space between the parts of JSON: as much as indentation needs, not without end.
+const SPACE: &str = r"[ \n\r\t]{1,40}";
+
+const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
+
+/// Keywords of JSON schema that restrict what is valid and cannot be followed.
+const UNSUPPORTED: [&str; 16] = [
+    "not",
+    "if",
+    "then",
+    "else",
+    "contains",
+    "minContains",
+    "maxContains",
+    "uniqueItems",
+    "propertyNames",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "$dynamicRef",
+    "$recursiveRef",
+];
+
+/// The schema of a response, ready to be compiled.
+///
+/// # Errors
+/// A schema that is none, or is too large; names its place in `field`.
+pub(super) fn of_answer(schema: &Value, field: &str) -> Result<Value, TextError> {
+    Checker { field, parts: 0 }.check(schema, &mut Vec::new())?;
+    Ok(with_options(schema))
+}
+
+/// The schema of a tool's arguments, which are an object whatever it says.
+///
+/// # Errors
+/// As [`of_answer`]; a schema of something else than an object.
+pub(super) fn of_arguments(schema: &Value, field: &str) -> Result<Value, TextError> {
+    let object = json!({"type": "object"});
+    let schema = match schema {
+        Value::Null | Value::Bool(true) => &object,
+        other => other,
+    };
+    let mut ready = of_answer(schema, field)?;
+    if let Value::Object(keys) = &mut ready {
+        let is_object = match keys.get("type") {
+            // Beside a reference the compiler does not take further keywords in all cases.
+            None => {
+                if !keys.contains_key("$ref") {
+                    keys.insert("type".to_owned(), json!("object"));
+                }
+                true
+            }
+            Some(Value::String(name)) => name == "object",
+            Some(names) => names.as_array().is_some_and(|n| n.contains(&json!("object"))),
+        };
+        if !is_object {
+            return Err(refused(field, &["type"], "arguments are always an object"));
+        }
+        if keys.get("type").is_some_and(Value::is_array) {
+            keys.insert("type".to_owned(), json!("object"));
+        }
+    }
+    Ok(ready)
+}
+
+/// What the compiler says about a schema that has passed the check.
+pub(super) fn unusable(field: &str, what: &str) -> TextError {
+    let what = if what.contains("coerce_one_of") {
+        "the alternatives of a `oneOf` may overlap, which cannot be excluded; use `anyOf`"
+    } else {
+        what
+    };
+    TextError::Constraint { field: field.to_owned(), what: what.to_owned() }
+}
+
+/// Adds our options for the compiler, in place of the client's.
+fn with_options(schema: &Value) -> Value {
+    let mut keys = match schema {
+        Value::Object(keys) => keys.clone(),
+        Value::Bool(false) => return schema.clone(),
+        _ => Map::new(),
+    };
+    keys.insert("x-guidance".to_owned(), json!({"whitespace_pattern": SPACE}));
+    Value::Object(keys)
+}
+
+fn refused(field: &str, place: &[&str], what: &str) -> TextError {
+    let field = field.to_owned();
+    let place: String = place.iter().map(|part| format!("/{part}")).collect();
+    let what = if place.is_empty() { what.to_owned() } else { format!("{place}: {what}") };
+    TextError::Constraint { field, what }
+}
+
+struct Checker<'f> {
+    field: &'f str,
+    parts: usize,
+}
+
+/// The way from the root to a part of a schema.
+type Place<'s> = Vec<&'s str>;
+
+impl Checker<'_> {
+    fn check<'s>(&mut self, schema: &'s Value, place: &mut Place<'s>) -> Result<(), TextError> {
+        self.count(1, place)?;
+        if place.len() > 2 * MAX_DEPTH {
+            let what = format!("schemas are nested more than {MAX_DEPTH} deep");
+            return Err(refused(self.field, &[], &what));
+        }
+        let keys = match schema {
+            Value::Bool(_) => return Ok(()),
+            Value::Object(keys) => keys,
+            other => {
+                let what = format!("a schema is an object, true or false, not {}", kind(other));
+                return Err(refused(self.field, place, &what));
+            }
+        };
+        for (key, value) in keys {
+            place.push(key);
+            self.keyword(key, value, place)?;
+            place.pop();
+        }
+        Ok(())
+    }
+
+    fn keyword<'s>(
+        &mut self,
+        key: &str,
+        value: &'s Value,
+        place: &mut Place<'s>,
+    ) -> Result<(), TextError> {
+        let expected = match key {
+            "type" => return self.type_names(value, place),
+            "properties" | "patternProperties" | "$defs" | "definitions" => {
+                return self.schemas_by_name(value, place);
+            }
+            "items" if value.is_array() => return self.schema_list(value, place),
+            "items" | "additionalItems" | "additionalProperties" => {
+                return self.check(value, place);
+            }
+            "prefixItems" | "anyOf" | "oneOf" | "allOf" => return self.schema_list(value, place),
+            "enum" => {
+                let values = value.as_array().filter(|values| !values.is_empty());
+                self.count(values.map_or(0, Vec::len), place)?;
+                values.is_none().then_some("a list of at least one value")
+            }
+            "required" => {
+                let names = value.as_array();
+                self.count(names.map_or(0, Vec::len), place)?;
+                let texts = names.is_some_and(|names| names.iter().all(Value::is_string));
+                (!texts).then_some("a list of names")
+            }
+            "$ref" | "pattern" | "format" => (!value.is_string()).then_some("a text"),
+            "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties"
+            | "maxProperties" => (!value.is_u64()).then_some("a number of 0, 1, 2, …"),
+            "minimum" | "maximum" | "multipleOf" => (!value.is_number()).then_some("a number"),
+            "exclusiveMinimum" | "exclusiveMaximum" => {
+                (!value.is_number() && !value.is_boolean()).then_some("a number")
+            }
+            _ if UNSUPPORTED.contains(&key) => {
+                return Err(refused(self.field, place, "this keyword cannot be followed"));
+            }
+            _ => None,
+        };
+        match expected {
+            None => Ok(()),
+            Some(expected) => {
+                let what = format!("expected {expected}, found {}", kind(value));
+                Err(refused(self.field, place, &what))
+            }
+        }
+    }
+
+    fn type_names(&self, value: &Value, place: &[&str]) -> Result<(), TextError> {
+        let names = match value {
+            Value::Array(names) if !names.is_empty() => names.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        for name in names {
+            if !name.as_str().is_some_and(|name| TYPES.contains(&name)) {
+                let found = match name {
+                    Value::String(name) => format!("`{}`", shortened(name)),
+                    other => kind(other).to_owned(),
+                };
+                let what = format!("{found} is no type; types are {}", TYPES.join(", "));
+                return Err(refused(self.field, place, &what));
+            }
+        }
+        Ok(())
+    }
+
+    fn schemas_by_name<'s>(
+        &mut self,
+        value: &'s Value,
+        place: &mut Place<'s>,
+    ) -> Result<(), TextError> {
+        let Value::Object(schemas) = value else {
+            let what = format!("expected schemas by name, found {}", kind(value));
+            return Err(refused(self.field, place, &what));
+        };
+        for (name, schema) in schemas {
+            place.push(name);
+            self.check(schema, place)?;
+            place.pop();
+        }
+        Ok(())
+    }
+
+    fn schema_list<'s>(
+        &mut self,
+        value: &'s Value,
+        place: &mut Place<'s>,
+    ) -> Result<(), TextError> {
+        let Value::Array(schemas) = value else {
+            let what = format!("expected a list of schemas, found {}", kind(value));
+            return Err(refused(self.field, place, &what));
+        };
+        for schema in schemas {
+            place.push("*");
+            self.check(schema, place)?;
+            place.pop();
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, more: usize, place: &[&str]) -> Result<(), TextError> {
+        self.parts += more;
+        if self.parts > MAX_PARTS {
+            let what = format!("the schema has more than {MAX_PARTS} parts");
+            return Err(refused(self.field, place, &what));
+        }
+        Ok(())
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(40).collect()
+}
