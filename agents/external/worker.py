@@ -221,7 +221,7 @@ class Worker:
     def beat(self, loop):
         """Keeps leases alive, from a thread of its own: an agent that blocks the loop for a
         while does not lose its task."""
-        while not self.ended.wait(self.lease / 3):
+        while not self.ended.wait(self.lease / 3 if self.working else 0.2):
             names = list(self.working)
             if not names:
                 continue

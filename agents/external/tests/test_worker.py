@@ -1,0 +1,177 @@
+"""The worker against a server that answers at once. Standard library only:
+
+    python3 -m unittest discover agents/external/tests
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+WORKER = os.path.join(os.path.dirname(HERE), "worker.py")
+sys.path[:0] = [HERE, os.path.dirname(HERE)]
+
+import worker
+from stub import Stub
+
+AGENTS = '''
+    import asyncio, json, urllib.request
+
+    async def echo(task, base_url, key):
+        return f"{task['question']} by {key}"
+
+    async def nothing(task, base_url, key):
+        return None
+
+    async def rich(task, base_url, key):
+        return {"answer": "a", "reward": 0.5, "signals": [{"kind": "tool_error", "detail": "x"}]}
+
+    async def breaks(task, base_url, key):
+        print("noise " * 100_000, file=__import__("sys").stderr)
+        raise ValueError("no such table: t")
+
+    async def hangs(task, base_url, key):
+        if task["question"] != "quick":
+            await asyncio.sleep(3600)
+        return "quick"
+'''
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        with open(os.path.join(self.folder, "agents_of_test.py"), "w") as file:
+            file.write(textwrap.dedent(AGENTS))
+
+    def stub(self, **options):
+        stub = Stub(lambda messages, tools: "hello", **options)
+        self.enterContext(stub)
+        return stub
+
+    def start(self, *arguments, **environment):
+        command = [sys.executable, WORKER, *arguments]
+        kept = {"PATH": os.environ["PATH"], **environment}
+        process = subprocess.Popen(command, cwd=self.folder, env=kept, stderr=subprocess.PIPE)
+        for action in (process.stderr.close, process.wait, process.kill):
+            self.addCleanup(action)
+        return process
+
+    def worker(self, stub, agent, *arguments):
+        more = {"AGL_KEY": stub.key} if stub.key else {}
+        return self.start(f"agents_of_test:{agent}", *arguments, LEYDEN_SERVER_URL=stub.url, **more)
+
+    def ended(self, stub, count):
+        self.assertTrue(stub.wait_for(lambda: len(stub.finished) >= count), stub.finished)
+        return {end["rollout_id"]: end for end in stub.finished}
+
+
+def tasks(*names, question="q"):
+    return [{"id": name, "question": question} for name in names]
+
+
+class Claims(Case):
+    def test_every_task_is_answered_once_and_the_worker_ends_when_there_is_no_more_work(self):
+        stub = self.stub(key="secret")
+        names = [f"r{n}" for n in range(100)]
+        stub.add(tasks(*names))
+        process = self.worker(stub, "echo", "--concurrency", "7")
+        ends = self.ended(stub, 100)
+        self.assertEqual(sorted(ends), sorted(names))
+        self.assertEqual(len(stub.finished), 100)
+        for end in stub.finished:
+            event = {"event_type": "answer", "data": {"value": "q by secret"}}
+            self.assertEqual((end["state"], end["events"]), ("succeeded", [event]))
+        with stub.changed:
+            stub.closed = True
+            stub.changed.notify_all()
+        self.assertEqual(process.wait(30), 0)
+
+    def test_what_an_agent_returns_becomes_events(self):
+        stub = self.stub()
+        stub.add(tasks("r"))
+        self.worker(stub, "rich")
+        events = self.ended(stub, 1)["r"]["events"]
+        kinds = [(event["event_type"], event["data"]) for event in events]
+        signal_ = ("signal", {"kind": "tool_error", "detail": "x"})
+        self.assertEqual(kinds, [signal_, ("answer", {"value": "a"}), ("reward", {"value": 0.5})])
+        self.assertEqual(worker.events_of(None), [])
+        self.assertEqual(worker.events_of({"reward": 0})[0]["data"], {"value": 0})
+
+    def test_a_failure_is_told_by_its_last_line_and_the_next_task_goes_on(self):
+        stub = self.stub()
+        stub.add(tasks("a", "b"))
+        process = self.worker(stub, "breaks", "--concurrency", "1")
+        reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+        self.addCleanup(reader.kill)
+        for end in self.ended(stub, 2).values():
+            self.assertEqual(end["state"], "failed")
+            self.assertEqual(end["error_message"], "ValueError: no such table: t")
+
+    def test_sigterm_gives_back_what_does_not_end_in_time(self):
+        stub = self.stub()
+        stub.add(tasks("a", "b"))
+        process = self.worker(stub, "hangs", "--grace", "0.2")
+        self.assertTrue(stub.wait_for(lambda: not stub.queue))
+        stub.add(tasks("c", question="quick"))
+        self.ended(stub, 1)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(30), 0)
+        self.assertEqual(sorted(stub.released), ["a", "b"])
+        self.assertEqual([end["rollout_id"] for end in stub.finished], ["c"])
+
+    def test_a_lost_rollout_is_dropped_and_its_place_used_again(self):
+        stub = self.stub()
+        stub.lease = 0.3
+        stub.add(tasks("lost"))
+        self.worker(stub, "hangs", "--concurrency", "1")
+        self.assertTrue(stub.wait_for(lambda: stub.beats > 0))
+        with stub.changed:
+            stub.lost.add("lost")
+        stub.add(tasks("next", question="quick"))
+        self.assertEqual(list(self.ended(stub, 1)), ["next"])
+
+    def test_a_wrong_key_and_an_absent_server_end_it_with_a_sentence(self):
+        stub = self.stub(key="secret")
+        process = self.start("agents_of_test:echo", "--server", stub.url, "--key", "wrong")
+        self.assertEqual(process.wait(30), 3)
+        self.assertIn(b"401", process.stderr.read())
+        absent = ["--server", "http://127.0.0.1:9", "--patience", "0.3"]
+        process = self.start("agents_of_test:echo", *absent)
+        self.assertEqual(process.wait(30), 3)
+        self.assertIn(b"cannot be reached", process.stderr.read())
+
+
+class Once(Case):
+    def once(self, stub, agent, **changes):
+        base = {"LEYDEN_TASK": json.dumps(tasks("r")[0]), "AGL_OPENAI_BASE_URL": stub.base(),
+                "AGL_EVENT_URL": f"{stub.url}/api/rollouts/r/attempt/0/events", **changes}
+        process = self.start("--once", f"agents_of_test:{agent}", **base)
+        _, errors = process.communicate(timeout=30)
+        return process.returncode, errors.decode().strip().splitlines()[-1:]
+
+    def test_the_answer_is_posted(self):
+        stub = self.stub()
+        self.assertEqual(self.once(stub, "echo"), (0, []))
+        [(path, event)] = stub.events
+        self.assertEqual(path, "/api/rollouts/r/attempt/0/events")
+        self.assertEqual(event, {"event_type": "answer", "data": {"value": "q by none"}})
+        self.assertEqual(self.once(stub, "nothing"), (0, []))
+        self.assertEqual(len(stub.events), 1)
+
+    def test_a_failure_is_the_last_line_of_stderr(self):
+        stub = self.stub()
+        self.assertEqual(self.once(stub, "breaks"), (1, ["ValueError: no such table: t"]))
+        code, said = self.once(stub, "echo", LEYDEN_TASK="{")
+        self.assertEqual(code, 2)
+        self.assertIn("brings no task", said[0])
+
+
+if __name__ == "__main__":
+    unittest.main()
