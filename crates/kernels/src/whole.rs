@@ -1,7 +1,5 @@
 //! What kernels are for: prefill, decoding, a training step, new weights for the engine.
 
-use std::sync::Arc;
-
 use leyden_core::{Sampling, SeedTree};
 use leyden_lm::forest::{Pack, Row, pack};
 use leyden_lm::{
@@ -54,7 +52,6 @@ fn requests(
     round: usize,
 ) -> Vec<leyden_lm::Request> {
     let words = shape.config.vocab_size as f64;
-    let stop_ids: Arc<[u32]> = Arc::new([]);
     let prompt = |number: usize| -> Vec<u32> {
         let seed = SeedTree::new(round as u64).index(number as u64);
         (0..shape.prompt).map(|i| (seed.index(i as u64).uniform() * words) as u32).collect()
@@ -62,14 +59,11 @@ fn requests(
     (0..shape.prompts)
         .flat_map(|number| {
             let prompt = prompt(number);
-            let stop_ids = Arc::clone(&stop_ids);
-            (0..samples).map(move |sample| leyden_lm::Request {
-                key: (number * samples + sample) as u64,
-                prompt: prompt.clone(),
-                sampling: Sampling { max_tokens, ..Sampling::default() },
-                seed: SeedTree::new(3).index((number * samples + sample) as u64),
-                stop_ids: Arc::clone(&stop_ids),
-                stop: None,
+            (0..samples).map(move |sample| {
+                let key = (number * samples + sample) as u64;
+                let sampling = Sampling { max_tokens, ..Sampling::default() };
+                let seed = SeedTree::new(3).index(key);
+                leyden_lm::Request::new(key, prompt.clone(), sampling, seed)
             })
         })
         .collect()
@@ -89,7 +83,7 @@ fn generating(
         work,
         run: Box::new(move |run| {
             engine.forget_all();
-            engine.generate(&requests(&owned, samples, max_tokens, run))?;
+            engine.generate(requests(&owned, samples, max_tokens, run))?;
             Ok(())
         }),
     })
@@ -130,15 +124,16 @@ pub fn decode_step(shape: &Shape) -> Result<Kernel, LmError> {
         flops: steps * 2.0 * (multiplied(&shape.config) + head(&shape.config)) * rows,
         bytes: steps * weight_bytes(shape),
     };
-    let asked = requests(shape, shape.samples, STEPS, 0);
+    let owned = shape.clone();
+    let asked = move || requests(&owned, owned.samples, STEPS, 0);
     // The prompts stay cached; a row that goes on from its prompt needs no prefill.
-    engine.generate(&asked)?;
+    engine.generate(asked())?;
     let words = format!("{STEPS} steps of {} rows after {} tokens", shape.rows(), shape.prompt);
     Ok(Kernel {
         shape: words,
         work,
         run: Box::new(move |_| {
-            engine.generate(&asked)?;
+            engine.generate(asked())?;
             Ok(())
         }),
     })

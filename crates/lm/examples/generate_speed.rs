@@ -3,7 +3,6 @@
 //! `cargo run --release -p leyden-lm --example generate_speed -- [smollm2|tiny] [f32|bf16]`
 //! prints tokens per second of prefill and of a whole call, and the time of a decoding step.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use leyden_core::{Sampling, SeedTree};
@@ -50,14 +49,9 @@ fn requests(preset: &Preset, round: u64, new_tokens: usize) -> Vec<Request> {
             (0..preset.prompt_tokens).map(|i| token(seed.index(i as u64))).collect();
         for _ in 0..preset.samples {
             let key = requests.len() as u64;
-            requests.push(Request {
-                key,
-                prompt: prompt.clone(),
-                sampling: Sampling { max_tokens: new_tokens, ..Sampling::default() },
-                seed: SeedTree::new(round).child("draw").index(key),
-                stop_ids: Arc::from([]),
-                stop: None,
-            });
+            let sampling = Sampling { max_tokens: new_tokens, ..Sampling::default() };
+            let seed = SeedTree::new(round).child("draw").index(key);
+            requests.push(Request::new(key, prompt.clone(), sampling, seed));
         }
     }
     requests
@@ -85,7 +79,7 @@ fn main() -> Result<(), LmError> {
             engine.forget_all();
             let requests = requests(&preset, round, new_tokens);
             let start = Instant::now();
-            for result in engine.generate(&requests)? {
+            for result in engine.generate(requests)? {
                 result?;
             }
             Ok(start.elapsed().as_secs_f64())

@@ -42,7 +42,10 @@ pub use config::{Llama3Scaling, LlamaConfig};
 pub use critic::ValueHead;
 pub use device::{parse_device, parse_kind};
 pub use encoder::SentenceEncoder;
-pub use engine::{Completion, Engine, EngineStats, Limits, Request, StopCheck};
+pub use engine::{
+    Completion, Constraint, Engine, EngineStats, Limits, Request, Sampled, StopCheck, Ticket,
+    TokenLogprob,
+};
 pub use error::LmError;
 pub use init::initialise;
 pub use loaded::{LoadedModel, load_weights, save_folder};

@@ -8,7 +8,7 @@ use tch::Device;
 use super::cache::{Cache, Entry};
 use super::store::Store;
 use super::wave::{self, Model};
-use super::{Completion, EngineStats, Limits, Request, sampler};
+use super::{Completion, EngineStats, Limits, Request, StopCheck, sampler};
 use crate::{LlamaConfig, LmError, Rotary, Weights};
 
 /// What one thread generates with.
@@ -75,8 +75,10 @@ impl Shard {
     /// As [`super::Engine::generate`].
     pub fn generate(
         &mut self,
-        requests: &[&Request],
+        mut requests: Vec<Request>,
     ) -> Result<Vec<Result<Completion, LmError>>, LmError> {
+        let mut stops: Vec<_> = requests.iter_mut().map(|r| r.stop.take()).collect();
+        let requests: Vec<&Request> = requests.iter().collect();
         let _guard = tch::no_grad_guard();
         let mut results: Vec<Option<Result<Completion, LmError>>> =
             requests.iter().map(|request| self.settled(request).transpose()).collect();
@@ -104,7 +106,8 @@ impl Shard {
             }
             let wave: Vec<(&Request, usize)> =
                 waiting[..count].iter().map(|&i| (requests[i], self.room(requests[i]))).collect();
-            let completions = match self.wave(&entries[..count], &wave) {
+            let stops = waiting[..count].iter().map(|&i| stops[i].take()).collect();
+            let completions = match self.wave(&entries[..count], &wave, stops) {
                 Ok(completions) => completions,
                 Err(error) => {
                     // Keys and values may be half written.
@@ -123,6 +126,7 @@ impl Shard {
         &mut self,
         entries: &[Entry],
         requests: &[(&Request, usize)],
+        stops: Vec<Option<Box<dyn StopCheck>>>,
     ) -> Result<Vec<Completion>, LmError> {
         let admission = self.cache.admit(entries, self.limits.cache_tokens)?;
         let (completions, prefilled) = wave::run(
@@ -130,6 +134,7 @@ impl Shard {
             &mut self.cache,
             &admission,
             requests,
+            stops,
             self.limits.prefill_tokens,
         )?;
         let prompts: usize = requests.iter().map(|(request, _)| request.prompt.len()).sum();
@@ -163,7 +168,9 @@ impl Shard {
         Ok((self.room(request) == 0).then(|| Completion {
             ids: Vec::new(),
             logprobs: Vec::new(),
+            top: Vec::new(),
             finish: FinishReason::Length,
+            cached_tokens: 0,
         }))
     }
 

@@ -15,7 +15,7 @@ use super::cache::{Admission, Cache, Conversation};
 use super::prefill::{Packed, Piece, Trie, passes, span};
 use super::sampler::{Draw, sample};
 use super::straight;
-use super::{Completion, Request};
+use super::{Completion, Request, StopCheck};
 use crate::{LlamaConfig, LmError, Rotary, Weights, transform};
 
 /// The model and where it runs.
@@ -55,6 +55,7 @@ impl Model {
 struct Row<'a> {
     entry: usize,
     request: &'a Request,
+    stop: Option<Box<dyn StopCheck>>,
     /// Most tokens to generate: the request's own limit or the end of the context.
     limit: usize,
     /// The sampled token that has not been computed yet.
@@ -70,7 +71,7 @@ impl Row<'_> {
         self.done.logprobs.push(logprob);
         self.next = id;
         let stopped = self.request.stop_ids.contains(&id)
-            || self.request.stop.as_ref().is_some_and(|stop| stop.stops(&self.done.ids));
+            || self.stop.as_mut().is_some_and(|stop| stop.stops(id));
         if stopped {
             self.done.finish = FinishReason::Stop;
         }
@@ -94,6 +95,7 @@ pub(super) fn run(
     cache: &mut Cache,
     admission: &Admission,
     requests: &[(&Request, usize)],
+    mut stops: Vec<Option<Box<dyn StopCheck>>>,
     prefill_tokens: usize,
 ) -> Result<(Vec<Completion>, usize), LmError> {
     let mut prefilled =
@@ -103,8 +105,15 @@ pub(super) fn run(
         .iter()
         .map(|&entry| {
             let (request, limit) = requests[entry];
-            let done = Completion { ids: vec![], logprobs: vec![], finish: FinishReason::Length };
-            Row { entry, request, limit, next: 0, done, finished: false }
+            let done = Completion {
+                ids: vec![],
+                logprobs: vec![],
+                top: vec![],
+                finish: FinishReason::Length,
+                cached_tokens: 0,
+            };
+            let stop = stops[entry].take();
+            Row { entry, request, stop, limit, next: 0, done, finished: false }
         })
         .collect();
     let (mut hidden, computed) = prefill_rows(model, cache, &rows, prefill_tokens)?;

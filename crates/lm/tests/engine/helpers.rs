@@ -31,11 +31,21 @@ pub fn sampling(temperature: f64, max_tokens: usize) -> Sampling {
 
 pub fn request(key: u64, prompt: Vec<u32>, sampling: Sampling) -> Request {
     let seed = SeedTree::new(7).index(key);
-    Request { key, prompt, sampling, seed, stop_ids: Arc::from([]), stop: None }
+    Request::new(key, prompt, sampling, seed)
+}
+
+/// The same request once more; a stop check or constraint belongs to one request alone.
+pub fn again(r: &Request) -> Request {
+    let fresh = Request::new(r.key, r.prompt.clone(), r.sampling.clone(), r.seed);
+    Request { stop_ids: Arc::clone(&r.stop_ids), top_logprobs: r.top_logprobs, ..fresh }
+}
+
+pub fn all_again(requests: &[Request]) -> Vec<Request> {
+    requests.iter().map(again).collect()
 }
 
 pub fn generate(engine: &mut Engine, requests: &[Request]) -> Vec<Completion> {
-    engine.generate(requests).unwrap().into_iter().map(Result::unwrap).collect()
+    engine.generate(all_again(requests)).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 /// Each request alone in an engine of its own.

@@ -21,15 +21,22 @@ fn responses_end_at_stop_ids_stop_checks_and_limits() {
     assert_eq!((done.ids.as_slice(), done.finish), (&free.ids[..=first], FinishReason::Stop));
     assert_eq!(done.logprobs.len(), done.ids.len());
 
-    struct Fifth;
+    struct Fifth(Vec<u32>);
     impl StopCheck for Fifth {
-        fn stops(&self, ids: &[u32]) -> bool {
-            ids.len() == 5
+        fn stops(&mut self, id: u32) -> bool {
+            self.0.push(id);
+            self.0.len() == 5
         }
     }
-    let checks: [Box<dyn StopCheck>; 2] = [Box::new(Fifth), Box::new(|ids: &[u32]| ids.len() == 5)];
+    let mut told = 0;
+    let counted = move |_| {
+        told += 1;
+        told == 5
+    };
+    let checks: [Box<dyn StopCheck>; 2] = [Box::new(Fifth(Vec::new())), Box::new(counted)];
     for check in checks {
-        let done = alone(&[Request { stop: Some(check), ..greedy(60) }]).remove(0);
+        let asked = vec![Request { stop: Some(check), ..greedy(60) }];
+        let done = engine(LIMITS).generate(asked).unwrap().remove(0).unwrap();
         assert_eq!((done.ids.as_slice(), done.finish), (&free.ids[..5], FinishReason::Stop));
     }
 
@@ -52,7 +59,7 @@ fn a_bad_request_is_told_and_the_others_go_on() {
         request(3, vec![], sampling(1.0, 10)),
         request(4, vec![1], sampling(-1.0, 10)),
     ];
-    let results = engine(LIMITS).generate(&requests).unwrap();
+    let results = engine(LIMITS).generate(requests.into()).unwrap();
     assert!(matches!(results[0], Err(LmError::PromptTooLong { tokens: 401, limit: 400 })));
     assert!(matches!(results[2], Err(LmError::TokenOutside { id: 61, vocabulary: 61 })));
     assert!(matches!(results[3], Err(LmError::Invalid(_))));
@@ -61,7 +68,7 @@ fn a_bad_request_is_told_and_the_others_go_on() {
 
     let mut small = engine(Limits { cache_tokens: 100, ..LIMITS });
     let requests = [request(5, tokens(1, 90), sampling(1.0, 90)), good()];
-    let results = small.generate(&requests).unwrap();
+    let results = small.generate(requests.into()).unwrap();
     assert!(results[0].as_ref().is_err_and(|e| e.to_string().contains("cache of 100")));
     assert_same(&[results[1].as_ref().unwrap().clone()], &alone(&[good()]));
 }

@@ -48,7 +48,7 @@ fn an_engine_among_several_refuses_only_what_it_is_asked() {
     let mut several = engine(LIMITS).split(2).unwrap();
     let good = |key| request(key, tokens(key, 9), sampling(1.0, 5));
     let requests = [good(1), request(2, vec![], sampling(1.0, 5)), good(3), good(4)];
-    let done = several.generate(&requests).unwrap();
+    let done = several.generate(requests.into()).unwrap();
     assert!(done[1].as_ref().is_err_and(|e| e.to_string().contains("the prompt is empty")));
     let done: Vec<_> = done.into_iter().filter_map(Result::ok).collect();
     assert_same(&done, &alone(&[good(1), good(3), good(4)]));
