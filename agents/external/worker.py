@@ -14,13 +14,13 @@ their leases alive, posts what they return, and reports those that fail by the l
 their traceback. SIGTERM (or Ctrl-C) ends it gracefully: nothing new is claimed, agents at work
 have `--grace` seconds, the rest is handed back to the server.
 
-With `--once` it runs the agent once, on the task in the environment (LEYDEN_TASK, a JSON
-object), for servers that start a process for each task:
+With `--once` it runs the agent once, for servers that start a process for each task:
 
     python worker.py --once my_agent:agent
 
-Environment: LEYDEN_SERVER_URL and AGL_KEY instead of `--server` and `--key`; with `--once`
-AGL_OPENAI_BASE_URL, AGL_EVENT_URL and AGL_KEY.
+Environment: LEYDEN_SERVER_URL and AGL_KEY instead of `--server` and `--key`. With `--once` the
+task is LEYDEN_TASK (a JSON object) or the file LEYDEN_TASK_FILE, and AGL_OPENAI_BASE_URL,
+AGL_EVENT_URL and AGL_KEY say where the model is and where the answer goes.
 """
 
 import argparse
@@ -274,23 +274,36 @@ def say(text):
     print(f"worker: {text}", file=sys.stderr, flush=True)
 
 
+def task_of(environment):
+    if "LEYDEN_TASK" in environment:
+        return json.loads(environment["LEYDEN_TASK"])
+    with open(environment["LEYDEN_TASK_FILE"], encoding="utf-8") as file:
+        return json.load(file)
+
+
 def once(agent):
     """Runs the agent on the task in the environment; the exit status."""
     key = os.environ.get("AGL_KEY", "")
     try:
-        task, base_url = json.loads(os.environ["LEYDEN_TASK"]), os.environ["AGL_OPENAI_BASE_URL"]
+        task, base_url = task_of(os.environ), os.environ["AGL_OPENAI_BASE_URL"]
         events_url = os.environ["AGL_EVENT_URL"]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, OSError) as error:
         say(f"the environment brings no task: {last_line(error)}")
         return 2
+    # A server may take what is printed as the answer: this worker posts it.
+    sys.stdout = sys.stderr
     try:
         events = events_of(asyncio.run(agent(task, base_url, key or "none")))
     except Exception:  # whatever it is, it is the agent's
         traceback.print_exc()
         return 1
     server = Http(key, patience=60)
-    for event in events:
-        server.post(events_url, event)
+    try:
+        for event in events:
+            server.post(events_url, event)
+    except (Refused, Gone) as error:
+        say(f"the answer was not posted: {error}")
+        return 3
     return 0
 
 

@@ -150,8 +150,10 @@ class Claims(Case):
 
 class Once(Case):
     def once(self, stub, agent, **changes):
-        base = {"LEYDEN_TASK": json.dumps(tasks("r")[0]), "AGL_OPENAI_BASE_URL": stub.base(),
+        base = {"AGL_OPENAI_BASE_URL": stub.base(),
                 "AGL_EVENT_URL": f"{stub.url}/api/rollouts/r/attempt/0/events", **changes}
+        if "LEYDEN_TASK_FILE" not in base:
+            base.setdefault("LEYDEN_TASK", json.dumps(tasks("r")[0]))
         process = self.start("--once", f"agents_of_test:{agent}", **base)
         _, errors = process.communicate(timeout=30)
         return process.returncode, errors.decode().strip().splitlines()[-1:]
@@ -164,6 +166,14 @@ class Once(Case):
         self.assertEqual(event, {"event_type": "answer", "data": {"value": "q by none"}})
         self.assertEqual(self.once(stub, "nothing"), (0, []))
         self.assertEqual(len(stub.events), 1)
+
+    def test_a_task_that_is_too_long_for_the_environment_is_in_a_file(self):
+        stub = self.stub()
+        path = os.path.join(self.folder, "task.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(tasks("r", question="ü" * 200_000)[0], file)
+        self.assertEqual(self.once(stub, "echo", LEYDEN_TASK_FILE=path), (0, []))
+        self.assertEqual(len(stub.events[0][1]["data"]["value"]), 200_008)
 
     def test_a_failure_is_the_last_line_of_stderr(self):
         stub = self.stub()
