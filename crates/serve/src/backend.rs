@@ -3,6 +3,8 @@
 //! Protocols and generators meet here and nowhere else: a protocol makes [`Ask`]s and reads
 //! [`Event`]s, a [`Backend`] does the reverse.
 
+pub mod stub;
+
 use leyden_core::{ChatRequest, FinishReason, Sampling, ToolCall};
 use tokio::sync::mpsc::UnboundedReceiver;
 

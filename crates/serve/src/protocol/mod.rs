@@ -1,3 +1,99 @@
 //! The wire formats: a request's body to [`Ask`](crate::backend::Ask)s, events to a response.
 //!
-//! Pure functions on JSON: no network, no store. The gateway feeds them.
+//! Four formats, one path. A format reads a body ([`fields`]) and says what is to be generated
+//! and who writes the response ([`plan::Plan`]); [`run`] asks the backend, hands every event to
+//! that writer, and has the call recorded before its last bytes leave. So a format knows
+//! nothing of channels, disconnects and records, and `run` nothing of JSON.
+//!
+//! What a request asks for is done or refused by name, never ignored: an agent that was
+//! promised a penalty, a picture or a web search would be trained on something else than it
+//! asked for. [`neutral`] lists what is accepted because it changes nothing.
+
+mod chat;
+pub mod error;
+mod fields;
+mod ids;
+mod logprobs;
+mod neutral;
+mod options;
+mod plan;
+mod run;
+mod schema;
+mod sse;
+mod tools;
+mod usage;
+
+use std::time::Instant;
+
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+pub use self::error::{ApiError, Shape};
+use self::plan::Plan;
+use crate::backend::{Backend, ModelCard};
+use crate::call::{CallContext, Endpoint};
+
+/// Answers one call, whole or as a stream of server-sent events, and has it recorded.
+///
+/// Errors have the shape and status of the endpoint's API. Dropping the returned future or the
+/// body of the response cancels the generation; a call that is cancelled before its answer was
+/// complete leaves no record.
+pub async fn handle(endpoint: Endpoint, body: Bytes, context: CallContext) -> Response {
+    let started = Instant::now();
+    let request = match object(&body) {
+        Ok(request) => request,
+        Err(error) => return error.respond(Shape::of(endpoint)),
+    };
+    drop(body);
+    let planned = read(endpoint, &request, &context).await;
+    let call = run::Call { endpoint, request: Value::Object(request), context, started };
+    match planned {
+        Ok(plan) => run::answer(plan, call).await,
+        Err(error) => call.refuse(error).await,
+    }
+}
+
+async fn read(
+    endpoint: Endpoint,
+    body: &Map<String, Value>,
+    context: &CallContext,
+) -> Result<Plan, ApiError> {
+    match endpoint {
+        Endpoint::Chat => chat::read(body, context),
+        _ => Err(ApiError::unknown_path(endpoint.path())),
+    }
+}
+
+fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(ApiError::invalid(None, "the body must be a JSON object")),
+        Err(e) => Err(ApiError::invalid(None, format!("the body is not valid JSON: {e}"))),
+    }
+}
+
+/// The body of `GET /v1/models`.
+pub fn models(backend: &dyn Backend) -> Value {
+    let data: Vec<Value> = backend.models().iter().map(card).collect();
+    json!({"object": "list", "data": data})
+}
+
+/// The body of `GET /v1/models/{id}`.
+///
+/// # Errors
+/// 404 where the backend has no model of this name.
+pub fn model(backend: &dyn Backend, id: &str) -> Result<Value, ApiError> {
+    let found = backend.models().iter().find(|model| model.id == id).map(card);
+    found.ok_or_else(|| ApiError::unknown_model(id))
+}
+
+fn card(model: &ModelCard) -> Value {
+    json!({
+        "id": model.id,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "leyden",
+        "max_model_len": model.context,
+    })
+}

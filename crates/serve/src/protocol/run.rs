@@ -1,0 +1,377 @@
+//! From a plan to a response: asks, events, record.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::stream::unfold;
+use leyden_core::ToolCall;
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::error::{ApiError, Shape};
+use super::plan::{Plan, Writer};
+use super::sse::Sse;
+use crate::backend::{Answer, Ask, Backend, Delta, Event, Failure, Prompt, Token};
+use crate::call::{CallContext, CallRecord, Endpoint};
+
+/// A stream says so often that it lives while nothing is generated.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Events that are ready together leave in one write of about this size.
+const WRITE: usize = 16 * 1024;
+
+/// A call on its way: what its record will need.
+pub(super) struct Call {
+    pub endpoint: Endpoint,
+    pub request: Value,
+    pub context: CallContext,
+    pub started: Instant,
+}
+
+impl Call {
+    /// Answers a body that was not understood, and has it recorded.
+    pub async fn refuse(mut self, error: ApiError) -> Response {
+        let shape = Shape::of(self.endpoint);
+        let record = self.failed(&error, Failure::from(&error));
+        // The client learns what is wrong with its request whether or not we can keep it.
+        let _ = self.keep(record).await;
+        error.respond(shape)
+    }
+
+    fn record(&mut self, response: Value, answers: Vec<Answer>) -> CallRecord {
+        CallRecord {
+            endpoint: self.endpoint,
+            request: std::mem::take(&mut self.request),
+            response,
+            answers,
+            status: 200,
+            seconds: self.started.elapsed().as_secs_f64(),
+            role: self.context.role.clone(),
+            failure: None,
+        }
+    }
+
+    fn failed(&mut self, error: &ApiError, failure: Failure) -> CallRecord {
+        let body = error.body(Shape::of(self.endpoint));
+        let record = self.record(body, Vec::new());
+        CallRecord { status: error.status, failure: Some(failure), ..record }
+    }
+
+    /// Returns once the record is durable. It is written to its end even if the client leaves
+    /// in the middle: the answer is complete, and a record half kept is worse than none.
+    async fn keep(&self, record: CallRecord) -> Result<(), Failure> {
+        let recorder = self.context.recorder.clone();
+        let kept = tokio::spawn(async move { recorder.record(record).await });
+        kept.await.unwrap_or_else(|e| {
+            Err(Failure::Internal(format!("the call could not be recorded: {e}")))
+        })
+    }
+
+    /// The error that a failed generation becomes. Refusals for want of room leave no record:
+    /// nothing was done, and the client sends the same request again.
+    async fn fail(&mut self, failure: Failure) -> ApiError {
+        let transient = matches!(failure, Failure::Busy { .. } | Failure::ShuttingDown);
+        let error = ApiError::from(failure.clone());
+        if !transient {
+            let record = self.failed(&error, failure);
+            let _ = self.keep(record).await;
+        }
+        error
+    }
+}
+
+/// Asks the backend and answers, whole or streamed.
+pub(super) async fn answer(plan: Plan, call: Call) -> Response {
+    let choices = Choices::submit(&*call.context.backend, plan.asks);
+    if plan.stream {
+        streamed(choices, plan.writer, call).await
+    } else {
+        whole(choices, plan.writer, call).await
+    }
+}
+
+async fn whole(mut choices: Choices, mut writer: Box<dyn Writer>, mut call: Call) -> Response {
+    let shape = Shape::of(call.endpoint);
+    while let Some((choice, event)) = choices.next().await {
+        if let Err(failure) = choices.take(choice, event, None) {
+            drop(choices);
+            return call.fail(failure).await.respond(shape);
+        }
+    }
+    let answers = choices.answers();
+    let body = writer.whole(&answers);
+    let text = body.to_string();
+    match finish(&mut call, &*writer, body, answers).await {
+        Ok(_) => {
+            let mut response = Response::new(Body::from(text));
+            let json = HeaderValue::from_static("application/json");
+            response.headers_mut().insert(header::CONTENT_TYPE, json);
+            response
+        }
+        Err(failure) => ApiError::from(failure).respond(shape),
+    }
+}
+
+/// Records a complete call, and keeps its conversation.
+async fn finish(
+    call: &mut Call,
+    writer: &dyn Writer,
+    body: Value,
+    answers: Vec<Answer>,
+) -> Result<(), Failure> {
+    let memory = writer.memory(&body);
+    let record = call.record(body, answers);
+    call.keep(record).await?;
+    if let Some(memory) = memory {
+        call.context.memory.keep(&memory.id, memory.items).await;
+    }
+    Ok(())
+}
+
+/// Waits for the first event, so that a request that fails at once has its status, then
+/// streams. The stream is pulled by the connection: when the client leaves, it is dropped, and
+/// with it the backend's receivers.
+async fn streamed(mut choices: Choices, mut writer: Box<dyn Writer>, mut call: Call) -> Response {
+    let mut out = Sse::default();
+    if let Some((choice, event)) = choices.next().await
+        && let Err(failure) =
+            choices.take(choice, event, Some(Pen { writer: &mut *writer, out: &mut out }))
+    {
+        drop(choices);
+        return call.fail(failure).await.respond(Shape::of(call.endpoint));
+    }
+    let stream = Stream { choices, writer, call, out, ended: false };
+    let mut response = Response::new(Body::from_stream(unfold(stream, Stream::step)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies like nginx hold streams back otherwise.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+struct Stream {
+    choices: Choices,
+    writer: Box<dyn Writer>,
+    call: Call,
+    out: Sse,
+    ended: bool,
+}
+
+impl Stream {
+    /// The next bytes, `None` after the last.
+    async fn step(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
+        while self.out.is_empty() {
+            if self.ended {
+                return None;
+            }
+            self.advance().await;
+        }
+        // Whatever is ready goes along.
+        while self.out.len() < WRITE && !self.ended {
+            match self.choices.next().now_or_never() {
+                Some(Some((choice, event))) => self.take(choice, event).await,
+                // The end waits for the record; what is there must not.
+                Some(None) | None => break,
+            }
+        }
+        Some((Ok(self.out.take()), self))
+    }
+
+    async fn advance(&mut self) {
+        match tokio::time::timeout(KEEP_ALIVE, self.choices.next()).await {
+            Err(_) => self.writer.keep_alive(&mut self.out),
+            Ok(Some((choice, event))) => self.take(choice, event).await,
+            Ok(None) => self.close().await,
+        }
+    }
+
+    async fn take(&mut self, choice: usize, event: Event) {
+        let pen = Pen { writer: &mut *self.writer, out: &mut self.out };
+        if let Err(failure) = self.choices.take(choice, event, Some(pen)) {
+            self.choices.cancel();
+            let error = self.call.fail(failure).await;
+            self.fail(&error);
+        }
+    }
+
+    async fn close(&mut self) {
+        let answers = self.choices.answers();
+        let body = self.writer.whole(&answers);
+        let finished = finish(&mut self.call, &*self.writer, body.clone(), answers.clone()).await;
+        match finished {
+            Ok(()) => {
+                self.writer.close(&answers, &body, &mut self.out);
+                self.ended = true;
+            }
+            Err(failure) => self.fail(&ApiError::from(failure)),
+        }
+    }
+
+    fn fail(&mut self, error: &ApiError) {
+        self.writer.failed(error, &mut self.out);
+        self.ended = true;
+    }
+}
+
+/// A writer and where it writes.
+struct Pen<'a> {
+    writer: &'a mut dyn Writer,
+    out: &'a mut Sse,
+}
+
+/// The generations of one call.
+struct Choices(Vec<Choice>);
+
+/// One generation: what has been passed on, and its answer once it is there.
+struct Choice {
+    events: Option<UnboundedReceiver<Event>>,
+    rule: CallRule,
+    begun: bool,
+    text: usize,
+    calls: usize,
+    tokens: usize,
+    answer: Option<Answer>,
+}
+
+/// What a client may see of an answer's tool calls.
+struct CallRule {
+    most: usize,
+    prefix: String,
+}
+
+impl CallRule {
+    fn of(ask: &Ask) -> Self {
+        let most = match &ask.prompt {
+            Prompt::Chat(request) if request.offered_tools().is_empty() => 0,
+            Prompt::Chat(request) if request.single_call => 1,
+            Prompt::Chat(_) => usize::MAX,
+            Prompt::Text(_) | Prompt::Ids(_) => 0,
+        };
+        Self { most, prefix: ask.call_prefix.clone() }
+    }
+
+    /// Drops calls that were not asked for and renames those of a foreign name; `first` is the
+    /// position of the first of them in the answer.
+    fn apply(&self, calls: &mut Vec<ToolCall>, first: usize) {
+        calls.truncate(self.most.saturating_sub(first));
+        for (i, call) in calls.iter_mut().enumerate() {
+            if !call.id.starts_with(&self.prefix) {
+                call.id = format!("{}{}", self.prefix, first + i);
+            }
+        }
+    }
+}
+
+impl Choices {
+    fn submit(backend: &dyn Backend, asks: Vec<Ask>) -> Self {
+        let choice = |ask: Ask| Choice {
+            rule: CallRule::of(&ask),
+            events: Some(backend.submit(ask)),
+            begun: false,
+            text: 0,
+            calls: 0,
+            tokens: 0,
+            answer: None,
+        };
+        Self(asks.into_iter().map(choice).collect())
+    }
+
+    /// The next event of any choice; `None` once all have their answer.
+    async fn next(&mut self) -> Option<(usize, Event)> {
+        poll_fn(|cx| {
+            let mut open = false;
+            for (i, choice) in self.0.iter_mut().enumerate() {
+                let Some(events) = &mut choice.events else { continue };
+                match events.poll_recv(cx) {
+                    Poll::Pending => open = true,
+                    Poll::Ready(Some(event)) => return Poll::Ready(Some((i, event))),
+                    Poll::Ready(None) => {
+                        let message = "the generator ended without an answer".to_owned();
+                        let failure = Event::Failed(Failure::Internal(message));
+                        return Poll::Ready(Some((i, failure)));
+                    }
+                }
+            }
+            if open { Poll::Pending } else { Poll::Ready(None) }
+        })
+        .await
+    }
+
+    /// Takes in an event of a choice, and tells the writer of it, where there is one.
+    fn take(&mut self, index: usize, event: Event, pen: Option<Pen>) -> Result<(), Failure> {
+        let choice = &mut self.0[index];
+        match event {
+            Event::Failed(failure) => return Err(failure),
+            Event::Started { prompt_ids, policy_version } => {
+                if let Some(mut pen) = pen {
+                    choice.begin(index, &prompt_ids, policy_version, &mut pen);
+                }
+            }
+            Event::Delta(mut delta) => {
+                choice.rule.apply(&mut delta.tool_calls, choice.calls);
+                if let Some(mut pen) = pen {
+                    choice.pass_on(index, delta, &mut pen);
+                }
+            }
+            Event::Finished(mut answer) => {
+                choice.events = None;
+                choice.rule.apply(&mut answer.tool_calls, 0);
+                if let Some(mut pen) = pen {
+                    choice.begin(index, &answer.prompt_ids, answer.policy_version, &mut pen);
+                    choice.pass_on(index, choice.rest(&answer), &mut pen);
+                }
+                choice.answer = Some(*answer);
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self) {
+        self.0.clear();
+    }
+
+    fn answers(&mut self) -> Vec<Answer> {
+        self.0.iter_mut().filter_map(|choice| choice.answer.take()).collect()
+    }
+}
+
+impl Choice {
+    fn begin(&mut self, index: usize, prompt_ids: &[u32], version: u64, pen: &mut Pen) {
+        if !std::mem::replace(&mut self.begun, true) {
+            pen.writer.begun(index, prompt_ids, version, pen.out);
+        }
+    }
+
+    /// What of a complete answer has not been passed on: all of it, if the backend does not
+    /// stream.
+    fn rest(&self, answer: &Answer) -> Delta {
+        Delta {
+            content: answer.content.get(self.text..).unwrap_or_default().to_owned(),
+            tool_calls: answer.tool_calls.get(self.calls..).unwrap_or_default().to_vec(),
+            tokens: answer.tokens.get(self.tokens..).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// Text first, then each call by itself: some clients drop the calls of a delta that also
+    /// has text.
+    fn pass_on(&mut self, index: usize, delta: Delta, pen: &mut Pen) {
+        self.text += delta.content.len();
+        self.calls += delta.tool_calls.len();
+        self.tokens += delta.tokens.len();
+        let mut tokens: Vec<Token> = delta.tokens;
+        if !delta.content.is_empty() || (delta.tool_calls.is_empty() && !tokens.is_empty()) {
+            pen.writer.text(index, &delta.content, std::mem::take(&mut tokens), pen.out);
+        }
+        for call in &delta.tool_calls {
+            pen.writer.call(index, call, std::mem::take(&mut tokens), pen.out);
+        }
+    }
+}
