@@ -10,16 +10,24 @@
 //!
 //! Some templates rewrite what came before (Qwen3 drops the thinking of earlier turns). Then
 //! the prompt is tokenised anew and says so, and the trainer counts it.
+//!
+//! A response that a stop text ended has tokens that the agent never saw: those of the stop
+//! text. They are part of the action, since the model drew them, but not of what the agent
+//! says next. The next prompt keeps the sampled ids up to the token in which the stop text
+//! begins; what that token still has of the answer is tokenised with the tail. So both
+//! prompts share all ids before the cut, and the later one shows what the agent has.
 
-use leyden_core::{ChatRequest, Message, Speaker, ToolSpec};
+use leyden_core::{ChatRequest, Message, Speaker, ToolCall, ToolSpec};
+use serde_json::Value;
 
 use crate::chat_format::PLACE;
-use crate::{ChatFormat, TextError};
+use crate::{ChatFormat, TextError, TextStream};
 
 /// How a prompt came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
-    /// It begins with the `reused` ids of an earlier prompt and its response.
+    /// It begins with the `reused` ids of an earlier prompt and its response, the latter up to
+    /// the stop text if one ended it.
     Extended { reused: usize },
     /// It continues no earlier call of this rollout.
     Fresh,
@@ -57,8 +65,9 @@ impl History {
         Self::default()
     }
 
-    /// Remembers a call: its prompt, the ids that the model wrote (the end-of-turn token
-    /// included if it was sampled) and the message that the agent received.
+    /// Remembers a call: its prompt, the ids that the model wrote (the end-of-turn token and
+    /// the stop text's tokens included if they were sampled) and the message that the agent
+    /// received, its text as sampled up to the stop text.
     pub fn push(&mut self, prompt: Prompt, response_ids: Vec<u32>, reply: Message) {
         self.calls.push(PastCall { prompt, response_ids, reply });
     }
@@ -77,18 +86,18 @@ impl ChatFormat {
     /// The prompt for `request`, grown from the longest earlier call that it continues.
     ///
     /// A request continues a call if it begins with the call's messages, then has the
-    /// assistant's message that the call returned (its text as sampled or, as clients of
-    /// OpenAI's protocol send it, the text outside the tool calls and the calls), and offers
-    /// the same tools.
+    /// assistant's message that the call returned, and offers the same tools. The message may
+    /// have its text as sampled or, as clients of OpenAI's protocol send it, the text outside
+    /// the tool calls and the calls, perhaps trimmed and with ids of the client's own.
     ///
     /// # Errors
     /// The template's or the tokenizer's.
     pub fn prompt(&self, history: &History, request: &ChatRequest) -> Result<Prompt, TextError> {
-        let past = history
-            .calls
-            .iter()
-            .filter(|call| self.continues(request, call))
-            .max_by_key(|call| call.prompt.messages.len());
+        let past =
+            history.calls.iter().filter(|call| self.continues(request, call)).max_by_key(|call| {
+                let length = call.prompt.messages.len();
+                (length, request.messages[length].content == call.reply.content)
+            });
         let messages = past.map_or_else(
             || request.messages.clone(),
             |call| {
@@ -98,18 +107,18 @@ impl ChatFormat {
                 messages
             },
         );
-        let rendered = self.render(&messages, &request.tools, true)?;
+        let rendered = self.render(&messages, request.offered_tools(), true)?;
         let mut prompt = Prompt {
             ids: Vec::new(),
             growth: Growth::Fresh,
             rendered,
             messages,
-            tools: request.tools.clone(),
+            tools: request.offered_tools().to_vec(),
         };
         if let Some(call) = past {
-            if let Some(tail) = self.tail(call, &prompt)? {
+            if let Some((kept, tail)) = self.tail(call, &prompt)? {
                 prompt.ids.extend_from_slice(&call.prompt.ids);
-                prompt.ids.extend_from_slice(&call.response_ids);
+                prompt.ids.extend_from_slice(&call.response_ids[..kept]);
                 prompt.growth = Growth::Extended { reused: prompt.ids.len() };
                 prompt.ids.extend(self.ids(&tail)?);
                 return Ok(prompt);
@@ -123,31 +132,33 @@ impl ChatFormat {
     fn continues(&self, request: &ChatRequest, call: &PastCall) -> bool {
         let past = &call.prompt.messages;
         request.messages.len() > past.len()
-            && request.tools == call.prompt.tools
+            && request.offered_tools() == call.prompt.tools
             && self.same(&request.messages[past.len()], &call.reply)
             && request.messages.iter().zip(past).all(|(now, then)| self.same(now, then))
     }
 
-    /// Whether `now` is the message `then`, whose text is as sampled.
+    /// Whether `now` is the message `then`, whose text, if the model wrote it, is as sampled.
     fn same(&self, now: &Message, then: &Message) -> bool {
-        if now.role != then.role || now.name != then.name {
+        if then.role != Speaker::Assistant {
+            return now.role == then.role && now.name == then.name && now.content == then.content;
+        }
+        let named_alike = then.name.is_none() || now.name == then.name;
+        if now.role != then.role || !named_alike {
             return false;
         }
-        if now.content == then.content {
-            return now.role != Speaker::Assistant
-                || now.tool_calls.is_empty()
-                || now.tool_calls == then.tool_calls;
+        let calls = same_calls(&now.tool_calls, &then.tool_calls);
+        let text = now.content.trim();
+        if text == then.content.trim() {
+            return calls || now.tool_calls.is_empty();
         }
-        now.role == Speaker::Assistant
-            && !now.tool_calls.is_empty()
-            && now.tool_calls == then.tool_calls
-            && now.content.trim() == self.tool_format().parse(&then.content, 0).content
+        calls && text == self.tool_format().parse(&then.content, 0).content
     }
 
-    /// What the template writes after the reply of `call`, less the stop token if the model
-    /// sampled one; `None` if the template writes something else than `call` saw before the
-    /// reply, or writes the reply itself differently (white space around it aside).
-    fn tail(&self, call: &PastCall, prompt: &Prompt) -> Result<Option<String>, TextError> {
+    /// How many of the response's ids the next prompt keeps, and what the template writes
+    /// after them, less the stop token if it is among them; `None` if the template writes
+    /// something else than `call` saw before the reply, or writes the reply itself differently
+    /// (white space around it aside).
+    fn tail(&self, call: &PastCall, prompt: &Prompt) -> Result<Option<(usize, String)>, TextError> {
         let mut marked = prompt.messages.clone();
         marked[call.prompt.messages.len()] = Message::assistant(PLACE);
         let marked = self.render(&marked, &prompt.tools, true)?;
@@ -159,9 +170,41 @@ impl ChatFormat {
         if reply.map(str::trim) != Some(call.reply.content.trim()) {
             return Ok(None);
         }
+        if let Some((kept, rest)) = self.before_stop_text(call) {
+            return Ok(Some((kept, format!("{rest}{after}"))));
+        }
         let stopped = call.response_ids.last().is_some_and(|id| self.stop_ids().contains(id));
         let closing = if stopped { self.stop_text_before(after) } else { "" };
-        Ok(Some(after[closing.len()..].to_owned()))
+        Ok(Some((call.response_ids.len(), after[closing.len()..].to_owned())))
+    }
+
+    /// Of a response that goes on after its reply, because a stop text ended it: the number
+    /// of tokens that lie wholly within the reply, and what they leave of it.
+    fn before_stop_text<'c>(&self, call: &'c PastCall) -> Option<(usize, &'c str)> {
+        let reply = call.reply.content.as_str();
+        let body = match call.response_ids.split_last() {
+            Some((last, body)) if self.stop_ids().contains(last) => body,
+            _ => &call.response_ids,
+        };
+        let sampled = self.tokenizer().decode(body, true);
+        if sampled.len() <= reply.len() || !sampled.starts_with(reply) {
+            return None;
+        }
+        let (mut kept, mut spelt) = (0, 0);
+        let mut stream = TextStream::new();
+        for (index, &id) in body.iter().enumerate() {
+            if spelt == reply.len() {
+                break;
+            }
+            stream.push(self.tokenizer(), id);
+            if stream.text().len() > reply.len() {
+                break;
+            }
+            if !stream.is_within_character() {
+                (kept, spelt) = (index + 1, stream.text().len());
+            }
+        }
+        Some((kept, &reply[spelt..]))
     }
 
     /// The stop token with which `text` begins, as text.
@@ -169,5 +212,28 @@ impl ChatFormat {
         let stops = self.stop_ids().iter().map(|&id| self.tokenizer().token_bytes(id));
         let longest = stops.filter(|stop| text.as_bytes().starts_with(stop)).map(<[u8]>::len).max();
         &text[..longest.unwrap_or(0)]
+    }
+}
+
+/// Whether the calls are the same but for their ids, which clients may replace.
+fn same_calls(now: &[ToolCall], then: &[ToolCall]) -> bool {
+    let pairs = || now.iter().zip(then);
+    now.len() == then.len()
+        && pairs().all(|(a, b)| a.name == b.name && same_json(&a.arguments, &b.arguments))
+}
+
+/// Whether two JSON values are the same, numbers by value: `2.0` is `2` to a client in
+/// JavaScript.
+fn same_json(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_json(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let same = |(key, a)| b.get(key).is_some_and(|b| same_json(a, b));
+            a.len() == b.len() && a.iter().all(same)
+        }
+        _ => a == b,
     }
 }
