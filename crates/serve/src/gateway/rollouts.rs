@@ -261,6 +261,18 @@ impl Rollouts {
         }
     }
 
+    /// Tells the trainer that a worker or controller ended a rollout.
+    pub(super) fn ended(&self, id: &str, patch: StatusPatch) {
+        let Some(hosted) = self.find(id) else { return };
+        let ended = match patch.state {
+            Some(RolloutState::Succeeded) => Ended::Succeeded,
+            _ => Ended::Failed(
+                patch.error_message.flatten().unwrap_or_else(|| "no reason was given".into()),
+            ),
+        };
+        hosted.tell(&hosted.attempt(), Happening::Ended(ended));
+    }
+
     /// How many rollouts are registered and not over.
     pub fn count(&self) -> usize {
         self.shared.hosted.read().unwrap_or_else(PoisonError::into_inner).len()

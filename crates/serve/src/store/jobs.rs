@@ -324,9 +324,10 @@ fn insert_call(db: &Connection, event: i64, new: &NewEvent) -> Result<(), StoreE
     let Some(call) = &new.call else { return Ok(()) };
     let mut statement = db.prepare_cached(
         "INSERT INTO calls (event, choice, endpoint, role, body, content, tool_calls,
-             malformed_call, finish, prompt_ids, response_ids, logprobs, cached_tokens,
+             malformed_call, finish, stop_text, prompt_ids, response_ids, logprobs, cached_tokens,
              policy_version, constrained)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15,
+             ?16)",
     )?;
     for (choice, answer) in call.answers.iter().enumerate() {
         statement.execute(params![
@@ -339,6 +340,7 @@ fn insert_call(db: &Connection, event: i64, new: &NewEvent) -> Result<(), StoreE
             answer.tool_calls,
             answer.malformed_call,
             answer.finish,
+            answer.stop_text,
             words(answer.prompt_ids.iter().map(|id| id.to_le_bytes())),
             words(answer.response_ids.iter().map(|id| id.to_le_bytes())),
             words(answer.logprobs.iter().map(|logprob| logprob.to_le_bytes())),

@@ -26,6 +26,7 @@ pub use read::{CallRow, Filter, Reading, RecordedCall, Repeated};
 pub use schema::SCHEMA;
 pub use types::*;
 pub use writer::WriterCounts;
+pub(crate) use writer::seconds;
 
 use index::Index;
 use readers::Readers;

@@ -201,8 +201,8 @@ pub(super) fn attempts(db: &Connection, id: &str) -> Result<Vec<String>, StoreEr
 }
 
 const CALL: &str = "event, choice, attempt, timestamp, endpoint, role, content, tool_calls, \
-     malformed_call, finish, prompt_ids, response_ids, logprobs, cached_tokens, policy_version, \
-     constrained";
+     malformed_call, finish, stop_text, prompt_ids, response_ids, logprobs, cached_tokens, \
+     policy_version, constrained, body";
 
 fn call_of(row: &Row<'_>, rollout_id: &str) -> rusqlite::Result<CallRow> {
     let answer = StoredAnswer {
@@ -210,12 +210,13 @@ fn call_of(row: &Row<'_>, rollout_id: &str) -> rusqlite::Result<CallRow> {
         tool_calls: row.get(7)?,
         malformed_call: row.get(8)?,
         finish: row.get(9)?,
-        prompt_ids: words(row, 10, u32::from_le_bytes)?,
-        response_ids: words(row, 11, u32::from_le_bytes)?,
-        logprobs: words(row, 12, f32::from_le_bytes)?,
-        cached_tokens: row.get::<_, i64>(13)?.unsigned_abs(),
-        policy_version: row.get::<_, i64>(14)?.unsigned_abs(),
-        constrained: row.get(15)?,
+        stop_text: row.get(10)?,
+        prompt_ids: words(row, 11, u32::from_le_bytes)?,
+        response_ids: words(row, 12, u32::from_le_bytes)?,
+        logprobs: words(row, 13, f32::from_le_bytes)?,
+        cached_tokens: row.get::<_, i64>(14)?.unsigned_abs(),
+        policy_version: row.get::<_, i64>(15)?.unsigned_abs(),
+        constrained: row.get(16)?,
     };
     Ok(CallRow {
         rollout_id: rollout_id.to_owned(),
@@ -253,6 +254,8 @@ pub struct RecordedCall {
     pub timestamp: f64,
     /// The event's data: request, response, status.
     pub data: String,
+    /// Digest of endpoint and body, where it has answers.
+    pub body: Option<[u8; 16]>,
     pub answers: Vec<StoredAnswer>,
 }
 
@@ -303,9 +306,13 @@ pub(super) fn recorded(
     let mut statement = db.prepare_cached(&sql)?;
     let mut recorded = Vec::with_capacity(found.len());
     for (event, timestamp, data) in found {
-        let rows = statement.query_map([event], |row| Ok(call_of(row, id)?.answer))?;
-        let answers = rows.collect::<rusqlite::Result<_>>()?;
-        recorded.push(RecordedCall { event, timestamp, data, answers });
+        let rows = statement.query_map([event], |row| {
+            Ok((call_of(row, id)?.answer, row.get::<_, [u8; 16]>(17)?))
+        })?;
+        let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let body = rows.first().map(|(_, body)| *body);
+        let answers = rows.into_iter().map(|(answer, _)| answer).collect();
+        recorded.push(RecordedCall { event, timestamp, data, body, answers });
     }
     Ok(recorded)
 }

@@ -76,6 +76,7 @@ CREATE TABLE calls (
     tool_calls TEXT NOT NULL,
     malformed_call TEXT,
     finish TEXT NOT NULL,
+    stop_text TEXT,
     prompt_ids BLOB NOT NULL,
     response_ids BLOB NOT NULL,
     logprobs BLOB NOT NULL,

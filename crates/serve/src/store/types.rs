@@ -156,6 +156,8 @@ pub struct StoredAnswer {
     pub malformed_call: Option<String>,
     /// `stop` or `length`.
     pub finish: String,
+    /// The text at which generation stopped, where one did.
+    pub stop_text: Option<String>,
     pub prompt_ids: Vec<u32>,
     /// The end-of-turn token included.
     pub response_ids: Vec<u32>,

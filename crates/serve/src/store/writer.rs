@@ -182,6 +182,6 @@ impl Group {
 }
 
 /// Seconds since 1970.
-pub(super) fn seconds() -> f64 {
+pub(crate) fn seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

@@ -1,0 +1,432 @@
+//! A model call, from the door to the protocol and back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::Refusal;
+use super::gate::{Passed, Turned};
+use super::recorder::{AttemptRecorder, NoRecorder, Server};
+use super::replay::{self, Replay};
+use super::retries::{Asked, Begun, InFlight};
+use super::state::State;
+use super::upstream::{self, UpstreamBackend};
+use super::{http, ids};
+use crate::backend::Backend;
+use crate::call::{CallContext, CallRecord, Endpoint, Overrides, Recorder};
+use crate::protocol;
+use crate::store::ModelServer;
+
+/// Whose call it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) rollout_id: String,
+    pub(super) attempt_id: String,
+    /// Whether its mode is `train`.
+    pub(super) is_train: bool,
+}
+
+/// Who answers it.
+enum Route {
+    Backend(Arc<dyn Backend>),
+    Upstream(ModelServer),
+}
+
+/// What a call holds until its answer has left.
+struct Held {
+    state: Arc<State>,
+    endpoint: Endpoint,
+    started: Instant,
+    status: StatusCode,
+    in_flight: Option<Arc<InFlight>>,
+    _room: Option<OwnedSemaphorePermit>,
+    _passed: Option<Passed>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let metrics = &self.state.metrics;
+        let endpoint = self.endpoint.path();
+        metrics.in_flight.dec();
+        metrics.requests.with_label_values(&[endpoint, self.status.as_str()]).inc();
+        metrics
+            .seconds
+            .with_label_values(&[endpoint])
+            .observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+/// Answers a call of `attempt`, or of no rollout.
+pub(super) async fn call(
+    state: Arc<State>,
+    endpoint: Endpoint,
+    attempt: Option<Attempt>,
+    request: Request,
+) -> Response {
+    state.metrics.in_flight.inc();
+    let mut held = Held {
+        state: state.clone(),
+        endpoint,
+        started: Instant::now(),
+        // What is counted where the client goes away before there is an answer.
+        status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+        in_flight: None,
+        _room: None,
+        _passed: None,
+    };
+    let answered = answer(&state, endpoint, attempt, request, &mut held).await;
+    let response = answered.unwrap_or_else(IntoResponse::into_response);
+    held.status = response.status();
+    response.map(|body| Body::new(HeldBody { body, held: Some(held) }))
+}
+
+async fn answer(
+    state: &Arc<State>,
+    endpoint: Endpoint,
+    attempt: Option<Attempt>,
+    request: Request,
+    held: &mut Held,
+) -> Result<Response, Refusal> {
+    let room = state.room.clone().try_acquire_owned().map_err(|_| {
+        let message = format!("{} calls are in flight (max_calls)", state.config.max_calls);
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1)
+    })?;
+    held._room = Some(room);
+    let (parts, body) = request.into_parts();
+    if let Some(attempt) = &attempt {
+        known(state, attempt)?;
+    }
+    let body = http::read(body, state.config.max_body_bytes, state.config.body_timeout).await?;
+    let call = Call { state, endpoint, attempt, headers: &parts.headers, body };
+    match &call.attempt {
+        Some(_) => call.of_attempt(held).await,
+        None => call.of_nobody(held).await,
+    }
+}
+
+/// Whether the attempt may call: its rollout exists, and where a trainer owns it, is not over
+/// and has not gone on to another attempt.
+fn known(state: &State, attempt: &Attempt) -> Result<(), Refusal> {
+    let id = &attempt.rollout_id;
+    let brief = state
+        .store
+        .brief(id)
+        .ok_or_else(|| Refusal::not_found(format!("Rollout not found: {id}")))?;
+    ids::check("attempt_id", &attempt.attempt_id).map_err(Refusal::not_found)?;
+    if !brief.hosted {
+        return Ok(());
+    }
+    let Some(hosted) = state.rollouts.find(id) else {
+        return Err(Refusal::new(StatusCode::GONE, format!("rollout {id} is over")));
+    };
+    let current = hosted.attempt();
+    if current != attempt.attempt_id {
+        let message = format!("attempt {} of rollout {id} was replaced", attempt.attempt_id);
+        return Err(Refusal::new(StatusCode::GONE, message));
+    }
+    Ok(())
+}
+
+/// A call whose body has arrived.
+struct Call<'a> {
+    state: &'a Arc<State>,
+    endpoint: Endpoint,
+    attempt: Option<Attempt>,
+    headers: &'a HeaderMap,
+    body: Bytes,
+}
+
+impl Call<'_> {
+    async fn of_attempt(&self, held: &mut Held) -> Result<Response, Refusal> {
+        let Some(attempt) = &self.attempt else { return self.of_nobody(held).await };
+        let (rollout, number) = (&attempt.rollout_id, &attempt.attempt_id);
+        let asked = Asked::read(rollout, number, self.endpoint, self.headers, &self.body);
+        let begun = self.state.retries.begin(&asked, &self.state.store).await?;
+        let in_flight = match begun {
+            Begun::New(in_flight) => in_flight,
+            Begun::Repeated(call) => return self.repeat(&call, attempt).await,
+        };
+        held.in_flight = Some(in_flight.clone());
+        let overrides = self.overrides();
+        let route = self.route(attempt)?;
+        self.pass(held).await?;
+        let server = match &route {
+            Route::Backend(_) => Server { model: None, endpoint: "local".into(), version: None },
+            Route::Upstream(server) => Server {
+                model: Some(server.model.clone()),
+                endpoint: server.endpoint.clone(),
+                version: Some(server.version),
+            },
+        };
+        let recorder =
+            Arc::new(AttemptRecorder { state: self.state.clone(), asked, in_flight, server });
+        match route {
+            Route::Backend(backend) => self.generate(backend, recorder, overrides).await,
+            Route::Upstream(server) => self.forward(server, Some(recorder), overrides).await,
+        }
+    }
+
+    async fn of_nobody(&self, held: &mut Held) -> Result<Response, Refusal> {
+        let overrides = self.overrides();
+        self.pass(held).await?;
+        if let Some(backend) = &self.state.local {
+            return self.generate(backend.clone(), Arc::new(NoRecorder), overrides).await;
+        }
+        let body: Value = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
+        let model = body.get("model").and_then(Value::as_str).unwrap_or_default();
+        let server = self
+            .state
+            .upstreams
+            .of_model(model, "")
+            .ok_or_else(|| Refusal::not_found(format!("The model `{model}` does not exist")))?;
+        self.forward(server, None, overrides).await
+    }
+
+    fn overrides(&self) -> Overrides {
+        let config = &self.state.config;
+        match &self.attempt {
+            None => config.open.clone(),
+            Some(attempt) if attempt.is_train => config.train.clone(),
+            Some(_) => config.val.clone(),
+        }
+    }
+
+    fn route(&self, attempt: &Attempt) -> Result<Route, Refusal> {
+        if let Some(hosted) = self.state.rollouts.find(&attempt.rollout_id) {
+            return Ok(Route::Backend(hosted.backend.clone()));
+        }
+        if let Some(server) = self.state.upstreams.of_rollout(&attempt.rollout_id) {
+            return Ok(Route::Upstream(server));
+        }
+        let local = self.state.local.clone().map(Route::Backend);
+        local.ok_or_else(|| {
+            let model = self.state.config.model.as_deref().unwrap_or("any");
+            let message = format!("No servers available for model '{model}'");
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(5)
+        })
+    }
+
+    /// Waits while weights are updated.
+    async fn pass(&self, held: &mut Held) -> Result<(), Refusal> {
+        let before = Instant::now();
+        let passed = self.state.gate.enter(self.state.config.pause_deadline).await;
+        self.state.metrics.waited.observe(before.elapsed().as_secs_f64());
+        held._passed = Some(passed.map_err(turned)?);
+        Ok(())
+    }
+
+    async fn generate(
+        &self,
+        backend: Arc<dyn Backend>,
+        recorder: Arc<dyn Recorder>,
+        overrides: Overrides,
+    ) -> Result<Response, Refusal> {
+        let context = CallContext {
+            backend,
+            recorder,
+            memory: Arc::new(self.state.store.clone()),
+            overrides,
+            conversation: self
+                .attempt
+                .as_ref()
+                .map(|attempt| format!("{}/{}", attempt.rollout_id, attempt.attempt_id)),
+            role: self.role(),
+        };
+        let answer = protocol::handle(self.endpoint, self.body.clone(), context);
+        let deadline = self.state.config.request_timeout;
+        tokio::time::timeout(deadline, answer).await.map_err(|_| {
+            let seconds = deadline.as_secs_f64();
+            let message = format!("no answer within {seconds} s (request_timeout)");
+            Refusal::new(StatusCode::GATEWAY_TIMEOUT, message)
+        })
+    }
+
+    fn role(&self) -> Option<String> {
+        let role = self.headers.get("x-leyden-role")?.to_str().ok()?;
+        (!role.is_empty() && role.len() <= 200).then(|| role.to_owned())
+    }
+
+    /// Sends the call to a registered model server.
+    async fn forward(
+        &self,
+        server: ModelServer,
+        recorder: Option<Arc<AttemptRecorder>>,
+        overrides: Overrides,
+    ) -> Result<Response, Refusal> {
+        let mut body = match serde_json::from_slice(&self.body) {
+            Ok(Value::Object(body)) => body,
+            Ok(_) => return Err(Refusal::bad_request("Request body must be a JSON object")),
+            Err(error) => {
+                return Err(Refusal::bad_request(format!("Invalid JSON in request body: {error}")));
+            }
+        };
+        let streams = body.get("stream").is_some_and(|stream| *stream != Value::Bool(false));
+        let passes = matches!(self.endpoint, Endpoint::Chat | Endpoint::Completions);
+        if streams || !passes {
+            let sender = self.state.upstreams.sender.clone();
+            let backend = Arc::new(UpstreamBackend { server, sender });
+            let recorder: Arc<dyn Recorder> = match recorder {
+                Some(recorder) => recorder,
+                None => Arc::new(NoRecorder),
+            };
+            return self.generate(backend, recorder, overrides).await;
+        }
+        rewrite(&mut body, &server, self.endpoint, &overrides);
+        self.pass_through(&server, recorder, Value::Object(body)).await
+    }
+
+    async fn pass_through(
+        &self,
+        server: &ModelServer,
+        recorder: Option<Arc<AttemptRecorder>>,
+        body: Value,
+    ) -> Result<Response, Refusal> {
+        let started = Instant::now();
+        let sender = &self.state.upstreams.sender;
+        let sent = sender.send(&server.endpoint, self.endpoint.path(), &body).await;
+        let sent = sent.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+        self.state.metrics.upstream_retries.inc_by(sent.retries.into());
+        let status = StatusCode::from_u16(sent.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let response = (status, Json(&sent.body)).into_response();
+        if let Some(recorder) = recorder {
+            let record = CallRecord {
+                endpoint: self.endpoint,
+                request: body,
+                answers: upstream::answers(&sent.body, server.version),
+                response: sent.body,
+                status: sent.status,
+                seconds: started.elapsed().as_secs_f64(),
+                role: self.role(),
+                failure: None,
+            };
+            recorder.write(record, sent.retries).await.map_err(|failure| {
+                Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string())
+            })?;
+        }
+        Ok(response)
+    }
+
+    /// Answers a repetition with what was recorded.
+    async fn repeat(
+        &self,
+        call: &crate::store::RecordedCall,
+        attempt: &Attempt,
+    ) -> Result<Response, Refusal> {
+        self.state.metrics.repeated.inc();
+        let (status, recorded) = replay::body(call).ok_or_else(|| {
+            let message = "the recorded answer to this request cannot be read";
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+        })?;
+        let request: Value = serde_json::from_slice(&self.body).unwrap_or(Value::Null);
+        let mut response = if request.get("stream") == Some(&Value::Bool(true)) {
+            let cards = match self.route(attempt)? {
+                Route::Backend(backend) => backend.models(),
+                Route::Upstream(server) => {
+                    let sender = self.state.upstreams.sender.clone();
+                    UpstreamBackend { server, sender }.models()
+                }
+            };
+            let backend = Arc::new(Replay::new(call, &recorded, cards));
+            self.generate(backend, Arc::new(NoRecorder), self.overrides()).await?
+        } else {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            (status, Json(recorded)).into_response()
+        };
+        let name = HeaderName::from_static("x-leyden-repeated");
+        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+        Ok(response)
+    }
+}
+
+/// v1's changes of a body: the run's model and sampling instead of the agent's, and token ids
+/// and log-probabilities in the answer.
+fn rewrite(
+    body: &mut serde_json::Map<String, Value>,
+    server: &ModelServer,
+    endpoint: Endpoint,
+    overrides: &Overrides,
+) {
+    body.insert("model".into(), server.model.clone().into());
+    if let Some(temperature) = overrides.temperature {
+        body.insert("temperature".into(), temperature.into());
+    }
+    if let Some(top_p) = overrides.top_p {
+        body.insert("top_p".into(), top_p.into());
+    }
+    if overrides.token_ids {
+        body.insert("return_token_ids".into(), true.into());
+    }
+    if overrides.logprobs {
+        // Chat asks yes or no, completions how many.
+        let logprobs = if endpoint == Endpoint::Chat { Value::Bool(true) } else { 1.into() };
+        body.insert("logprobs".into(), logprobs);
+    }
+}
+
+fn turned(turned: Turned) -> Refusal {
+    match turned {
+        Turned::Ending => {
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
+        }
+        Turned::Paused(closed) => {
+            let reason = closed.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let message = format!("gateway paused{reason}: try again later");
+            let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);
+            Refusal { paused: true, code: Some("paused"), ..refusal }
+                .retry_after(closed.retry_after_seconds)
+        }
+    }
+}
+
+/// A body that knows when it has left.
+struct HeldBody {
+    body: Body,
+    held: Option<Held>,
+}
+
+impl HeldBody {
+    fn left(&mut self) {
+        if let Some(held) = self.held.take()
+            && let Some(in_flight) = &held.in_flight
+        {
+            in_flight.delivered();
+        }
+    }
+}
+
+impl HttpBody for HeldBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(None) => self.left(),
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.left(),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

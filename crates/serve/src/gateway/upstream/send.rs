@@ -1,0 +1,121 @@
+//! One request to a model server, with v1's retries.
+
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use reqwest::header::CONTENT_TYPE;
+use serde_json::Value;
+
+use super::super::config::UpstreamConfig;
+use super::super::error::GatewayError;
+
+/// Sends requests to model servers.
+pub(in crate::gateway) struct Sender {
+    client: reqwest::Client,
+    tries: u32,
+    first_wait: Duration,
+    longest_wait: Duration,
+}
+
+/// What a model server answered in the end.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::gateway) struct Sent {
+    pub(in crate::gateway) status: u16,
+    /// An empty object where the answer is no JSON, as in v1.
+    pub(in crate::gateway) body: Value,
+    /// Tries beyond the first.
+    pub(in crate::gateway) retries: u32,
+}
+
+/// No answer at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::gateway) enum NoAnswer {
+    #[error("Upstream model server timed out")]
+    TimedOut,
+    #[error("Upstream model server request failed")]
+    Failed,
+}
+
+impl NoAnswer {
+    pub(in crate::gateway) fn status(self) -> StatusCode {
+        match self {
+            Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::Failed => StatusCode::BAD_GATEWAY,
+        }
+    }
+}
+
+impl Sender {
+    pub(super) fn new(config: &UpstreamConfig) -> Result<Self, GatewayError> {
+        let client = reqwest::Client::builder()
+            .timeout(config.timeout)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| GatewayError::Config(format!("upstream: {error}")))?;
+        Ok(Self {
+            client,
+            tries: config.tries,
+            first_wait: config.first_wait,
+            longest_wait: config.longest_wait,
+        })
+    }
+
+    /// Posts `body` to `path` below the server's root. A timeout, a broken connection and the
+    /// statuses 408, 409, 429 and 5xx are tried again; the last answer is the answer. None of
+    /// the agent's headers go along.
+    pub(in crate::gateway) async fn send(
+        &self,
+        endpoint: &str,
+        path: &str,
+        body: &Value,
+    ) -> Result<Sent, NoAnswer> {
+        let url = format!("{}/{path}", endpoint.trim_end_matches('/'));
+        let text = bytes::Bytes::from(body.to_string());
+        let mut retries = 0;
+        loop {
+            let last = retries + 1 >= self.tries;
+            match self.once(&url, text.clone()).await {
+                Ok((status, body)) if last || !is_passing(status) => {
+                    return Ok(Sent { status, body, retries });
+                }
+                Err(error) if last => return Err(error),
+                _ => tokio::time::sleep(self.wait(retries)).await,
+            }
+            retries += 1;
+        }
+    }
+
+    async fn once(&self, url: &str, text: bytes::Bytes) -> Result<(u16, Value), NoAnswer> {
+        let failed = |error: reqwest::Error| {
+            if error.is_timeout() { NoAnswer::TimedOut } else { NoAnswer::Failed }
+        };
+        let request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(text);
+        let response = request.send().await.map_err(failed)?;
+        let status = response.status().as_u16();
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));
+        let bytes = response.bytes().await.map_err(failed)?;
+        let empty = || Value::Object(serde_json::Map::new());
+        let body = if is_json {
+            serde_json::from_slice(&bytes).unwrap_or_else(|_| empty())
+        } else {
+            empty()
+        };
+        Ok((status, body))
+    }
+
+    /// The wait after `retries` earlier ones: doubling, capped, a quarter more or less at
+    /// random, so that many clients of a server that came back do not come at once.
+    fn wait(&self, retries: u32) -> Duration {
+        let mean = self.first_wait.saturating_mul(1 << retries.min(16)).min(self.longest_wait);
+        let mut byte = [0];
+        // Without randomness the wait is the mean.
+        let fraction = getrandom::fill(&mut byte).map_or(0.5, |()| f64::from(byte[0]) / 255.0);
+        mean.mul_f64(0.75 + 0.5 * fraction)
+    }
+}
+
+fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 409 | 429) || status >= 500
+}
