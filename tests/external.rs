@@ -42,13 +42,18 @@ fn external(world: &str, python: &Path, folder: &Path, changes: &[&str]) -> Comm
     };
     let python = python.to_str().unwrap();
     // The name finds the processes of this run again.
-    let name = folder.to_str().unwrap();
+    let name = marker(folder);
     let worker = "agents/external/worker.py";
-    let command = ["agent.external.command=", &list(&[python, worker, module, "--name", name])];
+    let command = ["agent.external.command=", &list(&[python, worker, module, "--name", &name])];
     let command = command.concat();
     let changes: Vec<&str> =
         SHORT.iter().copied().chain([command.as_str()]).chain(changes.iter().copied()).collect();
     run(&format!("external/{world}"), folder, &changes)
+}
+
+/// The name of the worker of this run.
+fn marker(folder: &Path) -> String {
+    folder.to_str().unwrap().replace('/', "_")
 }
 
 /// What must hold of everything that was captured.
@@ -110,7 +115,7 @@ fn trains_as_the_native_agent_does(test: &str, world: &str, native: &str) {
         assert!(step["packed_tokens"].as_u64() < step["row_tokens"].as_u64(), "{step}");
     }
     assert!(steps.iter().any(|step| step["grad_norm"].as_f64() > Some(0.0)), "{metrics}");
-    assert!(processes_with(own.to_str().unwrap()).is_empty(), "agents outlive their run");
+    assert!(processes_with(&marker(&own)).is_empty(), "agents outlive their run");
 }
 
 #[test]
@@ -146,12 +151,12 @@ fn a_run_killed_in_the_middle_goes_on_and_leaves_no_agent_behind() {
     assert_eq!(child.wait().unwrap().signal(), Some(9));
     // The kernel ends them with their parent; it may take a moment.
     for _ in 0..500 {
-        if processes_with(run.to_str().unwrap()).is_empty() {
+        if processes_with(&marker(&run)).is_empty() {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    assert_eq!(processes_with(run.to_str().unwrap()), [0_u32; 0], "agents outlive a killed run");
+    assert_eq!(processes_with(&marker(&run)), [0_u32; 0], "agents outlive a killed run");
 
     let (stdout, _) = succeeds(&mut again());
     says(&stdout, &["finished: "]);

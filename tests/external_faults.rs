@@ -196,7 +196,6 @@ fn a_worker_that_claims_and_vanishes_loses_its_rollout_to_another() {
             "agent.external.workers='remote'",
             "agent.external.command=[]",
             "agent.external.key='secret'",
-            "agent.external.lease_seconds=2",
             "agent.on_failure='retry'",
             &port,
         ])

@@ -40,9 +40,11 @@ import time
 import traceback
 from urllib.parse import urlsplit
 
-# Seconds that a claim waits at the server for work: also how long an idle worker may take to
-# end. Seconds that the server may take to answer.
-LONG_POLL = 5
+# Seconds between two questions for work where there was none: the first and the longest.
+IDLE = 0.02, 0.25
+# Seconds that a claimed task stays ours without a heartbeat.
+LEASE = 30
+# Seconds that the server may take to answer.
 ANSWER_TIME = 60
 
 
@@ -138,27 +140,26 @@ def load(name):
 class Worker:
     """Claims tasks and runs an agent on up to `concurrency` of them at once."""
 
-    def __init__(self, agent, server, key, name, concurrency, grace, patience):
+    def __init__(self, agent, server, key, name, concurrency, grace, patience, lease=LEASE):
         self.agent, self.key, self.name = agent, key or "none", name
         self.server, self.concurrency, self.grace = server.rstrip("/"), concurrency, grace
+        self.lease = lease
         self.http = Http(key, patience)
-        # A thread for the claim that waits, the others for results.
-        self.threads = concurrent.futures.ThreadPoolExecutor(1 + min(8, concurrency))
+        self.threads = concurrent.futures.ThreadPoolExecutor(min(8, 1 + concurrency))
         # The agents' asyncio tasks by (rollout, attempt).
         self.working = {}
-        self.lease = 60
         self.stopping, self.ended = asyncio.Event(), threading.Event()
 
     def post_now(self, action, **body):
         url = f"{self.server}/api/workers/{action}"
         return self.http.post(url, {"worker": self.name, **body})
 
-    async def post(self, action, **body):
-        posting = functools.partial(self.post_now, action, **body)
-        return await asyncio.get_running_loop().run_in_executor(self.threads, posting)
+    async def in_thread(self, function, *arguments, **named):
+        call = functools.partial(function, *arguments, **named)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
     async def run(self):
-        """Works until it is told to stop or the server says that there is no more work."""
+        """Works until it is told to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -178,96 +179,98 @@ class Worker:
 
     async def claim_all(self):
         """Claims as many tasks as there is room for, again and again."""
+        idle = IDLE[0]
         while not self.stopping.is_set():
             free = self.concurrency - len(self.working)
             if free == 0:
-                ending = [asyncio.ensure_future(self.stopping.wait()), *self.working.values()]
-                await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-                ending[0].cancel()
+                await self.wait(self.working.values())
                 continue
-            answer = await self.post("claim", count=free, wait_seconds=LONG_POLL)
-            if self.stopping.is_set():
-                await self.release([attempt_of(claim) for claim in answer["claims"]])
-                return
-            for claim in answer["claims"]:
-                self.lease = claim.get("lease_seconds") or self.lease
-                name = attempt_of(claim)
-                task = asyncio.ensure_future(self.work(claim))
-                self.working[name] = task
+            asked = {"count": free, "lease_seconds": self.lease}
+            claims = (await self.in_thread(self.post_now, "claim", **asked))["claims"]
+            for claim in claims:
+                name = claim["rollout"]["rollout_id"], claim["attempt_id"]
+                self.working[name] = task = asyncio.ensure_future(self.work(name, claim))
                 task.add_done_callback(functools.partial(self.done, name))
-            if answer.get("closed"):
-                return
+            if not claims:
+                await self.wait([], idle)
+            idle = IDLE[0] if claims else min(1.5 * idle, IDLE[1])
+
+    async def wait(self, tasks, seconds=None):
+        """Until one of the tasks or the time is over, or the worker is to stop."""
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        first = asyncio.FIRST_COMPLETED
+        await asyncio.wait([stopping, *tasks], timeout=seconds, return_when=first)
+        stopping.cancel()
 
     def done(self, name, _):
         self.working.pop(name, None)
 
-    async def work(self, claim):
+    async def work(self, name, claim):
         """Runs the agent on one task and reports how it ended."""
-        end = {"state": "succeeded", "events": []}
+        rollout, addresses = claim["rollout"], claim["addresses"]
+        limit = rollout["config"].get("timeout_seconds")
+        events, end = [], {"state": "succeeded"}
         try:
-            key = claim.get("key") or self.key
-            agent = self.agent(claim["task"], claim["base_url"], key)
-            end["events"] = events_of(await asyncio.wait_for(agent, claim.get("timeout_seconds")))
+            agent = self.agent(rollout["input"], addresses["openai_base_url"], self.key)
+            events = events_of(await asyncio.wait_for(agent, limit))
         except asyncio.TimeoutError:
-            end = failed(f"the agent did not end within {claim.get('timeout_seconds')} seconds")
+            end = failed(f"the agent did not end within {limit} seconds")
         except Exception as error:  # whatever it is, it is the agent's
             end = failed(last_line(error))
-        rollout, attempt = attempt_of(claim)
         try:
-            await self.post("finish", rollout_id=rollout, attempt_id=attempt, **end)
+            await self.in_thread(self.report, name, addresses["event_url"], events, end)
         except Refused as error:
-            say(f"rollout {rollout}: {error}")
+            # Another attempt took its place, or the server does not take the answer.
+            say(f"rollout {name[0]}: {error}")
+
+    def report(self, name, event_url, events, end):
+        for event in events:
+            self.http.post(event_url, event)
+        self.post_now("finish", rollout_id=name[0], attempt_id=name[1], **end)
 
     def beat(self, loop):
         """Keeps leases alive, from a thread of its own: an agent that blocks the loop for a
         while does not lose its task."""
-        while not self.ended.wait(self.lease / 3 if self.working else 0.2):
+        while not self.ended.wait(self.lease / 3):
             names = list(self.working)
-            if not names:
-                continue
             try:
-                answer = self.post_now("heartbeat", rollouts=rollouts(names))
+                leases = self.prolong(names, self.lease) if names else []
             except (Refused, Gone) as error:
                 say(f"heartbeat: {error}")
                 continue
-            for lost in answer.get("lost") or []:
-                loop.call_soon_threadsafe(self.drop, lost)
+            for lease in leases:
+                if "lost" in lease:
+                    name = lease["rollout_id"], lease["attempt_id"]
+                    loop.call_soon_threadsafe(self.drop, name)
 
-    def drop(self, rollout):
-        """Stops work on a rollout that is another worker's now, or over."""
-        for name, task in self.working.items():
-            if name[0] == rollout:
-                task.cancel()
+    def prolong(self, names, seconds):
+        leases = [{"rollout_id": rollout, "attempt_id": attempt} for rollout, attempt in names]
+        return self.post_now("heartbeat", leases=leases, lease_seconds=seconds)["leases"]
+
+    def drop(self, name):
+        """Stops work on an attempt that is over, or another worker's now."""
+        if name in self.working:
+            self.working[name].cancel()
 
     async def drain(self):
-        """Waits for the agents at work; those that take too long are handed back."""
+        """Waits for the agents at work; tasks of those that take too long go back."""
         if not self.working:
             return
-        limit = self.grace if self.stopping.is_set() else None
-        _, late = await asyncio.wait(self.working.values(), timeout=limit)
+        _, late = await asyncio.wait(self.working.values(), timeout=self.grace)
         names = [name for name, task in self.working.items() if task in late]
+        self.ended.set()
         for task in late:
             task.cancel()
-        await self.release(names)
-
-    async def release(self, names):
         if names:
             try:
-                await self.post("release", rollouts=rollouts(names))
+                # A lease that ends at once: others need not wait for the rest of it.
+                await self.in_thread(self.prolong, names, 1)
             except (Refused, Gone) as error:
-                say(f"{len(names)} tasks not handed back: {error}")
-
-
-def attempt_of(claim):
-    return claim["rollout_id"], claim["attempt_id"]
-
-
-def rollouts(names):
-    return [{"rollout_id": rollout, "attempt_id": attempt} for rollout, attempt in names]
+                say(f"{len(names)} tasks were not handed back: {error}")
 
 
 def failed(why):
-    return {"state": "failed", "events": [], "error_message": why}
+    return {"state": "failed", "error_message": why}
 
 
 def say(text):
@@ -316,6 +319,7 @@ def main():
     name = environment.get("LEYDEN_WORKER") or f"{socket.gethostname()}:{os.getpid()}"
     about.add_argument("--name", default=name, help="by which the server knows this worker")
     about.add_argument("--concurrency", type=int, default=64, help="agents at work at once")
+    about.add_argument("--lease", type=float, default=LEASE, help="seconds between signs of life")
     about.add_argument("--grace", type=float, default=10, help="seconds for agents after SIGTERM")
     about.add_argument("--patience", type=float, default=60, help="seconds without a server")
     options = about.parse_args()
@@ -327,7 +331,8 @@ def main():
 
     async def work():
         worker = Worker(agent, options.server, options.key, options.name,
-                        max(1, options.concurrency), options.grace, options.patience)
+                        max(1, options.concurrency), options.grace, options.patience,
+                        max(1, options.lease))
         await worker.run()
 
     try:

@@ -107,9 +107,9 @@ def sends_nonsense():
 
 def vanishes(server):
     """Claims a rollout over HTTP, says its id and is gone."""
-    claim = {"worker": "vanishing", "count": 1, "wait_seconds": 60}
-    claims = post(f"{server}/api/workers/claim", claim)["claims"]
-    print(claims[0]["rollout_id"], flush=True)
+    claim = {"worker": "vanishing", "count": 1, "lease_seconds": 2}
+    for claimed in post(f"{server}/api/workers/claim", claim)["claims"]:
+        print(claimed["rollout"]["rollout_id"], flush=True)
     os._exit(1)
 
 

@@ -18,9 +18,8 @@ class Stub:
 
     def __init__(self, script, key="", passages=()):
         self.script, self.key, self.passages = script, key, list(passages)
-        self.asked, self.events, self.finished, self.released = [], [], [], []
-        self.queue, self.lost, self.beats, self.closed = deque(), set(), 0, False
-        self.lease = 60
+        self.asked, self.events, self.finished, self.beats = [], [], [], []
+        self.queue, self.lost, self.config = deque(), set(), {"timeout_seconds": 3600}
         self.changed = threading.Condition()
         handler = type("Handler", (Handler,), {"stub": self})
         self.server = Server(("127.0.0.1", 0), handler)
@@ -73,29 +72,26 @@ class Stub:
         return 200, body
 
     def on_claim(self, path, body):
-        ready = lambda: self.queue or self.closed
-        self.changed.wait_for(ready, min(body["wait_seconds"], 1))
         claims = []
         while self.queue and len(claims) < body["count"]:
             task = self.queue.popleft()
-            base = self.base(task["id"])
-            event_url = f"{self.url}/api/rollouts/{task['id']}/attempt/0/events"
-            claims.append({"rollout_id": task["id"], "attempt_id": "0", "task": task,
-                           "base_url": base, "event_url": event_url, "lease_seconds": self.lease})
-        return 200, {"claims": claims, "closed": self.closed and not claims}
+            event_url = f"{self.url}/api/rollouts/{task['id']}/attempt/1/events"
+            addresses = {"openai_base_url": self.base(task["id"]), "event_url": event_url}
+            rollout = {"rollout_id": task["id"], "input": task, "config": self.config}
+            claims.append({"rollout": rollout, "attempt_id": "1", "addresses": addresses})
+        return 200, {"claims": claims}
 
     def on_heartbeat(self, path, body):
-        self.beats += 1
-        held = {held["rollout_id"] for held in body["rollouts"]}
-        return 200, {"lost": sorted(held & self.lost)}
+        self.beats.append(body)
+        leases = [dict(lease) for lease in body["leases"]]
+        for lease in leases:
+            if lease["rollout_id"] in self.lost:
+                lease["lost"] = "it is another worker's"
+        return 200, {"leases": leases}
 
     def on_finish(self, path, body):
         self.finished.append(body)
-        return 200, {}
-
-    def on_release(self, path, body):
-        self.released += [held["rollout_id"] for held in body["rollouts"]]
-        return 200, {}
+        return 200, {"status": "ok"}
 
 
 class Server(ThreadingHTTPServer):

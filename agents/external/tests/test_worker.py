@@ -77,28 +77,27 @@ def tasks(*names, question="q"):
 
 
 class Claims(Case):
-    def test_every_task_is_answered_once_and_the_worker_ends_when_there_is_no_more_work(self):
+    def test_every_task_is_answered_once_by_agents_side_by_side(self):
         stub = self.stub(key="secret")
         names = [f"r{n}" for n in range(100)]
         stub.add(tasks(*names))
         process = self.worker(stub, "echo", "--concurrency", "7")
-        ends = self.ended(stub, 100)
-        self.assertEqual(sorted(ends), sorted(names))
+        self.assertEqual(sorted(self.ended(stub, 100)), sorted(names))
         self.assertEqual(len(stub.finished), 100)
-        for end in stub.finished:
-            event = {"event_type": "answer", "data": {"value": "q by secret"}}
-            self.assertEqual((end["state"], end["events"]), ("succeeded", [event]))
-        with stub.changed:
-            stub.closed = True
-            stub.changed.notify_all()
+        self.assertTrue(all(end["state"] == "succeeded" for end in stub.finished))
+        answer = {"event_type": "answer", "data": {"value": "q by secret"}}
+        posted = {f"/api/rollouts/{name}/attempt/1/events" for name in names}
+        self.assertEqual({path for path, _ in stub.events}, posted)
+        self.assertTrue(all(event == answer for _, event in stub.events))
+        process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(30), 0)
 
-    def test_what_an_agent_returns_becomes_events(self):
+    def test_what_an_agent_returns_becomes_events_before_it_is_said_to_have_ended(self):
         stub = self.stub()
         stub.add(tasks("r"))
         self.worker(stub, "rich")
-        events = self.ended(stub, 1)["r"]["events"]
-        kinds = [(event["event_type"], event["data"]) for event in events]
+        self.ended(stub, 1)
+        kinds = [(event["event_type"], event["data"]) for _, event in stub.events]
         signal_ = ("signal", {"kind": "tool_error", "detail": "x"})
         self.assertEqual(kinds, [signal_, ("answer", {"value": "a"}), ("reward", {"value": 0.5})])
         self.assertEqual(worker.events_of(None), [])
@@ -109,10 +108,18 @@ class Claims(Case):
         stub.add(tasks("a", "b"))
         process = self.worker(stub, "breaks", "--concurrency", "1")
         reader = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+        self.addCleanup(reader.wait)
         self.addCleanup(reader.kill)
         for end in self.ended(stub, 2).values():
             self.assertEqual(end["state"], "failed")
             self.assertEqual(end["error_message"], "ValueError: no such table: t")
+
+    def test_an_agent_that_takes_too_long_fails(self):
+        stub = self.stub()
+        stub.config = {"timeout_seconds": 0.1}
+        stub.add(tasks("r"))
+        self.worker(stub, "hangs")
+        self.assertIn("within 0.1 seconds", self.ended(stub, 1)["r"]["error_message"])
 
     def test_sigterm_gives_back_what_does_not_end_in_time(self):
         stub = self.stub()
@@ -123,15 +130,16 @@ class Claims(Case):
         self.ended(stub, 1)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(30), 0)
-        self.assertEqual(sorted(stub.released), ["a", "b"])
+        last = stub.beats[-1]
+        self.assertEqual(sorted(lease["rollout_id"] for lease in last["leases"]), ["a", "b"])
+        self.assertEqual(last["lease_seconds"], 1)
         self.assertEqual([end["rollout_id"] for end in stub.finished], ["c"])
 
     def test_a_lost_rollout_is_dropped_and_its_place_used_again(self):
         stub = self.stub()
-        stub.lease = 0.3
         stub.add(tasks("lost"))
-        self.worker(stub, "hangs", "--concurrency", "1")
-        self.assertTrue(stub.wait_for(lambda: stub.beats > 0))
+        self.worker(stub, "hangs", "--concurrency", "1", "--lease", "1")
+        self.assertTrue(stub.wait_for(lambda: stub.beats))
         with stub.changed:
             stub.lost.add("lost")
         stub.add(tasks("next", question="quick"))
