@@ -10,13 +10,16 @@
 //! asked for. [`neutral`] lists what is accepted because it changes nothing.
 
 mod chat;
+mod completions;
 pub mod error;
 mod fields;
 mod ids;
 mod logprobs;
+mod messages;
 mod neutral;
 mod options;
 mod plan;
+mod responses;
 mod run;
 mod schema;
 mod sse;
@@ -61,7 +64,9 @@ async fn read(
 ) -> Result<Plan, ApiError> {
     match endpoint {
         Endpoint::Chat => chat::read(body, context),
-        _ => Err(ApiError::unknown_path(endpoint.path())),
+        Endpoint::Completions => completions::read(body, context),
+        Endpoint::Responses => responses::read(body, context).await,
+        Endpoint::Messages => messages::read(body, context),
     }
 }
 

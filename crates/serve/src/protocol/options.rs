@@ -109,7 +109,7 @@ pub(super) fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
 
 /// `n` times the same ask, each with a seed and call ids of its own. The first keeps the seed,
 /// so that more choices do not change it.
-pub(super) fn repeated(ask: &Ask, n: usize) -> impl Iterator<Item = Ask> {
+pub(super) fn repeated(ask: &Ask, n: usize) -> impl Iterator<Item = Ask> + '_ {
     (0..n).map(move |i| Ask {
         seed: ask.seed.map(|seed| derived(seed, i)),
         call_prefix: ids::fresh("call_"),

@@ -18,6 +18,7 @@ use crate::backend::{Ask, Prompt};
 use crate::call::CallContext;
 
 pub(super) use self::messages::{Content, arguments};
+pub(super) use self::writer::argument_text;
 
 pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<Plan, ApiError> {
     let fields = &mut Fields::root(body);
