@@ -477,7 +477,7 @@ mod tests {
     fn resumed_steps_have_the_times_that_were_kept() {
         let feed = Feed::new(RunCard::default());
         let seconds = BTreeMap::from([("rollouts".to_owned(), 1.0), ("update".to_owned(), 3.0)]);
-        let timing = Timing { step: 1, phase: "step".to_owned(), seconds };
+        let timing = Timing { step: 1, phase: "step".to_owned(), seconds, ..Timing::default() };
         feed.resumed(&[step(1), step(2)], &[timing]);
         let snapshot = data(&feed.news(&mut feed.cursor(None)).notices[0]);
         assert_eq!(snapshot["train"]["points"][0]["rollouts_per_second"], 2.0);

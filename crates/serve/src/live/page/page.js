@@ -53,6 +53,7 @@ const counted = (count, one) => `${count.toLocaleString("en")} ${one}${count ===
 function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  if (seconds < 9.95) return `${Math.max(0, seconds).toFixed(1)} s`;
   if (h > 0) return `${h} h ${String(m).padStart(2, "0")} min`;
   return m > 0 ? `${m} min ${String(s).padStart(2, "0")} s` : `${s} s`;
 }
@@ -123,8 +124,8 @@ function ticks(low, high, count) {
  * points, in words below the chart.
  */
 class Chart {
-  constructor(place, { title, label, height, describe }) {
-    Object.assign(this, { title, label, height, describe, series: [], at: null, asked: false });
+  constructor(place, { title, label, height, describe, hint }) {
+    Object.assign(this, { title, label, height, describe, hint, series: [], at: null, asked: false });
     this.legend = make("ul", { class: "legend" });
     this.plot = make("div", { class: "plot", tabindex: "0", role: "group" });
     this.readout = make("output", { class: "readout", "aria-live": "polite" });
@@ -161,7 +162,11 @@ class Chart {
     this.empty.hidden = drawn.length > 0;
     this.plot.hidden = this.readout.hidden = this.legend.hidden = drawn.length === 0;
     if (drawn.length === 0) return;
-    this.legend.replaceChildren(...(drawn.length > 1 || this.describe ? drawn.map(key) : []));
+    const keys = this.describe ? drawn.map(key) : [];
+    if (this.describe && drawn.some((series) => reachOf(series) > 0)) {
+      keys.splice(1, 0, key({ name: "Its single steps", style: "train", kind: "steps" }));
+    }
+    this.legend.replaceChildren(...keys);
     const width = Math.max(220, this.plot.clientWidth);
     const frame = this.frame(drawn, width);
     const svg = draw("svg", {
@@ -241,7 +246,7 @@ class Chart {
         const [lows, highs] = [edge("low"), edge("high").reverse()];
         group.append(draw("path", { class: "band", d: `${path(lows)}${path(highs).replace("M", "L")}Z` }));
       }
-      const reach = places.length < 30 ? 0 : Math.min(25, Math.max(1, Math.floor(places.length / 40)));
+      const reach = reachOf({ kind, places });
       if (reach > 0) group.append(draw("path", { class: "line faint", d: path(places) }));
       group.append(draw("path", { class: "line", d: path(smoothed(places, reach)) }));
       if (places.length === 1) group.append(mark("train", frame.x(places[0].x), frame.y(places[0].y)));
@@ -295,7 +300,7 @@ class Chart {
     this.at = at;
     this.svg?.querySelectorAll(".over").forEach((element) => element.remove());
     if (at === null || !this.geometry) {
-      this.readout.textContent = "";
+      this.readout.textContent = this.hint ?? "";
       return;
     }
     const { x, y, top, bottom } = this.geometry;
@@ -316,6 +321,12 @@ class Chart {
   }
 }
 
+/** Neighbours on each side in the mean of a training curve, as in reports: none in short runs. */
+function reachOf({ kind, places }) {
+  if (kind !== "train" || places.length < 30) return 0;
+  return Math.min(25, Math.max(1, Math.floor(places.length / 40)));
+}
+
 /** The mark of a series: a circle, or a square, so that colour is not needed. */
 function mark(style, x, y) {
   return style === "greedy"
@@ -326,8 +337,10 @@ function mark(style, x, y) {
 /** A series as the legend shows it. */
 function key({ name, style, kind }) {
   const picture = draw("svg", { class: style, viewBox: "0 0 28 12", "aria-hidden": "true" },
-    draw("path", { class: style === "greedy" ? "line dashed" : "line", d: "M1 6H27" }));
-  if (kind !== "train") picture.append(mark(style, 14, 6));
+    draw("path", {
+      class: kind === "steps" ? "line faint" : style === "greedy" ? "line dashed" : "line", d: "M1 6H27",
+    }));
+  if (kind === "eval") picture.append(mark(style, 14, 6));
   return make("li", {}, picture, name);
 }
 
@@ -351,6 +364,7 @@ const evalName = (mode) => EVAL_NAMES[mode] ?? `Evaluation, ${mode}`;
 const charts = {
   reward: new Chart(byId("reward"), {
     title: "Mean reward by step", label: "Reward", height: 300, describe: true,
+    hint: "Point at the chart, or use the arrow keys in it, to read single steps.",
   }),
   tokens: new Chart(byId("tokens"), {
     title: "Generated tokens", label: "Tokens per second", height: 190,
@@ -450,12 +464,18 @@ const FLIGHT_STATES = [
 
 function paintFlight() {
   const flight = run.flight;
-  byId("flight-body").hidden = !flight || flight.rollouts === 0;
+  const body = byId("flight-body");
   const words = byId("flight-words");
+  body.classList.toggle("past", !flight);
   if (!flight) {
-    words.textContent = isOver() ? "None: the run is over." : "None.";
+    // Between two steps the last state stays, faintly: what is below must not jump while it is
+    // read.
+    if (isOver()) body.hidden = true;
+    words.textContent = isOver() ? "None: the run is over."
+      : body.hidden ? "None yet." : "None: the step has ended.";
     return;
   }
+  body.hidden = flight.rollouts === 0;
   const rate = present(flight.tokens_per_second) ? ` (${number(flight.tokens_per_second)} per second)` : "";
   words.textContent = `Step ${flight.step.toLocaleString("en")}, ${phaseName(flight.phase).toLowerCase()}: ` +
     `${counted(flight.rollouts, "rollout")}, ${duration(flight.seconds)}, ` +
@@ -464,7 +484,7 @@ function paintFlight() {
   paintFlightBar(flight);
   const rows = flight.rows.map((row) => {
     const [, name, style] = FLIGHT_STATES.find(([state]) => state === row.state) ?? [null, row.state, "idle"];
-    return make("tr", {}, make("td", { class: "number" }, String(row.id)), make("td", {}, row.task_id),
+    return make("tr", {}, make("td", { class: "number" }, String(row.id)), make("td", { class: "task" }, row.task_id),
       make("td", { class: `state ${style}` }, make("span", {}, name)),
       make("td", { class: "number" }, String(row.calls)));
   });
@@ -580,9 +600,9 @@ function listRow(row, rule) {
     location.hash = `rollout/${step}/${encodeURIComponent(phase)}/${row.id}`;
   });
   return make("tr", { class: rule ? "rule" : null, "aria-selected": open ? "true" : null },
-    make("td", { class: "number" }, button), make("td", {}, row.task_id),
+    make("td", { class: "number" }, button), make("td", { class: "task" }, row.task_id),
     make("td", { class: "number", title: row.missing }, present(row.reward) ? decimal(row.reward) : "none"),
-    make("td", { class: "number" }, String(row.calls)), make("td", { class: "number" }, String(row.signals)),
+    make("td", { class: "number" }, String(row.calls)), make("td", { class: "number roomy" }, String(row.signals)),
     make("td", { class: "wide answer" }, row.answer ?? "–"));
 }
 
