@@ -1,7 +1,8 @@
 //! Agents, and the episode in which one runs.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use async_trait::async_trait;
 
@@ -31,6 +32,10 @@ pub enum AgentError {
     Model(#[from] ModelError),
     #[error("task {task}: {what}")]
     Task { task: String, what: String },
+    /// The machine or process that ran the agent was lost. Whoever runs rollouts may begin it
+    /// again; it says nothing of the agent.
+    #[error("task {task}: {what}")]
+    Lost { task: String, what: String },
 }
 
 /// Code that, given a task, calls a chat model and tools, and ends.
@@ -75,10 +80,60 @@ pub struct EpisodePlace {
     pub attempt: usize,
 }
 
+/// Since when an agent has had everything that it needs to go on. Deadlines are measured on it:
+/// an agent is not late while it waits for its model, or for a free process to run in.
+#[derive(Debug)]
+pub struct TurnClock {
+    times: Mutex<Times>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    first: Option<Instant>,
+    turn: Option<Instant>,
+}
+
+impl Default for TurnClock {
+    /// Running.
+    fn default() -> Self {
+        let now = Some(Instant::now());
+        Self { times: Mutex::new(Times { first: now, turn: now }) }
+    }
+}
+
+impl TurnClock {
+    fn times(&self) -> std::sync::MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// The agent goes on now.
+    pub fn restart(&self) {
+        let now = Instant::now();
+        let mut times = self.times();
+        *times = Times { first: times.first.or(Some(now)), turn: Some(now) };
+    }
+
+    /// The agent has not begun: it waits for a process or a worker.
+    pub fn queue(&self) {
+        *self.times() = Times { first: None, turn: None };
+    }
+
+    /// When its turn began; `None` while it is queued.
+    pub fn turn(&self) -> Option<Instant> {
+        self.times().turn
+    }
+
+    /// When it began at all; `None` while it is queued.
+    pub fn first(&self) -> Option<Instant> {
+        self.times().first
+    }
+}
+
 /// One agent at work on one task: its way to the model and its record of signals.
 pub struct Episode<'a> {
     model: &'a dyn ChatModel,
     place: EpisodePlace,
+    clock: Arc<TurnClock>,
     calls: AtomicUsize,
     signals: Mutex<Vec<Signal>>,
     drafts: Mutex<Vec<Draft>>,
@@ -86,13 +141,18 @@ pub struct Episode<'a> {
 
 impl<'a> Episode<'a> {
     pub fn new(model: &'a dyn ChatModel) -> Self {
-        Self::at(model, EpisodePlace::default())
+        Self::at(model, EpisodePlace::default(), Arc::default())
     }
 
-    /// An episode that knows which rollout it is.
-    pub fn at(model: &'a dyn ChatModel, place: EpisodePlace) -> Self {
+    /// An episode that knows which rollout it is, and whose deadlines are measured on `clock`.
+    pub fn at(model: &'a dyn ChatModel, place: EpisodePlace, clock: Arc<TurnClock>) -> Self {
         let calls = AtomicUsize::new(0);
-        Self { model, place, calls, signals: Mutex::default(), drafts: Mutex::default() }
+        Self { model, place, clock, calls, signals: Mutex::default(), drafts: Mutex::default() }
+    }
+
+    /// The clock of this episode's deadlines, for agents that may have to queue.
+    pub fn clock(&self) -> &TurnClock {
+        &self.clock
     }
 
     pub fn place(&self) -> &EpisodePlace {

@@ -152,6 +152,10 @@ pub struct ChatRequest {
     /// Generation ends after the first tool call.
     #[serde(default)]
     pub single_call: bool,
+    /// Tool calls of the reply are named by this and their position in it, counted from 0.
+    /// `None`: by their position in the conversation.
+    #[serde(default)]
+    pub call_prefix: Option<String>,
     /// The reply brings its tokens ([`ChatReply::tokens`]).
     #[serde(default)]
     pub report_tokens: bool,

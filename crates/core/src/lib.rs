@@ -20,7 +20,7 @@ mod script;
 mod seed;
 mod task;
 
-pub use agent::{Agent, AgentError, AgentOutput, Draft, Episode, EpisodePlace};
+pub use agent::{Agent, AgentError, AgentOutput, Draft, Episode, EpisodePlace, TurnClock};
 pub use chat::{
     ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, ReplyTokens,
     ResponseFormat, Sampling, Speaker, ToolCall, ToolChoice, ToolSpec,

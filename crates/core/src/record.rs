@@ -96,6 +96,12 @@ pub struct Timing {
     /// `step` or `eval`.
     pub phase: String,
     pub seconds: BTreeMap<String, f64>,
+    /// Of a mean rollout: seconds in which its `agent` and tools were at work, in which its
+    /// calls were in the engine or waited for it (`model`), and in which it waited for a
+    /// process or a worker (`queue`). Rollouts run side by side, so these add up to more than
+    /// the step took.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub per_rollout: BTreeMap<String, f64>,
 }
 
 /// Where the rollouts of a step or an evaluation stand while they run.

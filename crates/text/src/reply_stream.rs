@@ -53,19 +53,19 @@ pub struct ReplyEnd {
 }
 
 /// How tool calls are named.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum CallIds {
     /// `call_<n>`, where n counts the calls of the conversation.
     Counted { first: usize },
-    /// `call_<seed>_<n>`, where n counts the calls of the reply.
-    Seeded { seed: u64 },
+    /// `<prefix><n>`, where n counts the calls of the reply.
+    Prefixed { prefix: String },
 }
 
 impl CallIds {
-    fn id(self, index: usize) -> String {
+    fn id(&self, index: usize) -> String {
         match self {
             Self::Counted { first } => format!("call_{}", first + index),
-            Self::Seeded { seed } => format!("call_{seed:016x}_{index}"),
+            Self::Prefixed { prefix } => format!("{prefix}{index}"),
         }
     }
 }
@@ -83,18 +83,20 @@ impl ReplyStream {
             format: Arc::clone(format),
             text: CutText::new(&request.stop),
             markup: Markup::new(offered.then(|| format.tool_format())),
-            ids: CallIds::Counted { first: earlier_calls(request) },
+            ids: match &request.call_prefix {
+                Some(prefix) => CallIds::Prefixed { prefix: prefix.clone() },
+                None => CallIds::Counted { first: earlier_calls(request) },
+            },
             content: 0,
             calls: 0,
         }
     }
 
-    /// Names tool calls by `seed` and their position in the reply, instead of their position
-    /// in the conversation: ids that are unique wherever seeds are. A server that answers many
+    /// Names tool calls by `seed` and their position in the reply, whatever the request says: ids that are unique wherever seeds are. A server that answers many
     /// conversations needs it, since a client may keep them together.
     #[must_use]
     pub fn with_call_seed(mut self, seed: u64) -> Self {
-        self.ids = CallIds::Seeded { seed };
+        self.ids = CallIds::Prefixed { prefix: format!("call_{seed:016x}_") };
         self
     }
 

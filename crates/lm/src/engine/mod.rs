@@ -10,6 +10,7 @@
 mod attention;
 mod cache;
 mod fused;
+mod grammar;
 mod prefill;
 mod request;
 mod sampler;

@@ -47,6 +47,7 @@ const CHORES: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Gateway {
     state: Arc<State>,
+    further: Router,
 }
 
 impl Gateway {
@@ -62,7 +63,15 @@ impl Gateway {
         store: Store,
         local: Option<Arc<dyn Backend>>,
     ) -> Result<Self, GatewayError> {
-        Ok(Self { state: Arc::new(State::new(config, store, local).await?) })
+        let state = Arc::new(State::new(config, store, local).await?);
+        Ok(Self { state, further: Router::new() })
+    }
+
+    /// Serves `routes` too, behind the same key: tools of a run's agents, say.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.further = self.further.merge(routes);
+        self
     }
 
     /// Listens on the configured address. From here on rollouts can be registered.
@@ -94,7 +103,7 @@ impl Gateway {
 
     /// The routes alone, for tests and for servers of another kind.
     pub fn router(&self) -> Router {
-        routes::router(self.state.clone())
+        routes::router(self.state.clone(), self.further.clone())
     }
 
     /// Through which a trainer in this process has rollouts done.

@@ -18,8 +18,8 @@ use super::state::State;
 use crate::call::Endpoint;
 use crate::protocol;
 
-/// All routes. Everything but `/healthz` needs the key, where there is one.
-pub(super) fn router(state: Arc<State>) -> Router {
+/// All routes, and `further` ones. Everything but `/healthz` needs the key, where there is one.
+pub(super) fn router(state: Arc<State>, further: Router) -> Router {
     let door = middleware::from_fn_with_state(state.clone(), door);
     let open = |endpoint| {
         let call = move |Shared(state): Shared<Arc<State>>, request: Request| {
@@ -52,6 +52,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/api/workers/heartbeat", post(workers::heartbeat))
         .route("/api/workers/finish", post(workers::finish))
         .route("/metrics", get(metrics))
+        .merge(further.with_state(()))
         .fallback(nowhere)
         .method_not_allowed_fallback(other_method)
         .layer(door)

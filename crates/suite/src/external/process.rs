@@ -1,0 +1,303 @@
+//! A program of somebody else, run with limits: a clean environment, a working folder and a
+//! process group of its own, bounded memory and processor time, captured output.
+//!
+//! The group is killed when the program ends or is given up, so that nothing it forked stays
+//! behind, and when the trainer dies.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+
+/// Most bytes of each output that are kept: the last ones.
+const KEPT: usize = 16 * 1024;
+
+/// How long the output of a program is read after it ended: a process that escaped from its
+/// group may hold the pipe for ever.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What is run, and what limits hold for it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Program {
+    /// Program and arguments, as given in the folder where the run was started.
+    pub command: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    /// Bytes of address space; 0 is unlimited.
+    pub memory: u64,
+    /// Seconds of processor time; 0 is unlimited.
+    pub cpu_seconds: u64,
+    /// A file of its working folder: name and content.
+    pub file: Option<(&'static str, String)>,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone)]
+pub(super) struct Exit {
+    pub success: bool,
+    /// `exit code 1`, `signal 9`.
+    pub status: String,
+    /// The last of its standard output and of its error output.
+    pub output: String,
+    pub errors: String,
+}
+
+impl Exit {
+    /// What went wrong, with the last line that it wrote about it.
+    pub fn sentence(&self, program: &str) -> String {
+        match last_line(&self.errors) {
+            Some(line) => format!("{program} ended with {}: {line}", self.status),
+            None => format!("{program} ended with {} and wrote no error", self.status),
+        }
+    }
+}
+
+/// The last line that is not blank.
+pub(super) fn last_line(text: &str) -> Option<&str> {
+    text.lines().rev().map(str::trim).find(|line| !line.is_empty())
+}
+
+/// A running program. Dropped, it is killed with all that it started.
+pub(super) struct Running {
+    exit: oneshot::Receiver<Result<Exit, String>>,
+    /// Dropping it kills.
+    _kill: oneshot::Sender<()>,
+}
+
+impl Running {
+    /// Starts `program` on `runtime`. What goes wrong with the start is the exit's error.
+    pub fn start(runtime: &Handle, program: Program) -> Self {
+        let (told, exit) = oneshot::channel();
+        let (kill, killed) = oneshot::channel();
+        // On a thread of the runtime: the signal at the parent's death is that of the thread
+        // which started the program, and those live as long as the run.
+        runtime.spawn(async move {
+            let name = program.command.first().cloned().unwrap_or_default();
+            let done = run(program, killed).await;
+            let _ = told.send(done.map_err(|error| format!("{name} cannot be run: {error}")));
+        });
+        Self { exit, _kill: kill }
+    }
+
+    /// Waits until it has ended. Cancel-safe.
+    ///
+    /// # Errors
+    /// Where it could not be started.
+    pub async fn ended(&mut self) -> Result<Exit, String> {
+        let lost = || Err("the server of this run is going down".to_owned());
+        (&mut self.exit).await.unwrap_or_else(|_| lost())
+    }
+}
+
+async fn run(program: Program, killed: oneshot::Receiver<()>) -> io::Result<Exit> {
+    let folder = tempfile::Builder::new().prefix("leyden-agent-").tempdir()?;
+    if let Some((name, content)) = &program.file {
+        tokio::fs::write(folder.path().join(name), content).await?;
+    }
+    let mut child = command(&program, folder.path())?.spawn()?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok());
+    let output = tokio::spawn(tail(child.stdout.take()));
+    let errors = tokio::spawn(tail(child.stderr.take()));
+    let status = end(&mut child, group, killed).await?;
+    let text = |tail: tokio::task::JoinHandle<Vec<u8>>| async {
+        let read = tokio::time::timeout(DRAIN, tail).await;
+        let bytes = read.ok().and_then(Result::ok).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let (output, errors) = tokio::join!(text(output), text(errors));
+    Ok(Exit { success: status.success(), status: describe(status), output, errors })
+}
+
+/// Waits for the child, or for being told to kill it; then kills what is left of its group.
+async fn end(
+    child: &mut Child,
+    group: Option<i32>,
+    killed: oneshot::Receiver<()>,
+) -> io::Result<ExitStatus> {
+    let kill = || {
+        if let Some(group) = group {
+            // SAFETY: a system call on numbers. The group's id is that of its leader, which is
+            // not reaped before, or was reaped just now; members keep the number from reuse.
+            unsafe { libc::killpg(group, libc::SIGKILL) };
+        }
+    };
+    let status = tokio::select! {
+        status = child.wait() => status?,
+        _ = killed => {
+            kill();
+            child.wait().await?
+        }
+    };
+    kill();
+    Ok(status)
+}
+
+fn command(program: &Program, folder: &Path) -> io::Result<Command> {
+    let Some((name, arguments)) = program.command.split_first() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
+    };
+    let mut command = Command::new(absolute(name));
+    command
+        .args(arguments.iter().map(|argument| absolute(argument)))
+        .env_clear()
+        .envs(program.environment.iter().map(|(name, value)| (name, value)))
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    let limits = [(libc::RLIMIT_AS, program.memory), (libc::RLIMIT_CPU, program.cpu_seconds)];
+    // SAFETY: between fork and exec only system calls that are safe there, on numbers.
+    unsafe {
+        command.pre_exec(move || {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            limit(libc::RLIMIT_CORE, 0)?;
+            for (resource, most) in limits.iter().filter(|(_, most)| *most > 0) {
+                limit(*resource, *most)?;
+            }
+            Ok(())
+        });
+    }
+    Ok(command)
+}
+
+fn limit(resource: libc::__rlimit_resource_t, most: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: a system call that reads a structure of our own.
+    match unsafe { libc::setrlimit(resource, &limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A path that names a file of the folder in which the run was started, from everywhere; any
+/// other argument as it is. (The program has a working folder of its own.)
+fn absolute(argument: &str) -> PathBuf {
+    let path = Path::new(argument);
+    let is_file = path.is_relative() && argument.contains(['/', '.']) && path.is_file();
+    // Not canonical: a virtual environment's Python is a link that must be kept.
+    if is_file { std::path::absolute(path).unwrap_or_else(|_| path.into()) } else { path.into() }
+}
+
+/// Reads an output to its end and keeps the last of it.
+async fn tail(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Some(mut stream) = stream else { return kept };
+    let mut buffer = vec![0; 8 * 1024];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        kept.extend_from_slice(&buffer[..count]);
+        if kept.len() > 2 * KEPT {
+            kept.drain(..kept.len() - KEPT);
+        }
+    }
+    kept.drain(..kept.len().saturating_sub(KEPT));
+    kept
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(libc::SIGXCPU)) => "signal 24 (its limit of processor time)".to_owned(),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "an unknown status".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Program {
+        let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        Program { command, ..Program::default() }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    }
+
+    fn end_of(program: Program) -> Result<Exit, String> {
+        let runtime = runtime();
+        let mut running = Running::start(runtime.handle(), program);
+        runtime.block_on(running.ended())
+    }
+
+    #[test]
+    fn output_and_status_are_kept() {
+        let exit = end_of(shell("echo 42; echo no such table >&2; exit 3")).unwrap();
+        assert!(!exit.success);
+        assert_eq!(exit.output, "42\n");
+        assert_eq!(exit.sentence("agent"), "agent ended with exit code 3: no such table");
+        let error = end_of(Program { command: vec!["/no/such".to_owned()], ..shell("") });
+        assert!(error.unwrap_err().starts_with("/no/such cannot be run"));
+    }
+
+    #[test]
+    fn much_output_is_cut_to_its_end() {
+        let exit = end_of(shell("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"));
+        let output = exit.unwrap().output;
+        assert!(output.len() <= KEPT && output.ends_with("line 19999\n"), "{}", output.len());
+    }
+
+    #[test]
+    fn the_environment_is_clean_and_the_folder_its_own() {
+        let mut program = shell("env; pwd; cat task.json");
+        program.environment = vec![("TASK".to_owned(), "7".to_owned())];
+        program.file = Some(("task.json", "{}".to_owned()));
+        let output = end_of(program).unwrap().output;
+        assert!(output.contains("TASK=7") && output.contains("leyden-agent-"), "{output}");
+        assert!(output.ends_with("{}") && !output.contains("CARGO"), "{output}");
+    }
+
+    /// A pipe with a name. Its reader comes to the end when the last process that writes to it
+    /// is gone.
+    fn named_pipe(folder: &Path) -> PathBuf {
+        let path = folder.join("alive");
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: a system call on a path of our own.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        path
+    }
+
+    #[test]
+    fn what_a_program_forks_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = named_pipe(folder.path());
+        let runtime = runtime();
+        let script = format!("exec 3>{}; echo up >&3; sleep 1000 & exit 0", pipe.display());
+        let mut running = Running::start(runtime.handle(), shell(&script));
+        let mut alive = String::new();
+        std::io::Read::read_to_string(&mut std::fs::File::open(&pipe).unwrap(), &mut alive)
+            .unwrap();
+        assert_eq!(alive, "up\n");
+        assert!(runtime.block_on(running.ended()).unwrap().success);
+    }
+
+    #[test]
+    fn a_program_that_is_given_up_is_killed() {
+        let runtime = runtime();
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = named_pipe(folder.path());
+        let script = format!("exec 3>{}; echo up >&3; sleep 1000", pipe.display());
+        let running = Running::start(runtime.handle(), shell(&script));
+        let mut alive = std::io::BufReader::new(std::fs::File::open(&pipe).unwrap());
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut alive, &mut line).unwrap();
+        assert_eq!(line, "up\n");
+        drop(running);
+        assert_eq!(std::io::Read::read_to_string(&mut alive, &mut line).unwrap(), 0);
+    }
+
+    #[test]
+    fn processor_time_is_limited() {
+        let program = Program { cpu_seconds: 1, ..shell("while :; do :; done") };
+        let exit = end_of(program).unwrap();
+        assert!(!exit.success && exit.status.contains("signal"), "{exit:?}");
+    }
+}
