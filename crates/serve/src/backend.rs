@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// What the model is to continue.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "nearly every prompt is of the large variant")]
 pub enum Prompt {
     Chat(ChatRequest),
     /// Text that is tokenised as it stands, without a template.

@@ -35,11 +35,6 @@ impl<'a> Fields<'a> {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// Where the object itself stands.
-    pub fn place(&self) -> &str {
-        &self.path
-    }
-
     pub fn error(&self, name: &str, message: impl std::fmt::Display) -> ApiError {
         let path = self.path(name);
         let message = format!("`{path}` {message}");
@@ -118,12 +113,16 @@ impl<'a> Fields<'a> {
         changes_nothing: fn(&Value) -> bool,
         why_not: &str,
     ) -> Result<(), ApiError> {
-        match self.value(name) {
-            Some(value) if !changes_nothing(value) => {
-                Err(self.error(name, format_args!("cannot be {}: {why_not}", short(value))))
-            }
-            _ => Ok(()),
-        }
+        let Some(value) = self.value(name).filter(|value| !changes_nothing(value)) else {
+            return Ok(());
+        };
+        let of = match value {
+            Value::Array(_) | Value::Object(_) => String::new(),
+            scalar => format!(" of {}", short(scalar)),
+        };
+        let path = self.path(name);
+        let message = format!("`{path}`{of} cannot be honoured: {why_not}");
+        Err(ApiError::invalid(Some(path), message))
     }
 
     /// Refuses the first field that nobody read.

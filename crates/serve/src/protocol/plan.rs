@@ -34,7 +34,8 @@ pub(super) trait Writer: Send + Sync {
     /// The body as it is answered without streaming.
     fn whole(&mut self, answers: &[Answer]) -> Value;
 
-    /// The rest of the stream, after the call was recorded. `body` is that of `whole`.
+    /// The rest of the stream, which leaves once the call is recorded. `body` is that of
+    /// `whole`.
     fn close(&mut self, answers: &[Answer], body: &Value, out: &mut Sse);
 
     /// The end of a stream that failed after it had begun.

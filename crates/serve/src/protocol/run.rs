@@ -205,10 +205,11 @@ impl Stream {
     async fn close(&mut self) {
         let answers = self.choices.answers();
         let body = self.writer.whole(&answers);
-        let finished = finish(&mut self.call, &*self.writer, body.clone(), answers.clone()).await;
-        match finished {
+        let mut last = Sse::default();
+        self.writer.close(&answers, &body, &mut last);
+        match finish(&mut self.call, &*self.writer, body, answers).await {
             Ok(()) => {
-                self.writer.close(&answers, &body, &mut self.out);
+                self.out.append(&mut last);
                 self.ended = true;
             }
             Err(failure) => self.fail(&ApiError::from(failure)),
@@ -318,6 +319,8 @@ impl Choices {
             Event::Delta(mut delta) => {
                 choice.rule.apply(&mut delta.tool_calls, choice.calls);
                 if let Some(mut pen) = pen {
+                    // Clients cannot read a delta before the start, should a backend omit it.
+                    choice.begin(index, &[], 0, &mut pen);
                     choice.pass_on(index, delta, &mut pen);
                 }
             }

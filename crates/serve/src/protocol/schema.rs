@@ -63,8 +63,8 @@ pub(super) fn check(schema: &Value, path: &str) -> Result<(), ApiError> {
 }
 
 fn each(schemas: &[Value], path: &str) -> Result<(), ApiError> {
-    let numbered = schemas.iter().enumerate();
-    numbered.map(|(i, schema)| check(schema, &format!("{path}[{i}]"))).collect()
+    let mut numbered = schemas.iter().enumerate();
+    numbered.try_for_each(|(i, schema)| check(schema, &format!("{path}[{i}]")))
 }
 
 fn check_type(value: &Value, path: String) -> Result<(), ApiError> {

@@ -43,6 +43,11 @@ impl Sse {
         self.0.is_empty()
     }
 
+    /// Moves the events of `other` behind these.
+    pub fn append(&mut self, other: &mut Self) {
+        self.0.append(&mut other.0);
+    }
+
     pub fn take(&mut self) -> Bytes {
         std::mem::take(&mut self.0).into()
     }

@@ -3,6 +3,8 @@
 //! A turn of the model is one message for us and several items for a client: a text and each
 //! of its calls. They are put together again, so that the prompt is what the model saw.
 
+use std::collections::HashMap;
+
 use leyden_core::{Message, Speaker, ToolCall};
 use serde_json::Value;
 
@@ -11,55 +13,101 @@ use crate::protocol::error::ApiError;
 use crate::protocol::fields::{Fields, wrong};
 use crate::protocol::neutral::{empty, never};
 
-/// Reads `items`, which stand at `path`, and adds them to `messages`.
-pub(super) fn read(
-    items: &[Value],
-    path: &str,
-    messages: &mut Vec<Message>,
-) -> Result<(), ApiError> {
-    let mut numbered = items.iter().enumerate();
-    numbered.try_for_each(|(i, item)| one(Fields::at(item, format!("{path}[{i}]"))?, messages))
+/// A conversation so far.
+#[derive(Default)]
+pub(super) struct Conversation {
+    pub messages: Vec<Message>,
+    /// Names of the tools that were called, by the id of the call.
+    called: HashMap<String, String>,
 }
 
-fn one(mut item: Fields, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    // What a response says of its own items.
-    item.skip(&["id", "status"]);
-    match item.text("type")?.unwrap_or("message") {
-        "message" => message(&mut item, messages)?,
-        "function_call" => call(&mut item, messages)?,
-        "function_call_output" => output(&mut item, messages)?,
-        // A model that thinks in secret leaves these; empty ones say nothing.
-        "reasoning" => {
-            let why = "the thoughts of another model cannot be shown to this one";
-            item.neutral("summary", empty, why)?;
-            item.neutral("content", empty, why)?;
-            item.neutral("encrypted_content", never, why)?;
-        }
-        other => {
-            let known = "messages, function calls and their outputs can be read";
-            return Err(item.error("type", format_args!("is {other:?}, but only {known}")));
-        }
+impl Conversation {
+    /// Adds `items`, which stand at `path`.
+    pub fn read(&mut self, items: &[Value], path: &str) -> Result<(), ApiError> {
+        let mut numbered = items.iter().enumerate();
+        numbered.try_for_each(|(i, item)| self.one(Fields::at(item, format!("{path}[{i}]"))?))
     }
-    item.finish()
-}
 
-fn message(item: &mut Fields, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    let role = item.needed_text("role")?;
-    let content = Content::read(item)?.needed(item)?;
-    item.skip(&["phase"]);
-    match role {
-        "user" => messages.push(Message::user(content)),
-        "system" | "developer" => messages.push(Message::system(content)),
-        "assistant" => match messages.last_mut() {
-            Some(last) if is_turn_without_text(last) => last.content = content,
-            _ => messages.push(Message::assistant(content)),
-        },
-        _ => {
-            let known = "must be user, assistant, system or developer";
-            return Err(item.error("role", format_args!("{known}, not {role:?}")));
+    fn one(&mut self, mut item: Fields) -> Result<(), ApiError> {
+        // What a response says of its own items.
+        item.skip(&["id", "status"]);
+        match item.text("type")?.unwrap_or("message") {
+            "message" => self.message(&mut item)?,
+            "function_call" => self.call(&mut item)?,
+            "function_call_output" => self.output(&mut item)?,
+            // A model that thinks in secret leaves these; empty ones say nothing.
+            "reasoning" => {
+                let why = "the thoughts of another model cannot be shown to this one";
+                item.neutral("summary", empty, why)?;
+                item.neutral("content", empty, why)?;
+                item.neutral("encrypted_content", never, why)?;
+            }
+            other => {
+                let known = "messages, function calls and their outputs can be read";
+                return Err(item.error("type", format_args!("is {other:?}, but only {known}")));
+            }
         }
+        item.finish()
     }
-    Ok(())
+
+    fn message(&mut self, item: &mut Fields) -> Result<(), ApiError> {
+        let role = item.needed_text("role")?;
+        let content = Content::read(item)?.needed(item)?;
+        item.skip(&["phase"]);
+        let message = match role {
+            "user" => Message::user(content),
+            "system" | "developer" => Message::system(content),
+            "assistant" => match self.messages.last_mut() {
+                Some(last) if is_turn_without_text(last) => {
+                    last.content = content;
+                    return Ok(());
+                }
+                _ => Message::assistant(content),
+            },
+            _ => {
+                let known = "must be user, assistant, system or developer";
+                return Err(item.error("role", format_args!("{known}, not {role:?}")));
+            }
+        };
+        self.messages.push(message);
+        Ok(())
+    }
+
+    fn call(&mut self, item: &mut Fields) -> Result<(), ApiError> {
+        let call = ToolCall {
+            id: item.needed_text("call_id")?.to_owned(),
+            name: item.needed_text("name")?.to_owned(),
+            arguments: arguments(item.needed_text("arguments")?),
+        };
+        self.called.insert(call.id.clone(), call.name.clone());
+        match self.messages.last_mut() {
+            Some(last) if last.role == Speaker::Assistant => last.tool_calls.push(call),
+            _ => {
+                let tool_calls = vec![call];
+                self.messages.push(Message { tool_calls, ..Message::assistant("") });
+            }
+        }
+        Ok(())
+    }
+
+    fn output(&mut self, item: &mut Fields) -> Result<(), ApiError> {
+        let id = item.needed_text("call_id")?;
+        let path = item.path("output");
+        let content = match item.value("output") {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(parts)) => Content::join(parts, &path)?,
+            None => return Err(item.error("output", "is missing")),
+            Some(other) => return Err(wrong(path, "a text or a list of parts", other)),
+        };
+        item.skip(&["name"]);
+        let Some(name) = self.called.get(id) else {
+            let nobody = "answers a call that no item before it makes";
+            return Err(item.error("call_id", format_args!("{nobody}: {id:?}")));
+        };
+        let call = ToolCall { id: id.to_owned(), name: name.clone(), arguments: Value::Null };
+        self.messages.push(Message::tool(&call, content));
+        Ok(())
+    }
 }
 
 /// Whether a text that follows belongs to the same turn.
@@ -69,43 +117,6 @@ fn is_turn_without_text(message: &Message) -> bool {
         && !message.tool_calls.is_empty()
 }
 
-fn call(item: &mut Fields, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    let call = ToolCall {
-        id: item.needed_text("call_id")?.to_owned(),
-        name: item.needed_text("name")?.to_owned(),
-        arguments: arguments(item.needed_text("arguments")?),
-    };
-    match messages.last_mut() {
-        Some(last) if last.role == Speaker::Assistant => last.tool_calls.push(call),
-        _ => messages.push(Message { tool_calls: vec![call], ..Message::assistant("") }),
-    }
-    Ok(())
-}
-
-fn output(item: &mut Fields, messages: &mut Vec<Message>) -> Result<(), ApiError> {
-    let id = item.needed_text("call_id")?;
-    let path = item.path("output");
-    let content = match item.value("output") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => Content::join(parts, &path)?,
-        None => return Err(item.error("output", "is missing")),
-        Some(other) => return Err(wrong(path, "a text or a list of parts", other)),
-    };
-    item.skip(&["name"]);
-    let made = messages.iter().rev().flat_map(|m| &m.tool_calls).find(|call| call.id == id);
-    match made {
-        Some(call) => {
-            let message = Message::tool(call, content);
-            messages.push(message);
-            Ok(())
-        }
-        None => {
-            let nobody = "answers a call that no item before it makes";
-            Err(item.error("call_id", format_args!("{nobody}: {id:?}")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -113,9 +124,9 @@ mod tests {
     use super::*;
 
     fn messages(items: Value) -> Result<Vec<Message>, ApiError> {
-        let mut messages = Vec::new();
-        read(items.as_array().unwrap(), "input", &mut messages)?;
-        Ok(messages)
+        let mut conversation = Conversation::default();
+        conversation.read(items.as_array().unwrap(), "input")?;
+        Ok(conversation.messages)
     }
 
     #[test]

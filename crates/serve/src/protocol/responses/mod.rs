@@ -10,6 +10,7 @@ mod writer;
 use leyden_core::{ChatRequest, Message};
 use serde_json::{Map, Value, json};
 
+use self::items::Conversation;
 use self::writer::ResponseWriter;
 use super::error::ApiError;
 use super::fields::{Fields, texts, wrong};
@@ -42,16 +43,17 @@ pub(super) async fn read(
     let overrides = &context.overrides;
     let model = Model::read(fields, context)?;
     let previous = fields.text("previous_response_id")?;
-    let mut conversation = match previous {
+    let mut items = match previous {
         None => Vec::new(),
         Some(id) => recalled(id, context).await?,
     };
-    let mut messages: Vec<Message> =
-        fields.text("instructions")?.map(Message::system).into_iter().collect();
     let input = input(fields)?;
-    items::read(&conversation, "previous_response_id", &mut messages)?;
-    items::read(&input, "input", &mut messages)?;
-    conversation.extend(input);
+    let mut conversation = Conversation::default();
+    // Instructions hold for one response; the next one brings its own.
+    conversation.messages.extend(fields.text("instructions")?.map(Message::system));
+    conversation.read(&items, "previous_response_id")?;
+    conversation.read(&input, "input")?;
+    items.extend(input);
     let tools = Tools::read(fields, Spelling::Flat)?;
     let response_format = text_format(fields)?;
     let limit = model.limit(fields.whole("max_output_tokens", 1..=u64::MAX)?, overrides);
@@ -68,7 +70,7 @@ pub(super) async fn read(
     let ask = Ask {
         prompt: Prompt::Chat(ChatRequest {
             agent_role: context.role.clone().unwrap_or_default(),
-            messages,
+            messages: conversation.messages,
             tools: tools.specs,
             stop: stop.clone(),
             tool_choice: tools.choice,
@@ -93,7 +95,7 @@ pub(super) async fn read(
         logprobs: logprobs.then_some(TokenText::default()),
         token_ids,
         truncated_as_completed: overrides.truncated_as_completed,
-        conversation: store.then_some(conversation),
+        conversation: store.then_some(items),
     });
     Ok(Plan { asks: vec![ask], stream, writer: Box::new(writer) })
 }
