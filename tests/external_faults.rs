@@ -195,7 +195,7 @@ fn a_worker_that_claims_and_vanishes_loses_its_rollout_to_another() {
         .chain([
             "agent.external.workers='remote'",
             "agent.external.command=[]",
-            "agent.external.key='secret'",
+            "agent.external.key='secret-of-the-test'",
             "agent.on_failure='retry'",
             &port,
         ])
@@ -205,7 +205,7 @@ fn a_worker_that_claims_and_vanishes_loses_its_rollout_to_another() {
 
     let start = |words: &[&str]| {
         let mut command = Command::new(&python);
-        command.args(words).current_dir(folder.path()).env("AGL_KEY", "secret");
+        command.args(words).current_dir(folder.path()).env("AGL_KEY", "secret-of-the-test");
         command
     };
     let script = |name: &str| checkout().join(name).to_str().unwrap().to_owned();
