@@ -152,6 +152,34 @@ fn a_broken_call_does_not_hold_back_what_follows() {
     }
 }
 
+/// Closing tags within strings and errors around them: where a broken call ends is decided by
+/// what is wrong with it.
+#[test]
+fn broken_calls_end_where_parsing_the_whole_says() {
+    let format = format(CHATML_TEMPLATE);
+    for call in [
+        "[\"</tool_call>\" 1] </tool_call>",
+        "[\"</tool_call>\", 1] </tool_call>",
+        "[\"</tool_call>\"] x</tool_call>",
+        "{\"a\": \"</tool_call>\"] </tool_call>",
+        "{\"a\": \"\n</tool_call>\"} </tool_call>",
+        "\"</tool_call>\" </tool_call>",
+        "\"</tool_call>\\\"\" </tool_call>",
+        "1e999 </tool_call>",
+        "[1e999] </tool_call>",
+        "{\"\\ud800\": 1} </tool_call>",
+        "{}\u{a0}</tool_call>",
+        "\u{a0}{}</tool_call>",
+    ] {
+        for offered in [true, false] {
+            let tools = if offered { vec![calculator()] } else { vec![] };
+            let request = ChatRequest { tools, ..ChatRequest::default() };
+            let text = format!("a <tool_call>{call} b <tool_call>{call} c");
+            check(&format, &request, &bytes(&format, &text));
+        }
+    }
+}
+
 #[test]
 fn an_unclosed_call_counts_at_the_end() {
     let format = format(CHATML_TEMPLATE);

@@ -18,19 +18,29 @@ pub(crate) use vocabulary::Vocabulary;
 
 use crate::TextError;
 
+const NOTHING: &str = "nothing satisfies it, or no token spells what does";
+
 /// What a response must be, followed token by token.
 pub struct Grammar {
     matcher: Matcher,
     mask: Vec<u32>,
+    /// Whether `mask` is that of the next token.
+    current: bool,
     end: u32,
     ended: bool,
 }
 
 impl Grammar {
     /// `end` is the only token after the response is whole; `vocab` the number of tokens.
-    fn new(parser: TokenParser, end: u32, vocab: usize) -> Self {
+    ///
+    /// # Errors
+    /// A grammar that nothing satisfies.
+    fn new(parser: TokenParser, end: u32, vocab: usize) -> Result<Self, TextError> {
         let mask = vec![0; vocab.div_ceil(32)];
-        Self { matcher: Matcher::new(Ok(parser)), mask, end, ended: false }
+        let matcher = Matcher::new(Ok(parser));
+        let mut grammar = Self { matcher, mask, current: false, end, ended: false };
+        grammar.allowed()?;
+        Ok(grammar)
     }
 
     /// The tokens that may come next, as a bit mask: token `id` is bit `id % 32` of word
@@ -42,20 +52,24 @@ impl Grammar {
     /// # Errors
     /// A grammar that has become too complex to follow, or that no token fits.
     pub fn allowed(&mut self) -> Result<&[u32], TextError> {
+        if self.current {
+            return Ok(&self.mask);
+        }
         self.mask.fill(0);
         if self.ended {
             if let Some(word) = self.mask.get_mut(self.end as usize / 32) {
                 *word = 1 << (self.end % 32);
             }
-            return Ok(&self.mask);
-        }
-        let allowed = self.matcher.compute_mask_or_eos().map_err(failed)?;
-        for (word, &bits) in self.mask.iter_mut().zip(allowed.as_slice()) {
-            *word = bits;
+        } else {
+            let allowed = self.matcher.compute_mask_or_eos().map_err(failed)?;
+            for (word, &bits) in self.mask.iter_mut().zip(allowed.as_slice()) {
+                *word = bits;
+            }
         }
         if self.mask.iter().all(|&word| word == 0) {
-            return Err(failed("no token of the vocabulary fits"));
+            return Err(failed(NOTHING));
         }
+        self.current = true;
         Ok(&self.mask)
     }
 
@@ -67,6 +81,7 @@ impl Grammar {
         if self.ended {
             return Err(failed(format!("token {id} comes after the end of the response")));
         }
+        self.current = false;
         let whole = self.matcher.is_stopped() && !self.matcher.is_error();
         if !(whole && id == self.end) {
             let fits = self.matcher.try_consume_tokens(&[id]).map_err(failed)?;
@@ -90,11 +105,37 @@ impl std::fmt::Debug for Grammar {
     }
 }
 
+/// Why a grammar cannot be followed on.
 fn failed(error: impl Display) -> TextError {
-    TextError::Grammar(first_line(error))
+    let what = sentence(error);
+    // The name of the state in which the parser finds that nothing can follow.
+    let stuck = what.starts_with("NoExtension");
+    TextError::Grammar(if stuck { NOTHING.to_owned() } else { what })
 }
 
-/// An error's sentence; the parser's inside follows it on further lines.
-fn first_line(error: impl Display) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
+/// What an error says. Its further lines show text around it, or the parser's inside.
+fn sentence(error: impl Display) -> String {
+    let error = error.to_string();
+    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    // Regular expressions: a heading, the expression with a mark, and then the error.
+    match lines.find_map(|line| line.strip_prefix("error: ")) {
+        Some(what) if first.ends_with(':') => format!("{first} {what}"),
+        _ => first.chars().take(300).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_grammar_goes_to_the_thread_that_samples() {
+        fn is_send<T: Send>() {}
+        is_send::<super::Grammar>();
+    }
+
+    #[test]
+    fn errors_are_one_sentence() {
+        assert_eq!(super::sentence("a\n<state>\nb"), "a");
+        assert_eq!(super::sentence("regex:\n  (x\n  ^\nerror: unclosed"), "regex: unclosed");
+    }
 }

@@ -16,7 +16,13 @@ impl ChatFormat {
     /// with arguments under the tool's schema; no text stands beside it. (Several calls in one
     /// response are what a model may choose to do, not what it can be held to.) A response
     /// format gives JSON under the schema and, where the model may call tools as well, JSON or
-    /// one call. After that only the end-of-turn token is allowed.
+    /// one call. After that only the end-of-turn token is allowed. White space between the
+    /// parts of JSON is bounded. (A number may still be beyond the range of 64-bit floats:
+    /// valid JSON, which many parsers refuse.)
+    ///
+    /// Compiling takes about a millisecond for a schema of ordinary size, up to half a second
+    /// for the largest that are taken; the first grammar of a chat format also prepares its
+    /// vocabulary. Call it where that may take its time.
     ///
     /// # Errors
     /// A required call without tools, a named tool that is not offered; a schema that is none,

@@ -8,10 +8,13 @@ use serde_json::{Map, Value, json};
 
 use crate::TextError;
 
-/// Deepest nesting of schemas; the compiler recurses.
+/// Deepest nesting of schemas.
 const MAX_DEPTH: usize = 48;
-/// Most schemas, enumerated values and names in one schema.
-const MAX_PARTS: usize = 20_000;
+/// Most schemas in one schema. The compiler recurses, through references as well, and takes
+/// a time that grows with the square of an object's properties.
+const MAX_SCHEMAS: usize = 2_000;
+/// Most enumerated values and required names in one schema.
+const MAX_VALUES: usize = 20_000;
 /// White space between the parts of JSON: as much as indentation needs, not without end.
 const SPACE: &str = r"[ \n\r\t]{1,40}";
 
@@ -42,7 +45,7 @@ const UNSUPPORTED: [&str; 16] = [
 /// # Errors
 /// A schema that is none, or is too large; names its place in `field`.
 pub(super) fn of_answer(schema: &Value, field: &str) -> Result<Value, TextError> {
-    Checker { field, parts: 0 }.check(schema, &mut Vec::new())?;
+    Checker { field, schemas: 0, values: 0 }.check(schema, &mut Vec::new())?;
     Ok(with_options(schema))
 }
 
@@ -81,12 +84,15 @@ pub(super) fn of_arguments(schema: &Value, field: &str) -> Result<Value, TextErr
 
 /// What the compiler says about a schema that has passed the check.
 pub(super) fn unusable(field: &str, what: &str) -> TextError {
-    let what = if what.contains("coerce_one_of") {
-        "the alternatives of a `oneOf` may overlap, which cannot be excluded; use `anyOf`"
-    } else {
-        what
+    let what = match what.strip_prefix("panic: ") {
+        _ if what.contains("coerce_one_of") => {
+            "the alternatives of a `oneOf` may overlap, which cannot be excluded; use `anyOf`"
+                .to_owned()
+        }
+        Some(panic) => format!("the compiler of grammars fails on it ({panic})"),
+        None => what.to_owned(),
     };
-    TextError::Constraint { field: field.to_owned(), what: what.to_owned() }
+    TextError::Constraint { field: field.to_owned(), what }
 }
 
 /// Adds our options for the compiler, in place of the client's.
@@ -109,7 +115,8 @@ fn refused(field: &str, place: &[&str], what: &str) -> TextError {
 
 struct Checker<'f> {
     field: &'f str,
-    parts: usize,
+    schemas: usize,
+    values: usize,
 }
 
 /// The way from the root to a part of a schema.
@@ -117,7 +124,11 @@ type Place<'s> = Vec<&'s str>;
 
 impl Checker<'_> {
     fn check<'s>(&mut self, schema: &'s Value, place: &mut Place<'s>) -> Result<(), TextError> {
-        self.count(1, place)?;
+        self.schemas += 1;
+        if self.schemas > MAX_SCHEMAS {
+            let what = format!("it has more than {MAX_SCHEMAS} schemas");
+            return Err(refused(self.field, &[], &what));
+        }
         if place.len() > 2 * MAX_DEPTH {
             let what = format!("schemas are nested more than {MAX_DEPTH} deep");
             return Err(refused(self.field, &[], &what));
@@ -156,12 +167,12 @@ impl Checker<'_> {
             "prefixItems" | "anyOf" | "oneOf" | "allOf" => return self.schema_list(value, place),
             "enum" => {
                 let values = value.as_array().filter(|values| !values.is_empty());
-                self.count(values.map_or(0, Vec::len), place)?;
+                self.count(values.map_or(0, Vec::len))?;
                 values.is_none().then_some("a list of at least one value")
             }
             "required" => {
                 let names = value.as_array();
-                self.count(names.map_or(0, Vec::len), place)?;
+                self.count(names.map_or(0, Vec::len))?;
                 let texts = names.is_some_and(|names| names.iter().all(Value::is_string));
                 (!texts).then_some("a list of names")
             }
@@ -238,11 +249,11 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn count(&mut self, more: usize, place: &[&str]) -> Result<(), TextError> {
-        self.parts += more;
-        if self.parts > MAX_PARTS {
-            let what = format!("the schema has more than {MAX_PARTS} parts");
-            return Err(refused(self.field, place, &what));
+    fn count(&mut self, values: usize) -> Result<(), TextError> {
+        self.values += values;
+        if self.values > MAX_VALUES {
+            let what = format!("it has more than {MAX_VALUES} enumerated values and names");
+            return Err(refused(self.field, &[], &what));
         }
         Ok(())
     }

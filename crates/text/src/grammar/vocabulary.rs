@@ -6,8 +6,11 @@ use llguidance::ParserFactory;
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
-use super::{Grammar, first_line};
+use super::{Grammar, sentence};
 use crate::{ChatFormat, TextError, Tokenizer};
+
+/// Bytes of stack for the compiler, mapped only as they are used.
+const STACK: usize = 64 << 20;
 
 /// The tree, made when the first grammar needs it: most runs have none.
 #[derive(Default)]
@@ -34,10 +37,20 @@ impl ChatFormat {
         let end = self.end_token()?;
         let factory = self.vocabulary.0.get_or_init(|| factory(self.tokenizer(), end));
         let factory = factory.as_ref().map_err(|what| TextError::Grammar(what.clone()))?;
-        let parser =
-            factory.create_parser(grammar).map_err(|e| TextError::Grammar(first_line(e)))?;
-        Ok(Grammar::new(parser, end, self.tokenizer().vocab_size()))
+        let parser = with_stack(|| factory.create_parser(grammar).map_err(sentence));
+        let parser = parser.map_err(TextError::Grammar)?;
+        Grammar::new(parser, end, self.tokenizer().vocab_size())
     }
+}
+
+/// Runs `compile` where there is stack for it: the compiler recurses from a schema into those
+/// that it refers to, which a chain of references makes as deep as there are schemas.
+fn with_stack<T: Send>(compile: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, compile).map_err(|e| e.to_string())?;
+        thread.join().unwrap_or_else(|_| Err("panic: no message".to_owned()))
+    })
 }
 
 fn factory(tokenizer: &Tokenizer, end: u32) -> Result<Arc<ParserFactory>, String> {
@@ -45,10 +58,22 @@ fn factory(tokenizer: &Tokenizer, end: u32) -> Result<Arc<ParserFactory>, String
     let words: Vec<Vec<u8>> = (0..size).map(|id| word(tokenizer, id)).collect();
     let trie = TokTrie::from(&TokRxInfo::new(size, end), &words);
     let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
-    let mut factory = ParserFactory::new_simple(&env).map_err(first_line)?;
+    let mut factory = ParserFactory::new_simple(&env).map_err(sentence)?;
     factory.quiet();
-    *factory.limits_mut() = ParserLimits { verbose_errors: false, ..ParserLimits::default() };
+    *factory.limits_mut() = limits();
     Ok(Arc::new(factory))
+}
+
+/// The compiler's own limits, with two exceptions. Memory: a state of its lexer takes 1 to 2 KB,
+/// so one grammar takes some 100 MB at most. Items in a row of the parser: an object with a
+/// thousand properties, all of them optional, needs about four for each.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        max_lexer_states: 50_000,
+        max_items_in_row: 10_000,
+        verbose_errors: false,
+        ..ParserLimits::default()
+    }
 }
 
 /// A token as the tree holds it: control tokens are marked, so that no text matches them.
