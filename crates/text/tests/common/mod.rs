@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use leyden_core::{ChatRequest, Message, ToolSpec};
-use leyden_text::{BpeTraining, ChatFormat, ChatTemplate, Tokenizer, train_bpe};
-use serde_json::json;
+use leyden_core::{ChatRequest, Message, ResponseFormat, ToolSpec};
+use leyden_text::{BpeTraining, ChatFormat, ChatTemplate, Grammar, Tokenizer, train_bpe};
+use serde_json::{Value, json};
 
 /// A template of Llama's kind: content trimmed, nothing after the end-of-turn token.
 pub const TRIMMING: &str = r#"{{- bos_token }}
@@ -87,4 +87,28 @@ pub fn spell(
         rest = &rest[tokenizer.token_bytes(id).len()..];
     }
     ids
+}
+
+/// Draws from `seed`, one after the other (splitmix64).
+pub struct Draws(pub u64);
+
+impl Draws {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
+    }
+}
+
+pub fn allowed(grammar: &mut Grammar) -> Vec<u32> {
+    let mask = grammar.allowed().unwrap();
+    let bits = 0..mask.len() as u32 * 32;
+    bits.filter(|id| mask[*id as usize / 32] >> (id % 32) & 1 == 1).collect()
+}
+
+pub fn json_request(schema: Value) -> ChatRequest {
+    let response_format = ResponseFormat::JsonSchema(schema);
+    ChatRequest { response_format, ..ChatRequest::default() }
 }
