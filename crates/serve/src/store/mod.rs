@@ -18,7 +18,7 @@ mod writer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use error::StoreError;
 pub use index::Brief;
@@ -73,8 +73,8 @@ struct Inner {
     readers: Arc<Readers>,
     index: Arc<Index>,
     limits: Arc<Limits>,
-    /// Held so that no second server writes the same folder.
-    _lock: File,
+    /// Held while open, so that no second server writes the same folder.
+    lock: Mutex<Option<File>>,
     /// Removed with the store, where it is a temporary one.
     _folder: Option<tempfile::TempDir>,
 }
@@ -118,7 +118,8 @@ impl Store {
             .map_err(|error| StoreError::Database(format!("no thread to write: {error}")))?;
         let readers = Arc::new(Readers::new(path));
         let limits = Arc::new(limits);
-        let inner = Inner { writer, readers, index, limits, _lock: lock, _folder: temporary };
+        let lock = Mutex::new(Some(lock));
+        let inner = Inner { writer, readers, index, limits, lock, _folder: temporary };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -127,6 +128,7 @@ impl Store {
     pub fn close(&self) {
         self.inner.writer.close();
         self.inner.readers.close();
+        self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Counts of the writer, for metrics.

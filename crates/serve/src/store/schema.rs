@@ -193,3 +193,19 @@ pub(super) fn file_error(path: &Path, error: &rusqlite::Error) -> StoreError {
     };
     StoreError::File { path: path.to_owned(), what }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With NORMAL, a commit would be synced by the next checkpoint only: acknowledged, and
+    /// gone with the power.
+    #[test]
+    fn a_commit_is_a_sync() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = open_writer(&folder.path().join("x"), true).expect("a file");
+        let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).expect("one");
+        let level: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0)).expect("one");
+        assert_eq!((mode.as_str(), level), ("wal", 2));
+    }
+}
