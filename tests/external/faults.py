@@ -19,7 +19,8 @@ TOOL = {"name": "calculator", "description": "", "parameters": {
 
 
 def post(url, body):
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ['AGL_KEY']}"}
+    key = os.environ["AGL_KEY"]
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=120) as answer:
         return json.load(answer)

@@ -138,7 +138,8 @@ def chat(body, said):
         name, arguments = said
         function = {"name": name, "arguments": json.dumps(arguments)}
         call = {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
-        message, finish = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
+        message = {"role": "assistant", "content": None, "tool_calls": [call]}
+        finish = "tool_calls"
     choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": 0,
             "model": body["model"], "choices": [choice], "usage": USAGE}
@@ -146,7 +147,9 @@ def chat(body, said):
 
 def messages(body):
     """The input of a response as chat messages."""
-    found = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
+    found = []
+    if body.get("instructions"):
+        found.append({"role": "system", "content": body["instructions"]})
     items = body["input"]
     items = [{"role": "user", "content": items}] if isinstance(items, str) else items
     for item in items:
@@ -196,8 +199,8 @@ def stream(whole):
             {"type": "response.output_item.added", "output_index": 0,
              "item": {**item, "content": [], "status": "in_progress"}},
             {"type": "response.content_part.added", **place, "part": empty},
-            *({"type": "response.output_text.delta", **place, "delta": text[i:i + 4], "logprobs": []}
-              for i in range(0, len(text), 4)),
+            *({"type": "response.output_text.delta", **place, "delta": text[i:i + 4],
+               "logprobs": []} for i in range(0, len(text), 4)),
             {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
             {"type": "response.content_part.done", **place, "part": part}]
     else:

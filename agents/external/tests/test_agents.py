@@ -72,7 +72,8 @@ class Calculator(Case):
     def test_hostile_expressions_are_told_off_at_once(self):
         agent = self.agent("autogen_calc")
         for expression in ["9**9**9**9", "((9**999)**999)**999", "__import__('os')", "[1]*9**9",
-                           "(" * 5000, "1" * 10_000, "x", "", "True", "'a'*9", "1e999*10", "(-8)**0.5"]:
+                           "(" * 5000, "1" * 10_000, "x", "", "True", "'a'*9", "1e999*10",
+                           "(-8)**0.5"]:
             result = asyncio.run(agent.calculator(expression))
             self.assertTrue(result.startswith("ERROR: "), (expression[:20], result[:80]))
 
@@ -86,7 +87,8 @@ class Retrieval(Case):
                 return f"<answer>{messages[-1]['content']}</answer>"
             return tools[0]["name"], {"query": " Ada"}
 
-        answer, asked = self.run_agent("openai_agents_rag", script, self.passages, question="where?")
+        answer, asked = self.run_agent(
+            "openai_agents_rag", script, self.passages, question="where?")
         self.assertEqual(answer, "<answer>[1] Ada: Ada was born in Lund.</answer>")
         self.assertTrue(all(body["stream"] for body in asked))
         self.assertEqual(asked[0]["instructions"], "Use retrieve. End with <answer>x</answer>")
@@ -134,7 +136,8 @@ class Sql(Case):
             ("Answer in SQL. pet(name, age)", "who?"),
             (check, failed),
             ("Correct the SQL. pet(name, age)", f"{failed} No. VERDICT: INCORRECT"),
-            (check, "who? SQL: SELECT name, age FROM pet Result: name | age\nRex | 2.5\nMia | NULL"),
+            (check, "who? SQL: SELECT name, age FROM pet Result: "
+                    "name | age\nRex | 2.5\nMia | NULL"),
         ])
 
     def test_three_queries_at_most_and_the_last_one_counts(self):
@@ -145,14 +148,15 @@ class Sql(Case):
 
     def test_queries_read_this_database_and_nothing_else(self):
         run = self.agent("langchain_sql").run
+        endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
         for query in ["DELETE FROM pet", "DROP TABLE pet", "CREATE TABLE t (a)",
                       "ATTACH '/tmp/other.sqlite' AS o", "VACUUM INTO '/tmp/other.sqlite'",
                       "SELECT load_extension('x')", "SELECT 1; SELECT 2", "", "-- nothing",
-                      "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"]:
+                      f"{endless} SELECT max(i) FROM n"]:
             self.assertTrue(run(self.database, query).startswith("ERROR: "), query)
         self.assertEqual(run(self.database, "SELECT count(*) FROM pet"), "count(*)\n2")
         self.assertEqual(run(self.database, "SELECT name FROM pet WHERE 0"), "name\n(no rows)")
-        long = run(self.database, "SELECT name, name, name, name, name, name, name, name, name FROM pet")
+        long = run(self.database, f"SELECT {', '.join(['name'] * 9)} FROM pet")
         self.assertEqual(len(long), 60 + len("\n... (truncated)"))
 
 
