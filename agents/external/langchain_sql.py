@@ -9,7 +9,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
-State = TypedDict("State", {"task": dict, "model": object, "query": str, "found": list, "left": int})
+State = TypedDict("State", {"task": dict, "chat": object, "query": str, "found": list, "left": int})
 CHECK = "Does the SQL answer the question? End with VERDICT: CORRECT or VERDICT: INCORRECT."
 # For all conversations, because a new client reads certificates again.
 HTTP = {"http_client": DefaultHttpxClient(), "http_async_client": DefaultAsyncHttpxClient()}
@@ -33,7 +33,7 @@ def run(database: str, query: str, longest: int = 60) -> str:
 async def ask(state: State, instruction: str) -> str:
     task, found = state["task"], " ".join(["", *state["found"]])
     asked = [("system", f"{instruction} {task['schema']}"), ("user", task["question"] + found)]
-    return (await state["model"].ainvoke(asked)).content
+    return (await state["chat"].ainvoke(asked)).content
 
 
 async def write(state: State) -> dict:
@@ -56,5 +56,5 @@ GRAPH = StateGraph(State).add_sequence([write, check]).add_edge(START, "write").
 
 async def agent(task: dict, base_url: str, key: str) -> str | None:
     model = ChatOpenAI(model="leyden", base_url=base_url, api_key=key, **HTTP)
-    state = State(task=task, model=model, query="", found=[], left=3)
+    state = State(task=task, chat=model, query="", found=[], left=3)
     return (await GRAPH.ainvoke(state))["query"] or None
