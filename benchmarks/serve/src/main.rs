@@ -1,0 +1,162 @@
+//! Captured chat calls a second: the Lightning Server, and agent-lightning's own gateway under
+//! the same load in the same run.
+//!
+//! ```sh
+//! cargo run --release -p leyden-serve-load -- --json results/serve/load.json
+//! ```
+//!
+//! Server and load share the machine, each in a process of its own. The model is a stub that
+//! answers at once: what is measured is HTTP, JSON, attribution and the store. Every answer
+//! that is counted was recorded, and at the end the records are counted too.
+
+mod client;
+mod peer;
+mod server;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+
+use client::Load;
+
+/// The name that the stub goes by.
+const MODEL: &str = "stub";
+
+#[derive(Parser)]
+#[command(about = "Captured chat calls a second, beside agent-lightning's own gateway")]
+struct Options {
+    /// Connections that are kept open, each with one call at a time.
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before that are not.
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
+    /// Rollouts that the calls belong to.
+    #[arg(long, default_value_t = 1000)]
+    rollouts: usize,
+    /// Tokens of the stub's answer; 100 make 8.5 KB.
+    #[arg(long, default_value_t = 100)]
+    tokens: usize,
+    /// Leave agent-lightning's gateway out.
+    #[arg(long)]
+    alone: bool,
+    /// Where the figures go as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Folder of the store; a temporary one by default. Its disk is what syncs.
+    #[arg(long)]
+    store: Option<PathBuf>,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// The server that is measured, in its own process.
+    #[command(hide = true)]
+    Serve { folder: PathBuf, tokens: usize },
+}
+
+/// One row of the table.
+#[derive(Debug, Serialize)]
+struct Row {
+    gateway: String,
+    calls_per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    longest_ms: f64,
+    failures: usize,
+    /// Calls that were answered, warm-up included, and those found in the gateway's records.
+    answered: usize,
+    captured: usize,
+    answer_bytes: usize,
+    /// CPU seconds of the gateway's process for 1,000 calls.
+    gateway_cpu_s_per_1000: f64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    connections: usize,
+    seconds: f64,
+    cores: usize,
+    /// Runnable processes in the minute before, by which a busy machine shows.
+    load_average: f64,
+    rows: Vec<Row>,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if let Some(Role::Serve { folder, tokens }) = &options.role {
+        return server::run(folder, *tokens);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(measure(&options))?;
+    print(&report);
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+async fn measure(options: &Options) -> Result<Report> {
+    let load_average = std::fs::read_to_string("/proc/loadavg")?;
+    let load_average = load_average.split(' ').next().unwrap_or_default().parse()?;
+    let load = Load {
+        connections: options.connections,
+        warm_up: Duration::from_secs_f64(options.warm_up),
+        measured: Duration::from_secs_f64(options.seconds),
+        rollouts: options.rollouts,
+    };
+    let mut rows = vec![server::own_model(&load, options).await?];
+    let upstream = peer::Upstream::start(options.tokens).await?;
+    rows.push(server::as_proxy(&load, options, &upstream).await?);
+    if !options.alone {
+        rows.push(peer::gateway(&load, &upstream).await?);
+    }
+    let cores = std::thread::available_parallelism()?.get();
+    let (connections, seconds) = (options.connections, options.seconds);
+    Ok(Report { connections, seconds, cores, load_average, rows })
+}
+
+fn print(report: &Report) {
+    println!(
+        "{} connections, {} s, {} cores for gateway and load together (load average {})",
+        report.connections, report.seconds, report.cores, report.load_average
+    );
+    println!(
+        "{:44} {:>9} {:>8} {:>8} {:>9} {:>9} {:>9} {:>6} {:>10}",
+        "gateway",
+        "calls/s",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "answered",
+        "captured",
+        "bytes",
+        "CPU s/1000"
+    );
+    for row in &report.rows {
+        println!(
+            "{:44} {:>9.0} {:>8.2} {:>8.2} {:>9.2} {:>9} {:>9} {:>6} {:>10.3}",
+            row.gateway,
+            row.calls_per_second,
+            row.p50_ms,
+            row.p99_ms,
+            row.longest_ms,
+            row.answered,
+            row.captured,
+            row.answer_bytes,
+            row.gateway_cpu_s_per_1000,
+        );
+        if row.failures > 0 {
+            println!("  {} calls failed", row.failures);
+        }
+    }
+}
