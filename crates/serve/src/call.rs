@@ -69,6 +69,40 @@ pub struct CallContext {
     pub role: Option<String>,
 }
 
+/// A JSON body in writing, and what is looked up in it: a body with log-probabilities has
+/// thousands of values, and is written once for both the client and the record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    pub text: String,
+    /// The body's `usage`, or null.
+    pub usage: Value,
+    /// The `finish_reason` of the first of the body's `choices`.
+    pub finish_reason: Option<String>,
+}
+
+impl Written {
+    /// The body, read again.
+    pub fn value(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_default()
+    }
+}
+
+impl From<Value> for Written {
+    fn from(body: Value) -> Self {
+        Self {
+            text: body.to_string(),
+            usage: body["usage"].clone(),
+            finish_reason: body["choices"][0]["finish_reason"].as_str().map(str::to_owned),
+        }
+    }
+}
+
+impl std::fmt::Display for Written {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 /// What happened in one call. With `n > 1` it has several answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallRecord {
@@ -76,7 +110,7 @@ pub struct CallRecord {
     /// The body as it came.
     pub request: Value,
     /// The body that was answered, also where it was streamed; an error's body where it failed.
-    pub response: Value,
+    pub response: Written,
     pub answers: Vec<Answer>,
     pub status: u16,
     pub seconds: f64,

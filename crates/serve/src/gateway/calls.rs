@@ -304,7 +304,7 @@ impl Call<'_> {
                 endpoint: self.endpoint,
                 request: body,
                 answers: upstream::answers(&sent.body, server.version),
-                response: sent.body,
+                response: sent.body.into(),
                 status: sent.status,
                 seconds: started.elapsed().as_secs_f64(),
                 role: self.role(),

@@ -120,11 +120,6 @@ impl AttemptRecorder {
         };
         let server = json!({"model": model, "endpoint": self.server.endpoint, "version": version});
         let status = if record.status < 400 { "ok" } else { "error" };
-        let choice = record.response.get("choices").and_then(|choices| choices.get(0));
-        let finish =
-            choice.and_then(|choice| choice.get("finish_reason")).filter(|f| f.is_string());
-        let usage = record.response.get("usage").filter(|usage| usage.is_object());
-        let null = Value::Null;
         let mut data = String::with_capacity(16 << 10);
         // Writing to a string does not fail.
         let _ = write!(
@@ -134,8 +129,8 @@ impl AttemptRecorder {
             record.response,
             record.seconds * 1e3,
             record.status,
-            usage.unwrap_or(&null),
-            finish.unwrap_or(&null),
+            record.response.usage,
+            json!(record.response.finish_reason),
             record.endpoint.path(),
             json!(record.role),
         );

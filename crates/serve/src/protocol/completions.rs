@@ -1,18 +1,20 @@
 //! OpenAI's `/v1/completions`: text or token ids in, text and token ids out, no template.
 
 use leyden_core::FinishReason;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::bodies::{Body, Head};
 use super::error::{ApiError, Shape};
 use super::fields::{Fields, wrong};
-use super::logprobs::{self, TokenText};
+use super::logprobs::{CompletionLogprobs, Ids, TokenText};
+use super::neutral;
 use super::options::{self, MOST_ALTERNATIVES, MOST_CHOICES, Model};
 use super::plan::{Plan, Writer};
 use super::sse::Sse;
 use super::usage::Usage;
-use super::{ids, neutral};
 use crate::backend::{Answer, Ask, Prompt, Token};
-use crate::call::CallContext;
+use crate::call::{CallContext, Written};
 
 /// Tokens of a response where neither the request nor the server says otherwise; OpenAI's.
 const DEFAULT_TOKENS: usize = 16;
@@ -62,16 +64,13 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
         .flat_map(|prompt| options::repeated(&Ask { prompt, ..ask.clone() }, n).collect::<Vec<_>>())
         .collect();
     let writer = CompletionWriter {
-        id: ids::fresh("cmpl-"),
-        created: options::now(),
-        model: model.name,
+        head: Head::new("cmpl-", model.name),
         logprobs: (top.is_some() || overrides.logprobs).then_some(TokenText { as_ids }),
         top: top.unwrap_or(0),
         token_ids,
         include_usage,
         per_prompt: n,
-        policy_version: 0,
-        choices: (0..choices).map(|_| Choice::default()).collect(),
+        choices: (0..choices).map(|_| Streamed::default()).collect(),
     };
     Ok(Plan { asks, stream, writer: Box::new(writer) })
 }
@@ -124,23 +123,22 @@ fn alternatives(fields: &mut Fields) -> Result<Option<usize>, ApiError> {
     }
 }
 
+const OBJECT: &str = "text_completion";
+
 struct CompletionWriter {
-    id: String,
-    created: u64,
-    model: String,
+    head: Head,
     /// `None` where log-probabilities are not reported.
     logprobs: Option<TokenText>,
     top: usize,
     token_ids: bool,
     include_usage: bool,
     per_prompt: usize,
-    policy_version: u64,
-    choices: Vec<Choice>,
+    choices: Vec<Streamed>,
 }
 
 /// What has been streamed of a choice.
 #[derive(Default)]
-struct Choice {
+struct Streamed {
     /// Prompt ids that no chunk has carried yet.
     prompt: Option<Vec<u32>>,
     /// Tokens that wait for the next chunk.
@@ -149,98 +147,86 @@ struct Choice {
     offset: usize,
 }
 
+/// A choice as clients read it.
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: usize,
+    text: &'a str,
+    logprobs: Option<CompletionLogprobs<'a>>,
+    finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Ids<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_token_ids: Option<&'a [u32]>,
+}
+
 impl CompletionWriter {
-    fn head(&self) -> Map<String, Value> {
-        Map::from_iter([
-            ("id".to_owned(), self.id.as_str().into()),
-            ("object".to_owned(), "text_completion".into()),
-            ("created".to_owned(), self.created.into()),
-            ("model".to_owned(), self.model.as_str().into()),
-            ("system_fingerprint".to_owned(), format!("policy-{}", self.policy_version).into()),
-        ])
+    /// Writes a chunk with one choice, which takes what waits.
+    fn chunk(&mut self, index: usize, text: &str, finish: Option<&'static str>, out: &mut Sse) {
+        let streamed = &mut self.choices[index];
+        let tokens = std::mem::take(&mut streamed.tokens);
+        let prompt = if self.token_ids { streamed.prompt.take() } else { None };
+        let form = self.logprobs.filter(|_| !tokens.is_empty());
+        let choices = [Choice {
+            index,
+            text,
+            logprobs: form.map(|form| form.completion(&tokens, self.top, &mut streamed.offset)),
+            finish_reason: finish,
+            token_ids: self.token_ids.then_some(Ids(&tokens)),
+            prompt_token_ids: prompt.as_deref(),
+        }];
+        let usage = self.include_usage.then_some(&Value::Null);
+        out.data(&Body { usage, ..self.head.body(OBJECT, &choices) });
     }
 
-    /// A chunk with one choice, which takes what waits.
-    fn chunk(&mut self, index: usize, text: &str, finish: Option<&str>) -> Map<String, Value> {
-        let choice = &mut self.choices[index];
-        let tokens = std::mem::take(&mut choice.tokens);
-        let logprobs = self
-            .logprobs
-            .filter(|_| !tokens.is_empty())
-            .map(|form| form.completion(&tokens, self.top, &mut choice.offset));
-        let mut said = json!({
-            "index": index,
-            "text": text,
-            "logprobs": logprobs,
-            "finish_reason": finish,
-        });
-        if self.token_ids {
-            said["token_ids"] = logprobs::ids(&tokens).into();
-            if let Some(prompt) = choice.prompt.take() {
-                said["prompt_token_ids"] = prompt.into();
-            }
-        }
-        let mut chunk = self.head();
-        chunk.insert("choices".to_owned(), json!([said]));
-        if self.include_usage {
-            chunk.insert("usage".to_owned(), Value::Null);
-        }
-        chunk
-    }
-
-    fn choice(&self, index: usize, answer: &Answer) -> Value {
+    fn choice<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
         let form = |form: TokenText| form.completion(&answer.tokens, self.top, &mut 0);
-        let mut choice = json!({
-            "index": index,
-            "text": answer.content,
-            "logprobs": self.logprobs.map(form),
-            "finish_reason": finish_reason(answer),
-        });
-        if self.token_ids {
-            choice["token_ids"] = logprobs::ids(&answer.tokens).into();
-            choice["prompt_token_ids"] = answer.prompt_ids.as_slice().into();
+        Choice {
+            index,
+            text: &answer.content,
+            logprobs: self.logprobs.map(form),
+            finish_reason: Some(finish_reason(answer)),
+            token_ids: self.token_ids.then_some(Ids(&answer.tokens)),
+            prompt_token_ids: self.token_ids.then_some(&answer.prompt_ids),
         }
-        choice
     }
 }
 
 impl Writer for CompletionWriter {
     fn begun(&mut self, index: usize, prompt_ids: &[u32], policy_version: u64, _: &mut Sse) {
-        self.policy_version = policy_version;
+        self.head.policy_version = policy_version;
         self.choices[index].prompt = Some(prompt_ids.to_vec());
     }
 
     fn text(&mut self, index: usize, text: &str, tokens: Vec<Token>, out: &mut Sse) {
         self.choices[index].tokens.extend(tokens);
         if !text.is_empty() {
-            out.data(&self.chunk(index, text, None));
+            self.chunk(index, text, None, out);
         }
     }
 
     /// Calls are not offered here, and so there are none.
     fn call(&mut self, _: usize, _: &leyden_core::ToolCall, _: Vec<Token>, _: &mut Sse) {}
 
-    fn whole(&mut self, answers: &[Answer]) -> Value {
+    fn whole(&mut self, answers: &[Answer]) -> Written {
         if let Some(first) = answers.first() {
-            self.policy_version = first.policy_version;
+            self.head.policy_version = first.policy_version;
         }
         let numbered = answers.iter().enumerate();
-        let choices: Vec<Value> = numbered.map(|(i, answer)| self.choice(i, answer)).collect();
-        let mut body = self.head();
-        body.insert("choices".to_owned(), choices.into());
-        body.insert("usage".to_owned(), Usage::of(answers, self.per_prompt).completions());
-        body.into()
+        let choices: Vec<Choice> = numbered.map(|(i, answer)| self.choice(i, answer)).collect();
+        let usage = Usage::of(answers, self.per_prompt).completions();
+        let text = Body { usage: Some(&usage), ..self.head.body(OBJECT, &choices) }.text();
+        let finish_reason = answers.first().map(|answer| finish_reason(answer).to_owned());
+        Written { text, usage, finish_reason }
     }
 
-    fn close(&mut self, answers: &[Answer], body: &Value, out: &mut Sse) {
+    fn close(&mut self, answers: &[Answer], body: &Written, out: &mut Sse) {
         for (index, answer) in answers.iter().enumerate() {
-            out.data(&self.chunk(index, "", Some(finish_reason(answer))));
+            self.chunk(index, "", Some(finish_reason(answer)), out);
         }
         if self.include_usage {
-            let mut chunk = self.head();
-            chunk.insert("choices".to_owned(), json!([]));
-            chunk.insert("usage".to_owned(), body["usage"].clone());
-            out.data(&chunk);
+            let none: [Choice; 0] = [];
+            out.data(&Body { usage: Some(&body.usage), ..self.head.body(OBJECT, &none) });
         }
         out.done();
     }

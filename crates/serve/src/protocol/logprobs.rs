@@ -2,8 +2,14 @@
 //!
 //! One entry for every sampled token, the end-of-turn token included, so that a trainer can
 //! lay them beside `token_ids`. A number that is not finite is `null`: JSON has no other way.
+//! They are most of the bytes that a trained agent's calls produce, so they are written from
+//! the tokens as they are, without a tree of values in between.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::backend::Token;
 
@@ -14,74 +20,115 @@ pub(super) struct TokenText {
     pub as_ids: bool,
 }
 
+/// `choices[].logprobs` of a chat completion.
+#[derive(Serialize)]
+pub(super) struct ChatLogprobs<'a> {
+    content: Vec<Entry<'a>>,
+    refusal: (),
+}
+
+/// `choices[].logprobs` of a text completion: lists of equal length.
+#[derive(Serialize)]
+pub(super) struct CompletionLogprobs<'a> {
+    tokens: Vec<Cow<'a, str>>,
+    token_logprobs: Vec<Finite>,
+    top_logprobs: Option<Vec<BTreeMap<Cow<'a, str>, Finite>>>,
+    text_offset: Vec<usize>,
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    token: Cow<'a, str>,
+    logprob: Finite,
+    bytes: &'a [u8],
+    top_logprobs: Vec<One<'a>>,
+}
+
+#[derive(Serialize)]
+struct One<'a> {
+    token: Cow<'a, str>,
+    logprob: Finite,
+    bytes: &'a [u8],
+}
+
+#[derive(Clone, Copy)]
+struct Finite(f32);
+
+impl Serialize for Finite {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_finite() {
+            serializer.serialize_f32(self.0)
+        } else {
+            serializer.serialize_unit()
+        }
+    }
+}
+
 impl TokenText {
     /// A token's text; of one that holds a part of a character only, a replacement character.
-    fn of(self, id: u32, bytes: &[u8]) -> String {
-        if self.as_ids {
-            return format!("token_id:{id}");
-        }
-        String::from_utf8_lossy(bytes).into_owned()
+    fn of(self, id: u32, bytes: &[u8]) -> Cow<'_, str> {
+        if self.as_ids { format!("token_id:{id}").into() } else { String::from_utf8_lossy(bytes) }
     }
 
-    /// `choices[].logprobs` of a chat completion.
-    pub fn chat(self, tokens: &[Token]) -> Value {
-        let content: Vec<Value> = tokens.iter().map(|token| self.entry(token)).collect();
-        json!({"content": content, "refusal": null})
+    pub fn chat(self, tokens: &[Token]) -> ChatLogprobs<'_> {
+        ChatLogprobs {
+            content: tokens.iter().map(|token| self.entry(token)).collect(),
+            refusal: (),
+        }
     }
 
     /// The entries of a response's `output_text.logprobs`.
     pub fn entries(self, tokens: &[Token]) -> Vec<Value> {
-        tokens.iter().map(|token| self.entry(token)).collect()
+        let entry = |token| serde_json::to_value(self.entry(token)).unwrap_or_default();
+        tokens.iter().map(entry).collect()
     }
 
-    fn entry(self, token: &Token) -> Value {
-        let top: Vec<Value> = token
-            .top
-            .iter()
-            .map(|(id, logprob, bytes)| self.one(*id, *logprob, bytes).into())
-            .collect();
-        let mut entry = self.one(token.id, token.logprob, &token.bytes);
-        entry.insert("top_logprobs".to_owned(), top.into());
-        entry.into()
-    }
-
-    fn one(self, id: u32, logprob: f32, bytes: &[u8]) -> Map<String, Value> {
-        let mut map = Map::new();
-        map.insert("token".to_owned(), self.of(id, bytes).into());
-        map.insert("logprob".to_owned(), finite(logprob));
-        map.insert("bytes".to_owned(), bytes.into());
-        map
-    }
-
-    /// `choices[].logprobs` of a text completion. `offset` counts the characters before these
-    /// tokens and is moved behind them.
-    pub fn completion(self, tokens: &[Token], top: usize, offset: &mut usize) -> Value {
-        let mut texts = Vec::with_capacity(tokens.len());
-        let mut offsets = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            offsets.push(*offset);
-            *offset += String::from_utf8_lossy(&token.bytes).chars().count();
-            texts.push(self.of(token.id, &token.bytes));
+    fn entry(self, token: &Token) -> Entry<'_> {
+        Entry {
+            token: self.of(token.id, &token.bytes),
+            logprob: Finite(token.logprob),
+            bytes: &token.bytes,
+            top_logprobs: token.top.iter().map(|top| self.one(top)).collect(),
         }
-        let alternatives = |token: &Token| -> Map<String, Value> {
-            let entry = |(id, logprob, bytes): &(u32, f32, Vec<u8>)| {
-                (self.of(*id, bytes), finite(*logprob))
-            };
-            token.top.iter().map(entry).collect()
+    }
+
+    fn one(self, (id, logprob, bytes): &(u32, f32, Vec<u8>)) -> One<'_> {
+        One { token: self.of(*id, bytes), logprob: Finite(*logprob), bytes }
+    }
+
+    /// `offset` counts the characters before these tokens and is moved behind them. Without
+    /// alternatives (`top` is 0) there is no list of them.
+    pub fn completion<'a>(
+        self,
+        tokens: &'a [Token],
+        top: usize,
+        offset: &mut usize,
+    ) -> CompletionLogprobs<'a> {
+        let start = |token: &Token| {
+            let characters = String::from_utf8_lossy(&token.bytes).chars().count();
+            std::mem::replace(offset, *offset + characters)
         };
-        let top_logprobs =
-            (top > 0).then(|| tokens.iter().map(alternatives).collect::<Vec<Map<_, _>>>());
-        json!({
-            "tokens": texts,
-            "token_logprobs": tokens.iter().map(|t| finite(t.logprob)).collect::<Vec<_>>(),
-            "top_logprobs": top_logprobs,
-            "text_offset": offsets,
-        })
+        let text_offset = tokens.iter().map(start).collect();
+        let alternatives = |token: &'a Token| -> BTreeMap<Cow<'a, str>, Finite> {
+            let pairs = token.top.iter();
+            pairs.map(|(id, logprob, bytes)| (self.of(*id, bytes), Finite(*logprob))).collect()
+        };
+        CompletionLogprobs {
+            tokens: tokens.iter().map(|token| self.of(token.id, &token.bytes)).collect(),
+            token_logprobs: tokens.iter().map(|token| Finite(token.logprob)).collect(),
+            top_logprobs: (top > 0).then(|| tokens.iter().map(alternatives).collect()),
+            text_offset,
+        }
     }
 }
 
-fn finite(x: f32) -> Value {
-    if x.is_finite() { f64::from(x).into() } else { Value::Null }
+/// The ids of tokens, without a list of them in between.
+pub(super) struct Ids<'a>(pub &'a [Token]);
+
+impl Serialize for Ids<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|token| token.id))
+    }
 }
 
 /// The ids of tokens.

@@ -9,6 +9,7 @@
 //! promised a penalty, a picture or a web search would be trained on something else than it
 //! asked for. [`neutral`] lists what is accepted because it changes nothing.
 
+mod bodies;
 mod chat;
 mod completions;
 pub mod error;

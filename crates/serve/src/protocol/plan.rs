@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::error::ApiError;
 use super::sse::Sse;
 use crate::backend::{Answer, Ask, Token};
+use crate::call::Written;
 
 /// A body that was understood.
 pub(super) struct Plan {
@@ -32,11 +33,11 @@ pub(super) trait Writer: Send + Sync {
     fn call(&mut self, choice: usize, call: &ToolCall, tokens: Vec<Token>, out: &mut Sse);
 
     /// The body as it is answered without streaming.
-    fn whole(&mut self, answers: &[Answer]) -> Value;
+    fn whole(&mut self, answers: &[Answer]) -> Written;
 
     /// The rest of the stream, which leaves once the call is recorded. `body` is that of
     /// `whole`.
-    fn close(&mut self, answers: &[Answer], body: &Value, out: &mut Sse);
+    fn close(&mut self, answers: &[Answer], body: &Written, out: &mut Sse);
 
     /// The end of a stream that failed after it had begun.
     fn failed(&mut self, error: &ApiError, out: &mut Sse);
@@ -46,8 +47,8 @@ pub(super) trait Writer: Send + Sync {
         out.comment("waiting");
     }
 
-    /// What `previous_response_id` must find later.
-    fn memory(&self, _body: &Value) -> Option<Memory> {
+    /// What `previous_response_id` must find later; asked for after `whole`.
+    fn memory(&self) -> Option<Memory> {
         None
     }
 }

@@ -19,7 +19,7 @@ use super::error::{ApiError, Shape};
 use super::plan::{Plan, Writer};
 use super::sse::Sse;
 use crate::backend::{Answer, Ask, Backend, Delta, Event, Failure, Prompt, Token};
-use crate::call::{CallContext, CallRecord, Endpoint};
+use crate::call::{CallContext, CallRecord, Endpoint, Written};
 
 /// A stream says so often that it lives while nothing is generated.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -45,7 +45,7 @@ impl Call {
         error.respond(shape)
     }
 
-    fn record(&mut self, response: Value, answers: Vec<Answer>) -> CallRecord {
+    fn record(&mut self, response: Written, answers: Vec<Answer>) -> CallRecord {
         CallRecord {
             endpoint: self.endpoint,
             request: std::mem::take(&mut self.request),
@@ -60,7 +60,7 @@ impl Call {
 
     fn failed(&mut self, error: &ApiError, failure: Failure) -> CallRecord {
         let body = error.body(Shape::of(self.endpoint));
-        let record = self.record(body, Vec::new());
+        let record = self.record(body.into(), Vec::new());
         CallRecord { status: error.status, failure: Some(failure), ..record }
     }
 
@@ -107,7 +107,7 @@ async fn whole(mut choices: Choices, mut writer: Box<dyn Writer>, mut call: Call
     }
     let answers = choices.answers();
     let body = writer.whole(&answers);
-    let text = body.to_string();
+    let text = Bytes::from(body.text.clone());
     match finish(&mut call, &*writer, body, answers).await {
         Ok(_) => {
             let mut response = Response::new(Body::from(text));
@@ -123,10 +123,10 @@ async fn whole(mut choices: Choices, mut writer: Box<dyn Writer>, mut call: Call
 async fn finish(
     call: &mut Call,
     writer: &dyn Writer,
-    body: Value,
+    body: Written,
     answers: Vec<Answer>,
 ) -> Result<(), Failure> {
-    let memory = writer.memory(&body);
+    let memory = writer.memory();
     let record = call.record(body, answers);
     call.keep(record).await?;
     if let Some(memory) = memory {

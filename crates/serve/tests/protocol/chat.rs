@@ -87,10 +87,10 @@ async fn what_is_streamed_joined_is_what_is_answered_whole() {
             assert_eq!(streamed["type"], "function");
         }
         // The record of a streamed call is the body that was not sent.
-        let record = &room.records()[1];
-        assert_eq!(record.response["choices"][0]["message"]["tool_calls"][0]["id"], calls[0]["id"]);
-        assert_eq!(record.response["choices"][0]["logprobs"], choice["logprobs"]);
-        assert_eq!(record.response["usage"], chunks.last().unwrap()["usage"]);
+        let recorded = room.records()[1].response.value();
+        assert_eq!(recorded["choices"][0]["message"]["tool_calls"][0]["id"], calls[0]["id"]);
+        assert_eq!(recorded["choices"][0]["logprobs"], choice["logprobs"]);
+        assert_eq!(recorded["usage"], chunks.last().unwrap()["usage"]);
     }
 }
 
@@ -166,7 +166,7 @@ async fn no_calls_come_where_none_were_offered() {
             let body = with(with(body(), extra.clone()), json!({ "stream": stream }));
             let got = room.post(Endpoint::Chat, &body).await;
             assert!(!String::from_utf8_lossy(&got.bytes).contains("tool_calls"));
-            assert_eq!(room.record().response["choices"][0]["finish_reason"], "stop");
+            assert_eq!(room.recorded()["choices"][0]["finish_reason"], "stop");
         }
     }
 }

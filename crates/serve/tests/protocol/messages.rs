@@ -68,7 +68,7 @@ async fn the_events_of_a_stream() {
         assert_eq!(kinds, expected);
         assert!(events.iter().all(|(name, data)| data["type"] == *name));
 
-        let whole = room.record().response;
+        let whole = room.recorded();
         let start = &events[0].1["message"];
         assert_eq!(start["id"], whole["id"]);
         assert_eq!((&start["content"], &start["stop_reason"]), (&json!([]), &Value::Null));

@@ -172,7 +172,7 @@ async fn the_events_of_calls() {
                 assert_eq!(data["item"], before);
             }
         }
-        assert_eq!(room.record().response, *response);
+        assert_eq!(room.recorded(), *response);
     }
 }
 
@@ -252,7 +252,7 @@ async fn a_truncated_answer_is_incomplete_unless_the_run_says_otherwise() {
         let body = with(body.clone(), json!({"stream": stream}));
         let room = Room::saying(Reply::text("Five, they say."));
         let got = room.post(HERE, &body).await;
-        let response = room.record().response;
+        let response = room.recorded();
         assert_eq!(response["status"], "incomplete");
         assert_eq!(response["incomplete_details"], json!({"reason": "max_output_tokens"}));
         assert_eq!(response["output"][0]["status"], "incomplete");
@@ -263,8 +263,8 @@ async fn a_truncated_answer_is_incomplete_unless_the_run_says_otherwise() {
         let room = Room::saying(Reply::text("Five, they say.")).with(overrides);
         let got = room.post(HERE, &body).await;
         let record = room.record();
-        assert_eq!(record.response["status"], "completed");
-        assert_eq!(record.response["incomplete_details"], Value::Null);
+        assert_eq!(record.response.value()["status"], "completed");
+        assert_eq!(record.response.value()["incomplete_details"], Value::Null);
         assert_eq!(record.answers[0].finish, leyden_core::FinishReason::Length);
         if stream {
             assert_eq!(got.events().last().unwrap().0, "response.completed");

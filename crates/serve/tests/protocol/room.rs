@@ -116,6 +116,11 @@ impl Room {
         self.notebook.records.lock().unwrap().clone()
     }
 
+    /// The body in the only record.
+    pub fn recorded(&self) -> Value {
+        self.record().response.value()
+    }
+
     pub fn record(&self) -> CallRecord {
         let mut records = self.records();
         assert_eq!(records.len(), 1);

@@ -7,13 +7,14 @@ use leyden_core::ChatRequest;
 use serde_json::{Map, Value};
 
 use self::writer::ChatWriter;
+use super::bodies::Head;
 use super::error::ApiError;
 use super::fields::Fields;
 use super::logprobs::TokenText;
+use super::neutral;
 use super::options::{self, MOST_ALTERNATIVES, MOST_CHOICES, Model};
 use super::plan::Plan;
 use super::tools::{self, Spelling, Tools};
-use super::{ids, neutral};
 use crate::backend::{Ask, Prompt};
 use crate::call::CallContext;
 
@@ -59,9 +60,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
     fields.finish()?;
     let offers_tools = matches!(&ask.prompt, Prompt::Chat(r) if !r.offered_tools().is_empty());
     let writer = ChatWriter::new(writer::Options {
-        id: ids::fresh("chatcmpl-"),
-        created: options::now(),
-        model: model.name,
+        head: Head::new("chatcmpl-", model.name),
         logprobs: (logprobs || overrides.logprobs).then_some(TokenText { as_ids }),
         token_ids,
         include_usage,

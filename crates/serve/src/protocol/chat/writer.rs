@@ -1,20 +1,23 @@
 //! The response of a chat completion, whole or in chunks.
 
 use leyden_core::{FinishReason, ToolCall};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::backend::{Answer, Token};
+use crate::call::Written;
+use crate::protocol::bodies::{Body, Head};
 use crate::protocol::error::{ApiError, Shape};
-use crate::protocol::logprobs::{self, TokenText};
+use crate::protocol::logprobs::{ChatLogprobs, Ids, TokenText};
 use crate::protocol::plan::Writer;
 use crate::protocol::sse::Sse;
 use crate::protocol::usage::Usage;
 
+const CHUNK: &str = "chat.completion.chunk";
+
 /// What the request asked of the response.
 pub(super) struct Options {
-    pub id: String,
-    pub created: u64,
-    pub model: String,
+    pub head: Head,
     /// `None` where log-probabilities are not reported.
     pub logprobs: Option<TokenText>,
     pub token_ids: bool,
@@ -25,100 +28,96 @@ pub(super) struct Options {
 
 pub(super) struct ChatWriter {
     options: Options,
-    policy_version: u64,
     prompt_sent: bool,
-    choices: Vec<Choice>,
+    choices: Vec<Streamed>,
 }
 
 /// What has been streamed of a choice.
 #[derive(Default)]
-struct Choice {
+struct Streamed {
     calls: usize,
     /// Tokens that wait for the next chunk with something to say.
     tokens: Vec<Token>,
 }
 
+/// A choice as clients read it: whole with a message, in a chunk with a delta.
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: usize,
+    #[serde(flatten)]
+    said: Said,
+    logprobs: Option<ChatLogprobs<'a>>,
+    finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_ids: Option<Ids<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Said {
+    Message(Value),
+    Delta(Value),
+}
+
 impl ChatWriter {
     pub fn new(options: Options) -> Self {
-        let choices = (0..options.choices).map(|_| Choice::default()).collect();
-        Self { options, policy_version: 0, prompt_sent: false, choices }
+        let choices = (0..options.choices).map(|_| Streamed::default()).collect();
+        Self { options, prompt_sent: false, choices }
     }
 
-    /// The fields of every body, whole or chunk. The fingerprint is what OpenAI means by it:
-    /// it changes when the weights do.
-    fn head(&self, object: &str) -> Map<String, Value> {
-        let Options { id, created, model, .. } = &self.options;
-        Map::from_iter([
-            ("id".to_owned(), id.as_str().into()),
-            ("object".to_owned(), object.into()),
-            ("created".to_owned(), (*created).into()),
-            ("model".to_owned(), model.as_str().into()),
-            ("system_fingerprint".to_owned(), format!("policy-{}", self.policy_version).into()),
-        ])
+    fn choice<'a>(
+        &self,
+        index: usize,
+        said: Said,
+        tokens: &'a [Token],
+        finish_reason: Option<&'static str>,
+    ) -> Choice<'a> {
+        Choice {
+            index,
+            said,
+            logprobs: self.options.logprobs.map(|text| text.chat(tokens)),
+            finish_reason,
+            token_ids: self.options.token_ids.then_some(Ids(tokens)),
+        }
     }
 
-    /// A chunk with one choice, which takes the tokens that wait.
-    fn chunk(&mut self, index: usize, delta: Value, finish: Option<&str>) -> Map<String, Value> {
+    /// Writes a chunk with one choice, which takes the tokens that wait.
+    fn chunk(
+        &mut self,
+        index: usize,
+        delta: Value,
+        finish: Option<&'static str>,
+        prompt_ids: Option<&[u32]>,
+        out: &mut Sse,
+    ) {
         let tokens = std::mem::take(&mut self.choices[index].tokens);
-        let mut chunk = self.head("chat.completion.chunk");
-        let mut choice = json!({
-            "index": index,
-            "delta": delta,
-            "logprobs": self.options.logprobs.filter(|_| !tokens.is_empty()).map(|text| text.chat(&tokens)),
-            "finish_reason": finish,
+        let mut choice = self.choice(index, Said::Delta(delta), &tokens, finish);
+        choice.logprobs = choice.logprobs.filter(|_| !tokens.is_empty());
+        let choices = [choice];
+        out.data(&Body {
+            usage: self.options.include_usage.then_some(&Value::Null),
+            prompt_token_ids: prompt_ids,
+            ..self.options.head.body(CHUNK, &choices)
         });
-        if self.options.token_ids {
-            choice["token_ids"] = logprobs::ids(&tokens).into();
-        }
-        chunk.insert("choices".to_owned(), json!([choice]));
-        if self.options.include_usage {
-            chunk.insert("usage".to_owned(), Value::Null);
-        }
-        chunk
-    }
-
-    fn choice(&self, index: usize, answer: &Answer) -> Value {
-        let calls: Vec<Value> = answer.tool_calls.iter().map(call).collect();
-        // Clients take text beside calls for a thought; none at all must be null for them.
-        let content = match answer.content.as_str() {
-            "" if !calls.is_empty() => Value::Null,
-            text => text.into(),
-        };
-        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
-        if !calls.is_empty() {
-            message["tool_calls"] = calls.into();
-        }
-        let mut choice = json!({
-            "index": index,
-            "message": message,
-            "logprobs": self.options.logprobs.map(|text| text.chat(&answer.tokens)),
-            "finish_reason": finish_reason(answer),
-        });
-        if self.options.token_ids {
-            choice["token_ids"] = logprobs::ids(&answer.tokens).into();
-        }
-        choice
     }
 }
 
 impl Writer for ChatWriter {
     fn begun(&mut self, index: usize, prompt_ids: &[u32], policy_version: u64, out: &mut Sse) {
-        if !self.prompt_sent {
-            self.policy_version = policy_version;
+        let first = !std::mem::replace(&mut self.prompt_sent, true);
+        if first {
+            self.options.head.policy_version = policy_version;
         }
         let content = if self.options.offers_tools { Value::Null } else { "".into() };
-        let mut chunk = self.chunk(index, json!({"role": "assistant", "content": content}), None);
-        if self.options.token_ids && !self.prompt_sent {
-            chunk.insert("prompt_token_ids".to_owned(), prompt_ids.into());
-        }
-        self.prompt_sent = true;
-        out.data(&chunk);
+        let delta = json!({"role": "assistant", "content": content});
+        let prompt_ids = (first && self.options.token_ids).then_some(prompt_ids);
+        self.chunk(index, delta, None, prompt_ids, out);
     }
 
     fn text(&mut self, index: usize, text: &str, tokens: Vec<Token>, out: &mut Sse) {
         self.choices[index].tokens.extend(tokens);
         if !text.is_empty() {
-            out.data(&self.chunk(index, json!({"content": text}), None));
+            self.chunk(index, json!({"content": text}), None, None, out);
         }
     }
 
@@ -128,35 +127,40 @@ impl Writer for ChatWriter {
         let mut call = call(tool_call);
         call["index"] = choice.calls.into();
         choice.calls += 1;
-        out.data(&self.chunk(index, json!({"tool_calls": [call]}), None));
+        self.chunk(index, json!({"tool_calls": [call]}), None, None, out);
     }
 
-    fn whole(&mut self, answers: &[Answer]) -> Value {
+    fn whole(&mut self, answers: &[Answer]) -> Written {
         if let Some(first) = answers.first() {
-            self.policy_version = first.policy_version;
+            self.options.head.policy_version = first.policy_version;
         }
-        let mut body = self.head("chat.completion");
-        let choices: Vec<Value> =
-            answers.iter().enumerate().map(|(i, answer)| self.choice(i, answer)).collect();
-        body.insert("choices".to_owned(), choices.into());
-        body.insert("usage".to_owned(), Usage::of(answers, answers.len()).completions());
-        if self.options.token_ids {
-            let prompt = answers.first().map(|answer| answer.prompt_ids.as_slice());
-            body.insert("prompt_token_ids".to_owned(), prompt.unwrap_or_default().into());
-        }
-        body.into()
+        let numbered = answers.iter().enumerate();
+        let choices: Vec<Choice> = numbered
+            .map(|(index, answer)| {
+                let said = Said::Message(message(answer));
+                self.choice(index, said, &answer.tokens, Some(finish_reason(answer)))
+            })
+            .collect();
+        let prompt_ids = answers.first().map(|answer| answer.prompt_ids.as_slice());
+        let usage = Usage::of(answers, answers.len()).completions();
+        let body = Body {
+            usage: Some(&usage),
+            prompt_token_ids: prompt_ids.filter(|_| self.options.token_ids),
+            ..self.options.head.body("chat.completion", &choices)
+        };
+        let text = body.text();
+        let finish_reason = answers.first().map(|answer| finish_reason(answer).to_owned());
+        Written { text, usage, finish_reason }
     }
 
-    fn close(&mut self, answers: &[Answer], body: &Value, out: &mut Sse) {
+    fn close(&mut self, answers: &[Answer], body: &Written, out: &mut Sse) {
         for (index, answer) in answers.iter().enumerate() {
-            out.data(&self.chunk(index, json!({}), Some(finish_reason(answer))));
+            self.chunk(index, json!({}), Some(finish_reason(answer)), None, out);
         }
         // Apart from the last choice: AutoGen loses a finish reason that comes with usage.
         if self.options.include_usage {
-            let mut chunk = self.head("chat.completion.chunk");
-            chunk.insert("choices".to_owned(), json!([]));
-            chunk.insert("usage".to_owned(), body["usage"].clone());
-            out.data(&chunk);
+            let none: [Choice; 0] = [];
+            out.data(&Body { usage: Some(&body.usage), ..self.options.head.body(CHUNK, &none) });
         }
         out.done();
     }
@@ -165,6 +169,20 @@ impl Writer for ChatWriter {
         out.data(&error.body(Shape::OpenAi));
         out.done();
     }
+}
+
+fn message(answer: &Answer) -> Value {
+    let calls: Vec<Value> = answer.tool_calls.iter().map(call).collect();
+    // Clients take text beside calls for a thought; none at all must be null for them.
+    let content = match answer.content.as_str() {
+        "" if !calls.is_empty() => Value::Null,
+        text => text.into(),
+    };
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+    if !calls.is_empty() {
+        message["tool_calls"] = calls.into();
+    }
+    message
 }
 
 /// With calls the reason is the calls, even where the limit cut the text after them: an agent

@@ -6,6 +6,7 @@ use leyden_core::{FinishReason, ToolCall};
 use serde_json::{Map, Value, json};
 
 use crate::backend::{Answer, Token};
+use crate::call::Written;
 use crate::protocol::error::{ApiError, Shape};
 use crate::protocol::logprobs;
 use crate::protocol::plan::Writer;
@@ -19,11 +20,12 @@ pub(super) struct MessageWriter {
     blocks: Vec<Value>,
     /// The text of the block that is open, which is the last.
     open: Option<String>,
+    finished: Value,
 }
 
 impl MessageWriter {
     pub fn new(id: String, model: String, token_ids: bool) -> Self {
-        Self { id, model, token_ids, blocks: Vec::new(), open: None }
+        Self { id, model, token_ids, blocks: Vec::new(), open: None, finished: Value::Null }
     }
 
     fn body(&self, content: Vec<Value>, usage: Value) -> Map<String, Value> {
@@ -95,8 +97,8 @@ impl Writer for MessageWriter {
         self.end_block(tool_use(call, call.arguments.clone()), out);
     }
 
-    fn whole(&mut self, answers: &[Answer]) -> Value {
-        let Some(answer) = answers.first() else { return Value::Null };
+    fn whole(&mut self, answers: &[Answer]) -> Written {
+        let Some(answer) = answers.first() else { return Value::Null.into() };
         let mut content = self.blocks.clone();
         content.extend(self.open.as_deref().map(text_block));
         if content.is_empty() {
@@ -110,11 +112,13 @@ impl Writer for MessageWriter {
             body.insert("prompt_token_ids".to_owned(), answer.prompt_ids.as_slice().into());
             body.insert("token_ids".to_owned(), logprobs::ids(&answer.tokens).into());
         }
-        body.into()
+        self.finished = body.into();
+        self.finished.clone().into()
     }
 
-    fn close(&mut self, _: &[Answer], body: &Value, out: &mut Sse) {
+    fn close(&mut self, _: &[Answer], _: &Written, out: &mut Sse) {
         self.end_text(out);
+        let body = &self.finished;
         let delta = json!({
             "stop_reason": body["stop_reason"],
             "stop_sequence": body["stop_sequence"],

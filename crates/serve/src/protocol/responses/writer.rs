@@ -8,6 +8,7 @@ use leyden_core::{FinishReason, ToolCall};
 use serde_json::{Map, Value, json};
 
 use crate::backend::{Answer, Token};
+use crate::call::Written;
 use crate::protocol::chat::argument_text;
 use crate::protocol::error::ApiError;
 use crate::protocol::ids;
@@ -38,6 +39,7 @@ pub(super) struct ResponseWriter {
     text_announced: bool,
     /// Tokens that wait for the next delta of text.
     tokens: Vec<Token>,
+    finished: Value,
 }
 
 enum Item {
@@ -47,7 +49,14 @@ enum Item {
 
 impl ResponseWriter {
     pub fn new(options: Options) -> Self {
-        Self { options, sequence: 0, items: Vec::new(), text_announced: false, tokens: Vec::new() }
+        Self {
+            options,
+            sequence: 0,
+            items: Vec::new(),
+            text_announced: false,
+            tokens: Vec::new(),
+            finished: Value::Null,
+        }
     }
 
     /// Whether the client is told that the answer was cut off. Complete calls are no less
@@ -198,8 +207,8 @@ impl Writer for ResponseWriter {
         self.items.push(Item::Call { id, call: call.clone() });
     }
 
-    fn whole(&mut self, answers: &[Answer]) -> Value {
-        let Some(answer) = answers.first() else { return Value::Null };
+    fn whole(&mut self, answers: &[Answer]) -> Written {
+        let Some(answer) = answers.first() else { return Value::Null.into() };
         if self.items.is_empty() {
             self.lay_out(answer);
         }
@@ -217,10 +226,12 @@ impl Writer for ResponseWriter {
             body["prompt_token_ids"] = answer.prompt_ids.as_slice().into();
             body["token_ids"] = logprobs::ids(&answer.tokens).into();
         }
-        body
+        self.finished = body.clone();
+        body.into()
     }
 
-    fn close(&mut self, _: &[Answer], body: &Value, out: &mut Sse) {
+    fn close(&mut self, _: &[Answer], _: &Written, out: &mut Sse) {
+        let body = self.finished.clone();
         let output = body["output"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, item) in output.iter().enumerate() {
             if item["type"] == "message" {
@@ -244,9 +255,9 @@ impl Writer for ResponseWriter {
         self.event("response.failed", json!({ "response": response }), out);
     }
 
-    fn memory(&self, body: &Value) -> Option<Memory> {
+    fn memory(&self) -> Option<Memory> {
         let mut items = self.options.conversation.clone()?;
-        items.extend(body["output"].as_array()?.iter().cloned());
+        items.extend(self.finished["output"].as_array()?.iter().cloned());
         Some(Memory { id: self.options.id.clone(), items })
     }
 }
