@@ -1,0 +1,75 @@
+//! What a server has done so far, for `/metrics`.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Counts, written by several threads.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Accepted and not answered yet.
+    pub open: AtomicUsize,
+    /// Of those, being generated.
+    pub running: AtomicUsize,
+    pub finished: AtomicU64,
+    pub failed: AtomicU64,
+    pub cancelled: AtomicU64,
+    pub refused: AtomicU64,
+    pub prompt_tokens: AtomicU64,
+    pub cached_tokens: AtomicU64,
+    pub generated_tokens: AtomicU64,
+    pub extended_prompts: AtomicU64,
+    pub rewritten_prompts: AtomicU64,
+    pub policy_version: AtomicU64,
+}
+
+impl Counters {
+    pub fn read(&self) -> Stats {
+        let running = self.running.load(Ordering::Relaxed);
+        let number = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            waiting: self.open.load(Ordering::Relaxed).saturating_sub(running),
+            running,
+            finished: number(&self.finished),
+            failed: number(&self.failed),
+            cancelled: number(&self.cancelled),
+            refused: number(&self.refused),
+            prompt_tokens: number(&self.prompt_tokens),
+            cached_tokens: number(&self.cached_tokens),
+            generated_tokens: number(&self.generated_tokens),
+            extended_prompts: number(&self.extended_prompts),
+            rewritten_prompts: number(&self.rewritten_prompts),
+            policy_version: number(&self.policy_version),
+        }
+    }
+}
+
+/// Adds to a count; nothing else is ordered by it.
+pub(crate) fn add(counter: &AtomicU64, count: usize) {
+    counter.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+/// Counts at a moment, since the start where they only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Requests in the queue, those being tokenised included.
+    pub waiting: usize,
+    /// Requests that the engine generates.
+    pub running: usize,
+    /// Requests answered.
+    pub finished: u64,
+    /// Requests that ended with a failure.
+    pub failed: u64,
+    /// Requests whose client went away.
+    pub cancelled: u64,
+    /// Requests that found no room in the queue.
+    pub refused: u64,
+    /// Prompt tokens of answered requests, and how many of them were in the cache.
+    pub prompt_tokens: u64,
+    pub cached_tokens: u64,
+    pub generated_tokens: u64,
+    /// Prompts that continued an earlier call of their conversation token for token.
+    pub extended_prompts: u64,
+    /// Prompts whose template wrote the past of their conversation differently.
+    pub rewritten_prompts: u64,
+    /// Number of weight updates behind the policy.
+    pub policy_version: u64,
+}

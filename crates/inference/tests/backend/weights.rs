@@ -1,0 +1,79 @@
+//! New weights between two requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leyden_inference::Options;
+use leyden_lm::Weights;
+use leyden_serve::backend::{Ask, Backend, Failure};
+use tch::Tensor;
+
+use crate::common::{Heard, answer, ask, backend, failure, options, seeded, weights, with};
+
+/// The model's weights with this number in all places of the last norm.
+fn with_norm(value: f64) -> Weights {
+    let weights = weights(&seeded(2));
+    let norm = Tensor::full_like(&weights.norm, value);
+    Weights { norm, ..weights }
+}
+
+#[test]
+fn every_answer_names_the_weights_that_wrote_it() {
+    let backend = backend();
+    let before = answer(&backend, ask("a", 20));
+    let running = backend.submit(ask("a", 20));
+    backend.set_weights(weights(&seeded(2)), 5);
+    let running = Heard::all(running).answer.unwrap();
+    assert_eq!((before.policy_version, running.policy_version), (0, 0));
+    assert_eq!(running.tokens, before.tokens, "it ended with the weights it began with");
+    let after = answer(&backend, ask("a", 20));
+    assert_eq!(after.policy_version, 5);
+    assert_ne!(after.tokens, before.tokens);
+    assert_eq!(after.cached_tokens, 0, "keys and values of other weights are of no use");
+    assert_eq!(backend.stats().policy_version, 5);
+}
+
+#[test]
+fn requests_wait_while_weights_are_updated_and_none_is_lost() {
+    let backend = Arc::new(backend());
+    backend.pause();
+    let waiting: Vec<_> = (0..6).map(|i| backend.submit(ask(&format!("{i}"), 8))).collect();
+    assert_eq!((backend.stats().waiting, backend.stats().running), (6, 0));
+    backend.set_weights(weights(&seeded(3)), 1);
+    for events in waiting {
+        assert_eq!(Heard::all(events).answer.unwrap().policy_version, 1);
+    }
+    backend.pause();
+    let one = backend.submit(ask("x", 8));
+    backend.resume();
+    assert_eq!(Heard::all(one).answer.unwrap().policy_version, 1, "the weights stayed");
+}
+
+#[test]
+fn whoever_waited_too_long_for_weights_may_come_back() {
+    let backend = with(Options { update_wait: Duration::ZERO, ..options() });
+    backend.pause();
+    let Failure::Busy { retry_after_seconds, message } = failure(&backend, ask("a", 8)) else {
+        panic!("it was answered")
+    };
+    assert!(retry_after_seconds > 0 && message.contains("weights"), "{message}");
+    backend.resume();
+    assert!(!answer(&backend, ask("a", 8)).tokens.is_empty());
+}
+
+/// Weights that have diverged fail what runs, by name; with others all is well again.
+#[test]
+fn an_engine_that_fails_starts_anew() {
+    let backend = backend();
+    backend.set_weights(with_norm(f64::NAN), 1);
+    let failed: Vec<_> =
+        (0..3).map(|_| backend.submit(Ask { stream: true, ..ask("a", 8) })).collect();
+    for events in failed {
+        match Heard::all(events).failure {
+            Some(Failure::Internal(message)) => assert!(message.contains("finite"), "{message}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    backend.set_weights(weights(&seeded(1)), 2);
+    assert_eq!(answer(&backend, ask("a", 8)).policy_version, 2);
+}
