@@ -123,9 +123,9 @@ impl Backend for Scripted {
             lock(&self.asks).push(ask.clone());
         }
         let prompt_ids = prompt_ids(&ask.prompt);
-        let (tokens, limit) = (prompt_ids.len(), self.card.context);
-        if tokens >= limit {
-            send(&events, Event::Failed(Failure::ContextLength { tokens, limit }));
+        let (length, limit) = (prompt_ids.len(), self.card.context);
+        if length >= limit {
+            send(&events, Event::Failed(Failure::ContextLength { tokens: length, limit }));
             return receiver;
         }
         let started =
@@ -136,17 +136,17 @@ impl Backend for Scripted {
             Reply::Vanish => send(&events, started),
             Reply::Break(content, failure) => {
                 send(&events, started);
-                let tokens = pieces(&content, ask.top_logprobs);
+                let tokens = tokens(&content, ask.top_logprobs);
                 send(&events, Event::Delta(Delta { content, tokens, ..Delta::default() }));
                 send(&events, Event::Failed(failure));
             }
             Reply::Say { content, calls } => {
-                let deltas = spoken(&ask, content, calls);
-                let answer = self.answer(&ask, prompt_ids, &deltas);
+                let speech = Speech::new(&ask, content, calls);
                 if ask.stream && self.streams {
                     send(&events, started);
-                    deltas.into_iter().for_each(|delta| send(&events, Event::Delta(delta)));
+                    speech.deltas().for_each(|delta| send(&events, Event::Delta(delta)));
                 }
+                let answer = self.answer(&ask, prompt_ids, speech);
                 send(&events, Event::Finished(Box::new(answer)));
             }
         }
@@ -155,18 +155,21 @@ impl Backend for Scripted {
 }
 
 impl Scripted {
-    fn answer(&self, ask: &Ask, prompt_ids: Vec<u32>, deltas: &[Delta]) -> Answer {
-        let joined = |text: String, delta: &Delta| text + &delta.content;
-        let content = deltas.iter().fold(String::new(), joined);
-        let tokens: Vec<Token> = deltas.iter().flat_map(|d| d.tokens.clone()).collect();
-        let ended = tokens.last().is_some_and(|token| token.id == END);
-        let full = tokens.len() >= ask.sampling.max_tokens;
+    fn answer(&self, ask: &Ask, prompt_ids: Vec<u32>, speech: Speech) -> Answer {
+        let Speech { content, mut tokens, calls, end, stop_text } = speech;
+        let cut = end.is_none() && stop_text.is_none();
+        let mut tool_calls = Vec::with_capacity(calls.len());
+        for (call, markup) in calls {
+            tool_calls.push(call);
+            tokens.extend(markup);
+        }
+        tokens.extend(end);
         Answer {
             content,
-            tool_calls: deltas.iter().flat_map(|d| d.tool_calls.clone()).collect(),
+            tool_calls,
             malformed_call: None,
-            finish: if full && !ended { FinishReason::Length } else { FinishReason::Stop },
-            stop_text: if ended || full { None } else { ask.stop.first().cloned() },
+            finish: if cut { FinishReason::Length } else { FinishReason::Stop },
+            stop_text,
             prompt_ids,
             tokens,
             cached_tokens: 0,
@@ -186,66 +189,103 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn prompt_ids(prompt: &Prompt) -> Vec<u32> {
-    let of = |text: &str| pieces(text, 0).iter().map(|token| token.id).collect::<Vec<u32>>();
     match prompt {
         Prompt::Ids(ids) => ids.clone(),
-        Prompt::Text(text) => of(text),
+        Prompt::Text(text) => pieces(text).map(id).collect(),
         Prompt::Chat(request) => {
-            request.messages.iter().flat_map(|m| [vec![1], of(&m.content)].concat()).collect()
+            let of = |text| std::iter::once(1).chain(pieces(text).map(id));
+            request.messages.iter().flat_map(|message| of(&message.content)).collect()
         }
     }
 }
 
-/// What is said to an ask: a delta for every token, cut at the first stop text and the limit.
-fn spoken(ask: &Ask, mut content: String, calls: Vec<(String, Value)>) -> Vec<Delta> {
-    let stop = ask.stop.iter().filter_map(|stop| content.find(stop.as_str())).min();
-    if let Some(end) = stop {
-        content.truncate(end);
-    }
-    let mut deltas: Vec<Delta> = pieces(&content, ask.top_logprobs)
-        .into_iter()
-        .map(|token| Delta {
-            content: String::from_utf8_lossy(&token.bytes).into_owned(),
-            tokens: vec![token],
-            ..Delta::default()
-        })
-        .collect();
-    if stop.is_none() {
+/// What is said to an ask, cut at its first stop text and at its limit.
+struct Speech {
+    content: String,
+    /// Of the content.
+    tokens: Vec<Token>,
+    /// With the tokens of their markup.
+    calls: Vec<(ToolCall, Vec<Token>)>,
+    end: Option<Token>,
+    stop_text: Option<String>,
+}
+
+impl Speech {
+    fn new(ask: &Ask, mut content: String, calls: Vec<(String, Value)>) -> Self {
+        let found = |stop: &String| content.find(stop.as_str()).map(|at| (at, stop.clone()));
+        let stop = ask.stop.iter().filter_map(found).min();
+        if let Some((at, _)) = stop {
+            content.truncate(at);
+        }
+        let mut tokens = tokens(&content, ask.top_logprobs);
+        let mut room = ask.sampling.max_tokens;
+        if tokens.len() > room {
+            tokens.truncate(room);
+            content.truncate(tokens.iter().map(|token| token.bytes.len()).sum());
+            return Self { content, tokens, calls: Vec::new(), end: None, stop_text: None };
+        }
+        room -= tokens.len();
+        if let Some((_, text)) = stop {
+            return Self { content, tokens, calls: Vec::new(), end: None, stop_text: Some(text) };
+        }
+        let mut spoken = Vec::with_capacity(calls.len());
         for (position, (name, arguments)) in calls.into_iter().enumerate() {
             let markup = json!({"name": name, "arguments": arguments}).to_string();
+            let markup = self::tokens(&markup, ask.top_logprobs);
+            if markup.len() > room {
+                return Self { content, tokens, calls: spoken, end: None, stop_text: None };
+            }
+            room -= markup.len();
             let id = format!("{}{position}", ask.call_prefix);
-            deltas.push(Delta {
-                content: String::new(),
-                tool_calls: vec![ToolCall { id, name, arguments }],
-                tokens: pieces(&markup, ask.top_logprobs),
-            });
+            spoken.push((ToolCall { id, name, arguments }, markup));
         }
         let end = Token { id: END, logprob: -0.5, bytes: b"</s>".to_vec(), top: Vec::new() };
-        deltas.push(Delta { tokens: vec![end], ..Delta::default() });
+        let end = (room > 0).then_some(end);
+        Self { content, tokens, calls: spoken, end, stop_text: None }
     }
-    let mut room = ask.sampling.max_tokens;
-    deltas
-        .into_iter()
-        .take_while(|delta| {
-            let fits = delta.tokens.len() <= room;
-            room = room.saturating_sub(delta.tokens.len());
-            fits
-        })
-        .collect()
+
+    /// A delta for every token of the text, and one for every call.
+    fn deltas(&self) -> impl Iterator<Item = Delta> + '_ {
+        let text = self.tokens.iter().map(|token| Delta {
+            content: String::from_utf8_lossy(&token.bytes).into_owned(),
+            tokens: vec![token.clone()],
+            ..Delta::default()
+        });
+        let calls = self.calls.iter().map(|(call, markup)| Delta {
+            tool_calls: vec![call.clone()],
+            tokens: markup.clone(),
+            ..Delta::default()
+        });
+        let end =
+            self.end.iter().map(|end| Delta { tokens: vec![end.clone()], ..Delta::default() });
+        text.chain(calls).chain(end)
+    }
 }
 
-/// Tokens of up to four characters.
-fn pieces(text: &str, top: usize) -> Vec<Token> {
-    let chars: Vec<char> = text.chars().collect();
-    chars.chunks(4).map(|piece| token(piece.iter().collect(), top)).collect()
+/// Parts of up to four characters.
+fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let end = text.char_indices().nth(4).map_or(text.len(), |(at, _)| at);
+        let (piece, rest) = text.split_at(end);
+        text = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
-fn token(text: String, top: usize) -> Token {
-    let hash = text.bytes().fold(17_u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
-    let id = 3 + hash % (VOCABULARY - 3);
+fn tokens(text: &str, top: usize) -> Vec<Token> {
+    pieces(text).map(|piece| token(piece, top)).collect()
+}
+
+fn id(piece: &str) -> u32 {
+    let hash = piece.bytes().fold(17_u32, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+    3 + hash % (VOCABULARY - 3)
+}
+
+/// A token and, as its alternatives, itself and some that are made up.
+fn token(piece: &str, top: usize) -> Token {
+    let (id, bytes) = (id(piece), piece.as_bytes().to_vec());
     let logprob = -((id % 128) as f32) / 64.0;
     let alternative = |i: usize| (3 + i as u32, logprob - i as f32, format!("~{i}").into_bytes());
-    let bytes = text.into_bytes();
     let first = (top > 0).then(|| (id, logprob, bytes.clone()));
     let top = first.into_iter().chain((1..top.max(1)).map(alternative)).collect();
     Token { id, logprob, bytes, top }
