@@ -23,6 +23,8 @@ pub enum LmError {
     TokenOutside { id: u32, vocabulary: usize },
     #[error("the model's logits are not finite: its weights have diverged or are broken")]
     NotFinite,
+    #[error("the engine failed while the request was computed: {0}")]
+    Failed(String),
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]

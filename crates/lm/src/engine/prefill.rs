@@ -1,13 +1,20 @@
-//! Which tokens of prompts are computed together.
+//! Prefill: which tokens of prompts are computed together, and one pass of it.
 //!
 //! Tokens are packed without padding, sequence after sequence, in passes of bounded size.
 //! Only the attention grid is padded (to its longest sequence), so a pass is also closed
-//! before padding would take more than about half of the grid.
+//! before padding would take more than about half of the grid. Nothing is planned ahead: each
+//! pass is the first one of what is still missing, so that requests may come and go, and
+//! their tokens move, between two passes.
 
 use std::ops::Range;
 
+use tch::Tensor;
+
 use super::attention::{Sight, Writes};
+use super::batch::{Row, span_of};
 use super::cache::{Cache, common_prefix};
+use super::model::Model;
+use crate::LmError;
 
 /// Consecutive tokens of the sequence in one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +23,7 @@ pub(super) struct Piece {
     pub tokens: Range<usize>,
 }
 
-/// Cuts `pieces`, whose slots ascend, into passes of at most `limit` tokens.
+/// Cuts `pieces` into passes of at most `limit` tokens.
 pub(super) fn passes(pieces: impl IntoIterator<Item = Piece>, limit: usize) -> Vec<Vec<Piece>> {
     let limit = limit.max(1);
     let mut passes: Vec<Vec<Piece>> = Vec::new();
@@ -25,9 +32,10 @@ pub(super) fn passes(pieces: impl IntoIterator<Item = Piece>, limit: usize) -> V
     for Piece { slot, mut tokens } in pieces {
         while !tokens.is_empty() {
             let take = tokens.len().min(limit - count);
-            if let Some(first) = open.first() {
+            if !open.is_empty() {
                 let longest = open.iter().map(|p| p.tokens.len()).max().unwrap_or(0).max(take);
-                let grid = (slot + 1 - first.slot) * longest;
+                let slots = span(&open);
+                let grid = (slots.end.max(slot + 1) - slots.start.min(slot)) * longest;
                 if take == 0 || grid > 2 * (count + take) + 64 {
                     passes.push(std::mem::take(&mut open));
                     count = 0;
@@ -45,61 +53,174 @@ pub(super) fn passes(pieces: impl IntoIterator<Item = Piece>, limit: usize) -> V
     passes
 }
 
-/// Slots from the first to the last of a pass.
-pub(super) fn span(pass: &[Piece]) -> Range<usize> {
-    match (pass.first(), pass.last()) {
-        (Some(first), Some(last)) => first.slot..last.slot + 1,
-        _ => 0..0,
-    }
+/// From the first to the last slot of a pass.
+fn span(pass: &[Piece]) -> Range<usize> {
+    let slots = || pass.iter().map(|piece| piece.slot);
+    slots().min().unwrap_or(0)..slots().max().map_or(0, |last| last + 1)
 }
 
 /// Sorted prompts as a trie: a prompt computes only what differs from its predecessor.
-pub(super) struct Trie {
-    first: usize,
-    /// For each prompt, how many tokens it shares with the one before it.
+struct Trie {
+    /// The trunks, sorted by their tokens.
+    slots: Vec<usize>,
+    /// For each of them, how many tokens it shares with the one before it.
     shared: Vec<usize>,
 }
 
 impl Trie {
-    /// Over the trunks in slots `range`, which are sorted.
-    pub fn new(cache: &Cache, range: Range<usize>) -> Self {
+    fn new(cache: &Cache, mut slots: Vec<usize>) -> Self {
         let tokens = |slot: usize| cache.trunks[slot].tokens.as_slice();
-        let shared = range
-            .clone()
-            .map(|slot| {
-                if slot == range.start { 0 } else { common_prefix(tokens(slot - 1), tokens(slot)) }
-            })
-            .collect();
-        Self { first: range.start, shared }
+        slots.sort_by(|&a, &b| tokens(a).cmp(tokens(b)));
+        let pairs = slots.windows(2).map(|pair| common_prefix(tokens(pair[0]), tokens(pair[1])));
+        let shared = std::iter::once(0).chain(pairs).take(slots.len()).collect();
+        Self { slots, shared }
     }
 
     /// The tokens to compute, each once.
-    pub fn pieces(&self, cache: &Cache) -> Vec<Piece> {
-        let piece = |(i, &from): (usize, &usize)| {
-            let slot = self.first + i;
-            Piece { slot, tokens: from..cache.trunks[slot].tokens.len() }
+    fn pieces(&self, cache: &Cache) -> Vec<Piece> {
+        let piece = |(&slot, &shared): (&usize, &usize)| {
+            let trunk = &cache.trunks[slot];
+            Piece { slot, tokens: shared.max(trunk.computed)..trunk.tokens.len() }
         };
-        self.shared.iter().enumerate().map(piece).filter(|p| !p.tokens.is_empty()).collect()
+        self.slots.iter().zip(&self.shared).map(piece).filter(|p| !p.tokens.is_empty()).collect()
+    }
+
+    /// The trunks that repeat a piece, and up to which of its tokens.
+    fn repeats<'a>(&'a self, piece: &Piece) -> impl Iterator<Item = (usize, usize)> + 'a {
+        let Range { start, mut end } = piece.tokens;
+        let own = self.slots.iter().position(|&slot| slot == piece.slot);
+        let below = own.map_or(self.slots.len(), |own| own + 1)..self.slots.len();
+        below.map_while(move |i| {
+            end = end.min(self.shared[i]);
+            (end > start).then_some((self.slots[i], end))
+        })
     }
 
     /// Token ids and positions of a pass, where each is written, being part of every trunk
-    /// below it, and what it sees: itself and all before it.
-    pub fn pass<'a>(&self, cache: &'a Cache, pass: &[Piece]) -> (Packed, Writes, Sight<'a>) {
+    /// that repeats it, and what it sees: itself and all before it.
+    fn pass<'a>(&self, cache: &'a Cache, pass: &[Piece]) -> (Packed, Writes, Sight<'a>) {
         let mut packed = Packed::default();
         let mut writes = Writes::default();
         let mut seen = Vec::new();
-        for Piece { slot, tokens } in pass {
-            let below = &self.shared[slot - self.first + 1..];
-            for position in tokens.clone() {
-                let token = packed.push(cache.trunks[*slot].tokens[position], position);
-                writes.places.push((token, *slot, position));
-                let sharing = below.iter().take_while(|&&shared| shared > position).count();
-                writes.places.extend((1..=sharing).map(|i| (token, slot + i, position)));
-                seen.push((*slot, position + 1));
+        for piece in pass {
+            let slot = piece.slot;
+            let repeats: Vec<(usize, usize)> = self.repeats(piece).collect();
+            for position in piece.tokens.clone() {
+                let token = packed.push(cache.trunks[slot].tokens[position], position);
+                writes.places.push((token, slot, position));
+                let sharing = repeats.iter().take_while(|&&(_, end)| end > position);
+                writes.places.extend(sharing.map(|&(other, _)| (token, other, position)));
+                seen.push((slot, position + 1));
             }
         }
         (packed, writes, Sight { store: &cache.trunk_store, slots: span(pass), tokens: seen })
     }
+
+    /// Notes in the books what a pass has computed.
+    fn note(&self, cache: &mut Cache, pass: &[Piece]) {
+        for piece in pass {
+            cache.trunks[piece.slot].computed = piece.tokens.end;
+            for (other, end) in self.repeats(piece) {
+                let computed = &mut cache.trunks[other].computed;
+                if *computed >= piece.tokens.start {
+                    *computed = end.max(*computed);
+                }
+            }
+        }
+    }
+}
+
+/// The trunks that `rows` wait for, each once.
+fn missing_trunks(cache: &Cache, rows: &[Row]) -> Vec<usize> {
+    let trunks = rows.iter().filter(|row| !row.over).map(|row| cache.rows[row.slot].trunk);
+    let mut missing: Vec<usize> = trunks.filter(|&t| !cache.trunks[t].is_whole()).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+/// One pass over the trunks that `rows` wait for, tokens that several of them begin with
+/// computed only once. Returns the number of tokens computed: 0 if nothing is missing.
+pub(super) fn trunks(
+    model: &Model,
+    cache: &mut Cache,
+    rows: &[Row],
+    limit: usize,
+) -> Result<usize, LmError> {
+    let trie = Trie::new(cache, missing_trunks(cache, rows));
+    let Some(pass) = passes(trie.pieces(cache), limit).into_iter().next() else { return Ok(0) };
+    let (packed, writes, sight) = trie.pass(cache, &pass);
+    let _ = model.forward(&packed, &mut model.pass(cache, &writes, &[sight], true)?)?;
+    trie.note(cache, &pass);
+    Ok(packed.ids.len())
+}
+
+/// What each row of the batch lacks of its own tokens, all but `spared`; nothing of rows that
+/// wait for their trunk.
+fn pieces_of_rows(cache: &Cache, rows: &[Row], spared: usize) -> Vec<Piece> {
+    let piece = |row: &Row| {
+        let left = row.left(cache).filter(|_| !row.over)?.saturating_sub(spared);
+        let done = cache.rows[row.slot].tokens.len();
+        (left > 0).then(|| Piece { slot: row.slot, tokens: done..done + left })
+    };
+    let mut pieces: Vec<Piece> = rows.iter().filter_map(piece).collect();
+    pieces.sort_unstable_by_key(|piece| piece.slot);
+    pieces
+}
+
+/// One pass over what rows have beyond their trunks, but for the last `spared` tokens of each:
+/// the number of tokens computed, and hidden states [rows, width] of rows that are now computed
+/// to their last token, if there are any, in the order of their slots.
+pub(super) fn rows(
+    model: &Model,
+    cache: &mut Cache,
+    rows: &[Row],
+    (limit, spared): (usize, usize),
+) -> Result<(usize, Option<Tensor>), LmError> {
+    let pieces = pieces_of_rows(cache, rows, spared);
+    let Some(pass) = passes(pieces, limit).into_iter().next() else { return Ok((0, None)) };
+    let tokens_of = |slot: usize| {
+        rows.iter().find(|row| row.slot == slot).map_or(&[][..], |row| &row.job.tokens)
+    };
+    let mut packed = Packed::default();
+    let mut writes = Writes::default();
+    let (mut own, mut shared) = (Vec::new(), Vec::new());
+    let mut closing = Vec::new();
+    for Piece { slot, tokens } in &pass {
+        let (ids, before) = (tokens_of(*slot), cache.trunk_length(*slot));
+        for column in tokens.clone() {
+            let token = packed.push(ids[before + column], before + column);
+            writes.places.push((token, *slot, column));
+            own.push((*slot, column + 1));
+            shared.push((cache.rows[*slot].trunk, before));
+        }
+        if before + tokens.end == ids.len() {
+            closing.push(packed.ids.len() as i64 - 1);
+        }
+    }
+    let sights = [
+        Sight { store: &cache.row_store, slots: span(&pass), tokens: own },
+        Sight { store: &cache.trunk_store, slots: span_of(&shared), tokens: shared },
+    ];
+    let hidden = model.forward(&packed, &mut model.pass(cache, &writes, &sights, false)?)?;
+    for Piece { slot, tokens } in &pass {
+        let before = cache.trunk_length(*slot);
+        let ids = &tokens_of(*slot)[before + tokens.start..before + tokens.end];
+        cache.rows[*slot].tokens.extend_from_slice(ids);
+    }
+    let closing = match closing.is_empty() {
+        true => None,
+        false => {
+            let closing = Tensor::f_from_slice(&closing)?.f_to_device(model.options.1)?;
+            Some(hidden.f_index_select(0, &closing)?)
+        }
+    };
+    Ok((packed.ids.len(), closing))
+}
+
+/// Whether any row waits for its trunk or lacks more than the token that decoding computes.
+pub(super) fn is_pending(cache: &Cache, rows: &[Row]) -> bool {
+    rows.iter().any(|row| !row.over && row.left(cache).is_none_or(|left| left > 1))
 }
 
 /// Token ids and their positions, packed.

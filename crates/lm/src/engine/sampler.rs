@@ -1,13 +1,14 @@
 //! Choosing tokens.
 //!
-//! Logits → temperature → top-k → top-p (of what top-k left), as transformers does; then the
-//! inverse of the cumulative distribution at one uniform number. A row's token depends on its
+//! Logits → constraint → temperature → top-k → top-p (of what top-k left), as transformers does;
+//! then the inverse of the cumulative distribution at one uniform number. A row's token depends on its
 //! own logits and number only. On the CPU the probabilities are walked in Rust, which stops
 //! at the token it looks for; elsewhere the same is done by tensor operations.
 
 use leyden_core::Sampling;
 use tch::{Device, Kind, Tensor};
 
+use super::TokenLogprob;
 use crate::LmError;
 use crate::fused::numbers;
 
@@ -17,6 +18,11 @@ pub(super) struct Draw<'a> {
     pub sampling: &'a Sampling,
     /// In [0, 1); unused when greedy.
     pub uniform: f64,
+    /// Bits of the tokens that are possible, 32 to a word, at least one within the vocabulary;
+    /// all are possible where absent.
+    pub allowed: Option<&'a [u32]>,
+    /// How many of the likeliest tokens to tell.
+    pub top: usize,
 }
 
 impl Draw<'_> {
@@ -48,7 +54,13 @@ pub(super) fn check(sampling: &Sampling) -> Result<(), LmError> {
 /// A token and its log-probability under the distribution it was drawn from: after
 /// temperature, top-k and top-p, renormalised. Greedy rows draw from nothing; theirs is the
 /// log-probability at temperature 1 without any filter.
-pub(super) type Drawn = (u32, f32);
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Drawn {
+    pub id: u32,
+    pub logprob: f32,
+    /// The likeliest tokens of that distribution, likeliest first, none of probability 0.
+    pub top: Vec<TokenLogprob>,
+}
 
 /// One token for each row of `logits` [rows, vocabulary] that has a draw.
 pub(super) fn sample(
@@ -59,7 +71,7 @@ pub(super) fn sample(
         Some(draw) if !draw.greedy() => draw.sampling.temperature as f32,
         _ => 1.0,
     };
-    let logits = logits.f_to_kind(Kind::Float)?;
+    let logits = constrained(logits.f_to_kind(Kind::Float)?, draws)?;
     let temperatures: Vec<f32> = draws.iter().map(temperature).collect();
     let scaled = if temperatures.iter().all(|&t| t == 1.0) {
         logits.shallow_clone()
@@ -80,11 +92,34 @@ pub(super) fn sample(
         _ => by_tensors(&probabilities, greedy, draws)?,
     };
     for (draw, drawn) in draws.iter().zip(&drawn) {
-        if draw.is_some() && !drawn.is_some_and(|(_, logprob)| logprob.is_finite()) {
+        if draw.is_some() && !drawn.as_ref().is_some_and(|drawn| drawn.logprob.is_finite()) {
             return Err(LmError::NotFinite);
         }
     }
     Ok(drawn)
+}
+
+/// Logits of -inf where a draw does not allow the token.
+fn constrained(logits: Tensor, draws: &[Option<Draw>]) -> Result<Tensor, LmError> {
+    let allowed = |draw: &Option<Draw>| draw.as_ref().and_then(|draw| draw.allowed).is_some();
+    if !draws.iter().any(allowed) {
+        return Ok(logits);
+    }
+    let size = logits.size()[1] as usize;
+    let logits = logits.f_mul_scalar(1.0)?;
+    for (row, draw) in draws.iter().enumerate() {
+        let Some(allowed) = draw.as_ref().and_then(|draw| draw.allowed) else { continue };
+        let bit = |id: usize| allowed.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+        let refused: Vec<bool> = (0..size).map(|id| !bit(id)).collect();
+        let refused = Tensor::f_from_slice(&refused)?.f_to_device(logits.device())?;
+        let _ = logits.f_select(0, row as i64)?.f_masked_fill_(&refused, f64::NEG_INFINITY)?;
+    }
+    Ok(logits)
+}
+
+/// Log-probabilities from probabilities that sum to `mass`.
+fn logs(ids: impl Iterator<Item = (usize, f64)>, mass: f64) -> Vec<TokenLogprob> {
+    ids.filter(|&(_, p)| p > 0.0).map(|(id, p)| (id as u32, (p / mass).ln() as f32)).collect()
 }
 
 /// Sampling on the CPU, row by row.
@@ -98,22 +133,23 @@ fn walk(
     let values = numbers::<f32>(&probabilities);
     let pick = |(i, (row, draw)): (usize, (&[f32], &Option<Draw>))| {
         let draw = draw.as_ref()?;
-        let (id, probability) = match (greedy, draw.filter(size)) {
-            (Some(best), _) if draw.greedy() => {
-                (best[i] as usize, f64::from(row[best[i] as usize]))
-            }
-            (_, None) => {
-                let id = find(row, draw.uniform)?;
-                (id, f64::from(row[id]))
-            }
+        let unfiltered = |id: usize| {
+            let best = descending(row, draw.top, |kept| kept.len() >= draw.top);
+            (id, f64::from(row[id]), logs(best.into_iter().map(|(i, p)| (i, f64::from(p))), 1.0))
+        };
+        let (id, probability, top) = match (greedy, draw.filter(size)) {
+            (Some(best), _) if draw.greedy() => unfiltered(best[i] as usize),
+            (_, None) => unfiltered(find(row, draw.uniform)?),
             (_, Some((top_k, top_p))) => {
                 let (ids, kept) = likeliest(row, top_k, top_p);
                 let mass: f64 = kept.iter().copied().map(f64::from).sum();
                 let place = find(&kept, draw.uniform * mass)?;
-                (ids[place], f64::from(kept[place]) / mass)
+                let best = ids.iter().copied().zip(kept.iter().copied().map(f64::from));
+                let top = logs(best.take(draw.top), mass);
+                (ids[place], f64::from(kept[place]) / mass, top)
             }
         };
-        Some((id as u32, probability.ln() as f32))
+        Some(Drawn { id: id as u32, logprob: probability.ln() as f32, top })
     };
     Ok(values.chunks_exact(size).zip(draws).enumerate().map(pick).collect())
 }
@@ -154,22 +190,38 @@ fn find(probabilities: &[f32], target: f64) -> Option<usize> {
     last
 }
 
-/// The `top_k` likeliest tokens, of them the fewest that hold `top_p` of their mass: ids and
-/// probabilities, descending, equal ones by id.
-fn likeliest(row: &[f32], top_k: usize, top_p: f64) -> (Vec<usize>, Vec<f32>) {
+/// The `count` likeliest tokens with their probabilities, descending, equal ones by id; `enough`
+/// tells whether a set that holds all tokens above some probability holds these.
+fn descending(
+    row: &[f32],
+    count: usize,
+    enough: impl Fn(&[(usize, f32)]) -> bool,
+) -> Vec<(usize, f32)> {
+    if count == 0 {
+        return Vec::new();
+    }
     // Sorting a whole vocabulary is slow, and the set is nearly always small: the threshold
     // is lowered until the set is certain to lie above it.
-    let sum = |kept: &[(usize, f32)]| kept.iter().map(|&(_, p)| f64::from(p)).sum::<f64>();
-    let all = if top_k < row.len() { None } else { Some(row.iter().copied().map(f64::from).sum()) };
     let mut kept: Vec<(usize, f32)> = Vec::new();
     for threshold in [1e-3, 1e-5, 1e-7, 0.0] {
         kept = row.iter().copied().enumerate().filter(|&(_, p)| p >= threshold).collect();
-        if all.map_or(kept.len() >= top_k, |all: f64| sum(&kept) >= top_p * all) {
+        if enough(&kept) {
             break;
         }
     }
     kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    kept.truncate(top_k);
+    kept.truncate(count);
+    kept
+}
+
+/// The `top_k` likeliest tokens, of them the fewest that hold `top_p` of their mass: ids and
+/// probabilities, descending, equal ones by id.
+fn likeliest(row: &[f32], top_k: usize, top_p: f64) -> (Vec<usize>, Vec<f32>) {
+    let sum = |kept: &[(usize, f32)]| kept.iter().map(|&(_, p)| f64::from(p)).sum::<f64>();
+    let all = if top_k < row.len() { None } else { Some(row.iter().copied().map(f64::from).sum()) };
+    let mut kept = descending(row, top_k, |kept| {
+        all.map_or(kept.len() >= top_k, |all: f64| sum(kept) >= top_p * all)
+    });
     let mass = all.unwrap_or_else(|| sum(&kept));
     let mut running = 0.0;
     let count = kept.iter().take_while(|&&(_, p)| {
@@ -206,6 +258,14 @@ fn by_tensors(
     };
     let mut ids = find(&wide, &uniform)?;
     let mut chosen = wide.f_gather(1, &ids, false)?;
+    let mut tops: Vec<Vec<TokenLogprob>> = vec![Vec::new(); draws.len()];
+    for (i, draw) in draws.iter().enumerate() {
+        if let Some(draw) = draw.filter(|draw| draw.top > 0 && filters[i].is_none()) {
+            let count = draw.top.min(size) as i64;
+            let (best, ids) = wide.f_select(0, i as i64)?.f_topk(count, -1, true, true)?;
+            tops[i] = pairs(&ids, &best, 1.0)?;
+        }
+    }
     if filters.iter().any(Option::is_some) {
         let (sorted, order) = wide.f_sort_stable(true, -1, true)?;
         let rank = Tensor::f_arange(size as i64, (Kind::Double, device))?;
@@ -217,6 +277,13 @@ fn by_tensors(
         let kept = &sorted * before.f_lt_tensor(&(top_p * mass))?;
         let mass = kept.f_sum_dim_intlist(-1i64, true, Kind::Double)?;
         let places = find(&kept, &(&uniform * &mass))?;
+        for (i, draw) in draws.iter().enumerate() {
+            if let Some(draw) = draw.filter(|draw| draw.top > 0 && filters[i].is_some()) {
+                let (row, count) = (i as i64, draw.top.min(size) as i64);
+                let part = |x: &Tensor| x.f_select(0, row)?.f_narrow(0, 0, count);
+                tops[i] = pairs(&part(&order)?, &part(&kept)?, mass.double_value(&[row, 0]))?;
+            }
+        }
         let filtered =
             column(&|i| f64::from(u8::from(filters[i].is_some())))?.f_to_kind(Kind::Bool)?;
         chosen = (kept.f_gather(1, &places, false)? / mass).f_where_self(&filtered, &chosen)?;
@@ -231,8 +298,18 @@ fn by_tensors(
     }
     let ids = Vec::<i64>::try_from(ids.f_view([-1])?)?;
     let logprobs = Vec::<f64>::try_from(chosen.f_log()?.f_view([-1])?)?;
-    let rows = draws.iter().zip(ids.into_iter().zip(logprobs));
-    Ok(rows.map(|(draw, (id, l))| draw.as_ref().map(|_| (id as u32, l as f32))).collect())
+    let rows = draws.iter().zip(ids.into_iter().zip(logprobs)).zip(tops);
+    let drawn = |((draw, (id, logprob)), top): ((&Option<Draw>, (i64, f64)), _)| {
+        draw.as_ref().map(|_| Drawn { id: id as u32, logprob: logprob as f32, top })
+    };
+    Ok(rows.map(drawn).collect())
+}
+
+/// Tokens and log-probabilities from ids and probabilities that sum to `mass`.
+fn pairs(ids: &Tensor, probabilities: &Tensor, mass: f64) -> Result<Vec<TokenLogprob>, LmError> {
+    let ids = Vec::<i64>::try_from(ids)?;
+    let probabilities = Vec::<f64>::try_from(probabilities)?;
+    Ok(logs(ids.into_iter().map(|id| id as usize).zip(probabilities), mass))
 }
 
 #[cfg(test)]
@@ -240,10 +317,14 @@ mod tests {
     use leyden_core::{Sampling, SeedTree};
     use tch::{Device, Kind, Tensor};
 
-    use super::{Draw, by_tensors, check, find, likeliest, sample, walk};
+    use super::{Draw, Drawn, by_tensors, check, find, likeliest, sample, walk};
 
     fn sampling(temperature: f64, top_k: usize, top_p: f64) -> Sampling {
         Sampling { temperature, top_k, top_p, max_tokens: 1 }
+    }
+
+    fn draw(sampling: &Sampling, uniform: f64) -> Draw<'_> {
+        Draw { sampling, uniform, allowed: None, top: 0 }
     }
 
     #[test]
@@ -284,8 +365,9 @@ mod tests {
         let total: f64 = weights.iter().sum();
         let mut counts = [0usize; 4];
         for i in 0..n {
-            let draw = Draw { sampling: &settings, uniform: SeedTree::new(5).index(i).uniform() };
-            let (id, logprob) = sample(&logits, &[Some(draw)]).unwrap()[0].unwrap();
+            let draw = draw(&settings, SeedTree::new(5).index(i).uniform());
+            let Drawn { id, logprob, .. } =
+                sample(&logits, &[Some(draw)]).unwrap().remove(0).unwrap();
             counts[id as usize] += 1;
             assert!((f64::from(logprob) - (weights[id as usize] / total).ln()).abs() < 1e-6);
         }
@@ -310,7 +392,8 @@ mod tests {
         let draws: Vec<Option<Draw>> = (0..40)
             .map(|i| {
                 let uniform = SeedTree::new(1).index(i as u64).uniform();
-                (i % 7 != 6).then_some(Draw { sampling: &settings[i % 5], uniform })
+                let draw = draw(&settings[i % 5], uniform);
+                (i % 7 != 6).then_some(Draw { top: i % 4, ..draw })
             })
             .collect();
         let p = logits.softmax(-1, Kind::Float);
@@ -318,9 +401,13 @@ mod tests {
         let (a, b) =
             (walk(&p, Some(&best), &draws).unwrap(), by_tensors(&p, Some(&best), &draws).unwrap());
         for (i, (a, b)) in a.iter().zip(&b).enumerate() {
-            assert_eq!(a.map(|x| x.0), b.map(|x| x.0), "row {i}");
+            assert_eq!(a.as_ref().map(|x| x.id), b.as_ref().map(|x| x.id), "row {i}");
             if let (Some(a), Some(b)) = (a, b) {
-                assert!((a.1 - b.1).abs() < 1e-6, "row {i}");
+                assert!((a.logprob - b.logprob).abs() < 1e-6, "row {i}");
+                assert_eq!(a.top.len(), i % 4, "row {i}");
+                for (a, b) in a.top.iter().zip(&b.top) {
+                    assert!(a.0 == b.0 && (a.1 - b.1).abs() < 1e-6, "row {i}: {a:?} {b:?}");
+                }
             }
         }
     }
@@ -331,8 +418,36 @@ mod tests {
         (row[17], row[41], row[299]) = (2.0, 2.0, 2.0);
         let logits = Tensor::from_slice(&row).unsqueeze(0);
         let settings = sampling(0.0, 0, 1.0);
-        let drawn = sample(&logits, &[Some(Draw { sampling: &settings, uniform: 0.9 })]).unwrap();
-        assert_eq!(drawn[0].unwrap().0, 17);
+        let drawn = sample(&logits, &[Some(draw(&settings, 0.9))]).unwrap();
+        assert_eq!(drawn[0].as_ref().unwrap().id, 17);
+    }
+
+    #[test]
+    fn a_constraint_takes_tokens_out_before_all_else() {
+        let row = [3.0f32, 2.0, 1.0, 0.5, 0.0];
+        let logits = Tensor::from_slice(&row).unsqueeze(0).repeat([2, 1]);
+        let allowed = [0b11010u32];
+        let (greedy, warm) = (sampling(0.0, 0, 1.0), sampling(2.0, 2, 1.0));
+        let constrained =
+            |settings| Draw { allowed: Some(&allowed), top: 5, ..draw(settings, 0.99) };
+        let drawn =
+            sample(&logits, &[Some(constrained(&greedy)), Some(constrained(&warm))]).unwrap();
+        let (a, b) = (drawn[0].clone().unwrap(), drawn[1].clone().unwrap());
+        // Greedy: at temperature 1, over the three that are left.
+        let total = 2f32.exp() + 0.5f32.exp() + 1.0;
+        assert_eq!(a.id, 1);
+        assert!((a.logprob - (2.0 - total.ln())).abs() < 1e-6);
+        assert_eq!(a.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3, 4]);
+        // Top-2 of them at temperature 2.
+        let total = 1f32.exp() + 0.25f32.exp();
+        assert_eq!((b.id, b.top.len()), (3, 2));
+        assert!((b.logprob - (0.25 - total.ln())).abs() < 1e-6);
+        assert!((b.top[0].1 - (1.0 - total.ln())).abs() < 1e-6);
+        assert_eq!(logits.double_value(&[0, 0]), 3.0, "the caller's logits are untouched");
+        // A mask shorter than the vocabulary allows nothing beyond its end.
+        let wide = Tensor::from_slice(&[0f32; 40]).unsqueeze(0);
+        let draw = Draw { allowed: Some(&[1 << 7]), ..draw(&warm, 0.5) };
+        assert_eq!(sample(&wide, &[Some(draw)]).unwrap()[0].as_ref().unwrap().id, 7);
     }
 
     #[test]
@@ -343,6 +458,6 @@ mod tests {
         assert!(check(&sampling(0.0, 0, 1.0)).is_ok());
         let broken = Tensor::from_slice(&[f32::NAN, 0.0]).unsqueeze(0);
         let settings = sampling(1.0, 0, 1.0);
-        assert!(sample(&broken, &[Some(Draw { sampling: &settings, uniform: 0.5 })]).is_err());
+        assert!(sample(&broken, &[Some(draw(&settings, 0.5))]).is_err());
     }
 }

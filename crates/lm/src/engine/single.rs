@@ -81,8 +81,10 @@ impl DecodeAttention {
 /// Logits that are not finite.
 pub fn draw(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<u32>, LmError> {
     let sampling = Sampling { temperature, ..Sampling::default() };
-    let draws: Vec<Option<Draw>> =
-        uniforms.iter().map(|&uniform| Some(Draw { sampling: &sampling, uniform })).collect();
+    let draws: Vec<Option<Draw>> = uniforms
+        .iter()
+        .map(|&uniform| Some(Draw { sampling: &sampling, uniform, allowed: None, top: 0 }))
+        .collect();
     let drawn = sample(logits, &draws)?;
-    Ok(drawn.into_iter().flatten().map(|(id, _)| id).collect())
+    Ok(drawn.into_iter().flatten().map(|drawn| drawn.id).collect())
 }

@@ -49,6 +49,10 @@ impl Store {
         }
     }
 
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// Tokens that fit into one slot.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -9,7 +9,7 @@ use leyden_fused::{Turn, add, rms_norm, rotary, swiglu};
 use tch::{Kind, Tensor};
 
 use super::fused::FusedPass;
-use super::wave::Model;
+use super::model::Model;
 use crate::LmError;
 use crate::fused::{FusedElement, Packed, by_kind, in_place, numbers, threads};
 use crate::model::{LayerWeights, PackedLayer};
@@ -80,8 +80,8 @@ mod tests {
 
     use super::transform;
     use crate::engine::attention::{Pass, Sight, Writes};
+    use crate::engine::model::Model;
     use crate::engine::store::Store;
-    use crate::engine::wave::Model;
     use crate::{LlamaConfig, Parameters, Rotary, Weights, initialise};
 
     fn model(kind: Kind) -> Model {

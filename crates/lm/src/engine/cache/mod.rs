@@ -5,26 +5,68 @@
 //! and all that followed). A later turn continues a row as far as its prompt repeats it.
 //! The last token of a prompt is never part of a trunk: it is what each sample is fed first,
 //! so that prefill needs no logits and every sample starts alike.
+//!
+//! Here are the books and how a wave of requests is laid into the cache all at once;
+//! [`arrivals`] lets single requests in while others run.
+
+mod arrivals;
 
 use std::collections::HashSet;
 
+use super::Ticket;
 use super::store::{Store, blocks};
 use crate::LmError;
 
 /// The beginning of a prompt, in the trunk store's slot of the same number.
 pub(super) struct Trunk {
     pub tokens: Vec<u32>,
+    /// How many of them, from the first, have been computed.
+    pub computed: usize,
     used: u64,
+}
+
+impl Trunk {
+    pub fn is_whole(&self) -> bool {
+        self.computed == self.tokens.len()
+    }
 }
 
 /// One conversation, in the row store's slot of the same number.
 pub(super) struct Conversation {
     /// Absent once forgotten, or where another request of the same call has the key.
     pub key: Option<u64>,
+    /// The submitted request that is computed here.
+    running: Option<Ticket>,
+    /// Without meaning in a free row.
     pub trunk: usize,
     /// The tokens after the trunk that have been computed.
     pub tokens: Vec<u32>,
     used: u64,
+    /// Tokens that a running request had when it came, beyond the trunk.
+    expected: usize,
+}
+
+impl Conversation {
+    fn free() -> Self {
+        Self { key: None, running: None, trunk: 0, tokens: Vec::new(), used: 0, expected: 0 }
+    }
+
+    fn is_free(&self) -> bool {
+        self.running.is_none() && self.tokens.is_empty()
+    }
+
+    /// Whether it is a conversation on this trunk.
+    fn has(&self, trunk: usize) -> bool {
+        !self.is_free() && self.trunk == trunk
+    }
+
+    /// Tokens that there must be room for: one more than it has, if it runs.
+    fn room(&self) -> usize {
+        match self.running {
+            Some(_) => self.expected.max(self.tokens.len() + 1),
+            None => self.tokens.len(),
+        }
+    }
 }
 
 /// How much of a cached conversation a prompt repeats.
@@ -64,9 +106,7 @@ pub(super) struct Cache {
 pub(super) struct Admission {
     /// Which entry lies in row 0, 1, …
     pub order: Vec<usize>,
-    /// Trunks 0 .. this are those of the wave.
-    pub trunks: usize,
-    /// The first of them that is not computed yet; those after it are sorted.
+    /// The wave's first trunk that is not computed yet; those after it are sorted.
     pub first_new: usize,
 }
 
@@ -83,12 +123,24 @@ impl Cache {
         self.row_store.clear();
     }
 
-    /// Forgets one conversation; its slot is taken back when the next call is admitted.
+    /// Forgets one conversation; its slot is taken back when next there is need for one. What
+    /// runs goes on, and is not kept under the key.
     pub fn forget(&mut self, key: u64) {
         for row in self.rows.iter_mut().filter(|row| row.key == Some(key)) {
             row.key = None;
-            row.tokens.clear();
+            if row.running.is_none() {
+                row.tokens.clear();
+            }
         }
+    }
+
+    /// Nothing is computed any more in a row, which stays cached as the one used last.
+    pub fn release(&mut self, row: usize) {
+        self.clock += 1;
+        let clock = self.clock;
+        let Conversation { running, used, trunk, .. } = &mut self.rows[row];
+        (*running, *used) = (None, clock);
+        self.trunks[*trunk].used = clock;
     }
 
     /// What of the conversation `key` can be reused for `prompt`: at least one token of the
@@ -164,11 +216,7 @@ impl Cache {
         self.row_store.arrange(&row_order, longest_row)?;
         self.trunk_store.arrange(&trunk_order, longest_trunk)?;
         (self.rows, self.trunks) = (rows, trunks);
-        Ok(Admission {
-            order: placed.into_iter().map(|(_, i)| i).collect(),
-            trunks: old.len() + new.len(),
-            first_new: old.len(),
-        })
+        Ok(Admission { order: placed.into_iter().map(|(_, i)| i).collect(), first_new: old.len() })
     }
 
     /// The trunks that `entries` need: those there are, in order of first use, and new ones,
@@ -203,13 +251,14 @@ impl Cache {
             let Entry { key, reuse, .. } = entries[i];
             let tokens = reuse
                 .map_or_else(Vec::new, |reuse| self.rows[reuse.row].tokens[..reuse.kept].to_vec());
-            Conversation { key, trunk, tokens, used: self.clock }
+            Conversation { key, trunk, tokens, used: self.clock, ..Conversation::free() }
         };
         let mut rows: Vec<Conversation> = placed.iter().map(continued).collect();
         for &row in stay {
-            let Conversation { key, trunk, ref mut tokens, used } = self.rows[row];
-            let trunk = trunk_order.iter().position(|&t| t == Some(trunk)).unwrap_or_default();
-            rows.push(Conversation { key, trunk, tokens: std::mem::take(tokens), used });
+            let mut kept = std::mem::replace(&mut self.rows[row], Conversation::free());
+            let trunk = trunk_order.iter().position(|&t| t == Some(kept.trunk));
+            kept.trunk = trunk.unwrap_or_default();
+            rows.push(kept);
         }
         rows
     }
@@ -219,13 +268,13 @@ impl Cache {
         let mut created = new.iter();
         let mut trunk = |(i, from): (usize, &Option<usize>)| match *from {
             Some(from) => {
-                let Trunk { ref mut tokens, used } = self.trunks[from];
+                let Trunk { ref mut tokens, computed, used } = self.trunks[from];
                 let used = if i < old { self.clock } else { used };
-                Trunk { tokens: std::mem::take(tokens), used }
+                Trunk { tokens: std::mem::take(tokens), computed, used }
             }
             None => {
                 let tokens = created.next().map_or_else(Vec::new, |t| t.to_vec());
-                Trunk { tokens, used: self.clock }
+                Trunk { tokens, computed: 0, used: self.clock }
             }
         };
         order.iter().enumerate().map(&mut trunk).collect()
@@ -286,7 +335,7 @@ impl Cache {
         }
         for row in &mut self.rows {
             // A swap is its own inverse.
-            row.trunk = order[row.trunk].unwrap_or(row.trunk);
+            row.trunk = order.get(row.trunk).copied().flatten().unwrap_or(row.trunk);
         }
         self.trunk_store.arrange(&order, self.trunk_store.capacity())
     }

@@ -1,0 +1,361 @@
+//! Requests that come and go between two steps: what each generates is what it generates
+//! alone, whoever comes, leaves or takes its room meanwhile.
+
+use std::collections::HashMap;
+
+use leyden_core::{FinishReason, SeedTree};
+use leyden_lm::{Completion, Engine, Limits, LmError, Request, Sampled, Ticket};
+use tch::{Device, Kind, Tensor};
+
+use crate::common;
+use crate::helpers::{
+    LIMITS, again, all_again, alone, assert_same, engine, next_turn, ragged, request, sampling,
+    tokens, weights,
+};
+
+/// What came of submitted requests.
+#[derive(Default)]
+struct Told {
+    streamed: HashMap<Ticket, Vec<Sampled>>,
+    done: HashMap<Ticket, Result<Completion, LmError>>,
+}
+
+impl Told {
+    fn step(&mut self, engine: &mut Engine) {
+        for sampled in engine.step().unwrap() {
+            self.streamed.entry(sampled.ticket).or_default().push(sampled);
+        }
+        self.done.extend(engine.take_finished());
+    }
+
+    fn finish_all(&mut self, engine: &mut Engine) {
+        while !engine.is_idle() {
+            self.step(engine);
+        }
+    }
+
+    /// The response of a request, which is what was streamed.
+    fn take(&mut self, ticket: Ticket) -> Completion {
+        let done = self.done.remove(&ticket).expect("it has finished").unwrap();
+        let streamed = self.streamed.remove(&ticket).unwrap_or_default();
+        assert_eq!(streamed.iter().map(|s| s.id).collect::<Vec<_>>(), done.ids);
+        assert_eq!(streamed.iter().map(|s| s.logprob).collect::<Vec<_>>(), done.logprobs);
+        done
+    }
+}
+
+/// Submits everything and steps to the end.
+fn run(engine: &mut Engine, requests: &[Request]) -> Vec<Completion> {
+    let mut told = Told::default();
+    let tickets: Vec<Ticket> = all_again(requests).into_iter().map(|r| engine.submit(r)).collect();
+    told.finish_all(engine);
+    tickets.into_iter().map(|ticket| told.take(ticket)).collect()
+}
+
+fn one(engine: &mut Engine, asked: &Request) -> Completion {
+    run(engine, std::slice::from_ref(asked)).remove(0)
+}
+
+/// Requests of many lengths and settings.
+fn mixed(count: u64) -> Vec<Request> {
+    let mut requests = ragged(&sampling(1.0, 0));
+    requests.extend(
+        (10..10 + count).map(|key| {
+            request(key, tokens(key % 5, 12 + 7 * (key as usize % 5)), sampling(1.0, 0))
+        }),
+    );
+    for (i, request) in requests.iter_mut().enumerate() {
+        request.sampling.max_tokens = [3, 40, 1, 17, 70][i % 5] + i / 7;
+        request.sampling.temperature = [1.0, 0.0, 0.7][i % 3];
+    }
+    requests
+}
+
+#[test]
+fn company_and_the_time_of_arrival_change_nothing() {
+    let requests = mixed(10);
+    let expected = alone(&requests);
+    assert_same(&run(&mut engine(LIMITS), &requests), &expected);
+    // One after the other, some steps apart, prompts in small pieces.
+    let mut engine = engine(Limits { prefill_tokens: 11, ..LIMITS });
+    let mut told = Told::default();
+    let mut tickets = Vec::new();
+    for (i, request) in requests.iter().enumerate() {
+        tickets.push(engine.submit(again(request)));
+        for _ in 0..i % 4 {
+            told.step(&mut engine);
+        }
+    }
+    told.finish_all(&mut engine);
+    let done: Vec<Completion> = tickets.into_iter().map(|ticket| told.take(ticket)).collect();
+    assert_same(&done, &expected);
+}
+
+#[test]
+fn prefill_does_not_hold_up_those_that_generate() {
+    let mut engine = engine(Limits { prefill_tokens: 16, ..LIMITS });
+    let first = engine.submit(request(1, tokens(1, 5), sampling(1.0, 60)));
+    let mut told = Told::default();
+    while told.streamed.is_empty() {
+        told.step(&mut engine);
+    }
+    engine.submit(request(2, tokens(2, 100), sampling(1.0, 5)));
+    for steps in 2..7 {
+        told.step(&mut engine);
+        assert_eq!(told.streamed[&first].len(), steps, "a token with every step");
+        assert_eq!(told.streamed.len(), 1, "100 tokens take seven passes of 16");
+    }
+    assert_eq!((engine.running(), engine.waiting()), (2, 0));
+}
+
+/// Steps, arrivals and departures drawn at random; whoever stays gets what it gets alone.
+#[test]
+fn random_schedules_in_little_room_give_what_each_gives_alone() {
+    let requests = mixed(14);
+    let expected = alone(&requests);
+    let mut recomputed = 0;
+    for scenario in 0..12 {
+        let seed = SeedTree::new(100 + scenario);
+        let pick = |name: &str, i: usize, n: usize| {
+            (seed.child(name).index(i as u64).uniform() * n as f64) as usize
+        };
+        let cache_tokens = [420, 700, 1500, 1 << 20][pick("cache", 0, 4)];
+        let prefill_tokens = [7, 40, 512][pick("prefill", 0, 3)];
+        let shards = if cache_tokens > 1500 { 1 + pick("shards", 0, 3) } else { 1 };
+        let limits = Limits { cache_tokens, prefill_tokens, ..LIMITS };
+        let mut engine = engine(limits).split(shards).unwrap();
+        let mut told = Told::default();
+        let mut tickets: Vec<Option<Ticket>> = vec![None; requests.len()];
+        let mut order: Vec<usize> = (0..requests.len()).collect();
+        order.sort_by_key(|&i| pick("order", i, 1000));
+        for (i, &number) in order.iter().enumerate() {
+            tickets[number] = Some(engine.submit(again(&requests[number])));
+            for _ in 0..pick("steps", i, 6) {
+                told.step(&mut engine);
+                assert!(engine.cached_tokens() <= cache_tokens, "{}", engine.cached_tokens());
+            }
+            if pick("cancel", i, 5) == 0 {
+                let gone = order[pick("who", i, i + 1)];
+                if let Some(ticket) = tickets[gone].take_if(|t| !told.done.contains_key(t)) {
+                    assert!(engine.cancel(ticket));
+                    assert!(!engine.cancel(ticket));
+                }
+            }
+        }
+        told.finish_all(&mut engine);
+        assert!(engine.cached_tokens() <= cache_tokens, "{}", engine.cached_tokens());
+        for (number, ticket) in tickets.into_iter().enumerate() {
+            if let Some(ticket) = ticket {
+                assert_same(&[told.take(ticket)], &expected[number..=number]);
+            }
+        }
+        assert!(told.done.is_empty(), "nothing is told of those that left");
+        let prompts: u64 = requests.iter().map(|r| r.prompt.len() as u64).sum();
+        let stats = engine.stats();
+        recomputed += u64::from(stats.prefilled_tokens + stats.reused_tokens > prompts);
+    }
+    assert!(recomputed > 0, "no scenario was tight enough to take room from anyone");
+}
+
+#[test]
+fn who_loses_its_room_generates_the_same() {
+    let requests: Vec<Request> =
+        (0..6).map(|key| request(key, tokens(key, 30), sampling(1.0, 150))).collect();
+    // Room for two or three of the six when they are long.
+    let mut engine = engine(Limits { cache_tokens: 700, ..LIMITS });
+    assert_same(&run(&mut engine, &requests), &alone(&requests));
+    let prompts: u64 = requests.iter().map(|r| r.prompt.len() as u64).sum();
+    let stats = engine.stats();
+    assert!(stats.prefilled_tokens > prompts, "{stats:?}: nobody was put back");
+    assert_eq!(stats.generated_tokens, 6 * 150);
+}
+
+#[test]
+fn room_is_taken_as_tokens_are_written() {
+    let mut engine = engine(LIMITS);
+    let asked = request(1, tokens(1, 20), sampling(1.0, 300));
+    let ticket = engine.submit(asked);
+    let mut told = Told::default();
+    for _ in 0..10 {
+        told.step(&mut engine);
+    }
+    assert!(engine.cached_tokens() <= 64, "{}", engine.cached_tokens());
+    assert!(engine.cancel(ticket) && engine.is_idle());
+}
+
+#[test]
+fn what_can_never_fit_fails_by_name_and_others_go_on() {
+    let mut engine = engine(Limits { cache_tokens: 128, ..LIMITS });
+    let prompt_too_long = engine.submit(request(1, tokens(1, 120), sampling(1.0, 5)));
+    let good = request(2, tokens(2, 20), sampling(1.0, 30));
+    let good_ticket = engine.submit(again(&good));
+    let grows_too_long = engine.submit(request(3, tokens(3, 20), sampling(1.0, 200)));
+    let empty = engine.submit(request(4, vec![], sampling(1.0, 5)));
+    let nothing = engine.submit(request(5, tokens(1, 5), sampling(1.0, 0)));
+    let mut told = Told::default();
+    told.finish_all(&mut engine);
+    for ticket in [prompt_too_long, grows_too_long] {
+        let error = told.done.remove(&ticket).unwrap().unwrap_err().to_string();
+        assert!(error.contains("does not fit into a cache of 128"), "{error}");
+    }
+    assert!(told.done.remove(&empty).unwrap().is_err_and(|e| e.to_string().contains("empty")));
+    assert_eq!(told.done.remove(&nothing).unwrap().unwrap().finish, FinishReason::Length);
+    assert_same(&[told.take(good_ticket)], &alone(&[good]));
+}
+
+#[test]
+fn prompts_that_arrive_apart_share_what_is_cached() {
+    let mut engine = engine(LIMITS);
+    let system = tokens(3, 50);
+    let begin = |rest: &[u32]| [&system[..], rest].concat();
+    let ask = |key, prompt| request(key, prompt, sampling(1.0, 20));
+    let steps = [
+        // (prompt, how much of it is found)
+        (begin(&[1, 2, 3]), 0),
+        (begin(&[1, 2, 3]), 52),     // the same: all but the last token
+        (begin(&[1, 2, 4, 5]), 52),  // begins alike
+        (begin(&[9]), 50),           // is a beginning
+        (system[..30].to_vec(), 29), // lies within
+        (tokens(9, 20), 0),
+    ];
+    for (key, (prompt, found)) in (0..).zip(steps) {
+        let asked = ask(key, prompt);
+        let before = engine.stats();
+        let done = one(&mut engine, &asked);
+        assert_same(std::slice::from_ref(&done), &alone(&[again(&asked)]));
+        assert_eq!(done.cached_tokens, found, "request {key}");
+        let after = engine.stats();
+        let new = asked.prompt.len() - found;
+        assert_eq!(after.prefilled_tokens - before.prefilled_tokens, new as u64, "request {key}");
+        assert_eq!(after.reused_tokens - before.reused_tokens, found as u64, "request {key}");
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_whatever_its_key() {
+    let first: Vec<Request> =
+        (0..4).map(|key| request(key, tokens(key / 2, 60), sampling(1.0, 20))).collect();
+    let mut engine = engine(LIMITS);
+    let done = run(&mut engine, &first);
+    assert_eq!(done.iter().map(|d| d.cached_tokens).collect::<Vec<_>>(), [0, 59, 0, 59]);
+    let mut second = next_turn(&first, &done, 4);
+    let lengths: Vec<usize> =
+        first.iter().zip(&done).map(|(r, d)| r.prompt.len() + d.ids.len()).collect();
+    for request in &mut second {
+        request.key += 100;
+    }
+    // Their seeds stay those of the first keys.
+    let expected = alone(&second);
+    let again = run(&mut engine, &second);
+    assert_same(&again, &expected);
+    for (done, length) in again.iter().zip(lengths) {
+        assert_eq!(done.cached_tokens, length - 1, "all but the token that was not computed");
+    }
+    // The same turn asked again finds all of itself but the last token.
+    let repeated = run(&mut engine, &second);
+    assert_same(&repeated, &expected);
+    for (done, asked) in repeated.iter().zip(&second) {
+        assert_eq!(done.cached_tokens, asked.prompt.len() - 1);
+    }
+}
+
+#[test]
+fn generate_and_steps_share_one_cache() {
+    let first: Vec<Request> =
+        (0..3).map(|key| request(key, tokens(key, 40), sampling(1.0, 10))).collect();
+    let mut engine = engine(LIMITS);
+    let done = run(&mut engine, &first);
+    let second = next_turn(&first, &done, 3);
+    let done = engine.generate(all_again(&second)).unwrap();
+    let done: Vec<Completion> = done.into_iter().map(Result::unwrap).collect();
+    assert_same(&done, &alone(&second));
+    assert!(done.iter().all(|done| done.cached_tokens > 40));
+    let third = next_turn(&second, &done, 3);
+    assert_same(&run(&mut engine, &third), &alone(&third));
+    engine.submit(again(&third[0]));
+    let refused = engine.generate(all_again(&third)).unwrap_err().to_string();
+    assert!(refused.contains("1 submitted requests are on their way"), "{refused}");
+}
+
+#[test]
+fn new_weights_and_forgetting_in_the_middle_lose_no_request() {
+    let requests = mixed(6);
+    let expected = alone(&requests);
+    let mut engine = engine(LIMITS).split(2).unwrap();
+    let mut told = Told::default();
+    let tickets: Vec<Ticket> = all_again(&requests).into_iter().map(|r| engine.submit(r)).collect();
+    for i in 0..20 {
+        told.step(&mut engine);
+        match i {
+            5 => engine.set_weights(weights(&common::tiny(true), 1, Kind::Float)),
+            9 => engine.forget_all(),
+            12 => (0..20).for_each(|key| engine.forget(key)),
+            _ => {}
+        }
+    }
+    told.finish_all(&mut engine);
+    let done: Vec<Completion> = tickets.into_iter().map(|ticket| told.take(ticket)).collect();
+    assert_same(&done, &expected);
+
+    // By other weights it goes on from the tokens that it has.
+    let asked = request(1, tokens(1, 20), sampling(0.0, 30));
+    let ticket = engine.submit(again(&asked));
+    while told.streamed.get(&ticket).is_none_or(|tokens| tokens.len() < 10) {
+        told.step(&mut engine);
+    }
+    engine.set_weights(weights(&common::tiny(true), 2, Kind::Float));
+    told.finish_all(&mut engine);
+    let done = told.take(ticket);
+    assert_eq!(done.ids[..10], alone(&[again(&asked)])[0].ids[..10]);
+    let rest = Request::new(
+        2,
+        [&asked.prompt[..], &done.ids[..10]].concat(),
+        sampling(0.0, 20),
+        asked.seed,
+    );
+    let fresh_weights = weights(&common::tiny(true), 2, Kind::Float);
+    let mut fresh = Engine::new(common::tiny(true), fresh_weights, Device::Cpu, LIMITS);
+    assert_eq!(done.ids[10..], one(&mut fresh, &rest).ids);
+}
+
+#[test]
+fn a_failing_step_fails_what_runs_and_leaves_the_engine_usable() {
+    let config = common::tiny(true);
+    let mut engine = engine(LIMITS);
+    let mut broken = weights(&config, 1, Kind::Float);
+    broken.norm = Tensor::full_like(&broken.norm, f64::NAN);
+    let asked = request(1, tokens(1, 30), sampling(1.0, 20));
+    let first = engine.submit(again(&asked));
+    for _ in 0..5 {
+        engine.step().unwrap();
+    }
+    engine.set_weights(broken);
+    let error = loop {
+        // Its prompt is computed again first.
+        if let Err(error) = engine.step() {
+            break error;
+        }
+    };
+    assert!(matches!(error, LmError::NotFinite), "{error}");
+    let finished = engine.take_finished();
+    assert_eq!(finished.len(), 1);
+    assert!(finished[0].0 == first && matches!(finished[0].1, Err(LmError::Failed(_))));
+    assert!(engine.is_idle());
+    engine.set_weights(weights(&config, 1, Kind::Float));
+    assert_same(&[one(&mut engine, &asked)], &alone(&[again(&asked)]));
+}
+
+#[test]
+fn shards_share_the_work_and_keep_conversations_at_home() {
+    let mut requests = mixed(20);
+    requests.retain(|r| r.prompt.len() > 5);
+    let mut several = engine(LIMITS).split(3).unwrap();
+    let done = run(&mut several, &requests);
+    assert_same(&done, &alone(&requests));
+    let second = next_turn(&requests, &done, 2);
+    let before = several.stats().prefilled_tokens;
+    assert_same(&run(&mut several, &second), &alone(&second));
+    let computed = several.stats().prefilled_tokens - before;
+    let whole: usize = second.iter().map(|request| request.prompt.len()).sum();
+    assert!(computed < whole as u64 / 2, "{computed} of {whole}: nothing was kept");
+}
