@@ -42,6 +42,7 @@ impl Endpoint {
 pub struct Overrides {
     /// Instead of the body's temperature (training: 1.0; validation: what the run says).
     pub temperature: Option<f64>,
+    /// Instead of the body's `top_p`; its `top_k` is then off, for both cut the distribution.
     pub top_p: Option<f64>,
     /// Token ids are part of the response whether or not the body asks.
     pub token_ids: bool,
@@ -52,7 +53,8 @@ pub struct Overrides {
     /// A truncated answer of `/v1/responses` is reported as completed (the OpenAI Agents SDK
     /// ends its agent on `incomplete`); the record keeps the true reason.
     pub truncated_as_completed: bool,
-    /// Most tokens where the body names no limit; `None` is the rest of the context.
+    /// Most tokens where the body names no limit; `None` is the rest of the context (of
+    /// `/v1/completions` 16 tokens, as OpenAI has it).
     pub default_max_tokens: Option<usize>,
 }
 

@@ -62,10 +62,11 @@ pub(super) fn sampling(
     if top_p == Some(0.0) {
         return Err(fields.error("top_p", "must be above 0; `temperature` 0 is greedy"));
     }
+    let top_k = top_k(fields)?;
     Ok(Sampling {
         temperature: overrides.temperature.or(temperature).unwrap_or(1.0),
         top_p: overrides.top_p.or(top_p).unwrap_or(1.0),
-        top_k: top_k(fields)?,
+        top_k: if overrides.top_p.is_some() { 0 } else { top_k },
         max_tokens,
     })
 }

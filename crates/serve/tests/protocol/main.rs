@@ -6,5 +6,6 @@ mod chat;
 mod completions;
 mod fuzz;
 mod messages;
+mod refusals;
 mod responses;
 mod room;
