@@ -8,7 +8,7 @@ use std::time::Instant;
 use axum::Json;
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
@@ -24,7 +24,7 @@ use super::state::State;
 use super::upstream::{self, UpstreamBackend};
 use super::{http, ids};
 use crate::backend::Backend;
-use crate::call::{CallContext, CallRecord, Endpoint, Overrides, Recorder};
+use crate::call::{CallContext, CallRecord, Endpoint, Overrides, Recorder, Written};
 use crate::protocol;
 use crate::store::ModelServer;
 
@@ -161,19 +161,25 @@ impl Call<'_> {
         let overrides = self.overrides();
         let route = self.route(attempt)?;
         self.pass(held).await?;
-        let server = match &route {
-            Route::Backend(_) => Server { model: None, endpoint: "local".into(), version: None },
-            Route::Upstream(server) => Server {
-                model: Some(server.model.clone()),
-                endpoint: server.endpoint.clone(),
-                version: Some(server.version),
-            },
+        let recorder = |request, server| {
+            let state = self.state.clone();
+            AttemptRecorder { state, asked, in_flight, server, request }
         };
-        let recorder =
-            Arc::new(AttemptRecorder { state: self.state.clone(), asked, in_flight, server });
         match route {
-            Route::Backend(backend) => self.generate(backend, recorder, overrides).await,
-            Route::Upstream(server) => self.forward(server, Some(recorder), overrides).await,
+            Route::Backend(backend) => {
+                let server = Server { model: None, endpoint: "local".into(), version: None };
+                let recorder = Arc::new(recorder(self.body.clone(), server));
+                self.generate(backend, recorder, overrides).await
+            }
+            Route::Upstream(server) => {
+                let told = Server {
+                    model: Some(server.model.clone()),
+                    endpoint: server.endpoint.clone(),
+                    version: Some(server.version),
+                };
+                let recorder = recorder(self.body.clone(), told);
+                self.forward(server, Some(recorder), overrides).await
+            }
         }
     }
 
@@ -261,7 +267,7 @@ impl Call<'_> {
     async fn forward(
         &self,
         server: ModelServer,
-        recorder: Option<Arc<AttemptRecorder>>,
+        recorder: Option<AttemptRecorder>,
         overrides: Overrides,
     ) -> Result<Response, Refusal> {
         let mut body = match serde_json::from_slice(&self.body) {
@@ -277,7 +283,7 @@ impl Call<'_> {
             let sender = self.state.upstreams.sender.clone();
             let backend = Arc::new(UpstreamBackend { server, sender });
             let recorder: Arc<dyn Recorder> = match recorder {
-                Some(recorder) => recorder,
+                Some(recorder) => Arc::new(recorder),
                 None => Arc::new(NoRecorder),
             };
             return self.generate(backend, recorder, overrides).await;
@@ -289,22 +295,31 @@ impl Call<'_> {
     async fn pass_through(
         &self,
         server: &ModelServer,
-        recorder: Option<Arc<AttemptRecorder>>,
-        body: Value,
+        recorder: Option<AttemptRecorder>,
+        request: Value,
     ) -> Result<Response, Refusal> {
         let started = Instant::now();
+        let text = Bytes::from(request.to_string());
         let sender = &self.state.upstreams.sender;
-        let sent = sender.send(&server.endpoint, self.endpoint.path(), &body).await;
+        let sent = sender.send(&server.endpoint, self.endpoint.path(), text.clone()).await;
         let sent = sent.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
         self.state.metrics.upstream_retries.inc_by(sent.retries.into());
         let status = StatusCode::from_u16(sent.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        let response = (status, Json(&sent.body)).into_response();
         if let Some(recorder) = recorder {
+            let recorder = AttemptRecorder { request: text, ..recorder };
+            let choice = sent.body.get("choices").and_then(|choices| choices.get(0));
+            let finish = choice.and_then(|choice| choice.get("finish_reason")?.as_str());
+            let usage = sent.body.get("usage").filter(|usage| usage.is_object());
             let record = CallRecord {
                 endpoint: self.endpoint,
-                request: body,
+                request,
                 answers: upstream::answers(&sent.body, server.version),
-                response: sent.body.into(),
+                response: Written {
+                    // It was read as JSON, which is UTF-8.
+                    text: String::from_utf8_lossy(&sent.text).into_owned(),
+                    usage: usage.cloned().unwrap_or(Value::Null),
+                    finish_reason: finish.map(str::to_owned),
+                },
                 status: sent.status,
                 seconds: started.elapsed().as_secs_f64(),
                 role: self.role(),
@@ -314,7 +329,8 @@ impl Call<'_> {
                 Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, failure.to_string())
             })?;
         }
-        Ok(response)
+        let kind = [(header::CONTENT_TYPE, "application/json")];
+        Ok((status, kind, sent.text).into_response())
     }
 
     /// Answers a repetition with what was recorded.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use leyden_core::FinishReason;
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ pub(super) struct AttemptRecorder {
     pub(super) asked: Asked,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) server: Server,
+    /// The request as it is recorded: JSON, an object.
+    pub(super) request: Bytes,
 }
 
 /// Records nothing: calls that belong to no rollout, and repetitions.
@@ -120,12 +123,14 @@ impl AttemptRecorder {
         };
         let server = json!({"model": model, "endpoint": self.server.endpoint, "version": version});
         let status = if record.status < 400 { "ok" } else { "error" };
-        let mut data = String::with_capacity(16 << 10);
+        // The bytes that came, rather than their tree written again. They were read as JSON.
+        let request = std::str::from_utf8(&self.request).unwrap_or("null");
+        let mut data =
+            String::with_capacity(request.len() + record.response.text.len() + (1 << 10));
         // Writing to a string does not fail.
         let _ = write!(
             data,
-            r#"{{"model":{model},"model_version":{version},"request":{},"response":{},"server":{server},"latency_ms":{:.3},"http_status":{},"status":"{status}","retry_count":{tries},"usage":{},"finish_reason":{},"endpoint":"{}","role":{}}}"#,
-            record.request,
+            r#"{{"model":{model},"model_version":{version},"request":{request},"response":{},"server":{server},"latency_ms":{:.3},"http_status":{},"status":"{status}","retry_count":{tries},"usage":{},"finish_reason":{},"endpoint":"{}","role":{}}}"#,
             record.response,
             record.seconds * 1e3,
             record.status,

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Map, Value};
 
 use super::index::{Brief, Effect};
+use super::packed::Packed;
 use super::types::{
     Appended, Claim, ModelServer, NewEvent, NewRollout, Requeued, RolloutState, RolloutStatus,
     StatusPatch, StoredRollout,
@@ -249,20 +250,34 @@ pub(super) fn delete(writing: &mut Writing<'_>, id: &str) -> Result<(), StoreErr
     .execute([row.seq])?;
     db.prepare_cached("DELETE FROM events WHERE rollout = ?1")?.execute([row.seq])?;
     db.prepare_cached("DELETE FROM rollouts WHERE seq = ?1")?.execute([row.seq])?;
+    writing.held.remove(&row.seq);
     writing.effects.push(Effect::Delete(id.to_owned()));
     Ok(())
+}
+
+/// An event in the form in which it is written.
+pub(super) struct Ready {
+    event: NewEvent,
+    data: Packed,
+}
+
+impl Ready {
+    pub(super) fn new(mut event: NewEvent) -> Self {
+        let data = Packed::new(std::mem::take(&mut event.data));
+        Self { event, data }
+    }
 }
 
 /// Appends an event, and the answers of a model call with it.
 pub(super) fn append(
     writing: &mut Writing<'_>,
     limits: &Limits,
-    event: &NewEvent,
+    ready: &Ready,
 ) -> Result<Appended, StoreError> {
-    let db = writing.db;
-    let (seq, held): (i64, i64) = db
-        .prepare_cached("SELECT seq, bytes FROM rollouts WHERE id = ?1")?
-        .query_row([&event.rollout_id], |row| Ok((row.get(0)?, row.get(1)?)))
+    let (db, event) = (writing.db, &ready.event);
+    let seq: i64 = db
+        .prepare_cached("SELECT seq FROM rollouts WHERE id = ?1")?
+        .query_row([&event.rollout_id], |row| row.get(0))
         .optional()?
         .ok_or_else(|| StoreError::UnknownRollout(event.rollout_id.clone()))?;
     if let Some(key) = &event.key
@@ -270,17 +285,14 @@ pub(super) fn append(
     {
         return Ok(appended);
     }
-    let bytes = size(event);
-    if bytes > limits.max_event_bytes {
-        return Err(StoreError::EventTooLarge { bytes, limit: limits.max_event_bytes });
-    }
-    let total = held.unsigned_abs() + bytes as u64;
+    let bytes = ready.data.len() + size(event);
+    let held = held(writing, seq)?;
+    let total = *held + bytes as u64;
     if total > limits.max_rollout_bytes {
         let (id, limit) = (event.rollout_id.clone(), limits.max_rollout_bytes);
         return Err(StoreError::RolloutTooLarge { id, bytes: total, limit });
     }
-    db.prepare_cached("UPDATE rollouts SET bytes = ?2 WHERE seq = ?1")?
-        .execute([seq, total.cast_signed()])?;
+    *held = total;
     let number = db
         .prepare_cached(
             "INSERT INTO events (rollout, attempt, type, timestamp, data, key)
@@ -291,12 +303,35 @@ pub(super) fn append(
             event.attempt_id,
             event.event_type,
             writing.now,
-            event.data,
+            ready.data,
             event.key
         ])?;
     insert_call(db, number, event)?;
     *writing.bytes += bytes;
     Ok(Appended { seq: number, timestamp: writing.now, duplicate: false })
+}
+
+/// The bytes of a rollout's events. Counted once, then kept in memory: a column of them would
+/// be one more page to write with every event.
+fn held<'a>(writing: &'a mut Writing<'_>, seq: i64) -> Result<&'a mut u64, StoreError> {
+    use std::collections::hash_map::Entry;
+    match writing.held.entry(seq) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(unknown) => {
+            let bytes: i64 = writing
+                .db
+                .prepare_cached(
+                    "SELECT coalesce(sum(octet_length(data)
+                         + coalesce(octet_length(content) + octet_length(tool_calls)
+                         + octet_length(prompt_ids) + octet_length(response_ids)
+                         + octet_length(logprobs), 0)), 0)
+                     FROM events LEFT JOIN calls ON calls.event = events.seq
+                     WHERE rollout = ?1",
+                )?
+                .query_row([seq], |row| row.get(0))?;
+            Ok(unknown.insert(bytes.unsigned_abs()))
+        }
+    }
 }
 
 fn by_key(db: &Connection, rollout: i64, key: &[u8]) -> Result<Option<Appended>, StoreError> {
@@ -308,7 +343,8 @@ fn by_key(db: &Connection, rollout: i64, key: &[u8]) -> Result<Option<Appended>,
     Ok(found.optional()?)
 }
 
-fn size(event: &NewEvent) -> usize {
+/// Bytes of text, ids and numbers.
+pub(super) fn size(event: &NewEvent) -> usize {
     let answers = event.call.iter().flat_map(|call| &call.answers);
     let call: usize = answers
         .map(|answer| {

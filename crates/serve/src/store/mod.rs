@@ -10,6 +10,7 @@ mod error;
 mod index;
 mod jobs;
 mod memory;
+mod packed;
 pub mod read;
 mod readers;
 mod schema;
@@ -202,6 +203,11 @@ impl Store {
     /// [`StoreError::RolloutTooLarge`].
     pub async fn append(&self, event: NewEvent) -> Result<Appended, StoreError> {
         let limits = self.inner.limits.clone();
+        let bytes = jobs::size(&event);
+        if bytes > limits.max_event_bytes {
+            return Err(StoreError::EventTooLarge { bytes, limit: limits.max_event_bytes });
+        }
+        let event = jobs::Ready::new(event);
         self.write(move |writing| jobs::append(writing, &limits, &event)).await
     }
 

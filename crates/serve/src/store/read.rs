@@ -8,11 +8,15 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::StoreError;
 use super::jobs::{ROLLOUT, rollout_of, state_of};
+use super::packed::unpack;
 use super::schema::open_reader;
 use super::types::{
     DEFAULT_ATTEMPT, ModelServer, RolloutState, StoredAnswer, StoredEvent, StoredRollout,
     TerminalItem, TerminalPage,
 };
+
+/// No event is longer: what SQLite takes for a row.
+const LONGEST: usize = 1 << 30;
 
 /// A store opened to be read.
 #[derive(Debug)]
@@ -171,7 +175,7 @@ fn event_of(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
         event_type: row.get(1)?,
         attempt_id: row.get(2)?,
         timestamp: row.get(3)?,
-        data: row.get(4)?,
+        data: unpack(row.get_ref(4)?, LONGEST)?,
     })
 }
 
@@ -279,7 +283,7 @@ pub(super) fn recorded(
 ) -> Result<Vec<RecordedCall>, StoreError> {
     let (seq, _) = current(db, id)?;
     let select = "SELECT seq, timestamp, data FROM events WHERE rollout = ?1 AND attempt = ?2";
-    let of = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let of = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, unpack(row.get_ref(2)?, LONGEST)?));
     let found: Vec<(i64, f64, String)> = match repeated {
         Repeated::Key(key) => db
             .prepare_cached(&format!("{select} AND key = ?3"))?

@@ -2,7 +2,8 @@
 //!
 //! Rows point to rollouts by number, not by id: an id that is deleted and made again is another
 //! rollout. Token ids and log-probabilities are little-endian 32-bit words in blobs. Bodies are
-//! JSON text, kept as they were written, so that reading an event back costs no parsing.
+//! JSON as they were written, so that reading an event back costs no parsing; long ones are
+//! compressed (`packed`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,8 +40,7 @@ CREATE TABLE rollouts (
     -- A trainer in the server's process owns it; it does not outlive that process.
     hosted INTEGER NOT NULL,
     worker TEXT,
-    lease_until REAL,
-    bytes INTEGER NOT NULL DEFAULT 0
+    lease_until REAL
 );
 CREATE INDEX rollouts_by_state ON rollouts (state, seq);
 CREATE INDEX rollouts_to_claim ON rollouts (seq) WHERE state = 0 AND claimable = 1;
@@ -58,7 +58,8 @@ CREATE TABLE events (
     attempt TEXT NOT NULL,
     type TEXT NOT NULL,
     timestamp REAL NOT NULL,
-    data TEXT NOT NULL,
+    -- JSON as text, or packed as a blob.
+    data NOT NULL,
     -- What makes a repeated append the same event.
     key BLOB
 );
@@ -149,11 +150,9 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn create(db: &Connection) -> rusqlite::Result<()> {
-    // Page size and vacuum mode are fixed by the first table. Large pages, because an event is
-    // mostly one text of several kilobytes.
+    // The vacuum mode is fixed by the first table.
     db.execute_batch(&format!(
-        "PRAGMA page_size = 8192;
-         PRAGMA auto_vacuum = INCREMENTAL;
+        "PRAGMA auto_vacuum = INCREMENTAL;
          PRAGMA journal_mode = WAL;
          BEGIN IMMEDIATE;
          {TABLES}

@@ -4,6 +4,7 @@
 //! transaction, one sync, then every writer of the group is told. So the cost of a sync is
 //! shared by all who wait for it, and none waits for a timer.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +28,8 @@ pub(super) struct Writing<'a> {
     pub(super) effects: &'a mut Vec<Effect>,
     /// Seconds since 1970.
     pub(super) now: f64,
+    /// Bytes of the events of rollouts that were written to, by their rows.
+    pub(super) held: &'a mut HashMap<i64, u64>,
     /// Bytes of text and blobs written, by which checkpoints are scheduled.
     pub(super) bytes: &'a mut usize,
 }
@@ -61,8 +64,14 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let counts = Arc::new(WriterCounts::default());
-        let mut group =
-            Group { db, index, checkpointer, counts: counts.clone(), effects: Vec::new() };
+        let mut group = Group {
+            db,
+            index,
+            checkpointer,
+            counts: counts.clone(),
+            effects: Vec::new(),
+            held: HashMap::new(),
+        };
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || group.run(&receiver))?;
@@ -123,6 +132,7 @@ struct Group {
     checkpointer: Checkpointer,
     counts: Arc<WriterCounts>,
     effects: Vec<Effect>,
+    held: HashMap<i64, u64>,
 }
 
 impl Group {
@@ -152,8 +162,13 @@ impl Group {
         let mut lost = self.statement("BEGIN IMMEDIATE").err();
         let now = seconds();
         for job in jobs.drain(..) {
-            let mut writing =
-                Writing { db: &self.db, effects: &mut self.effects, now, bytes: &mut bytes };
+            let mut writing = Writing {
+                db: &self.db,
+                effects: &mut self.effects,
+                held: &mut self.held,
+                now,
+                bytes: &mut bytes,
+            };
             let (acknowledge, broken) = job(&mut writing);
             acknowledgements.push(acknowledge);
             lost = lost.or(broken);
@@ -164,6 +179,7 @@ impl Group {
         if let Some(error) = lost {
             // Fails where there is no transaction left, which is as good.
             let _ = self.statement("ROLLBACK");
+            self.held.clear();
             for acknowledge in acknowledgements {
                 acknowledge(Err(error.clone()));
             }

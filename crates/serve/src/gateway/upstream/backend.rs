@@ -46,10 +46,13 @@ async fn answer(
     events: &UnboundedSender<Event>,
 ) -> Result<(), Failure> {
     let (path, body) = asks::request(&server.model, ask);
-    let sent = sender.send(&server.endpoint, path, &body).await.map_err(|error| match error {
-        NoAnswer::TimedOut => Failure::Late(error.to_string()),
-        NoAnswer::Failed => Failure::Internal(error.to_string()),
-    })?;
+    let sent =
+        sender.send(&server.endpoint, path, body.to_string().into()).await.map_err(|error| {
+            match error {
+                NoAnswer::TimedOut => Failure::Late(error.to_string()),
+                NoAnswer::Failed => Failure::Internal(error.to_string()),
+            }
+        })?;
     if sent.status >= 400 {
         return Err(failure(sent.status, &sent.body));
     }

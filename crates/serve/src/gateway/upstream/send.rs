@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::Value;
 
@@ -21,7 +22,9 @@ pub(in crate::gateway) struct Sender {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::gateway) struct Sent {
     pub(in crate::gateway) status: u16,
-    /// An empty object where the answer is no JSON, as in v1.
+    /// The body, an empty object where the answer is no JSON, as in v1.
+    pub(in crate::gateway) text: Bytes,
+    /// The body, read.
     pub(in crate::gateway) body: Value,
     /// Tries beyond the first.
     pub(in crate::gateway) retries: u32,
@@ -68,16 +71,15 @@ impl Sender {
         &self,
         endpoint: &str,
         path: &str,
-        body: &Value,
+        body: Bytes,
     ) -> Result<Sent, NoAnswer> {
         let url = format!("{}/{path}", endpoint.trim_end_matches('/'));
-        let text = bytes::Bytes::from(body.to_string());
         let mut retries = 0;
         loop {
             let last = retries + 1 >= self.tries;
-            match self.once(&url, text.clone()).await {
-                Ok((status, body)) if last || !is_passing(status) => {
-                    return Ok(Sent { status, body, retries });
+            match self.once(&url, body.clone()).await {
+                Ok((status, text, body)) if last || !is_passing(status) => {
+                    return Ok(Sent { status, text, body, retries });
                 }
                 Err(error) if last => return Err(error),
                 _ => tokio::time::sleep(self.wait(retries)).await,
@@ -86,23 +88,24 @@ impl Sender {
         }
     }
 
-    async fn once(&self, url: &str, text: bytes::Bytes) -> Result<(u16, Value), NoAnswer> {
+    async fn once(&self, url: &str, body: Bytes) -> Result<(u16, Bytes, Value), NoAnswer> {
         let failed = |error: reqwest::Error| {
             if error.is_timeout() { NoAnswer::TimedOut } else { NoAnswer::Failed }
         };
-        let request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(text);
+        let request = self.client.post(url).header(CONTENT_TYPE, "application/json").body(body);
         let response = request.send().await.map_err(failed)?;
         let status = response.status().as_u16();
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));
         let bytes = response.bytes().await.map_err(failed)?;
-        let empty = || Value::Object(serde_json::Map::new());
-        let body = if is_json {
-            serde_json::from_slice(&bytes).unwrap_or_else(|_| empty())
-        } else {
-            empty()
-        };
-        Ok((status, body))
+        let body = if is_json { serde_json::from_slice(&bytes).ok() } else { None };
+        Ok(match body {
+            Some(body) => (status, bytes, body),
+            None => {
+                let empty = Value::Object(serde_json::Map::new());
+                (status, Bytes::from_static(b"{}"), empty)
+            }
+        })
     }
 
     /// The wait after `retries` earlier ones: doubling, capped, a quarter more or less at
