@@ -8,6 +8,8 @@
 //! [`sweep`] does the same for a sweep folder: variants compared over their seeds, with
 //! verdicts in words. [`compare`] sets two runs side by side on the same test items.
 //!
+//! [`export`] reads the rollouts themselves, one by one, and writes them for other programs.
+//!
 //! The pieces serve other pages too: [`chart`] describes a chart, [`figures::draw`] puts the
 //! curves of several seeds into it, [`svg::render`] sets several charts side by side, and
 //! [`tensorboard`] writes the same figures as event files.
@@ -15,6 +17,7 @@
 pub mod chart;
 pub mod compare;
 pub mod experiment;
+pub mod export;
 pub mod figures;
 pub mod rollouts;
 pub mod roofline;

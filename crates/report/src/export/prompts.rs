@@ -1,0 +1,78 @@
+//! The prompts of a rollout as one reads them.
+//!
+//! A call's prompt repeats everything before it. Where it continues the previous call's prompt
+//! and response, only what was added is worth reading (tool results, mostly).
+
+use super::Call;
+
+/// A prompt as one reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptText {
+    pub text: String,
+    /// Whether this is only what was added since the call before.
+    pub continues: bool,
+}
+
+/// The prompt of each call, as text; `None` where only ids are known and nothing decodes them.
+/// A prompt repeats everything before it; where it does, only what was added is given.
+pub fn prompts(
+    calls: &[Call],
+    decode: Option<&dyn Fn(&[u32]) -> String>,
+) -> Vec<Option<PromptText>> {
+    let mut previous: Option<&Call> = None;
+    let mut prompt = |call| {
+        let before = previous.replace(call);
+        prompt_of(call, before, decode)
+    };
+    calls.iter().map(&mut prompt).collect()
+}
+
+fn prompt_of(
+    call: &Call,
+    before: Option<&Call>,
+    decode: Option<&dyn Fn(&[u32]) -> String>,
+) -> Option<PromptText> {
+    if let Some(decode) = decode {
+        let added = before.and_then(|before| {
+            let ids = call.prompt_ids.strip_prefix(before.prompt_ids.as_slice())?;
+            ids.strip_prefix(before.response_ids.as_slice())
+        });
+        let (ids, continues) = added.map_or((call.prompt_ids.as_slice(), false), |ids| (ids, true));
+        return Some(PromptText { text: decode(ids), continues });
+    }
+    let whole = call.prompt.as_ref()?;
+    let added = before.and_then(|before| {
+        whole.strip_prefix(before.prompt.as_ref()?.as_str())?.strip_prefix(before.text.as_str())
+    });
+    let (text, continues) = added.map_or((whole.as_str(), false), |added| (added, true));
+    Some(PromptText { text: text.to_owned(), continues })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_that_goes_on_shows_what_was_added() {
+        let call = |prompt_ids: &[u32], response_ids: &[u32]| Call {
+            prompt_ids: prompt_ids.to_vec(),
+            response_ids: response_ids.to_vec(),
+            ..Call::default()
+        };
+        let calls = [call(&[1, 2], &[3]), call(&[1, 2, 3, 4], &[5]), call(&[9], &[])];
+        let shown = |text: &str, continues| Some(PromptText { text: text.to_owned(), continues });
+        let decode = |ids: &[u32]| format!("{ids:?}");
+        let expected = [shown("[1, 2]", false), shown("[4]", true), shown("[9]", false)];
+        assert_eq!(prompts(&calls, Some(&decode)), expected);
+        assert_eq!(prompts(&calls, None), [None, None, None]);
+
+        let text = |prompt: &str, text: &str| Call {
+            prompt: Some(prompt.to_owned()),
+            text: text.to_owned(),
+            ..Call::default()
+        };
+        let calls = [text("Q", "A"), text("QA<tool>", "B"), text("other", "")];
+        let expected = [shown("Q", false), shown("<tool>", true), shown("other", false)];
+        assert_eq!(prompts(&calls, None), expected);
+    }
+}
