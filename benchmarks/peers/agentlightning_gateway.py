@@ -3,8 +3,8 @@
     python3 benchmarks/peers/agentlightning_gateway.py --port 8090 --model stub
 
 The first start makes `.venv-agentlightning`. The package asks for Python 3.12 because of its
-trainer; its server runs on 3.11 too, so it is installed without its requirements, and those of
-its server after it. The server is started as its own entry point starts it: one uvicorn worker.
+trainer; its server runs on 3.11 too, so the server's requirements are installed first, and the
+package after them without its own. The server is started as its own entry point starts it: one uvicorn worker.
 """
 
 import argparse
@@ -29,8 +29,8 @@ REQUIREMENTS = [
 def install():
     pip = [str(VENV / "bin" / "pip"), "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
-    subprocess.run([*pip, "--no-deps", "--ignore-requires-python", PACKAGE], check=True)
     subprocess.run([*pip, *REQUIREMENTS], check=True)
+    subprocess.run([*pip, "--no-deps", "--ignore-requires-python", PACKAGE], check=True)
     (VENV / "ready").touch()
 
 

@@ -37,7 +37,7 @@ pub(super) struct Refusal {
     /// Whether it is a pause (v1's header).
     pub(super) paused: bool,
     /// Instead of the message in `detail`, as v1 has it for bodies that do not validate.
-    pub(super) detail: Option<Value>,
+    pub(super) detail: Option<Box<Value>>,
 }
 
 impl Refusal {
@@ -66,7 +66,7 @@ impl Refusal {
         let detail = json!([{"loc": place, "msg": message, "type": "value_error"}]);
         let named = format!("{}: {message}", place.join("."));
         let refusal = Self::new(StatusCode::UNPROCESSABLE_ENTITY, named);
-        Self { detail: Some(detail), ..refusal }
+        Self { detail: Some(Box::new(detail)), ..refusal }
     }
 
     pub(super) fn retry_after(self, seconds: u64) -> Self {
@@ -87,12 +87,13 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let detail = self.detail.clone().unwrap_or_else(|| self.message.clone().into());
+        let kind = self.kind();
+        let detail = self.detail.map_or_else(|| self.message.clone().into(), |detail| *detail);
         let body = json!({
             "type": "error",
             "error": {
                 "message": self.message,
-                "type": self.kind(),
+                "type": kind,
                 "param": null,
                 "code": self.code,
             },

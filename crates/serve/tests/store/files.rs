@@ -89,7 +89,7 @@ fn a_file_that_is_no_store_is_refused_in_words() {
     db.execute_batch("CREATE TABLE theirs (x)").expect("a table");
     drop(db);
     assert!(refusal(folder.path()).contains("another program's database"));
-    let missing = Reading::open(&folder.path().join("none")).err().expect("a refusal").to_string();
+    let missing = Reading::open(&folder.path().join("none")).expect_err("a refusal").to_string();
     assert!(missing.contains("no such file"), "{missing}");
 }
 

@@ -31,7 +31,7 @@ async fn calls_keep_ids_and_log_probabilities_to_the_bit() {
     assert_eq!(&calls[0].answer, answer);
     assert_eq!(calls[0].role.as_deref(), Some("solver"));
     let found = store.recorded("r", "0", Repeated::Body([7; 16])).await.expect("a call");
-    assert_eq!(found[0].answers, [answer.clone()]);
+    assert_eq!(found[0].answers.as_slice(), std::slice::from_ref(answer));
     assert_eq!(found[0].body, Some([7; 16]));
     let none = store.recorded("r", "0", Repeated::Body([8; 16])).await.expect("no call");
     assert_eq!(none, []);
