@@ -194,7 +194,8 @@ proptest! {
         store(folder.path(), &rollouts);
         let read = RunStore::open(folder.path()).unwrap();
         for rollout in &rollouts {
-            prop_assert_eq!(read.rollout(&rollout.id).unwrap().as_ref(), Some(rollout));
+            let found = read.rollout(&rollout.id).unwrap();
+            prop_assert_eq!(found.as_ref(), Some(rollout));
         }
         for rows in exported(folder.path(), None) {
             let calls = rollouts.iter().flat_map(|r| (0..r.calls.len()).map(move |n| (r, n)));
