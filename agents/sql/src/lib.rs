@@ -20,6 +20,7 @@
 mod prompts;
 mod reply;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use leyden_core::{
@@ -113,6 +114,23 @@ impl SqlAgent {
     pub fn opening(&self, task: &Task) -> Result<Vec<Message>, AgentError> {
         let database = self.database(task)?;
         self.messages(task, WRITE, &self.shown(task, &database))
+    }
+
+    /// The file of the task's database, and the schema as prompts show it.
+    ///
+    /// # Errors
+    /// Where the task's database cannot be used.
+    pub fn database_of(&self, task: &Task) -> Result<(PathBuf, String), AgentError> {
+        let database = self.database(task)?;
+        let file = database.files().first().ok_or_else(|| AgentError::Task {
+            task: task.id.clone(),
+            what: format!("the database {} has no file", database.id()),
+        })?;
+        let path = std::path::absolute(file.path()).map_err(|error| AgentError::Task {
+            task: task.id.clone(),
+            what: error.to_string(),
+        })?;
+        Ok((path, self.shown(task, &database).schema))
     }
 
     fn database(&self, task: &Task) -> Result<Arc<Database>, AgentError> {

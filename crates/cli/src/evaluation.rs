@@ -16,7 +16,7 @@ use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
 use leyden_rl::statistics::mean;
 use leyden_text::ChatFormat;
 use leyden_train::progress::Progress;
-use leyden_train::rounds::{Job, Played, RoundOptions, run_rollouts};
+use leyden_train::rounds::{Ended, Job, Played, RoundOptions, run_rollouts};
 use tch::{Device, Kind, Tensor};
 
 use output::Output;
@@ -96,15 +96,12 @@ pub fn evaluate(
     settings: &Settings,
     output: &mut Output,
 ) -> Result<Vec<Rollout>> {
-    let options = RoundOptions {
-        sampling: Sampling {
-            temperature: if mode == Mode::Greedy { 0.0 } else { settings.temperature },
-            max_tokens: settings.max_tokens,
-            ..Sampling::default()
-        },
-        max_prompt_tokens: usize::MAX,
-        policy_version: 0,
+    let sampling = Sampling {
+        temperature: if mode == Mode::Greedy { 0.0 } else { settings.temperature },
+        max_tokens: settings.max_tokens,
+        ..Sampling::default()
     };
+    let options = RoundOptions { phase: mode.name().to_owned(), ..RoundOptions::new(sampling, 0) };
     // As a run evaluates, so that equal seeds give equal draws.
     let seed = SeedTree::new(settings.seed).child("eval");
     let progress = RefCell::new(Progress::new(mode.name(), tasks.len() as u64, 0));
@@ -116,12 +113,14 @@ pub fn evaluate(
             Job { id, group: id, task, seed: seed.index(id as u64), played: &[] }
         });
         let so_far: Vec<f64> = all.iter().filter_map(|rollout| rollout.outcome.reward()).collect();
+        let show = Ended(|done: usize| {
+            let message =
+                || mean(&so_far).map_or(String::new(), |mean| format!("reward {mean:.3}"));
+            progress.borrow_mut().update((first + done) as u64, message);
+        });
+        let jobs = jobs.collect();
         let Played { rollouts, .. } =
-            run_rollouts(jobs.collect(), agent, scorer, format, engine, &options, &|done| {
-                let message =
-                    || mean(&so_far).map_or(String::new(), |mean| format!("reward {mean:.3}"));
-                progress.borrow_mut().update((first + done) as u64, message);
-            })?;
+            run_rollouts(jobs, agent, scorer, format, engine, &options, &show)?;
         output.rollouts(agent.name(), mode, portion, &rollouts, format)?;
         all.extend(rollouts);
     }

@@ -8,6 +8,7 @@ mod dataset_info;
 mod encoder_folder;
 mod evaluation;
 mod fetch;
+mod live;
 mod machine;
 mod model_info;
 mod model_source;
@@ -42,6 +43,11 @@ enum Command {
     Sweep(commands::sweep::Arguments),
     /// Evaluate a model with an agent on held-out tasks
     Eval(Box<commands::eval::Arguments>),
+    /// Put a model behind an OpenAI URL
+    Serve(Box<commands::serve::Arguments>),
+    /// List, read and export rollouts of a run or of a server
+    #[command(subcommand)]
+    Rollouts(commands::rollouts::Arguments),
     /// Draw curves, tables and a page from run folders, or compare the variants of a sweep
     Report(commands::report::Arguments),
     /// Compare two runs on the same test items
@@ -72,6 +78,8 @@ fn main() -> ExitCode {
         Command::Sft(arguments) => commands::sft::run(&arguments),
         Command::Sweep(arguments) => commands::sweep::run(&arguments),
         Command::Eval(arguments) => commands::eval::run(&arguments),
+        Command::Serve(arguments) => commands::serve::run(&arguments),
+        Command::Rollouts(arguments) => commands::rollouts::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Compare(arguments) => commands::compare::run(&arguments),
         Command::Model(arguments) => commands::model::run(&arguments),

@@ -90,6 +90,7 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
             searches: 3,
             passages: 1,
             result_characters: if agent == "sql" { 60 } else { 0 },
+            ..AgentConfig::of(agent)
         },
         data: DataConfig {
             train: Vec::new(),
@@ -106,6 +107,7 @@ pub fn settings(agent: &str, data_seed: u64) -> Settings {
         retrieval: RetrievalConfig::default(),
         reward: RewardConfig::default(),
         device: "cpu".to_owned(),
+        run: None,
     }
 }
 

@@ -75,9 +75,9 @@ struct Stage {
 }
 
 /// Agent, tasks, scorer and demonstrations of an experiment.
-fn stage(experiment: &Experiment) -> Result<Stage> {
+fn stage(experiment: &Experiment, folder: &Path) -> Result<Stage> {
     let data = &experiment.data;
-    let settings = Settings::of(experiment);
+    let settings = Settings { run: Some(folder.to_owned()), ..Settings::of(experiment) };
     let dataset = dataset::of(settings.clone())?;
     let count = if experiment.eval.tasks == 0 { TEST_TASKS } else { experiment.eval.tasks };
     let (test, test_described) = sources::tasks(&data.test, 0, dataset.as_ref(), count)?;
@@ -275,7 +275,7 @@ pub fn run_experiment(experiment: &Experiment, folder: &Path) -> Result<Finish> 
         }
     }
     let (model, described) = load_model(&experiment.model.source)?;
-    let Stage { mut environment, _folder } = stage(experiment)?;
+    let Stage { mut environment, _folder } = stage(experiment, folder)?;
     environment.provenance.extend(described);
     let template = model.format.template().source();
     environment.provenance.insert(

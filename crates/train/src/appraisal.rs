@@ -89,7 +89,7 @@ impl Trainer<'_> {
                 owners.push(state);
             }
         }
-        let completed = self.play(jobs, &|_| ())?.rollouts;
+        let completed = self.play(jobs, step, &())?.rollouts;
         let noise = self.seed.child("step").index(step).child("completions' reward");
         let completed = self.experiment.reward.training(&completed, noise);
         let mut fresh: Vec<Vec<f64>> = vec![Vec::new(); states.visits.len()];

@@ -8,6 +8,8 @@
 use leyden_rl::config::AlgorithmConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::rounds::{Deadlines, OnFailure, Schedule};
+
 mod read;
 mod reference;
 
@@ -143,6 +145,101 @@ pub struct AgentConfig {
     /// Longest result of a tool that is shown, in characters; 0 is the agent's own.
     #[serde(default)]
     pub result_characters: usize,
+    /// What becomes of a rollout whose agent failed or was late.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// Further attempts at such a rollout, with `on_failure = "retry"`.
+    #[serde(default = "one_more")]
+    pub retries: usize,
+    /// How an agent outside of this process is run (external).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<ExternalConfig>,
+}
+
+/// An agent outside of this process: whose tasks it works on, and how it is started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalConfig {
+    /// The benchmark whose tasks and scorer are used: calc, sql or rag.
+    pub benchmark: String,
+    /// Program and arguments of a local agent; empty where workers are remote.
+    #[serde(default)]
+    pub command: Vec<String>,
+    #[serde(default)]
+    pub workers: Workers,
+    /// Most processes at once, of local agents.
+    #[serde(default = "four")]
+    pub processes: usize,
+    /// Who says what a rollout earned.
+    #[serde(default)]
+    pub reward: RewardFrom,
+    /// Address on which the Lightning Server of this run listens.
+    #[serde(default = "loopback")]
+    pub host: String,
+    /// Its port; 0 is any free one.
+    #[serde(default)]
+    pub port: u16,
+    /// Key that agents and workers must bring; drawn at random if empty.
+    #[serde(default)]
+    pub key: String,
+    /// Roles by a text that their system prompt contains, tried in order of the names.
+    #[serde(default)]
+    pub roles: std::collections::BTreeMap<String, String>,
+    /// Names of environment variables that local agents inherit, besides PATH, HOME and LANG.
+    #[serde(default)]
+    pub environment: Vec<String>,
+    /// Most memory of one local agent, in megabytes of address space; 0 is unlimited.
+    #[serde(default)]
+    pub memory_megabytes: u64,
+    /// Most processor time of one local agent, in seconds; 0 is unlimited.
+    #[serde(default)]
+    pub cpu_seconds: u64,
+    /// Seconds after which a remote worker that sends no heartbeat loses its rollouts.
+    #[serde(default = "thirty")]
+    pub lease_seconds: u64,
+    /// Reports truncated answers of the Responses API as completed.
+    #[serde(default = "yes")]
+    pub truncated_as_completed: bool,
+}
+
+/// Where external agents run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workers {
+    /// A process of this machine for every rollout.
+    #[default]
+    Local,
+    /// Processes of this machine that each claim one rollout after the other.
+    Pool,
+    /// Workers that somebody else starts; they claim rollouts over HTTP.
+    Remote,
+}
+
+/// Who says what a rollout of an external agent earned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardFrom {
+    /// The benchmark's scorer, of the agent's answer; a reward that the agent sends is ignored.
+    #[default]
+    Scorer,
+    /// The agent, as an event; without one the rollout has no reward.
+    Agent,
+}
+
+fn one_more() -> usize {
+    1
+}
+
+fn thirty() -> u64 {
+    30
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn loopback() -> String {
+    "127.0.0.1".to_owned()
 }
 
 impl AgentConfig {
@@ -160,6 +257,9 @@ impl AgentConfig {
             searches: five(),
             passages: four(),
             result_characters: 0,
+            on_failure: OnFailure::default(),
+            retries: one_more(),
+            external: None,
         }
     }
 }
@@ -305,6 +405,30 @@ pub struct RolloutConfig {
     pub refills: usize,
     /// Completions from which the value of a state is estimated (credit monte_carlo).
     pub completions: usize,
+    pub schedule: Schedule,
+    /// Seconds that one request of the engine may take (continuous schedule); 0 is without end.
+    pub call_deadline: f64,
+    /// Seconds that an agent may take between an answer and its next question or its end.
+    pub turn_deadline: f64,
+    /// Seconds that a rollout may take.
+    pub rollout_deadline: f64,
+    /// Seconds that all rollouts of a step may take together.
+    pub step_deadline: f64,
+    /// Least rollouts of a step that must have a reward; with fewer the run stops.
+    pub at_least: usize,
+}
+
+impl RolloutConfig {
+    pub fn deadlines(&self) -> Deadlines {
+        let limit =
+            |seconds: f64| (seconds > 0.0).then(|| std::time::Duration::from_secs_f64(seconds));
+        Deadlines {
+            call: limit(self.call_deadline),
+            turn: limit(self.turn_deadline),
+            rollout: limit(self.rollout_deadline),
+            step: limit(self.step_deadline),
+        }
+    }
 }
 
 impl Default for RolloutConfig {
@@ -320,6 +444,12 @@ impl Default for RolloutConfig {
             engines: 1,
             refills: 0,
             completions: 4,
+            schedule: Schedule::default(),
+            call_deadline: 0.0,
+            turn_deadline: 600.0,
+            rollout_deadline: 0.0,
+            step_deadline: 0.0,
+            at_least: 1,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leyden_core::record::Record;
+use leyden_core::record::{Flight, Record};
 use leyden_core::{Agent, Scorer, Task};
 
 use crate::data::{DemonstrationSource, TaskSource};
@@ -28,6 +28,16 @@ pub trait Observer {
     /// The run resumes: these lines were kept, everything after them is made again.
     fn resumed(&mut self, kept: &[Record]) {
         let _ = kept;
+    }
+
+    /// Whether [`Observer::flight`] is to be called, which costs some copying.
+    fn wants_flight(&self) -> bool {
+        false
+    }
+
+    /// Where the rollouts of a step or an evaluation stand, a few times a second.
+    fn flight(&mut self, flight: &Flight) {
+        let _ = flight;
     }
 }
 

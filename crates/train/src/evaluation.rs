@@ -7,7 +7,7 @@ use leyden_core::{Rollout, Sampling, Task};
 
 use crate::TrainError;
 use crate::figures::mean;
-use crate::rounds::{Job, Played, RoundOptions, run_rollouts, signal_counts};
+use crate::rounds::{Job, Played, Watch, run_rollouts, signal_counts};
 use crate::store::Place;
 use crate::trainer::{Trainer, lap};
 
@@ -28,7 +28,7 @@ impl Trainer<'_> {
         &mut self,
         step: u64,
         mode: &str,
-        progress: &dyn Fn(usize),
+        watch: &dyn Watch,
     ) -> Result<(EvalRecord, Timing), TrainError> {
         let started = Instant::now();
         let mut timing = Timing { step, phase: "eval".to_owned(), ..Timing::default() };
@@ -43,15 +43,12 @@ impl Trainer<'_> {
             .enumerate()
             .map(|(id, task)| Job { id, group: id, task, seed: seed.index(id as u64), played: &[] })
             .collect();
-        let options = RoundOptions {
-            sampling: Sampling {
-                temperature: if mode == "greedy" { 0.0 } else { config.temperature },
-                max_tokens: config.max_tokens,
-                ..Sampling::default()
-            },
-            max_prompt_tokens: usize::MAX,
-            policy_version: self.version,
+        let sampling = Sampling {
+            temperature: if mode == "greedy" { 0.0 } else { config.temperature },
+            max_tokens: config.max_tokens,
+            ..Sampling::default()
         };
+        let options = self.round_options(sampling, step, mode);
         let played = run_rollouts(
             jobs,
             &*self.environment.agent,
@@ -59,7 +56,7 @@ impl Trainer<'_> {
             &self.format,
             &mut self.engine,
             &options,
-            progress,
+            watch,
         );
         let Played { rollouts, .. } = played.map_err(|error| TrainError::from(error).at(step))?;
         let owners: Vec<&Task> = tasks.iter().collect();

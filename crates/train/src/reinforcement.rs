@@ -1,6 +1,6 @@
 //! A step of reinforcement: rollouts of the step's tasks, their credit, one update.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
 
 use leyden_core::record::{StepRecord, Timing};
@@ -9,7 +9,7 @@ use leyden_core::{Draft, Outcome, Rollout, Sampling, Task};
 use crate::TrainError;
 use crate::batch::{Batch, Selection};
 use crate::figures;
-use crate::rounds::{Job, Played, PromptCounts, RoundOptions, run_rollouts};
+use crate::rounds::{Job, Played, PromptCounts, RoundOptions, Spent, Watch, run_rollouts};
 use crate::store::Place;
 use crate::trainer::{Trainer, lap};
 
@@ -24,6 +24,7 @@ pub(crate) struct Sampled {
     /// Answers that stood in the course of each rollout.
     pub drafts: Vec<Vec<Draft>>,
     pub prompts: PromptCounts,
+    pub spent: Vec<Spent>,
     /// Groups that were sampled and are not trained on.
     pub left_out: HashSet<usize>,
 }
@@ -33,7 +34,7 @@ impl Trainer<'_> {
         &mut self,
         step: u64,
         timing: &mut Timing,
-        progress: &dyn Fn(usize),
+        watch: &dyn Watch,
     ) -> Result<StepRecord, TrainError> {
         let experiment = self.experiment;
         let started = Instant::now();
@@ -41,8 +42,9 @@ impl Trainer<'_> {
         lap(timing, "weights", started);
 
         let started = Instant::now();
-        let sampled = self.sample(step, progress)?;
+        let sampled = self.sample(step, watch)?;
         lap(timing, "rollouts", started);
+        timing.per_rollout = per_rollout(&sampled.spent);
 
         let started = Instant::now();
         let selection = Selection {
@@ -74,7 +76,7 @@ impl Trainer<'_> {
         let owners: Vec<&Task> = rollouts.iter().map(|r| &tasks[r.group]).collect();
         self.store.write(Place { step, phase: "train" }, rollouts, &owners, &batch.credit, None)?;
         lap(timing, "store", started);
-        check_rewards(step, rollouts)?;
+        check_rewards(step, rollouts, experiment.rollout.at_least)?;
 
         let quiet =
             batch.counters.groups == batch.counters.zero_variance + batch.counters.singletons;
@@ -99,7 +101,7 @@ impl Trainer<'_> {
     /// 2503.14476) tasks whose rollouts all earned the same give way to further ones, until
     /// there are `rollout.tasks` of which something can be learned or `rollout.refills` rounds
     /// are over.
-    fn sample(&mut self, step: u64, progress: &dyn Fn(usize)) -> Result<Sampled, TrainError> {
+    fn sample(&mut self, step: u64, watch: &dyn Watch) -> Result<Sampled, TrainError> {
         let config = &self.experiment.rollout;
         let noise = self.seed.child("step").index(step).child("reward");
         let seed = self.seed.child("step").index(step).child("rollout");
@@ -120,13 +122,14 @@ impl Trainer<'_> {
                     played: &[],
                 })
                 .collect();
-            let played = self.play(jobs, progress)?;
+            let played = self.play(jobs, step, watch)?;
             sampled
                 .seen
                 .extend(self.experiment.reward.training(&played.rollouts, noise).into_owned());
             sampled.rollouts.extend(played.rollouts);
             sampled.drafts.extend(played.drafts);
             sampled.prompts.add(played.prompts);
+            sampled.spent.extend(played.spent);
             if config.refills > 0 {
                 sampled.leave_out(config.tasks);
             }
@@ -142,19 +145,17 @@ impl Trainer<'_> {
     pub(crate) fn play(
         &mut self,
         jobs: Vec<Job<'_>>,
-        progress: &dyn Fn(usize),
+        step: u64,
+        watch: &dyn Watch,
     ) -> Result<Played, TrainError> {
         let config = &self.experiment.rollout;
-        let options = RoundOptions {
-            sampling: Sampling {
-                temperature: config.temperature,
-                top_p: config.top_p,
-                top_k: config.top_k,
-                max_tokens: config.max_tokens,
-            },
-            max_prompt_tokens: usize::MAX,
-            policy_version: self.version,
+        let sampling = Sampling {
+            temperature: config.temperature,
+            top_p: config.top_p,
+            top_k: config.top_k,
+            max_tokens: config.max_tokens,
         };
+        let options = self.round_options(sampling, step, "train");
         Ok(run_rollouts(
             jobs,
             &*self.environment.agent,
@@ -162,8 +163,29 @@ impl Trainer<'_> {
             &self.format,
             &mut self.engine,
             &options,
-            progress,
+            watch,
         )?)
+    }
+}
+
+impl Trainer<'_> {
+    /// How the rollouts of a step, or of an evaluation of some mode, are run.
+    pub(crate) fn round_options(
+        &self,
+        sampling: Sampling,
+        step: u64,
+        phase: &str,
+    ) -> RoundOptions {
+        let (config, agent) = (&self.experiment.rollout, &self.experiment.agent);
+        RoundOptions {
+            step,
+            phase: phase.to_owned(),
+            schedule: config.schedule,
+            deadlines: config.deadlines(),
+            on_failure: agent.on_failure,
+            retries: agent.retries,
+            ..RoundOptions::new(sampling, self.version)
+        }
     }
 }
 
@@ -188,22 +210,35 @@ impl Sampled {
     }
 }
 
-/// Refuses a step without a single reward, which is a broken setup and not a hard task.
-fn check_rewards(step: u64, rollouts: &[Rollout]) -> Result<(), TrainError> {
-    let mut reasons = Vec::with_capacity(rollouts.len());
-    for rollout in rollouts {
-        match &rollout.outcome {
-            Outcome::Reward(_) => return Ok(()),
-            Outcome::Missing(why) => reasons.push((&rollout.task_id, why)),
-        }
-    }
-    let Some((task, why)) = reasons.first() else { return Ok(()) };
+/// The timing of a mean rollout.
+fn per_rollout(spent: &[Spent]) -> BTreeMap<String, f64> {
+    let Spent { agent, model, queue } = Spent::mean(spent);
+    [("agent", agent), ("model", model), ("queue", queue)]
+        .into_iter()
+        .map(|(part, seconds)| (part.to_owned(), seconds))
+        .collect()
+}
+
+/// Refuses a step with fewer rewards than `least`, which is a broken setup and not a hard task.
+fn check_rewards(step: u64, rollouts: &[Rollout], least: usize) -> Result<(), TrainError> {
+    let rewarded = rollouts.iter().filter(|r| r.outcome.reward().is_some()).count();
+    let reason = rollouts.iter().find_map(|rollout| match &rollout.outcome {
+        Outcome::Reward(_) => None,
+        Outcome::Missing(why) => Some((&rollout.task_id, why)),
+    });
+    let Some((task, why)) = reason.filter(|_| rewarded < least.max(1)) else { return Ok(()) };
+    let count = match rewarded {
+        0 => format!("none of the {} rollouts has a reward", rollouts.len()),
+        some => format!(
+            "only {some} of {} rollouts have a reward, and rollout.at_least is {least}",
+            rollouts.len()
+        ),
+    };
     Err(TrainError::Step {
         step,
         what: format!(
-            "none of the {} rollouts has a reward, so there is nothing to learn from; the first, \
-             of task {task}, says: {why}",
-            reasons.len()
+            "{count}, so there is nothing to learn from; the first without, of task {task}, \
+             says: {why}"
         ),
     })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use leyden_core::SeedTree;
-use leyden_core::record::{EvalRecord, Record, StepRecord};
+use leyden_core::record::{EvalRecord, Flight, Record, StepRecord};
 use leyden_lm::lora::Lora;
 use leyden_lm::{
     Engine, Limits, LoadedModel, MuonConfig, Optimizer, OptimizerConfig, Parameters, Policy,
@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::config::{Objective, OptimizerName};
 use crate::folder::RunFolder;
 use crate::progress::Progress;
+use crate::rounds::Watch;
 use crate::store::RolloutStore;
 use crate::trainer::Trainer;
 use crate::{Environment, Experiment, Observer, TrainError, checkpoint, provenance};
@@ -66,7 +67,7 @@ pub fn run(
         evaluate(&mut trainer, &mut writer, 0, &progress)?;
     }
     for step in resumed.unwrap_or(0) + 1..=steps {
-        let (record, timing) = trainer.step(step, &|_| ())?;
+        let (record, timing) = trainer.step(step, &writer.watch(None))?;
         progress.update(step, || describe(experiment.train.objective, &record));
         warn(&record, &progress);
         writer.step(record, &timing)?;
@@ -76,6 +77,7 @@ pub fn run(
         }
         if step == steps || step % experiment.checkpoint.every.max(1) == 0 {
             writer.folder.sync()?;
+            trainer.store.sync()?;
             checkpoint::save(root, step, experiment.checkpoint.keep, &trainer)?;
         }
         check_variance(&trainer, experiment, step)?;
@@ -91,7 +93,35 @@ struct Writer<'a> {
     observer: &'a mut dyn Observer,
 }
 
+/// Passes on to the observer, and to a bar, how far the rollouts are.
+struct Watcher<'a> {
+    observer: RefCell<&'a mut dyn Observer>,
+    wants_flight: bool,
+    bar: Option<&'a RefCell<Progress>>,
+}
+
+impl Watch for Watcher<'_> {
+    fn ended(&self, count: usize) {
+        if let Some(bar) = self.bar {
+            bar.borrow_mut().update(count as u64, String::new);
+        }
+    }
+
+    fn wants_flight(&self) -> bool {
+        self.wants_flight
+    }
+
+    fn flight(&self, flight: Flight) {
+        self.observer.borrow_mut().flight(&flight);
+    }
+}
+
 impl Writer<'_> {
+    fn watch<'a>(&'a mut self, bar: Option<&'a RefCell<Progress>>) -> Watcher<'a> {
+        let wants_flight = self.observer.wants_flight();
+        Watcher { observer: RefCell::new(&mut *self.observer), wants_flight, bar }
+    }
+
     fn step(
         &mut self,
         record: StepRecord,
@@ -192,8 +222,7 @@ fn evaluate(
     }
     for mode in &trainer.experiment.eval.modes {
         let bar = RefCell::new(Progress::new(mode, trainer.eval_tasks() as u64, 0));
-        let show = |done: usize| bar.borrow_mut().update(done as u64, String::new);
-        let (record, timing) = trainer.evaluate(step, mode, &show)?;
+        let (record, timing) = trainer.evaluate(step, mode, &writer.watch(Some(&bar)))?;
         bar.borrow().clear();
         progress.say(&sentence(&record));
         writer.record(&Record::Eval(Box::new(record)))?;

@@ -54,13 +54,32 @@ impl RolloutStore {
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let fail = |e: rusqlite::Error| TrainError::file(path, e);
         let connection = Connection::open(path).map_err(fail)?;
-        // A crash may cost the rollouts since the last checkpoint, which are then made again.
+        // A crash may cost the rollouts since the last checkpoint, which are then made again;
+        // those before it are on the disk: see `sync`.
         connection
-            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;")
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
             .map_err(fail)?;
         connection.execute_batch(SCHEMA).map_err(fail)?;
         add_labels(&connection).map_err(fail)?;
         Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// Brings everything written so far to the disk, so that it survives a power cut.
+    ///
+    /// Commits go to the log beside the database, which SQLite flushes by itself only before it
+    /// moves them on. A checkpoint of the log would do that, but not while a report or the live
+    /// page reads; flushing the log's file always does.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn sync(&self) -> Result<(), TrainError> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        match std::fs::File::open(&log).and_then(|file| file.sync_all()) {
+            // Nothing was written since the log was moved on.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            done => done.map_err(|error| TrainError::file(PathBuf::from(log), error)),
+        }
     }
 
     /// Forgets everything after `step`: a resumed run makes it again.

@@ -17,6 +17,7 @@ use crate::critic::Critic;
 use crate::data::VisitOrder;
 use crate::reference::Reference;
 use crate::replicas::Replicas;
+use crate::rounds::Watch;
 use crate::store::RolloutStore;
 use crate::{Environment, TrainError};
 
@@ -124,11 +125,11 @@ impl<'a> Trainer<'a> {
     pub fn step(
         &mut self,
         step: u64,
-        progress: &dyn Fn(usize),
+        watch: &dyn Watch,
     ) -> Result<(StepRecord, Timing), TrainError> {
         let mut timing = Timing { step, phase: "step".to_owned(), ..Timing::default() };
         let record = match self.experiment.train.objective {
-            Objective::Reinforcement => self.reinforcement_step(step, &mut timing, progress),
+            Objective::Reinforcement => self.reinforcement_step(step, &mut timing, watch),
             Objective::Supervised => self.supervised_step(step, &mut timing),
         };
         let record = record.map_err(|error| error.at(step))?;

@@ -13,6 +13,7 @@ use leyden_calcx::chain::{self, Demonstration, Turn, answer_form};
 use leyden_calcx::{CalcxScorer, loader};
 use leyden_core::{Message, SeedTree, Task, ToolCall};
 use leyden_mini::{MiniCalc, Noise, Retelling};
+use leyden_suite::external::NoExtras;
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Value, json};
 
@@ -85,6 +86,7 @@ impl Dataset for Calc {
             demonstrations: demonstrated.then(|| self.demonstrations(train)).transpose()?,
             described: Value::Null,
             folder: None,
+            extras: Arc::new(NoExtras),
         })
     }
 }

@@ -5,6 +5,7 @@
 //! where a model is to imitate them, demonstrations, all over the same databases or corpus.
 
 mod calc;
+mod external;
 mod rag;
 mod retriever;
 mod script;
@@ -18,6 +19,7 @@ use leyden_core::rows::{LoadError, Loaded};
 use leyden_core::{Agent, Scorer, Task};
 use leyden_hub::parquet;
 use leyden_mini::names::NamesAgain;
+use leyden_suite::external::Extras;
 use leyden_train::Experiment;
 use leyden_train::config::{
     AgentConfig, DataConfig, Demonstrations, RetrievalConfig, RewardConfig,
@@ -85,6 +87,8 @@ pub struct Cast {
     pub described: Value,
     /// Files of a generated world, kept as long as it is played in.
     pub folder: Option<tempfile::TempDir>,
+    /// What agents outside of this process need besides the task.
+    pub extras: Arc<dyn Extras>,
 }
 
 /// A dataset as runs and commands use it.
@@ -133,6 +137,8 @@ pub struct Settings {
     pub reward: RewardConfig,
     /// Where encoders of passages run.
     pub device: String,
+    /// Folder of the run, where there is one.
+    pub run: Option<PathBuf>,
 }
 
 impl Settings {
@@ -143,6 +149,7 @@ impl Settings {
             retrieval: experiment.retrieval.clone(),
             reward: experiment.reward.clone(),
             device: experiment.model.device.clone(),
+            run: None,
         }
     }
 
@@ -181,7 +188,10 @@ pub fn of(settings: Settings) -> Result<Box<dyn Dataset>> {
         "calc" => Ok(Box::new(calc::Calc::new(settings)?)),
         "sql" => Ok(Box::new(sql::Sql::new(settings)?)),
         "rag" => Ok(Box::new(rag::Rag::new(settings)?)),
-        other => bail!("agent.name: there is no agent `{other}`; there are calc, sql and rag"),
+        "external" => Ok(Box::new(external::External::new(settings)?)),
+        other => bail!(
+            "agent.name: there is no agent `{other}`; there are calc, sql, rag and external"
+        ),
     }
 }
 

@@ -12,9 +12,10 @@ use leyden_mini::names::NamesAgain;
 use leyden_musique::{MusiqueScorer, Reward, corpus, loader};
 use leyden_rag::{Options, Prompt, RagAgent, TOOL, render, spec};
 use leyden_retrieval::{Hit, Retriever};
+use leyden_suite::external::{Extras, Tool};
 use leyden_train::config::RetrievalConfig;
 use leyden_train::data::{Conversation, DemonstrationSource};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::script::play;
 use super::{Cast, Dataset, Rows, Settings, Train, World, lesson, read_rows, retriever};
@@ -117,6 +118,7 @@ impl Dataset for Rag {
         let (retriever, described) =
             retriever::open(&self.retrieval, passages, &self.device).context("retrieval")?;
         let agent = RagAgent::new(Arc::clone(&retriever), self.options.clone());
+        let searched = Arc::clone(&retriever);
         let demonstrations: Option<Box<dyn DemonstrationSource>> = match train {
             _ if !demonstrated => None,
             Train::World => {
@@ -135,7 +137,46 @@ impl Dataset for Rag {
             Train::Tasks(tasks) => Some(Box::new(Decomposed::of(tasks, agent.clone())?)),
         };
         let scorer = Arc::new(MusiqueScorer { reward: self.reward });
-        Ok(Cast { agent: Arc::new(agent), scorer, demonstrations, described, folder: None })
+        let extras = Arc::new(Searching(searched));
+        let agent = Arc::new(agent);
+        Ok(Cast { agent, scorer, demonstrations, described, folder: None, extras })
+    }
+}
+
+/// The run's own retriever, for agents outside of this process: `POST {search}` with
+/// `{"query": …, "k": …}` answers `{"passages": [{"id", "title", "text", "score"}, …]}`.
+struct Searching(Arc<dyn Retriever>);
+
+/// Most passages of one search over HTTP.
+const MOST_PASSAGES: u64 = 100;
+
+impl Extras for Searching {
+    fn fields(&self, _: &Task, server: &str) -> Result<Map<String, Value>, String> {
+        let mut fields = Map::new();
+        fields.insert("search".to_owned(), format!("{server}/api/tools/search").into());
+        Ok(fields)
+    }
+
+    fn tools(&self) -> Vec<(&'static str, Tool)> {
+        let retriever = Arc::clone(&self.0);
+        let search = move |body: Value| {
+            let query = body.get("query").and_then(Value::as_str);
+            let query = query.ok_or("`query` is missing or no text")?;
+            let k = match body.get("k") {
+                None => 4,
+                Some(k) => k.as_u64().filter(|k| (1..=MOST_PASSAGES).contains(k)).ok_or_else(
+                    || format!("`k` is {k}: it is a number from 1 to {MOST_PASSAGES}"),
+                )?,
+            };
+            let hits = retriever.retrieve(query, k as usize).map_err(|e| e.to_string())?;
+            let passage = |Hit { passage, score, .. }: Hit| {
+                json!({
+                    "id": passage.id, "title": passage.title, "text": passage.text, "score": score,
+                })
+            };
+            Ok(json!({ "passages": hits.into_iter().map(passage).collect::<Vec<_>>() }))
+        };
+        vec![("search", Arc::new(search))]
     }
 }
 

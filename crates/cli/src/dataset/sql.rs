@@ -11,8 +11,9 @@ use leyden_mini::spider::{Noise, Turn};
 use leyden_spider::loader::WithoutRows;
 use leyden_spider::{Limits, Spider, SpiderScorer};
 use leyden_sql::{Check, Prompt, SqlAgent};
+use leyden_suite::external::Extras;
 use leyden_train::data::{Conversation, DemonstrationSource};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::script::play;
 use super::{Cast, Dataset, Rows, Settings, Train, World, databases_of, lesson};
@@ -141,7 +142,22 @@ impl Dataset for Sql {
             }
         };
         let scorer = Arc::new(SpiderScorer::new(spider));
-        Ok(Cast { agent: Arc::new(agent), scorer, demonstrations, described, folder })
+        let extras = Arc::new(Databases(agent.clone()));
+        Ok(Cast { agent: Arc::new(agent), scorer, demonstrations, described, folder, extras })
+    }
+}
+
+/// The database of each task, for agents outside of this process: the path of its file as
+/// `database`, what the native agent's prompts say of it as `schema`.
+struct Databases(SqlAgent);
+
+impl Extras for Databases {
+    fn fields(&self, task: &Task, _: &str) -> Result<Map<String, Value>, String> {
+        let (path, schema) = self.0.database_of(task).map_err(|error| error.to_string())?;
+        let mut fields = Map::new();
+        fields.insert("database".to_owned(), path.display().to_string().into());
+        fields.insert("schema".to_owned(), schema.into());
+        Ok(fields)
     }
 }
 

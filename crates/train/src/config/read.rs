@@ -95,6 +95,11 @@ impl Experiment {
             ("rollout.cache_tokens", self.rollout.cache_tokens),
             ("rollout.completions", self.rollout.completions),
             ("rollout.engines", self.rollout.engines),
+            ("rollout.at_least", self.rollout.at_least),
+            (
+                "agent.external.processes",
+                self.agent.external.as_ref().map_or(1, |external| external.processes),
+            ),
             ("train.epochs", self.train.epochs),
             ("critic.epochs", self.critic.epochs),
             ("train.mini_batches", self.train.mini_batches),
@@ -118,6 +123,10 @@ impl Experiment {
             ("critic.learning_rate", self.critic.learning_rate),
             ("critic.clip", self.critic.clip),
             ("eval.temperature", self.eval.temperature),
+            ("rollout.call_deadline", self.rollout.call_deadline),
+            ("rollout.turn_deadline", self.rollout.turn_deadline),
+            ("rollout.rollout_deadline", self.rollout.rollout_deadline),
+            ("rollout.step_deadline", self.rollout.step_deadline),
         ];
         for (key, value) in rates {
             if !(value.is_finite() && value >= 0.0) {

@@ -29,7 +29,11 @@ pub const REFERENCE: &[Key] = &[
         "model.lora.targets",
         "projections with adapters: q, k, v, o, gate, up, down (or their _proj names)",
     ),
-    key("agent.name", "the agent: calc (calculator), sql (text-to-SQL) or rag (retrieval)"),
+    key(
+        "agent.name",
+        "the agent: calc (calculator), sql (text-to-SQL), rag (retrieval), or external (a program \
+         in any language; see agent.external)",
+    ),
     key("agent.prompt", "full: instructions for a strange model; compact: one line"),
     key("agent.max_turns", "most model calls of one rollout; of the agent sql: most queries"),
     key(
@@ -41,6 +45,42 @@ pub const REFERENCE: &[Key] = &[
     key(
         "agent.result_characters",
         "longest result of a query, or text of a passage, that is shown; 0 is the agent's own",
+    ),
+    key(
+        "agent.on_failure",
+        "of a rollout whose agent failed or was late: drop (no reward), zero (reward 0) or retry",
+    ),
+    key("agent.retries", "further attempts at such a rollout, with retry; then it is dropped"),
+    key("agent.external.benchmark", "whose tasks and scorer an external agent has: calc, sql, rag"),
+    key("agent.external.command", "program and arguments of a local agent"),
+    key(
+        "agent.external.workers",
+        "local (a process for each rollout), pool (processes that each claim rollout after \
+         rollout) or remote (workers that you start, anywhere, claim rollouts over HTTP)",
+    ),
+    key("agent.external.processes", "most processes of local agents, or of the pool, at once"),
+    key(
+        "agent.external.reward",
+        "scorer (the benchmark's, of the agent's answer) or agent (it sends its own)",
+    ),
+    key("agent.external.host", "address of the run's Lightning Server"),
+    key("agent.external.port", "its port; 0 is any free one"),
+    key("agent.external.key", "key that agents must bring; drawn at random if empty"),
+    key("agent.external.roles", "table of roles: a text that the system prompt of each contains"),
+    key(
+        "agent.external.environment",
+        "environment variables that local agents inherit, besides PATH, HOME and LANG",
+    ),
+    key("agent.external.memory_megabytes", "address space of one local agent; 0 is unlimited"),
+    key("agent.external.cpu_seconds", "processor time of one local agent; 0 is unlimited"),
+    key(
+        "agent.external.lease_seconds",
+        "seconds after which a remote worker without heartbeat loses its rollouts to others",
+    ),
+    key(
+        "agent.external.truncated_as_completed",
+        "whether the Responses API reports a truncated answer as completed; the OpenAI Agents SDK \
+         ends its agent otherwise",
     ),
     key(
         "data.train",
@@ -96,6 +136,19 @@ pub const REFERENCE: &[Key] = &[
         "most times that a step samples further tasks in place of those whose rollouts all \
          earned the same (dynamic sampling); 0 is off",
     ),
+    key(
+        "rollout.schedule",
+        "lockstep (equal seeds give equal bytes) or continuous (nobody waits for another \
+         rollout's agent; for agents whose tools take their time)",
+    ),
+    key(
+        "rollout.call_deadline",
+        "seconds of one request of the engine (continuous schedule); 0 is without end",
+    ),
+    key("rollout.turn_deadline", "seconds of an agent between an answer and its next question"),
+    key("rollout.rollout_deadline", "seconds of a rollout; 0 is without end"),
+    key("rollout.step_deadline", "seconds of all rollouts of a step; 0 is without end"),
+    key("rollout.at_least", "least rollouts of a step with a reward; with fewer the run stops"),
     key("rollout.completions", "completions that estimate a state's value (monte_carlo)"),
     key(
         "algorithm.aggregation",
@@ -205,6 +258,7 @@ mod tests {
             paper_end: Some(1.0),
             paper_label: Some("paper".to_owned()),
         };
+        experiment.agent.external = Some(toml::from_str("benchmark = 'calc'").unwrap());
         let table: toml::Table = toml::from_str(&experiment.to_toml()).unwrap();
         let mut found = Vec::new();
         collect(&table, "", &mut found);
@@ -222,7 +276,10 @@ mod tests {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             // The tables of the algorithms describe themselves.
             let own = ["credit", "advantage", "loss", "kl", "overlong", "correction"]
-                .map(|table| format!("algorithm.{table}"));
+                .map(|table| format!("algorithm.{table}"))
+                .into_iter()
+                .chain(["agent.external.roles".to_owned()])
+                .collect::<Vec<_>>();
             match value {
                 toml::Value::Table(inner) if !own.contains(&path) => {
                     collect(inner, &path, found);

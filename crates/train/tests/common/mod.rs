@@ -265,7 +265,7 @@ pub fn train(steps: u64, changes: &[&str]) -> Trained {
     let format = Arc::clone(&model.format);
     let mut trainer =
         Trainer::new(&experiment, &environment, format, policy, optimizer, engine, store).unwrap();
-    let records = (1..=steps).map(|step| trainer.step(step, &|_| ()).unwrap().0).collect();
+    let records = (1..=steps).map(|step| trainer.step(step, &()).unwrap().0).collect();
     Trained {
         records,
         gradient: trainer.policy.trained().grad().unwrap().copy(),

@@ -1,0 +1,361 @@
+//! A rollout on its way: the agent's future, its mailbox, its conversation so far.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use futures::channel::oneshot;
+use leyden_core::record::{FlightState, InFlight};
+use leyden_core::{
+    Agent, AgentError, AgentOutput, Call, ChatModel, ChatReply, ChatRequest, Draft, Episode,
+    EpisodePlace, ModelError, Outcome, Rollout, Scorer, Signal, SignalKind, TurnClock, async_trait,
+};
+use leyden_text::History;
+
+use super::options::{Deadlines, OnFailure, RoundOptions};
+use super::wake::{Bell, Wake};
+use super::Job;
+
+/// How often a rollout begins again whose machine or process was lost.
+const LOSSES: usize = 3;
+
+/// What an agent asked its model.
+pub(super) struct Question {
+    pub request: ChatRequest,
+    pub answer: Answer,
+}
+
+pub(super) type Answer = oneshot::Sender<Result<ChatReply, ModelError>>;
+
+/// The model as one rollout sees it: a place to leave requests and wait.
+#[derive(Default)]
+struct Mailbox {
+    pending: Mutex<VecDeque<Question>>,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Question>> {
+        self.pending.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+#[async_trait]
+impl ChatModel for Mailbox {
+    async fn chat(&self, request: ChatRequest) -> Result<ChatReply, ModelError> {
+        let (answer, receiver) = oneshot::channel();
+        self.lock().push_back(Question { request, answer });
+        receiver.await.map_err(|_| ModelError::Unavailable("the run ended".to_owned()))?
+    }
+}
+
+/// How an attempt ended.
+struct Ended {
+    output: Result<AgentOutput, AgentError>,
+    signals: Vec<Signal>,
+    drafts: Vec<Draft>,
+}
+
+impl Ended {
+    fn failed(error: AgentError) -> Self {
+        Self { output: Err(error), signals: Vec::new(), drafts: Vec::new() }
+    }
+}
+
+type Running<'a> = Pin<Box<dyn Future<Output = Ended> + Send + 'a>>;
+
+/// A rollout on its way.
+pub(super) struct Live<'a> {
+    pub job: Job<'a>,
+    agent: &'a dyn Agent,
+    mailbox: Arc<Mailbox>,
+    wake: Arc<Wake>,
+    /// `None` once it has ended.
+    future: Option<Running<'a>>,
+    ended: Option<Ended>,
+    pub history: History,
+    pub calls: Vec<Call>,
+    /// Questions that were given a place in the order of calls.
+    pub asked: usize,
+    /// Questions that the engine has not answered yet.
+    pub open: usize,
+    attempt: usize,
+    /// Attempts whose machine or process was lost.
+    lost: usize,
+    clock: Arc<TurnClock>,
+    started: Instant,
+    /// When the first of the open questions was asked.
+    asked_at: Instant,
+    spent: Spent,
+}
+
+/// Where a rollout's time went, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Spent {
+    /// The agent and its tools were at work.
+    pub agent: f64,
+    /// Calls were in the engine, or waited for it.
+    pub model: f64,
+    /// The rollout waited for a process or a worker.
+    pub queue: f64,
+}
+
+impl Spent {
+    /// Of a mean rollout.
+    pub fn mean(all: &[Self]) -> Self {
+        let mean = |of: fn(&Self) -> f64| all.iter().map(of).sum::<f64>() / all.len().max(1) as f64;
+        Self { agent: mean(|s| s.agent), model: mean(|s| s.model), queue: mean(|s| s.queue) }
+    }
+}
+
+impl<'a> Live<'a> {
+    pub fn start(
+        job: Job<'a>,
+        agent: &'a dyn Agent,
+        options: &RoundOptions,
+        bell: &Arc<Bell>,
+    ) -> Self {
+        let mut live = Self {
+            job,
+            agent,
+            mailbox: Arc::default(),
+            wake: Arc::new(Wake::new(Arc::clone(bell))),
+            future: None,
+            ended: None,
+            history: History::default(),
+            calls: Vec::new(),
+            asked: 0,
+            open: 0,
+            attempt: 0,
+            lost: 0,
+            clock: Arc::default(),
+            started: Instant::now(),
+            asked_at: Instant::now(),
+            spent: Spent::default(),
+        };
+        live.begin(options);
+        live
+    }
+
+    /// Begins an attempt with nothing left of the one before.
+    fn begin(&mut self, options: &RoundOptions) {
+        let place = EpisodePlace {
+            step: options.step,
+            phase: options.phase.clone(),
+            rollout: self.job.id,
+            attempt: self.attempt,
+        };
+        self.mailbox = Arc::default();
+        let (model, task, agent) = (Arc::clone(&self.mailbox), self.job.task, self.agent);
+        let clock = Arc::clone(&self.clock);
+        self.future = Some(Box::pin(async move {
+            let episode = Episode::at(&*model, place, clock);
+            let output = agent.run(task, &episode).await;
+            let drafts = episode.take_drafts();
+            Ended { output, signals: episode.into_signals(), drafts }
+        }));
+        (self.history, self.calls, self.asked, self.open) = (History::default(), Vec::new(), 0, 0);
+        self.clock.restart();
+    }
+
+    pub fn wake(&self) -> &Arc<Wake> {
+        &self.wake
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Whether its agent waits for its model: nothing else can happen until that answers.
+    pub fn has_asked(&self) -> bool {
+        !self.mailbox.lock().is_empty()
+    }
+
+    /// Polls the agent if it is awake, until it ends or waits for something.
+    pub fn advance(&mut self, options: &RoundOptions) {
+        if !self.wake.take() {
+            return;
+        }
+        let Some(future) = &mut self.future else { return };
+        let waker = Waker::from(Arc::clone(&self.wake));
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+        drop(waker);
+        match polled {
+            Poll::Ready(ended) => self.end(ended, options, true),
+            Poll::Pending => {
+                // Whoever is to wake it holds a waker. Besides ours there is none: nobody will.
+                let forgotten = Arc::strong_count(&self.wake) == 1;
+                if forgotten && self.open == 0 && !self.has_asked() {
+                    let what = "the agent waits for something that will never happen".to_owned();
+                    self.fail(what, options, true);
+                }
+            }
+        }
+    }
+
+    /// Takes the questions that were asked; none of an agent that has ended, which no longer
+    /// wants an answer.
+    pub fn take_questions(&mut self) -> Vec<Question> {
+        let asked = std::mem::take(&mut *self.mailbox.lock());
+        if self.future.is_none() { Vec::new() } else { asked.into() }
+    }
+
+    /// Notes that a question goes to the engine.
+    pub fn asks(&mut self) {
+        if self.open == 0 {
+            self.spend_turn();
+            self.asked_at = Instant::now();
+        }
+        self.open += 1;
+    }
+
+    /// Counts the agent's turn until now.
+    fn spend_turn(&mut self) {
+        if let Some(turn) = self.clock.turn() {
+            self.spent.agent += turn.elapsed().as_secs_f64();
+        }
+    }
+
+    /// Notes that the engine answered a question, or will not.
+    pub fn answered(&mut self) {
+        self.open = self.open.saturating_sub(1);
+        if self.open == 0 {
+            self.spent.model += self.asked_at.elapsed().as_secs_f64();
+        }
+        self.clock.restart();
+    }
+
+    fn fail(&mut self, what: String, options: &RoundOptions, again: bool) {
+        let error = AgentError::Task { task: self.job.task.id.clone(), what };
+        self.end(Ended::failed(error), options, again);
+    }
+
+    /// Ends this attempt; the rollout begins `again` if it failed and has retries left.
+    fn end(&mut self, ended: Ended, options: &RoundOptions, again: bool) {
+        // Dropped first: a future that is given up may hold a process or a connection.
+        self.future = None;
+        if self.open == 0 {
+            self.spend_turn();
+        }
+        if let Some(first) = self.clock.first() {
+            self.spent.queue = first.duration_since(self.started).as_secs_f64();
+        }
+        let again = again
+            && match &ended.output {
+                Ok(_) => false,
+                Err(AgentError::Lost { .. }) => self.lost < LOSSES,
+                Err(_) => {
+                    options.on_failure == OnFailure::Retry
+                        && self.attempt - self.lost < options.retries
+                }
+            };
+        if again && !self.too_old(&options.deadlines) {
+            self.lost += usize::from(matches!(ended.output, Err(AgentError::Lost { .. })));
+            self.attempt += 1;
+            self.begin(options);
+            std::task::Wake::wake_by_ref(&self.wake);
+        } else {
+            self.ended = Some(ended);
+        }
+    }
+
+    fn too_old(&self, deadlines: &Deadlines) -> bool {
+        let age = self.clock.first().map(|first| first.elapsed());
+        age.zip(deadlines.rollout).is_some_and(|(age, limit)| age >= limit)
+    }
+
+    /// When it is late, and what is said of it then. An agent that waits for its model is not.
+    pub fn due(&self, deadlines: &Deadlines) -> Option<(Instant, String)> {
+        if self.has_ended() {
+            return None;
+        }
+        let waits = self.open > 0 || self.has_asked();
+        let started = self.clock.turn().filter(|_| !waits);
+        let turn = started.zip(deadlines.turn).map(|(turn, limit)| {
+            let after = match self.calls.len() {
+                0 => "to its first question".to_owned(),
+                calls => format!("after the answer to its call {}", calls - 1),
+            };
+            (turn + limit, format!("its agent took longer than {limit:?} {after}"))
+        });
+        let rollout = self.clock.first().zip(deadlines.rollout).map(|(first, limit)| {
+            (first + limit, format!("it took longer than {limit:?} in all"))
+        });
+        turn.into_iter().chain(rollout).min_by_key(|(due, _)| *due)
+    }
+
+    /// Gives it up because it is late, for good or to be tried `again`.
+    pub fn give_up(&mut self, why: &str, options: &RoundOptions, again: bool) {
+        let what =
+            format!("rollout {} (attempt {}) was given up: {why}", self.job.id, self.attempt);
+        self.fail(what, options, again);
+    }
+
+    pub fn attempt(&self) -> usize {
+        self.attempt
+    }
+
+    /// Where it stands.
+    pub fn flight(&self) -> InFlight {
+        let state = match () {
+            () if self.has_ended() => FlightState::Ended,
+            () if self.open > 0 => FlightState::Generating,
+            () if self.has_asked() => FlightState::Queued,
+            () => FlightState::Agent,
+        };
+        let task_id = self.job.task.id.clone();
+        InFlight { id: self.job.id, task_id, state, calls: self.calls.len() }
+    }
+
+    /// The rollout with its reward, the answers that stood in the course of it, and where its
+    /// time went.
+    pub fn finish(
+        self,
+        scorer: &dyn Scorer,
+        options: &RoundOptions,
+    ) -> (Rollout, (Vec<Draft>, Spent)) {
+        let task = self.job.task;
+        let unfinished = || {
+            let what = "the run ended before it".to_owned();
+            Ended::failed(AgentError::Task { task: task.id.clone(), what })
+        };
+        let Ended { output, mut signals, drafts } = self.ended.unwrap_or_else(unfinished);
+        let (answer, outcome) = match output {
+            Ok(AgentOutput { answer, reward: Some(reward) }) => (answer, own_reward(reward)),
+            Ok(AgentOutput { answer, reward: None }) => {
+                let outcome = match scorer.score(task, answer.as_deref()) {
+                    Ok(score) if score.reward.is_finite() => Outcome::Reward(score.reward),
+                    Ok(score) => Outcome::Missing(format!("the scorer gave {}", score.reward)),
+                    Err(e) => Outcome::Missing(e.to_string()),
+                };
+                (answer, outcome)
+            }
+            Err(error) if options.on_failure == OnFailure::Zero => {
+                let call = self.calls.len().saturating_sub(1);
+                let kind = SignalKind::Other("agent_failed".to_owned());
+                signals.push(Signal { kind, call, detail: error.to_string() });
+                (None, Outcome::Reward(0.0))
+            }
+            Err(error) => (None, Outcome::Missing(error.to_string())),
+        };
+        let rollout = Rollout {
+            id: self.job.id,
+            task_id: task.id.clone(),
+            group: self.job.group,
+            calls: self.calls,
+            signals,
+            answer,
+            outcome,
+        };
+        (rollout, (drafts, self.spent))
+    }
+}
+
+fn own_reward(reward: f64) -> Outcome {
+    match reward.is_finite() {
+        true => Outcome::Reward(reward),
+        false => Outcome::Missing(format!("the agent gave itself {reward}")),
+    }
+}
