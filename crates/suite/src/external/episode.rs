@@ -31,7 +31,8 @@ impl EpisodeBackend {
 
 impl Backend for EpisodeBackend {
     fn models(&self) -> Vec<ModelCard> {
-        vec![ModelCard { id: self.model.clone(), created: 0, context: 0 }]
+        // The trainer bounds prompts and responses: nothing is cut here.
+        vec![ModelCard { id: self.model.clone(), created: 0, context: u32::MAX as usize }]
     }
 
     fn submit(&self, ask: Ask) -> mpsc::UnboundedReceiver<Event> {
