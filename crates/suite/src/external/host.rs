@@ -206,6 +206,8 @@ fn config(options: &Options, key: &str) -> Result<GatewayConfig, HostError> {
         temperature: None,
         top_p: None,
         truncated_as_completed: options.truncated_as_completed,
+        // Without a limit of the body the experiment's own holds, which is the lower one.
+        default_max_tokens: Some(u32::MAX as usize),
         ..defaults.train
     };
     Ok(GatewayConfig {
