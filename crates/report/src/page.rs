@@ -339,6 +339,29 @@ struct TimingView {
     run: String,
     total: String,
     parts: Vec<(String, String)>,
+    /// Of a mean rollout: what it waited for, and the median over steps in seconds.
+    per_rollout: Vec<(String, String)>,
+}
+
+/// What the parts of [`Timing::per_rollout`](leyden_core::record::Timing) mean.
+const ROLLOUT_PARTS: [(&str, &str); 3] = [
+    ("agent", "its agent and tools at work"),
+    ("model", "in the engine, or waiting for it"),
+    ("queue", "waiting for a process or a worker"),
+];
+
+/// The median over the steps of a run of each part of a rollout's time.
+fn per_rollout(run: &Run) -> Vec<(String, String)> {
+    let median = |part: &str| {
+        let mut all: Vec<f64> =
+            run.timings.iter().filter_map(|t| t.per_rollout.get(part).copied()).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(all.len() / 2).copied()
+    };
+    ROLLOUT_PARTS
+        .iter()
+        .filter_map(|(part, what)| Some(((*what).to_owned(), format!("{:.3} s", median(part)?))))
+        .collect()
 }
 
 /// Where the time of each run went, largest first.
@@ -360,6 +383,7 @@ fn timings(runs: &[&Run]) -> Vec<TimingView> {
             TimingView {
                 run: format!("{}, {}", run.name, run.seed_label()),
                 total: duration(total),
+                per_rollout: per_rollout(run),
                 parts: parts
                     .into_iter()
                     .map(|(part, seconds)| {

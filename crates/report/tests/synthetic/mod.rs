@@ -225,7 +225,7 @@ fn provenance(seed: u64) -> String {
 fn timing(step: u64) -> Timing {
     let seconds = [("generation", 0.9), ("update", 0.6), ("tools", 0.02)];
     let seconds = seconds.into_iter().map(|(part, s)| (part.to_owned(), s)).collect();
-    Timing { step, phase: "step".to_owned(), seconds }
+    Timing { step, phase: "step".to_owned(), seconds, ..Timing::default() }
 }
 
 pub fn lines<T: serde::Serialize>(values: &[T]) -> String {
