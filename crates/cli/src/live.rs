@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use leyden_core::record::{Flight, Record, Timing};
 use leyden_report::export::{
-    Call, ExportError, Filter, Line, Place, PromptText, Rollout, RunStore, Signal, prompts,
+    Call, Decode, ExportError, Filter, Line, Place, PromptText, Rollout, RunStore, Signal, prompts,
 };
 use leyden_serve::live::rollouts::{
     CallDetail, Detail, Key, Listing, Query, SignalDetail, Summary, Unreadable,
@@ -32,8 +32,8 @@ const ROWS: u64 = 100;
 /// Longest text shown, in characters.
 const LONG: usize = 20_000;
 
-/// Turns token ids into text.
-pub type Decode = Arc<dyn Fn(&[u32]) -> String + Send + Sync>;
+/// Turns token ids into text, on whichever thread.
+pub type SharedDecode = Arc<dyn Fn(&[u32]) -> String + Send + Sync>;
 
 /// Where the page is served: a port, or an address with one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +78,8 @@ impl fmt::Display for At {
 pub struct LivePage {
     feed: Feed,
     folder: PathBuf,
-    handle: Handle,
+    /// Ends the page when it goes.
+    _handle: Handle,
     told: bool,
 }
 
@@ -92,7 +93,7 @@ impl LivePage {
         at: At,
         experiment: &Experiment,
         folder: &Path,
-        decode: Option<Decode>,
+        decode: Option<SharedDecode>,
     ) -> Result<Self> {
         let fact = |name: &str, value: String| (name.to_owned(), value);
         let feed = Feed::new(RunCard {
@@ -122,12 +123,7 @@ impl LivePage {
         };
         let with_key = if guard.has_key() { format!("?key=<{KEY}>") } else { String::new() };
         eprintln!("live page: {}{with_key}", handle.url());
-        Ok(Self { feed, folder: folder.to_owned(), handle, told: false })
-    }
-
-    /// Where it is served.
-    pub fn address(&self) -> SocketAddr {
-        self.handle.address()
+        Ok(Self { feed, folder: folder.to_owned(), _handle: handle, told: false })
     }
 
     /// Tells whoever looks how the run ended, and ends the page.
@@ -166,6 +162,30 @@ impl Observer for LivePage {
     }
 }
 
+/// Two who watch the same run.
+pub struct Both<A, B>(pub A, pub B);
+
+impl<A: Observer, B: Observer> Observer for Both<A, B> {
+    fn record(&mut self, record: &Record) {
+        self.0.record(record);
+        self.1.record(record);
+    }
+
+    fn resumed(&mut self, kept: &[Record]) {
+        self.0.resumed(kept);
+        self.1.resumed(kept);
+    }
+
+    fn wants_flight(&self) -> bool {
+        self.0.wants_flight() || self.1.wants_flight()
+    }
+
+    fn flight(&mut self, flight: &Flight) {
+        self.0.flight(flight);
+        self.1.flight(flight);
+    }
+}
+
 /// What is known of the times of steps before this process; lines that cannot be read give
 /// none.
 fn timings(folder: &Path) -> Vec<Timing> {
@@ -177,7 +197,7 @@ fn timings(folder: &Path) -> Vec<Timing> {
 /// creates it, and reading must not hold it up.
 struct Kept {
     folder: PathBuf,
-    decode: Option<Decode>,
+    decode: Option<SharedDecode>,
 }
 
 impl Kept {
@@ -209,7 +229,8 @@ impl Rollouts for Kept {
             store.rollout(&format!("{}/{}/{}", key.step, key.phase, key.id))
         };
         let found = show().map_err(unreadable)?;
-        Ok(found.map(|rollout| detail(key, rollout, self.decode.as_deref())))
+        let decode = self.decode.as_deref().map(|decode| decode as Decode<'_>);
+        Ok(found.map(|rollout| detail(key, rollout, decode)))
     }
 }
 
@@ -263,12 +284,8 @@ fn summary(line: Line) -> Summary {
     }
 }
 
-fn detail(
-    key: &Key,
-    rollout: Rollout,
-    decode: Option<&(dyn Fn(&[u32]) -> String + Send + Sync)>,
-) -> Detail {
-    let prompts = prompts(&rollout.calls, decode.map(|decode| decode as &dyn Fn(&[u32]) -> String));
+fn detail(key: &Key, rollout: Rollout, decode: Option<Decode<'_>>) -> Detail {
+    let prompts = prompts(&rollout.calls, decode);
     let call = |(call, prompt): (Call, Option<PromptText>)| CallDetail {
         role: call.role,
         continues: prompt.as_ref().is_some_and(|prompt| prompt.continues),

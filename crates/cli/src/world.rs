@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +18,7 @@ use leyden_train::{Environment, Experiment, Finish, Observer};
 use serde_json::{Map, Value, json};
 
 use crate::dataset::{self, Cast, Dataset, InTurn, Settings, Stream, TEST_TASKS, Train};
+use crate::live::{At, Both, LivePage};
 use crate::model_source::{self, ModelSource};
 use crate::sources::{self, Source};
 use crate::tiny;
@@ -268,6 +270,11 @@ impl Observer for Events {
 
 /// Runs an experiment in `folder`.
 pub fn run_experiment(experiment: &Experiment, folder: &Path) -> Result<Finish> {
+    run_watched(experiment, folder, None)
+}
+
+/// Runs an experiment in `folder`, with a live page where one is asked for.
+pub fn run_watched(experiment: &Experiment, folder: &Path, live: Option<At>) -> Result<Finish> {
     if folder.join("finished").exists() && folder.join("config.toml").exists() {
         let before = std::fs::read_to_string(folder.join("config.toml"))?;
         if before == experiment.to_toml() {
@@ -283,5 +290,15 @@ pub fn run_experiment(experiment: &Experiment, folder: &Path) -> Result<Finish> 
         json!(leyden_train::provenance::hash(template.as_bytes())),
     );
     let mut events = Events { dir: folder.join("tensorboard"), writer: None };
-    Ok(leyden_train::run(experiment, &environment, model, folder, &mut events)?)
+    let Some(at) = live else {
+        return Ok(leyden_train::run(experiment, &environment, model, folder, &mut events)?);
+    };
+    let format = Arc::clone(&model.format);
+    let decode = Arc::new(move |ids: &[u32]| format.tokenizer().decode(ids, true));
+    let page = LivePage::open(at, experiment, folder, Some(decode))?;
+    let mut both = Both(events, page);
+    let result = leyden_train::run(experiment, &environment, model, folder, &mut both);
+    let result = result.map_err(anyhow::Error::from);
+    both.1.end(&result);
+    result
 }

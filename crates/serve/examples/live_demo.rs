@@ -98,11 +98,11 @@ impl Rollouts for MadeUp {
             id,
             task_id: format!("mini-calc/{}", id / 8),
             group: id / 8,
-            reward: (id % 7 != 3).then_some(((id + step) % 3 != 0) as u8 as f64),
+            reward: (id % 7 != 3).then_some(f64::from(u8::from(!(id + step).is_multiple_of(3)))),
             missing: (id % 7 == 3).then(|| "the tool ran past its limit".to_owned()),
             answer: Some(format!("{}", id * 17)),
             calls: 2,
-            signals: u64::from(id % 5 == 0),
+            signals: u64::from(id.is_multiple_of(5)),
         };
         Ok(Listing {
             step: Some(step),

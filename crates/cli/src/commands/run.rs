@@ -7,6 +7,7 @@ use anyhow::Result;
 use leyden_train::config::REFERENCE;
 use leyden_train::{Experiment, Finish};
 
+use crate::live::At;
 use crate::world;
 
 /// Arguments of `leyden run`.
@@ -27,6 +28,10 @@ pub struct Arguments {
     /// Run folder, instead of one named after the experiment
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// Serve a page that follows the run: at a port of this machine, or at an address for which
+    /// LEYDEN_LIVE_KEY holds the key
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "")]
+    live: Option<At>,
     /// Print the resolved experiment and stop
     #[arg(long)]
     dry_run: bool,
@@ -58,7 +63,7 @@ pub fn run_with(arguments: &Arguments, further: &[String], ending: &str) -> Resu
         arguments.runs.join(name)
     });
     world::set_threads(experiment.model.threads)?;
-    match world::run_experiment(&experiment, &folder)? {
+    match world::run_watched(&experiment, &folder, arguments.live)? {
         Finish::Done => println!("finished: {}", folder.display()),
         Finish::AlreadyDone => println!("this run is finished already: {}", folder.display()),
     }

@@ -25,7 +25,7 @@ pub use columns::{COLUMNS, Cell, Column, Kind, Reader, columns_of};
 pub use error::ExportError;
 pub use jsonl::JsonLines;
 pub use parquet::ParquetFile;
-pub use prompts::{PromptText, prompts};
+pub use prompts::{Decode, PromptText, prompts};
 pub use run_store::{Place, RunStore};
 
 /// One rollout with everything that was kept of it.

@@ -5,6 +5,9 @@
 
 use super::Call;
 
+/// Turns token ids into text.
+pub type Decode<'a> = &'a dyn Fn(&[u32]) -> String;
+
 /// A prompt as one reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptText {
@@ -15,10 +18,7 @@ pub struct PromptText {
 
 /// The prompt of each call, as text; `None` where only ids are known and nothing decodes them.
 /// A prompt repeats everything before it; where it does, only what was added is given.
-pub fn prompts(
-    calls: &[Call],
-    decode: Option<&dyn Fn(&[u32]) -> String>,
-) -> Vec<Option<PromptText>> {
+pub fn prompts(calls: &[Call], decode: Option<Decode<'_>>) -> Vec<Option<PromptText>> {
     let mut previous: Option<&Call> = None;
     let mut prompt = |call| {
         let before = previous.replace(call);
@@ -27,11 +27,7 @@ pub fn prompts(
     calls.iter().map(&mut prompt).collect()
 }
 
-fn prompt_of(
-    call: &Call,
-    before: Option<&Call>,
-    decode: Option<&dyn Fn(&[u32]) -> String>,
-) -> Option<PromptText> {
+fn prompt_of(call: &Call, before: Option<&Call>, decode: Option<Decode<'_>>) -> Option<PromptText> {
     if let Some(decode) = decode {
         let added = before.and_then(|before| {
             let ids = call.prompt_ids.strip_prefix(before.prompt_ids.as_slice())?;

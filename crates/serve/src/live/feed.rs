@@ -72,7 +72,7 @@ struct State {
     train: Curve,
     /// By mode, `greedy` or `sampled`.
     evals: BTreeMap<String, Curve>,
-    flight: Option<Value>,
+    flight: Option<Flight>,
     /// Counts the states that `flight` has had.
     flights: u64,
     /// Number of the event before `history`, and those kept.
@@ -171,9 +171,10 @@ impl Feed {
 
     /// Where the rollouts stand now. May be called often: readers are sent the latest only.
     pub fn flight(&self, flight: &Flight) {
-        let view = view(flight);
+        // Made into JSON where it is read: the run has better things to do.
+        let flight = flight.clone();
         self.change(|state| {
-            state.flight = Some(view);
+            state.flight = Some(flight);
             state.flights += 1;
             state.begin();
         });
@@ -226,6 +227,8 @@ impl Feed {
                 }
             }
             _ => {
+                // With where the rollouts stand.
+                cursor.flights = state.flights;
                 let data = state.snapshot().to_string();
                 notices.push(Notice { name: "snapshot", id: id(newest), data });
             }
@@ -233,7 +236,7 @@ impl Feed {
         cursor.event = Some(newest);
         if cursor.flights != state.flights {
             cursor.flights = state.flights;
-            let data = state.flight.as_ref().unwrap_or(&Value::Null).to_string();
+            let data = state.flight.as_ref().map_or(Value::Null, view).to_string();
             notices.push(Notice { name: "flight", id: None, data });
         }
         News { notices, last: state.closed }
@@ -306,7 +309,7 @@ impl State {
             "status": self.status,
             "train": self.train,
             "evals": self.evals,
-            "flight": self.flight,
+            "flight": self.flight.as_ref().map(view),
             "started_ms": started,
             "now_ms": SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
             "first_step": self.first_step,

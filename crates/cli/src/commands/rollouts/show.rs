@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use leyden_report::export::{Call, PromptText, Rollout, Signal, prompts};
+use leyden_report::export::{Call, Decode, PromptText, Rollout, Signal, prompts};
 
 use crate::table::{counted, indented};
 
 /// Everything about a rollout, to be read from top to bottom.
-pub fn transcript(rollout: &Rollout, decode: Option<&dyn Fn(&[u32]) -> String>) -> String {
+pub fn transcript(rollout: &Rollout, decode: Option<Decode<'_>>) -> String {
     let mut text = format!("rollout {}, task {}\n", rollout.id, rollout.task_id);
     let reward = match (rollout.reward, &rollout.missing) {
         (Some(reward), _) => reward.to_string(),
