@@ -6,7 +6,8 @@ use leyden_core::{FinishReason, Sampling, SeedTree};
 
 /// Ends a response by looking at its tokens, for stop texts.
 pub trait StopCheck: Send {
-    /// Whether the response ends with `id`. Told every token of the response once, in order.
+    /// Whether the response ends with `id`. Told every token of the response once, in order, but
+    /// for a stop id, which ends it anyway.
     fn stops(&mut self, id: u32) -> bool;
 }
 
@@ -27,7 +28,7 @@ pub trait Constraint: Send {
     /// A sentence that says why there is no answer.
     fn allowed(&mut self) -> Result<&[u32], String>;
 
-    /// Takes in the token that was chosen. Stop ids are not told: they end the response.
+    /// Takes in the token that was chosen; not told of a stop id, which ends the response.
     ///
     /// # Errors
     /// A sentence that says why the token cannot follow.

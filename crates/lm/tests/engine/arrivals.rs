@@ -2,9 +2,10 @@
 //! alone, whoever comes, leaves or takes its room meanwhile.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use leyden_core::{FinishReason, SeedTree};
-use leyden_lm::{Completion, Engine, Limits, LmError, Request, Sampled, Ticket};
+use leyden_lm::{Completion, Engine, Limits, LlamaConfig, LmError, Request, Sampled, Ticket};
 use tch::{Device, Kind, Tensor};
 
 use crate::common;
@@ -108,13 +109,29 @@ fn prefill_does_not_hold_up_those_that_generate() {
     assert_eq!((engine.running(), engine.waiting()), (2, 0));
 }
 
-/// Steps, arrivals and departures drawn at random; whoever stays gets what it gets alone.
+/// The tests' model has heads that are computed by tensor operations, as on other devices.
 #[test]
 fn random_schedules_in_little_room_give_what_each_gives_alone() {
-    let requests = mixed(14);
-    let expected = alone(&requests);
+    random_schedules(0..7, &engine);
+}
+
+#[test]
+fn random_schedules_by_fused_kernels_give_what_each_gives_alone() {
+    let config = LlamaConfig { head_dim: 16, ..common::tiny(true) };
+    random_schedules(0..7, &|limits| {
+        let weights = weights(&config, 1, Kind::Float);
+        Engine::new(config.clone(), weights, Device::Cpu, limits)
+    });
+}
+
+/// Steps, arrivals and departures drawn at random; whoever stays gets what it gets alone.
+fn random_schedules(scenarios: Range<u64>, engine: &dyn Fn(Limits) -> Engine) {
+    let mut requests = mixed(14);
+    requests.iter_mut().for_each(|request| request.sampling.max_tokens *= 2);
+    let expected: Vec<Completion> =
+        requests.iter().map(|request| one(&mut engine(LIMITS), request)).collect();
     let mut recomputed = 0;
-    for scenario in 0..12 {
+    for scenario in scenarios {
         let seed = SeedTree::new(100 + scenario);
         let pick = |name: &str, i: usize, n: usize| {
             (seed.child(name).index(i as u64).uniform() * n as f64) as usize
