@@ -14,17 +14,27 @@ use serde_json::Value;
 
 const STEPS: &str = "train.steps=3";
 
+/// A run that does not outlive its test.
+struct Run(Child);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A run with a live page at a free port, and where that is.
-fn watched(folder: &Path) -> (Child, BufReader<impl Read>, String) {
+fn watched(folder: &Path) -> (Run, BufReader<impl Read>, String) {
     let mut command = quickstart(folder, &[STEPS]);
     command.args(["--live", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut run = Run(command.spawn().unwrap());
+    let mut said = BufReader::new(run.0.stderr.take().unwrap());
     loop {
         let mut line = String::new();
         assert!(said.read_line(&mut line).unwrap() > 0, "the run ended without a live page");
         if let Some(url) = line.trim().strip_prefix("live page: http://") {
-            return (child, said, url.trim_end_matches("/live/").to_owned());
+            return (run, said, url.trim_end_matches("/live/").to_owned());
         }
     }
 }
@@ -74,7 +84,7 @@ fn a_run_is_followed_to_its_end_and_not_changed() {
             }
         }
     }
-    assert!(run.wait().unwrap().success());
+    assert!(run.0.wait().unwrap().success());
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
     assert_eq!(last["state"], "finished", "{counts:?} {rest}");
