@@ -26,8 +26,8 @@ pub(super) struct Metrics {
     rollouts: IntGaugeVec,
     waiting: IntGauge,
     paused: IntGauge,
-    store_groups: IntGauge,
-    store_writes: IntGauge,
+    store_groups: IntCounter,
+    store_writes: IntCounter,
     store_queue: IntGauge,
 }
 
@@ -88,8 +88,8 @@ impl Metrics {
             )?,
             waiting: gauge("leyden_requests_waiting", "Model calls that wait for an update.")?,
             paused: gauge("leyden_paused", "1 while weights are updated.")?,
-            store_groups: gauge("leyden_store_groups", "Transactions since the start.")?,
-            store_writes: gauge("leyden_store_writes", "Writes since the start.")?,
+            store_groups: counter("leyden_store_groups_total", "Transactions, each one sync.")?,
+            store_writes: counter("leyden_store_writes_total", "Writes in them.")?,
             store_queue: gauge("leyden_store_queue", "Writes that are not durable yet.")?,
             registry,
         })
@@ -108,8 +108,12 @@ impl Metrics {
         self.waiting.set(signed(gate.waiting as u64));
         self.paused.set(i64::from(gate.closed.is_some()));
         let counts = store.counts();
-        self.store_groups.set(signed(counts.groups.load(Ordering::Relaxed)));
-        self.store_writes.set(signed(counts.writes.load(Ordering::Relaxed)));
+        // Counted by the writer itself, since its start.
+        for (metric, count) in
+            [(&self.store_groups, &counts.groups), (&self.store_writes, &counts.writes)]
+        {
+            metric.inc_by(count.load(Ordering::Relaxed).saturating_sub(metric.get()));
+        }
         self.store_queue.set(signed(counts.queue.load(Ordering::Relaxed)));
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

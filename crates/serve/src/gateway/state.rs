@@ -43,7 +43,7 @@ impl State {
         let upstreams = Upstreams::new(&config, store.models().await?)?;
         let metrics = Metrics::new().map_err(|error| GatewayError::Config(error.to_string()))?;
         Ok(Self {
-            lock: Lock::new(config.key.as_deref()),
+            lock: Lock::new(&config),
             rollouts: Rollouts::new(store.clone(), config.key.clone()),
             gate: UpdateGate::default(),
             retries: Arc::new(Retries::default()),

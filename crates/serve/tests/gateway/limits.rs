@@ -56,10 +56,11 @@ async fn raw(world: &World, bytes: &[u8]) -> String {
 #[tokio::test]
 async fn headers_have_a_limit() {
     let world = World::new(GatewayConfig { max_header_bytes: 8192, ..config() }, says("2")).await;
-    let long = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(20_000));
+    let long =
+        format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(20_000));
     assert!(raw(&world, long.as_bytes()).await.starts_with("HTTP/1.1 431"));
     let many: String = (0..200).map(|i| format!("x{i}: y\r\n")).collect();
-    let many = format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{many}\r\n");
+    let many = format!("GET /healthz HTTP/1.1\r\nhost: localhost\r\n{many}\r\n");
     assert!(raw(&world, many.as_bytes()).await.starts_with("HTTP/1.1 431"));
     assert!(raw(&world, b"what is this\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     world.get("/healthz").await.is(200);
@@ -71,9 +72,9 @@ async fn slow_senders_are_not_waited_for() {
     let config = GatewayConfig { header_timeout: quick, body_timeout: quick, ..config() };
     let world = World::new(config, says("2")).await;
     // Half a head: the connection is closed.
-    raw(&world, b"GET /healthz HTTP/1.1\r\nhost: x\r\n").await;
+    raw(&world, b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n").await;
     // Half a body: 408.
-    let half = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+    let half = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
                 content-length: 100\r\n\r\n{";
     assert!(raw(&world, half.as_bytes()).await.starts_with("HTTP/1.1 408"));
 }
@@ -144,6 +145,16 @@ async fn ids_cannot_lead_anywhere() {
     world.post("/api/rollouts/r/attempt/%00/events", event).await.is(404);
     let claim = json!({"worker": "../w"});
     world.post("/api/workers/claim", claim).await.is(422);
+}
+
+/// A page elsewhere, in a browser on this machine.
+#[tokio::test]
+async fn pages_of_others_are_refused() {
+    let world = World::new(config(), says("2")).await;
+    let models = || world.request(Method::GET, "/v1/models");
+    send(models().header("origin", "https://evil.example")).await.is(403);
+    send(models().header("host", "evil.example")).await.is(403);
+    send(models().header("origin", "http://localhost:3000")).await.is(200);
 }
 
 #[tokio::test]
