@@ -291,6 +291,21 @@ fn filters_and_places() {
 }
 
 #[test]
+fn calls_that_a_grammar_held_are_told_where_the_store_knows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = store(folder.path(), &[plain("1/train/0", None)]);
+    let held = || {
+        let store = RunStore::open(folder.path()).unwrap();
+        store.rollout("1/train/0").unwrap().unwrap().calls[0].constrained
+    };
+    assert!(!held());
+    database.execute_batch("ALTER TABLE calls ADD COLUMN constrained INTEGER").unwrap();
+    assert!(!held());
+    database.execute("UPDATE calls SET constrained = 1", []).unwrap();
+    assert!(held());
+}
+
+#[test]
 fn bad_stores_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let open = |path: &Path| RunStore::open(path).err().unwrap();

@@ -23,6 +23,8 @@ pub struct RunStore {
     database: Connection,
     path: PathBuf,
     setting: Setting,
+    /// Whether calls say if a grammar held them; stores of earlier versions do not.
+    knows_constraints: bool,
 }
 
 /// What the run's configuration says of its rollouts.
@@ -46,16 +48,24 @@ impl RunStore {
         if !path.is_file() {
             return Err(ExportError::NoStore(folder.to_owned()));
         }
-        let tables = |database: &Connection| {
-            let sql = "SELECT count(*) FROM sqlite_schema WHERE name IN ('rollouts', 'calls')";
-            database.query_row(sql, [], |row| row.get::<_, i64>(0))
+        let count = |database: &Connection, what: &str| {
+            database
+                .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get::<_, i64>(0))
         };
-        let opened = open(&path).and_then(|database| Ok((tables(&database)?, database)));
-        let (tables, database) = opened.map_err(|e| ExportError::database(&path, e))?;
+        let look = |database: Connection| {
+            let tables = count(&database, "sqlite_schema WHERE name IN ('rollouts', 'calls')")?;
+            let columns =
+                count(&database, "pragma_table_info('calls') WHERE name = 'constrained'")?;
+            Ok((tables, columns > 0, database))
+        };
+        let opened = open(&path).and_then(look);
+        let (tables, knows_constraints, database) =
+            opened.map_err(|e| ExportError::database(&path, e))?;
         if tables < 2 {
             return Err(ExportError::NotAStore(path));
         }
-        Ok(Self { database, path, setting: Setting::read(&folder.join("config.toml")) })
+        let setting = Setting::read(&folder.join("config.toml"));
+        Ok(Self { database, path, setting, knows_constraints })
     }
 
     fn failed(&self, error: rusqlite::Error) -> ExportError {
@@ -209,11 +219,12 @@ impl RunStore {
 
     fn calls(&self, place: &Place, id: u64) -> Result<Vec<Call>, ExportError> {
         let find = || {
-            let mut statement = self.database.prepare_cached(
+            let constrained = if self.knows_constraints { "constrained" } else { "0" };
+            let mut statement = self.database.prepare_cached(&format!(
                 "SELECT role, prompt_text, text, finish, policy_version, credit, advantage,
-                     prompt_ids, response_ids, logprobs
-                 FROM calls WHERE step = ?1 AND phase = ?2 AND rollout = ?3 ORDER BY idx",
-            )?;
+                     prompt_ids, response_ids, logprobs, {constrained}
+                 FROM calls WHERE step = ?1 AND phase = ?2 AND rollout = ?3 ORDER BY idx"
+            ))?;
             let call = |row: &Row| {
                 let call = Call {
                     role: row.get(0)?,
@@ -223,6 +234,7 @@ impl RunStore {
                     policy_version: whole(row, 4)?,
                     credit: row.get(5)?,
                     advantage: row.get(6)?,
+                    constrained: row.get::<_, Option<bool>>(10)?.unwrap_or_default(),
                     temperature: self.setting.temperature(&place.phase),
                     ..Call::default()
                 };

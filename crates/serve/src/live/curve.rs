@@ -6,6 +6,7 @@
 //! collapse of one step is still the lower edge of its point. A page that is opened after a
 //! million steps is sent as much as one that is opened after a thousand.
 
+use leyden_core::record::{EvalRecord, StepRecord};
 use serde::Serialize;
 
 /// Points of one curve; the screen has about as many columns.
@@ -33,6 +34,45 @@ pub struct Point {
 }
 
 impl Point {
+    /// The point of a training step that took so many seconds, if that is known.
+    pub fn of_step(step: &StepRecord, seconds: Option<f64>) -> Self {
+        let rewarded = step.rollouts > step.rollouts_without_reward;
+        let reward = (rewarded && step.reward_mean.is_finite()).then_some(step.reward_mean);
+        let rate = |count: f64| {
+            let seconds = seconds.filter(|s| *s > 0.0)?;
+            (count > 0.0 && count.is_finite()).then_some(count / seconds)
+        };
+        Self {
+            from: step.step,
+            to: step.step,
+            n: 1,
+            reward,
+            low: reward,
+            high: reward,
+            rollouts: step.rollouts as u64,
+            missing: step.rollouts_without_reward as u64,
+            tokens_per_second: rate(step.calls as f64 * step.response_length),
+            rollouts_per_second: rate(step.rollouts as f64),
+        }
+    }
+
+    /// The point of an evaluation.
+    pub fn of_eval(eval: &EvalRecord) -> Self {
+        let rewarded = eval.tasks > eval.without_reward;
+        let reward = (rewarded && eval.reward_mean.is_finite()).then_some(eval.reward_mean);
+        Self {
+            from: eval.step,
+            to: eval.step,
+            n: 1,
+            reward,
+            low: reward,
+            high: reward,
+            rollouts: eval.tasks as u64,
+            missing: eval.without_reward as u64,
+            ..Self::default()
+        }
+    }
+
     /// Takes in the record that follows.
     fn merge(&mut self, next: &Self) {
         let mean = |a: Option<f64>, b: Option<f64>| match (a, b) {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use leyden_core::record::{EvalRecord, Flight, FlightState, InFlight, Record, StepRecord, Timing};
+use leyden_core::record::{Flight, FlightState, InFlight, Record, Timing};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -259,13 +259,13 @@ impl State {
         self.begin();
         match record {
             Record::Step(step) => {
-                let point = of_step(step, seconds);
+                let point = Point::of_step(step, seconds);
                 self.step = step.step;
                 self.publish("step", json!({ "point": &point }));
                 self.train.push(point);
             }
             Record::Eval(eval) => {
-                let point = of_eval(eval);
+                let point = Point::of_eval(eval);
                 self.step = self.step.max(eval.step);
                 self.publish("eval", json!({ "mode": eval.mode, "point": &point }));
                 self.evals.entry(eval.mode.clone()).or_default().push(point);
@@ -318,43 +318,6 @@ impl State {
     }
 }
 
-fn of_step(step: &StepRecord, seconds: Option<f64>) -> Point {
-    let rewarded = step.rollouts > step.rollouts_without_reward;
-    let reward = (rewarded && step.reward_mean.is_finite()).then_some(step.reward_mean);
-    let rate = |count: f64| {
-        let seconds = seconds.filter(|s| *s > 0.0)?;
-        (count > 0.0 && count.is_finite()).then_some(count / seconds)
-    };
-    Point {
-        from: step.step,
-        to: step.step,
-        n: 1,
-        reward,
-        low: reward,
-        high: reward,
-        rollouts: step.rollouts as u64,
-        missing: step.rollouts_without_reward as u64,
-        tokens_per_second: rate(step.calls as f64 * step.response_length),
-        rollouts_per_second: rate(step.rollouts as f64),
-    }
-}
-
-fn of_eval(eval: &EvalRecord) -> Point {
-    let rewarded = eval.tasks > eval.without_reward;
-    let reward = (rewarded && eval.reward_mean.is_finite()).then_some(eval.reward_mean);
-    Point {
-        from: eval.step,
-        to: eval.step,
-        n: 1,
-        reward,
-        low: reward,
-        high: reward,
-        rollouts: eval.tasks as u64,
-        missing: eval.without_reward as u64,
-        ..Point::default()
-    }
-}
-
 /// A flight as the page shows it: counts of all rollouts, and those that matter one by one,
 /// the unfinished first.
 fn view(flight: &Flight) -> Value {
@@ -380,6 +343,8 @@ fn view(flight: &Flight) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use leyden_core::record::StepRecord;
+
     use super::*;
 
     fn step(number: u64) -> Record {

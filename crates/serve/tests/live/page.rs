@@ -44,7 +44,7 @@ fn a_running_run_is_drawn_listed_and_escaped() {
     browser.until("document.querySelector('#tokens .plot path.line')");
     let states =
         "[...document.querySelectorAll('#flight td.state')].map((cell) => cell.textContent)";
-    let expected = ["Agent or tools at work", "Waiting for the engine", "Generating", "Ended"];
+    let expected = ["Agent", "Waiting", "Generating", "Ended"];
     assert_eq!(browser.value(states), json!(expected));
     browser.until("document.querySelector('#tiles').innerText.includes('0.600')");
 

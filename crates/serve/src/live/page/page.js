@@ -427,7 +427,7 @@ function paintTiles() {
   for (const mode of modes) {
     tiles.push([`${evalName(mode)}`, ...latest(run.evals[mode], (p) => p.reward), decimal]);
   }
-  const live = flight && present(flight.tokens_per_second);
+  const live = flight && flight.generated_tokens > 0 && present(flight.tokens_per_second);
   tiles.push(
     live ? ["Tokens per second", flight.tokens_per_second, "generating now", number]
       : ["Tokens per second", ...latest(run.train, tokens), number],
@@ -446,7 +446,8 @@ function paintClock() {
   if (steps) words.push(`Step ${run.step.toLocaleString("en")} of ${steps.toLocaleString("en")}`);
   if (run.startedAt) {
     const elapsed = ((run.ended ?? Date.now()) - run.startedAt) / 1000;
-    words.push(`${duration(elapsed)} in this process`);
+    words.push(run.firstStep === 0 ? duration(elapsed)
+      : `${duration(elapsed)} since it went on at step ${run.firstStep.toLocaleString("en")}`);
     const done = run.step - run.firstStep;
     if (!isOver() && steps && done > 0) {
       words.push(`about ${duration(((steps - run.step) * elapsed) / done)} left`);
@@ -457,9 +458,12 @@ function paintClock() {
 
 // ---------------------------------------------------------------- rollouts in flight
 
+/** State, name, style, and name in a table. */
 const FLIGHT_STATES = [
-  ["generating", "Generating", "train"], ["queued", "Waiting for the engine", "sampled"],
-  ["agent", "Agent or tools at work", "greedy"], ["ended", "Ended", "idle"],
+  ["generating", "Generating", "train", "Generating"],
+  ["queued", "Waiting for the engine", "sampled", "Waiting"],
+  ["agent", "Agent or tools at work", "greedy", "Agent"],
+  ["ended", "Ended", "idle", "Ended"],
 ];
 
 function paintFlight() {
@@ -483,7 +487,7 @@ function paintFlight() {
     (flight.ended === flight.rollouts && flight.phase === "train" ? " All have ended; the update follows." : "");
   paintFlightBar(flight);
   const rows = flight.rows.map((row) => {
-    const [, name, style] = FLIGHT_STATES.find(([state]) => state === row.state) ?? [null, row.state, "idle"];
+    const [, , style, name] = FLIGHT_STATES.find(([state]) => state === row.state) ?? ["", "", "idle", row.state];
     return make("tr", {}, make("td", { class: "number" }, String(row.id)), make("td", { class: "task" }, row.task_id),
       make("td", { class: `state ${style}` }, make("span", {}, name)),
       make("td", { class: "number" }, String(row.calls)));
@@ -542,7 +546,12 @@ async function loadList(offset = 0) {
   try {
     const listing = await ask(`rollouts?${query}`);
     if (turn !== shelf.asked) return;
-    if (offset) listing.rows = [...shelf.listing.rows, ...listing.rows];
+    const before = shelf.listing;
+    if (offset) listing.rows = [...before.rows, ...listing.rows];
+    else if (before?.step === listing.step && before.phase === listing.phase) {
+      // Of the same step, more may be shown than a first answer holds.
+      listing.rows = [...listing.rows, ...before.rows.slice(listing.rows.length)];
+    }
     shelf.listing = listing;
     if (shelf.follow) shelf.step = listing.step;
     paintList();
@@ -551,13 +560,16 @@ async function loadList(offset = 0) {
   }
 }
 
+/** Whether a new step changes what is listed: the step itself, or that there is a later one. */
+const listFollows = () => shelf.follow || !present(shelf.listing?.later);
+
 /** New rollouts may be there. Steps can follow quickly; twice a second is enough to look. */
 function listIsStale() {
   shelf.stale = true;
-  if (shelf.timer !== null || !shelf.follow) return;
+  if (shelf.timer !== null || !listFollows()) return;
   const look = () => {
     shelf.timer = null;
-    if (!shelf.stale || !shelf.follow) return;
+    if (!shelf.stale || !listFollows()) return;
     shelf.stale = false;
     loadList();
     shelf.timer = setTimeout(look, 500);
@@ -578,12 +590,11 @@ function paintList() {
     ? `No rollouts of this phase at step ${listing.step}.`
     : `${phaseName(listing.phase)}, step ${listing.step.toLocaleString("en")}: ${counted(listing.total, "rollout")}.`;
   const focused = document.activeElement?.dataset?.rollout;
-  let group = null;
-  const rows = listing.rows.map((row) => {
-    const rule = group !== null && group !== row.group;
-    group = row.group;
-    return listRow(row, rule);
-  });
+  // A line between groups, where there are any.
+  const groups = new Set(listing.rows.map((row) => row.group));
+  const grouped = groups.size < listing.rows.length;
+  const rows = listing.rows.map((row, i) =>
+    listRow(row, grouped && i > 0 && listing.rows[i - 1].group !== row.group));
   const body = byId("list").tBodies[0];
   body.replaceChildren(...rows);
   if (focused) body.querySelector(`[data-rollout="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
