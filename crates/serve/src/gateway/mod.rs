@@ -40,8 +40,10 @@ use crate::backend::Backend;
 use crate::store::Store;
 use state::State;
 
-/// How often leases and retention are looked at.
+/// How often leases are looked at.
 const CHORES: Duration = Duration::from_secs(1);
+/// How often, in rounds of that, retention is.
+const EXPIRE: u32 = 60;
 
 /// The Lightning Server's HTTP side. Clones are the same server.
 #[derive(Clone)]
@@ -141,9 +143,11 @@ async fn requeue(state: &State) -> Result<usize, crate::store::StoreError> {
 async fn chores(state: Arc<State>) {
     let mut tick = tokio::time::interval(CHORES);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    for round in 0_u32.. {
         tick.tick().await;
         let _ = requeue(&state).await;
-        let _ = state.store.expire().await;
+        if round.is_multiple_of(EXPIRE) {
+            let _ = state.store.expire().await;
+        }
     }
 }

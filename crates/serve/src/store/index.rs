@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::Connection;
 
-use super::jobs::state_of;
+use super::row::state_of;
 use super::types::{DEFAULT_ATTEMPT, RolloutState};
 
 /// A rollout in short.

@@ -13,6 +13,7 @@ mod memory;
 mod packed;
 pub mod read;
 mod readers;
+mod row;
 mod schema;
 mod types;
 mod writer;

@@ -7,8 +7,8 @@ use std::path::Path;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use super::StoreError;
-use super::jobs::{ROLLOUT, rollout_of, state_of};
 use super::packed::unpack;
+use super::row::{ROLLOUT, rollout_of, state_of};
 use super::schema::open_reader;
 use super::types::{
     DEFAULT_ATTEMPT, ModelServer, RolloutState, StoredAnswer, StoredEvent, StoredRollout,
@@ -110,7 +110,7 @@ impl Reading {
 }
 
 pub(super) fn rollout(db: &Connection, id: &str) -> Result<Option<StoredRollout>, StoreError> {
-    Ok(super::jobs::find(db, id)?.map(|row| row.rollout))
+    Ok(super::row::find(db, id)?.map(|row| row.rollout))
 }
 
 pub(super) fn rollouts(db: &Connection, filter: &Filter) -> Result<Vec<StoredRollout>, StoreError> {

@@ -44,6 +44,7 @@ CREATE TABLE rollouts (
 );
 CREATE INDEX rollouts_by_state ON rollouts (state, seq);
 CREATE INDEX rollouts_to_claim ON rollouts (seq) WHERE state = 0 AND claimable = 1;
+CREATE INDEX rollouts_by_end ON rollouts (updated_at) WHERE state >= 2;
 CREATE INDEX rollouts_by_lease ON rollouts (lease_until) WHERE lease_until IS NOT NULL;
 
 -- The completion log. Nothing is ever deleted from it.
@@ -150,10 +151,8 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 }
 
 fn create(db: &Connection) -> rusqlite::Result<()> {
-    // The vacuum mode is fixed by the first table.
     db.execute_batch(&format!(
-        "PRAGMA auto_vacuum = INCREMENTAL;
-         PRAGMA journal_mode = WAL;
+        "PRAGMA journal_mode = WAL;
          BEGIN IMMEDIATE;
          {TABLES}
          PRAGMA application_id = {APPLICATION};
