@@ -108,7 +108,8 @@ fn a_long_run_loses_its_connection_finds_it_and_ends() {
     assert!(points > MOST_POINTS as u64 / 2 && points <= MOST_POINTS as u64, "{points}");
     // The one high step is still the upper edge of its point.
     assert_eq!(browser.value("Math.max(...run.train.points.map((p) => p.high))"), json!(9));
-    browser.until("document.querySelector('#reward .band')");
+    // … and lies within the plot.
+    browser.until("document.querySelector('#reward .plot .band').getBBox().y > 10");
 
     // The same process goes on under the same address: what was missed comes, nothing twice.
     let address = handle.address();

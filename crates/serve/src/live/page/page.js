@@ -166,6 +166,9 @@ class Chart {
     if (this.describe && drawn.some((series) => reachOf(series) > 0)) {
       keys.splice(1, 0, key({ name: "Its single steps", style: "train", kind: "steps" }));
     }
+    if (this.describe && drawn.some(hasBand)) {
+      keys.splice(1, 0, key({ name: "Its lowest to highest steps", style: "train", kind: "band" }));
+    }
     this.legend.replaceChildren(...keys);
     const width = Math.max(220, this.plot.clientWidth);
     const frame = this.frame(drawn, width);
@@ -191,8 +194,11 @@ class Chart {
 
   frame(drawn, width) {
     const all = drawn.flatMap((series) => series.places);
-    const low = Math.min(0, ...all.map((p) => Math.min(p.y, p.point.low ?? p.y, p.y)));
-    const high = Math.max(...all.map((p) => p.y), low + 1e-9);
+    // The band around a reward is of rewards; rates have none.
+    const lowest = (p) => (this.describe ? p.point.low ?? p.y : p.y);
+    const highest = (p) => (this.describe ? p.point.high ?? p.y : p.y);
+    const low = Math.min(0, ...all.map(lowest));
+    const high = Math.max(...all.map(highest), low + 1e-9);
     const rows = ticks(low, high + (high - low) * 0.04, 4);
     const gap = rows.length > 1 ? rows[1] - rows[0] : 1;
     const top = rows.at(-1) < high ? rows.at(-1) + gap : rows.at(-1);
@@ -220,18 +226,18 @@ class Chart {
     }
     const columns = ticks(frame.first, frame.last, Math.min(8, (right - left) / 80))
       .filter((step) => Number.isInteger(step));
+    // A digit is about 7 wide. The last step has the axis' name beside it, and needs its room.
+    const name = `Step ${frame.last.toLocaleString("en")}`;
+    const free = right - 7 * name.length - 10;
     for (const step of columns) {
-      if (right - frame.x(step) < 58 && step !== frame.last) continue;
-      if (step === frame.last) continue;
-      svg.append(draw("text", { x: frame.x(step), y: bottom + 18, "text-anchor": "middle" },
-        step.toLocaleString("en")));
+      const words = step.toLocaleString("en");
+      if (frame.x(step) + 3.5 * words.length > free) continue;
+      svg.append(draw("text", { x: frame.x(step), y: bottom + 18, "text-anchor": "middle" }, words));
     }
     svg.append(
       draw("text", { x: 0, y: 12 }, this.label),
-      draw("text", { x: right, y: bottom + 18, "text-anchor": "end" },
-        `Step ${frame.last.toLocaleString("en")}`),
+      draw("text", { x: right, y: bottom + 18, "text-anchor": "end" }, name),
     );
-    // Points keep a distance from the frame's top only if there is one to see.
     svg.append(draw("line", { class: "gridline", x1: left, x2: left, y1: top, y2: bottom }));
   }
 
@@ -241,7 +247,7 @@ class Chart {
       .map((p, i) => `${i ? "L" : "M"}${frame.x(p.x).toFixed(1)} ${frame.y(p.y).toFixed(1)}`).join("");
     if (kind === "train") {
       // Merged points: the lowest and highest step of each.
-      if (places.some((p) => p.point.n > 1 && present(p.point.low)) && this.describe) {
+      if (this.describe && hasBand({ kind, places })) {
         const edge = (name) => places.map((p) => ({ x: p.x, y: p.point[name] ?? p.y }));
         const [lows, highs] = [edge("low"), edge("high").reverse()];
         group.append(draw("path", { class: "band", d: `${path(lows)}${path(highs).replace("M", "L")}Z` }));
@@ -327,6 +333,11 @@ function reachOf({ kind, places }) {
   return Math.min(25, Math.max(1, Math.floor(places.length / 40)));
 }
 
+/** Whether points are of several steps, whose range is drawn as a band. */
+function hasBand({ kind, places }) {
+  return kind === "train" && places.some((p) => p.point.n > 1 && present(p.point.low));
+}
+
 /** The mark of a series: a circle, or a square, so that colour is not needed. */
 function mark(style, x, y) {
   return style === "greedy"
@@ -336,10 +347,10 @@ function mark(style, x, y) {
 
 /** A series as the legend shows it. */
 function key({ name, style, kind }) {
+  const line = kind === "steps" ? "line faint" : style === "greedy" ? "line dashed" : "line";
   const picture = draw("svg", { class: style, viewBox: "0 0 28 12", "aria-hidden": "true" },
-    draw("path", {
-      class: kind === "steps" ? "line faint" : style === "greedy" ? "line dashed" : "line", d: "M1 6H27",
-    }));
+    kind === "band" ? draw("rect", { class: "band", x: 1, y: 0, width: 26, height: 12 })
+      : draw("path", { class: line, d: "M1 6H27" }));
   if (kind === "eval") picture.append(mark(style, 14, 6));
   return make("li", {}, picture, name);
 }
