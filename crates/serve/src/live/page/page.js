@@ -163,8 +163,11 @@ class Chart {
     this.plot.hidden = this.readout.hidden = this.legend.hidden = drawn.length === 0;
     if (drawn.length === 0) return;
     const keys = this.describe ? drawn.map(key) : [];
-    if (this.describe && drawn.some((series) => reachOf(series) > 0)) {
-      keys.splice(1, 0, key({ name: "Its single steps", style: "train", kind: "steps" }));
+    const faint = this.describe && drawn.find((series) => reachOf(series) > 0);
+    if (faint) {
+      const { width } = faint.curve;
+      const name = width === 1 ? "Its single steps" : `Its means of ${width} steps`;
+      keys.splice(1, 0, key({ name, style: "train", kind: "steps" }));
     }
     if (this.describe && drawn.some(hasBand)) {
       keys.splice(1, 0, key({ name: "Its lowest to highest steps", style: "train", kind: "band" }));
@@ -203,7 +206,8 @@ class Chart {
     const gap = rows.length > 1 ? rows[1] - rows[0] : 1;
     const top = rows.at(-1) < high ? rows.at(-1) + gap : rows.at(-1);
     if (top > rows.at(-1)) rows.push(Number(top.toPrecision(12)));
-    const bottom = low < rows[0] ? rows[0] - gap : rows[0];
+    if (low < rows[0]) rows.unshift(Number((rows[0] - gap).toPrecision(12)));
+    const bottom = rows[0];
     const first = Math.min(...all.map((p) => p.point.from));
     const last = Math.max(...all.map((p) => p.point.to), first + 1);
     const left = 14 + 7 * Math.max(...rows.map((row) => number(row).length));
@@ -460,7 +464,7 @@ function paintClock() {
     words.push(run.firstStep === 0 ? duration(elapsed)
       : `${duration(elapsed)} since it went on at step ${run.firstStep.toLocaleString("en")}`);
     const done = run.step - run.firstStep;
-    if (!isOver() && steps && done > 0) {
+    if (!isOver() && steps > run.step && done > 0) {
       words.push(`about ${duration(((steps - run.step) * elapsed) / done)} left`);
     }
   }
