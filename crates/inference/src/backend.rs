@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use leyden_lm::{LmError, Weights};
-use leyden_serve::backend::{Ask, Backend, Event, Failure, ModelCard};
+use leyden_serve::backend::{Ask, Backend, Event, Failure, Figure, ModelCard};
 use leyden_text::ChatFormat;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -178,6 +178,10 @@ impl Backend for EngineBackend {
             let _ = events.send(Event::Failed(failure));
         }
         receiver
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        self.stats().figures()
     }
 }
 

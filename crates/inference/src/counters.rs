@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use leyden_serve::backend::Figure;
+
 /// Counts, written by several threads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -72,4 +74,53 @@ pub struct Stats {
     pub rewritten_prompts: u64,
     /// Number of weight updates behind the policy.
     pub policy_version: u64,
+}
+
+impl Stats {
+    /// The counts as `/metrics` shows them.
+    pub(crate) fn figures(&self) -> Vec<Figure> {
+        let figure = |name, help, value| Figure { name, help, value };
+        vec![
+            figure("leyden_engine_waiting", "Requests in the queue.", self.waiting as u64),
+            figure("leyden_engine_running", "Requests that are generated.", self.running as u64),
+            figure("leyden_engine_finished_total", "Requests answered.", self.finished),
+            figure("leyden_engine_failed_total", "Requests that failed.", self.failed),
+            figure(
+                "leyden_engine_cancelled_total",
+                "Requests whose client went away.",
+                self.cancelled,
+            ),
+            figure("leyden_engine_refused_total", "Requests that found no room.", self.refused),
+            figure(
+                "leyden_engine_prompt_tokens_total",
+                "Prompt tokens of answered requests.",
+                self.prompt_tokens,
+            ),
+            figure(
+                "leyden_engine_cached_tokens_total",
+                "Of these, tokens found in the cache.",
+                self.cached_tokens,
+            ),
+            figure(
+                "leyden_engine_generated_tokens_total",
+                "Tokens of answers.",
+                self.generated_tokens,
+            ),
+            figure(
+                "leyden_engine_extended_prompts_total",
+                "Prompts that continued an earlier call token for token.",
+                self.extended_prompts,
+            ),
+            figure(
+                "leyden_engine_rewritten_prompts_total",
+                "Prompts whose template wrote the past of their conversation differently.",
+                self.rewritten_prompts,
+            ),
+            figure(
+                "leyden_engine_policy_version",
+                "Weight updates behind the policy.",
+                self.policy_version,
+            ),
+        ]
+    }
 }

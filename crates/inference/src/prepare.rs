@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use leyden_core::{ChatRequest, SeedTree};
 use leyden_lm::{Constraint, Request};
 use leyden_serve::backend::{Ask, Failure, Prompt};
-use leyden_text::{ChatFormat, Grammar, Growth, History, TextError};
+use leyden_text::{ChatFormat, Growth, History, TextError};
 
 use crate::conversations::Conversations;
 use crate::counters::{Counters, add};
@@ -146,7 +146,7 @@ impl Preparation {
         }
         let param = if request.tools.is_empty() { "response_format" } else { "tools" };
         let grammar = self.format.grammar(&request).map_err(|e| refused(param, &e))?;
-        let constraint = grammar.map(|grammar| Box::new(Followed(grammar)) as Box<dyn Constraint>);
+        let constraint = grammar.map(|grammar| Box::new(grammar) as Box<dyn Constraint>);
         Ok((Asked::Chat { prompt: Box::new(prompt), request: Box::new(request) }, constraint))
     }
 
@@ -161,23 +161,6 @@ impl Preparation {
             return Err(Failure::ContextLength { tokens, limit });
         }
         Ok(())
-    }
-}
-
-/// A grammar as the engine's sampler asks it.
-struct Followed(Grammar);
-
-impl Constraint for Followed {
-    fn allowed(&mut self) -> Result<&[u32], String> {
-        self.0.allowed().map_err(|e| e.to_string())
-    }
-
-    fn accept(&mut self, id: u32) -> Result<(), String> {
-        self.0.accept(id).map_err(|e| e.to_string())
-    }
-
-    fn ended(&self) -> bool {
-        self.0.ended()
     }
 }
 

@@ -5,8 +5,9 @@
 //! While weights are exchanged nothing new is handed to the engine; what runs ends first, so
 //! that every answer was written by one version of the weights.
 //!
-//! Should the engine fail, or panic, its requests fail with the reason and a new engine with
-//! the same weights takes its place: what it held in memory may be half written.
+//! Should a forward pass fail, the requests in it fail with the reason, and the others go on.
+//! Should the engine panic, all its requests fail, and a new engine with the same weights takes
+//! its place: what it held in memory may be half written.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -273,9 +274,10 @@ impl Worker {
     /// One forward pass, and what came of it.
     fn step(&mut self) {
         let stepped = catch_unwind(AssertUnwindSafe(|| self.engine.step()));
-        let sampled = match stepped {
-            Ok(Ok(sampled)) => sampled,
-            Ok(Err(error)) => return self.start_over(&error.to_string()),
+        let (sampled, error) = match stepped {
+            Ok(Ok(sampled)) => (sampled, None),
+            // The engine ends what ran and goes on with what waits.
+            Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
             Err(panic) => return self.start_over(&described(&*panic)),
         };
         for token in sampled {
@@ -283,7 +285,15 @@ impl Worker {
                 job.take(token);
             }
         }
-        for (ticket, result) in self.engine.take_finished() {
+        let finished = self.engine.take_finished();
+        if let Some(error) = error {
+            eprintln!("leyden: a forward pass failed: {error}");
+            if finished.is_empty() {
+                // It would fail again, for ever.
+                return self.start_over(&error);
+            }
+        }
+        for (ticket, result) in finished {
             if let Some(job) = self.running.remove(&ticket) {
                 self.finish(job, result);
             }

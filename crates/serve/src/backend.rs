@@ -142,6 +142,15 @@ pub struct ModelCard {
     pub context: usize,
 }
 
+/// A number of a backend's own for `/metrics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figure {
+    /// As Prometheus knows it: `leyden_engine_running`, or `…_total` where it only grows.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub value: u64,
+}
+
 /// Whoever generates.
 pub trait Backend: Send + Sync + 'static {
     fn models(&self) -> Vec<ModelCard>;
@@ -149,4 +158,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Begins a generation. Dropping the receiver cancels it. Never blocks; whatever is wrong
     /// arrives as [`Event::Failed`].
     fn submit(&self, ask: Ask) -> UnboundedReceiver<Event>;
+
+    /// What it counts.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
 }

@@ -8,6 +8,7 @@ use prometheus::{
 };
 
 use super::gate::GateState;
+use crate::backend::Figure;
 use crate::store::{RolloutState, Store};
 
 /// Everything that is counted.
@@ -118,5 +119,31 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8(text).unwrap_or_default())
+    }
+}
+
+/// A backend's own figures as Prometheus reads them.
+pub(super) fn lines(figures: &[Figure]) -> String {
+    let line = |&Figure { name, help, value }: &Figure| {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+    };
+    figures.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Figure, lines};
+
+    #[test]
+    fn figures_say_whether_they_only_grow() {
+        let figures = [
+            Figure { name: "leyden_engine_running", help: "Now.", value: 3 },
+            Figure { name: "leyden_engine_tokens_total", help: "All.", value: 7 },
+        ];
+        let text = lines(&figures);
+        assert!(text.contains("# TYPE leyden_engine_running gauge\nleyden_engine_running 3\n"));
+        assert!(text.contains("# TYPE leyden_engine_tokens_total counter\n"));
+        assert!(text.ends_with("leyden_engine_tokens_total 7\n"));
     }
 }

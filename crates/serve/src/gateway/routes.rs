@@ -75,10 +75,13 @@ async fn healthz() -> Json<Value> {
 }
 
 async fn metrics(Shared(state): Shared<Arc<State>>) -> Result<Response, Refusal> {
-    let text = state
+    let mut text = state
         .metrics
         .text(&state.store, &state.gate.now())
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    if let Some(local) = &state.local {
+        text += &super::metrics::lines(&local.figures());
+    }
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
