@@ -4,10 +4,11 @@
 //! temperature 1. The cache is emptied before each repetition, so prefill is part of the time.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use leyden_benchmarks::play::play;
+use leyden_benchmarks::play::{Play, Schedule, play};
 use leyden_benchmarks::process::{Compute, kind_name, median, peak_memory, timed};
 use leyden_benchmarks::work::{self, Conversation, Conversations};
 use leyden_core::{Sampling, SeedTree};
@@ -52,6 +53,12 @@ struct Arguments {
     /// Timed repetitions
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
+    /// Who waits for whom between the turns
+    #[arg(long, value_enum, default_value_t = Schedule::Lockstep)]
+    schedule: Schedule,
+    /// Mean seconds of a tool between two turns
+    #[arg(long, default_value_t = 0.0)]
+    tool_seconds: f64,
     /// Untimed repetitions before them
     #[arg(long, default_value_t = 1)]
     warm_up: usize,
@@ -118,7 +125,16 @@ fn measure(
     let (mut seconds, mut logprob) = (Vec::new(), 0.0);
     for repetition in 0..arguments.warm_up + arguments.repetitions {
         let seed = SeedTree::new(1).index(repetition as u64);
-        let (made, took) = timed(|| play(engine, given, arguments.samples, &sampling, seed))?;
+        let play = Play {
+            given,
+            samples: arguments.samples,
+            sampling: sampling.clone(),
+            seed,
+            schedule: arguments.schedule,
+            tool: Duration::try_from_secs_f64(arguments.tool_seconds)
+                .context("--tool-seconds: not a time")?,
+        };
+        let (made, took) = timed(|| play.run(engine))?;
         let tokens: usize = made.iter().map(|completion| completion.ids.len()).sum();
         ensure!(tokens == expected, "{tokens} tokens were generated, not {expected}");
         if repetition >= arguments.warm_up {
@@ -137,6 +153,8 @@ fn measure(
         "prompts": given.conversations.len(),
         "turns": given.turns(),
         "samples": arguments.samples,
+        "schedule": format!("{:?}", arguments.schedule).to_lowercase(),
+        "tool_seconds": arguments.tool_seconds,
         "new_tokens": arguments.tokens,
         "seconds": seconds,
         "tokens_per_second": rates,

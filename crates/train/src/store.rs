@@ -15,7 +15,7 @@ CREATE TABLE IF NOT EXISTS rollouts (
 CREATE TABLE IF NOT EXISTS calls (
     step INTEGER, phase TEXT, rollout INTEGER, idx INTEGER, role TEXT, prompt_ids BLOB,
     response_ids BLOB, logprobs BLOB, prompt_text TEXT, text TEXT, finish TEXT,
-    policy_version INTEGER, credit REAL, advantage REAL,
+    policy_version INTEGER, credit REAL, advantage REAL, constrained INTEGER,
     PRIMARY KEY (step, phase, rollout, idx)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signals (
     step INTEGER, phase TEXT, rollout INTEGER, call INTEGER, kind TEXT, detail TEXT);
@@ -60,7 +60,8 @@ impl RolloutStore {
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
             .map_err(fail)?;
         connection.execute_batch(SCHEMA).map_err(fail)?;
-        add_labels(&connection).map_err(fail)?;
+        add_column(&connection, "rollouts", "labels TEXT").map_err(fail)?;
+        add_column(&connection, "calls", "constrained INTEGER").map_err(fail)?;
         Ok(Self { connection, path: path.to_owned() })
     }
 
@@ -113,15 +114,16 @@ impl RolloutStore {
     }
 }
 
-/// Stores of earlier versions have no column for labels.
-fn add_labels(connection: &Connection) -> Result<(), rusqlite::Error> {
+/// Adds a column (`name TYPE`) that stores of earlier versions do not have.
+fn add_column(connection: &Connection, table: &str, column: &str) -> Result<(), rusqlite::Error> {
+    let name = column.split(' ').next().unwrap_or_default();
     let known: bool = connection.query_row(
-        "SELECT count(*) > 0 FROM pragma_table_info('rollouts') WHERE name = 'labels'",
-        [],
+        "SELECT count(*) > 0 FROM pragma_table_info(?1) WHERE name = ?2",
+        [table, name],
         |row| row.get(0),
     )?;
     if !known {
-        connection.execute_batch("ALTER TABLE rollouts ADD COLUMN labels TEXT")?;
+        connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column}"))?;
     }
     Ok(())
 }
@@ -151,7 +153,7 @@ fn write(
         )?;
         let mut insert_call = transaction.prepare_cached(
             "INSERT OR REPLACE INTO calls
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?;
         let mut insert_signal =
             transaction.prepare_cached("INSERT INTO signals VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
@@ -195,6 +197,7 @@ fn write(
                     call.policy_version as i64,
                     credit.credit,
                     credit.advantage,
+                    call.constrained,
                 ])?;
             }
             for signal in &rollout.signals {
@@ -238,7 +241,7 @@ mod tests {
     fn labels_are_kept_also_in_a_store_that_had_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rollouts.sqlite");
-        let old = SCHEMA.replace(" labels TEXT,", "");
+        let old = SCHEMA.replace(" labels TEXT,", "").replace(" constrained INTEGER,", "");
         assert_ne!(old, SCHEMA);
         Connection::open(&path).unwrap().execute_batch(&old).unwrap();
         let mut store = RolloutStore::open(&path).unwrap();

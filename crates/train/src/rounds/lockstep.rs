@@ -23,7 +23,6 @@ pub(super) fn run(
     loop {
         gather(crew, answering);
         watch.ended(crew.ended());
-        crew.show(watch, engine);
         let round: Vec<Mutex<(PromptCounts, Vec<_>)>> =
             crew.rollouts.iter().map(|_| Mutex::default()).collect();
         crew.rollouts.par_iter().zip(&round).for_each(|(rollout, asked)| {
@@ -49,6 +48,8 @@ pub(super) fn run(
             }
             continue;
         }
+        // Shown as it will stand for most of the round.
+        crew.show(watch, engine);
         let completions = engine.generate(requests)?;
         for ((index, question), completion) in waiting.into_iter().zip(completions) {
             answering.give(&mut lock(&crew.rollouts[index]), question, completion);
