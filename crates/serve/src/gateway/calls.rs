@@ -167,7 +167,9 @@ impl Call<'_> {
         };
         match route {
             Route::Backend(backend) => {
-                let server = Server { model: None, endpoint: "local".into(), version: None };
+                // What it is called here, whatever name the agent used.
+                let model = backend.models().into_iter().next().map(|model| model.id);
+                let server = Server { model, endpoint: "local".into(), version: None };
                 let recorder = Arc::new(recorder(self.body.clone(), server));
                 self.generate(backend, recorder, overrides).await
             }

@@ -1,8 +1,8 @@
 //! Moves committed pages from the log into the file, beside the writer.
 //!
 //! SQLite does it within a commit by default, whose caller then waits for two more syncs. Here
-//! a second connection copies while the writer goes on; what the writer added meanwhile it
-//! copies itself, which is little, so that the log starts again from its beginning.
+//! a second connection copies while the writer goes on, again and again until little is added
+//! meanwhile; that little the writer copies itself, and the log starts again from its beginning.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +16,11 @@ use super::schema::open_writer;
 
 /// Bytes of content after which the log is copied.
 const EVERY: usize = 16 << 20;
+
+/// Pages that the writer may copy itself: about a megabyte.
+const FEW: i64 = 256;
+/// Rounds after which the writer copies whatever is left: it adds faster than the disk takes.
+const ROUNDS: usize = 6;
 
 const IDLE: u8 = 0;
 const COPYING: u8 = 1;
@@ -37,7 +42,7 @@ impl Checkpointer {
         let run = move || {
             while receiver.recv().is_ok() {
                 // One that fails leaves the log as it is; the next one copies more.
-                let _ = checkpoint(&db, "PASSIVE");
+                let _ = catch_up(&db);
                 seen.store(COPIED, Ordering::Release);
             }
         };
@@ -71,6 +76,20 @@ impl Checkpointer {
     }
 }
 
-fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<()> {
-    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
+/// Copies until few pages are added while it copies.
+fn catch_up(db: &Connection) -> rusqlite::Result<()> {
+    let mut copied = 0;
+    for _ in 0..ROUNDS {
+        let log = checkpoint(db, "PASSIVE")?;
+        if log - copied < FEW {
+            break;
+        }
+        copied = log;
+    }
+    Ok(())
+}
+
+/// Returns the length of the log in pages, as it was at the start.
+fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<i64> {
+    db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1))
 }

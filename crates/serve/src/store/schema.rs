@@ -127,7 +127,7 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<Connection, Stor
         "PRAGMA journal_mode = WAL;
          PRAGMA synchronous = {synchronous};
          PRAGMA wal_autocheckpoint = 0;
-         PRAGMA journal_size_limit = 67108864;
+         PRAGMA journal_size_limit = 268435456;
          PRAGMA cache_size = -32768;
          PRAGMA temp_store = MEMORY;"
     ))

@@ -223,9 +223,9 @@ async fn a_model_request_has_v1s_fields() {
     let answer = world.chat("r", "1+1").await.is(200).json();
     let events = world.get("/api/rollouts/r/events").await.is(200).json();
     let data = &events[0]["data"];
-    assert_eq!(data["model"], "auto");
+    assert_eq!(data["model"], "stub");
     assert_eq!(data["model_version"], 9);
-    assert_eq!(data["server"], json!({"model": "auto", "endpoint": "local", "version": 9}));
+    assert_eq!(data["server"], json!({"model": "stub", "endpoint": "local", "version": 9}));
     assert_eq!(data["request"], chat_body("1+1"));
     assert_eq!(data["response"], answer);
     assert_eq!(data["usage"], answer["usage"]);
