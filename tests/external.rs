@@ -21,14 +21,15 @@ use serde_json::{Value, json};
 use support::{Place, Rollout, list, processes_with, python_with_packages, rollouts, run};
 
 /// Two steps in which some group has differing rewards, and an evaluation of each.
-const SHORT: [&str; 9] = [
+const SHORT: [&str; 10] = [
     "train.steps=2",
     "train.warmup=0",
     "rollout.tasks=4",
     "rollout.samples=8",
     "rollout.schedule='continuous'",
     "eval.every=2",
-    "eval.tasks=4",
+    "eval.tasks=2",
+    "eval.modes=['greedy']",
     "checkpoint.every=1",
     "checkpoint.keep=2",
 ];

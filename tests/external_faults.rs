@@ -259,7 +259,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
         (&["agent.external.command=[]"], &["agent.external.command", "program"]),
         (&["agent.external.roles.judge='x'"], &["agent.external.roles", "judge", "solve"]),
         (&["agent.external.workers='remote'"], &["agent.external.command", "remote"]),
-        (&["agent.external.host='0.0.0.0'", "agent.external.key=''"], &["key"]),
+        (&["agent.external.key='short'"], &["key", "8 characters"]),
     ] {
         says(&refusal(changes), words);
     }

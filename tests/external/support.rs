@@ -39,12 +39,12 @@ pub struct Call {
     pub response_ids: Vec<u32>,
     pub logprobs: Vec<f32>,
     pub text: String,
-    pub policy_version: u64,
+    pub policy_version: i64,
     pub credit: Option<f64>,
 }
 
 /// Where a rollout belongs: step, phase, position.
-pub type Place = (u64, String, u64);
+pub type Place = (i64, String, i64);
 
 /// All rollouts of the run in `folder`.
 pub fn rollouts(folder: &Path) -> BTreeMap<Place, Rollout> {
