@@ -42,7 +42,8 @@ impl Server {
     /// Sends a request and returns the connection.
     fn send(&self, method: &str, path: &str, headers: &[&str], body: &str) -> TcpStream {
         let mut connection = self.connect();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n");
         for header in headers {
             head += &format!("{header}\r\n");
         }
@@ -291,8 +292,7 @@ fn a_rollout_is_captured_and_kept() {
     messages.push(first["choices"][0]["message"].clone());
     messages.push(json!({"role": "user", "content": "And then?"}));
     let second = server.post(path, &body).good();
-    let before =
-        [ids(&first["prompt_token_ids"]), ids(&first["choices"][0]["token_ids"])].concat();
+    let before = [ids(&first["prompt_token_ids"]), ids(&first["choices"][0]["token_ids"])].concat();
     assert!(ids(&second["prompt_token_ids"]).starts_with(&before));
     drop(server);
 

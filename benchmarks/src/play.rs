@@ -67,11 +67,7 @@ impl Play<'_> {
         }
     }
 
-    fn lockstep(
-        &self,
-        engine: &mut Engine,
-        histories: &mut [Vec<u32>],
-    ) -> Result<Vec<Completion>> {
+    fn lockstep(&self, engine: &mut Engine, histories: &mut [Vec<u32>]) -> Result<Vec<Completion>> {
         let mut made = Vec::new();
         for turn in 0..self.given.turns() {
             let alive: Vec<usize> =

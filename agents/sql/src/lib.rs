@@ -126,10 +126,8 @@ impl SqlAgent {
             task: task.id.clone(),
             what: format!("the database {} has no file", database.id()),
         })?;
-        let path = std::path::absolute(file.path()).map_err(|error| AgentError::Task {
-            task: task.id.clone(),
-            what: error.to_string(),
-        })?;
+        let path = std::path::absolute(file.path())
+            .map_err(|error| AgentError::Task { task: task.id.clone(), what: error.to_string() })?;
         Ok((path, self.shown(task, &database).schema))
     }
 

@@ -170,12 +170,7 @@ impl Trainer<'_> {
 
 impl Trainer<'_> {
     /// How the rollouts of a step, or of an evaluation of some mode, are run.
-    pub(crate) fn round_options(
-        &self,
-        sampling: Sampling,
-        step: u64,
-        phase: &str,
-    ) -> RoundOptions {
+    pub(crate) fn round_options(&self, sampling: Sampling, step: u64, phase: &str) -> RoundOptions {
         let (config, agent) = (&self.experiment.rollout, &self.experiment.agent);
         RoundOptions {
             step,

@@ -189,9 +189,9 @@ pub fn of(settings: Settings) -> Result<Box<dyn Dataset>> {
         "sql" => Ok(Box::new(sql::Sql::new(settings)?)),
         "rag" => Ok(Box::new(rag::Rag::new(settings)?)),
         "external" => Ok(Box::new(external::External::new(settings)?)),
-        other => bail!(
-            "agent.name: there is no agent `{other}`; there are calc, sql, rag and external"
-        ),
+        other => {
+            bail!("agent.name: there is no agent `{other}`; there are calc, sql, rag and external")
+        }
     }
 }
 

@@ -164,9 +164,11 @@ impl Extras for Searching {
             let query = query.ok_or("`query` is missing or no text")?;
             let k = match body.get("k") {
                 None => 4,
-                Some(k) => k.as_u64().filter(|k| (1..=MOST_PASSAGES).contains(k)).ok_or_else(
-                    || format!("`k` is {k}: it is a number from 1 to {MOST_PASSAGES}"),
-                )?,
+                Some(k) => {
+                    k.as_u64().filter(|k| (1..=MOST_PASSAGES).contains(k)).ok_or_else(|| {
+                        format!("`k` is {k}: it is a number from 1 to {MOST_PASSAGES}")
+                    })?
+                }
             };
             let hits = retriever.retrieve(query, k as usize).map_err(|e| e.to_string())?;
             let passage = |Hit { passage, score, .. }: Hit| {

@@ -6,9 +6,9 @@ use leyden_core::{Call, ChatReply, ChatRequest, ModelError, ReplyTokens};
 use leyden_lm::{Completion, LmError, Request};
 use leyden_text::{ChatFormat, Growth, Prompt, ReplyEnd, ReplyStream, StopTexts};
 
+use super::PromptCounts;
 use super::live::{Answer, Live, Question};
 use super::options::RoundOptions;
-use super::PromptCounts;
 
 /// What every question of a step is answered with.
 pub(super) struct Answering<'a> {
@@ -159,12 +159,7 @@ impl<'a> Answering<'a> {
     }
 
     /// The reply with its tokens.
-    fn reported(
-        &self,
-        request: &ChatRequest,
-        call: &Call,
-        cached_tokens: usize,
-    ) -> ChatReply {
+    fn reported(&self, request: &ChatRequest, call: &Call, cached_tokens: usize) -> ChatReply {
         let mut stream = ReplyStream::new(self.format, request);
         for &id in &call.response_ids {
             stream.push(id);
@@ -191,10 +186,7 @@ enum Prepared {
 }
 
 /// Watches for the stop texts of a request; `None` where there are none.
-fn stop_texts(
-    stops: &[String],
-    format: &Arc<ChatFormat>,
-) -> Option<Box<dyn leyden_lm::StopCheck>> {
+fn stop_texts(stops: &[String], format: &Arc<ChatFormat>) -> Option<Box<dyn leyden_lm::StopCheck>> {
     if stops.is_empty() {
         return None;
     }

@@ -21,9 +21,15 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 
 /// What the polling thread says to the engine's.
 enum Said {
-    Asked { rollout: usize, request: Box<Request>, waiting: Box<Waiting> },
+    Asked {
+        rollout: usize,
+        request: Box<Request>,
+        waiting: Box<Waiting>,
+    },
     /// The rollout has ended, or begins again: nobody waits for what it asked.
-    Over { rollout: usize },
+    Over {
+        rollout: usize,
+    },
 }
 
 /// Runs the crew to its end.
@@ -40,7 +46,8 @@ pub(super) fn run(
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let polling = scope.spawn(|| poll(crew, answering, &sender, &stop));
-        let served = Serving { crew, answering, open: HashMap::new() }.run(engine, &receiver, watch);
+        let served =
+            Serving { crew, answering, open: HashMap::new() }.run(engine, &receiver, watch);
         stop.store(true, Ordering::Release);
         crew.bell.ring();
         let counts = polling.join().unwrap_or_else(|e| std::panic::resume_unwind(e));

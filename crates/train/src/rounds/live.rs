@@ -15,9 +15,9 @@ use leyden_core::{
 };
 use leyden_text::History;
 
+use super::Job;
 use super::options::{Deadlines, OnFailure, RoundOptions};
 use super::wake::{Bell, Wake};
-use super::Job;
 
 /// How often a rollout begins again whose machine or process was lost.
 const LOSSES: usize = 3;
@@ -280,9 +280,10 @@ impl<'a> Live<'a> {
             };
             (turn + limit, format!("its agent took longer than {limit:?} {after}"))
         });
-        let rollout = self.clock.first().zip(deadlines.rollout).map(|(first, limit)| {
-            (first + limit, format!("it took longer than {limit:?} in all"))
-        });
+        let rollout =
+            self.clock.first().zip(deadlines.rollout).map(|(first, limit)| {
+                (first + limit, format!("it took longer than {limit:?} in all"))
+            });
         turn.into_iter().chain(rollout).min_by_key(|(due, _)| *due)
     }
 

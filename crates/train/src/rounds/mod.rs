@@ -150,9 +150,9 @@ impl<'a> Crew<'a> {
         let deadlines = &self.options.deadlines;
         let now = Instant::now();
         let (mut late, mut next) = (Vec::new(), None::<Instant>);
-        let step = deadlines.step.map(|limit| {
-            (self.started + limit, format!("the step took longer than {limit:?}"))
-        });
+        let step = deadlines
+            .step
+            .map(|limit| (self.started + limit, format!("the step took longer than {limit:?}")));
         for (index, rollout) in self.rollouts.iter().enumerate() {
             let mut rollout = lock(rollout);
             let own = rollout.due(deadlines);
