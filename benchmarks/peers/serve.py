@@ -139,7 +139,7 @@ class Server:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.settimeout(5)
-                request = f"GET {self.health} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                request = f"GET {self.health} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
                 connection.sendall(request.encode())
                 return b" 200 " in connection.recv(64)
         except OSError:
