@@ -129,7 +129,12 @@ async fn serve(
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            eprintln!("leyden: no new requests; the open ones are answered");
+            eprintln!("leyden: no new requests; the open ones are answered (again: end at once)");
+            tokio::spawn(async move {
+                interrupt.recv().await;
+                // What was acknowledged is on the disk.
+                std::process::exit(130);
+            });
         })
         .await;
     Ok(())

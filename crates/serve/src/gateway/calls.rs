@@ -1,25 +1,21 @@
 //! A model call, from the door to the protocol and back.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::Refusal;
-use super::gate::{Passed, Turned};
+use super::gate::Turned;
+use super::held::Held;
 use super::recorder::{AttemptRecorder, NoRecorder, Server};
 use super::replay::{self, Replay};
-use super::retries::{Asked, Begun, InFlight};
+use super::retries::{Asked, Begun};
 use super::state::State;
 use super::upstream::{self, UpstreamBackend};
 use super::{http, ids};
@@ -43,30 +39,6 @@ enum Route {
     Upstream(ModelServer),
 }
 
-/// What a call holds until its answer has left.
-struct Held {
-    state: Arc<State>,
-    endpoint: Endpoint,
-    started: Instant,
-    status: StatusCode,
-    in_flight: Option<Arc<InFlight>>,
-    _room: Option<OwnedSemaphorePermit>,
-    _passed: Option<Passed>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let metrics = &self.state.metrics;
-        let endpoint = self.endpoint.path();
-        metrics.in_flight.dec();
-        metrics.requests.with_label_values(&[endpoint, self.status.as_str()]).inc();
-        metrics
-            .seconds
-            .with_label_values(&[endpoint])
-            .observe(self.started.elapsed().as_secs_f64());
-    }
-}
-
 /// Answers a call of `attempt`, or of no rollout.
 pub(super) async fn call(
     state: Arc<State>,
@@ -74,21 +46,9 @@ pub(super) async fn call(
     attempt: Option<Attempt>,
     request: Request,
 ) -> Response {
-    state.metrics.in_flight.inc();
-    let mut held = Held {
-        state: state.clone(),
-        endpoint,
-        started: Instant::now(),
-        // What is counted where the client goes away before there is an answer.
-        status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-        in_flight: None,
-        _room: None,
-        _passed: None,
-    };
+    let mut held = Held::new(state.clone(), endpoint);
     let answered = answer(&state, endpoint, attempt, request, &mut held).await;
-    let response = answered.unwrap_or_else(IntoResponse::into_response);
-    held.status = response.status();
-    response.map(|body| Body::new(HeldBody { body, held: Some(held) }))
+    held.until_left(answered.unwrap_or_else(IntoResponse::into_response))
 }
 
 async fn answer(
@@ -404,47 +364,5 @@ fn turned(turned: Turned) -> Refusal {
             Refusal { paused: true, code: Some("paused"), ..refusal }
                 .retry_after(closed.retry_after_seconds)
         }
-    }
-}
-
-/// A body that knows when it has left.
-struct HeldBody {
-    body: Body,
-    held: Option<Held>,
-}
-
-impl HeldBody {
-    fn left(&mut self) {
-        if let Some(held) = self.held.take()
-            && let Some(in_flight) = &held.in_flight
-        {
-            in_flight.delivered();
-        }
-    }
-}
-
-impl HttpBody for HeldBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(None) => self.left(),
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.left(),
-            _ => {}
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

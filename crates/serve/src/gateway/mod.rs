@@ -11,6 +11,7 @@ mod calls;
 mod config;
 mod error;
 mod gate;
+mod held;
 mod http;
 mod ids;
 mod metrics;
