@@ -13,9 +13,9 @@ Two questions, each answered in rounds in which the contestants take turns:
    text, beside vLLM's server. Every round asks other prompts, so that nobody finds them in a
    cache.
 
-Before speed, agreement: the server must report the prompt ids that it was sent, equal in
-number for all clients; `generate` is given the very ids; vLLM must report the same ones; and
-greedy continuations must be the same tokens. Needs nothing but Python's standard library.
+Before speed, agreement: the server says which prompt ids it made of the messages, `generate` is
+given the very ids, vLLM must have made the same ones, and greedy answers must be the tokens that
+`generate` finds. Needs nothing but Python's standard library.
 """
 
 import argparse
@@ -190,24 +190,32 @@ async def prompt_ids(http, text):
 
 
 async def fitting(http, length):
-    """The number of words with which prompts have `length` tokens."""
-    words = max(length - 60, 1)
-    for _ in range(4):
-        tokens = len(await prompt_ids(http, question(0, words)))
-        if tokens == length:
-            return words
-        words = max(words + length - tokens, 1)
-    raise SystemExit(f"no number of words makes a prompt of {length} tokens")
+    """The number of words with which prompts have about `length` tokens."""
+    none, some = [len(await prompt_ids(http, question(0, words))) for words in (1, 41)]
+    return max(round((length - none) * 40 / (some - none)) + 1, 1)
 
 
-async def throughput(http, questions, tokens):
-    """All at once: output tokens, seconds."""
+async def answered(http, questions, seeds, tokens):
+    """All at once: output tokens of each, seconds."""
     started = time.perf_counter()
+    asked = zip(questions, seeds)
     answers = await asyncio.gather(
-        *(http.whole(CHAT, body(text, tokens, seed=i)) for i, text in enumerate(questions))
+        *(http.whole(CHAT, body(text, tokens, seed=seed)) for text, seed in asked)
     )
     seconds = time.perf_counter() - started
-    return sum(answer["usage"]["completion_tokens"] for answer in answers), seconds
+    return [answer["usage"]["completion_tokens"] for answer in answers], seconds
+
+
+async def long_seeds(http, questions, tokens):
+    """Seeds whose answers the model does not end before `tokens` tokens, where there are any:
+    `generate` does not stop early either. What a seed draws does not depend on company."""
+    seeds = list(range(len(questions)))
+    for _ in range(4):
+        made, _ = await answered(http, questions, seeds, tokens)
+        if min(made) == tokens:
+            break
+        seeds = [s if n == tokens else s + len(seeds) for s, n in zip(seeds, made)]
+    return seeds
 
 
 async def silence(http, questions, tokens):
@@ -278,9 +286,10 @@ def agree(stage, http, questions):
         return ids, await greedy(http, questions[:4], 16)
 
     ids, ours = asyncio.run(ask())
-    lengths = {len(prompt) for prompt in ids}
-    if len(lengths) != 1:
-        raise SystemExit(f"the prompts have {sorted(lengths)} tokens, not equally many")
+    lengths = sorted(len(prompt) for prompt in ids)
+    print(f"prompts of {lengths[0]} to {lengths[-1]} tokens, {sum(lengths) / len(ids):.1f} on average")
+    if not 0.9 * stage.args.length < lengths[0] <= lengths[-1] < 1.1 * stage.args.length:
+        raise SystemExit(f"these are not about {stage.args.length} tokens")
     conversations = [{"prompt": prompt, "later": []} for prompt in ids]
     if not stage.programs:
         return conversations, None
@@ -301,12 +310,14 @@ def compare_throughput(stage, args):
         words = asyncio.run(fitting(http, args.length))
         questions = [question(1000 + i, words) for i in range(args.clients)]
         conversations, agreement = agree(stage, http, questions)
+        seeds = asyncio.run(long_seeds(http, questions, args.tokens))
     for number in range(1, args.rounds + 1):
         # A new server, as `generate` is a new process: nothing is cached.
         with stage.ours() as http:
             warm = [question(500 + i, words) for i in range(args.clients)]
-            asyncio.run(throughput(http, warm, 4))
-            made, seconds = asyncio.run(throughput(http, questions, args.tokens))
+            asyncio.run(answered(http, warm, seeds, 4))
+            made, seconds = asyncio.run(answered(http, questions, seeds, args.tokens))
+        made = sum(made)
         run = {"tokens": made, "seconds": seconds, "rate": made / seconds}
         runs["leyden serve"].append(run)
         line = f"round {number}: leyden serve {run['rate']:.4g} tokens/s ({made} tokens)"
