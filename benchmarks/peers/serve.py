@@ -240,7 +240,7 @@ class Stage:
         self.programs = build() if args.program is None else {}
         target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
         if args.program is None:
-            command = ["cargo", "build", "--release", "--quiet", "-p", "leyden-cli"]
+            command = ["cargo", "build", "--release", "--quiet", "--workspace", "--bins"]
             subprocess.run(command, cwd=ROOT, check=True)
         self.leyden = args.program or target / "leyden"
         FILES.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,8 @@ class Work:
     rate: str = "median_tokens_per_second"
     unit: str = "output tokens/s"
     peers: tuple = ("transformers",)
+    # Leyden against itself: a name and arguments each, instead of number types and peers.
+    variants: tuple = ()
 
     @property
     def reads(self):
@@ -68,6 +70,21 @@ WORKS = [
         1,
         48,
         ("vllm",),
+    ),
+    Work(
+        "tools",
+        "the same 16 agents and 5 turns with tools of 0 to 4 seconds between the turns",
+        "generate",
+        ("--count", 16, "--length", 240, "--turns", 5, "--between", 192),
+        samples=1,
+        tokens=48,
+        peers=(),
+        variants=(
+            ("continuous", "--tool-seconds", 2, "--schedule", "continuous"),
+            ("lockstep", "--tool-seconds", 2, "--schedule", "lockstep"),
+            ("continuous, no tools", "--schedule", "continuous"),
+            ("lockstep, no tools", "--schedule", "lockstep"),
+        ),
     ),
     Work(
         "calculator",

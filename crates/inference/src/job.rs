@@ -156,10 +156,10 @@ impl Job {
         ))
     }
 
-    /// Says that generation begins, the first time. Not before there is a token: until then a
-    /// failure can still become the status of the response.
+    /// Says that generation begins, the first time, to whoever listens. Not before there is a
+    /// token: until then a failure can still become the status of the response.
     fn start(&mut self) {
-        if !std::mem::replace(&mut self.started, true) {
+        if !std::mem::replace(&mut self.started, true) && self.stream {
             let prompt_ids = self.asked.ids().to_vec();
             self.send(Event::Started { prompt_ids, policy_version: self.policy_version });
         }

@@ -19,7 +19,7 @@ fn what_is_streamed_joined_is_the_answer() {
         let whole = Ask { seed: Some(seed), top_logprobs: 2, ..ask("what?", 24) };
         let streamed = hear(&backend, Ask { stream: true, ..whole.clone() });
         let silent = hear(&backend, whole);
-        assert!(silent.deltas.is_empty(), "deltas were not asked for");
+        assert!(silent.deltas.is_empty() && silent.started.is_none(), "only the end is wanted");
         let answer = streamed.answer.clone().unwrap();
         assert_eq!(streamed.text(), answer.content);
         let tokens: Vec<_> = streamed.deltas.iter().flat_map(|d| d.tokens.clone()).collect();

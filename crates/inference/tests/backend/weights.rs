@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leyden_inference::Options;
 use leyden_lm::Weights;
-use leyden_serve::backend::{Ask, Backend, Failure};
+use leyden_serve::backend::{Ask, Backend, Event, Failure};
 use tch::Tensor;
 
 use crate::common::{Heard, answer, ask, backend, failure, options, seeded, weights, with};
@@ -21,7 +21,9 @@ fn with_norm(value: f64) -> Weights {
 fn every_answer_names_the_weights_that_wrote_it() {
     let backend = backend();
     let before = answer(&backend, ask("a", 20));
-    let running = backend.submit(ask("a", 20));
+    let mut running = backend.submit(Ask { stream: true, ..ask("a", 20) });
+    let begun = running.blocking_recv();
+    assert!(matches!(begun, Some(Event::Started { policy_version: 0, .. })), "{begun:?}");
     backend.set_weights(weights(&seeded(2)), 5);
     let running = Heard::all(running).answer.unwrap();
     assert_eq!((before.policy_version, running.policy_version), (0, 0));

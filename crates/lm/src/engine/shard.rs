@@ -32,8 +32,14 @@ pub(super) struct Shard {
     pub(super) waiting: VecDeque<Job>,
     pub(super) batch: Batch,
     pub(super) wave: Option<Wave>,
+    /// Passes of prefill since the last step of decoding, where requests arrive one by one.
+    passes_in_a_row: usize,
     finished: Vec<(Ticket, Result<Completion, LmError>)>,
 }
+
+/// Most passes of prefill without a step of decoding: how long those that generate may be kept
+/// waiting by many that arrive.
+const PASSES_IN_A_ROW: usize = 4;
 
 /// Requests of one call of `generate`.
 #[derive(Default)]
@@ -57,6 +63,7 @@ impl Shard {
             waiting: VecDeque::new(),
             batch: Batch::default(),
             wave: None,
+            passes_in_a_row: 0,
             finished: Vec::new(),
         }
     }
@@ -242,6 +249,10 @@ impl Shard {
 
     /// A pass of prefill, where anything is missing, and a step of decoding of the others:
     /// conversations that go on first, for they lack little.
+    ///
+    /// While more requests wait for their prompt than generate, the step of decoding is left
+    /// out, at most [`PASSES_IN_A_ROW`] times: it costs nearly as much for a few rows as for
+    /// all, and every pass of prefill adds rows to it.
     fn compute(&mut self) -> Result<Option<(Tensor, Vec<usize>)>, LmError> {
         let limit = self.limits.prefill_tokens;
         let Self { model, cache, batch, .. } = self;
@@ -250,6 +261,14 @@ impl Shard {
             computed = prefill::trunks(model, cache, &batch.rows, limit)?;
         }
         self.stats.prefilled_tokens += computed as u64;
+        let (generating, others): (Vec<&Row>, Vec<&Row>) =
+            self.batch.running().partition(|row| row.is_ready(&self.cache));
+        let more_wait = others.len() + self.waiting.len() > generating.len();
+        if computed > 0 && more_wait && self.passes_in_a_row + 1 < PASSES_IN_A_ROW {
+            self.passes_in_a_row += 1;
+            return Ok(None);
+        }
+        self.passes_in_a_row = 0;
         self.decode()
     }
 

@@ -268,7 +268,9 @@ impl Rearrangement<'_> {
         }
     }
 
-    /// Brings rows that run, and their trunks, to the front.
+    /// Brings rows that run, and their trunks, to the front, and the trunks that are to be
+    /// computed into the order of their tokens: so are they computed, and a pass over
+    /// neighbours spans no others.
     fn sort(&mut self) {
         let running: Vec<bool> = self.cache.rows.iter().map(|row| row.running.is_some()).collect();
         for (a, b) in pairs_to_front(&running) {
@@ -277,15 +279,29 @@ impl Rearrangement<'_> {
         }
         let needed: Vec<bool> = (0..self.trunks.len()).map(|t| self.cache.is_needed(t)).collect();
         for (a, b) in pairs_to_front(&needed) {
-            self.cache.trunks.swap(a, b);
-            self.trunks.swap(a, b);
-            for row in &mut self.cache.rows {
-                row.trunk = match row.trunk {
-                    t if t == a => b,
-                    t if t == b => a,
-                    t => t,
-                };
-            }
+            self.swap_trunks(a, b);
+        }
+        let missing = |&t: &usize| !self.cache.trunks[t].is_whole() && self.cache.is_needed(t);
+        let places: Vec<usize> = (0..self.trunks.len()).filter(missing).collect();
+        // Few requests arrive at a time.
+        for (number, &place) in places.iter().enumerate() {
+            let least = places[number..].iter().min_by_key(|&&t| &self.cache.trunks[t].tokens);
+            self.swap_trunks(place, least.copied().unwrap_or(place));
+        }
+    }
+
+    fn swap_trunks(&mut self, a: usize, b: usize) {
+        if a == b {
+            return;
+        }
+        self.cache.trunks.swap(a, b);
+        self.trunks.swap(a, b);
+        for row in &mut self.cache.rows {
+            row.trunk = match row.trunk {
+                t if t == a => b,
+                t if t == b => a,
+                t => t,
+            };
         }
     }
 
