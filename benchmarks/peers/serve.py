@@ -195,27 +195,15 @@ async def fitting(http, length):
     return max(round((length - none) * 40 / (some - none)) + 1, 1)
 
 
-async def answered(http, questions, seeds, tokens):
-    """All at once: output tokens of each, seconds."""
+async def answered(http, questions, tokens):
+    """All at once, none ended by the model early, for `generate` ends none early either: output
+    tokens of each, seconds."""
     started = time.perf_counter()
-    asked = zip(questions, seeds)
     answers = await asyncio.gather(
-        *(http.whole(CHAT, body(text, tokens, seed=seed)) for text, seed in asked)
+        *(http.whole(CHAT, body(text, tokens, ignore_eos=True)) for text in questions)
     )
     seconds = time.perf_counter() - started
     return [answer["usage"]["completion_tokens"] for answer in answers], seconds
-
-
-async def long_seeds(http, questions, tokens):
-    """Seeds whose answers the model does not end before `tokens` tokens, where there are any:
-    `generate` does not stop early either. What a seed draws does not depend on company."""
-    seeds = list(range(len(questions)))
-    for _ in range(4):
-        made, _ = await answered(http, questions, seeds, tokens)
-        if min(made) == tokens:
-            break
-        seeds = [s if n == tokens else s + len(seeds) for s, n in zip(seeds, made)]
-    return seeds
 
 
 async def silence(http, questions, tokens):
@@ -310,13 +298,12 @@ def compare_throughput(stage, args):
         words = asyncio.run(fitting(http, args.length))
         questions = [question(1000 + i, words) for i in range(args.clients)]
         conversations, agreement = agree(stage, http, questions)
-        seeds = asyncio.run(long_seeds(http, questions, args.tokens))
     for number in range(1, args.rounds + 1):
         # A new server, as `generate` is a new process: nothing is cached.
         with stage.ours() as http:
             warm = [question(500 + i, words) for i in range(args.clients)]
-            asyncio.run(answered(http, warm, seeds, 4))
-            made, seconds = asyncio.run(answered(http, questions, seeds, args.tokens))
+            asyncio.run(answered(http, warm, 4))
+            made, seconds = asyncio.run(answered(http, questions, args.tokens))
         made = sum(made)
         run = {"tokens": made, "seconds": seconds, "rate": made / seconds}
         runs["leyden serve"].append(run)

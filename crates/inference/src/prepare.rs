@@ -75,8 +75,8 @@ impl Preparation {
 
     fn prepare(&self, arrival: Arrival) -> Result<Prepared, Failure> {
         let Arrival { ask, events, slot, number, deadline } = arrival;
-        let Ask { prompt, sampling, stop, seed, top_logprobs, conversation, call_prefix, stream } =
-            ask;
+        let Ask { prompt, sampling, stop, seed, top_logprobs, conversation, .. } = ask;
+        let Ask { call_prefix, stream, ignore_eos, .. } = ask;
         let mut key = None;
         let (asked, constraint) = match prompt {
             Prompt::Chat(request) => {
@@ -107,7 +107,10 @@ impl Preparation {
             prompt: asked.ids().to_vec(),
             sampling,
             seed,
-            stop_ids: Arc::clone(&self.stop_ids),
+            stop_ids: match ignore_eos && constraint.is_none() {
+                true => Arc::from([]),
+                false => Arc::clone(&self.stop_ids),
+            },
             stop: writing.stop_check(),
             top_logprobs,
             constraint,

@@ -81,6 +81,12 @@ pub(crate) enum Message {
     EndBy(Instant),
 }
 
+/// How long an idle engine waits for another request that comes with the first: prompts that are
+/// computed together are done sooner than one after the other.
+const COMPANY: Duration = Duration::from_millis(1);
+/// Longest such wait, while more requests are being prepared.
+const LONGEST_GATHERING: Duration = Duration::from_millis(50);
+
 /// How often requests that are held back are looked after where nothing else happens.
 const LOOK_AFTER: Duration = Duration::from_millis(50);
 
@@ -137,6 +143,7 @@ impl Worker {
         // libtorch keeps this number for each thread.
         tch::set_num_threads(i32::try_from(self.options.threads).unwrap_or(i32::MAX));
         while self.take_orders() {
+            self.gather();
             self.look_after();
             self.exchange_when_idle();
             self.hand_over();
@@ -169,6 +176,26 @@ impl Worker {
                     self.paused = false;
                     return !self.running.is_empty() || !self.held.is_empty();
                 }
+            }
+        }
+    }
+
+    /// Where nothing runs yet, waits for the requests that arrive together with the first.
+    fn gather(&mut self) {
+        if !self.running.is_empty() || self.held.is_empty() || !self.may_run() {
+            return;
+        }
+        let began = Instant::now();
+        while began.elapsed() < LONGEST_GATHERING {
+            match self.orders.recv_timeout(COMPANY) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {
+                    let open = self.counters.open.load(Ordering::Relaxed);
+                    if open <= self.held.len() {
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }

@@ -40,6 +40,9 @@ pub struct Ask {
     /// of another id is renamed before the client sees it, and a backend that compares ids
     /// will then not know its own message again.
     pub call_prefix: String,
+    /// Whether generation goes on where the model would end it, up to the limit: load tests
+    /// ask for answers of one length. An answer that a grammar binds ends with the grammar.
+    pub ignore_eos: bool,
     /// Whether deltas are wanted while the text is made. Without, only the end is sent.
     pub stream: bool,
 }

@@ -20,7 +20,7 @@ use crate::world;
 
 /// Most prompt tokens in one forward pass: whoever is being answered waits for it. Between two
 /// passes those that are ready take a step of decoding, which costs nearly as much for one as for
-/// many: with 512, thirty-two prompts of 200 tokens kept the batch small for thirteen steps.
+/// many: longer passes answer many prompts sooner, shorter ones the first of them.
 const PREFILL_TOKENS: usize = 2048;
 /// Most tokens in the cache, where memory allows for them and nothing is said.
 const CACHE_TOKENS: usize = 262_144;

@@ -54,6 +54,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
         top_logprobs: top.unwrap_or(0),
         conversation: context.conversation.clone(),
         call_prefix: String::new(),
+        ignore_eos: fields.flag("ignore_eos")?.unwrap_or(false),
         stream,
     };
     neutral::openai(fields)?;

@@ -48,7 +48,6 @@ const OPENAI: &[Neutral] = &[
     ("service_tier", default_tier, "there is one tier, `default`"),
     ("min_p", zero, "use `top_p` or `top_k`"),
     ("min_tokens", zero, "a response may be as short as the model wants"),
-    ("ignore_eos", off, "a response ends where the model ends it"),
     ("stop_token_ids", empty, "use `stop`"),
     ("bad_words", empty, "no words are forbidden here; leave it out"),
     ("use_beam_search", off, "responses are sampled"),
@@ -74,6 +73,7 @@ pub(super) fn openai(fields: &mut Fields) -> Result<(), ApiError> {
 /// Of `/v1/responses`, beyond the common ones.
 const RESPONSES: &[Neutral] = &[
     ("background", off, "responses are answered at once"),
+    ("ignore_eos", off, "a response ends where the model ends it"),
     ("conversation", never, "use `previous_response_id`"),
     ("prompt", never, "there are no stored prompts here; use `instructions` and `input`"),
     ("truncation", disabled, "a prompt that is too long is an error"),

@@ -80,6 +80,10 @@ fn request(ask: Ask, options: &Options) -> Result<ChatRequest, Failure> {
         param: Some(param.to_owned()),
         message: message.to_owned(),
     };
+    if ask.ignore_eos {
+        let what = "a training run learns where answers end: leave ignore_eos away";
+        return Err(refused("ignore_eos", what));
+    }
     if ask.top_logprobs > 0 {
         let what = "a training run reports no alternatives of its tokens: leave top_logprobs away";
         return Err(refused("top_logprobs", what));

@@ -50,6 +50,9 @@ fn sampling(body: &mut Map<String, Value>, ask: &Ask) {
     if let Some(seed) = ask.seed {
         body.insert("seed".into(), seed.into());
     }
+    if ask.ignore_eos {
+        body.insert("ignore_eos".into(), true.into());
+    }
     body.insert("return_token_ids".into(), true.into());
 }
 

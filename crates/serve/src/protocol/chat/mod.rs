@@ -3,7 +3,7 @@
 mod messages;
 mod writer;
 
-use leyden_core::ChatRequest;
+use leyden_core::{ChatRequest, ResponseFormat};
 use serde_json::{Map, Value};
 
 use self::writer::ChatWriter;
@@ -37,6 +37,11 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
     let token_ids = fields.flag("return_token_ids")?.unwrap_or(false) || overrides.token_ids;
     let stream = fields.flag("stream")?.unwrap_or(false);
     let include_usage = options::include_usage(fields)?;
+    let ignore_eos = fields.flag("ignore_eos")?.unwrap_or(false);
+    if ignore_eos && (response_format != ResponseFormat::Text || !tools.specs.is_empty()) {
+        let why = "goes with plain text only: a tool call or a format ends the response";
+        return Err(fields.error("ignore_eos", why));
+    }
     let ask = Ask {
         prompt: Prompt::Chat(ChatRequest {
             agent_role: context.role.clone().unwrap_or_default(),
@@ -54,6 +59,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
         top_logprobs,
         conversation: context.conversation.clone(),
         call_prefix: String::new(),
+        ignore_eos,
         stream,
     };
     neutral::openai(fields)?;

@@ -48,6 +48,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
         top_logprobs: 0,
         conversation: context.conversation.clone(),
         call_prefix: ids::fresh("toolu_"),
+        ignore_eos: false,
         stream,
     };
     neutral::messages(fields)?;

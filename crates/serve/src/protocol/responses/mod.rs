@@ -84,6 +84,7 @@ pub(super) async fn read(
         top_logprobs,
         conversation: context.conversation.clone(),
         call_prefix: ids::fresh("call_"),
+        ignore_eos: false,
         stream,
     };
     neutral::responses(fields)?;
