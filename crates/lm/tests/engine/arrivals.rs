@@ -109,6 +109,44 @@ fn prefill_does_not_hold_up_those_that_generate() {
     assert_eq!((engine.running(), engine.waiting()), (2, 0));
 }
 
+#[test]
+fn decoding_is_left_out_for_three_passes_at_most_while_more_wait() {
+    let mut engine = engine(Limits { prefill_tokens: 16, ..LIMITS });
+    let first = engine.submit(request(1, tokens(1, 5), sampling(1.0, 60)));
+    let mut told = Told::default();
+    while told.streamed.is_empty() {
+        told.step(&mut engine);
+    }
+    for i in 2..8 {
+        engine.submit(request(i, tokens(i, 100), sampling(1.0, 5)));
+    }
+    let counts: Vec<usize> = (0..8)
+        .map(|_| {
+            told.step(&mut engine);
+            told.streamed[&first].len()
+        })
+        .collect();
+    assert_eq!(counts, [1, 1, 1, 2, 2, 2, 2, 3]);
+}
+
+/// Trunks lay in the order of arrival, and passes follow that of their tokens: each pass was
+/// closed early, for it spanned trunks of others.
+#[test]
+fn prompts_that_arrive_together_are_computed_in_one_pass() {
+    let mut engine = engine(LIMITS);
+    let mut told = Told::default();
+    for round in 0..3 {
+        let seeds = [7, 2, 5, 1, 8, 4, 3, 6].map(|seed| 10 * round + seed);
+        let tickets =
+            seeds.map(|seed| engine.submit(request(seed, tokens(seed, 40), sampling(1.0, 4))));
+        told.step(&mut engine);
+        for ticket in tickets {
+            assert_eq!(told.streamed[&ticket].len(), 1, "round {round}");
+        }
+        told.finish_all(&mut engine);
+    }
+}
+
 /// The tests' model has heads that are computed by tensor operations, as on other devices.
 #[test]
 fn random_schedules_in_little_room_give_what_each_gives_alone() {

@@ -267,19 +267,20 @@ impl Call<'_> {
         let sent = sent.map_err(|error| Refusal::new(error.status(), error.to_string()))?;
         self.state.metrics.upstream_retries.inc_by(sent.retries.into());
         let status = StatusCode::from_u16(sent.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let (answer, tree) = sent.read();
         if let Some(recorder) = recorder {
             let recorder = AttemptRecorder { request: text, ..recorder };
-            let choice = sent.body.get("choices").and_then(|choices| choices.get(0));
-            let finish = choice.and_then(|choice| choice.get("finish_reason")?.as_str());
-            let usage = sent.body.get("usage").filter(|usage| usage.is_object());
+            let choice = tree.get("choices").and_then(|choices| choices.list()?.first());
+            let finish = choice.and_then(|choice| choice.get("finish_reason")?.text());
+            let usage = tree.get("usage").filter(|usage| usage.is_map());
             let record = CallRecord {
                 endpoint: self.endpoint,
                 request,
-                answers: upstream::answers(&sent.body, server.version),
+                answers: upstream::answers(&tree, server.version),
                 response: Written {
                     // It was read as JSON, which is UTF-8.
-                    text: String::from_utf8_lossy(&sent.text).into_owned(),
-                    usage: usage.cloned().unwrap_or(Value::Null),
+                    text: String::from_utf8_lossy(&answer).into_owned(),
+                    usage: usage.map_or(Value::Null, upstream::Tree::to_value),
                     finish_reason: finish.map(str::to_owned),
                 },
                 status: sent.status,
@@ -292,7 +293,7 @@ impl Call<'_> {
             })?;
         }
         let kind = [(header::CONTENT_TYPE, "application/json")];
-        Ok((status, kind, sent.text).into_response())
+        Ok((status, kind, answer).into_response())
     }
 
     /// Answers a repetition with what was recorded.

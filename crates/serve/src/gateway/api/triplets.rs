@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::super::upstream::{Tree, answers};
 use crate::store::{CallRow, StoredEvent};
 
 /// The events as v1 shows them. `calls` are the answers of the same attempt.
@@ -49,7 +51,10 @@ fn cut(event: StoredEvent, first: &HashMap<i64, &CallRow>) -> StoredEvent {
 fn model_request(data: &str, call: Option<&CallRow>) -> Value {
     let data: Value = serde_json::from_str(data).unwrap_or(Value::Null);
     // An event that an agent posted under this name has no row of its own.
-    let read = || super::super::upstream::answers(data.get("response").unwrap_or(&Value::Null), 0);
+    let read = || {
+        let tree = data.get("response").and_then(|response| Tree::deserialize(response).ok());
+        answers(&tree.unwrap_or(Tree::Null), 0)
+    };
     let (prompt, response, logprobs) = match call {
         Some(CallRow { answer, .. }) => {
             (answer.prompt_ids.clone(), answer.response_ids.clone(), answer.logprobs.clone())

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::send::{NoAnswer, Sender};
-use super::{answers, asks};
+use super::{Tree, answers, asks};
 use crate::backend::{Ask, Backend, Delta, Event, Failure, ModelCard};
 use crate::store::ModelServer;
 
@@ -53,10 +52,11 @@ async fn answer(
                 NoAnswer::Failed => Failure::Internal(error.to_string()),
             }
         })?;
+    let (_, body) = sent.read();
     if sent.status >= 400 {
-        return Err(failure(sent.status, &sent.body));
+        return Err(failure(sent.status, &body));
     }
-    let mut answers = answers::answers(&sent.body, server.version);
+    let mut answers = answers::answers(&body, server.version);
     if answers.is_empty() {
         return Err(Failure::Internal("the model server's answer has no choices".into()));
     }
@@ -80,9 +80,9 @@ async fn answer(
     Ok(())
 }
 
-fn failure(status: u16, body: &Value) -> Failure {
+fn failure(status: u16, body: &Tree) -> Failure {
     let said = body.get("error").and_then(|error| error.get("message")).or(body.get("message"));
-    let message = said.and_then(Value::as_str).unwrap_or("the model server gave no reason");
+    let message = said.and_then(Tree::text).unwrap_or("the model server gave no reason");
     let message = format!("the model server answered {status}: {message}");
     match status {
         429 | 503 => Failure::Busy { retry_after_seconds: 5, message },

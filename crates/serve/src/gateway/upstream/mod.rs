@@ -9,6 +9,7 @@ mod answers;
 mod asks;
 mod backend;
 mod send;
+mod tree;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 pub(super) use answers::answers;
 pub(super) use backend::UpstreamBackend;
 pub(super) use send::Sender;
+pub(super) use tree::Tree;
 
 use super::config::GatewayConfig;
 use super::error::GatewayError;

@@ -5,10 +5,10 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use reqwest::header::CONTENT_TYPE;
-use serde_json::Value;
 
 use super::super::config::UpstreamConfig;
 use super::super::error::GatewayError;
+use super::tree::Tree;
 
 /// Sends requests to model servers.
 pub(in crate::gateway) struct Sender {
@@ -22,12 +22,20 @@ pub(in crate::gateway) struct Sender {
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::gateway) struct Sent {
     pub(in crate::gateway) status: u16,
-    /// The body, an empty object where the answer is no JSON, as in v1.
-    pub(in crate::gateway) text: Bytes,
-    /// The body, read.
-    pub(in crate::gateway) body: Value,
+    /// The body; nothing where it does not call itself JSON.
+    body: Bytes,
     /// Tries beyond the first.
     pub(in crate::gateway) retries: u32,
+}
+
+impl Sent {
+    /// The body as text and as a tree: an empty object where the answer is no JSON, as in v1.
+    pub(in crate::gateway) fn read(&self) -> (Bytes, Tree<'_>) {
+        match Tree::read(&self.body) {
+            Some(tree) => (self.body.clone(), tree),
+            None => (Bytes::from_static(b"{}"), Tree::Map(Vec::new())),
+        }
+    }
 }
 
 /// No answer at all.
@@ -78,8 +86,8 @@ impl Sender {
         loop {
             let last = retries + 1 >= self.tries;
             match self.once(&url, body.clone()).await {
-                Ok((status, text, body)) if last || !is_passing(status) => {
-                    return Ok(Sent { status, text, body, retries });
+                Ok((status, body)) if last || !is_passing(status) => {
+                    return Ok(Sent { status, body, retries });
                 }
                 Err(error) if last => return Err(error),
                 _ => tokio::time::sleep(self.wait(retries)).await,
@@ -88,7 +96,7 @@ impl Sender {
         }
     }
 
-    async fn once(&self, url: &str, body: Bytes) -> Result<(u16, Bytes, Value), NoAnswer> {
+    async fn once(&self, url: &str, body: Bytes) -> Result<(u16, Bytes), NoAnswer> {
         let failed = |error: reqwest::Error| {
             if error.is_timeout() { NoAnswer::TimedOut } else { NoAnswer::Failed }
         };
@@ -98,14 +106,7 @@ impl Sender {
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         let is_json = kind.is_some_and(|kind| kind.starts_with("application/json"));
         let bytes = response.bytes().await.map_err(failed)?;
-        let body = if is_json { serde_json::from_slice(&bytes).ok() } else { None };
-        Ok(match body {
-            Some(body) => (status, bytes, body),
-            None => {
-                let empty = Value::Object(serde_json::Map::new());
-                (status, Bytes::from_static(b"{}"), empty)
-            }
-        })
+        Ok((status, if is_json { bytes } else { Bytes::new() }))
     }
 
     /// The wait after `retries` earlier ones: doubling, capped, a quarter more or less at
