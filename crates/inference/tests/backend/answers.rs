@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leyden_core::{ChatRequest, FinishReason, Message, SeedTree, ToolChoice, ToolSpec};
 use leyden_inference::Stats;
 use leyden_lm::{Engine, Request};
-use leyden_serve::backend::{Ask, Backend, Prompt};
+use leyden_serve::backend::{Answer, Ask, Backend, Prompt};
 use leyden_text::History;
 use serde_json::json;
 use tch::Device;
@@ -100,6 +100,19 @@ fn a_response_ends_before_its_stop_text() {
             assert_eq!(heard.text(), before);
         }
     }
+}
+
+#[test]
+fn an_answer_goes_on_behind_its_end_where_that_is_asked_for() {
+    let backend = backend();
+    let ids = |answer: &Answer| -> Vec<u32> { answer.tokens.iter().map(|t| t.id).collect() };
+    let (seed, short) = (0..)
+        .map(|seed| (seed, answer(&backend, Ask { seed: Some(seed), ..ask("end", 40) })))
+        .find(|(_, answer)| answer.finish == FinishReason::Stop)
+        .unwrap();
+    let long = answer(&backend, Ask { seed: Some(seed), ignore_eos: true, ..ask("end", 40) });
+    assert_eq!((long.finish, long.tokens.len()), (FinishReason::Length, 40));
+    assert_eq!(ids(&long)[..short.tokens.len()], ids(&short)[..]);
 }
 
 #[test]

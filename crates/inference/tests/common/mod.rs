@@ -80,6 +80,7 @@ pub fn of(request: ChatRequest, tokens: usize) -> Ask {
         top_logprobs: 0,
         conversation: None,
         call_prefix: "call_".to_owned(),
+        ignore_eos: false,
         stream: false,
     }
 }

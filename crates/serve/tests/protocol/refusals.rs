@@ -35,6 +35,12 @@ async fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"web_search_options": {}}), "web_search_options"),
         (json!({"service_tier": "priority"}), "service_tier"),
         (json!({"min_p": 0.1}), "min_p"),
+        (json!({"ignore_eos": 1}), "ignore_eos"),
+        (json!({"ignore_eos": true, "tools": tools()}), "ignore_eos"),
+        (
+            json!({"ignore_eos": true, "response_format": {"type": "json_object"}}),
+            "ignore_eos",
+        ),
         (json!({"mirostat": 2}), "mirostat"),
         (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
         (
