@@ -40,7 +40,7 @@ unsafe extern "C" {
     fn free(memory: *mut c_void);
 }
 
-/// Makes `value` a function of `inputs` in the graph: on the way back `backward` is handed
+/// Makes `value` a function of `inputs` in the graph: in the backward pass `backward` is handed
 /// its gradient. Where gradients are off, or no input wants one, `value` comes back as it is.
 ///
 /// `value` must be a fresh tensor, no view of an input. What `backward` needs of the inputs or

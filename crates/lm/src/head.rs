@@ -1,4 +1,4 @@
-//! The head where it is needed: log-probabilities at action tokens, and the way back.
+//! The head where it is needed: log-probabilities at action tokens, and their backward pass.
 //!
 //! Logits of a whole batch are the first thing that exhausts memory (4,096 tokens of Llama
 //! 3.2 take 2.1 GB in f32), so they exist only for parents of action tokens and only a chunk

@@ -1,5 +1,5 @@
 //! A model from a path: configuration, weights and chat format of a Hugging Face folder or a
-//! GGUF file, and the way back to a folder.
+//! GGUF file, and its export to a folder.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -8,7 +8,7 @@
 //! have different probabilities and a trainer that confuses them trains on actions that
 //! nobody took.
 //!
-//! The way back is a [`ReplyStream`]: tokens become text and tool calls as they are sampled,
+//! The other direction is a [`ReplyStream`]: tokens become text and tool calls as they are sampled,
 //! and the text ends before a stop text ([`StopTexts`]). A [`Grammar`] restricts what is
 //! sampled to JSON under a schema, or to a tool call.
 

@@ -1,4 +1,4 @@
-//! Outputs, and the logarithms of the sums of exponentials that the way back needs.
+//! Outputs, and the logarithms of the sums of exponentials that the backward pass needs.
 
 use std::ops::Range;
 
