@@ -13,7 +13,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use leyden_core::{Agent, Rollout, Sampling, Scorer, SeedTree, Task};
 use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
-use leyden_rl::statistics::mean;
+use leyden_stats::mean;
 use leyden_text::ChatFormat;
 use leyden_train::progress::Progress;
 use leyden_train::rounds::{Ended, Job, Played, RoundOptions, run_rollouts};

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use leyden_rl::credit::CreditConfig;
+use leyden_rl::needs::Need;
 use rayon::prelude::*;
 
 use crate::TrainError;
@@ -33,13 +33,17 @@ impl Trainer<'_> {
         if let Some(values) = values {
             batch.set_values(values);
         }
-        match self.experiment.algorithm.credit {
-            CreditConfig::Gigpo(_) => name_states(batch, sampled),
-            CreditConfig::LeaveOneOut(_) => self.score_without(batch, sampled),
-            CreditConfig::MonteCarlo(_) => return self.complete(batch, sampled, step),
-            _ => {}
+        let mut figures = Figures::new();
+        for need in self.experiment.algorithm.credit.needs() {
+            match need {
+                Need::Anchors => name_states(batch, sampled),
+                Need::Counterfactuals => self.score_without(batch, sampled),
+                Need::Completions => figures = self.complete(batch, sampled, step)?,
+                // Every step has groups, and a critic's values are there by now.
+                Need::Group | Need::Critic => {}
+            }
         }
-        Ok(Figures::new())
+        Ok(figures)
     }
 
     /// The reward of each episode as it stood without each call: of the latest answer before.

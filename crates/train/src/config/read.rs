@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use leyden_rl::capabilities::Capabilities;
+use leyden_rl::needs::Capabilities;
 
 use super::{Experiment, Objective};
 
@@ -175,7 +175,7 @@ impl Experiment {
     pub(crate) fn check_capabilities(
         &self,
         counterfactuals: bool,
-    ) -> Result<(), leyden_rl::config::ConfigError> {
+    ) -> Result<(), leyden_rl::error::ConfigError> {
         match self.train.objective {
             Objective::Supervised => Ok(()),
             Objective::Reinforcement => self.algorithm.check(&Capabilities {
