@@ -16,7 +16,7 @@ use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
 use leyden_stats::mean;
 use leyden_text::ChatFormat;
 use leyden_train::progress::Progress;
-use leyden_train::rounds::{Ended, Job, Played, RoundOptions, run_rollouts};
+use leyden_train::rounds::{Ended, Job, RoundOutput, RoundOptions, run_rollouts};
 use tch::{Device, Kind, Tensor};
 
 use output::Output;
@@ -119,7 +119,7 @@ pub fn evaluate(
             progress.borrow_mut().update((first + done) as u64, message);
         });
         let jobs = jobs.collect();
-        let Played { rollouts, .. } =
+        let RoundOutput { rollouts, .. } =
             run_rollouts(jobs, agent, scorer, format, engine, &options, &show)?;
         output.rollouts(agent.name(), mode, portion, &rollouts, format)?;
         all.extend(rollouts);

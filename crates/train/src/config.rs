@@ -8,12 +8,13 @@
 use leyden_rl::config::AlgorithmConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::rounds::{Deadlines, OnFailure, Schedule};
+use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
+mod error;
 mod read;
 mod reference;
 
-pub use read::ConfigError;
+pub use error::ConfigError;
 pub use reference::{Key, REFERENCE};
 
 /// A whole experiment, every key resolved.

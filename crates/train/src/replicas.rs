@@ -9,7 +9,7 @@ use std::panic::resume_unwind;
 use leyden_lm::Policy;
 use leyden_lm::forest::Pack;
 
-use crate::TrainError;
+use crate::error::TrainError;
 
 /// The replicas beside the policy itself.
 pub(crate) struct Replicas {

@@ -13,13 +13,15 @@ use leyden_lm::{
 };
 use serde_json::json;
 
-use crate::config::{Objective, OptimizerName};
+use crate::config::{Experiment, Objective, OptimizerName};
+use crate::environment::{Environment, Observer};
+use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::progress::Progress;
 use crate::rounds::Watch;
 use crate::store::RolloutStore;
 use crate::trainer::Trainer;
-use crate::{Environment, Experiment, Observer, TrainError, checkpoint, provenance};
+use crate::{checkpoint, provenance};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -291,7 +293,7 @@ fn check_variance(
     let patience = experiment.train.patience_without_variance;
     if experiment.train.objective == Objective::Supervised
         || patience == 0
-        || trainer.quiet_steps < patience
+        || trainer.steps_without_variance < patience
     {
         return Ok(());
     }
