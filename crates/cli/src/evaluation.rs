@@ -16,7 +16,7 @@ use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
 use leyden_stats::mean;
 use leyden_text::ChatFormat;
 use leyden_train::progress::Progress;
-use leyden_train::rounds::{Ended, Job, RoundOutput, RoundOptions, run_rollouts};
+use leyden_train::rounds::{Ended, Job, RoundOptions, RoundOutput, run_rollouts};
 use tch::{Device, Kind, Tensor};
 
 use output::Output;
@@ -74,10 +74,7 @@ pub fn engine(model: &LoadedModel, settings: &Settings) -> Result<Engine> {
             .get(name)
             .ok_or_else(|| LmError::Tensor { name: name.to_owned(), what: "is missing".to_owned() })
     })?;
-    let context = match settings.context {
-        0 => model.config.max_positions,
-        own => own.min(model.config.max_positions),
-    };
+    let context = model.config.context(settings.context);
     let cache_tokens = settings.cache_tokens;
     let limits = Limits { context, cache_tokens, prefill_tokens: PREFILL_TOKENS };
     Ok(Engine::new(model.config.clone(), weights, settings.device, limits))

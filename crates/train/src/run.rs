@@ -162,12 +162,7 @@ fn build<'a>(
         None => Policy::new(shape, parameters, options),
         Some(lora) => {
             let seed = SeedTree::new(experiment.seed).child("adapters");
-            let config = leyden_lm::LoraConfig {
-                rank: lora.rank,
-                alpha: lora.alpha,
-                targets: lora.projections(),
-            };
-            let lora = Lora::new(config, &shape, device, seed)?;
+            let lora = Lora::new(lora.with_full_names(), &shape, device, seed)?;
             Policy::with_lora(shape, parameters, lora, options)?
         }
     };
@@ -183,12 +178,8 @@ fn build<'a>(
             ..OptimizerConfig::default()
         },
     )?;
-    let context = match config.context {
-        0 => model.config.max_positions,
-        own => own.min(model.config.max_positions),
-    };
     let limits = Limits {
-        context,
+        context: model.config.context(config.context),
         cache_tokens: experiment.rollout.cache_tokens,
         prefill_tokens: train.micro_batch_tokens,
     };

@@ -231,10 +231,11 @@ pub const REFERENCE: &[Key] = &[
 mod tests {
     use std::path::Path;
 
+    use leyden_lm::LoraConfig;
     use leyden_rl::shaping::OverlongConfig;
 
     use super::REFERENCE;
-    use crate::config::{Experiment, LoraConfig, ReportConfig};
+    use crate::config::{Experiment, ReportConfig};
 
     const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\
         [data]\ntrain = ['mini-calc']\ntest = ['mini-calc']\n[train]\nsteps = 3\n";
