@@ -62,7 +62,7 @@ pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    leyden_rl::statistics::quantile(&sorted, 0.5)
+    leyden_stats::quantile(&sorted, 0.5)
 }
 
 #[cfg(test)]

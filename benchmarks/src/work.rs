@@ -15,7 +15,7 @@ use leyden_core::SeedTree;
 use leyden_lm::Limits;
 use leyden_lm::forest::{self, Pack, Row};
 use leyden_rl::Rows;
-use leyden_rl::statistics::{mean, sample_std};
+use leyden_stats::{mean, sample_std};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

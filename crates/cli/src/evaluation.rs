@@ -13,10 +13,10 @@ use anyhow::Result;
 use clap::ValueEnum;
 use leyden_core::{Agent, Rollout, Sampling, Scorer, SeedTree, Task};
 use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
-use leyden_rl::statistics::mean;
+use leyden_stats::mean;
 use leyden_text::ChatFormat;
 use leyden_train::progress::Progress;
-use leyden_train::rounds::{Ended, Job, Played, RoundOptions, run_rollouts};
+use leyden_train::rounds::{Ended, Job, RoundOptions, RoundOutput, run_rollouts};
 use tch::{Device, Kind, Tensor};
 
 use output::Output;
@@ -74,10 +74,7 @@ pub fn engine(model: &LoadedModel, settings: &Settings) -> Result<Engine> {
             .get(name)
             .ok_or_else(|| LmError::Tensor { name: name.to_owned(), what: "is missing".to_owned() })
     })?;
-    let context = match settings.context {
-        0 => model.config.max_positions,
-        own => own.min(model.config.max_positions),
-    };
+    let context = model.config.context(settings.context);
     let cache_tokens = settings.cache_tokens;
     let limits = Limits { context, cache_tokens, prefill_tokens: PREFILL_TOKENS };
     Ok(Engine::new(model.config.clone(), weights, settings.device, limits))
@@ -119,7 +116,7 @@ pub fn evaluate(
             progress.borrow_mut().update((first + done) as u64, message);
         });
         let jobs = jobs.collect();
-        let Played { rollouts, .. } =
+        let RoundOutput { rollouts, .. } =
             run_rollouts(jobs, agent, scorer, format, engine, &options, &show)?;
         output.rollouts(agent.name(), mode, portion, &rollouts, format)?;
         all.extend(rollouts);

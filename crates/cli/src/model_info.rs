@@ -112,8 +112,6 @@ impl Information {
     /// Bytes to generate and to train, in bf16, with 32 rollouts of 1024 tokens.
     fn memory(&self) -> Vec<(&'static str, u64)> {
         let lora = adapters();
-        let lora =
-            leyden_lm::LoraConfig { rank: lora.rank, alpha: lora.alpha, targets: lora.targets };
         let bytes = |parameters: Kind, training: Training| {
             let request = MemoryRequest {
                 config: self.config.clone(),

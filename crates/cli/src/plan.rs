@@ -54,11 +54,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
     let rollout = &experiment.rollout;
     let training = match &model.lora {
         None => Training::Full { master: false },
-        Some(lora) => Training::Lora(LoraConfig {
-            rank: lora.rank,
-            alpha: lora.alpha,
-            targets: lora.projections(),
-        }),
+        Some(lora) => Training::Lora(lora.with_full_names()),
     };
     let context = context(experiment, shape);
     let asked = (rollout.tasks * rollout.samples).max(experiment.eval.tasks);
@@ -80,10 +76,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
 
 /// The longest prompt and response together that a rollout can come to.
 fn context(experiment: &Experiment, shape: &LlamaConfig) -> usize {
-    let limit = match experiment.model.context {
-        0 => shape.max_positions,
-        own => own.min(shape.max_positions),
-    };
+    let limit = shape.context(experiment.model.context);
     limit.min(experiment.train.max_prompt_tokens.saturating_add(experiment.rollout.max_tokens))
 }
 
@@ -183,9 +176,9 @@ fn train_adapters(experiment: &mut Experiment) -> Vec<String> {
 
 /// The adapters that are proposed: all projections, as in the LoRA reports that match full
 /// fine-tuning.
-pub fn adapters() -> leyden_train::config::LoraConfig {
+pub fn adapters() -> LoraConfig {
     let targets = ["q", "k", "v", "o", "gate", "up", "down"].map(|name| format!("{name}_proj"));
-    leyden_train::config::LoraConfig { rank: 16, alpha: 32.0, targets: targets.to_vec() }
+    LoraConfig { rank: 16, alpha: 32.0, targets: targets.to_vec() }
 }
 
 /// What to change so that `experiment` fits into `available` bytes.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use leyden_calcx::scorer::has_answer_form;
 use leyden_core::{FinishReason, Outcome, Rollout, SeedTree, SignalKind, Task};
 use leyden_musique::scorer::answer_span;
-use leyden_rl::statistics::{Interval, bootstrap_interval, mean, wilson_interval};
+use leyden_stats::{Interval, bootstrap_interval, mean, wilson_interval};
 
 use crate::table::{Side, aligned};
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use leyden_lm::LmError;
-use leyden_rl::statistics::quantile;
+use leyden_stats::quantile;
 use serde::Serialize;
 use tch::{Cuda, Device};
 

@@ -51,6 +51,15 @@ impl LlamaConfig {
         embeddings + self.layers * layer + d
     }
 
+    /// The longest sequence where `asked` tokens are asked for: at most what the model was made
+    /// for, which 0 stands for.
+    pub fn context(&self, asked: usize) -> usize {
+        match asked {
+            0 => self.max_positions,
+            own => own.min(self.max_positions),
+        }
+    }
+
     /// Reads `config.json` of a Hugging Face folder.
     ///
     /// # Errors

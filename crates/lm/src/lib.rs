@@ -35,6 +35,7 @@ mod presets;
 mod process;
 mod rotary;
 mod schedule;
+mod threads;
 pub mod weights;
 
 pub use attention::ForestAttention;
@@ -60,6 +61,7 @@ pub use policy::{Cotangent, Evaluated, Policy, PolicyOptions};
 pub use process::settle_process;
 pub use rotary::Rotary;
 pub use schedule::{Decay, Schedule};
+pub use threads::ThreadTeam;
 pub use weights::NamedTensors;
 pub use weights::peft::LoraConfig;
 

@@ -148,7 +148,7 @@ pub fn smooth(points: &[Point], reach: usize) -> Vec<Point> {
                 .map(|point| point.y)
                 .filter(|value| value.is_finite())
                 .collect();
-            Point::new(point.x, leyden_rl::statistics::mean(&values).unwrap_or(f64::NAN))
+            Point::new(point.x, leyden_stats::mean(&values).unwrap_or(f64::NAN))
         })
         .collect()
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use leyden_core::record::EvalRecord;
-use leyden_rl::statistics::{McNemar, mcnemar};
+use leyden_stats::{McNemar, mcnemar};
 use thiserror::Error;
 
 use crate::error::ReportError;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use leyden_core::SeedTree;
-use leyden_rl::statistics::{
+use leyden_stats::{
     Interval, Z_95, bootstrap_interval, mean, paired_bootstrap, sample_std, wilson_interval,
 };
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Rows;
+use crate::rows::Rows;
 
 /// Added to token counts by which sums are divided, as verl does.
 pub(crate) const COUNT_EPSILON: f64 = 1e-8;

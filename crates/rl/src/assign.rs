@@ -8,34 +8,12 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, Serialize};
-
-use crate::Rows;
-use crate::advantage::{AdvantageConfig, AdvantageError, Advantages, Batch};
-use crate::config::AlgorithmConfig;
-use crate::credit::{CallReturns, CreditError, Episode, Targets};
-
-/// Which calls of a task are compared with each other.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GroupBy {
-    /// All, as in the paper.
-    #[default]
-    Task,
-    /// Those of the same agent role: what different roles earn may be of different size.
-    Role,
-    /// Those at the same place in their episodes: what is left to earn depends on it.
-    Turn,
-}
-
-/// Why there is nothing to train on.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum AssignError {
-    #[error(transparent)]
-    Credit(#[from] CreditError),
-    #[error(transparent)]
-    Advantage(#[from] AdvantageError),
-}
+use crate::advantage::{Advantages, Batch};
+use crate::config::{AlgorithmConfig, GroupBy};
+use crate::credit::{CallReturns, Episode, Targets};
+use crate::error::{AdvantageError, AssignError, CreditError};
+use crate::needs::Need;
+use crate::rows::Rows;
 
 /// Credit and advantage of the trained calls, which are the rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,10 +48,8 @@ impl AlgorithmConfig {
         let credit = self.credit.assign(episodes)?;
         assert_eq!(credit.returns.len(), rows.len(), "one row per trained call");
         let shaped = self.shaped(&credit, rows, kl_penalties);
-        let values = match self.advantage {
-            AdvantageConfig::Gae(_) => Some(token_values(&credit, episodes, rows)?),
-            _ => None,
-        };
+        let needs_values = self.advantage.needs().contains(&Need::Critic);
+        let values = needs_values.then(|| token_values(&credit, episodes, rows)).transpose()?;
         let advantages = self.advantage.advantages(&Batch {
             rows,
             scores: &shaped.scores,
@@ -83,9 +59,9 @@ impl AlgorithmConfig {
             values: values.as_deref(),
             token_credit: credit.per_token.as_deref(),
         })?;
-        let targets = match self.advantage {
-            AdvantageConfig::Gae(_) => Some(Targets::Tokens(advantages.returns().to_vec())),
-            _ => credit.targets,
+        let targets = match needs_values {
+            true => Some(Targets::Tokens(advantages.returns().to_vec())),
+            false => credit.targets,
         };
         Ok(Assigned {
             returns: credit.returns,

@@ -19,39 +19,28 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Rows;
 use crate::advantage::AdvantageConfig;
 use crate::aggregate::Aggregation;
-use crate::assign::GroupBy;
 use crate::correction::CorrectionConfig;
 use crate::credit::CreditConfig;
+use crate::error::{ConfigError, not_negative, positive};
 use crate::kl::KlConfig;
 use crate::loss::LossConfig;
+use crate::needs::{Capabilities, Need};
+use crate::rows::Rows;
 use crate::shaping::OverlongConfig;
 
-/// Why an algorithm cannot be used. Keys are within the algorithm's configuration
-/// (`loss.clip_low`).
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum ConfigError {
-    /// A value that an algorithm cannot work with.
-    #[error("{key} = {value} is not possible: it must be {expected}")]
-    Value { key: &'static str, value: f64, expected: &'static str },
-    /// Choices that do not go together, or not with the run.
-    #[error("{key}: {why}")]
-    Combination { key: &'static str, why: String },
-}
-
-impl ConfigError {
-    pub(crate) fn combination(key: &'static str, why: impl Into<String>) -> Self {
-        Self::Combination { key, why: why.into() }
-    }
-
-    /// The key that is at fault.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Value { key, .. } | Self::Combination { key, .. } => key,
-        }
-    }
+/// Which calls of a task are compared with each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GroupBy {
+    /// All, as in the paper.
+    #[default]
+    Task,
+    /// Those of the same agent role: what different roles earn may be of different size.
+    Role,
+    /// Those at the same place in their episodes: what is left to earn depends on it.
+    Turn,
 }
 
 /// Everything between returns and a gradient.
@@ -116,12 +105,13 @@ impl AlgorithmConfig {
     fn validate_pairing(&self) -> Result<(), ConfigError> {
         let (credit, advantage) = (self.credit.name(), self.advantage.name());
         if self.credit.is_advantage() {
-            let is_plain =
-                matches!(self.advantage, AdvantageConfig::None(_) | AdvantageConfig::Whiten(_));
-            if !is_plain {
+            if !self.advantage.takes_advantages() {
                 let why = format!(
                     "credit {credit} already says how much better than expected a call was, and \
-                     {advantage} would compare that again: use whiten or none"
+                     {advantage} would compare that again: use {}",
+                    listed(AdvantageConfig::all(), |other| {
+                        other.takes_advantages().then(|| other.name())
+                    })
                 );
                 return Err(ConfigError::combination("advantage.name", why));
             }
@@ -144,35 +134,74 @@ impl AlgorithmConfig {
         }
         Ok(())
     }
+
+    /// Whether it measures calls or tokens against a critic's values.
+    pub fn needs_critic(&self) -> bool {
+        self.needs().any(|need| need == Need::Critic)
+    }
+
+    /// What its rules need of a run, each rule's own by itself.
+    fn needs(&self) -> impl Iterator<Item = Need> {
+        let (credit, advantage) = (self.credit.needs(), self.advantage.needs());
+        credit.iter().chain(advantage).chain(self.loss.needs()).copied()
+    }
+
+    /// Whether a run with these capabilities can use the algorithm.
+    ///
+    /// # Errors
+    /// The first thing that is missing, what needs it and what would do instead.
+    pub fn check(&self, run: &Capabilities) -> Result<(), ConfigError> {
+        let lacks = |needs: &[Need]| needs.iter().copied().find(|need| !need.is_met(run));
+        if let Some(need) = lacks(self.credit.needs()) {
+            let others = listed(CreditConfig::all(), |other| {
+                let fits = other.is_advantage() == self.credit.is_advantage();
+                (fits && lacks(other.needs()).is_none()).then(|| other.name())
+            });
+            return Err(refusal("credit.name", self.credit.name(), need, &others));
+        }
+        if let Some(need) = lacks(self.advantage.needs())
+            && !(need == Need::Group && self.advantage.takes_groups_of_one())
+        {
+            let others = listed(AdvantageConfig::all(), |other| {
+                let fits = !self.credit.is_advantage() || other.takes_advantages();
+                (fits && lacks(other.needs()).is_none()).then(|| other.name())
+            });
+            return Err(refusal("advantage.name", self.advantage.name(), need, &others));
+        }
+        if let Some(need) = lacks(self.loss.needs()) {
+            let others = listed(LossConfig::all(), |other| {
+                lacks(other.needs()).is_none().then(|| other.name())
+            });
+            return Err(refusal("loss.name", self.loss.name(), need, &others));
+        }
+        if self.kl.is_on() && !run.reference {
+            let why = "a KL penalty measures the distance to a frozen reference model, and this \
+                       run has none: set kl.coefficient to 0";
+            return Err(ConfigError::combination("kl.coefficient", why));
+        }
+        Ok(())
+    }
 }
 
-/// Refuses `value` unless `holds`; NaN holds nothing.
-pub(crate) fn require(
-    holds: bool,
-    key: &'static str,
-    value: f64,
-    expected: &'static str,
-) -> Result<(), ConfigError> {
-    if holds { Ok(()) } else { Err(ConfigError::Value { key, value, expected }) }
+/// Why a run cannot use a rule: what it lacks, and which rules would do.
+fn refusal(key: &'static str, rule: &str, need: Need, others: &str) -> ConfigError {
+    let instead = match others {
+        "" => String::new(),
+        others => format!("; rules that this run can use: {others}"),
+    };
+    ConfigError::combination(key, format!("{rule} {}{instead}", need.refusal()))
 }
 
-pub(crate) fn positive(key: &'static str, value: f64) -> Result<(), ConfigError> {
-    require(value > 0.0 && value.is_finite(), key, value, "a positive number")
-}
-
-pub(crate) fn not_negative(key: &'static str, value: f64) -> Result<(), ConfigError> {
-    require(value >= 0.0 && value.is_finite(), key, value, "a number that is not negative")
-}
-
-pub(crate) fn fraction(key: &'static str, value: f64) -> Result<(), ConfigError> {
-    require((0.0..=1.0).contains(&value), key, value, "a number from 0 to 1")
+/// The names that `name` gives some of the rules, as a list.
+fn listed<T>(rules: Vec<T>, name: impl Fn(&T) -> Option<&'static str>) -> String {
+    rules.iter().filter_map(name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::advantage::GroupOver;
-    use crate::loss::PpoConfig;
+    use crate::loss::ppo::PpoConfig;
 
     fn parse(text: &str) -> Result<AlgorithmConfig, toml::de::Error> {
         toml::from_str(text)
@@ -213,48 +242,25 @@ mod tests {
     /// reason.
     #[test]
     fn what_does_not_go_together_is_refused() {
-        let returns = [
-            "identical",
-            "equal_share",
-            "last_call",
-            "discounted",
-            "return_to_go",
-            "signals",
-            "leave_one_out",
-        ];
-        let advantages = ["learned_value", "bilevel_gae", "monte_carlo", "gigpo"];
-        let estimators = [
-            "grpo",
-            "rloo",
-            "opo",
-            "max_rl",
-            "pass_k",
-            "reinforce_plus_plus",
-            "reinforce_plus_plus_baseline",
-            "gae",
-            "whiten",
-            "none",
-        ];
-        let losses = ["ppo", "gspo", "cispo", "gpg", "reinforce", "geo_mean", "sapo"];
+        let losses = LossConfig::NAMES;
         let read = |credit: &str, advantage: &str, more: &str| {
             let tables =
                 format!("{more}\n[credit]\nname = '{credit}'\n[advantage]\nname = '{advantage}'\n");
-            losses.map(|loss| parse(&format!("{tables}[loss]\nname = '{loss}'\n")).unwrap())
+            let loss = |loss| parse(&format!("{tables}[loss]\nname = '{loss}'\n")).unwrap();
+            losses.iter().map(loss).collect::<Vec<_>>()
         };
-        for estimator in estimators {
-            for credit in returns {
-                for config in read(credit, estimator, "") {
-                    assert_eq!(config.validate(), Ok(()), "{credit} {estimator}");
-                }
-            }
-            for credit in advantages {
-                for config in read(credit, estimator, "") {
-                    let plain = estimator == "whiten" || estimator == "none";
-                    let result = config.validate();
-                    assert_eq!(result.is_ok(), plain, "{credit} {estimator}: {result:?}");
+        for estimator in AdvantageConfig::all() {
+            for credit in CreditConfig::all() {
+                let (credit_name, name) = (credit.name(), estimator.name());
+                let fits = !credit.is_advantage() || estimator.takes_advantages();
+                for config in read(credit_name, name, "") {
+                    assert_eq!(config.validate().is_ok(), fits, "{credit_name} {name}");
                 }
             }
         }
+        let advantages: Vec<&str> =
+            CreditConfig::all().iter().filter(|c| c.is_advantage()).map(|c| c.name()).collect();
+        assert_eq!(advantages, ["learned_value", "bilevel_gae", "monte_carlo", "gigpo"]);
         let refused = |credit, advantage, more| {
             read(credit, advantage, more)[0].validate().unwrap_err().key()
         };
@@ -305,6 +311,53 @@ mod tests {
         ] {
             let error = parse(text).unwrap().validate().unwrap_err();
             assert_eq!(error.key(), key, "{error}");
+        }
+    }
+
+    fn check(text: &str, run: Capabilities) -> Result<(), ConfigError> {
+        let config: AlgorithmConfig = toml::from_str(text).unwrap();
+        config.validate().unwrap();
+        config.check(&run)
+    }
+
+    #[test]
+    fn what_a_run_lacks_is_refused_and_what_it_has_is_not() {
+        let plain = Capabilities { samples: 4, ..Capabilities::default() };
+        let one = Capabilities { samples: 1, anchors: true, ..plain };
+        let whiten = "[advantage]\nname = 'whiten'\n";
+        let critic = Capabilities { critic: true, ..plain };
+        let anchors = Capabilities { anchors: true, ..plain };
+        let credit = |name: &str| format!("{whiten}[credit]\nname = '{name}'\n");
+        let reference = Capabilities { reference: true, ..plain };
+        let branching = Capabilities { branching: true, ..plain };
+        let counterfactuals = Capabilities { counterfactuals: true, ..plain };
+        for (text, without, word, with) in [
+            ("", one, "every advantage is 0", plain),
+            ("[advantage]\nname = 'pass_k'\ncompat = 'verl'", one, "pass_k compares", plain),
+            ("[advantage]\nname = 'gae'", plain, "value head", critic),
+            (&credit("learned_value"), plain, "value head", critic),
+            (&credit("bilevel_gae"), plain, "value head", critic),
+            (&credit("monte_carlo"), plain, "completions", branching),
+            (&credit("gigpo"), plain, "does not name its states", anchors),
+            (&credit("gigpo"), one, "one of each", anchors),
+            ("[credit]\nname = 'leave_one_out'", plain, "does not score", counterfactuals),
+            ("[kl]\ncoefficient = 0.1", plain, "reference model", reference),
+        ] {
+            let error = check(text, without).unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+            assert_eq!(check(text, with), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_rollout_is_enough_where_nothing_is_compared() {
+        let one = Capabilities { samples: 1, ..Capabilities::default() };
+        for text in [
+            "[advantage]\nname = 'reinforce_plus_plus'",
+            "[advantage]\nname = 'none'",
+            "[advantage]\nname = 'grpo'\ncompat = 'verl'",
+        ] {
+            assert_eq!(check(text, one), Ok(()), "{text}");
         }
     }
 }

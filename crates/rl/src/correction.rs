@@ -15,9 +15,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Rows;
-use crate::config::{ConfigError, not_negative, positive, require};
-use crate::kl::LOG_RATIO_LIMIT;
+use crate::error::{ConfigError, not_negative, positive, require};
+use crate::ratio::LOG_RATIO_LIMIT;
+use crate::rows::Rows;
 
 /// What has one importance weight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

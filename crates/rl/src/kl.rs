@@ -12,12 +12,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Rows;
-use crate::config::{ConfigError, not_negative, positive};
-use crate::loss::Ratio;
+use crate::error::{ConfigError, not_negative, positive};
+use crate::ratio::{LOG_RATIO_LIMIT, Ratio};
+use crate::rows::Rows;
 
-/// Log-ratios beyond this are clamped before exponentiation, as in verl.
-pub(crate) const LOG_RATIO_LIMIT: f64 = 20.0;
 /// Values of k3 beyond this are clamped, as in verl.
 const K3_LIMIT: f64 = 10.0;
 

@@ -11,29 +11,49 @@
 //!    log-probability. Whoever computed the log-probabilities back-propagates from there.
 //!
 //! [`config`] chooses among them, [`assign`] leads through the first two, [`objective`] joins
-//! the loss with [`kl`], entropy and the [`correction`] of the sampler; [`capabilities`] says
-//! what a run must have for a choice to be possible.
+//! the loss with [`kl`], entropy and the [`correction`] of the sampler; [`needs`] says what a run
+//! must have for a choice to be possible. What can be wrong stands in [`error`].
+//!
+//! A rule is one file that implements its kind's trait and one row in its kind's registry
+//! (`credit/mod.rs`, `advantage/mod.rs`, `loss/mod.rs`). Files import downwards: a rule never
+//! imports the registry that names it.
 //!
 //! Weights are computed once over the whole batch and losses are weighted sums, so splitting
 //! the rows into micro-batches changes neither loss nor gradient. Everything is f64. Values
 //! outside the mask are never read, so a NaN there cannot leak.
+//!
+//! ```
+//! use leyden_rl::Rows;
+//! use leyden_rl::config::AlgorithmConfig;
+//! use leyden_rl::credit::Episode;
+//!
+//! // Two rollouts of one task: two calls that earned 1 in the end, one that earned 0.
+//! let episodes = [Episode::of_calls(0, 1.0, 2), Episode::of_calls(0, 0.0, 1)];
+//! let rows = Rows::dense(&[3, 2, 4]); // tokens of each call
+//! let assigned = AlgorithmConfig::default().assign(&episodes, &rows, None).unwrap();
+//! assert_eq!(assigned.returns, [1.0, 1.0, 0.0]);
+//! assert!(assigned.advantages.per_row[0] > 0.0 && assigned.advantages.per_row[2] < 0.0);
+//! ```
 //!
 //! The numbers agree with those of verl (`core_algos`), which [`golden`] recomputes.
 
 pub mod advantage;
 pub mod aggregate;
 pub mod assign;
-pub mod capabilities;
 pub mod config;
 pub mod correction;
 pub mod credit;
+pub mod error;
 pub mod golden;
 pub mod kl;
 pub mod loss;
 pub mod mismatch;
+pub mod needs;
 pub mod objective;
+mod ratio;
+mod registry;
 mod rows;
 pub mod shaping;
-pub mod statistics;
+mod temporal;
 
 pub use rows::{Part, Rows, ShapeError};

@@ -7,9 +7,9 @@
 //! not anything is corrected. They are sums, a maximum and counts, so that the figures of
 //! micro-batches of whole rows merge into the batch's.
 
-use crate::Rows;
 use crate::correction::effective_share;
-use crate::kl::LOG_RATIO_LIMIT;
+use crate::ratio::LOG_RATIO_LIMIT;
+use crate::rows::Rows;
 
 /// Ratios of probabilities inside this range count as equal.
 pub const RATIO_RANGE: (f64, f64) = (0.9, 1.1);

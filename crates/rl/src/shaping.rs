@@ -1,14 +1,11 @@
-//! What DAPO does to rewards and groups before advantages: overlong shaping and dynamic
-//! sampling.
+//! What DAPO does to rewards before advantages: overlong shaping.
 //!
-//! Yu et al., *DAPO*, arXiv 2503.14476. Both are decisions about numbers; sampling again and
-//! filling the batch is the trainer's.
-
-use std::collections::HashMap;
+//! Yu et al., *DAPO*, arXiv 2503.14476. Its dynamic sampling is the trainer's: it decides which
+//! tasks are sampled.
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConfigError, require};
+use crate::error::{ConfigError, require};
 
 /// A soft punishment of responses that come near the token limit, which tells the policy that
 /// the length and not the content was wrong.
@@ -38,23 +35,6 @@ impl OverlongConfig {
     }
 }
 
-/// Dynamic sampling: for each rollout whether its group is kept. A group teaches nothing where
-/// the `metric` of all its rollouts is equal, as it is in a group of one; the trainer replaces
-/// such groups by further tasks until the batch is full.
-///
-/// # Panics
-/// If the slices differ in length.
-pub fn informative_groups(groups: &[usize], metric: &[f64]) -> Vec<bool> {
-    assert_eq!(groups.len(), metric.len(), "one metric per rollout");
-    let mut first = HashMap::new();
-    let mut varied = HashMap::new();
-    for (&group, &value) in groups.iter().zip(metric) {
-        let seen = *first.entry(group).or_insert(value);
-        *varied.entry(group).or_insert(false) |= seen != value;
-    }
-    groups.iter().map(|group| varied[group]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,14 +51,5 @@ mod tests {
             let error = OverlongConfig { buffer, ..config.clone() }.validate().unwrap_err();
             assert_eq!(error.key(), "overlong.buffer");
         }
-    }
-
-    #[test]
-    fn only_groups_that_differ_are_kept() {
-        let groups = [3, 3, 1, 3, 1, 5, 7, 7];
-        let metric = [1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, 0.5];
-        let kept = informative_groups(&groups, &metric);
-        assert_eq!(kept, [true, true, false, true, false, false, false, false]);
-        assert!(informative_groups(&[], &[]).is_empty());
     }
 }

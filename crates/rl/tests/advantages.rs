@@ -1,11 +1,16 @@
 //! What advantages must keep to, whatever the batch.
 
 use leyden_rl::Rows;
-use leyden_rl::advantage::{
-    AdvantageConfig, AdvantageError, Advantages, Batch, Compat, GaeConfig, GroupOver, GrpoConfig,
-    OpoConfig, PassKConfig, ReinforcePlusPlusBaselineConfig, ReinforcePlusPlusConfig, RlooConfig,
-};
-use leyden_rl::credit::{CreditConfig, Episode};
+use leyden_rl::advantage::grpo::GrpoConfig;
+use leyden_rl::advantage::opo::OpoConfig;
+use leyden_rl::advantage::pass_k::PassKConfig;
+use leyden_rl::advantage::reinforce_plus_plus::ReinforcePlusPlusConfig;
+use leyden_rl::advantage::reinforce_plus_plus_baseline::ReinforcePlusPlusBaselineConfig;
+use leyden_rl::advantage::rloo::RlooConfig;
+use leyden_rl::advantage::{AdvantageConfig, Advantages, Batch, Compat, GroupOver};
+use leyden_rl::credit::{CreditConfig, Episode, EpisodeCall};
+use leyden_rl::error::AdvantageError;
+use leyden_rl::needs::Need;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -54,15 +59,9 @@ fn over(group_over: GroupOver) -> [AdvantageConfig; 5] {
     ]
 }
 
-/// All estimators whose result has nothing to do with the order of the rows.
+/// All estimators, those that compare over rows and over rollouts.
 fn estimators() -> Vec<AdvantageConfig> {
-    let mut all = [over(GroupOver::Rows), over(GroupOver::Rollouts)].concat();
-    all.push(AdvantageConfig::ReinforcePlusPlus(ReinforcePlusPlusConfig::default()));
-    all.push(AdvantageConfig::Gae(GaeConfig::default()));
-    all.push(AdvantageConfig::MaxRl(leyden_rl::advantage::MaxRlConfig::default()));
-    all.push(AdvantageConfig::Whiten(leyden_rl::advantage::WhitenConfig {}));
-    all.push(AdvantageConfig::None(leyden_rl::advantage::NoneConfig {}));
-    all
+    [&AdvantageConfig::all()[..], &over(GroupOver::Rows), &over(GroupOver::Rollouts)].concat()
 }
 
 proptest! {
@@ -179,7 +178,7 @@ proptest! {
     #[test]
     fn the_same_advantage_reaches_every_token_of_a_row(batch in batches()) {
         for config in estimators() {
-            if matches!(config, AdvantageConfig::Gae(_)) {
+            if config.needs().contains(&Need::Critic) {
                 continue;
             }
             let advantages = run(&config, &batch);
@@ -196,7 +195,7 @@ proptest! {
 /// Episodes with everything that a rule of credit may ask for.
 fn episodes() -> impl Strategy<Value = Vec<Episode>> {
     let call = (0usize..3, -1.0..1.0, any::<bool>(), 0usize..4).prop_map(
-        |(state, value, trained, tokens)| leyden_rl::credit::EpisodeCall {
+        |(state, value, trained, tokens)| EpisodeCall {
             agent_role: if state == 0 { "write" } else { "rewrite" }.to_owned(),
             tokens,
             signals: vec![leyden_core::SignalKind::ToolError; state],
@@ -221,11 +220,8 @@ proptest! {
             (Just(episodes), Just(order).prop_shuffle())
         })
     ) {
-        for name in [
-            "identical", "equal_share", "last_call", "discounted", "return_to_go", "signals",
-            "leave_one_out", "learned_value", "bilevel_gae", "monte_carlo", "gigpo",
-        ] {
-            let rule: CreditConfig = toml::from_str(&format!("name = '{name}'")).unwrap();
+        for rule in CreditConfig::all() {
+            let name = rule.name();
             let plain = rule.assign(&episodes).unwrap();
             let moved: Vec<Episode> = order.iter().map(|&at| episodes[at].clone()).collect();
             let moved = rule.assign(&moved).unwrap();

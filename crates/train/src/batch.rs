@@ -7,14 +7,15 @@
 use std::collections::HashSet;
 
 use leyden_core::Rollout;
+use leyden_lm::LmError;
 use leyden_lm::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_rl::advantage::GroupCounters;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::credit::{Episode, Targets};
 
-use crate::TrainError;
 use crate::config::Layout;
+use crate::error::TrainError;
 use crate::store::CallCredit;
 
 /// The trained calls of a step. Per-token arrays are flat over the rows' response tokens.
@@ -184,6 +185,27 @@ impl Batch {
             row.row = members[row.row];
         }
         Ok(packs)
+    }
+
+    /// What `evaluate` says of every token of the batch, flat, in packs of at most `budget` merged
+    /// tokens; it says it of a pack's unique actions.
+    ///
+    /// # Errors
+    /// Those of `evaluate`.
+    pub fn over_packs(
+        &self,
+        budget: usize,
+        evaluate: impl Fn(&Pack) -> Result<Vec<f64>, LmError>,
+    ) -> Result<Vec<f64>, TrainError> {
+        let mut said = vec![0.0; self.shape.tokens()];
+        let all: Vec<usize> = (0..self.rows.len()).collect();
+        for pack in self.pack(&all, budget)? {
+            let per_row = pack.gather(&evaluate(&pack)?);
+            for (row, values) in pack.rows.iter().zip(&per_row) {
+                said[self.shape.range(row.row)].copy_from_slice(values);
+            }
+        }
+        Ok(said)
     }
 
     /// The rows in `parts` nearly equal mini-batches; a task's rows stay together.

@@ -15,7 +15,7 @@ use leyden_lm::{LmError, Optimizer, Parameters};
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
-use crate::TrainError;
+use crate::error::TrainError;
 use crate::trainer::Trainer;
 
 /// The counters of a checkpoint.
@@ -25,6 +25,7 @@ struct State {
     schema: u32,
     step: u64,
     position: u64,
+    /// Steps in a row without any variance of reward.
     quiet_steps: u64,
     /// The factor of a KL penalty, which may follow a target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +75,7 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     };
     fs::create_dir_all(dir).map_err(|e| failed(&TrainError::file(dir, e)))?;
     let mut tensors = vec![("parameters".to_owned(), trainer.policy.trained().flat().detach())];
-    tensors.extend(trainer.optimizer.state());
+    tensors.extend(trainer.updater.optimizer.state());
     if let Some(critic) = &trainer.critic {
         tensors.push((format!("{CRITIC}parameters"), critic.head.parameters().flat().detach()));
         let state = critic.optimizer.state().into_iter();
@@ -86,8 +87,8 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     let state = State {
         schema: SCHEMA,
         step,
-        position: trainer.position,
-        quiet_steps: trainer.quiet_steps,
+        position: trainer.visits.position,
+        quiet_steps: trainer.steps_without_variance,
         kl_coefficient: trainer.reference.as_ref().map(|r| r.controller.coefficient),
     };
     let text = serde_json::to_string_pretty(&state).expect("counters are plain data");
@@ -142,8 +143,8 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
         .map_err(|e| damaged(e.to_string()))?;
     restore(trainer, tensors).map_err(|e| damaged(e.to_string()))?;
     trainer.version = step;
-    trainer.position = state.position;
-    trainer.quiet_steps = state.quiet_steps;
+    trainer.visits.position = state.position;
+    trainer.steps_without_variance = state.quiet_steps;
     if let (Some(reference), Some(coefficient)) = (&mut trainer.reference, state.kl_coefficient) {
         reference.controller.coefficient = coefficient;
     }
@@ -161,7 +162,7 @@ fn restore(trainer: &mut Trainer<'_>, tensors: Vec<(String, Tensor)>) -> Result<
     if let Some(critic) = &mut trainer.critic {
         restore_part(critic.head.parameters(), &mut critic.optimizer, critics)?;
     }
-    restore_part(trainer.policy.trained(), &mut trainer.optimizer, own)
+    restore_part(trainer.policy.trained(), &mut trainer.updater.optimizer, own)
 }
 
 fn restore_part(

@@ -5,15 +5,17 @@
 //! Unknown keys are refused. [`REFERENCE`] describes every key once; `leyden run --help` and
 //! the reference page are printed from it, and a test holds it against the structures.
 
+use leyden_lm::LoraConfig;
 use leyden_rl::config::AlgorithmConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::rounds::{Deadlines, OnFailure, Schedule};
+use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
+mod error;
 mod read;
 mod reference;
 
-pub use read::ConfigError;
+pub use error::ConfigError;
 pub use reference::{Key, REFERENCE};
 
 /// A whole experiment, every key resolved.
@@ -105,24 +107,6 @@ fn f32_name() -> String {
 
 fn two() -> usize {
     2
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoraConfig {
-    pub rank: usize,
-    pub alpha: f64,
-    pub targets: Vec<String>,
-}
-
-impl LoraConfig {
-    /// The targets by their names in the model: `q` is short for `q_proj`.
-    pub fn projections(&self) -> Vec<String> {
-        let full = |name: &String| {
-            if name.ends_with("_proj") { name.clone() } else { format!("{name}_proj") }
-        };
-        self.targets.iter().map(full).collect()
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

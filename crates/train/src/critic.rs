@@ -10,13 +10,13 @@ use leyden_lm::{Optimizer, OptimizerConfig, Policy, ValueHead, clip_grad_norm};
 use leyden_rl::credit::Targets;
 use leyden_rl::loss::value::{self, ValueConfig, ValueInput, ValueLoss};
 
-use crate::TrainError;
 use crate::batch::Batch;
-use crate::config::CriticConfig;
-use crate::trainer::Trainer;
+use crate::config::Experiment;
+use crate::error::TrainError;
 
 /// A value head and its optimiser.
-pub struct Critic {
+pub struct Critic<'a> {
+    experiment: &'a Experiment,
     pub head: ValueHead,
     pub optimizer: Optimizer,
 }
@@ -30,10 +30,15 @@ pub(crate) struct CriticFigures {
     pub explained_variance: f64,
 }
 
-impl Critic {
+impl<'a> Critic<'a> {
     /// # Errors
     /// No memory.
-    pub fn new(config: &CriticConfig, policy: &Policy, seed: SeedTree) -> Result<Self, TrainError> {
+    pub fn new(
+        experiment: &'a Experiment,
+        policy: &Policy,
+        seed: SeedTree,
+    ) -> Result<Self, TrainError> {
+        let config = &experiment.critic;
         let width = policy.config().hidden_size;
         let inner = if config.width == 0 { width } else { config.width };
         let head = ValueHead::new(width, inner, policy.device(), seed.child("critic"))?;
@@ -43,41 +48,42 @@ impl Critic {
             ..OptimizerConfig::default()
         };
         let optimizer = Optimizer::new(head.parameters(), options)?;
-        Ok(Self { head, optimizer })
-    }
-}
-
-impl Trainer<'_> {
-    /// The value of the state before each token of a batch, flat; `None` without a critic.
-    pub(crate) fn values(&self, batch: &Batch) -> Result<Option<Vec<f64>>, TrainError> {
-        let Some(critic) = &self.critic else { return Ok(None) };
-        let values =
-            self.over_batch(batch, |pack| critic.head.values(&self.policy.states(pack)?))?;
-        Ok(Some(values))
+        Ok(Self { experiment, head, optimizer })
     }
 
-    /// Teaches the critic what it should have said of a batch that it valued at `before`.
-    pub(crate) fn teach_critic(
+    /// The value of the state before each token of a batch, flat; states are those of `policy`.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn values(&self, policy: &Policy, batch: &Batch) -> Result<Vec<f64>, TrainError> {
+        let budget = self.experiment.train.micro_batch_tokens;
+        batch.over_packs(budget, |pack| self.head.values(&policy.states(pack)?))
+    }
+
+    /// Fits the critic to what it should have said of a batch that it valued at `before`.
+    ///
+    /// # Errors
+    /// The model's and the optimiser's.
+    pub(crate) fn fit(
         &mut self,
+        policy: &Policy,
         batch: &Batch,
         before: &[f64],
     ) -> Result<CriticFigures, TrainError> {
         let mut figures = CriticFigures::default();
-        let (Some(mut critic), Some(targets)) = (self.critic.take(), &batch.targets) else {
-            return Ok(figures);
-        };
-        let config = &self.experiment.critic;
+        let Some(targets) = &batch.targets else { return Ok(figures) };
+        let (config, train) = (&self.experiment.critic, &self.experiment.train);
         let (targets, weights) = per_token(batch, targets);
         figures.explained_variance = explained_variance(before, &targets, &weights);
         let all: Vec<usize> = (0..batch.rows.len()).collect();
-        let packs = batch.pack(&all, self.experiment.train.micro_batch_tokens)?;
+        let packs = batch.pack(&all, train.micro_batch_tokens)?;
         // The states of one pack are kept for all epochs: memory is bounded by a pack's anyway.
         let kept = match &packs[..] {
-            [only] => Some(self.policy.states(only)?),
+            [only] => Some(policy.states(only)?),
             _ => None,
         };
         for epoch in 0..config.epochs {
-            critic.head.parameters().zero_grad();
+            self.head.parameters().zero_grad();
             for pack in &packs {
                 let rows = batch.shape_of(pack);
                 let (old, returns, weights) = (
@@ -87,9 +93,9 @@ impl Trainer<'_> {
                 );
                 let states = match &kept {
                     Some(states) => states.shallow_clone(),
-                    None => self.policy.states(pack)?,
+                    None => policy.states(pack)?,
                 };
-                critic.head.forward_backward(&states, &mut |said| {
+                self.head.forward_backward(&states, &mut |said| {
                     let ValueLoss { loss, grad, .. } = value::loss(
                         &ValueConfig { clip: config.clip },
                         &ValueInput {
@@ -106,11 +112,10 @@ impl Trainer<'_> {
                     pack.scatter(&rows.ranges().map(|r| grad[r].to_vec()).collect::<Vec<_>>())
                 })?;
             }
-            let clip = self.experiment.train.grad_clip;
-            clip_grad_norm(critic.head.parameters(), (clip > 0.0).then_some(clip))?;
-            critic.optimizer.step(critic.head.parameters(), 1.0)?;
+            let clip = train.grad_clip;
+            clip_grad_norm(self.head.parameters(), (clip > 0.0).then_some(clip))?;
+            self.optimizer.step(self.head.parameters(), 1.0)?;
         }
-        self.critic = Some(critic);
         Ok(figures)
     }
 }

@@ -5,7 +5,7 @@ use leyden_lm::forest::Row;
 use leyden_text::ChatFormat;
 use rand::seq::SliceRandom;
 
-use crate::{TrainError, supervised};
+use crate::error::TrainError;
 
 /// Training tasks by number. A generated world has as many as one asks for.
 pub trait TaskSource: Send + Sync {
@@ -52,12 +52,35 @@ pub trait DemonstrationSource: Send + Sync {
     /// # Errors
     /// A conversation without a turn to learn; the template's or the tokenizer's.
     fn row(&self, index: u64, format: &ChatFormat) -> Result<Row, TrainError> {
-        supervised::encode(&self.conversation(index), index, format)
+        encode(&self.conversation(index), index, format)
     }
 
     fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
+}
+
+/// A conversation as tokens: the row and its learned positions. `index` is its number, for
+/// errors.
+///
+/// # Errors
+/// A conversation without a turn to learn; the template's or the tokenizer's.
+pub fn encode(
+    conversation: &Conversation,
+    index: u64,
+    format: &ChatFormat,
+) -> Result<Row, TrainError> {
+    let demonstration = format
+        .encode_demonstration(&conversation.messages, &conversation.tools)
+        .map_err(|e| TrainError::Invalid(format!("demonstration {index}: {e}")))?;
+    let mut actions: Vec<std::ops::Range<usize>> = Vec::new();
+    for (position, _) in demonstration.mask.iter().enumerate().filter(|&(_, &learned)| learned) {
+        match actions.last_mut() {
+            Some(last) if last.end == position => last.end += 1,
+            _ => actions.push(position..position + 1),
+        }
+    }
+    Ok(Row { ids: demonstration.ids, actions })
 }
 
 /// The order of visits: an endless source is read in order; a finite one in a new random
@@ -83,6 +106,27 @@ impl VisitOrder {
             self.epoch = Some((number, order));
         }
         self.epoch.as_ref().map_or(0, |(_, order)| order[(position % len) as usize])
+    }
+}
+
+/// Where a run is in its order of visits.
+pub struct Visits {
+    order: VisitOrder,
+    /// Items visited so far, which is all that a resumed run needs.
+    pub position: u64,
+}
+
+impl Visits {
+    /// The order of `len` items, `None` of an endless source, from its start.
+    pub fn new(len: Option<u64>, seed: SeedTree) -> Self {
+        Self { order: VisitOrder::new(len, seed), position: 0 }
+    }
+
+    /// The number of the next item.
+    pub fn next_item(&mut self) -> u64 {
+        let item = self.order.at(self.position);
+        self.position += 1;
+        item
     }
 }
 

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use leyden_lm::LmError;
 
+use crate::config::ConfigError;
+
 /// Errors of training; each sentence names the file, step or task.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
+    Config(#[from] ConfigError),
     #[error(transparent)]
     Model(#[from] LmError),
     #[error("{}: {what}", path.display())]

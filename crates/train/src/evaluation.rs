@@ -1,15 +1,14 @@
 //! Evaluation on held-out tasks.
 
-use std::time::Instant;
-
 use leyden_core::record::{EvalRecord, RECORD_SCHEMA, Timing};
 use leyden_core::{Rollout, Sampling, Task};
 
-use crate::TrainError;
-use crate::figures::mean;
-use crate::rounds::{Job, Played, Watch, run_rollouts, signal_counts};
+use crate::error::TrainError;
+use crate::laps::Laps;
+use crate::numbers::mean;
+use crate::rounds::{Job, Watch, signal_counts};
 use crate::store::Place;
-use crate::trainer::{Trainer, lap};
+use crate::trainer::Trainer;
 
 impl Trainer<'_> {
     /// Number of tasks of one evaluation.
@@ -30,9 +29,9 @@ impl Trainer<'_> {
         mode: &str,
         watch: &dyn Watch,
     ) -> Result<(EvalRecord, Timing), TrainError> {
-        let started = Instant::now();
         let mut timing = Timing { step, phase: "eval".to_owned(), ..Timing::default() };
-        self.refresh_engine()?;
+        let mut laps = Laps::start(&mut timing);
+        self.sampler.begin(&self.policy, self.version, step)?;
         let config = &self.experiment.eval;
         let tasks = &self.environment.test;
         let tasks = &tasks[..self.eval_tasks()];
@@ -48,22 +47,13 @@ impl Trainer<'_> {
             max_tokens: config.max_tokens,
             ..Sampling::default()
         };
-        let options = self.round_options(sampling, step, mode);
-        let played = run_rollouts(
-            jobs,
-            &*self.environment.agent,
-            &*self.environment.scorer,
-            &self.format,
-            &mut self.engine,
-            &options,
-            watch,
-        );
-        let Played { rollouts, .. } = played.map_err(|error| TrainError::from(error).at(step))?;
+        let output = self.sampler.run(jobs, sampling, mode, watch).map_err(|e| e.at(step))?;
         let owners: Vec<&Task> = tasks.iter().collect();
-        let text = |ids: &[u32]| self.format.tokenizer().decode(ids, true);
-        self.store.write(Place { step, phase: mode }, &rollouts, &owners, &[], Some(&text))?;
-        lap(&mut timing, mode, started);
-        Ok((summarise(step, mode, tasks, &rollouts), timing))
+        let text = |ids: &[u32]| self.sampler.format.tokenizer().decode(ids, true);
+        let place = Place { step, phase: mode };
+        self.store.write(place, &output.rollouts, &owners, &[], Some(&text))?;
+        laps.end(mode);
+        Ok((summarise(step, mode, tasks, &output.rollouts), timing))
     }
 }
 

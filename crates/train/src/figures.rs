@@ -6,8 +6,9 @@ use leyden_core::record::{RECORD_SCHEMA, StepRecord};
 use leyden_core::{FinishReason, Rollout};
 
 use crate::batch::Batch;
-use crate::reinforcement::Sampled;
+use crate::numbers::{deviation, histogram, mean};
 use crate::rounds::signal_counts;
+use crate::sample::Sampled;
 use crate::update::Update;
 
 /// The line of a step of reinforcement.
@@ -65,28 +66,4 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
         signals: signal_counts(rollouts),
         extra,
     }
-}
-
-/// 0 of nothing.
-pub(crate) fn mean(values: &[f64]) -> f64 {
-    if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
-}
-
-fn deviation(values: &[f64]) -> f64 {
-    let m = mean(values);
-    mean(&values.iter().map(|v| (v - m).powi(2)).collect::<Vec<_>>()).sqrt()
-}
-
-/// How often each value occurs, ascending.
-fn histogram(values: &[f64]) -> Vec<(f64, usize)> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let mut counts: Vec<(f64, usize)> = Vec::new();
-    for value in sorted {
-        match counts.last_mut() {
-            Some((last, count)) if *last == value => *count += 1,
-            _ => counts.push((value, 1)),
-        }
-    }
-    counts
 }

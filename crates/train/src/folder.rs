@@ -23,7 +23,8 @@ use leyden_core::record::{Record, Timing};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Experiment, TrainError};
+use crate::config::Experiment;
+use crate::error::TrainError;
 
 /// A run's folder.
 pub struct RunFolder {

@@ -1,14 +1,16 @@
 //! The LightningRL loop.
 //!
-//! Sample tasks → run rollouts ([`rounds`]) → credit and advantage ([`batch`]) → pack, update
-//! ([`trainer`]) → evaluate → checkpoint, all written down in a run folder ([`folder`]). The
-//! trainer knows `dyn Agent`, `dyn Scorer` and a source of tasks, never a particular agent:
-//! whoever starts a run hands it an [`Environment`].
+//! `step.rs` is one step from top to bottom: sample → batch → reference and critic → credit →
+//! update → record. [`run()`] repeats it, with evaluations and checkpoints between, and writes
+//! everything down in a run folder ([`folder`]). The trainer knows `dyn Agent`, `dyn Scorer` and
+//! a source of tasks, never a particular agent: whoever starts a run hands it an [`Environment`].
+//!
+//! The same in one file, for one agent and one algorithm: `examples/nano.rs`.
 
-mod appraisal;
 pub mod batch;
 pub mod checkpoint;
 pub mod config;
+mod credit_inputs;
 pub mod critic;
 pub mod data;
 mod environment;
@@ -16,19 +18,23 @@ mod error;
 pub mod evaluation;
 mod figures;
 pub mod folder;
+mod laps;
+mod numbers;
 pub mod progress;
 pub mod provenance;
 pub mod reference;
-mod reinforcement;
 mod replicas;
 mod reward;
 pub mod rounds;
 pub mod run;
+mod sample;
+pub mod sampler;
+mod step;
 pub mod store;
 pub mod successes;
 pub mod supervised;
 pub mod trainer;
-mod update;
+pub mod update;
 
 pub use config::Experiment;
 pub use environment::{Environment, Observer};

@@ -4,30 +4,30 @@
 //! the compute type stands beside the policy. It never enters a checkpoint: a resumed run
 //! makes it again from the same source.
 
-use leyden_core::record::StepRecord;
-use leyden_lm::forest::Pack;
 use leyden_lm::{Parameters, Policy, PolicyOptions};
 use leyden_rl::kl::KlController;
 
-use crate::TrainError;
 use crate::batch::Batch;
-use crate::trainer::Trainer;
+use crate::config::Experiment;
+use crate::error::TrainError;
 
 /// What a KL penalty needs: whom to stay near, and how much it counts.
-pub struct Reference {
+pub struct Reference<'a> {
+    experiment: &'a Experiment,
     /// Absent where the policy has adapters.
     frozen: Option<Policy>,
     pub controller: KlController,
 }
 
-impl Reference {
+impl<'a> Reference<'a> {
     /// Of a policy whose weights are those to stay near.
     ///
     /// # Errors
     /// No memory for the copy.
-    pub fn of(policy: &Policy, controller: KlController) -> Result<Self, TrainError> {
+    pub fn new(experiment: &'a Experiment, policy: &Policy) -> Result<Self, TrainError> {
+        let controller = experiment.algorithm.kl.controller();
         if policy.lora().is_some() {
-            return Ok(Self { frozen: None, controller });
+            return Ok(Self { experiment, frozen: None, controller });
         }
         let PolicyOptions { compute, .. } = *policy.options();
         let copied = policy.base().iter();
@@ -35,63 +35,46 @@ impl Reference {
         let parameters = Parameters::new(tensors, compute, policy.device(), false)?;
         let options = PolicyOptions { compute, ..*policy.options() };
         let frozen = Policy::new(policy.config().clone(), parameters, options);
-        Ok(Self { frozen: Some(frozen), controller })
+        Ok(Self { experiment, frozen: Some(frozen), controller })
     }
-}
 
-impl Trainer<'_> {
-    /// Log-probabilities of a batch's tokens under the reference model; `None` where the
-    /// algorithm has no KL penalty.
-    pub(crate) fn reference_logp(&self, batch: &Batch) -> Result<Option<Vec<f64>>, TrainError> {
-        let Some(reference) = &self.reference else { return Ok(None) };
+    /// Log-probabilities of a batch's tokens under the reference model, flat. `policy` is the
+    /// one that is trained: without its adapters it is the reference.
+    ///
+    /// # Errors
+    /// The model's.
+    pub fn logp(&self, policy: &Policy, batch: &Batch) -> Result<Vec<f64>, TrainError> {
         let temperature = self.experiment.rollout.temperature;
-        let of_pack = |pack: &Pack| {
-            let evaluated = match &reference.frozen {
+        batch.over_packs(self.experiment.train.micro_batch_tokens, |pack| {
+            let evaluated = match &self.frozen {
                 Some(frozen) => frozen.evaluate(pack, temperature)?,
-                None => self.policy.evaluate_base(pack, temperature)?,
+                None => policy.evaluate_base(pack, temperature)?,
             };
             Ok(evaluated.logp)
-        };
-        Ok(Some(self.over_batch(batch, of_pack)?))
+        })
     }
 
-    /// Takes the KL penalty off the rewards of a batch, where the algorithm has it there, and
-    /// assigns credit and advantages. The policy's side of the estimate are the probabilities
-    /// with which the tokens were drawn.
-    pub(crate) fn assign(
-        &mut self,
-        batch: &mut Batch,
-        logp_ref: Option<&[f64]>,
-        step: u64,
-    ) -> Result<(), TrainError> {
-        let algorithm = &self.experiment.algorithm;
-        let penalties = match (&self.reference, logp_ref) {
-            (Some(reference), Some(logp_ref)) if algorithm.kl.is_in_reward() => {
-                let beta = reference.controller.coefficient;
-                Some(algorithm.kl.penalties(beta, &batch.logp_sampler, logp_ref, &batch.shape))
-            }
-            _ => None,
-        };
-        batch.assign(algorithm, penalties.as_deref(), step)
+    /// The penalty of each token that is taken off the rewards of a batch, where the algorithm
+    /// has it there. The policy's side of the estimate are the probabilities with which the
+    /// tokens were drawn.
+    pub fn penalties(&self, batch: &Batch, logp_ref: &[f64]) -> Option<Vec<f64>> {
+        let kl = &self.experiment.algorithm.kl;
+        let beta = self.controller.coefficient;
+        kl.is_in_reward().then(|| kl.penalties(beta, &batch.logp_sampler, logp_ref, &batch.shape))
     }
 
-    /// Notes how far the policy that acted was from the reference, and lets an adaptive factor
-    /// follow it.
-    pub(crate) fn follow_reference(
-        &mut self,
-        batch: &Batch,
-        logp_ref: &[f64],
-        record: &mut StepRecord,
-    ) {
+    /// How far the policy that acted was from the reference, in nats per token, and the factor
+    /// of the penalty in this step; an adaptive factor follows the distance over the step's
+    /// `rollouts`.
+    pub fn follow(&mut self, batch: &Batch, logp_ref: &[f64], rollouts: usize) -> (f64, f64) {
         let kl = &self.experiment.algorithm.kl;
         let estimates =
             batch.logp_sampler.iter().zip(logp_ref).map(|(p, r)| kl.estimator.estimate(*p, *r).0);
         let mean = estimates.sum::<f64>() / logp_ref.len().max(1) as f64;
-        let Some(reference) = &mut self.reference else { return };
-        record.extra.insert("reference_kl".to_owned(), mean);
-        record.extra.insert("kl_coefficient".to_owned(), reference.controller.coefficient);
+        let coefficient = self.controller.coefficient;
         if !logp_ref.is_empty() {
-            reference.controller.update(kl, mean, record.rollouts);
+            self.controller.update(kl, mean, rollouts);
         }
+        (mean, coefficient)
     }
 }

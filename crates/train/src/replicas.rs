@@ -4,16 +4,15 @@
 //! micro-batches are. A replica has the policy's own values and gradients of its own; these are
 //! added up in one order, so that the same seed gives the same bytes.
 
-use std::panic::resume_unwind;
-
-use leyden_lm::Policy;
 use leyden_lm::forest::Pack;
+use leyden_lm::{Policy, ThreadTeam};
 
-use crate::TrainError;
+use crate::error::TrainError;
 
 /// The replicas beside the policy itself.
 pub(crate) struct Replicas {
     others: Vec<Policy>,
+    team: ThreadTeam,
 }
 
 impl Replicas {
@@ -23,7 +22,7 @@ impl Replicas {
     /// A policy with adapters; no memory for the gradients.
     pub fn of(policy: &Policy, count: usize) -> Result<Self, TrainError> {
         let others = (1..count).map(|_| policy.replica()).collect::<Result<_, _>>()?;
-        Ok(Self { others })
+        Ok(Self { others, team: ThreadTeam::default() })
     }
 
     fn count(&self) -> usize {
@@ -68,20 +67,10 @@ impl Replicas {
         if count == 1 {
             return jobs.iter().map(|job| work(policy, job)).collect();
         }
-        let threads = (tch::get_num_threads() / count as i32).max(1);
-        let run = |policy: &mut Policy, place: usize| -> Result<Vec<T>, TrainError> {
-            // libtorch keeps this number for each thread.
-            tch::set_num_threads(threads);
+        let all = std::iter::once(&mut *policy).chain(&mut self.others).enumerate().collect();
+        let done = self.team.each(count, all, |(place, policy): (usize, &mut Policy)| {
             let own = jobs.iter().skip(place).step_by(count);
-            own.map(|job| work(policy, job)).collect()
-        };
-        let run = &run;
-        let done: Vec<_> = std::thread::scope(|scope| {
-            let all = std::iter::once(&mut *policy).chain(&mut self.others).enumerate();
-            let running: Vec<_> =
-                all.map(|(place, policy)| scope.spawn(move || run(policy, place))).collect();
-            let joined = running.into_iter().map(|thread| thread.join());
-            joined.map(|done| done.unwrap_or_else(|e| resume_unwind(e))).collect()
+            own.map(|job| work(policy, job)).collect::<Result<Vec<T>, TrainError>>()
         });
         let done: Vec<Vec<T>> = done.into_iter().collect::<Result<_, _>>()?;
         self.gather(policy)?;

@@ -13,13 +13,15 @@ use leyden_lm::{
 };
 use serde_json::json;
 
-use crate::config::{Objective, OptimizerName};
+use crate::config::{Experiment, Objective, OptimizerName};
+use crate::environment::{Environment, Observer};
+use crate::error::TrainError;
 use crate::folder::RunFolder;
 use crate::progress::Progress;
 use crate::rounds::Watch;
 use crate::store::RolloutStore;
 use crate::trainer::Trainer;
-use crate::{Environment, Experiment, Observer, TrainError, checkpoint, provenance};
+use crate::{checkpoint, provenance};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,12 +162,7 @@ fn build<'a>(
         None => Policy::new(shape, parameters, options),
         Some(lora) => {
             let seed = SeedTree::new(experiment.seed).child("adapters");
-            let config = leyden_lm::LoraConfig {
-                rank: lora.rank,
-                alpha: lora.alpha,
-                targets: lora.projections(),
-            };
-            let lora = Lora::new(config, &shape, device, seed)?;
+            let lora = Lora::new(lora.with_full_names(), &shape, device, seed)?;
             Policy::with_lora(shape, parameters, lora, options)?
         }
     };
@@ -181,12 +178,8 @@ fn build<'a>(
             ..OptimizerConfig::default()
         },
     )?;
-    let context = match config.context {
-        0 => model.config.max_positions,
-        own => own.min(model.config.max_positions),
-    };
     let limits = Limits {
-        context,
+        context: model.config.context(config.context),
         cache_tokens: experiment.rollout.cache_tokens,
         prefill_tokens: train.micro_batch_tokens,
     };
@@ -291,7 +284,7 @@ fn check_variance(
     let patience = experiment.train.patience_without_variance;
     if experiment.train.objective == Objective::Supervised
         || patience == 0
-        || trainer.quiet_steps < patience
+        || trainer.steps_without_variance < patience
     {
         return Ok(());
     }

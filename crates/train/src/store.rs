@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use leyden_core::{Rollout, SignalKind, Task};
 use rusqlite::{Connection, params};
 
-use crate::TrainError;
+use crate::error::TrainError;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS rollouts (

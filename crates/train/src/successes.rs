@@ -11,8 +11,8 @@ use leyden_lm::forest::Row;
 use leyden_text::ChatFormat;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::TrainError;
 use crate::data::{Conversation, DemonstrationSource};
+use crate::error::TrainError;
 
 /// Calls of successful rollouts, each once.
 pub struct Successes {

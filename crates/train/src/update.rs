@@ -3,7 +3,7 @@
 //! the latter.
 
 use leyden_lm::forest::Pack;
-use leyden_lm::{Cotangent, Evaluated, LmError, Policy};
+use leyden_lm::{Cotangent, Decay, Evaluated, Optimizer, Policy, Schedule, clip_grad_norm};
 use leyden_rl::Rows;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::correction::CorrectionFigures;
@@ -11,9 +11,10 @@ use leyden_rl::loss::{LossInput, LossStatistics};
 use leyden_rl::mismatch::Mismatch;
 use leyden_rl::objective::ObjectiveInput;
 
-use crate::TrainError;
 use crate::batch::Batch;
-use crate::trainer::Trainer;
+use crate::config::{Experiment, TrainConfig};
+use crate::error::TrainError;
+use crate::replicas::Replicas;
 
 /// Figures of the updates of one step.
 #[derive(Default)]
@@ -46,8 +47,16 @@ impl Update {
 /// A micro-batch.
 struct Job {
     pack: Pack,
-    /// Whether it has no part in the gradient.
-    quiet: bool,
+    /// Whether it has a part in the gradient.
+    has_gradient: bool,
+}
+
+/// The log-probabilities of a batch's tokens under the reference model, and the factor of the
+/// KL term that compares with them.
+#[derive(Clone, Copy)]
+pub(crate) struct ReferenceTerm<'a> {
+    pub logp: &'a [f64],
+    pub coefficient: f64,
 }
 
 /// What a micro-batch needs of the batch that it is part of.
@@ -66,18 +75,54 @@ struct PackContext<'a> {
     first: bool,
 }
 
-impl Trainer<'_> {
-    /// All updates of a step's batch.
+/// Changes a policy's weights: its optimiser, learning rate and replicas.
+pub struct Updater<'a> {
+    experiment: &'a Experiment,
+    pub optimizer: Optimizer,
+    schedule: Schedule,
+    pub(crate) replicas: Replicas,
+}
+
+impl<'a> Updater<'a> {
+    /// # Errors
+    /// Replicas of a policy that has adapters; no memory for their gradients.
+    pub fn new(
+        experiment: &'a Experiment,
+        policy: &Policy,
+        optimizer: Optimizer,
+    ) -> Result<Self, TrainError> {
+        let train = &experiment.train;
+        let schedule = Schedule {
+            warmup: train.warmup as usize,
+            decay: match train.schedule.as_str() {
+                "linear" => Decay::Linear,
+                "cosine" => Decay::Cosine,
+                _ => Decay::Constant,
+            },
+            steps: train.steps as usize,
+            ..Schedule::default()
+        };
+        let replicas = Replicas::of(policy, experiment.replicas())?;
+        Ok(Self { experiment, optimizer, schedule, replicas })
+    }
+
+    fn train(&self) -> &'a TrainConfig {
+        &self.experiment.train
+    }
+
+    /// All updates of a step's batch; `reference` where the algorithm has one.
+    ///
+    /// # Errors
+    /// The policy's and the optimiser's.
     pub(crate) fn update(
         &mut self,
+        policy: &mut Policy,
         batch: &Batch,
-        logp_ref: Option<&[f64]>,
+        reference: Option<ReferenceTerm<'_>>,
         step: u64,
     ) -> Result<Update, TrainError> {
-        let experiment = self.experiment;
-        let train = &experiment.train;
-        let algorithm = &experiment.algorithm;
-        let temperature = experiment.rollout.temperature;
+        let (train, algorithm) = (self.train(), &self.experiment.algorithm);
+        let temperature = self.experiment.rollout.temperature;
         let parts = batch.mini_batches(train.mini_batches);
         let mut update = Update { learning_rate: self.learning_rate(step), ..Update::default() };
         if batch.rows.is_empty() {
@@ -88,52 +133,37 @@ impl Trainer<'_> {
         let once = train.epochs * parts.len() == 1;
         let mut logp_old = Vec::new();
         if !once {
-            logp_old =
-                self.over_batch(batch, |pack| Ok(self.policy.evaluate(pack, temperature)?.logp))?;
+            logp_old = batch.over_packs(train.micro_batch_tokens, |pack| {
+                Ok(policy.evaluate(pack, temperature)?.logp)
+            })?;
             update.mismatch = Mismatch::measure(&logp_old, &batch.logp_sampler, &batch.shape);
         }
         for epoch in 0..train.epochs {
             for members in &parts {
-                let lengths: Vec<usize> =
-                    members.iter().map(|&row| batch.shape.range(row).len()).collect();
-                let mut weights = vec![0.0; batch.shape.tokens()];
-                let rollouts: Vec<usize> = members.iter().map(|&row| batch.rollouts[row]).collect();
-                let own = algorithm.token_weights_by_rollout(&Rows::dense(&lengths), &rollouts);
-                let mut own = own.into_iter();
-                for &row in members {
-                    for t in batch.shape.range(row) {
-                        weights[t] = own.next().unwrap_or(0.0);
-                    }
-                }
-                self.policy.trained().zero_grad();
-                let (quiet, lively): (Vec<usize>, Vec<usize>) =
-                    members.iter().partition(|&&row| self.is_quiet(batch, row));
-                let mut jobs = Vec::new();
-                // The figures of quiet rows are wanted once.
-                let quiet = if epoch == 0 { quiet } else { Vec::new() };
-                for (members, quiet) in [(quiet, true), (lively, false)] {
-                    let packs = self.packs(batch, &members)?;
-                    jobs.extend(packs.into_iter().map(|pack| Job { pack, quiet }));
-                }
+                let weights = token_weights(algorithm, batch, members);
+                policy.trained().zero_grad();
+                let jobs = self.jobs(batch, members, epoch == 0)?;
                 let context = PackContext {
                     algorithm,
                     temperature,
-                    kl_coefficient: self.kl_coefficient(),
+                    kl_coefficient: reference.map_or(0.0, |reference| reference.coefficient),
                     batch,
                     weights: &weights,
                     logp_old: (!once).then_some(logp_old.as_slice()),
-                    logp_ref: logp_ref.filter(|_| algorithm.kl.is_in_loss()),
+                    logp_ref: reference
+                        .map(|reference| reference.logp)
+                        .filter(|_| algorithm.kl.is_in_loss()),
                     first: epoch == 0,
                 };
-                let done = self.replicas.share(&mut self.policy, &jobs, |policy, job| {
-                    if job.quiet {
-                        context.look_at(policy, &job.pack)
-                    } else {
+                let done = self.replicas.share(policy, &jobs, |policy, job| {
+                    if job.has_gradient {
                         context.differentiate(policy, &job.pack)
+                    } else {
+                        context.evaluate_only(policy, &job.pack)
                     }
                 })?;
                 done.iter().for_each(|part| update.merge(part));
-                update.grad_norm += self.apply(step)?;
+                update.grad_norm += self.apply(policy, step)?;
                 update.count += 1;
             }
         }
@@ -142,40 +172,79 @@ impl Trainer<'_> {
         Ok(update)
     }
 
-    /// What `evaluate` says of every token of a batch; it says it of a pack's unique actions.
-    pub(crate) fn over_batch(
-        &self,
-        batch: &Batch,
-        evaluate: impl Fn(&Pack) -> Result<Vec<f64>, LmError>,
-    ) -> Result<Vec<f64>, TrainError> {
-        let mut said = vec![0.0; batch.shape.tokens()];
-        let all: Vec<usize> = (0..batch.rows.len()).collect();
-        for pack in batch.pack(&all, self.experiment.train.micro_batch_tokens)? {
-            spread(batch, &pack, &pack.gather(&evaluate(&pack)?), &mut said);
+    /// The micro-batches of a mini-batch. The figures of rows without a gradient are wanted
+    /// once, in the `first` epoch.
+    fn jobs(&self, batch: &Batch, members: &[usize], first: bool) -> Result<Vec<Job>, TrainError> {
+        let (with, without): (Vec<usize>, Vec<usize>) =
+            members.iter().partition(|&&row| self.has_gradient(batch, row));
+        let without = if first { without } else { Vec::new() };
+        let mut jobs = Vec::new();
+        for (members, has_gradient) in [(without, false), (with, true)] {
+            let longest = members.iter().map(|&row| batch.rows[row].ids.len()).max().unwrap_or(0);
+            let packs = self.cut(longest, |budget| batch.pack(&members, budget))?;
+            jobs.extend(packs.into_iter().map(|pack| Job { pack, has_gradient }));
         }
-        Ok(said)
+        Ok(jobs)
     }
 
-    /// Whether a row has no part in the gradient: its group agreed on one reward, and no other
-    /// term of the objective speaks of it.
-    fn is_quiet(&self, batch: &Batch, row: usize) -> bool {
+    /// Whether a row has a part in the gradient. It has none where its group agreed on one
+    /// reward and no other term of the objective speaks of it.
+    fn has_gradient(&self, batch: &Batch, row: usize) -> bool {
         let algorithm = &self.experiment.algorithm;
-        algorithm.entropy_coefficient == 0.0
-            && !algorithm.kl.is_in_loss()
-            && batch.advantages[batch.shape.range(row)].iter().all(|&a| a == 0.0)
+        algorithm.entropy_coefficient != 0.0
+            || algorithm.kl.is_in_loss()
+            || batch.advantages[batch.shape.range(row)].iter().any(|&a| a != 0.0)
     }
 
-    /// Micro-batches of some rows.
-    fn packs(&self, batch: &Batch, members: &[usize]) -> Result<Vec<Pack>, TrainError> {
-        let longest = members.iter().map(|&row| batch.rows[row].ids.len()).max().unwrap_or(0);
-        let budget = self.experiment.train.micro_batch_tokens;
-        self.replicas.cut(budget, longest, |budget| batch.pack(members, budget))
+    /// Micro-batches as `pack` cuts rows at a budget of tokens; `longest` is the length of the
+    /// longest of them.
+    ///
+    /// # Errors
+    /// Those of `pack`.
+    pub(crate) fn cut(
+        &self,
+        longest: usize,
+        pack: impl Fn(usize) -> Result<Vec<Pack>, TrainError>,
+    ) -> Result<Vec<Pack>, TrainError> {
+        self.replicas.cut(self.train().micro_batch_tokens, longest, pack)
     }
+
+    /// Clips the gradient, changes the weights, and returns the norm before clipping.
+    ///
+    /// # Errors
+    /// The optimiser's.
+    pub(crate) fn apply(&mut self, policy: &Policy, step: u64) -> Result<f64, TrainError> {
+        let clip = self.train().grad_clip;
+        let norm = clip_grad_norm(policy.trained(), (clip > 0.0).then_some(clip))?;
+        if norm.is_finite() {
+            let factor = self.schedule.factor(step as usize - 1);
+            self.optimizer.step(policy.trained(), factor)?;
+        }
+        Ok(norm)
+    }
+
+    pub(crate) fn learning_rate(&self, step: u64) -> f64 {
+        self.train().learning_rate * self.schedule.factor(step as usize - 1)
+    }
+}
+
+/// The weight of each token of a batch, flat, in the mini-batch of the rows `members`; 0
+/// elsewhere.
+fn token_weights(algorithm: &AlgorithmConfig, batch: &Batch, members: &[usize]) -> Vec<f64> {
+    let lengths: Vec<usize> = members.iter().map(|&row| batch.shape.range(row).len()).collect();
+    let rollouts: Vec<usize> = members.iter().map(|&row| batch.rollouts[row]).collect();
+    let own = algorithm.token_weights_by_rollout(&Rows::dense(&lengths), &rollouts);
+    let mut own = own.into_iter();
+    let mut weights = vec![0.0; batch.shape.tokens()];
+    for t in members.iter().flat_map(|&row| batch.shape.range(row)) {
+        weights[t] = own.next().unwrap_or(0.0);
+    }
+    weights
 }
 
 impl PackContext<'_> {
     /// The figures of rows without a gradient, by a forward pass alone.
-    fn look_at(&self, policy: &Policy, pack: &Pack) -> Result<Update, TrainError> {
+    fn evaluate_only(&self, policy: &Policy, pack: &Pack) -> Result<Update, TrainError> {
         let evaluated = policy.evaluate(pack, self.temperature)?;
         let logp: Vec<f64> = pack.gather(&evaluated.logp).concat();
         let mut update = Update {
@@ -240,12 +309,5 @@ impl PackContext<'_> {
             }
         })?;
         Ok(update)
-    }
-}
-
-/// Writes per-row values of a pack to their places in a flat array over the batch.
-fn spread(batch: &Batch, pack: &Pack, per_row: &[Vec<f64>], flat: &mut [f64]) {
-    for (row, values) in pack.rows.iter().zip(per_row) {
-        flat[batch.shape.range(row.row)].copy_from_slice(values);
     }
 }

@@ -5,7 +5,9 @@ mod common;
 use common::{CONTEXT, Letters, Scripted, model, parts, task};
 use leyden_core::{Call, FinishReason, Outcome, Rollout, Sampling, SeedTree, Task};
 use leyden_lm::forest::{Row, pack};
-use leyden_train::rounds::{Job, Played, PromptCounts, RoundOptions, run_rollouts, signal_counts};
+use leyden_train::rounds::{
+    Job, PromptCounts, RoundOptions, RoundOutput, run_rollouts, signal_counts,
+};
 
 const MAX_TOKENS: usize = 6;
 
@@ -16,7 +18,7 @@ fn roll(scripts: &[&str]) -> (Vec<Rollout>, PromptCounts) {
     (played.rollouts, played.prompts)
 }
 
-fn play(jobs: Vec<Job<'_>>) -> Played {
+fn play(jobs: Vec<Job<'_>>) -> RoundOutput {
     let model = model();
     let (_, _, mut engine) = parts(&model, 0.0);
     let sampling = Sampling { max_tokens: MAX_TOKENS, ..Sampling::default() };

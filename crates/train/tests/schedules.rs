@@ -12,7 +12,7 @@ use leyden_core::{
     SeedTree, Task, async_trait,
 };
 use leyden_train::rounds::{
-    Deadlines, Job, OnFailure, Played, RoundOptions, Schedule, run_rollouts,
+    Deadlines, Job, OnFailure, RoundOptions, RoundOutput, Schedule, run_rollouts,
 };
 
 const BOTH: [Schedule; 2] = [Schedule::Lockstep, Schedule::Continuous];
@@ -22,7 +22,7 @@ fn options(schedule: Schedule) -> RoundOptions {
     RoundOptions { schedule, ..RoundOptions::new(sampling, 1) }
 }
 
-fn play(agent: &dyn Agent, scripts: &[&str], options: &RoundOptions) -> Played {
+fn play(agent: &dyn Agent, scripts: &[&str], options: &RoundOptions) -> RoundOutput {
     let model = model();
     let (_, _, mut engine) = parts(&model, 0.0);
     let tasks: Vec<Task> = scripts.iter().enumerate().map(|(i, s)| task(i, s)).collect();

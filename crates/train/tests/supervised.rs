@@ -7,7 +7,7 @@ use leyden_core::{Message, SeedTree};
 use leyden_text::ChatFormat;
 use leyden_train::TrainError;
 use leyden_train::batch::pack;
-use leyden_train::data::{Conversation, DemonstrationSource, VisitOrder};
+use leyden_train::data::{Conversation, DemonstrationSource, Visits};
 use leyden_train::supervised::collect;
 
 /// Demonstration `i` answers twice, with 10 · i words the second time.
@@ -37,9 +37,10 @@ fn next(
     longest: usize,
     format: &ChatFormat,
 ) -> Result<(Vec<usize>, u64), TrainError> {
-    let mut order = VisitOrder::new(source.len, SeedTree::new(1));
-    let (rows, at) = collect(source, &mut order, from, 2, longest, format)?;
-    Ok((rows.iter().map(|row| row.ids.len()).collect(), at))
+    let mut visits = Visits::new(source.len, SeedTree::new(1));
+    visits.position = from;
+    let rows = collect(source, &mut visits, 2, longest, format)?;
+    Ok((rows.iter().map(|row| row.ids.len()).collect(), visits.position))
 }
 
 #[test]
@@ -87,8 +88,8 @@ fn where_all_are_too_long_the_search_ends() {
             Growing { len: None }.conversation(0)
         }
     }
-    let mut order = VisitOrder::new(None, SeedTree::new(1));
-    let endless = collect(&AllAlike, &mut order, 0, 2, 5, &format).unwrap_err().to_string();
+    let mut visits = Visits::new(None, SeedTree::new(1));
+    let endless = collect(&AllAlike, &mut visits, 2, 5, &format).unwrap_err().to_string();
     let finite = next(&Growing { len: Some(4) }, 0, 5, &format).unwrap_err().to_string();
     for error in [endless, finite] {
         assert!(

@@ -174,10 +174,7 @@ impl Arguments {
     }
 
     fn limits(&self, config: &LlamaConfig, (kind, device): (Kind, Device)) -> Limits {
-        let context = match self.context {
-            0 => config.max_positions,
-            own => own.min(config.max_positions),
-        };
+        let context = config.context(self.context);
         let cache_tokens = match self.cache_tokens {
             0 => {
                 let each = Engine::bytes_per_token(config, kind) as u64;

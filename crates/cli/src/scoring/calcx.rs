@@ -5,7 +5,7 @@ use std::fmt;
 
 use leyden_calcx::scorer::{Verdict, judge};
 use leyden_core::Task;
-use leyden_rl::statistics::wilson_interval;
+use leyden_stats::wilson_interval;
 use serde::Serialize;
 
 use super::answers::Answer;

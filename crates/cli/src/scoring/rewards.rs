@@ -3,7 +3,7 @@
 use std::fmt;
 
 use leyden_core::{Scorer, Task};
-use leyden_rl::statistics::mean;
+use leyden_stats::mean;
 use rayon::prelude::*;
 use serde::Serialize;
 

@@ -14,7 +14,6 @@ mod admission;
 mod attention;
 mod batch;
 mod cache;
-mod crew;
 mod fused;
 mod grammar;
 mod job;
@@ -31,8 +30,8 @@ use std::collections::HashMap;
 
 use tch::Device;
 
+use crate::threads::ThreadTeam;
 use crate::{LlamaConfig, LmError, Weights};
-use crew::Crew;
 pub use request::{Completion, Constraint, Request, Sampled, StopCheck, Ticket, TokenLogprob};
 use shard::Shard;
 
@@ -76,7 +75,7 @@ pub struct Engine {
     shards: Vec<Shard>,
     /// Which of several shards holds a conversation of [`Engine::generate`].
     homes: HashMap<u64, usize>,
-    crew: Crew,
+    team: ThreadTeam,
     tickets: u64,
     /// Tokens of a step in which another shard failed.
     held_back: Vec<Sampled>,
@@ -88,7 +87,7 @@ impl Engine {
         Self {
             shards: vec![Shard::new(config, weights, device, limits)],
             homes: HashMap::new(),
-            crew: Crew::default(),
+            team: ThreadTeam::default(),
             tickets: 0,
             held_back: Vec::new(),
         }
@@ -194,9 +193,8 @@ impl Engine {
             return only.step();
         }
         let count = self.shards.len();
-        let busy = self.shards.iter_mut().filter(|shard| !shard.is_idle());
-        let busy = busy.map(|shard| (shard, ())).collect();
-        let stepped = self.crew.each(count, busy, |shard, ()| shard.step());
+        let busy = self.shards.iter_mut().filter(|shard| !shard.is_idle()).collect();
+        let stepped = self.team.each(count, busy, Shard::step);
         let mut failed = None;
         for stepped in stepped {
             match stepped {
@@ -267,8 +265,9 @@ impl Engine {
             parts[place].push(request);
         }
         let work = self.shards.iter_mut().zip(parts).collect();
+        let generate = |(shard, requests): (&mut Shard, Vec<Request>)| shard.generate(requests);
         let done: Result<Vec<_>, LmError> =
-            self.crew.each(count, work, Shard::generate).into_iter().collect();
+            self.team.each(count, work, generate).into_iter().collect();
         let mut done: Vec<_> = match done {
             Ok(done) => done.into_iter().map(Vec::into_iter).collect(),
             Err(error) => {

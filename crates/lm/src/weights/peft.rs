@@ -28,8 +28,19 @@ pub struct LoraConfig {
     /// Their product is scaled by `alpha / rank`.
     pub alpha: f64,
     /// Which projections: any of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`,
-    /// `up_proj`, `down_proj`.
+    /// `up_proj`, `down_proj`; an experiment may write `q` for `q_proj`
+    /// ([`LoraConfig::with_full_names`]).
     pub targets: Vec<String>,
+}
+
+impl LoraConfig {
+    /// The same with the targets by their names in the model: `q` is short for `q_proj`.
+    pub fn with_full_names(&self) -> Self {
+        let full = |name: &String| {
+            if name.ends_with("_proj") { name.clone() } else { format!("{name}_proj") }
+        };
+        Self { targets: self.targets.iter().map(full).collect(), ..self.clone() }
+    }
 }
 
 /// The two matrices of one adapted projection: scale · (x Aᵀ) Bᵀ is added to its output.

@@ -1,7 +1,7 @@
 //! What is measured of one run.
 
 use leyden_core::record::StepRecord;
-use leyden_rl::statistics::{area_under_curve, quantile, steps_to_threshold};
+use leyden_stats::{area_under_curve, quantile, steps_to_threshold};
 
 use crate::run::Run;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use leyden_core::SeedTree;
-use leyden_rl::statistics::{Interval, Scores, difference_interval, probability_of_improvement};
+use leyden_stats::{Interval, Scores, difference_interval, probability_of_improvement};
 
 use super::load::{SweepRuns, VariantRuns};
 use super::measure::{Cost, Measures};

@@ -6,10 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::Grouping;
-use super::whiten::whiten;
-use super::{AdvantageError, Advantages, Batch, GroupOver};
-use crate::config::{ConfigError, fraction};
+use crate::advantage::batch::{Advantages, Batch, Estimator, GroupOver};
+use crate::advantage::grouping::Grouping;
+use crate::advantage::whitening::whiten;
+use crate::error::{AdvantageError, ConfigError, fraction};
+use crate::temporal::estimates;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,10 +27,19 @@ impl Default for GaeConfig {
     }
 }
 
-impl GaeConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl Estimator for GaeConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("advantage.gamma", self.gamma)?;
         fraction("advantage.lambda", self.lambda)
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let (gamma, lambda) = name.strip_prefix("gae_gamma")?.split_once("_lambda")?;
+        Some(Self { gamma: gamma.parse().ok()?, lambda: lambda.parse().ok()? })
     }
 }
 
@@ -57,18 +67,6 @@ pub fn advantages(config: &GaeConfig, batch: &Batch) -> Result<Advantages, Advan
     let white = whiten(&raw, batch.rows)?;
     let counters = grouping.counters_without_comparison(&white, batch.rows);
     Ok(Advantages::of_tokens(white, returns, batch, counters))
-}
-
-/// `A_k` of consecutive steps, each given by its reward and the value of its state.
-pub(crate) fn estimates(steps: &[(f64, f64)], gamma: f64, lambda: f64) -> Vec<f64> {
-    let (mut next_value, mut next_advantage) = (0.0, 0.0);
-    let mut advantages = vec![0.0; steps.len()];
-    for (&(reward, value), advantage) in steps.iter().zip(&mut advantages).rev() {
-        let delta = reward + gamma * next_value - value;
-        *advantage = delta + gamma * lambda * next_advantage;
-        (next_value, next_advantage) = (value, *advantage);
-    }
-    advantages
 }
 
 #[cfg(test)]

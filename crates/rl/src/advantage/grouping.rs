@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 
-use super::{AdvantageError, Batch, Compat, GroupCounters, GroupOver};
-use crate::{Rows, statistics};
+use crate::advantage::batch::{Batch, Compat, GroupCounters, GroupOver};
+use crate::error::AdvantageError;
+use crate::rows::Rows;
 
 /// One thing that is compared.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,19 @@ impl Group {
     /// The entries' scores.
     pub fn scores(&self) -> Vec<f64> {
         self.entries.iter().map(|entry| entry.score).collect()
+    }
+
+    /// Mean of the scores; of equal scores it is exactly that score.
+    pub fn mean(&self) -> f64 {
+        mean(self.entries.iter().map(|entry| entry.score))
+    }
+
+    /// Standard deviation of the scores with divisor n − 1; 0 of fewer than two, and exactly 0
+    /// of equal scores.
+    pub fn sample_std(&self) -> f64 {
+        let mean = self.mean();
+        let squares: f64 = self.entries.iter().map(|entry| (entry.score - mean).powi(2)).sum();
+        if self.is_single() { 0.0 } else { (squares / (self.entries.len() - 1) as f64).sqrt() }
     }
 
     /// Whether it has nothing to be compared with.
@@ -99,8 +113,7 @@ impl Grouping {
             entries[entry].tokens += batch.rows.active_length(row);
         }
         for entry in groups.iter_mut().flat_map(|group| &mut group.entries) {
-            let scores: Vec<f64> = entry.rows.iter().map(|&row| batch.scores[row]).collect();
-            entry.score = statistics::mean(&scores).unwrap_or_default();
+            entry.score = mean(entry.rows.iter().map(|&row| batch.scores[row]));
         }
         Ok(Self { groups, rows })
     }
@@ -126,6 +139,24 @@ impl Grouping {
             zero_variance: self.groups.iter().filter(quiet).count(),
             singletons: 0,
         }
+    }
+
+    /// One advantage per row: its score's distance from its group's mean, divided by the sample
+    /// standard deviation plus `epsilon` where `divide_by_std` is set.
+    pub fn standardised(
+        &self,
+        batch: &Batch,
+        compat: Option<Compat>,
+        divide_by_std: bool,
+        epsilon: f64,
+    ) -> Vec<f64> {
+        // verl adds the epsilon to the deviation of a group of one in f32, whatever the scores'
+        // type.
+        let single = if divide_by_std { f64::from(1.0 + epsilon as f32) } else { 1.0 };
+        self.advantages(batch, compat, single, |group| {
+            let divisor = if divide_by_std { group.sample_std() + epsilon } else { 1.0 };
+            vec![Comparison { baseline: group.mean(), divisor }; group.entries.len()]
+        })
     }
 
     /// One advantage per row, by comparing its score as `compare` says for each entry of its
@@ -158,6 +189,14 @@ impl Grouping {
         }
         per_row
     }
+}
+
+/// The mean; 0 of nothing. Taken from the first value on, rounding cannot move the mean of equal
+/// numbers.
+fn mean(values: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
+    let n = values.len() as f64;
+    let Some(first) = values.clone().next() else { return 0.0 };
+    first + values.map(|x| x - first).sum::<f64>() / n
 }
 
 #[cfg(test)]

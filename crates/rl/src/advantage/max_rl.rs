@@ -6,10 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{Comparison, Grouping};
-use super::{AdvantageError, Advantages, Batch, GroupOver};
-use crate::config::{ConfigError, not_negative};
-use crate::statistics;
+use crate::advantage::batch::{Advantages, Batch, Estimator, GroupOver};
+use crate::advantage::grouping::{Comparison, Grouping};
+use crate::error::{AdvantageError, ConfigError, not_negative};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,8 +24,12 @@ impl Default for MaxRlConfig {
     }
 }
 
-impl MaxRlConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl Estimator for MaxRlConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         not_negative("advantage.epsilon", self.epsilon)
     }
 }
@@ -41,7 +44,7 @@ impl MaxRlConfig {
 pub fn advantages(config: &MaxRlConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let per_row = grouping.advantages(batch, None, 1.0, |group| {
-        let baseline = statistics::mean(&group.scores()).unwrap_or_default();
+        let baseline = group.mean();
         let divisor = if baseline > 0.0 { baseline + config.epsilon } else { f64::INFINITY };
         vec![Comparison { baseline, divisor }; group.entries.len()]
     });

@@ -5,13 +5,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::Grouping;
-use super::{AdvantageError, Advantages, Batch, GroupOver};
+use crate::advantage::batch::{Advantages, Batch, Estimator, GroupOver};
+use crate::advantage::grouping::Grouping;
+use crate::error::AdvantageError;
 
 /// There is nothing to choose.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoneConfig {}
+
+impl Estimator for NoneConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(batch)
+    }
+}
 
 /// `A = credit`, of tokens where the credit works token by token, else of rows.
 ///

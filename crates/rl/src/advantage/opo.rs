@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{Comparison, Grouping};
-use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
+use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::grouping::{Comparison, Grouping};
+use crate::error::AdvantageError;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +16,21 @@ pub struct OpoConfig {
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,
+}
+
+impl Estimator for OpoConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn takes_groups_of_one(&self) -> bool {
+        self.compat.is_some()
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let compat = Some(Compat::Verl);
+        (name == "opo").then_some(Self { group_over: GroupOver::Rows, compat })
+    }
 }
 
 /// `A = score − (Σ n_i score_i) / (Σ n_i)` with n_i tokens inside the mask; no division by the

@@ -5,10 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{Group, Grouping};
-use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
-use crate::config::{ConfigError, not_negative};
-use crate::statistics;
+use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::grouping::{Group, Grouping};
+use crate::error::{AdvantageError, ConfigError, not_negative};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,9 +29,19 @@ impl Default for PassKConfig {
     }
 }
 
-impl PassKConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl Estimator for PassKConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         not_negative("advantage.epsilon", self.epsilon)
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let compat = Some(Compat::Verl);
+        let known = Self { group_over: GroupOver::Rows, compat, ..Self::default() };
+        (name == "grpo_passk").then_some(known)
     }
 }
 
@@ -54,7 +63,7 @@ pub fn advantages(config: &PassKConfig, batch: &Batch) -> Result<Advantages, Adv
             }
         }
         let (best, lead) = best_and_lead(group);
-        let std = statistics::sample_std(&group.scores()).unwrap_or_default();
+        let std = group.sample_std();
         let divisor = if config.divide_by_std { std + config.epsilon } else { 1.0 };
         for &row in &group.entries[best].rows {
             per_row[row] = if lead == 0.0 { 0.0 } else { lead / divisor };

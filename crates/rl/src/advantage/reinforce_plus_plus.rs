@@ -10,10 +10,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::Grouping;
-use super::whiten::whiten;
-use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
-use crate::config::{ConfigError, fraction};
+use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::grouping::Grouping;
+use crate::advantage::whitening::whiten;
+use crate::error::{AdvantageError, ConfigError, fraction};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,9 +30,18 @@ impl Default for ReinforcePlusPlusConfig {
     }
 }
 
-impl ReinforcePlusPlusConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl Estimator for ReinforcePlusPlusConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("advantage.gamma", self.gamma)
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let gamma = name.strip_prefix("reinforce_plus_plus_gamma")?.parse().ok()?;
+        Some(Self { gamma, compat: Some(Compat::Verl) })
     }
 }
 

@@ -6,10 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{Comparison, Grouping};
-use super::whiten::whiten;
-use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
-use crate::statistics;
+use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::grouping::{Comparison, Grouping};
+use crate::advantage::whitening::whiten;
+use crate::error::AdvantageError;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -17,6 +17,22 @@ pub struct ReinforcePlusPlusBaselineConfig {
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,
+}
+
+impl Estimator for ReinforcePlusPlusBaselineConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn takes_groups_of_one(&self) -> bool {
+        self.compat.is_some()
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let compat = Some(Compat::Verl);
+        let known = Self { group_over: GroupOver::Rows, compat };
+        (name == "reinforce_plus_plus_baseline").then_some(known)
+    }
 }
 
 /// `A = whiten(score − mean)`, whitened over tokens. Before whitening a group of one is at 0;
@@ -30,7 +46,7 @@ pub fn advantages(
 ) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let centred = grouping.advantages(batch, config.compat, 1.0, |group| {
-        let baseline = statistics::mean(&group.scores()).unwrap_or_default();
+        let baseline = group.mean();
         vec![Comparison { baseline, divisor: 1.0 }; group.entries.len()]
     });
     let white = whiten(&batch.rows.spread(&centred), batch.rows)?;

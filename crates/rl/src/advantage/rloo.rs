@@ -5,8 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{Comparison, Grouping};
-use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
+use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::grouping::{Comparison, Grouping};
+use crate::error::AdvantageError;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,6 +15,21 @@ pub struct RlooConfig {
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,
+}
+
+impl Estimator for RlooConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn takes_groups_of_one(&self) -> bool {
+        self.compat.is_some()
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let compat = Some(Compat::Verl);
+        (name == "rloo").then_some(Self { group_over: GroupOver::Rows, compat })
+    }
 }
 
 /// `A_i = score_i − (Σ_{j≠i} score_j) / (n − 1)`.

@@ -12,9 +12,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CreditError, Episode, Ruling, Targets};
-use crate::advantage::gae;
-use crate::config::{ConfigError, fraction};
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling, Targets};
+use crate::error::{ConfigError, CreditError, fraction};
+use crate::temporal::estimates;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,8 +34,12 @@ impl Default for BilevelGaeCredit {
     }
 }
 
-impl BilevelGaeCredit {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl CreditRule for BilevelGaeCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        ruling(self, episodes)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("credit.turn_gamma", self.turn_gamma)?;
         fraction("credit.gamma", self.gamma)?;
         fraction("credit.lambda", self.lambda)
@@ -56,7 +61,7 @@ pub fn token_advantages(
     assert_eq!(turn_rewards.len(), turn_ends.len(), "one reward per turn");
     let turns: Vec<(f64, f64)> =
         turn_rewards.iter().zip(turn_ends).map(|(&reward, &end)| (reward, values[end])).collect();
-    let turn_advantages = gae::estimates(&turns, config.turn_gamma, config.lambda);
+    let turn_advantages = estimates(&turns, config.turn_gamma, config.lambda);
     let mut advantages = Vec::with_capacity(values.len());
     for (&end, turn_advantage) in turn_ends.iter().zip(turn_advantages) {
         let start = advantages.len();
@@ -64,7 +69,7 @@ pub fn token_advantages(
         if let Some((reward, value)) = tokens.last_mut() {
             *reward = turn_advantage + *value;
         }
-        advantages.extend(gae::estimates(&tokens, config.gamma, config.lambda));
+        advantages.extend(estimates(&tokens, config.gamma, config.lambda));
     }
     advantages
 }
@@ -74,10 +79,7 @@ pub fn token_advantages(
 /// # Errors
 /// If a trained call has no token values, or not one per token. A call without tokens is no
 /// turn.
-pub(super) fn ruling(
-    config: &BilevelGaeCredit,
-    episodes: &[Episode],
-) -> Result<Ruling, CreditError> {
+fn ruling(config: &BilevelGaeCredit, episodes: &[Episode]) -> Result<Ruling, CreditError> {
     let (mut per_call, mut per_token, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for (index, episode) in episodes.iter().enumerate() {
         let turns = turns_of(index, episode)?;
@@ -138,8 +140,8 @@ fn turns_of(index: usize, episode: &Episode) -> Result<Turns, CreditError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CreditConfig, EpisodeCall};
     use super::*;
+    use crate::credit::{CreditConfig, EpisodeCall};
 
     fn close(ours: &[f64], expected: &[f64]) {
         assert_eq!(ours.len(), expected.len());
@@ -164,7 +166,7 @@ mod tests {
     fn one_turn_with_equal_discounts_is_plain_gae() {
         let config = BilevelGaeCredit { turn_gamma: 0.9, gamma: 0.9, lambda: 0.7 };
         let values = [0.3, -0.2, 0.5];
-        let plain = gae::estimates(&[(0.0, 0.3), (0.0, -0.2), (2.0, 0.5)], 0.9, 0.7);
+        let plain = estimates(&[(0.0, 0.3), (0.0, -0.2), (2.0, 0.5)], 0.9, 0.7);
         close(&token_advantages(&config, &[2.0], &values, &[2]), &plain);
     }
 

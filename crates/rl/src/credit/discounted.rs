@@ -6,8 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Episode;
-use crate::config::{ConfigError, fraction};
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::{ConfigError, CreditError, fraction};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -22,8 +23,12 @@ impl Default for DiscountedCredit {
     }
 }
 
-impl DiscountedCredit {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl CreditRule for DiscountedCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(returns(self, episodes).into())
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("credit.gamma", self.gamma)
     }
 }
@@ -56,6 +61,6 @@ mod tests {
         let none = DiscountedCredit { gamma: 0.0 };
         assert_eq!(returns(&none, &episodes), [0.0, 0.0, 0.0, 8.0, -1.0]);
         let all = DiscountedCredit { gamma: 1.0 };
-        assert_eq!(returns(&all, &episodes), super::super::identical::returns(&episodes));
+        assert_eq!(returns(&all, &episodes), crate::credit::identical::returns(&episodes));
     }
 }

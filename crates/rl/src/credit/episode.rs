@@ -84,7 +84,7 @@ impl Episode {
     }
 
     /// The reward of each step: the environment's, and the episode's on the last.
-    pub(super) fn step_rewards(&self) -> Vec<f64> {
+    pub(crate) fn step_rewards(&self) -> Vec<f64> {
         let mut rewards: Vec<f64> = self.calls.iter().map(|call| call.step_reward).collect();
         if let Some(last) = rewards.last_mut() {
             *last += self.reward;
@@ -94,7 +94,7 @@ impl Episode {
 
     /// The trained calls by index, each with what was rewarded from it up to the next one:
     /// for the policy that is trained, other calls are part of the environment.
-    pub(super) fn trained_steps(&self) -> Vec<(usize, f64)> {
+    pub(crate) fn trained_steps(&self) -> Vec<(usize, f64)> {
         let mut steps: Vec<(usize, f64)> = Vec::new();
         for (index, (call, reward)) in self.calls.iter().zip(self.step_rewards()).enumerate() {
             if call.trained {
@@ -108,7 +108,7 @@ impl Episode {
 }
 
 /// `G_k = r_k + γ G_{k+1}`.
-pub(super) fn returns_to_go(rewards: &[f64], gamma: f64) -> Vec<f64> {
+pub(crate) fn returns_to_go(rewards: &[f64], gamma: f64) -> Vec<f64> {
     let mut returns = rewards.to_vec();
     for k in (1..returns.len()).rev() {
         returns[k - 1] += gamma * returns[k];

@@ -7,12 +7,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Episode;
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::CreditError;
 
 /// Equal shares have no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EqualShareCredit {}
+
+impl CreditRule for EqualShareCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(returns(episodes).into())
+    }
+}
 
 /// `R / K` for each of the K calls of an episode.
 pub fn returns(episodes: &[Episode]) -> Vec<f64> {

@@ -6,7 +6,7 @@
 //! group: `A = A_episode + ω A_step`. Trajectories that pass through a common state thus
 //! compare what they did there, without a critic.
 //!
-//! What a state is, the agent must say ([`super::EpisodeCall::anchor`]): of an agent that
+//! What a state is, the agent must say ([`crate::credit::EpisodeCall::anchor`]): of an agent that
 //! queries a database, the question with the result of the query so far. States seen once
 //! have nothing to be compared with and get `A_step = 0`.
 
@@ -14,12 +14,12 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::episode::returns_to_go;
-use super::{CreditError, Episode};
-use crate::Rows;
-use crate::advantage::group::{self, GrpoConfig};
-use crate::advantage::{Batch, GroupOver};
-use crate::config::{ConfigError, fraction, not_negative};
+use crate::advantage::batch::{Batch, GroupOver};
+use crate::advantage::grouping::Grouping;
+use crate::credit::episode::{Episode, returns_to_go};
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::{ConfigError, CreditError, fraction, not_negative};
+use crate::rows::Rows;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,8 +49,12 @@ impl Default for GigpoCredit {
     }
 }
 
-impl GigpoCredit {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl CreditRule for GigpoCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(advantages(self, episodes)?.into())
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("credit.gamma", self.gamma)?;
         not_negative("credit.step_weight", self.step_weight)?;
         not_negative("credit.epsilon", self.epsilon)
@@ -114,18 +118,16 @@ impl Trained {
     fn compare(&self, config: &GigpoCredit) -> Result<Vec<f64>, CreditError> {
         // Comparisons look at numbers of rows, not at their tokens.
         let rows = Rows::dense(&vec![0; self.places.len()]);
-        let grpo = |group_over| GrpoConfig {
-            divide_by_std: config.divide_by_std,
-            epsilon: config.epsilon,
-            group_over,
-            compat: None,
+        let compare = |scores, groups, over| {
+            let batch = Batch::of_outcomes(&rows, scores, groups, &self.episodes);
+            Grouping::new(&batch, over).map(|grouping| {
+                grouping.standardised(&batch, None, config.divide_by_std, config.epsilon)
+            })
         };
-        let of = |scores, groups| Batch::of_outcomes(&rows, scores, groups, &self.episodes);
-        let episode =
-            group::advantages(&grpo(config.group_over), &of(&self.rewards, &self.groups))?;
-        let step = group::advantages(&grpo(GroupOver::Rows), &of(&self.returns, &self.states))?;
+        let episode = compare(&self.rewards, &self.groups, config.group_over)?;
+        let step = compare(&self.returns, &self.states, GroupOver::Rows)?;
         let sum = |(e, s): (&f64, &f64)| e + config.step_weight * s;
-        Ok(episode.per_row.iter().zip(&step.per_row).map(sum).collect())
+        Ok(episode.iter().zip(&step).map(sum).collect())
     }
 }
 

@@ -6,12 +6,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Episode;
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::CreditError;
 
 /// Identical credit has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdenticalCredit {}
+
+impl CreditRule for IdenticalCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(returns(episodes).into())
+    }
+}
 
 /// The episode's reward, for each of its calls.
 pub fn returns(episodes: &[Episode]) -> Vec<f64> {
@@ -20,7 +28,8 @@ pub fn returns(episodes: &[Episode]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CreditConfig, Episode};
+    use super::*;
+    use crate::credit::CreditConfig;
 
     #[test]
     fn each_call_earns_the_reward_of_its_episode() {

@@ -6,12 +6,20 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Episode;
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::CreditError;
 
 /// The rule has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LastCallCredit {}
+
+impl CreditRule for LastCallCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(returns(episodes).into())
+    }
+}
 
 /// The reward for the last call of an episode, 0 for the others. If the last call is not
 /// trained on, no row earns it.
@@ -28,8 +36,8 @@ pub fn returns(episodes: &[Episode]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CreditConfig, LastCallCredit};
     use super::*;
+    use crate::credit::CreditConfig;
 
     #[test]
     fn only_the_last_call_earns() {

@@ -10,9 +10,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CreditError, Episode, Ruling, Targets};
-use crate::advantage::gae;
-use crate::config::{ConfigError, fraction};
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling, Targets};
+use crate::credit::values::over_calls;
+use crate::error::{ConfigError, CreditError, fraction};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -29,8 +30,12 @@ impl Default for LearnedValueCredit {
     }
 }
 
-impl LearnedValueCredit {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl CreditRule for LearnedValueCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        ruling(self, episodes)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("credit.gamma", self.gamma)?;
         fraction("credit.lambda", self.lambda)
     }
@@ -40,50 +45,16 @@ impl LearnedValueCredit {
 ///
 /// # Errors
 /// If a trained call has no value.
-pub(super) fn ruling(
-    config: &LearnedValueCredit,
-    episodes: &[Episode],
-) -> Result<Ruling, CreditError> {
+fn ruling(config: &LearnedValueCredit, episodes: &[Episode]) -> Result<Ruling, CreditError> {
     let missing = ("learned_value", "a critic's values", "they say what to expect before a call");
     let (per_call, targets) = over_calls(config.gamma, config.lambda, episodes, missing)?;
     Ok(Ruling { per_call, targets: Some(Targets::Calls(targets)), per_token: None })
 }
 
-/// Advantages over the trained calls of each episode, and `A + V`; 0 for other calls.
-/// `missing` is rule, what and why of the refusal of a call without value.
-pub(super) fn over_calls(
-    gamma: f64,
-    lambda: f64,
-    episodes: &[Episode],
-    missing: (&'static str, &'static str, &'static str),
-) -> Result<(Vec<f64>, Vec<f64>), CreditError> {
-    let (rule, what, why) = missing;
-    let (mut advantages, mut targets) = (Vec::new(), Vec::new());
-    for (index, episode) in episodes.iter().enumerate() {
-        let start = advantages.len();
-        advantages.resize(start + episode.calls.len(), 0.0);
-        targets.resize(start + episode.calls.len(), 0.0);
-        let trained = episode.trained_steps();
-        let mut steps = Vec::with_capacity(trained.len());
-        for &(call, reward) in &trained {
-            let value = episode.calls[call].value;
-            let value =
-                value.ok_or(CreditError::Missing { rule, what, why, episode: index, call })?;
-            steps.push((reward, value));
-        }
-        let estimates = gae::estimates(&steps, gamma, lambda);
-        for ((&(call, _), &(_, value)), advantage) in trained.iter().zip(&steps).zip(estimates) {
-            advantages[start + call] = advantage;
-            targets[start + call] = advantage + value;
-        }
-    }
-    Ok((advantages, targets))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::CreditConfig;
     use super::*;
+    use crate::credit::{CreditConfig, EpisodeCall};
 
     fn episode(reward: f64, values: &[f64]) -> Episode {
         let mut episode = Episode::of_calls(0, reward, values.len());
@@ -116,11 +87,8 @@ mod tests {
     #[test]
     fn untrained_calls_need_no_value_and_are_no_steps() {
         let mut holed = episode(1.0, &[0.5, 0.0, 0.75]);
-        holed.calls[1] = super::super::EpisodeCall {
-            trained: false,
-            step_reward: 0.25,
-            ..super::super::EpisodeCall::default()
-        };
+        holed.calls[1] =
+            EpisodeCall { trained: false, step_reward: 0.25, ..EpisodeCall::default() };
         let config = LearnedValueCredit { gamma: 1.0, lambda: 0.0 };
         let rows = CreditConfig::LearnedValue(config).assign(&[holed]).unwrap();
         assert_eq!(rows.returns, [0.25 + 0.75 - 0.5, 0.25]);

@@ -15,13 +15,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{CreditError, Episode};
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::CreditError;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeaveOneOutCredit {
     /// Roles whose calls are left out (`rewrite`); empty is all.
     pub roles: Vec<String>,
+}
+
+impl CreditRule for LeaveOneOutCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(returns(self, episodes)?.into())
+    }
 }
 
 /// The difference that each call made.

@@ -10,56 +10,74 @@
 //! of a state (a critic, completions sampled from it, other visits to it) say by how much the
 //! call was better than that: an *advantage*, which is taken as it is (`none`) or whitened, but
 //! not compared again. [`crate::config::AlgorithmConfig::validate`] refuses other pairings.
+//!
+//! A new rule is a file that implements `CreditRule` for its configuration, its `mod`
+//! line here, and its row in the registry below.
 
-mod bilevel_gae;
-mod discounted;
+pub mod bilevel_gae;
+pub mod discounted;
 mod episode;
-mod equal_share;
-mod gigpo;
-mod identical;
-mod last_call;
-mod learned_value;
-mod leave_one_out;
-mod monte_carlo;
-mod return_to_go;
-mod signals;
+pub mod equal_share;
+pub mod gigpo;
+pub mod identical;
+pub mod last_call;
+pub mod learned_value;
+pub mod leave_one_out;
+pub mod monte_carlo;
+pub mod return_to_go;
+mod rule;
+pub mod signals;
+mod values;
 
-use serde::{Deserialize, Serialize};
+use crate::error::CreditError;
+use crate::registry::registry;
 
-use crate::advantage::AdvantageError;
-use crate::config::ConfigError;
+use rule::{CreditRule, Ruling};
 
-pub use bilevel_gae::{BilevelGaeCredit, token_advantages};
-pub use discounted::DiscountedCredit;
 pub use episode::{Episode, EpisodeCall};
-pub use equal_share::EqualShareCredit;
-pub use gigpo::GigpoCredit;
-pub use identical::IdenticalCredit;
-pub use last_call::LastCallCredit;
-pub use learned_value::LearnedValueCredit;
-pub use leave_one_out::LeaveOneOutCredit;
-pub use monte_carlo::MonteCarloCredit;
-pub use return_to_go::ReturnToGoCredit;
-pub use signals::{SignalMode, SignalRewards, SignalsCredit};
+pub use rule::Targets;
 
-/// Why credit cannot be assigned.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum CreditError {
-    /// A rule lacks something that a rollout does not say by itself.
-    #[error("credit {rule} needs {what}, and call {call} of episode {episode} has none: {why}")]
-    Missing {
-        rule: &'static str,
-        what: &'static str,
-        /// What it is needed for.
-        why: &'static str,
-        /// Index in the slice of episodes.
-        episode: usize,
-        call: usize,
-    },
-    #[error("call {call} of episode {episode} has {values} token values for {tokens} tokens")]
-    TokenValues { episode: usize, call: usize, values: usize, tokens: usize },
-    #[error(transparent)]
-    Comparison(#[from] AdvantageError),
+/// What the numbers of a rule are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    /// What a call earned, to be compared with what others earned.
+    Return,
+    /// By how much a call was better than expected.
+    Advantage,
+}
+
+registry! {
+    /// A rule of credit assignment, by `name`.
+    pub enum CreditConfig: CreditRule, Says,
+        "those that measure a call against its state need an advantage that takes credit as it is"
+    {
+        "identical", Identical(identical::IdenticalCredit), Return, [];
+        "equal_share", EqualShare(equal_share::EqualShareCredit), Return, [];
+        "last_call", LastCall(last_call::LastCallCredit), Return, [];
+        "discounted", Discounted(discounted::DiscountedCredit), Return, [];
+        "return_to_go", ReturnToGo(return_to_go::ReturnToGoCredit), Return, [];
+        "signals", Signals(signals::SignalsCredit), Return, [];
+        "leave_one_out", LeaveOneOut(leave_one_out::LeaveOneOutCredit), Return, [Counterfactuals];
+        "learned_value", LearnedValue(learned_value::LearnedValueCredit), Advantage, [Critic];
+        "bilevel_gae", BilevelGae(bilevel_gae::BilevelGaeCredit), Advantage, [Critic];
+        "monte_carlo", MonteCarlo(monte_carlo::MonteCarloCredit), Advantage, [Completions];
+        "gigpo", Gigpo(gigpo::GigpoCredit), Advantage, [Group, Anchors];
+    }
+}
+
+impl CreditConfig {
+    /// Assigns credit to every trained call of every episode.
+    ///
+    /// # Errors
+    /// If the rule needs what an episode lacks, or a number is not finite.
+    pub fn assign(&self, episodes: &[Episode]) -> Result<CallReturns, CreditError> {
+        Ok(rows_of(self.rule().assign(episodes)?, episodes))
+    }
+
+    /// Whether what it says is already an advantage.
+    pub fn is_advantage(&self) -> bool {
+        self.special() == Says::Advantage
+    }
 }
 
 /// The trained calls of all episodes as rows, in order: episode after episode, call after call.
@@ -77,120 +95,6 @@ pub struct CallReturns {
     pub per_token: Option<Vec<f64>>,
     /// What a critic should have said, of rules that have one.
     pub targets: Option<Targets>,
-}
-
-/// What a critic should have said.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Targets {
-    /// Just before each call: at the last token of its prompt.
-    Calls(Vec<f64>),
-    /// At each token, flat over the rows.
-    Tokens(Vec<f64>),
-}
-
-/// What a rule says: one number per call of every episode, flat, and further what it has.
-/// Numbers of calls that are not trained on are ignored.
-#[derive(Default)]
-struct Ruling {
-    per_call: Vec<f64>,
-    per_token: Option<Vec<f64>>,
-    /// Of calls: one for every call, trained on or not.
-    targets: Option<Targets>,
-}
-
-impl From<Vec<f64>> for Ruling {
-    fn from(per_call: Vec<f64>) -> Self {
-        Self { per_call, ..Self::default() }
-    }
-}
-
-/// A rule of credit assignment, by `name`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "snake_case")]
-pub enum CreditConfig {
-    Identical(IdenticalCredit),
-    EqualShare(EqualShareCredit),
-    LastCall(LastCallCredit),
-    Discounted(DiscountedCredit),
-    ReturnToGo(ReturnToGoCredit),
-    Signals(SignalsCredit),
-    LeaveOneOut(LeaveOneOutCredit),
-    LearnedValue(LearnedValueCredit),
-    BilevelGae(BilevelGaeCredit),
-    MonteCarlo(MonteCarloCredit),
-    Gigpo(GigpoCredit),
-}
-
-impl Default for CreditConfig {
-    fn default() -> Self {
-        Self::Identical(IdenticalCredit {})
-    }
-}
-
-impl CreditConfig {
-    /// Assigns credit to every trained call of every episode.
-    ///
-    /// # Errors
-    /// If the rule needs what an episode lacks, or a number is not finite.
-    pub fn assign(&self, episodes: &[Episode]) -> Result<CallReturns, CreditError> {
-        let ruling: Ruling = match self {
-            Self::Identical(_) => identical::returns(episodes).into(),
-            Self::EqualShare(_) => equal_share::returns(episodes).into(),
-            Self::LastCall(_) => last_call::returns(episodes).into(),
-            Self::Discounted(config) => discounted::returns(config, episodes).into(),
-            Self::ReturnToGo(config) => return_to_go::returns(config, episodes).into(),
-            Self::Signals(config) => signals::returns(config, episodes).into(),
-            Self::LeaveOneOut(config) => leave_one_out::returns(config, episodes)?.into(),
-            Self::LearnedValue(config) => learned_value::ruling(config, episodes)?,
-            Self::BilevelGae(config) => bilevel_gae::ruling(config, episodes)?,
-            Self::MonteCarlo(_) => monte_carlo::advantages(episodes)?.into(),
-            Self::Gigpo(config) => gigpo::advantages(config, episodes)?.into(),
-        };
-        Ok(rows_of(ruling, episodes))
-    }
-
-    /// Whether what it says is already an advantage.
-    pub fn is_advantage(&self) -> bool {
-        matches!(
-            self,
-            Self::LearnedValue(_) | Self::BilevelGae(_) | Self::MonteCarlo(_) | Self::Gigpo(_)
-        )
-    }
-
-    /// The rule's name in a configuration.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Identical(_) => "identical",
-            Self::EqualShare(_) => "equal_share",
-            Self::LastCall(_) => "last_call",
-            Self::Discounted(_) => "discounted",
-            Self::ReturnToGo(_) => "return_to_go",
-            Self::Signals(_) => "signals",
-            Self::LeaveOneOut(_) => "leave_one_out",
-            Self::LearnedValue(_) => "learned_value",
-            Self::BilevelGae(_) => "bilevel_gae",
-            Self::MonteCarlo(_) => "monte_carlo",
-            Self::Gigpo(_) => "gigpo",
-        }
-    }
-
-    /// # Errors
-    /// The first value that the rule cannot work with.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        match self {
-            Self::Discounted(config) => config.validate(),
-            Self::ReturnToGo(config) => config.validate(),
-            Self::Signals(config) => config.validate(),
-            Self::LearnedValue(config) => config.validate(),
-            Self::BilevelGae(config) => config.validate(),
-            Self::Gigpo(config) => config.validate(),
-            Self::Identical(_)
-            | Self::EqualShare(_)
-            | Self::LastCall(_)
-            | Self::LeaveOneOut(_)
-            | Self::MonteCarlo(_) => Ok(()),
-        }
-    }
 }
 
 /// The trained calls of a ruling.
@@ -227,7 +131,7 @@ mod tests {
     fn calls_that_are_not_trained_on_are_counted_and_become_no_rows() {
         let mut episode = Episode::of_calls(3, 1.0, 4);
         episode.calls[1].trained = false;
-        let rows = CreditConfig::EqualShare(EqualShareCredit {}).assign(&[episode]).unwrap();
+        let rows = CreditConfig::EqualShare(Default::default()).assign(&[episode]).unwrap();
         assert_eq!(rows.returns, [0.25; 3]);
         assert_eq!(rows.calls, [0, 2, 3]);
         assert_eq!(rows.groups, [3, 3, 3]);
@@ -235,21 +139,10 @@ mod tests {
 
     #[test]
     fn every_rule_is_written_under_its_name() {
-        for name in [
-            "identical",
-            "equal_share",
-            "last_call",
-            "discounted",
-            "return_to_go",
-            "signals",
-            "leave_one_out",
-            "learned_value",
-            "bilevel_gae",
-            "monte_carlo",
-            "gigpo",
-        ] {
-            let rule: CreditConfig = toml::from_str(&format!("name = '{name}'")).unwrap();
-            assert_eq!(rule.name(), name);
+        for rule in CreditConfig::all() {
+            let name = rule.name();
+            let read: CreditConfig = toml::from_str(&format!("name = '{name}'")).unwrap();
+            assert_eq!(read, rule, "{name} is at its defaults");
             assert_eq!(rule.validate(), Ok(()));
             assert_eq!(toml::from_str::<CreditConfig>(&toml::to_string(&rule).unwrap()), Ok(rule));
         }

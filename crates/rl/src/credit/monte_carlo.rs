@@ -8,13 +8,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::learned_value::over_calls;
-use super::{CreditError, Episode};
+use crate::credit::episode::Episode;
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::values::over_calls;
+use crate::error::CreditError;
 
 /// The rule has no parameters: how many completions there are is the sampler's affair.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonteCarloCredit {}
+
+impl CreditRule for MonteCarloCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(advantages(episodes)?.into())
+    }
+}
 
 /// One-step advantages under the given values.
 ///

@@ -7,9 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Episode;
-use super::episode::returns_to_go;
-use crate::config::{ConfigError, fraction};
+use crate::credit::episode::{Episode, returns_to_go};
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::{ConfigError, CreditError, fraction};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,8 +24,12 @@ impl Default for ReturnToGoCredit {
     }
 }
 
-impl ReturnToGoCredit {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl CreditRule for ReturnToGoCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(returns(self, episodes).into())
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("credit.gamma", self.gamma)
     }
 }
@@ -37,8 +41,8 @@ pub fn returns(config: &ReturnToGoCredit, episodes: &[Episode]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DiscountedCredit, discounted};
     use super::*;
+    use crate::credit::discounted::{self, DiscountedCredit};
 
     #[test]
     fn a_call_earns_what_follows_it() {

@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use leyden_core::SignalKind;
 use serde::{Deserialize, Serialize};
 
-use super::Episode;
-use super::episode::returns_to_go;
-use crate::config::{ConfigError, fraction, require};
+use crate::credit::episode::{Episode, returns_to_go};
+use crate::credit::rule::{CreditRule, Ruling};
+use crate::error::{ConfigError, CreditError, fraction, require};
 
 /// Who bears a signal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,8 +102,12 @@ impl Default for SignalsCredit {
     }
 }
 
-impl SignalsCredit {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl CreditRule for SignalsCredit {
+    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+        Ok(returns(self, episodes).into())
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         fraction("credit.gamma", self.gamma)?;
         for value in self.rewards.values() {
             require(value.is_finite(), "credit.rewards", value, "a finite number")?;

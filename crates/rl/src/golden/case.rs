@@ -5,25 +5,15 @@ use std::collections::HashMap;
 use leyden_core::Family;
 use serde_json::Value;
 
-use super::Families;
-use super::reader::{Malformed, Node};
-use crate::Rows;
-use crate::advantage::{
-    AdvantageConfig, Batch, Compat, GaeConfig, GroupOver, GrpoConfig, OpoConfig, PassKConfig,
-    ReinforcePlusPlusBaselineConfig, ReinforcePlusPlusConfig, RlooConfig,
-};
+use crate::advantage::{AdvantageConfig, Batch};
 use crate::aggregate::{Aggregation, token_weights, weighted_sum};
+use crate::golden::families::Families;
+use crate::golden::reader::{Malformed, Node};
 use crate::kl::KlEstimator;
 use crate::loss::value::{self, ValueConfig, ValueInput};
-use crate::loss::{
-    CispoConfig, GeoMeanConfig, GpgConfig, GspoConfig, LossConfig, LossInput, LossStatistics,
-    PpoConfig, SapoConfig,
-};
-
-/// The settings under which the golden files were made.
-const CLIP_LOW: f64 = 0.2;
-const CLIP_HIGH: f64 = 0.28;
-const DUAL_CLIP: f64 = 3.0;
+use crate::loss::{LossConfig, LossInput, LossStatistics};
+use crate::needs::Need;
+use crate::rows::Rows;
 
 /// A padded batch.
 pub struct Case<'a> {
@@ -87,7 +77,8 @@ impl<'a> Case<'a> {
         };
         let returns = self.node.get("returns")?;
         for (name, node) in self.node.get("advantages")?.entries()? {
-            let config = estimator(name).ok_or_else(|| node.malformed("is no known estimator"))?;
+            let config = AdvantageConfig::of_verl(name)
+                .ok_or_else(|| node.malformed("is no known estimator"))?;
             let family = families.named(&format!("advantage {name}"));
             let ours = config.advantages(&batch);
             if let Some(refusal) = node.refusal() {
@@ -99,8 +90,8 @@ impl<'a> Case<'a> {
             match ours {
                 Ok(ours) => {
                     // verl whitens GAE outside the mask too and leaves returns there; ours are 0.
-                    let gae = matches!(config, AdvantageConfig::Gae(_));
-                    let step = gae || matches!(config, AdvantageConfig::ReinforcePlusPlus(_));
+                    let gae = config.needs().contains(&Need::Critic);
+                    let step = !config.compares_groups();
                     let error = self.difference(&ours.per_token, &theirs, gae);
                     self.compare(family, error, "advantages");
                     let error = self.difference(ours.returns(), &their_returns, step);
@@ -120,7 +111,8 @@ impl<'a> Case<'a> {
     pub fn check_policy_losses(&self, families: &mut Families) -> Result<(), Malformed> {
         for (name, node) in self.node.get("policy_loss")?.entries()? {
             let (loss, mode) = name.split_once('/').unwrap_or((name, ""));
-            let config = policy_loss(loss).ok_or_else(|| node.malformed("is no known loss"))?;
+            let config =
+                LossConfig::of_verl(loss).ok_or_else(|| node.malformed("is no known loss"))?;
             let mode = read_name(&node, mode, "is no known aggregation")?;
             let family = families.named(&format!("loss {name}"));
             let ours = config.loss(&LossInput {
@@ -223,52 +215,6 @@ fn read_name<T: serde::de::DeserializeOwned>(
     otherwise: &str,
 ) -> Result<T, Malformed> {
     serde_json::from_value(Value::from(name)).map_err(|_| node.malformed(otherwise))
-}
-
-/// The estimator that verl calls `name`, which may end in parameters.
-fn estimator(name: &str) -> Option<AdvantageConfig> {
-    let compat = Some(Compat::Verl);
-    let group_over = GroupOver::Rows;
-    let grpo = GrpoConfig { compat, ..GrpoConfig::default() };
-    Some(match name {
-        "grpo" => AdvantageConfig::Grpo(grpo),
-        "grpo_no_std" => AdvantageConfig::Grpo(GrpoConfig { divide_by_std: false, ..grpo }),
-        "grpo_passk" => {
-            AdvantageConfig::PassK(PassKConfig { compat, group_over, ..PassKConfig::default() })
-        }
-        "rloo" => AdvantageConfig::Rloo(RlooConfig { group_over, compat }),
-        "opo" => AdvantageConfig::Opo(OpoConfig { group_over, compat }),
-        "reinforce_plus_plus_baseline" => {
-            AdvantageConfig::ReinforcePlusPlusBaseline(ReinforcePlusPlusBaselineConfig {
-                group_over,
-                compat,
-            })
-        }
-        _ => {
-            if let Some(gamma) = name.strip_prefix("reinforce_plus_plus_gamma") {
-                let gamma = gamma.parse().ok()?;
-                AdvantageConfig::ReinforcePlusPlus(ReinforcePlusPlusConfig { gamma, compat })
-            } else {
-                let (gamma, lambda) = name.strip_prefix("gae_gamma")?.split_once("_lambda")?;
-                let (gamma, lambda) = (gamma.parse().ok()?, lambda.parse().ok()?);
-                AdvantageConfig::Gae(GaeConfig { gamma, lambda })
-            }
-        }
-    })
-}
-
-/// The loss that verl calls `name`.
-fn policy_loss(name: &str) -> Option<LossConfig> {
-    let (clip_low, clip_high) = (CLIP_LOW, CLIP_HIGH);
-    Some(match name {
-        "vanilla" => LossConfig::Ppo(PpoConfig { clip_low, clip_high, dual_clip: Some(DUAL_CLIP) }),
-        "gspo" => LossConfig::Gspo(GspoConfig { clip_low, clip_high }),
-        "cispo" => LossConfig::Cispo(CispoConfig { clip_low, clip_high }),
-        "gpg" => LossConfig::Gpg(GpgConfig {}),
-        "sapo" => LossConfig::Sapo(SapoConfig::default()),
-        "geo_mean" => LossConfig::GeoMean(GeoMeanConfig { clip_low, clip_high }),
-        _ => return None,
-    })
 }
 
 /// The metric that verl calls `name`.

@@ -8,18 +8,19 @@
 //! other parameters can be checked as well; the clip ranges are not in the file.
 
 mod case;
+mod families;
 mod reader;
 
 use std::path::{Path, PathBuf};
 
-use leyden_core::{Family, GoldenReport};
+use leyden_core::GoldenReport;
 use serde_json::Value;
 
 use case::Case;
+use families::Families;
 use reader::Node;
 
-/// Largest difference that counts as agreement.
-pub const TOLERANCE: f64 = 1e-9;
+pub use families::TOLERANCE;
 
 /// Why a golden file cannot be checked.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ pub fn check(path: &Path) -> Result<GoldenReport, GoldenError> {
     check_cases(&Node::root(&value), &mut families).map_err(|malformed| {
         GoldenError::Malformed { path: path.to_owned(), key: malformed.key, what: malformed.what }
     })?;
-    Ok(GoldenReport { families: families.0 })
+    Ok(GoldenReport { families: families.into_all() })
 }
 
 fn check_cases(root: &Node, families: &mut Families) -> Result<(), reader::Malformed> {
@@ -63,19 +64,4 @@ fn check_cases(root: &Node, families: &mut Families) -> Result<(), reader::Malfo
         case.check_value_loss(families)?;
     }
     Ok(())
-}
-
-/// The families so far, in order of first appearance.
-#[derive(Default)]
-struct Families(Vec<Family>);
-
-impl Families {
-    /// The family called `name`, made if it is new.
-    fn named(&mut self, name: &str) -> &mut Family {
-        let at = self.0.iter().position(|family| family.name == name).unwrap_or_else(|| {
-            self.0.push(Family::numeric(name, TOLERANCE));
-            self.0.len() - 1
-        });
-        &mut self.0[at]
-    }
 }

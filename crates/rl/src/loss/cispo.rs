@@ -6,8 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::over_rows;
-use super::{LossInput, PolicyLoss, Ratio};
+use crate::error::{ConfigError, open_clip_range};
+use crate::loss::pieces::over_rows;
+use crate::loss::rule::{Gradient, LossInput, LossRule, PolicyLoss, verl};
+use crate::ratio::Ratio;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -21,6 +23,26 @@ pub struct CispoConfig {
 impl Default for CispoConfig {
     fn default() -> Self {
         Self { clip_low: 1.0, clip_high: 0.3 }
+    }
+}
+
+impl LossRule for CispoConfig {
+    fn loss(&self, input: &LossInput) -> PolicyLoss {
+        loss(self, input)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        // A lower bound below 0 is meant: it switches the lower clip off.
+        open_clip_range(self.clip_low, self.clip_high)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::AtConstantRatio
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let (clip_low, clip_high) = (verl::CLIP_LOW, verl::CLIP_HIGH);
+        (name == "cispo").then_some(Self { clip_low, clip_high })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Entropies come from the model; their derivative here is what the caller back-propagates
 //! through them.
 
-use crate::Rows;
+use crate::rows::Rows;
 
 /// An entropy bonus of a batch or of a part of it.
 #[derive(Debug, Clone, PartialEq)]

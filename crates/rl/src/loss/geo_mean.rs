@@ -5,10 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::over_rows;
-use super::{LossInput, PolicyLoss};
 use crate::aggregate::COUNT_EPSILON;
-use crate::kl::LOG_RATIO_LIMIT;
+use crate::error::{ConfigError, open_clip_range};
+use crate::loss::pieces::over_rows;
+use crate::loss::rule::{LossInput, LossRule, PolicyLoss, verl};
+use crate::ratio::LOG_RATIO_LIMIT;
 
 /// The paper's range is `(e^−0.4, e^0.4)`: wide, since one outlier cannot dominate a
 /// geometric mean.
@@ -24,6 +25,21 @@ pub struct GeoMeanConfig {
 impl Default for GeoMeanConfig {
     fn default() -> Self {
         Self { clip_low: 0.4, clip_high: 0.4 }
+    }
+}
+
+impl LossRule for GeoMeanConfig {
+    fn loss(&self, input: &LossInput) -> PolicyLoss {
+        loss(self, input)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        open_clip_range(self.clip_low, self.clip_high)
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let (clip_low, clip_high) = (verl::CLIP_LOW, verl::CLIP_HIGH);
+        (name == "geo_mean").then_some(Self { clip_low, clip_high })
     }
 }
 

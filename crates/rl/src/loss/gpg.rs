@@ -5,13 +5,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::over_rows;
-use super::{LossInput, PolicyLoss};
+use crate::loss::pieces::over_rows;
+use crate::loss::rule::{LossInput, LossRule, PolicyLoss};
 
 /// The policy gradient has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GpgConfig {}
+
+impl LossRule for GpgConfig {
+    fn loss(&self, input: &LossInput) -> PolicyLoss {
+        loss(input)
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        (name == "gpg").then_some(Self {})
+    }
+}
 
 /// `L = −A logp_new`.
 ///

@@ -7,8 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::over_rows;
-use super::{LossInput, PolicyLoss};
+use crate::error::{ConfigError, clip_range};
+use crate::loss::pieces::over_rows;
+use crate::loss::rule::{Gradient, LossInput, LossRule, PolicyLoss, verl};
 
 /// Log-ratios of rows above this are clamped, as in verl.
 const LOG_RATIO_LIMIT: f64 = 10.0;
@@ -26,6 +27,25 @@ pub struct GspoConfig {
 impl Default for GspoConfig {
     fn default() -> Self {
         Self { clip_low: 3e-4, clip_high: 4e-4 }
+    }
+}
+
+impl LossRule for GspoConfig {
+    fn loss(&self, input: &LossInput) -> PolicyLoss {
+        loss(self, input)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        clip_range(self.clip_low, self.clip_high)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::OfEqualAdvantages
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let (clip_low, clip_high) = (verl::CLIP_LOW, verl::CLIP_HIGH);
+        (name == "gspo").then_some(Self { clip_low, clip_high })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::{LossInput, LossStatistics, PolicyLoss};
+use crate::loss::rule::{LossInput, LossStatistics, PolicyLoss};
 
 /// The sums over some consecutive rows, and their part of the gradient.
 pub(super) struct Piece<'a> {

@@ -7,10 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::{over_rows, sum};
-use super::ratio::{BLOCK, Ratios, blocks};
-use super::{LossInput, LossStatistics, PolicyLoss, validate_clip};
-use crate::config::{ConfigError, require};
+use crate::error::{ConfigError, clip_range, require};
+use crate::loss::pieces::{over_rows, sum};
+use crate::loss::rule::{LossInput, LossRule, LossStatistics, PolicyLoss, verl};
+use crate::ratio::{BLOCK, Ratios, blocks};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,15 +30,25 @@ impl Default for PpoConfig {
     }
 }
 
-impl PpoConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        validate_clip(self.clip_low, self.clip_high)?;
+impl LossRule for PpoConfig {
+    fn loss(&self, input: &LossInput) -> PolicyLoss {
+        loss(self, input)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        clip_range(self.clip_low, self.clip_high)?;
         match self.dual_clip {
             None => Ok(()),
             Some(bound) => {
                 require(bound > 1.0, "loss.dual_clip", bound, "a number above 1, or false")
             }
         }
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let (clip_low, clip_high) = (verl::CLIP_LOW, verl::CLIP_HIGH);
+        let dual_clip = Some(verl::DUAL_CLIP);
+        (name == "vanilla").then_some(Self { clip_low, clip_high, dual_clip })
     }
 }
 

@@ -2,18 +2,29 @@
 //!
 //! Williams 1992; the weight corrects for the policy having moved since it acted. The ratio is
 //! a constant: the gradient flows through the log-probability beside it, and is that of the
-//! unclipped surrogate `−Aρ`. Without the weight it is [`super::gpg`]; with a clipped one
-//! [`super::cispo`].
+//! unclipped surrogate `−Aρ`. Without the weight it is [`crate::loss::gpg`]; with a clipped one
+//! [`crate::loss::cispo`].
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::over_rows;
-use super::{LossInput, PolicyLoss, Ratio};
+use crate::loss::pieces::over_rows;
+use crate::loss::rule::{Gradient, LossInput, LossRule, PolicyLoss};
+use crate::ratio::Ratio;
 
 /// The loss has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReinforceConfig {}
+
+impl LossRule for ReinforceConfig {
+    fn loss(&self, input: &LossInput) -> PolicyLoss {
+        loss(input)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::AtConstantRatio
+    }
+}
 
 /// `L = −ρ A logp_new`, ρ taken as a constant.
 ///

@@ -6,9 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::pieces::over_rows;
-use super::{LossInput, PolicyLoss, Ratio};
-use crate::config::{ConfigError, positive};
+use crate::error::{ConfigError, positive};
+use crate::loss::pieces::over_rows;
+use crate::loss::rule::{LossInput, LossRule, PolicyLoss};
+use crate::ratio::Ratio;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,10 +26,18 @@ impl Default for SapoConfig {
     }
 }
 
-impl SapoConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl LossRule for SapoConfig {
+    fn loss(&self, input: &LossInput) -> PolicyLoss {
+        loss(self, input)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         positive("loss.tau_positive", self.tau_positive)?;
         positive("loss.tau_negative", self.tau_negative)
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        (name == "sapo").then(Self::default)
     }
 }
 

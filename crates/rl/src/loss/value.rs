@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Rows;
 use crate::aggregate::COUNT_EPSILON;
-use crate::config::{ConfigError, not_negative};
+use crate::error::{ConfigError, not_negative};
+use crate::rows::Rows;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

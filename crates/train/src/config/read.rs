@@ -1,22 +1,12 @@
 //! From the text of an experiment file, and overrides on top, to an [`Experiment`] whose values
 //! are possible.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use leyden_rl::capabilities::Capabilities;
+use leyden_rl::needs::Capabilities;
 
+use super::error::ConfigError;
 use super::{Experiment, Objective};
-
-/// What is wrong with an experiment file, as one sentence.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("{}: {what}", path.display())]
-    File { path: PathBuf, what: String },
-    #[error("--set {text}: {what}")]
-    Override { text: String, what: String },
-    #[error("{}: {key}: {what}", path.display())]
-    Value { path: PathBuf, key: String, what: String },
-}
 
 impl Experiment {
     /// Reads an experiment file and applies `overrides` (`train.steps=40`) on top.
@@ -175,7 +165,7 @@ impl Experiment {
     pub(crate) fn check_capabilities(
         &self,
         counterfactuals: bool,
-    ) -> Result<(), leyden_rl::config::ConfigError> {
+    ) -> Result<(), leyden_rl::error::ConfigError> {
         match self.train.objective {
             Objective::Supervised => Ok(()),
             Objective::Reinforcement => self.algorithm.check(&Capabilities {

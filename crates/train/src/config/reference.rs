@@ -1,5 +1,9 @@
 //! Every key of an experiment file, described once: `leyden run --help` is printed from here.
 
+use leyden_rl::advantage::AdvantageConfig;
+use leyden_rl::credit::CreditConfig;
+use leyden_rl::loss::LossConfig;
+
 /// One key of an experiment: where it stands and what it says.
 pub struct Key {
     pub path: &'static str,
@@ -149,7 +153,7 @@ pub const REFERENCE: &[Key] = &[
     key("rollout.rollout_deadline", "seconds of a rollout; 0 is without end"),
     key("rollout.step_deadline", "seconds of all rollouts of a step; 0 is without end"),
     key("rollout.at_least", "least rollouts of a step with a reward; with fewer the run stops"),
-    key("rollout.completions", "completions that estimate a state's value (monte_carlo)"),
+    key("rollout.completions", "completions that estimate a state's value, where credit needs it"),
     key(
         "algorithm.aggregation",
         "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm, \
@@ -160,23 +164,11 @@ pub const REFERENCE: &[Key] = &[
         "divisor of seq-mean-token-sum-norm; the longest row if absent",
     ),
     key("algorithm.entropy_coefficient", "factor of the entropy bonus; 0 is off"),
-    key(
-        "algorithm.credit",
-        "name = identical, equal_share, last_call, discounted, return_to_go, signals, \
-         leave_one_out; gigpo, learned_value, bilevel_gae, monte_carlo (advantage none or whiten)",
-    ),
+    key("algorithm.credit", CreditConfig::REFERENCE),
     key("algorithm.group_by", "calls are compared within a task, or its role or turn"),
     key("algorithm.overlong", "max_tokens and buffer of a punishment near the token limit"),
-    key(
-        "algorithm.advantage",
-        "name = grpo with group_over = rows or rollouts, compat = verl, …; rloo, opo, max_rl, \
-         pass_k, reinforce_plus_plus, reinforce_plus_plus_baseline, gae, whiten, none",
-    ),
-    key(
-        "algorithm.loss",
-        "name = ppo with clip_low, clip_high, dual_clip; gspo, cispo, gpg, reinforce, geo_mean, \
-         sapo",
-    ),
+    key("algorithm.advantage", AdvantageConfig::REFERENCE),
+    key("algorithm.loss", LossConfig::REFERENCE),
     key("algorithm.kl", "estimator, coefficient (0 is off) and placement of a KL penalty"),
     key(
         "algorithm.correction",
@@ -220,7 +212,7 @@ pub const REFERENCE: &[Key] = &[
     ),
     key("train.batch", "demonstrations of one step (supervised only)"),
     key("critic.width", "units between state and value; 0 is the model's width"),
-    key("critic.learning_rate", "learning rate of the critic (learned_value, bilevel_gae, gae)"),
+    key("critic.learning_rate", "learning rate of the critic, of algorithms that need one"),
     key("critic.epochs", "passes of the critic over the rollouts of a step"),
     key("critic.clip", "a value is not pulled further than this from what it was"),
     key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
@@ -239,10 +231,11 @@ pub const REFERENCE: &[Key] = &[
 mod tests {
     use std::path::Path;
 
+    use leyden_lm::LoraConfig;
     use leyden_rl::shaping::OverlongConfig;
 
     use super::REFERENCE;
-    use crate::config::{Experiment, LoraConfig, ReportConfig};
+    use crate::config::{Experiment, ReportConfig};
 
     const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\
         [data]\ntrain = ['mini-calc']\ntest = ['mini-calc']\n[train]\nsteps = 3\n";

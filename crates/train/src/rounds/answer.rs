@@ -6,9 +6,9 @@ use leyden_core::{Call, ChatReply, ChatRequest, ModelError, ReplyTokens};
 use leyden_lm::{Completion, LmError, Request};
 use leyden_text::{ChatFormat, Growth, Prompt, ReplyEnd, ReplyStream, StopTexts};
 
-use super::PromptCounts;
-use super::live::{Answer, Live, Question};
-use super::options::RoundOptions;
+use crate::rounds::job::PromptCounts;
+use crate::rounds::live::{Answer, Live, Question};
+use crate::rounds::options::RoundOptions;
 
 /// What every question of a step is answered with.
 pub(super) struct Answering<'a> {

@@ -13,8 +13,10 @@ use leyden_core::ModelError;
 use leyden_lm::{Engine, LmError, Request, Ticket};
 use rayon::prelude::*;
 
-use super::answer::{Answering, Waiting};
-use super::{Crew, PromptCounts, Watch, lock};
+use crate::rounds::answer::{Answering, Waiting};
+use crate::rounds::crew::{Crew, lock};
+use crate::rounds::job::PromptCounts;
+use crate::rounds::watch::Watch;
 
 /// How often watchers are told where the rollouts stand.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);

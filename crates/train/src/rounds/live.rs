@@ -15,9 +15,9 @@ use leyden_core::{
 };
 use leyden_text::History;
 
-use super::Job;
-use super::options::{Deadlines, OnFailure, RoundOptions};
-use super::wake::{Bell, Wake};
+use crate::rounds::job::{Job, Spent};
+use crate::rounds::options::{Deadlines, OnFailure, RoundOptions};
+use crate::rounds::wake::{Bell, Wake};
 
 /// How often a rollout begins again whose machine or process was lost.
 const LOSSES: usize = 3;
@@ -89,25 +89,6 @@ pub(super) struct Live<'a> {
     /// When the first of the open questions was asked.
     asked_at: Instant,
     spent: Spent,
-}
-
-/// Where a rollout's time went, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Spent {
-    /// The agent and its tools were at work.
-    pub agent: f64,
-    /// Calls were in the engine, or waited for it.
-    pub model: f64,
-    /// The rollout waited for a process or a worker.
-    pub queue: f64,
-}
-
-impl Spent {
-    /// Of a mean rollout.
-    pub fn mean(all: &[Self]) -> Self {
-        let mean = |of: fn(&Self) -> f64| all.iter().map(of).sum::<f64>() / all.len().max(1) as f64;
-        Self { agent: mean(|s| s.agent), model: mean(|s| s.model), queue: mean(|s| s.queue) }
-    }
 }
 
 impl<'a> Live<'a> {

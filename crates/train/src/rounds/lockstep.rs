@@ -5,8 +5,11 @@ use std::sync::Mutex;
 use leyden_lm::{Engine, LmError};
 use rayon::prelude::*;
 
-use super::answer::Answering;
-use super::{Crew, PromptCounts, Watch, lock};
+use crate::rounds::answer::Answering;
+use crate::rounds::crew::{Crew, lock};
+use crate::rounds::job::PromptCounts;
+use crate::rounds::live::Live;
+use crate::rounds::watch::Watch;
 
 /// Runs the crew to its end in rounds: the questions, ordered by rollout and not by arrival,
 /// are generated as one batch.
@@ -62,7 +65,7 @@ fn gather(crew: &Crew<'_>, answering: &Answering<'_>) {
     let options = answering.options;
     loop {
         crew.rollouts.par_iter().for_each(|rollout| lock(rollout).advance(options));
-        let waits = |rollout: &Mutex<super::live::Live<'_>>| {
+        let waits = |rollout: &Mutex<Live<'_>>| {
             let rollout = lock(rollout);
             !rollout.has_ended() && !rollout.has_asked()
         };

@@ -270,7 +270,7 @@ pub fn train(steps: u64, changes: &[&str]) -> Trained {
         records,
         gradient: trainer.policy.trained().grad().unwrap().copy(),
         weights: trainer.policy.trained().flat().detach().copy(),
-        updates: trainer.optimizer.steps(),
+        updates: trainer.updater.optimizer.steps(),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::kl::LOG_RATIO_LIMIT;
+/// Log-ratios beyond this are clamped before exponentiation, as in verl.
+pub(crate) const LOG_RATIO_LIMIT: f64 = 20.0;
 
 /// A probability ratio and its derivative with respect to the new log-probability.
 pub(crate) struct Ratio {
@@ -22,17 +23,17 @@ impl Ratio {
 }
 
 /// Tokens that are worked on at once.
-pub(super) const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// A range of tokens cut into blocks.
-pub(super) fn blocks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn blocks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(BLOCK).map(move |start| start..end.min(start + BLOCK))
 }
 
 /// The ratios of a block of tokens: what [`Ratio`] is of one, to a few units in the last
 /// place, in a third of the time.
-pub(super) struct Ratios {
+pub(crate) struct Ratios {
     /// The logarithms, clamped.
     pub log: [f64; BLOCK],
     pub value: [f64; BLOCK],

@@ -4,6 +4,12 @@
 /// the mean level, in units of the value. A policy that learns the same sooner has more. One
 /// point is its own level. `None` of no points, of steps that do not ascend, or of numbers
 /// that are not finite.
+///
+/// ```
+/// // From 0 to 1 in 10 steps, then 10 steps at 1.
+/// let curve = [(0.0, 0.0), (10.0, 1.0), (20.0, 1.0)];
+/// assert_eq!(leyden_stats::area_under_curve(&curve), Some(0.75));
+/// ```
 pub fn area_under_curve(points: &[(f64, f64)]) -> Option<f64> {
     let (first, last) = (points.first()?, points.last()?);
     if points.iter().any(|(step, value)| !step.is_finite() || !value.is_finite()) {
@@ -26,6 +32,12 @@ pub fn area_under_curve(points: &[(f64, f64)]) -> Option<f64> {
 /// The first step at which a curve of `(step, value)` is at or above `threshold`, taken where
 /// it was measured and not in between; `None` if it never is. A single lucky evaluation
 /// counts, so give a smoothed curve where evaluations are noisy.
+///
+/// ```
+/// let curve = [(0.0, 0.1), (50.0, 0.5), (100.0, 0.8)];
+/// assert_eq!(leyden_stats::steps_to_threshold(&curve, 0.5), Some(50.0));
+/// assert_eq!(leyden_stats::steps_to_threshold(&curve, 0.9), None);
+/// ```
 pub fn steps_to_threshold(points: &[(f64, f64)], threshold: f64) -> Option<f64> {
     points.iter().find(|(_, value)| *value >= threshold).map(|(step, _)| *step)
 }

@@ -9,7 +9,8 @@
 use leyden_core::SeedTree;
 use rayon::prelude::*;
 
-use super::{Interval, draw, mean, quantile};
+use crate::interval::Interval;
+use crate::numbers::{draw, mean, quantile};
 
 /// Why scores cannot be compared.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -25,6 +26,18 @@ pub enum ScoreError {
 }
 
 /// Scores by task and run; every task has a run and every score is finite.
+///
+/// ```
+/// use leyden_core::SeedTree;
+/// use leyden_stats::Scores;
+///
+/// // Two tasks with four seeds each.
+/// let scores =
+///     Scores::of_tasks(vec![vec![0.6, 0.7, 0.65, 0.1], vec![0.9, 0.8, 0.85, 0.9]]).unwrap();
+/// assert!(scores.iqm() > scores.mean(), "the failed seed weighs less");
+/// let interval = scores.interval(Scores::iqm, 500, SeedTree::new(1)).unwrap();
+/// assert!(interval.contains(scores.iqm()));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
     tasks: Vec<Vec<f64>>,
@@ -129,6 +142,16 @@ impl Scores {
 ///
 /// # Errors
 /// If the number of tasks differs.
+///
+/// ```
+/// use leyden_core::SeedTree;
+/// use leyden_stats::{Scores, probability_of_improvement};
+///
+/// let x = Scores::of_tasks(vec![vec![0.5, 0.7]]).unwrap();
+/// let y = Scores::of_tasks(vec![vec![0.4, 0.6]]).unwrap();
+/// let (p, _) = probability_of_improvement(&x, &y, 0, SeedTree::new(1)).unwrap();
+/// assert_eq!(p, 0.75);
+/// ```
 pub fn probability_of_improvement(
     x: &Scores,
     y: &Scores,
@@ -147,6 +170,16 @@ pub fn probability_of_improvement(
 
 /// Percentile interval of `statistic(x) − statistic(y)`, the runs of both resampled; `None`
 /// without resamples.
+///
+/// ```
+/// use leyden_core::SeedTree;
+/// use leyden_stats::{Scores, difference_interval};
+///
+/// let x = Scores::of_tasks(vec![vec![0.8, 0.9, 0.85]]).unwrap();
+/// let y = Scores::of_tasks(vec![vec![0.1, 0.2, 0.15]]).unwrap();
+/// let interval = difference_interval(&x, &y, Scores::mean, 500, SeedTree::new(1)).unwrap();
+/// assert!(interval.low > 0.0);
+/// ```
 pub fn difference_interval(
     x: &Scores,
     y: &Scores,

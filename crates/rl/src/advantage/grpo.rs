@@ -7,10 +7,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::grouping::{Comparison, Grouping};
-use super::{AdvantageError, Advantages, Batch, Compat, GroupOver};
-use crate::config::{ConfigError, not_negative};
-use crate::statistics;
+use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::grouping::Grouping;
+use crate::error::{AdvantageError, ConfigError, not_negative};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -30,9 +29,27 @@ impl Default for GrpoConfig {
     }
 }
 
-impl GrpoConfig {
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+impl Estimator for GrpoConfig {
+    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+        advantages(self, batch)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
         not_negative("advantage.epsilon", self.epsilon)
+    }
+
+    fn takes_groups_of_one(&self) -> bool {
+        self.compat.is_some()
+    }
+
+    fn of_verl(name: &str) -> Option<Self> {
+        let compat = Some(Compat::Verl);
+        let divide_by_std = match name {
+            "grpo" => true,
+            "grpo_no_std" => false,
+            _ => return None,
+        };
+        Some(Self { divide_by_std, group_over: GroupOver::Rows, compat, ..Self::default() })
     }
 }
 
@@ -44,15 +61,7 @@ impl GrpoConfig {
 /// If a score is not finite.
 pub fn advantages(config: &GrpoConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
-    let divisor = |std: f64| if config.divide_by_std { std + config.epsilon } else { 1.0 };
-    // verl adds the epsilon to the deviation of a group of one in f32, whatever the scores' type.
-    let single = if config.divide_by_std { f64::from(1.0 + config.epsilon as f32) } else { 1.0 };
-    let per_row = grouping.advantages(batch, config.compat, single, |group| {
-        let scores = group.scores();
-        let baseline = statistics::mean(&scores).unwrap_or_default();
-        let std = statistics::sample_std(&scores).unwrap_or_default();
-        vec![Comparison { baseline, divisor: divisor(std) }; scores.len()]
-    });
+    let per_row = grouping.standardised(batch, config.compat, config.divide_by_std, config.epsilon);
     Ok(Advantages::of_rows(per_row, batch, grouping.counters()))
 }
 

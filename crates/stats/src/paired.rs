@@ -6,7 +6,8 @@
 
 use leyden_core::SeedTree;
 
-use super::{Interval, bootstrap_interval, mean};
+use crate::interval::{Interval, bootstrap_interval};
+use crate::numbers::mean;
 
 /// Two series that cannot be compared item by item.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +39,16 @@ impl Difference {
 ///
 /// # Errors
 /// If the series differ in length or there is nothing to draw from.
+///
+/// ```
+/// use leyden_core::SeedTree;
+///
+/// // Each item gained: the difference is clear, however far the items are apart.
+/// let (before, after) = ([0.0, 5.0, 90.0, 40.0], [1.0, 7.0, 91.0, 42.0]);
+/// let difference = leyden_stats::paired_bootstrap(&before, &after, 500, SeedTree::new(1)).unwrap();
+/// assert_eq!(difference.mean, 1.5);
+/// assert!(difference.is_significant());
+/// ```
 pub fn paired_bootstrap(
     before: &[f64],
     after: &[f64],
@@ -71,6 +82,14 @@ pub struct McNemar {
 ///
 /// # Errors
 /// If the series differ in length or are empty.
+///
+/// ```
+/// let before = [true, false, false, false, false, false];
+/// let after = [true, true, true, true, true, true];
+/// let test = leyden_stats::mcnemar(&before, &after).unwrap();
+/// assert_eq!((test.only_before, test.only_after), (0, 5));
+/// assert_eq!(test.p_value, 2.0 / 32.0);
+/// ```
 pub fn mcnemar(before: &[bool], after: &[bool]) -> Result<McNemar, PairedError> {
     if before.len() != after.len() {
         return Err(PairedError::Lengths { before: before.len(), after: after.len() });

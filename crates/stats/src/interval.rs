@@ -2,7 +2,7 @@
 
 use leyden_core::SeedTree;
 
-use super::{draw, mean, quantile, sample_std};
+use crate::numbers::{draw, mean, quantile, sample_std};
 
 /// The 97.5 % quantile of the standard normal distribution.
 pub const Z_95: f64 = 1.959_963_984_540_054;
@@ -23,6 +23,11 @@ impl Interval {
 
 /// The interval of a mean under the normal approximation, `mean ± 1.96 s/√n`; `None` of fewer
 /// than two.
+///
+/// ```
+/// let interval = leyden_stats::normal_interval(&[1.0, 2.0, 3.0]).unwrap();
+/// assert!(interval.contains(2.0) && !interval.contains(4.0));
+/// ```
 pub fn normal_interval(values: &[f64]) -> Option<Interval> {
     let half = Z_95 * sample_std(values)? / (values.len() as f64).sqrt();
     mean(values).map(|mean| Interval { low: mean - half, high: mean + half })
@@ -30,6 +35,14 @@ pub fn normal_interval(values: &[f64]) -> Option<Interval> {
 
 /// The interval of a mean by the percentile bootstrap (Efron 1979) with `resamples`
 /// resamples; `None` of no values or no resamples.
+///
+/// ```
+/// use leyden_core::SeedTree;
+///
+/// let rewards = [0.0, 1.0, 1.0, 0.0, 1.0, 1.0];
+/// let interval = leyden_stats::bootstrap_interval(&rewards, 1000, SeedTree::new(1)).unwrap();
+/// assert!(interval.contains(2.0 / 3.0));
+/// ```
 pub fn bootstrap_interval(values: &[f64], resamples: usize, seeds: SeedTree) -> Option<Interval> {
     if values.is_empty() {
         return None;
@@ -48,6 +61,13 @@ pub fn bootstrap_interval(values: &[f64], resamples: usize, seeds: SeedTree) -> 
 /// Wilson's interval of a share, `successes` of `n` (Wilson 1927): unlike the normal one it
 /// stays inside [0, 1] and is right at 0 of n. `None` if n is 0 or there are more successes
 /// than n.
+///
+/// ```
+/// // None of ten right: the share may still be up to 0.28.
+/// let interval = leyden_stats::wilson_interval(0, 10).unwrap();
+/// assert_eq!(interval.low, 0.0);
+/// assert!((interval.high - 0.2775).abs() < 1e-4);
+/// ```
 pub fn wilson_interval(successes: usize, n: usize) -> Option<Interval> {
     if n == 0 || successes > n {
         return None;

@@ -1,28 +1,13 @@
-//! Statistics that reports and evaluations rest on.
-//!
-//! Deep reinforcement learning is reported from few runs, and means of few runs mislead. So
-//! beside means and deviations there are the tools of Agarwal et al., *Deep Reinforcement
-//! Learning at the Edge of the Statistical Precipice*, arXiv 2108.13264 ([`scores`]):
-//! interquartile means, performance profiles, probabilities of improvement, with bootstraps
-//! stratified by task; their numbers agree with those of rliable. Comparisons item by item are
-//! in [`paired`], learning curves in [`curve`].
-//!
-//! Intervals are at 95 %. Bootstraps draw from the seed tree, so the same run gives the same
-//! interval.
-
-pub mod curve;
-mod interval;
-pub mod paired;
-pub mod scores;
-
-pub use curve::{area_under_curve, steps_to_threshold};
-pub use interval::{Interval, Z_95, bootstrap_interval, normal_interval, wilson_interval};
-pub use paired::{Difference, McNemar, PairedError, mcnemar, paired_bootstrap};
-pub use scores::{ScoreError, Scores, difference_interval, probability_of_improvement};
+//! Mean, deviation, quantile, and a draw: what the other files share.
 
 use leyden_core::SeedTree;
 
 /// The mean, or `None` of nothing. Of equal numbers it is exactly that number.
+///
+/// ```
+/// assert_eq!(leyden_stats::mean(&[1.0, 2.0, 6.0]), Some(3.0));
+/// assert_eq!(leyden_stats::mean(&[]), None);
+/// ```
 pub fn mean(values: &[f64]) -> Option<f64> {
     // Taken from the first value on, rounding cannot move the mean of equal numbers.
     let first = *values.first()?;
@@ -31,6 +16,11 @@ pub fn mean(values: &[f64]) -> Option<f64> {
 
 /// The standard deviation with divisor n − 1, or `None` of fewer than two. Of equal numbers it
 /// is exactly 0.
+///
+/// ```
+/// assert_eq!(leyden_stats::sample_std(&[1.0, 3.0]), Some(2.0_f64.sqrt()));
+/// assert_eq!(leyden_stats::sample_std(&[1.0]), None);
+/// ```
 pub fn sample_std(values: &[f64]) -> Option<f64> {
     let mean = mean(values)?;
     let squares: f64 = values.iter().map(|x| (x - mean).powi(2)).sum();
@@ -39,6 +29,10 @@ pub fn sample_std(values: &[f64]) -> Option<f64> {
 
 /// The quantile of sorted values by linear interpolation between the neighbours (type 7 of
 /// Hyndman and Fan), or `None` of nothing.
+///
+/// ```
+/// assert_eq!(leyden_stats::quantile(&[0.0, 10.0, 20.0], 0.25), Some(5.0));
+/// ```
 pub fn quantile(sorted: &[f64], probability: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let position = probability.clamp(0.0, 1.0) * last as f64;
@@ -48,7 +42,7 @@ pub fn quantile(sorted: &[f64], probability: f64) -> Option<f64> {
 }
 
 /// A number below `n`, this node's single draw; `n` is at least 1.
-fn draw(seed: SeedTree, n: usize) -> usize {
+pub(crate) fn draw(seed: SeedTree, n: usize) -> usize {
     ((seed.uniform() * n as f64) as usize).min(n - 1)
 }
 

@@ -1,0 +1,76 @@
+//! What a rule may need of a run, and what a run can give.
+//!
+//! Some rules need more than rollouts with rewards: a critic, a reference model, several
+//! rollouts of a task. Each row of a registry ([`crate::credit`], [`crate::advantage`],
+//! [`crate::loss`]) lists its [`Need`]s; a run says before it begins what it can give
+//! ([`Capabilities`]).
+
+/// What a run can give.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Rollouts of each task in a step.
+    pub samples: usize,
+    /// A value head that is trained along with the policy.
+    pub critic: bool,
+    /// Log-probabilities of a frozen reference model.
+    pub reference: bool,
+    /// Agents name the states in which they call.
+    pub anchors: bool,
+    /// Agents score their episodes without a call.
+    pub counterfactuals: bool,
+    /// Episodes can be continued several times from the state before a call.
+    pub branching: bool,
+}
+
+/// Something that a rule needs beyond rollouts with rewards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Two or more rollouts of each task.
+    Group,
+    /// A critic's values.
+    Critic,
+    /// Names of the states in which calls were made ([`crate::credit::EpisodeCall::anchor`]).
+    Anchors,
+    /// Rewards of episodes without a call ([`crate::credit::EpisodeCall::reward_without`]).
+    Counterfactuals,
+    /// Mean rewards of completions from the state before a call
+    /// ([`crate::credit::EpisodeCall::value`]).
+    Completions,
+}
+
+impl Need {
+    /// Whether a run gives it.
+    pub fn is_met(self, run: &Capabilities) -> bool {
+        match self {
+            Self::Group => run.samples >= 2,
+            Self::Critic => run.critic,
+            Self::Anchors => run.anchors,
+            Self::Counterfactuals => run.counterfactuals,
+            Self::Completions => run.branching,
+        }
+    }
+
+    /// What the rule does with it and what the run lacks, to follow the rule's name.
+    pub fn refusal(self) -> &'static str {
+        match self {
+            Self::Group => {
+                "compares the rollouts of a task with each other, and with one of each every \
+                 advantage is 0: set rollout.samples to 2 or more"
+            }
+            Self::Critic => {
+                "measures against a critic's values, and this run's model has no value head"
+            }
+            Self::Anchors => {
+                "compares calls made in equal states, and this agent does not name its states"
+            }
+            Self::Counterfactuals => {
+                "needs the reward of the episode without a call, and this agent does not score \
+                 that"
+            }
+            Self::Completions => {
+                "needs completions sampled from the state before each call, and this run cannot \
+                 continue episodes from there"
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What rules of credit want to know of an episode beyond what its rollout says.
+//!
+//! A rollout says what was called and how it ended. Rules that judge a call by its state need
+//! more, and here is where it comes from: the names of states are the prompts themselves,
+//! counterfactual rewards are those of the answers that stood before a call, values are a
+//! critic's or the mean reward of fresh completions from the same state.
+
+use std::collections::HashMap;
+
+use leyden_core::{Scorer, SeedTree};
+use leyden_rl::needs::Need;
+use rayon::prelude::*;
+
+use crate::batch::Batch;
+use crate::error::TrainError;
+use crate::numbers::mean;
+use crate::rounds::Job;
+use crate::sample::Sampled;
+use crate::sampler::Sampler;
+
+/// Figures of what was added, by name.
+pub(crate) type Figures = Vec<(&'static str, f64)>;
+
+/// Adds to the episodes of a batch what the algorithm's rule of credit needs, but for a critic's
+/// values. `seed` is the step's.
+///
+/// # Errors
+/// The engine's, where completions are sampled.
+pub(crate) fn add(
+    batch: &mut Batch,
+    sampled: &Sampled,
+    sampler: &mut Sampler<'_>,
+    seed: SeedTree,
+) -> Result<Figures, TrainError> {
+    let mut figures = Figures::new();
+    for need in sampler.experiment.algorithm.credit.needs() {
+        match need {
+            Need::Anchors => name_states(batch, sampled),
+            Need::Counterfactuals => score_without(batch, sampled, &*sampler.environment.scorer),
+            Need::Completions => figures = complete(batch, sampled, sampler, seed)?,
+            // Every step has groups, and the critic has spoken.
+            Need::Group | Need::Critic => {}
+        }
+    }
+    Ok(figures)
+}
+
+/// The reward of each episode as it stood without each call: of the latest answer before.
+fn score_without(batch: &mut Batch, sampled: &Sampled, scorer: &dyn Scorer) {
+    batch.episodes().par_bridge().for_each(|(index, episode)| {
+        let rollout = &sampled.rollouts[index];
+        let task = &sampled.tasks[rollout.group];
+        let mut known: HashMap<Option<usize>, Option<f64>> = HashMap::new();
+        for (number, call) in episode.calls.iter_mut().enumerate() {
+            let drafts = &sampled.drafts[index];
+            let latest = drafts.iter().rposition(|draft| draft.call < number);
+            call.reward_without = *known.entry(latest).or_insert_with(|| {
+                let answer = latest.map(|at| drafts[at].answer.as_str());
+                scorer.score(task, answer).ok().map(|score| score.reward)
+            });
+        }
+    });
+}
+
+/// Values of the states before trained calls: mean rewards of completions from there. Other
+/// rollouts of the group that came through the same state are such completions; what is missing
+/// to `rollout.completions` of them is sampled, once for each state.
+fn complete(
+    batch: &mut Batch,
+    sampled: &Sampled,
+    sampler: &mut Sampler<'_>,
+    seed: SeedTree,
+) -> Result<Figures, TrainError> {
+    let states = States::of(batch, sampled);
+    let (noise, seed) = (seed.child("completions' reward"), seed.child("completions"));
+    let wanted = sampler.experiment.rollout.completions;
+    let mut jobs = Vec::new();
+    let mut owners = Vec::new();
+    for (state, visits) in states.visits.iter().enumerate() {
+        let (rollout, call) = visits[0];
+        let origin = &sampled.rollouts[rollout];
+        for _ in visits.len()..=wanted {
+            let id = jobs.len();
+            jobs.push(Job {
+                id,
+                group: origin.group,
+                task: &sampled.tasks[origin.group],
+                seed: seed.index(id as u64),
+                played: &origin.calls[..call],
+            });
+            owners.push(state);
+        }
+    }
+    let completed = sampler.train(jobs, &())?.rollouts;
+    let completed = sampler.experiment.reward.training(&completed, noise);
+    let mut fresh: Vec<Vec<f64>> = vec![Vec::new(); states.visits.len()];
+    for (&state, rollout) in owners.iter().zip(completed.iter()) {
+        fresh[state].extend(rollout.outcome.reward());
+    }
+    for (index, episode) in batch.episodes() {
+        for (number, call) in episode.calls.iter_mut().enumerate().filter(|(_, c)| c.trained) {
+            let Some(&state) = states.numbers.get(&(index, number)) else { continue };
+            let others = states.visits[state].iter().filter(|&&(other, _)| other != index);
+            let others = others.filter_map(|&(other, _)| sampled.seen[other].outcome.reward());
+            let all: Vec<f64> = fresh[state].iter().copied().chain(others).collect();
+            // Where every completion failed, its own reward: the call is then worth nothing.
+            call.value = Some(if all.is_empty() { episode.reward } else { mean(&all) });
+        }
+    }
+    let tokens: usize = completed
+        .iter()
+        .zip(&owners)
+        .map(|(rollout, &state)| {
+            let (_, played) = states.visits[state][0];
+            let own = rollout.calls.iter().skip(played);
+            own.map(|call| call.response_ids.len()).sum::<usize>()
+        })
+        .sum();
+    Ok(vec![
+        ("completions", completed.len() as f64),
+        ("completion_tokens", tokens as f64),
+        ("states", states.visits.len() as f64),
+    ])
+}
+
+/// The states in which a batch's trained calls were made, each with its visits.
+#[derive(Default)]
+struct States {
+    /// Rollout and call of every visit.
+    visits: Vec<Vec<(usize, usize)>>,
+    /// The state of each trained call, by rollout and call.
+    numbers: HashMap<(usize, usize), usize>,
+}
+
+impl States {
+    /// Equal prompts within a task are one state: the policy cannot tell them apart.
+    fn of(batch: &mut Batch, sampled: &Sampled) -> Self {
+        let mut known: HashMap<(usize, &[u32]), usize> = HashMap::new();
+        let mut states = Self::default();
+        for (index, episode) in batch.episodes() {
+            let rollout = &sampled.rollouts[index];
+            for (number, _) in episode.calls.iter().enumerate().filter(|(_, c)| c.trained) {
+                let key = (rollout.group, rollout.calls[number].prompt_ids.as_slice());
+                let state = *known.entry(key).or_insert_with(|| {
+                    states.visits.push(Vec::new());
+                    states.visits.len() - 1
+                });
+                states.visits[state].push((index, number));
+                states.numbers.insert((index, number), state);
+            }
+        }
+        states
+    }
+}
+
+/// Names the state of each trained call.
+fn name_states(batch: &mut Batch, sampled: &Sampled) {
+    let states = States::of(batch, sampled);
+    for (index, episode) in batch.episodes() {
+        for (number, call) in episode.calls.iter_mut().enumerate() {
+            call.anchor = states.numbers.get(&(index, number)).map(usize::to_string);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The rollouts of a step, and the rewards that training sees of them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use leyden_core::{Draft, Outcome, Rollout, SeedTree, Task};
+
+use crate::data::Visits;
+use crate::error::TrainError;
+use crate::rounds::{Job, PromptCounts, Spent, Watch};
+use crate::sampler::Sampler;
+
+/// What a step has to learn from.
+#[derive(Default)]
+pub(crate) struct Sampled {
+    pub tasks: Vec<Task>,
+    /// Their group is the position of their task.
+    pub rollouts: Vec<Rollout>,
+    /// The same with the rewards that training sees.
+    pub seen: Vec<Rollout>,
+    /// Answers that stood in the course of each rollout.
+    pub drafts: Vec<Vec<Draft>>,
+    pub prompts: PromptCounts,
+    pub spent: Vec<Spent>,
+    /// Groups that were sampled and are not trained on.
+    pub left_out: HashSet<usize>,
+}
+
+/// `rollout.samples` rollouts of each of the next tasks. With dynamic sampling (DAPO, arXiv
+/// 2503.14476) tasks whose rollouts all earned the same give way to further ones, until there are
+/// `rollout.tasks` of which something can be learned or `rollout.refills` rounds are over.
+/// `seed` is the step's.
+///
+/// # Errors
+/// The engine's.
+pub(crate) fn sample(
+    sampler: &mut Sampler<'_>,
+    visits: &mut Visits,
+    seed: SeedTree,
+    watch: &dyn Watch,
+) -> Result<Sampled, TrainError> {
+    let (config, reward) = (&sampler.experiment.rollout, &sampler.experiment.reward);
+    let source = &sampler.environment.train;
+    let (noise, seed) = (seed.child("reward"), seed.child("rollout"));
+    let mut sampled = Sampled::default();
+    for round in 0..=config.refills {
+        let first = sampled.tasks.len();
+        sampled.tasks.extend((0..config.tasks).map(|_| source.task(visits.next_item())));
+        let jobs = (first * config.samples..sampled.tasks.len() * config.samples)
+            .map(|id| Job {
+                id,
+                group: id / config.samples,
+                task: &sampled.tasks[id / config.samples],
+                seed: seed.index(id as u64),
+                played: &[],
+            })
+            .collect();
+        let output = sampler.train(jobs, watch)?;
+        sampled.seen.extend(reward.training(&output.rollouts, noise).into_owned());
+        sampled.rollouts.extend(output.rollouts);
+        sampled.drafts.extend(output.drafts);
+        sampled.prompts.add(output.prompts);
+        sampled.spent.extend(output.spent);
+        if config.refills > 0 {
+            sampled.leave_out(config.tasks);
+        }
+        let kept = sampled.tasks.len() - sampled.left_out.len();
+        if round == config.refills || kept >= config.tasks {
+            break;
+        }
+    }
+    Ok(sampled)
+}
+
+impl Sampled {
+    /// Leaves out the groups whose rollouts all earned the same, and those beyond `wanted`.
+    fn leave_out(&mut self, wanted: usize) {
+        let mut varied = HashSet::new();
+        let mut first: Vec<Option<f64>> = vec![None; self.tasks.len()];
+        for rollout in &self.seen {
+            let Some(reward) = rollout.outcome.reward() else { continue };
+            match first[rollout.group] {
+                None => first[rollout.group] = Some(reward),
+                Some(known) if known != reward => {
+                    varied.insert(rollout.group);
+                }
+                Some(_) => {}
+            }
+        }
+        let kept: HashSet<usize> =
+            (0..self.tasks.len()).filter(|group| varied.contains(group)).take(wanted).collect();
+        self.left_out = (0..self.tasks.len()).filter(|group| !kept.contains(group)).collect();
+    }
+
+    /// The task of each rollout.
+    pub fn owners(&self) -> Vec<&Task> {
+        self.rollouts.iter().map(|rollout| &self.tasks[rollout.group]).collect()
+    }
+
+    /// The timing of a mean rollout.
+    pub fn time_per_rollout(&self) -> BTreeMap<String, f64> {
+        let Spent { agent, model, queue } = Spent::mean(&self.spent);
+        [("agent", agent), ("model", model), ("queue", queue)]
+            .into_iter()
+            .map(|(part, seconds)| (part.to_owned(), seconds))
+            .collect()
+    }
+
+    /// Refuses a step with fewer rewards than `least`, which is a broken setup and not a hard
+    /// task.
+    ///
+    /// # Errors
+    /// Then, with the reason that the first rollout without reward gives.
+    pub fn check_rewards(&self, step: u64, least: usize) -> Result<(), TrainError> {
+        let rollouts = &self.rollouts;
+        let rewarded = rollouts.iter().filter(|r| r.outcome.reward().is_some()).count();
+        let reason = rollouts.iter().find_map(|rollout| match &rollout.outcome {
+            Outcome::Reward(_) => None,
+            Outcome::Missing(why) => Some((&rollout.task_id, why)),
+        });
+        let Some((task, why)) = reason.filter(|_| rewarded < least.max(1)) else { return Ok(()) };
+        let count = match rewarded {
+            0 => format!("none of the {} rollouts has a reward", rollouts.len()),
+            some => format!(
+                "only {some} of {} rollouts have a reward, and rollout.at_least is {least}",
+                rollouts.len()
+            ),
+        };
+        Err(TrainError::Step {
+            step,
+            what: format!(
+                "{count}, so there is nothing to learn from; the first without, of task {task}, \
+                 says: {why}"
+            ),
+        })
+    }
+}
