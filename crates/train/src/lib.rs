@@ -16,6 +16,7 @@ mod error;
 pub mod evaluation;
 mod figures;
 pub mod folder;
+pub mod plan;
 pub mod progress;
 pub mod provenance;
 pub mod reference;
