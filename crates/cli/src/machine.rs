@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use leyden_hub::Hub;
+use leyden_hub::ModelCache;
 use serde::Serialize;
 
 /// The folder of the libtorch that this binary was linked with.
@@ -77,24 +77,6 @@ pub struct CudaDevice {
     pub free: Option<u64>,
 }
 
-/// The cache that all tools of the Hugging Face hub share.
-#[derive(Debug, Clone, Serialize)]
-pub struct ModelCache {
-    pub path: PathBuf,
-    /// The variable or default that says so.
-    pub by: String,
-    pub offline: bool,
-    pub repositories: Vec<CachedRepository>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CachedRepository {
-    /// `model` or `dataset`.
-    pub kind: String,
-    pub id: String,
-    pub bytes: u64,
-}
-
 impl Machine {
     /// Looks at the machine; `runs` is the folder whose disk matters.
     pub fn look(runs: &Path) -> Self {
@@ -115,7 +97,7 @@ impl Machine {
             disk: disk(runs),
             cuda: cuda(libtorch.has_cuda),
             libtorch,
-            cache: model_cache(),
+            cache: ModelCache::look(),
         }
     }
 }
@@ -277,43 +259,6 @@ fn cuda_device(index: usize, told: &str) -> CudaDevice {
     }
 }
 
-fn model_cache() -> ModelCache {
-    let path = Hub::from_env().cache().to_owned();
-    let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
-    let by = ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"].into_iter().find(|name| set(name));
-    let offline = std::env::var("HF_HUB_OFFLINE").unwrap_or_default().to_ascii_lowercase();
-    ModelCache {
-        repositories: cached_repositories(&path),
-        by: by.unwrap_or("the default; HF_HOME or HF_HUB_CACHE change it").to_owned(),
-        offline: ["1", "true", "yes", "on"].contains(&offline.trim()),
-        path,
-    }
-}
-
-/// The models and datasets in the cache, in order of their names.
-fn cached_repositories(cache: &Path) -> Vec<CachedRepository> {
-    let mut found: Vec<CachedRepository> = std::fs::read_dir(cache)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name();
-            let (kind, id) = name.to_str()?.split_once("--")?;
-            let kind = match kind {
-                "models" => "model",
-                "datasets" => "dataset",
-                _ => return None,
-            };
-            let blobs = std::fs::read_dir(entry.path().join("blobs")).into_iter().flatten();
-            let sizes = blobs.flatten().filter_map(|blob| Some(blob.metadata().ok()?.len()));
-            let id = id.replacen("--", "/", 1);
-            Some(CachedRepository { kind: kind.to_owned(), id, bytes: sizes.sum() })
-        })
-        .collect();
-    found.sort_by(|a, b| (&a.kind, &a.id).cmp(&(&b.kind, &b.id)));
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,21 +294,6 @@ mod tests {
         };
         assert_eq!(cuda_device(1, told), expected);
         assert_eq!(cuda_device(2, told).name, "unknown");
-    }
-
-    #[test]
-    fn the_cache_lists_repositories_with_their_sizes() {
-        let cache = tempfile::tempdir().unwrap();
-        for (folder, bytes) in [("models--a--b--c", 3), ("datasets--x--y", 5), ("version", 9)] {
-            let blobs = cache.path().join(folder).join("blobs");
-            std::fs::create_dir_all(&blobs).unwrap();
-            std::fs::write(blobs.join("1"), vec![0; bytes]).unwrap();
-        }
-        let found = cached_repositories(cache.path());
-        let found: Vec<_> =
-            found.iter().map(|r| (r.kind.as_str(), r.id.as_str(), r.bytes)).collect();
-        assert_eq!(found, [("dataset", "x/y", 5), ("model", "a/b--c", 3)]);
-        assert!(cached_repositories(Path::new("/nowhere")).is_empty());
     }
 
     #[test]

@@ -2,25 +2,53 @@
 //!
 //! Reading has two stages: the text with its overrides becomes an [`Experiment`] in which
 //! every key has a value; whoever builds model, agent and data from it interprets the names.
-//! Unknown keys are refused. [`REFERENCE`] describes every key once; `leyden run --help` and
-//! the reference page are printed from it, and a test holds it against the structures.
+//! Unknown keys are refused. [`reference()`] describes every key once, those that benchmarks add
+//! by a [`Schema`] among them; `leyden run --help` is printed from it, and a test holds it
+//! against the structures.
 
 use leyden_lm::LoraConfig;
 use leyden_rl::config::AlgorithmConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
 mod error;
+mod own;
 mod read;
 mod reference;
 
+use own::Rest;
+pub use own::{Flag, KeyError, OwnKey, Preset, Schema, Values};
 pub use error::ConfigError;
-pub use reference::{Key, REFERENCE};
+pub use reference::{Key, reference};
+
+/// Implements serde's traits of a struct with the field `own`, which holds the keys that
+/// benchmarks declare.
+macro_rules! with_own_keys {
+    ($config:ident) => {
+        impl Serialize for $config {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                Self::serialize(self, serializer)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $config {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let mut own = Values::default();
+                let config = Self::deserialize(Rest { inner: deserializer, rest: &mut own })?;
+                Ok(Self { own, ..config })
+            }
+        }
+    };
+}
+
+with_own_keys!(Experiment);
+with_own_keys!(AgentConfig);
+with_own_keys!(DataConfig);
 
 /// A whole experiment, every key resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self")]
 pub struct Experiment {
     pub name: String,
     #[serde(default = "one")]
@@ -28,8 +56,9 @@ pub struct Experiment {
     pub model: ModelConfig,
     pub agent: AgentConfig,
     pub data: DataConfig,
-    #[serde(default)]
-    pub retrieval: RetrievalConfig,
+    /// Tables of the benchmarks.
+    #[serde(flatten, skip_deserializing)]
+    pub own: Values,
     #[serde(default)]
     pub reward: RewardConfig,
     #[serde(default)]
@@ -45,6 +74,9 @@ pub struct Experiment {
     pub checkpoint: CheckpointConfig,
     #[serde(default)]
     pub report: ReportConfig,
+    /// The declarations that it was resolved against.
+    #[serde(skip)]
+    keys: Vec<OwnKey>,
 }
 
 impl Experiment {
@@ -109,23 +141,18 @@ fn two() -> usize {
     2
 }
 
+/// The agent, with the keys that its benchmark and the others declare.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self")]
 pub struct AgentConfig {
     pub name: String,
+    /// How much its prompts explain.
     #[serde(default = "full")]
     pub prompt: String,
     #[serde(default = "four")]
     pub max_turns: usize,
-    /// Who finds fault with a query (sql): `model` or `execution`.
-    #[serde(default = "model_name")]
-    pub check: String,
-    /// Most searches of one rollout (rag).
-    #[serde(default = "five")]
-    pub searches: usize,
-    /// Passages that a search shows (rag).
-    #[serde(default = "four")]
-    pub passages: usize,
+    #[serde(flatten, skip_deserializing)]
+    pub own: Values,
     /// Longest result of a tool that is shown, in characters; 0 is the agent's own.
     #[serde(default)]
     pub result_characters: usize,
@@ -135,125 +162,25 @@ pub struct AgentConfig {
     /// Further attempts at such a rollout, with `on_failure = "retry"`.
     #[serde(default = "one_more")]
     pub retries: usize,
-    /// How an agent outside of this process is run (external).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<ExternalConfig>,
-}
-
-/// An agent outside of this process: whose tasks it works on, and how it is started.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExternalConfig {
-    /// The benchmark whose tasks and scorer are used: calc, sql or rag.
-    pub benchmark: String,
-    /// Program and arguments of a local agent; empty where workers are remote.
-    #[serde(default)]
-    pub command: Vec<String>,
-    #[serde(default)]
-    pub workers: Workers,
-    /// Most processes at once, of local agents.
-    #[serde(default = "four")]
-    pub processes: usize,
-    /// Who says what a rollout earned.
-    #[serde(default)]
-    pub reward: RewardFrom,
-    /// Address on which the Lightning Server of this run listens.
-    #[serde(default = "loopback")]
-    pub host: String,
-    /// Its port; 0 is any free one.
-    #[serde(default)]
-    pub port: u16,
-    /// Key that agents and workers must bring; drawn at random if empty.
-    #[serde(default)]
-    pub key: String,
-    /// Roles by a text that their system prompt contains, tried in order of the names.
-    #[serde(default)]
-    pub roles: std::collections::BTreeMap<String, String>,
-    /// Names of environment variables that local agents inherit, besides PATH, HOME and LANG.
-    #[serde(default)]
-    pub environment: Vec<String>,
-    /// Most memory of one local agent, in megabytes of address space; 0 is unlimited.
-    #[serde(default)]
-    pub memory_megabytes: u64,
-    /// Most processor time of one local agent, in seconds; 0 is unlimited.
-    #[serde(default)]
-    pub cpu_seconds: u64,
-    /// Seconds after which a remote worker that sends no heartbeat loses its rollouts.
-    #[serde(default = "thirty")]
-    pub lease_seconds: u64,
-    /// Reports truncated answers of the Responses API as completed.
-    #[serde(default = "yes")]
-    pub truncated_as_completed: bool,
-}
-
-/// Where external agents run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Workers {
-    /// A process of this machine for every rollout.
-    #[default]
-    Local,
-    /// Processes of this machine that each claim one rollout after the other.
-    Pool,
-    /// Workers that somebody else starts; they claim rollouts over HTTP.
-    Remote,
-}
-
-/// Who says what a rollout of an external agent earned.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RewardFrom {
-    /// The benchmark's scorer, of the agent's answer; a reward that the agent sends is ignored.
-    #[default]
-    Scorer,
-    /// The agent, as an event; without one the rollout has no reward.
-    Agent,
 }
 
 fn one_more() -> usize {
     1
 }
 
-fn thirty() -> u64 {
-    30
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn loopback() -> String {
-    "127.0.0.1".to_owned()
-}
-
 impl AgentConfig {
-    /// An agent with the paper's settings.
+    /// An agent at the defaults of an experiment file, without keys of its own.
     pub fn of(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             prompt: full(),
-            max_turns: match name {
-                "sql" => 3,
-                "rag" => 6,
-                _ => four(),
-            },
-            check: model_name(),
-            searches: five(),
-            passages: four(),
+            max_turns: four(),
+            own: Values::default(),
             result_characters: 0,
             on_failure: OnFailure::default(),
             retries: one_more(),
-            external: None,
         }
     }
-}
-
-fn model_name() -> String {
-    "model".to_owned()
-}
-
-fn five() -> usize {
-    5
 }
 
 fn full() -> String {
@@ -265,15 +192,14 @@ fn four() -> usize {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(remote = "Self")]
 pub struct DataConfig {
     /// Sources of training tasks, mixed by their size.
     pub train: Vec<String>,
     /// Sources of held-out tasks.
     pub test: Vec<String>,
-    /// Folder with `tables.json` and the databases (sql); where the questions are if empty.
-    #[serde(default)]
-    pub databases: String,
+    #[serde(flatten, skip_deserializing)]
+    pub own: Values,
     /// Most training tasks taken from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
@@ -318,26 +244,20 @@ fn default_demonstration_tokens() -> usize {
     1024
 }
 
-/// What an agent that retrieves searches, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetrievalConfig {
-    pub method: String,
-    /// A JSONL file of passages; the paragraphs of the tasks if empty.
-    pub corpus: String,
-    /// Folder in which the index of the corpus is kept; in memory if empty.
-    pub index: String,
-    /// Folder of a sentence encoder.
-    pub encoder: String,
-}
-
-impl Default for RetrievalConfig {
+impl Default for DataConfig {
+    /// No tasks.
     fn default() -> Self {
         Self {
-            method: "bm25".to_owned(),
-            corpus: String::new(),
-            index: String::new(),
-            encoder: String::new(),
+            train: Vec::new(),
+            test: Vec::new(),
+            own: Values::default(),
+            train_limit: 0,
+            exercises: 0,
+            demonstrations: Demonstrations::default(),
+            successes: String::new(),
+            success_reward: whole(),
+            demonstration_tokens: default_demonstration_tokens(),
+            seed: 0,
         }
     }
 }

@@ -45,7 +45,7 @@ impl RunFolder {
         let lock = lock(&root.join("lock"))?;
         let config = root.join("config.toml");
         let text = experiment.to_toml();
-        match fs::read_to_string(&config).map(|before| Experiment::rewritten(&before)) {
+        match fs::read_to_string(&config).map(|before| experiment.rewritten_alike(&before)) {
             Ok(before) if before == text => {}
             Ok(before) => {
                 let line = before

@@ -20,6 +20,7 @@ mod figures;
 pub mod folder;
 mod laps;
 mod numbers;
+pub mod plan;
 pub mod progress;
 pub mod provenance;
 pub mod reference;

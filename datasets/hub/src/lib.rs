@@ -5,6 +5,8 @@
 //! maps, so that a dataset's loader need not know either.
 
 mod hub;
+mod model_cache;
 pub mod parquet;
 
 pub use hub::{Hub, HubError, Repository, RepositoryKind};
+pub use model_cache::{CachedRepository, ModelCache};

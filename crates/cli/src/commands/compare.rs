@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use leyden_report::{compare, load};
-
-use crate::evaluation::Mode;
+use leyden_suite::evaluation::Mode;
 
 /// Arguments of `leyden compare`.
 #[derive(clap::Args)]

@@ -1,37 +1,31 @@
 //! `leyden data`: what is in a dataset, worlds as files, and the hub's datasets.
 
-mod info;
-
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::ValueEnum;
+use anyhow::{Context, Result};
 use leyden_hub::Hub;
-use leyden_mini::{MiniCalc, MiniMusique, MiniSpider};
-
-use crate::dataset::TEST_TASKS;
-use crate::fetch;
-use crate::table::{Side, aligned, counted};
+use leyden_suite::benchmark::Fetch;
+use leyden_suite::table::{Side, aligned, counted};
+use leyden_suite::{Registry, TEST_TASKS, info};
 
 /// What is done with a dataset.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
     /// Count rows, kinds, flaws and lengths, and show a few rows
     Info {
-        /// mini-calc, mini-spider, mini-musique, or a file of Calc-X, Spider or MuSiQue, with
-        /// rows if wished: FILE:10..20
+        /// A generated world, or a file of tasks, with rows if wished: FILE:10..20
         source: String,
         /// Seed of a generated world
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// Spider: folder with tables.json and the databases, if not that of the questions
+        /// Folder with the databases that the questions are about, if not that of the questions
         #[arg(long, value_name = "FOLDER")]
         databases: Option<PathBuf>,
     },
     /// Write a generated world as files, in the format of the real dataset
     Make {
-        world: World,
+        world: String,
         /// Folder for the files
         #[arg(long)]
         out: PathBuf,
@@ -47,15 +41,14 @@ pub enum Arguments {
     },
     /// Download a dataset of the Hugging Face hub
     Fetch {
-        dataset: Fetched,
+        dataset: String,
         /// Folder for the files [default: data/ and the dataset's name]
         #[arg(long)]
         out: Option<PathBuf>,
-        /// Repository of the hub [default: MU-NLPC/Calc-X, lklimkiewicz/Spider-Raw,
-        /// bdsaglam/musique]
+        /// Repository of the hub
         #[arg(long)]
         repo: Option<String>,
-        /// MuSiQue: unanswerable questions as well
+        /// What tasks do not need as well, such as unanswerable questions
         #[arg(long)]
         all: bool,
     },
@@ -63,85 +56,30 @@ pub enum Arguments {
     Recall(super::recall::Arguments),
 }
 
-/// A generated world.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum World {
-    #[value(name = "mini-calc")]
-    Calc,
-    #[value(name = "mini-spider")]
-    Spider,
-    #[value(name = "mini-musique")]
-    Musique,
-}
-
-/// A dataset that can be fetched.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Fetched {
-    Calcx,
-    Spider,
-    Musique,
-}
-
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     match arguments {
         Arguments::Info { source, seed, databases } => {
-            info::info(source, *seed, databases.as_deref())?;
+            info::info(registry, source, *seed, databases.as_deref())?;
         }
         Arguments::Make { world, out, seed, train, test } => {
-            make(*world, out, *seed, *train, *test)?;
+            let (world, _) = registry.world(world).context("there is no such world")?;
+            let written = (world.make)(*seed).write(out, *train, *test)?;
+            let row = |(file, count, one): (&str, usize, &str)| {
+                vec![counted(count, one), out.join(file).display().to_string()]
+            };
+            let rows: Vec<Vec<String>> = written.into_iter().map(row).collect();
+            print!("{}", aligned(&rows, &[Side::Left]));
         }
         Arguments::Fetch { dataset, out, repo, all } => {
             let hub = Hub::from_env().with_progress(true);
-            let (name, default) = match dataset {
-                Fetched::Calcx => ("calcx", "MU-NLPC/Calc-X"),
-                Fetched::Spider => ("spider", "lklimkiewicz/Spider-Raw"),
-                Fetched::Musique => ("musique", "bdsaglam/musique"),
-            };
-            let repo = repo.as_deref().unwrap_or(default);
-            let out = out.clone().unwrap_or_else(|| Path::new("data").join(name));
-            let written = match dataset {
-                Fetched::Calcx => fetch::calcx::fetch(&hub, repo, &out)?,
-                Fetched::Spider => fetch::spider::fetch(&hub, repo, &out)?,
-                Fetched::Musique => fetch::musique::fetch(&hub, repo, &out, *all)?,
-            };
-            print!("{written}");
+            let benchmark = registry.published(dataset)?;
+            let published = benchmark.published().context("it is not published")?;
+            let out = out.clone().unwrap_or_else(|| Path::new("data").join(published.name));
+            let repository = repo.as_deref().unwrap_or(published.repository);
+            let fetch = Fetch { hub: &hub, repository, out: &out, all: *all };
+            print!("{}", benchmark.fetch(&fetch)?);
         }
         Arguments::Recall(arguments) => return super::recall::run(arguments),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn make(world: World, out: &Path, seed: u64, train: u64, test: usize) -> Result<()> {
-    let files = match world {
-        World::Calc => {
-            MiniCalc::new(seed).write_jsonl(out, train, test)?;
-            vec![("train.jsonl", train as usize, "task"), ("test.jsonl", test, "task")]
-        }
-        World::Spider => {
-            let world = MiniSpider::new(seed);
-            world.write(out, train, test)?;
-            let databases = world.databases().len();
-            vec![
-                ("train.json", train as usize, "task"),
-                ("dev.json", test, "task"),
-                ("tables.json", databases, "schema"),
-                ("database", databases, "database"),
-            ]
-        }
-        World::Musique => {
-            let world = MiniMusique::new(seed);
-            world.write_jsonl(out, train, test)?;
-            vec![
-                ("train.jsonl", train as usize, "task"),
-                ("test.jsonl", test, "task"),
-                ("corpus.jsonl", world.passages().len(), "passage"),
-            ]
-        }
-    };
-    let row = |(file, count, one): (&str, usize, &str)| {
-        vec![counted(count, one), out.join(file).display().to_string()]
-    };
-    let rows: Vec<Vec<String>> = files.into_iter().map(row).collect();
-    print!("{}", aligned(&rows, &[Side::Left]));
-    Ok(())
 }

@@ -8,12 +8,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use leyden_lm::{LmError, MemoryPlan, readable_bytes};
+use leyden_suite::table::{Side, aligned, indented};
+use leyden_suite::{Registry, model};
 use leyden_train::Experiment;
+use leyden_train::plan::{self, Advice};
 use serde_json::{Value, json};
 
 use crate::machine::Machine;
-use crate::plan::{self, Advice};
-use crate::table::{Side, aligned, indented};
 
 /// Arguments of `leyden doctor`.
 #[derive(clap::Args)]
@@ -32,17 +33,18 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     let machine = Machine::look(&arguments.runs);
     let mut plans = Vec::new();
     if let Some(file) = &arguments.config {
-        let experiment = Experiment::read(file, &arguments.overrides)?;
+        let experiment = Experiment::read(file, &arguments.overrides, registry)?;
         plans.push(Planned::of(file.display().to_string(), experiment, &machine)?);
     }
     let device = if machine.cuda.available { "cuda" } else { "cpu" };
     for (name, text) in EXAMPLES {
         let device = format!("model.device={device}");
-        let experiment = Experiment::parse(text, Path::new(name), &[device])?;
+        // A plan depends on no agent, so these need none that this program has.
+        let experiment = Experiment::parse(text, Path::new(name), &[device], &())?;
         plans.push(Planned::of(name.to_owned(), experiment, &machine)?);
     }
     if arguments.json {
@@ -77,7 +79,7 @@ struct Planned {
 
 impl Planned {
     fn of(name: String, experiment: Experiment, machine: &Machine) -> Result<Self> {
-        let shape = plan::shape_of(&experiment.model.source)?;
+        let shape = model::shape_of(&experiment.model.source)?;
         let plan = plan::plan(&experiment, &shape)?;
         let device = experiment.model.device.clone();
         let available = available(&device, machine)?;
@@ -245,8 +247,8 @@ mod tests {
         let plans: Vec<u64> = EXAMPLES
             .iter()
             .map(|(name, text)| {
-                let experiment = Experiment::parse(text, Path::new(name), &[]).unwrap();
-                let shape = plan::shape_of(&experiment.model.source).unwrap();
+                let experiment = Experiment::parse(text, Path::new(name), &[], &()).unwrap();
+                let shape = model::shape_of(&experiment.model.source).unwrap();
                 assert_eq!(shape.parameters(), 3_212_749_824);
                 plan::plan(&experiment, &shape).unwrap().total()
             })
@@ -260,8 +262,8 @@ mod tests {
     #[test]
     fn a_plan_that_does_not_fit_says_what_to_change() {
         let (name, text) = EXAMPLES[0];
-        let experiment = Experiment::parse(text, Path::new(name), &[]).unwrap();
-        let shape = plan::shape_of(&experiment.model.source).unwrap();
+        let experiment = Experiment::parse(text, Path::new(name), &[], &()).unwrap();
+        let shape = model::shape_of(&experiment.model.source).unwrap();
         let plan = plan::plan(&experiment, &shape).unwrap();
         let verdict = |available: Option<u64>| {
             let advice = available

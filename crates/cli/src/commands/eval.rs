@@ -9,25 +9,24 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use leyden_core::Task;
-use leyden_train::config::AgentConfig;
+use leyden_suite::evaluation::{self, Mode, Settings, output::Output, summary};
+use leyden_suite::model::{self, tiny};
+use leyden_suite::{Benchmark, Dataset, Registry, TEST_TASKS, Train, sources};
 use leyden_train::{Experiment, provenance};
 use serde_json::{Value, json};
 
-use crate::dataset::{self, Dataset, TEST_TASKS, Train};
-use crate::evaluation::{self, Mode, Settings, output::Output};
-use crate::{sources, summary, tiny, world};
+use crate::start;
 
 /// Arguments of `leyden eval`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The agent: calc, sql or rag
-    #[arg(long, default_value = "calc")]
-    agent: String,
+    /// The agent
+    #[arg(long)]
+    agent: Option<String>,
     /// tiny, a folder, a .gguf file, or a hub id (owner/name)
     #[arg(long)]
     model: String,
-    /// The agent's world (mini-calc, mini-spider, mini-musique), or files of Calc-X, Spider or
-    /// MuSiQue, with rows if wished: FILE:700..1000
+    /// Worlds or files
     #[arg(long, required = true, num_args = 1.., value_name = "NAME")]
     data: Vec<String>,
     /// Most tasks of each source, spread evenly over a file; 0 is all (of a world: 256)
@@ -40,27 +39,9 @@ pub struct Arguments {
     /// Most model calls of one rollout; by default as for --prompt, else the agent's own
     #[arg(long)]
     max_turns: Option<usize>,
-    /// sql: who finds fault with a query, model or execution
-    #[arg(long)]
-    check: Option<String>,
-    /// rag: the reward, f1 or f1_format
+    /// The reward, if not the agent's default
     #[arg(long)]
     reward: Option<String>,
-    /// sql: folder with tables.json and the databases, if not that of the questions
-    #[arg(long, value_name = "FOLDER")]
-    databases: Option<String>,
-    /// rag: bm25, dense or hybrid
-    #[arg(long, value_name = "METHOD")]
-    retrieval: Option<String>,
-    /// rag: JSONL file of passages, if not the paragraphs of the tasks
-    #[arg(long, value_name = "FILE")]
-    corpus: Option<String>,
-    /// rag: folder in which the index of the corpus is kept
-    #[arg(long, value_name = "FOLDER")]
-    index: Option<String>,
-    /// rag: folder of a sentence encoder, for dense and hybrid
-    #[arg(long, value_name = "FOLDER")]
-    encoder: Option<String>,
     /// How answers are drawn
     #[arg(long, value_delimiter = ',', default_value = "sampled,greedy")]
     modes: Vec<Mode>,
@@ -102,19 +83,25 @@ enum PromptName {
     Compact,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+/// Evaluates; `keys` are those that options of the command line set.
+pub fn run(
+    arguments: &Arguments,
+    keys: &[(&'static str, String)],
+    registry: &Registry,
+) -> Result<ExitCode> {
     let settings = arguments.settings()?;
-    let setup = arguments.setup()?;
-    let dataset = dataset::of(setup.clone())?;
-    let (tasks, described) = arguments.tasks(dataset.as_ref())?;
-    let cast = dataset.cast(Train::Tasks(&[]), &tasks, false)?;
-    world::set_threads(arguments.threads())?;
-    let (model, model_described) = world::load_model(&arguments.model)?;
+    let benchmark = arguments.benchmark(registry)?;
+    let setup = arguments.setup(benchmark, keys, registry)?;
+    let dataset = benchmark.prepare(setup.clone(), registry)?;
+    let (tasks, described) = arguments.tasks(dataset.as_ref(), registry)?;
+    let assembled = dataset.assemble(Train::Tasks(&[]), &tasks, false)?;
+    start::set_threads(arguments.threads())?;
+    let (model, model_described) = model::load(&arguments.model)?;
     let mut engine = evaluation::engine(&model, &settings)?;
     let mut output = Output::create(&arguments.folder()?)?;
     output.config(&arguments.resolved(&setup, &tasks))?;
     let mut own = model_described;
-    own.insert("data".to_owned(), json!({ "test": described, "with": cast.described }));
+    own.insert("data".to_owned(), json!({ "test": described, "with": assembled.described }));
     own.insert("seed".to_owned(), json!(arguments.seed));
     output.provenance(&provenance::collect(own))?;
 
@@ -123,18 +110,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         let rollouts = evaluation::evaluate(
             &mut engine,
             &model.format,
-            (cast.agent.as_ref(), cast.scorer.as_ref()),
+            benchmark,
+            (assembled.agent.as_ref(), assembled.scorer.as_ref()),
             &tasks,
             mode,
             &settings,
             &mut output,
         )?;
         output.record(mode, &tasks, &rollouts)?;
-        summaries.push(summary::Summary::of(&arguments.agent, mode.name(), &tasks, &rollouts));
+        summaries.push(summary::Summary::of(benchmark, mode.name(), &tasks, &rollouts));
     }
     println!(
         "{} on {}, {} prompt, model {}\n",
-        arguments.agent,
+        benchmark.name(),
         arguments.data.join(", "),
         setup.agent.prompt,
         arguments.model
@@ -172,13 +160,13 @@ fn check_ids(tasks: &[Task]) -> Result<()> {
 
 impl Arguments {
     /// All tasks; where they come from several sources, each says from which.
-    fn tasks(&self, dataset: &dyn Dataset) -> Result<(Vec<Task>, Value)> {
+    fn tasks(&self, dataset: &dyn Dataset, registry: &Registry) -> Result<(Vec<Task>, Value)> {
         let of_world = if self.limit == 0 { TEST_TASKS } else { self.limit };
         let mut all = Vec::new();
         let mut described = Vec::new();
         for name in &self.data {
             let one = std::slice::from_ref(name);
-            let (tasks, description) = sources::tasks(one, 0, dataset, of_world)?;
+            let (tasks, description) = sources::tasks(registry, one, 0, dataset, of_world)?;
             let mut tasks = spread(tasks, self.limit);
             if self.data.len() > 1 {
                 for task in &mut tasks {
@@ -215,17 +203,30 @@ impl Arguments {
         self.threads.unwrap_or_else(cores).max(1)
     }
 
-    /// The agent and what it plays on, as asked for. A model that a run made is asked as it
-    /// was trained, the tiny model as it was raised.
-    fn setup(&self) -> Result<dataset::Settings> {
-        let trained = trained_with(Path::new(&self.model)).filter(|e| e.agent.name == self.agent);
-        let mut setup = match &trained {
-            Some(experiment) => dataset::Settings::of(experiment),
-            None => tiny::settings(&self.agent, self.data_seed),
-        };
-        if trained.is_none() && self.model != "tiny" {
-            setup.agent = AgentConfig::of(&self.agent);
+    /// The benchmark of the agent that was asked for, or the first.
+    fn benchmark<'a>(&self, registry: &'a Registry) -> Result<&'a dyn Benchmark> {
+        match &self.agent {
+            Some(name) => registry.get(name),
+            None => registry.iter().next().context("this program has no benchmark"),
         }
+    }
+
+    /// The agent and what it works on, as asked for. A model that a run made is asked as it
+    /// was trained, the tiny model as it was pretrained.
+    fn setup(
+        &self,
+        benchmark: &dyn Benchmark,
+        keys: &[(&'static str, String)],
+        registry: &Registry,
+    ) -> Result<leyden_suite::Settings> {
+        let name = benchmark.name();
+        let trained =
+            trained_with(Path::new(&self.model), registry).filter(|e| e.agent.name == name);
+        let mut setup = match &trained {
+            Some(experiment) => leyden_suite::Settings::of(experiment),
+            None if self.model == "tiny" => tiny::settings(registry, name, self.data_seed)?,
+            None => leyden_suite::Settings::defaults(registry, name)?,
+        };
         if let Some(prompt) = self.prompt {
             let name = match prompt {
                 PromptName::Full => "full",
@@ -239,18 +240,12 @@ impl Arguments {
             }
             setup.agent.max_turns = max_turns;
         }
-        let set = |given: &Option<String>, value: &mut String| {
-            if let Some(given) = given {
-                value.clone_from(given);
-            }
-        };
-        set(&self.check, &mut setup.agent.check);
-        set(&self.reward, &mut setup.reward.name);
-        set(&self.databases, &mut setup.data.databases);
-        set(&self.retrieval, &mut setup.retrieval.method);
-        set(&self.corpus, &mut setup.retrieval.corpus);
-        set(&self.index, &mut setup.retrieval.index);
-        set(&self.encoder, &mut setup.retrieval.encoder);
+        if let Some(reward) = &self.reward {
+            setup.reward.name.clone_from(reward);
+        }
+        for (key, value) in keys {
+            setup.set(key, value.as_str())?;
+        }
         setup.data.seed = self.data_seed;
         setup.device.clone_from(&self.device);
         Ok(setup)
@@ -285,9 +280,9 @@ impl Arguments {
     }
 
     /// All settings, in the shape of an experiment.
-    fn resolved(&self, setup: &dataset::Settings, tasks: &[Task]) -> Value {
+    fn resolved(&self, setup: &leyden_suite::Settings, tasks: &[Task]) -> Value {
         let modes: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
-        json!({
+        let mut resolved = json!({
             "name": self.name(),
             "seed": self.seed,
             "model": {
@@ -302,9 +297,7 @@ impl Arguments {
                 "test": self.data,
                 "limit": self.limit,
                 "seed": self.data_seed,
-                "databases": setup.data.databases,
             },
-            "retrieval": setup.retrieval,
             "reward": setup.reward,
             "eval": {
                 "tasks": tasks.len(),
@@ -312,17 +305,24 @@ impl Arguments {
                 "temperature": self.temperature,
                 "max_tokens": self.max_tokens,
             },
-        })
+        });
+        for (name, value) in setup.data.own.iter() {
+            resolved["data"][name] = json!(value);
+        }
+        for (name, table) in setup.own.iter() {
+            resolved[name] = json!(table);
+        }
+        resolved
     }
 }
 
 /// The experiment in whose run folder a model lies as `final`.
-fn trained_with(model: &Path) -> Option<Experiment> {
+fn trained_with(model: &Path, registry: &Registry) -> Option<Experiment> {
     let config = model.parent()?.join("config.toml");
     if !config.is_file() {
         return None;
     }
-    Experiment::read(&config, &[]).ok()
+    Experiment::read(&config, &[], registry).ok()
 }
 
 #[cfg(test)]
@@ -346,7 +346,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let model = root.path().join("final");
         let line = format!("--model {} --data mini-calc", model.display());
-        let of = |line: &str| arguments(line).setup().unwrap().agent;
+        let registry = leyden_suite::registry();
+        let of = |line: &str| {
+            let arguments = arguments(line);
+            let benchmark = arguments.benchmark(&registry).unwrap();
+            arguments.setup(benchmark, &[], &registry).unwrap().agent
+        };
         assert_eq!(of(&line).prompt, "full");
         assert_eq!(of("--model tiny --data mini-calc").prompt, "compact");
         let config = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\

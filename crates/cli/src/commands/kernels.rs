@@ -13,14 +13,14 @@ use leyden_lm::{
     readable_bytes,
 };
 use leyden_report::roofline::{Roofline, Row};
+use leyden_suite::model;
+use leyden_suite::table::{Side, aligned};
 use leyden_train::provenance;
 use serde_json::{Map, json};
 use tch::{Device, Kind};
 
 use super::write_json;
-use crate::plan;
-use crate::table::{Side, aligned};
-use crate::world;
+use crate::start;
 
 /// Arguments of `leyden kernels`.
 #[derive(clap::Args)]
@@ -109,10 +109,10 @@ fn read(arguments: &Arguments) -> Result<(Shape, Clock)> {
     if !(arguments.least.is_finite() && arguments.least >= 0.0) {
         bail!("--least {}: a number of seconds", arguments.least);
     }
-    world::set_threads(arguments.threads)?;
+    start::set_threads(arguments.threads)?;
     let config = match LlamaConfig::named(&arguments.model) {
         Some(config) => config,
-        None => plan::shape_of(&arguments.model)?,
+        None => model::shape_of(&arguments.model)?,
     };
     let device = parse_device(&arguments.device)?;
     let shape = Shape::new(config, device, parse_kind(&arguments.dtype)?, arguments.tokens);

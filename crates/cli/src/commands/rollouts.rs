@@ -16,7 +16,7 @@ use leyden_report::export::{
     columns_of,
 };
 
-use crate::table::{Side, aligned, counted, shortened};
+use leyden_suite::table::{Side, aligned, counted, shortened};
 use server::ServerStore;
 
 /// Rollouts that are listed where nothing is said.

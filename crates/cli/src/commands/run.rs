@@ -4,15 +4,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use leyden_train::config::REFERENCE;
+use leyden_suite::Registry;
 use leyden_train::{Experiment, Finish};
 
 use crate::live::At;
-use crate::world;
+use crate::start;
 
 /// Arguments of `leyden run`.
 #[derive(clap::Args)]
-#[command(after_long_help = reference())]
 pub struct Arguments {
     /// Experiment file (TOML)
     file: PathBuf,
@@ -37,19 +36,24 @@ pub struct Arguments {
     dry_run: bool,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    run_with(arguments, &[], "")
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
+    run_with(arguments, &[], "", registry)
 }
 
 /// Runs an experiment with further overrides, which give way to those of the command line, and
 /// under its own name with an ending.
-pub fn run_with(arguments: &Arguments, further: &[String], ending: &str) -> Result<ExitCode> {
+pub fn run_with(
+    arguments: &Arguments,
+    further: &[String],
+    ending: &str,
+    registry: &Registry,
+) -> Result<ExitCode> {
     let mut overrides = further.to_vec();
     overrides.extend_from_slice(&arguments.overrides);
     if let Some(seed) = arguments.seed {
         overrides.push(format!("seed={seed}"));
     }
-    let mut experiment = Experiment::read(&arguments.file, &overrides)?;
+    let mut experiment = Experiment::read(&arguments.file, &overrides, registry)?;
     experiment.name.push_str(ending);
     if arguments.dry_run {
         print!("{}", experiment.to_toml());
@@ -62,20 +66,10 @@ pub fn run_with(arguments: &Arguments, further: &[String], ending: &str) -> Resu
         };
         arguments.runs.join(name)
     });
-    world::set_threads(experiment.model.threads)?;
-    match world::run_watched(&experiment, &folder, arguments.live)? {
+    start::set_threads(experiment.model.threads)?;
+    match start::run_watched(registry, &experiment, &folder, arguments.live)? {
         Finish::Done => println!("finished: {}", folder.display()),
         Finish::AlreadyDone => println!("this run is finished already: {}", folder.display()),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The keys of an experiment file, as help text.
-fn reference() -> String {
-    let width = REFERENCE.iter().map(|key| key.path.len()).max().unwrap_or(0);
-    let mut text = String::from("Keys of an experiment file:\n");
-    for key in REFERENCE {
-        text.push_str(&format!("  {:width$}  {}\n", key.path, key.what));
-    }
-    text
 }

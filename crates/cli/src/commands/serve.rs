@@ -13,10 +13,11 @@ use leyden_lm::{Engine, Limits, LlamaConfig, available_memory};
 use leyden_serve::backend::Backend;
 use leyden_serve::gateway::{Gateway, GatewayConfig};
 use leyden_serve::store::{Limits as StoreLimits, Store};
+use leyden_suite::model;
 use tch::{Device, Kind};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::world;
+use crate::start;
 
 /// Most prompt tokens in one forward pass: whoever is being answered waits for it. Between two
 /// passes those that are ready take a step of decoding, which costs nearly as much for one as for
@@ -83,8 +84,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         .context("the server's threads could not be started")?;
     let store = arguments.open_store()?;
     let threads = arguments.threads();
-    world::set_threads(threads)?;
-    let (loaded, _) = world::load_model(&arguments.model)?;
+    start::set_threads(threads)?;
+    let (loaded, _) = model::load(&arguments.model)?;
     let kind = leyden_lm::parse_kind(&arguments.dtype)?;
     let device = leyden_lm::parse_device(&arguments.device)?;
     let limits = arguments.limits(&loaded.config, (kind, device));

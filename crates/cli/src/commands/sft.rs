@@ -1,13 +1,14 @@
 //! `leyden sft`: an experiment's model, agent and data with imitation instead of rewards.
 //!
 //! The other side of the question "reinforcement or supervised?": the same file, packing and
-//! optimiser, and as lessons either the demonstrations of its dataset (the worked solutions of
-//! Calc-X, Spider's gold queries, MuSiQue's decompositions) or the successful rollouts of a run.
+//! optimiser, and as lessons either the demonstrations of its dataset (worked solutions, gold
+//! queries) or the successful rollouts of a run.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use leyden_suite::Registry;
 
 use super::run;
 
@@ -25,7 +26,7 @@ pub struct Arguments {
     least: Option<f64>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     let mut overrides = vec!["train.objective=supervised".to_owned()];
     if let Some(run) = &arguments.from {
         overrides.push(format!("data.successes={:?}", run.display().to_string()));
@@ -33,5 +34,5 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(least) = arguments.least {
         overrides.push(format!("data.success_reward={least:?}"));
     }
-    run::run_with(&arguments.run, &overrides, "-sft")
+    run::run_with(&arguments.run, &overrides, "-sft", registry)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use leyden_suite::Registry;
 use leyden_sweep::{
     Cell, Event, Job, Options, Revision, State, Sweep, SweepFolder, check, parse_seeds, quoted,
     work,
@@ -44,7 +45,7 @@ pub struct Arguments {
     cell: Option<usize>,
 }
 
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     if arguments.workers == 0 {
         bail!("--workers must be at least 1");
     }
@@ -53,13 +54,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let root = arguments.folder.clone();
     let root = root.unwrap_or_else(|| Path::new("runs").join(format!("sweep-{}", sweep.name)));
     let folder = SweepFolder::at(root);
-    check_cells(arguments, &sweep, &folder)?;
+    check_cells(arguments, &sweep, &folder, registry)?;
     if arguments.dry_run {
         return dry_run(&sweep, &folder);
     }
     let frozen = folder.freeze(&sweep)?;
     if let Some(out) = &arguments.slurm {
-        return slurm(arguments, &sweep, &folder, &frozen, out);
+        return slurm(arguments, &sweep, &folder, (&frozen, out), registry);
     }
     let cells = match arguments.cell {
         None => sweep.cells,
@@ -75,11 +76,16 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Names whatever is wrong with a cell before anything runs.
-fn check_cells(arguments: &Arguments, sweep: &Sweep, folder: &SweepFolder) -> Result<()> {
+fn check_cells(
+    arguments: &Arguments,
+    sweep: &Sweep,
+    folder: &SweepFolder,
+    registry: &Registry,
+) -> Result<()> {
     let resolve = |cell: &Cell| {
         let mut overrides = cell.overrides.clone();
         overrides.push(format!("seed={}", cell.seed));
-        Experiment::parse(&sweep.base_text, &sweep.base, &overrides)
+        Experiment::parse(&sweep.base_text, &sweep.base, &overrides, registry)
             .map(|experiment| experiment.to_toml())
             .map_err(|error| error.to_string())
     };
@@ -88,7 +94,7 @@ fn check_cells(arguments: &Arguments, sweep: &Sweep, folder: &SweepFolder) -> Re
     } else {
         serde_json::from_value::<Revision>(provenance::collect(serde_json::Map::new())).ok()
     };
-    let rewrite = Experiment::rewritten;
+    let rewrite = |before: &str| Experiment::rewritten(before, registry);
     Ok(check(folder, &sweep.path, &sweep.cells, &resolve, &rewrite, here.as_ref())?)
 }
 
@@ -130,8 +136,8 @@ fn slurm(
     arguments: &Arguments,
     sweep: &Sweep,
     folder: &SweepFolder,
-    frozen: &[Cell],
-    out: &Path,
+    (frozen, out): (&[Cell], &Path),
+    registry: &Registry,
 ) -> Result<ExitCode> {
     let absolute =
         |path: &Path| std::path::absolute(path).with_context(|| path.display().to_string());
@@ -140,7 +146,8 @@ fn slurm(
     let mut lines: Vec<usize> =
         sweep.cells.iter().filter_map(|cell| wanted(&cell)).map(|index| index + 1).collect();
     lines.sort_unstable();
-    let experiment = Experiment::parse(&sweep.base_text, &sweep.base, &sweep.cells[0].overrides)?;
+    let experiment =
+        Experiment::parse(&sweep.base_text, &sweep.base, &sweep.cells[0].overrides, registry)?;
     let mut command = vec![std::env::current_exe()?, "sweep".into(), absolute(&arguments.file)?];
     command.extend(["--folder".into(), root.clone()]);
     let mut command: Vec<String> =

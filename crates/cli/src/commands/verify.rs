@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 use leyden_core::GoldenReport;
+use leyden_suite::{Benchmark, Registry};
 
 /// What is recomputed.
 #[derive(clap::Subcommand)]
@@ -30,38 +30,25 @@ pub enum Arguments {
     },
     /// Scorers and tools
     Scores {
-        kind: Kind,
+        kind: String,
         /// JSONL file of cases
         file: PathBuf,
-        /// Spider folder, or its folder of databases
-        #[arg(long, required_if_eq("kind", "spider"))]
+        /// Folder of the databases that the cases are about
+        #[arg(long)]
         db: Option<PathBuf>,
     },
 }
 
-/// A scorer or tool with golden cases.
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Kind {
-    Calcx,
-    Calculator,
-    Spider,
-    Musique,
-}
-
-pub fn run(arguments: &Arguments) -> Result<ExitCode> {
+pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     let report: GoldenReport = match arguments {
         Arguments::Llama { dir } => leyden_lm::golden::check_llama(dir)?,
         Arguments::Chat { file, templates } => leyden_text::check_renderings(file, templates)?,
         Arguments::Rl { file } => leyden_rl::golden::check(file)?,
-        Arguments::Scores { kind, file, db } => match kind {
-            Kind::Calcx => leyden_calcx::golden::check_calcx(file)?,
-            Kind::Calculator => leyden_calcx::golden::check_calculator(file)?,
-            Kind::Spider => {
-                let db = db.as_ref().context("spider cases need --db")?;
-                leyden_spider::golden::check(file, db)?
-            }
-            Kind::Musique => leyden_musique::golden::check(file)?,
-        },
+        Arguments::Scores { kind, file, db } => {
+            let mut all = registry.iter().flat_map(Benchmark::golden);
+            let golden = all.find(|golden| golden.name == kind).context("there is no such kind")?;
+            (golden.check)(file, db.as_deref())?
+        }
     };
     print!("{report}");
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -7,6 +7,7 @@
 //! credit and replay are those of native agents, and the program needs no line of change.
 
 mod agent;
+mod benchmark;
 mod episode;
 mod host;
 mod options;
@@ -15,6 +16,7 @@ mod process;
 mod task;
 
 pub use agent::ExternalAgent;
+pub use benchmark::External;
 pub use host::{Host, HostError};
 pub use options::{Options, RewardFrom, Workers};
 pub use task::{Extras, NoExtras, Tool};

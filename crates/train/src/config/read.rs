@@ -6,54 +6,88 @@ use std::path::Path;
 use leyden_rl::needs::Capabilities;
 
 use super::error::ConfigError;
-use super::{Experiment, Objective};
+use super::{Experiment, KeyError, Objective, OwnKey, Schema};
 
 impl Experiment {
-    /// Reads an experiment file and applies `overrides` (`train.steps=40`) on top.
+    /// Reads an experiment file and applies `overrides` (`train.steps=40`) on top; `schema` are
+    /// the benchmarks that there are.
     ///
     /// # Errors
     /// A missing file, TOML that does not parse (with line), an unknown key, an override
     /// without `=`, or a value that is not possible.
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+    pub fn read(
+        path: &Path,
+        overrides: &[String],
+        schema: &dyn Schema,
+    ) -> Result<Self, ConfigError> {
         let file = |what: String| ConfigError::File { path: path.to_owned(), what };
         let text = std::fs::read_to_string(path).map_err(|e| file(e.to_string()))?;
-        Self::parse(&text, path, overrides)
+        Self::parse(&text, path, overrides, schema)
     }
 
     /// As [`Experiment::read`], from a text; `path` is for messages.
     ///
     /// # Errors
     /// As [`Experiment::read`].
-    pub fn parse(text: &str, path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let file = |e: toml::de::Error| ConfigError::File {
-            path: path.to_owned(),
-            what: sentence(&e, text),
-        };
+    pub fn parse(
+        text: &str,
+        path: &Path,
+        overrides: &[String],
+        schema: &dyn Schema,
+    ) -> Result<Self, ConfigError> {
+        let file = |what: String| ConfigError::File { path: path.to_owned(), what };
+        let keys = schema.keys();
         // Parsed as it stands first: only then do messages carry the line.
-        let plain: Result<Self, _> = toml::from_str(text);
+        let plain = || {
+            let plain: Self = toml::from_str(text).map_err(|e| sentence(&e, text))?;
+            plain.resolved(&keys).map_err(|e| match line_of(text, &e.key) {
+                Some(line) => format!("line {line}: {e}"),
+                None => e.to_string(),
+            })
+        };
         let experiment = if overrides.is_empty() {
-            plain.map_err(file)?
+            plain().map_err(file)?
         } else {
-            let mut table: toml::Table = toml::from_str(text).map_err(file)?;
+            let mut table: toml::Table =
+                toml::from_str(text).map_err(|e| file(sentence(&e, text)))?;
             for text in overrides {
                 apply(&mut table, text)?;
             }
             let changed: Result<Self, _> = table.try_into();
-            match changed {
+            let changed = changed.map_err(|e| sentence(&e, ""));
+            match changed.and_then(|changed| changed.resolved(&keys).map_err(|e| e.to_string())) {
                 Ok(experiment) => experiment,
-                Err(with_overrides) => match plain {
-                    Err(without) => return Err(file(without)),
-                    Ok(_) => {
-                        return Err(ConfigError::Override {
-                            text: overrides.join(" --set "),
-                            what: sentence(&with_overrides, ""),
-                        });
-                    }
-                },
+                Err(with_overrides) => {
+                    plain().map_err(file)?;
+                    return Err(ConfigError::Override {
+                        text: overrides.join(" --set "),
+                        what: with_overrides,
+                    });
+                }
             }
         };
+        let refuse =
+            |KeyError { key, what }| ConfigError::Value { path: path.to_owned(), key, what };
         experiment.check(path)?;
+        schema.check(&experiment).map_err(refuse)?;
         Ok(experiment)
+    }
+
+    /// With a value for every key of `keys`.
+    fn resolved(self, keys: &[OwnKey]) -> Result<Self, KeyError> {
+        let Self { mut agent, mut data, own, .. } = self;
+        let tables = super::own::tables(keys);
+        let known = |prefix: &str| -> Vec<&str> {
+            let inner = super::reference::own().filter_map(move |key| key.strip_prefix(prefix));
+            let mut names: Vec<&str> =
+                inner.map(|path| path.split('.').next().unwrap_or(path)).collect();
+            names.dedup();
+            names
+        };
+        agent.own = agent.own.resolved(keys, "agent.", &known("agent."))?;
+        data.own = data.own.resolved(keys, "data.", &known("data."))?;
+        let own = own.resolved(&tables, "", &known(""))?;
+        Ok(Self { agent, data, own, keys: keys.to_vec(), ..self })
     }
 
     /// The resolved experiment as TOML.
@@ -63,9 +97,13 @@ impl Experiment {
 
     /// What [`Experiment::to_toml`] would write today of what an older version wrote: keys that
     /// it did not know are at their defaults. A text that is no experiment stays as it is.
-    pub fn rewritten(text: &str) -> String {
-        let known: Result<Self, _> = toml::from_str(text);
-        known.map_or_else(|_| text.to_owned(), |experiment| experiment.to_toml())
+    pub fn rewritten(text: &str, schema: &dyn Schema) -> String {
+        rewritten(text, &schema.keys())
+    }
+
+    /// As [`Experiment::rewritten`], with the benchmarks that this one was read with.
+    pub fn rewritten_alike(&self, text: &str) -> String {
+        rewritten(text, &self.keys)
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
@@ -86,10 +124,6 @@ impl Experiment {
             ("rollout.completions", self.rollout.completions),
             ("rollout.engines", self.rollout.engines),
             ("rollout.at_least", self.rollout.at_least),
-            (
-                "agent.external.processes",
-                self.agent.external.as_ref().map_or(1, |external| external.processes),
-            ),
             ("train.epochs", self.train.epochs),
             ("critic.epochs", self.critic.epochs),
             ("train.mini_batches", self.train.mini_batches),
@@ -97,7 +131,6 @@ impl Experiment {
             ("train.replicas", self.train.replicas),
             ("train.batch", self.train.batch),
             ("agent.max_turns", self.agent.max_turns),
-            ("agent.passages", self.agent.passages),
             ("checkpoint.keep", self.checkpoint.keep),
             ("model.threads", self.model.threads),
         ] {
@@ -180,6 +213,28 @@ impl Experiment {
     }
 }
 
+fn rewritten(text: &str, keys: &[OwnKey]) -> String {
+    let known: Result<Experiment, _> = toml::from_str(text);
+    let resolved = known.ok().and_then(|known| known.resolved(keys).ok());
+    resolved.map_or_else(|| text.to_owned(), |experiment| experiment.to_toml())
+}
+
+/// The line of `text` on which a dotted key stands, or the table that it is missing from.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let whole = toml::de::DeTable::parse(text).ok()?;
+    let mut table = whole.get_ref();
+    let mut found = None;
+    for name in key.split('.') {
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else { break };
+        found = Some(key.span().start);
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    Some(text.get(..found?)?.matches('\n').count() + 1)
+}
+
 /// What is wrong with the TOML of `text` on one line, with the line it is on where known.
 fn sentence(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().trim_end().replace('\n', ", ");
@@ -216,14 +271,35 @@ fn apply(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Preset;
     use super::*;
 
-    const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\
-        [data]\ntrain = ['mini-calc']\ntest = ['mini-calc']\n[train]\nsteps = 3\n";
+    const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'a'\n\
+        [data]\ntrain = ['world']\ntest = ['world']\n[train]\nsteps = 3\n";
+
+    /// A benchmark with a key of its own in each place.
+    struct Own;
+
+    impl Schema for Own {
+        fn keys(&self) -> Vec<OwnKey> {
+            vec![
+                OwnKey::new("agent.depth", Preset::Count(2), "how deep"),
+                OwnKey::new("data.folder", Preset::Text(""), "where"),
+                OwnKey::new("search.method", Preset::Text("words"), "how"),
+            ]
+        }
+
+        fn check(&self, experiment: &Experiment) -> Result<(), KeyError> {
+            match experiment.agent.name.as_str() {
+                "a" => Ok(()),
+                other => Err(KeyError::new("agent.name", format!("there is no agent `{other}`"))),
+            }
+        }
+    }
 
     fn parse(text: &str, overrides: &[&str]) -> Result<Experiment, ConfigError> {
         let overrides: Vec<String> = overrides.iter().map(|s| (*s).to_owned()).collect();
-        Experiment::parse(text, Path::new("x.toml"), &overrides)
+        Experiment::parse(text, Path::new("x.toml"), &overrides, &Own)
     }
 
     #[test]
@@ -231,8 +307,11 @@ mod tests {
         let whole = parse(SMALLEST, &["rollout.samples=3"]).unwrap().to_toml();
         let older = whole.replace("engines = 1\n", "").replace("replicas = 1\n", "");
         assert_ne!(older, whole);
-        assert_eq!(Experiment::rewritten(&older), whole);
-        assert_eq!(Experiment::rewritten("samples = 2"), "samples = 2");
+        let older = older.replace("depth = 2\n", "").replace("[search]\nmethod = \"words\"\n", "");
+        assert_eq!(Experiment::rewritten(&older, &Own), whole);
+        let read = parse(SMALLEST, &[]).unwrap();
+        assert_eq!(read.rewritten_alike(&older), whole);
+        assert_eq!(Experiment::rewritten("samples = 2", &Own), "samples = 2");
     }
 
     #[test]
@@ -240,6 +319,27 @@ mod tests {
         let experiment = parse(SMALLEST, &[]).unwrap();
         assert_eq!(experiment.rollout.samples, 4);
         assert_eq!(parse(&experiment.to_toml(), &[]).unwrap(), experiment);
+    }
+
+    #[test]
+    fn keys_of_benchmarks_stand_among_the_others() {
+        let e = parse(SMALLEST, &["agent.depth=5", "search.method=sense"]).unwrap();
+        assert_eq!(e.agent.own.get("depth").and_then(toml::Value::as_integer), Some(5));
+        let text = e.to_toml();
+        for part in [
+            "max_turns = 4\ndepth = 5\nresult_characters = 0\n",
+            "test = [\"world\"]\nfolder = \"\"\ntrain_limit = 0\n",
+            "seed = 0\n\n[search]\nmethod = \"sense\"\n\n[reward]\n",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        let wrong = SMALLEST.replace("name = 'a'", "name = 'a'\ndeph = 3");
+        let error = parse(&wrong, &[]).unwrap_err().to_string();
+        assert!(error.starts_with("x.toml: line 6: agent.deph: unknown field `deph`"), "{error}");
+        assert!(error.contains("`max_turns`") && error.contains("`depth`"), "{error}");
+        let error = parse(&wrong, &["agent.depth=1"]).unwrap_err().to_string();
+        assert!(error.starts_with("x.toml: line 6"), "{error}");
+        assert!(Experiment::parse(SMALLEST, Path::new("x.toml"), &[], &()).is_ok());
     }
 
     #[test]
@@ -278,6 +378,9 @@ mod tests {
             (SMALLEST, &["algorithm.loss.clip_low=7"], "clip_low"),
             (SMALLEST, &["algorithm.credit.name=gigpo"], "grpo would compare that again"),
             (SMALLEST, &["reward.flip=1.5"], "reward.flip"),
+            (SMALLEST, &["agent.depth=0"], "agent.depth: must be at least 1"),
+            (SMALLEST, &["agent.name=b"], "agent.name: there is no agent `b`"),
+            (SMALLEST, &["serch.method=x"], "unknown field `serch`"),
             (SMALLEST, &["reward.per_token=inf"], "reward.per_token"),
             (SMALLEST, &["rollout.samples=1"], "every advantage is 0"),
             (SMALLEST, &["train.replicas=0"], "train.replicas"),

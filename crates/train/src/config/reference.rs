@@ -4,18 +4,49 @@ use leyden_rl::advantage::AdvantageConfig;
 use leyden_rl::credit::CreditConfig;
 use leyden_rl::loss::LossConfig;
 
+use super::Schema;
+
 /// One key of an experiment: where it stands and what it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     pub path: &'static str,
-    pub what: &'static str,
+    pub what: String,
 }
 
-const fn key(path: &'static str, what: &'static str) -> Key {
-    Key { path, what }
+/// Every key of an experiment file, those of the benchmarks of `schema` in their places.
+pub fn reference(schema: &dyn Schema) -> Vec<Key> {
+    let own = schema.keys();
+    let mut keys = Vec::with_capacity(REFERENCE.len() + own.len());
+    let in_table = |path: &str, table: &str| path.starts_with(table);
+    for &(path, what) in REFERENCE {
+        let what = match schema.choices(path) {
+            Some(choices) => format!("{what}: {choices}"),
+            None => what.to_owned(),
+        };
+        keys.push(Key { path, what });
+        let here = |key: &&super::OwnKey| match path {
+            "agent.max_turns" => in_table(key.path, "agent."),
+            "data.test" => in_table(key.path, "data."),
+            "data.seed" => !in_table(key.path, "agent.") && !in_table(key.path, "data."),
+            _ => false,
+        };
+        let further = own.iter().filter(here);
+        keys.extend(further.map(|key| Key { path: key.path, what: key.what.to_owned() }));
+    }
+    keys
 }
 
-/// Every key of an experiment file.
-pub const REFERENCE: &[Key] = &[
+/// The paths of the trainer's own keys.
+pub(super) fn own() -> impl Iterator<Item = &'static str> {
+    REFERENCE.iter().map(|(path, _)| *path)
+}
+
+const fn key(path: &'static str, what: &'static str) -> (&'static str, &'static str) {
+    (path, what)
+}
+
+/// The trainer's own keys.
+const REFERENCE: &[(&str, &str)] = &[
     key("name", "name of the run and of its folder"),
     key("seed", "root of the seed tree: sampling, task order, initial adapters"),
     key("model.source", "`tiny` (embedded), a Hugging Face folder, a .gguf file, or a hub id"),
@@ -33,69 +64,23 @@ pub const REFERENCE: &[Key] = &[
         "model.lora.targets",
         "projections with adapters: q, k, v, o, gate, up, down (or their _proj names)",
     ),
-    key(
-        "agent.name",
-        "the agent: calc (calculator), sql (text-to-SQL), rag (retrieval), or external (a program \
-         in any language; see agent.external)",
-    ),
+    key("agent.name", "the agent"),
     key("agent.prompt", "full: instructions for a strange model; compact: one line"),
-    key("agent.max_turns", "most model calls of one rollout; of the agent sql: most queries"),
     key(
-        "agent.check",
-        "sql: who finds fault with a query: model, in a call of its own, or execution alone",
+        "agent.max_turns",
+        "most model calls of one rollout; where an agent checks its own work, most attempts",
     ),
-    key("agent.searches", "rag: most searches of one rollout"),
-    key("agent.passages", "rag: passages that a search shows"),
     key(
         "agent.result_characters",
-        "longest result of a query, or text of a passage, that is shown; 0 is the agent's own",
+        "longest result of a tool that is shown, in characters; 0 is the agent's own",
     ),
     key(
         "agent.on_failure",
         "of a rollout whose agent failed or was late: drop (no reward), zero (reward 0) or retry",
     ),
     key("agent.retries", "further attempts at such a rollout, with retry; then it is dropped"),
-    key("agent.external.benchmark", "whose tasks and scorer an external agent has: calc, sql, rag"),
-    key("agent.external.command", "program and arguments of a local agent"),
-    key(
-        "agent.external.workers",
-        "local (a process for each rollout), pool (processes that each claim rollout after \
-         rollout) or remote (workers that you start, anywhere, claim rollouts over HTTP)",
-    ),
-    key("agent.external.processes", "most processes of local agents, or of the pool, at once"),
-    key(
-        "agent.external.reward",
-        "scorer (the benchmark's, of the agent's answer) or agent (it sends its own)",
-    ),
-    key("agent.external.host", "address of the run's Lightning Server"),
-    key("agent.external.port", "its port; 0 is any free one"),
-    key("agent.external.key", "key that agents must bring; drawn at random if empty"),
-    key("agent.external.roles", "table of roles: a text that the system prompt of each contains"),
-    key(
-        "agent.external.environment",
-        "environment variables that local agents inherit, besides PATH, HOME and LANG",
-    ),
-    key("agent.external.memory_megabytes", "address space of one local agent; 0 is unlimited"),
-    key("agent.external.cpu_seconds", "processor time of one local agent; 0 is unlimited"),
-    key(
-        "agent.external.lease_seconds",
-        "seconds after which a remote worker without heartbeat loses its rollouts to others",
-    ),
-    key(
-        "agent.external.truncated_as_completed",
-        "whether the Responses API reports a truncated answer as completed; the OpenAI Agents SDK \
-         ends its agent otherwise",
-    ),
-    key(
-        "data.train",
-        "training tasks: the agent's generated world (mini-calc, mini-spider, mini-musique) or \
-         files of Calc-X (JSONL, Parquet), Spider (JSON) or MuSiQue (JSONL)",
-    ),
+    key("data.train", "training tasks"),
     key("data.test", "held-out tasks, likewise; file:10..20 takes those rows"),
-    key(
-        "data.databases",
-        "sql: folder with tables.json and the databases; where the questions are if empty",
-    ),
     key("data.train_limit", "most training tasks of each source; 0 is all"),
     key(
         "data.exercises",
@@ -111,14 +96,7 @@ pub const REFERENCE: &[Key] = &[
     key("data.success_reward", "least reward of a rollout that is imitated"),
     key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
-    key("retrieval.method", "rag: bm25, dense or hybrid (both, fused by reciprocal rank)"),
-    key("retrieval.corpus", "rag: JSONL file of passages; the paragraphs of the tasks if empty"),
-    key("retrieval.index", "rag: folder in which the index is kept; in memory if empty"),
-    key("retrieval.encoder", "rag: folder of a sentence encoder, for dense and hybrid"),
-    key(
-        "reward.name",
-        "default (calc: right answer; sql: execution match; rag: F1), or of rag f1_format",
-    ),
+    key("reward.name", "what a rollout earns"),
     key("reward.flip", "probability with which training sees 1 - r instead of the reward r"),
     key("reward.per_call", "added to the reward that training sees, for each call"),
     key("reward.per_token", "added to the reward that training sees, for each written token"),
@@ -234,15 +212,15 @@ mod tests {
     use leyden_lm::LoraConfig;
     use leyden_rl::shaping::OverlongConfig;
 
-    use super::REFERENCE;
-    use crate::config::{Experiment, ReportConfig};
+    use super::{REFERENCE, reference};
+    use crate::config::{Experiment, OwnKey, Preset, ReportConfig, Schema};
 
-    const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'calc'\n\
-        [data]\ntrain = ['mini-calc']\ntest = ['mini-calc']\n[train]\nsteps = 3\n";
+    const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'a'\n\
+        [data]\ntrain = ['world']\ntest = ['world']\n[train]\nsteps = 3\n";
 
     #[test]
     fn the_reference_names_every_key() {
-        let mut experiment = Experiment::parse(SMALLEST, Path::new("x.toml"), &[]).unwrap();
+        let mut experiment = Experiment::parse(SMALLEST, Path::new("x.toml"), &[], &()).unwrap();
         experiment.model.lora = Some(LoraConfig { rank: 1, alpha: 1.0, targets: vec![] });
         experiment.algorithm.aggregation_constant = Some(1.0);
         experiment.algorithm.overlong = Some(OverlongConfig { max_tokens: 2, buffer: 1 });
@@ -251,11 +229,10 @@ mod tests {
             paper_end: Some(1.0),
             paper_label: Some("paper".to_owned()),
         };
-        experiment.agent.external = Some(toml::from_str("benchmark = 'calc'").unwrap());
         let table: toml::Table = toml::from_str(&experiment.to_toml()).unwrap();
         let mut found = Vec::new();
         collect(&table, "", &mut found);
-        let known: Vec<&str> = REFERENCE.iter().map(|k| k.path).collect();
+        let known: Vec<&str> = REFERENCE.iter().map(|(path, _)| *path).collect();
         for key in &found {
             assert!(known.contains(&key.as_str()), "{key} is not described");
         }
@@ -264,15 +241,36 @@ mod tests {
         }
     }
 
+    struct Own;
+
+    impl Schema for Own {
+        fn keys(&self) -> Vec<OwnKey> {
+            let key = |path| OwnKey::new(path, Preset::Text(""), "own");
+            vec![key("agent.depth"), key("search.method"), key("data.folder")]
+        }
+
+        fn choices(&self, path: &str) -> Option<String> {
+            (path == "agent.name").then(|| "a or b".to_owned())
+        }
+    }
+
+    #[test]
+    fn keys_of_benchmarks_are_described_in_their_places() {
+        let keys = reference(&Own);
+        let place = |path: &str| keys.iter().position(|key| key.path == path).unwrap();
+        assert_eq!(keys[place("agent.name")].what, "the agent: a or b");
+        assert_eq!(place("agent.depth"), place("agent.max_turns") + 1);
+        assert_eq!(place("data.folder"), place("data.test") + 1);
+        assert_eq!(place("search.method"), place("data.seed") + 1);
+        assert_eq!(place("reward.name"), place("search.method") + 1);
+    }
+
     fn collect(table: &toml::Table, prefix: &str, found: &mut Vec<String>) {
         for (name, value) in table {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
             // The tables of the algorithms describe themselves.
             let own = ["credit", "advantage", "loss", "kl", "overlong", "correction"]
-                .map(|table| format!("algorithm.{table}"))
-                .into_iter()
-                .chain(["agent.external.roles".to_owned()])
-                .collect::<Vec<_>>();
+                .map(|table| format!("algorithm.{table}"));
             match value {
                 toml::Value::Table(inner) if !own.contains(&path) => {
                     collect(inner, &path, found);

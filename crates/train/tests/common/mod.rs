@@ -241,7 +241,7 @@ pub fn experiment(changes: &[&str]) -> Experiment {
         [eval]\nevery = 2\nmodes = ['sampled', 'greedy']\nmax_tokens = 6\n\
         [checkpoint]\nevery = 2\n";
     let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
-    Experiment::parse(text, Path::new("x.toml"), &changes).unwrap()
+    Experiment::parse(text, Path::new("x.toml"), &changes, &()).unwrap()
 }
 
 /// What some steps of training left behind.

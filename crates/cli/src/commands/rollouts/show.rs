@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use leyden_report::export::{Call, Decode, PromptText, Rollout, Signal, prompts};
 
-use crate::table::{counted, indented};
+use leyden_suite::table::{counted, indented};
 
 /// Everything about a rollout, to be read from top to bottom.
 pub fn transcript(rollout: &Rollout, decode: Option<Decode<'_>>) -> String {

@@ -1,0 +1,183 @@
+//! The `leyden` command: reads arguments, prints sentences, sets the exit code.
+//!
+//! It knows no benchmark: [`main`] is handed those of the program, whose names, keys and
+//! descriptions fill its arguments and its help. So a benchmark in a crate of its own has every
+//! command:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     leyden_cli::main(leyden_suite::registry())
+//! }
+//! ```
+//!
+//! Exit codes: 0 done, 1 could not go on (with one sentence why), 2 wrong arguments.
+
+mod commands;
+mod live;
+mod machine;
+mod names;
+mod start;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use leyden_suite::Registry;
+
+/// A laboratory for reinforcement learning of language-model agents.
+#[derive(Parser)]
+#[command(name = "leyden", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run an experiment; the same command continues an interrupted one
+    Run(commands::run::Arguments),
+    /// Run an experiment with imitation instead of rewards
+    Sft(commands::sft::Arguments),
+    /// Run an experiment in several variants under several seeds
+    Sweep(commands::sweep::Arguments),
+    /// Evaluate a model with an agent on held-out tasks
+    Eval(Box<commands::eval::Arguments>),
+    /// Put a model behind an OpenAI URL
+    Serve(Box<commands::serve::Arguments>),
+    /// List, read and export rollouts of a run or of a server
+    #[command(subcommand)]
+    Rollouts(commands::rollouts::Arguments),
+    /// Draw curves, tables and a page from run folders, or compare the variants of a sweep
+    Report(commands::report::Arguments),
+    /// Compare two runs on the same test items
+    Compare(commands::compare::Arguments),
+    /// Make, import or describe models
+    #[command(subcommand)]
+    Model(commands::model::Arguments),
+    /// Fetch, make or describe datasets
+    #[command(subcommand)]
+    Data(commands::data::Arguments),
+    /// Score a file of predictions as the dataset's official evaluator does
+    Score(commands::score::Arguments),
+    /// Time every kernel of training and generation beside what this machine can do
+    Kernels(commands::kernels::Arguments),
+    /// Recompute golden files and say how far off this machine is
+    #[command(subcommand)]
+    Verify(commands::verify::Arguments),
+    /// Say what this machine offers and what an experiment would need
+    Doctor(commands::doctor::Arguments),
+}
+
+/// Runs the command that the process was started with, over the benchmarks of `registry`. It
+/// must be called first: it may start the process again with other variables, and sets how the
+/// process answers signals.
+pub fn main(registry: Registry) -> ExitCode {
+    leyden_lm::settle_process();
+    end_with_the_reader();
+    let matches = names::fill(Cli::command(), &registry).get_matches();
+    let command = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli.command,
+        Err(error) => error.exit(),
+    };
+    let registry = &registry;
+    let result = match command {
+        Command::Run(arguments) => commands::run::run(&arguments, registry),
+        Command::Sft(arguments) => commands::sft::run(&arguments, registry),
+        Command::Sweep(arguments) => commands::sweep::run(&arguments, registry),
+        Command::Eval(arguments) => {
+            commands::eval::run(&arguments, &names::given(&matches, registry), registry)
+        }
+        Command::Serve(arguments) => commands::serve::run(&arguments),
+        Command::Rollouts(arguments) => commands::rollouts::run(&arguments),
+        Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Compare(arguments) => commands::compare::run(&arguments),
+        Command::Model(arguments) => commands::model::run(&arguments, registry),
+        Command::Data(arguments) => commands::data::run(&arguments, registry),
+        Command::Score(arguments) => commands::score::run(&arguments, registry),
+        Command::Kernels(arguments) => commands::kernels::run(&arguments),
+        Command::Verify(arguments) => commands::verify::run(&arguments, registry),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments, registry),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("leyden: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes on one line. Many errors tell their cause themselves; it is not
+/// told twice.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Ends quietly when whoever reads our output has gone (`leyden data info … | head`), as
+/// other commands do; by default a Rust program panics.
+fn end_with_the_reader() {
+    // SAFETY: the default action is a valid disposition, and no other thread runs yet.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        names::fill(Cli::command(), &leyden_suite::registry()).debug_assert();
+        names::fill(Cli::command(), &Registry::new()).debug_assert();
+    }
+
+    /// Benchmarks and their datasets; help may give them as examples.
+    const NAMES: [&str; 6] = ["calc", "calcx", "sql", "spider", "rag", "musique"];
+
+    /// Neither the trainer nor the command line knows a benchmark: what they know of it they are
+    /// told by the registry.
+    #[test]
+    fn no_benchmark_is_known_by_name() {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut files = Vec::new();
+        for folder in [own.join("src"), own.join("../train/src")] {
+            collect(&folder, &mut files);
+        }
+        assert!(files.len() > 40, "{files:?}");
+        for path in files {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let program = text.split("#[cfg(test)]").next().unwrap_or_default();
+            for (number, line) in program.lines().enumerate() {
+                if line.trim_start().starts_with("//") {
+                    continue;
+                }
+                let line = line.to_lowercase();
+                let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+                let named = words.any(|word| NAMES.contains(&word))
+                    || ["spider", "musique"].iter().any(|name| line.contains(name));
+                assert!(!named, "{}, line {}: {line}", path.display(), number + 1);
+            }
+        }
+    }
+
+    fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, files);
+            } else {
+                files.push(path);
+            }
+        }
+    }
+}

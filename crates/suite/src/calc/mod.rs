@@ -1,0 +1,146 @@
+//! The calculator agent on Calc-X and mini-calc.
+
+mod demonstrations;
+mod describe;
+mod fetch;
+mod score;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use leyden_calc::{CalculatorAgent, Prompt};
+use leyden_calcx::scorer::has_answer_form;
+use leyden_calcx::{CalcxScorer, golden, loader};
+use leyden_core::{Rollout, Task};
+use leyden_mini::MiniCalc;
+
+use crate::benchmark::{
+    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, Published, Rows, Train,
+    World, read_rows,
+};
+use crate::describe::Description;
+use crate::evaluation::Failure;
+use crate::fetch::Written;
+use crate::predictions::{Files, Scored};
+use crate::registry::Registry;
+use crate::settings::Settings;
+
+/// The calculator agent.
+pub struct Calc;
+
+impl Benchmark for Calc {
+    fn name(&self) -> &'static str {
+        "calc"
+    }
+
+    fn what(&self) -> &'static str {
+        "calculator"
+    }
+
+    fn reward(&self) -> &'static str {
+        "right answer"
+    }
+
+    fn files(&self) -> &'static str {
+        "Calc-X (JSONL, Parquet)"
+    }
+
+    fn for_tiny(&self, settings: &mut Settings) {
+        settings.agent.max_turns = 3;
+    }
+
+    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(Prepared::new(&settings)?))
+    }
+
+    fn world(&self) -> Option<GeneratedWorld> {
+        Some(GeneratedWorld { name: WORLD, make: |seed| Arc::new(MiniCalc::new(seed)) })
+    }
+
+    fn published(&self) -> Option<Published> {
+        Some(Published { name: "calcx", repository: "MU-NLPC/Calc-X" })
+    }
+
+    fn fetch(&self, fetch: &Fetch<'_>) -> Result<Written> {
+        fetch::fetch(fetch.hub, fetch.repository, fetch.out)
+    }
+
+    fn recognises(&self, has: &dyn Fn(&str) -> bool) -> bool {
+        has("result") && !has("paragraphs")
+    }
+
+    fn score(&self, files: &Files, registry: &Registry) -> Result<Scored> {
+        score::score(files, registry)
+    }
+
+    fn failure(&self, rollout: &Rollout, _: f64) -> Failure {
+        Failure::usual(rollout, rollout.answer.as_deref().is_some_and(has_answer_form))
+    }
+
+    fn golden(&self) -> Vec<Golden> {
+        vec![
+            Golden { name: "calcx", check: |file, _| Ok(golden::check_calcx(file)?) },
+            Golden { name: "calculator", check: |file, _| Ok(golden::check_calculator(file)?) },
+        ]
+    }
+}
+
+/// The name of the generated world.
+const WORLD: &str = "mini-calc";
+
+/// Calc-X, its files and its world.
+struct Prepared {
+    agent: CalculatorAgent,
+    world: Arc<MiniCalc>,
+    gold: bool,
+}
+
+impl Prepared {
+    fn new(settings: &Settings) -> Result<Self> {
+        settings.only_default_reward()?;
+        let prompt = if settings.compact()? { Prompt::Compact } else { Prompt::Full };
+        Ok(Self {
+            agent: CalculatorAgent::new(prompt, settings.agent.max_turns),
+            world: Arc::new(MiniCalc::new(settings.data.seed)),
+            gold: settings.gold(),
+        })
+    }
+}
+
+impl World for MiniCalc {
+    fn train(&self, index: u64) -> Task {
+        MiniCalc::train(self, index)
+    }
+
+    fn test(&self, count: usize) -> Vec<Task> {
+        MiniCalc::test(self, count)
+    }
+
+    fn write(&self, out: &Path, train: u64, test: usize) -> Result<Vec<Entries>> {
+        self.write_jsonl(out, train, test)?;
+        Ok(vec![("train.jsonl", train as usize, "task"), ("test.jsonl", test, "task")])
+    }
+}
+
+impl Dataset for Prepared {
+    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
+        Some((WORLD, Arc::clone(&self.world) as Arc<dyn World>))
+    }
+
+    fn read(&self, path: &Path) -> Result<Rows> {
+        read_rows(path, |path| loader::from_file(path), loader::from_rows)
+    }
+
+    fn assemble(&self, train: Train<'_>, _: &[Task], demonstrated: bool) -> Result<Assembled> {
+        let shown = || demonstrations::of(train, &self.world, &self.agent, self.gold);
+        Ok(Assembled {
+            demonstrations: demonstrated.then(shown).transpose()?,
+            ..Assembled::of(self.agent.clone(), CalcxScorer)
+        })
+    }
+
+    fn describe(&self, name: &str, tasks: &[Task]) -> Result<Description> {
+        Ok(describe::describe(name, tasks))
+    }
+}

@@ -1,0 +1,200 @@
+//! From an experiment's names to the environment that its policy is trained in.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use leyden_core::Task;
+use leyden_train::config::{DataConfig, Demonstrations, Objective};
+use leyden_train::data::{DemonstrationSource, TaskSource};
+use leyden_train::provenance::hash_file;
+use leyden_train::successes::Successes;
+use leyden_train::{Environment, Experiment};
+use serde_json::{Map, Value, json};
+
+use crate::TEST_TASKS;
+use crate::benchmark::{Assembled, Dataset, Train};
+use crate::demonstrations::{InTurn, Stream};
+use crate::model::tiny;
+use crate::registry::Registry;
+use crate::settings::Settings;
+use crate::sources::{self, Source};
+
+/// A run's environment, with the files that it needs as long as it lasts.
+pub struct Stage {
+    pub environment: Environment,
+    /// Databases of a generated world, kept as long as this value.
+    pub folder: Option<tempfile::TempDir>,
+}
+
+/// Agent, tasks, scorer and demonstrations of an experiment whose run folder is `folder`.
+///
+/// # Errors
+/// Names of what there is not, settings that make no sense, files that cannot be read.
+pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Result<Stage> {
+    let data = &experiment.data;
+    let settings = Settings { run: Some(folder.to_owned()), ..Settings::of(experiment) };
+    let dataset = registry.prepare(settings.clone())?;
+    let count = if experiment.eval.tasks == 0 { TEST_TASKS } else { experiment.eval.tasks };
+    let (test, test_described) = sources::tasks(registry, &data.test, 0, dataset.as_ref(), count)?;
+    check_disjoint(registry, &data.train, &data.test)?;
+    let supervised = experiment.train.objective == Objective::Supervised;
+    let successes = own_successes(experiment)?;
+    let demonstrated = supervised && successes.is_none();
+    let worlds = worlds(registry, &data.train)?;
+    let (mut assembled, train, train_described): (Assembled, Box<dyn TaskSource>, Value) =
+        if worlds.is_empty() {
+            let (tasks, described) = training_tasks(registry, data, dataset.as_ref(), &test)?;
+            let assembled = dataset.assemble(Train::Tasks(&tasks), &test, demonstrated)?;
+            (assembled, Box::new(tasks), described)
+        } else {
+            if !demonstrated {
+                let [world] = worlds[..] else {
+                    bail!("data.train: worlds cannot be mixed where rewards are the objective");
+                };
+                sources::world_of(registry, world, dataset.as_ref())?;
+            }
+            let mut assembled = dataset.assemble(Train::World, &test, demonstrated)?;
+            if demonstrated {
+                let lessons = lessons(registry, &worlds, &settings, &mut assembled)?;
+                assembled.demonstrations = Some(Box::new(lessons));
+            }
+            let source = |world: &&str| json!({ "source": world, "seed": data.seed });
+            let described = worlds.iter().map(source).collect();
+            let (_, world) = dataset.world().with_context(|| {
+                format!("data.train: the agent {} has no world", experiment.agent.name)
+            })?;
+            (assembled, Box::new(Stream(world)), described)
+        };
+    let mut provenance = Map::new();
+    provenance.insert(
+        "data".to_owned(),
+        json!({
+            "seed": data.seed,
+            "train": train_described,
+            "test": test_described,
+            "with": assembled.described,
+        }),
+    );
+    let mut demonstrations = assembled.demonstrations.take();
+    if let Some((successes, described)) = successes {
+        provenance.insert("successes".to_owned(), described);
+        demonstrations = Some(Box::new(successes));
+    }
+    let environment = Environment {
+        agent: assembled.agent,
+        scorer: assembled.scorer,
+        train,
+        test,
+        demonstrations,
+        provenance,
+    };
+    Ok(Stage { environment, folder: assembled.folder })
+}
+
+/// The rollouts of another run that are imitated, and what provenance says of them.
+fn own_successes(experiment: &Experiment) -> Result<Option<(Successes, Value)>> {
+    let data = &experiment.data;
+    if data.successes.is_empty() {
+        return Ok(None);
+    }
+    if experiment.train.objective != Objective::Supervised {
+        bail!("data.successes: rollouts are imitated where train.objective is supervised");
+    }
+    let run = Path::new(&data.successes);
+    let successes = Successes::read(run, data.success_reward, &experiment.train.roles)?;
+    let metrics = run.join("metrics.jsonl");
+    let hash = hash_file(&metrics).with_context(|| metrics.display().to_string())?;
+    let described = json!({
+        "run": data.successes,
+        "metrics_sha256": hash,
+        "rollouts": successes.rollouts,
+        "calls": successes.calls(),
+    });
+    Ok(Some((successes, described)))
+}
+
+/// The generated worlds among `names`; none, or all of them.
+fn worlds(registry: &Registry, names: &[String]) -> Result<Vec<&'static str>> {
+    let mut worlds = Vec::new();
+    for name in names {
+        if let Source::World(world) = Source::parse(name, registry)? {
+            worlds.push(world);
+        }
+    }
+    if !worlds.is_empty() && worlds.len() < names.len() {
+        bail!("data.train: {} is endless and cannot be mixed with files", worlds[0]);
+    }
+    Ok(worlds)
+}
+
+/// Training tasks of files, without those whose question is a test question too: some
+/// datasets repeat questions across their own splits.
+fn training_tasks(
+    registry: &Registry,
+    data: &DataConfig,
+    dataset: &dyn Dataset,
+    test: &[Task],
+) -> Result<(Vec<Task>, Value)> {
+    let (mut tasks, mut described) =
+        sources::tasks(registry, &data.train, data.train_limit, dataset, 0)?;
+    let held_out: HashSet<&str> = test.iter().map(|task| task.question.trim()).collect();
+    let before = tasks.len();
+    tasks.retain(|task| !held_out.contains(task.question.trim()));
+    if tasks.len() < before {
+        let shared = before - tasks.len();
+        eprintln!("data: {shared} training tasks left out, whose question is in data.test too");
+        described = json!({ "sources": described, "left_out_as_test_questions": shared });
+    }
+    Ok((tasks, described))
+}
+
+/// Demonstrations of all `worlds` in turn, each by its own agent; those of the experiment's
+/// agent are in `assembled` already. A world that is named twice has two turns of each round.
+fn lessons(
+    registry: &Registry,
+    worlds: &[&str],
+    settings: &Settings,
+    assembled: &mut Assembled,
+) -> Result<InTurn> {
+    if settings.data.demonstrations == Demonstrations::Gold && worlds.len() > 1 {
+        bail!("data.demonstrations: gold ones are those of one world; name one as data.train");
+    }
+    let mut distinct: Vec<&str> = Vec::new();
+    let mut sources: Vec<Box<dyn DemonstrationSource>> = Vec::new();
+    for world in worlds {
+        if distinct.contains(world) {
+            continue;
+        }
+        distinct.push(world);
+        let (_, benchmark) = registry.world(world).context("a world without an agent")?;
+        let agent = benchmark.name();
+        let own = if agent == settings.agent.name { assembled.demonstrations.take() } else { None };
+        sources.push(match own {
+            Some(own) => own,
+            None => Box::new(tiny::lessons(registry, agent, settings.data.seed)?),
+        });
+    }
+    let turn = |world: &&str| distinct.iter().position(|known| known == world);
+    let turns = worlds.iter().filter_map(turn).collect();
+    let data = &settings.data;
+    Ok(InTurn::new(sources, turns, data.seed, data.exercises))
+}
+
+/// Refuses to test on rows that are trained on.
+fn check_disjoint(registry: &Registry, train: &[String], test: &[String]) -> Result<()> {
+    for a in train {
+        for b in test {
+            if let (Source::File { path: pa, rows: ra }, Source::File { path: pb, rows: rb }) =
+                (Source::parse(a, registry)?, Source::parse(b, registry)?)
+            {
+                let all = || 0..usize::MAX;
+                let (ra, rb) = (ra.unwrap_or_else(all), rb.unwrap_or_else(all));
+                if pa == pb && ra.start < rb.end && rb.start < ra.end {
+                    bail!("data: {a} and {b} share rows; test tasks must not be trained on");
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! Running an agent over tasks with a model that is not trained.
+//!
+//! Tasks go through the engine in portions: what is done is on the disk and on the progress
+//! bar before the next portion begins.
+
+mod failure;
+pub mod output;
+pub mod summary;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::Result;
+use leyden_core::{Agent, Rollout, Sampling, Scorer, SeedTree, Task};
+use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
+use leyden_stats::mean;
+use leyden_text::ChatFormat;
+use leyden_train::progress::Progress;
+use leyden_train::rounds::{Ended, Job, RoundOptions, RoundOutput, run_rollouts};
+use tch::{Device, Kind, Tensor};
+
+use crate::benchmark::Benchmark;
+pub use failure::Failure;
+use output::Output;
+
+/// Tasks whose rollouts run together.
+const PORTION: usize = 64;
+/// Most prompt tokens in one forward pass, as in training by default.
+const PREFILL_TOKENS: usize = 8192;
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Sampled,
+    Greedy,
+}
+
+impl Mode {
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sampled => "sampled",
+            Self::Greedy => "greedy",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Self::Sampled, Self::Greedy].into_iter().find(|mode| mode.name() == text);
+        known.ok_or_else(|| format!("`{text}`: use sampled or greedy"))
+    }
+}
+
+/// How a model is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    pub device: Device,
+    pub kind: Kind,
+    /// Of the sampled mode.
+    pub temperature: f64,
+    /// Most tokens of one response.
+    pub max_tokens: usize,
+    /// Tokens; 0 is what the model was made for.
+    pub context: usize,
+    pub cache_tokens: usize,
+    pub seed: u64,
+}
+
+/// An engine for a model as it was loaded.
+///
+/// # Errors
+/// Missing tensors, too little memory.
+pub fn engine(model: &LoadedModel, settings: &Settings) -> Result<Engine> {
+    let _guard = tch::no_grad_guard();
+    let tensors: HashMap<&str, Tensor> = model
+        .tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), tensor.to_device(settings.device)))
+        .collect();
+    let weights = Weights::from_lookup(&model.config, settings.kind, |name| {
+        tensors
+            .get(name)
+            .ok_or_else(|| LmError::Tensor { name: name.to_owned(), what: "is missing".to_owned() })
+    })?;
+    let context = model.config.context(settings.context);
+    let cache_tokens = settings.cache_tokens;
+    let limits = Limits { context, cache_tokens, prefill_tokens: PREFILL_TOKENS };
+    Ok(Engine::new(model.config.clone(), weights, settings.device, limits))
+}
+
+/// One rollout for each task, in their order. Each portion goes to `output` when it is done.
+///
+/// # Errors
+/// The engine's and the file system's.
+pub fn evaluate(
+    engine: &mut Engine,
+    format: &Arc<ChatFormat>,
+    benchmark: &dyn Benchmark,
+    (agent, scorer): (&dyn Agent, &dyn Scorer),
+    tasks: &[Task],
+    mode: Mode,
+    settings: &Settings,
+    output: &mut Output,
+) -> Result<Vec<Rollout>> {
+    let sampling = Sampling {
+        temperature: if mode == Mode::Greedy { 0.0 } else { settings.temperature },
+        max_tokens: settings.max_tokens,
+        ..Sampling::default()
+    };
+    let options = RoundOptions { phase: mode.name().to_owned(), ..RoundOptions::new(sampling, 0) };
+    // As a run evaluates, so that equal seeds give equal draws.
+    let seed = SeedTree::new(settings.seed).child("eval");
+    let progress = RefCell::new(Progress::new(mode.name(), tasks.len() as u64, 0));
+    let mut all: Vec<Rollout> = Vec::with_capacity(tasks.len());
+    for (number, portion) in tasks.chunks(PORTION).enumerate() {
+        let first = number * PORTION;
+        let jobs = portion.iter().enumerate().map(|(index, task)| {
+            let id = first + index;
+            Job { id, group: id, task, seed: seed.index(id as u64), played: &[] }
+        });
+        let so_far: Vec<f64> = all.iter().filter_map(|rollout| rollout.outcome.reward()).collect();
+        let show = Ended(|done: usize| {
+            let message =
+                || mean(&so_far).map_or(String::new(), |mean| format!("reward {mean:.3}"));
+            progress.borrow_mut().update((first + done) as u64, message);
+        });
+        let jobs = jobs.collect();
+        let RoundOutput { rollouts, .. } =
+            run_rollouts(jobs, agent, scorer, format, engine, &options, &show)?;
+        output.rollouts(benchmark, mode, portion, &rollouts, format)?;
+        all.extend(rollouts);
+    }
+    progress.borrow().end();
+    Ok(all)
+}

@@ -1,0 +1,118 @@
+//! What is in a world or a file.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use leyden_hub::parquet;
+use leyden_train::data::DemonstrationSource;
+use serde_json::{Map, Value};
+
+use crate::TEST_TASKS;
+use crate::benchmark::{Benchmark, Rows};
+use crate::model::tiny;
+use crate::registry::Registry;
+use crate::sources::{self, Source};
+
+/// Training tasks of an endless world that are looked at.
+const WORLD_SAMPLE: u64 = 5_000;
+
+/// Lessons that are shown.
+const LESSONS: u64 = 8;
+
+/// Prints what is in `name`; `databases` are where the questions are not.
+///
+/// # Errors
+/// A file that cannot be read, or has no good row.
+pub fn info(registry: &Registry, name: &str, seed: u64, databases: Option<&Path>) -> Result<()> {
+    let (path, rows) = match Source::parse(name, registry)? {
+        Source::World(world) => {
+            let (_, benchmark) = registry.world(world).context("a world without an agent")?;
+            self::world(registry, world, benchmark, seed)?;
+            return lessons(registry, benchmark.name(), seed);
+        }
+        Source::File { path, rows } => (path, rows),
+    };
+    sources::check_exists(&path, registry)?;
+    let benchmark = benchmark_of(registry, &path)?;
+    let mut settings = tiny::settings(registry, benchmark.name(), seed)?;
+    if let Some(databases) = databases {
+        settings.set("data.databases", databases.display().to_string())?;
+    }
+    let dataset = registry.prepare(settings)?;
+    let read: Rows = dataset.read(&path)?;
+    sources::tell(&read, &path);
+    let tasks = sources::cut(read, rows, name)?.tasks;
+    if tasks.is_empty() {
+        bail!("{}: there is no good row in it", path.display());
+    }
+    print!("{}", dataset.describe(name, &tasks)?);
+    Ok(())
+}
+
+/// Training and test tasks of a world, and what they are about.
+fn world(registry: &Registry, name: &str, benchmark: &dyn Benchmark, seed: u64) -> Result<()> {
+    let dataset = registry.prepare(tiny::settings(registry, benchmark.name(), seed)?)?;
+    let world = sources::world_of(registry, name, dataset.as_ref())?;
+    println!("{name} (seed {seed}), endless training tasks\n");
+    let train: Vec<_> = (0..WORLD_SAMPLE).map(|i| world.train(i)).collect();
+    print!("{}", dataset.describe("training, the first of the stream", &train)?);
+    print!("\n{}", dataset.describe("test", &world.test(TEST_TASKS))?);
+    if let Some(note) = world.note() {
+        println!("\n{note}");
+    }
+    Ok(())
+}
+
+fn lessons(registry: &Registry, agent: &str, seed: u64) -> Result<()> {
+    println!("\nlessons of the tiny model, which is to be good at the protocol only");
+    let lessons = tiny::lessons(registry, agent, seed)?;
+    for index in 0..LESSONS {
+        let conversation = lessons.conversation(index);
+        println!("  {index}");
+        for message in &conversation.messages {
+            let speaker = format!("{:?}", message.role).to_lowercase();
+            let call = message.tool_calls.first();
+            let call = call.map(|c| format!("{}{}", c.name, c.arguments));
+            let text = message.content.replace('\n', " ⏎ ");
+            println!("    {speaker:<9} {text}{}", call.unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
+/// The benchmark whose dataset a file holds, by the fields of its beginning.
+fn benchmark_of<'a>(registry: &'a Registry, path: &Path) -> Result<&'a dyn Benchmark> {
+    use std::io::Read;
+    if parquet::is_parquet(path) {
+        let first: Option<Map<String, Value>> = parquet::rows(path)?.next().transpose()?;
+        return registry
+            .recognise(&|field| first.as_ref().is_some_and(|row| row.contains_key(field)));
+    }
+    let mut start = Vec::new();
+    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+    file.take(1 << 20).read_to_end(&mut start)?;
+    let start = String::from_utf8_lossy(&start);
+    registry.recognise(&|field| start.contains(&format!("\"{field}\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dataset_is_known_by_its_fields() {
+        let registry = crate::registry();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.jsonl");
+        for (row, agent) in [
+            (r#"{"db_id": "x", "question": "q", "query": "q"}"#, "sql"),
+            (r#"[{"question": "q", "answer": "a"}]"#, "rag"),
+            (r#"{"id": "x", "paragraphs": []}"#, "rag"),
+            (r#"{"id": "x", "question": "q", "result": "1", "answer": "1"}"#, "calc"),
+        ] {
+            std::fs::write(&path, row).unwrap();
+            let found = benchmark_of(&registry, &path).unwrap();
+            assert_eq!(found.name(), agent, "{row}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The tiny model: made by `leyden model make-tiny`, embedded in the binary.
+//!
+//! A Llama of a few hundred thousand parameters that knows the language of the generated
+//! worlds, copies numbers and speaks the tool protocol, but does not know which expression
+//! answers which question: what is left to learn is what reinforcement learning teaches, and
+//! a laptop sees it learned in minutes.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use leyden_core::SeedTree;
+use leyden_lm::{LlamaConfig, LoadedModel, initialise, save_folder};
+use leyden_mini::{MiniCalc, MiniMusique, MiniSpider};
+use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
+use leyden_train::data::{Conversation, DemonstrationSource};
+use serde_json::{Map, Value, json};
+
+use crate::benchmark::Train;
+use crate::registry::Registry;
+use crate::settings::Settings;
+
+/// The files of the embedded model.
+const FILES: [(&str, &[u8]); 5] = [
+    ("config.json", include_bytes!("../../assets/tiny/config.json")),
+    ("generation_config.json", include_bytes!("../../assets/tiny/generation_config.json")),
+    ("model.safetensors", include_bytes!("../../assets/tiny/model.safetensors")),
+    ("tokenizer.json", include_bytes!("../../assets/tiny/tokenizer.json")),
+    ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
+];
+
+/// The files of the embedded model in a temporary folder.
+pub fn unpack() -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir().context("no temporary folder for the embedded model")?;
+    for (name, bytes) in FILES {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("{}", path.display()))?;
+    }
+    Ok(folder)
+}
+
+/// The embedded model.
+pub fn embedded() -> Result<(LoadedModel, Map<String, Value>)> {
+    let model = LoadedModel::load(unpack()?.path())?;
+    let hash = |bytes: &[u8]| json!(leyden_train::provenance::hash(bytes));
+    let hashes: Map<String, Value> =
+        FILES.iter().map(|(name, bytes)| ((*name).to_owned(), hash(bytes))).collect();
+    let mut described = Map::new();
+    described.insert("model".to_owned(), json!({ "source": "tiny", "sha256": hashes }));
+    Ok((model, described))
+}
+
+/// Shape of a tiny model.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    pub width: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub inner: usize,
+    pub vocabulary: usize,
+    pub context: usize,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            width: 128,
+            layers: 4,
+            heads: 4,
+            kv_heads: 4,
+            inner: 384,
+            vocabulary: 1536,
+            context: 512,
+        }
+    }
+}
+
+/// Questions, and conversations, of each world from which the tokenizer learns its words.
+const CORPUS: usize = 20_000;
+
+/// How an agent is set up for its generated world: as the tiny model was pretrained.
+///
+/// # Errors
+/// Where there is no such agent.
+pub fn settings(registry: &Registry, agent: &str, data_seed: u64) -> Result<Settings> {
+    let mut settings = Settings::defaults(registry, agent)?;
+    settings.agent.prompt = "compact".to_owned();
+    settings.data.demonstration_tokens = usize::MAX;
+    settings.data.seed = data_seed;
+    registry.get(agent)?.for_tiny(&mut settings);
+    Ok(settings)
+}
+
+/// What a base model of an agent's world is pretrained on.
+///
+/// # Errors
+/// Where the world cannot be made, such as without room for its databases.
+pub fn lessons(registry: &Registry, agent: &str, data_seed: u64) -> Result<Lessons> {
+    let dataset = registry.prepare(settings(registry, agent, data_seed)?)?;
+    let assembled = dataset.assemble(Train::World, &[], true)?;
+    let source = assembled.demonstrations.context("a world without demonstrations")?;
+    Ok(Lessons { source, _folder: assembled.folder })
+}
+
+/// Demonstrations with the files that their agent works on.
+pub struct Lessons {
+    source: Box<dyn DemonstrationSource>,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl DemonstrationSource for Lessons {
+    fn len(&self) -> Option<u64> {
+        self.source.len()
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        self.source.conversation(index)
+    }
+}
+
+/// What never varies in the prompts and replies of the agents: each piece is one token.
+fn protocol(all: &[Lessons]) -> Vec<String> {
+    let mut pieces: Vec<String> = [
+        "<tool_call>\n{\"name\": \"calculator\", \"arguments\": {\"expression\": \"",
+        "<tool_call>\n{\"name\": \"retrieve\", \"arguments\": {\"query\": \"",
+        "\"}}\n</tool_call>",
+        "<tool_response>",
+        "</tool_response>",
+        "### ANSWER: ",
+        " ###",
+        " = around ",
+        "<answer>",
+        "</answer>",
+        "```sql\n",
+        "\n```",
+        "VERDICT: CORRECT",
+        "VERDICT: INCORRECT",
+        " SQL: ",
+        " Result: ",
+        "Answer in SQL.",
+        "Correct the SQL.",
+        "Does the SQL answer the question? End with VERDICT: CORRECT or VERDICT: INCORRECT.",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    // The system prompt of an agent with a tool, and the line that names the tool.
+    for lessons in all {
+        let Conversation { messages, tools } = lessons.conversation(0);
+        if let (Some(system), Some(tool)) = (messages.first(), tools.first()) {
+            let arguments = tool.parameters["properties"].as_object();
+            let names: Vec<&str> =
+                arguments.into_iter().flat_map(|m| m.keys()).map(|k| &**k).collect();
+            let line = format!("tool: {}({})", tool.name, names.join(", "));
+            pieces.push(format!("{}\n{line}", system.content));
+        }
+    }
+    pieces
+}
+
+/// Texts of all worlds.
+fn texts(all: &[Lessons]) -> impl Iterator<Item = String> {
+    let calc = MiniCalc::new(0).corpus(CORPUS);
+    let spider = MiniSpider::new(0).corpus(CORPUS / 4);
+    let musique = MiniMusique::new(0).corpus(CORPUS / 2);
+    let shown = all.iter().flat_map(|lessons| {
+        (0..CORPUS as u64 / 20).flat_map(|i| {
+            let messages = lessons.conversation(i).messages;
+            messages.into_iter().map(|m| m.content).filter(|c| !c.is_empty()).collect::<Vec<_>>()
+        })
+    });
+    calc.into_iter().chain(spider).chain(musique).chain(shown.collect::<Vec<_>>())
+}
+
+/// Writes an untrained tiny model into `folder`: a tokenizer trained on the worlds, fresh
+/// weights drawn from `seed`.
+///
+/// # Errors
+/// Those of the file system; a shape that is none.
+pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
+    let registry = crate::registry();
+    let of = |name| lessons(&registry, name, 0);
+    let all: Vec<Lessons> =
+        registry.worlds().map(|(_, benchmark)| of(benchmark.name())).collect::<Result<_>>()?;
+    let training = BpeTraining {
+        vocab_size: shape.vocabulary,
+        special: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec(),
+        protocol: protocol(&all),
+        min_frequency: 20,
+        isolated: Some(leyden_mini::names::start_pattern()),
+    };
+    let texts = texts(&all);
+    let mut tokenizer = train_bpe(texts, &training)?;
+    tokenizer.bos = None;
+    tokenizer.eos = tokenizer.token_id("<|im_end|>");
+    tokenizer.pad = tokenizer.token_id("<|endoftext|>");
+    let eos = tokenizer.eos;
+    let vocabulary = tokenizer.vocab_size();
+    let template = ChatTemplate::new(CHATML_TEMPLATE, None, Some("<|im_end|>"))?;
+    let format = ChatFormat::new(tokenizer, template);
+    let config = LlamaConfig {
+        vocab_size: vocabulary,
+        hidden_size: shape.width,
+        intermediate_size: shape.inner,
+        layers: shape.layers,
+        heads: shape.heads,
+        kv_heads: shape.kv_heads,
+        head_dim: shape.width / shape.heads,
+        norm_eps: 1e-5,
+        // Short contexts: slow rotations would never be used.
+        rope_theta: 500.0,
+        rope_scaling: None,
+        max_positions: shape.context,
+        tied: true,
+        bos: None,
+        eos: eos.into_iter().collect(),
+    };
+    let tensors = initialise(&config, SeedTree::new(seed).child("tiny"))?;
+    let named: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    save_folder(folder, &config, &named, tch::Kind::Float, &format)?;
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! Searches and answers as they should be, and as a base model should know them.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
+use leyden_mini::MiniMusique;
+use leyden_mini::musique::{Noise, Read, Retelling, Turn, answer_form};
+use leyden_rag::{Options, RagAgent, TOOL, render, spec};
+use leyden_retrieval::{Hit, Retriever};
+use leyden_train::data::{Conversation, DemonstrationSource};
+use serde_json::{Value, json};
+
+use crate::demonstrations::lesson;
+use crate::script::play;
+
+/// Demonstrations of the world, which search `retriever`.
+pub fn of_world(
+    world: Arc<MiniMusique>,
+    agent: RagAgent,
+    gold: bool,
+    retriever: Arc<dyn Retriever>,
+    options: &Options,
+) -> Box<dyn DemonstrationSource> {
+    let (passages, length) = (options.passages, options.passage_length);
+    Box::new(OfTheWorld { world, agent, gold, retriever, passages, length })
+}
+
+/// Demonstrations of tasks.
+///
+/// # Errors
+/// Where no task has a decomposition.
+pub fn of_tasks(tasks: &[Task], agent: RagAgent) -> Result<Box<dyn DemonstrationSource>> {
+    Ok(Box::new(Decomposed::of(tasks, agent)?))
+}
+
+/// A search as the model asks for it.
+fn search(number: usize, query: &str) -> Message {
+    let mut message = Message::assistant("");
+    message.tool_calls.push(ToolCall {
+        id: format!("call_{number}"),
+        name: TOOL.to_owned(),
+        arguments: json!({ "query": query }),
+    });
+    message
+}
+
+/// The whole conversation of a rollout: the last one that was asked for.
+fn whole(agent: &RagAgent, task: &Task, replies: Vec<Message>) -> Conversation {
+    play(agent, task, replies).pop().unwrap_or_default()
+}
+
+/// The single-hop questions of each task as its searches, then its answer.
+struct Decomposed {
+    agent: RagAgent,
+    tasks: Vec<(Task, Vec<Message>)>,
+}
+
+impl Decomposed {
+    fn of(tasks: &[Task], agent: RagAgent) -> Result<Self> {
+        let shown = |task: &Task| Some((task.clone(), replies(task)?));
+        let shown: Vec<_> = tasks.iter().filter_map(shown).collect();
+        if shown.len() < tasks.len() {
+            let without = tasks.len() - shown.len();
+            eprintln!(
+                "demonstrations: {without} of {} tasks left out: no decomposition",
+                tasks.len()
+            );
+        }
+        if shown.is_empty() {
+            bail!("data.train: no task has a decomposition that can be shown");
+        }
+        Ok(Self { agent, tasks: shown })
+    }
+}
+
+/// One search for each single-hop question, in which `#1` stands for the first one's answer,
+/// and the answer of the whole.
+fn replies(task: &Task) -> Option<Vec<Message>> {
+    let hops = task.fields.get("question_decomposition").and_then(Value::as_array)?;
+    let mut answers: Vec<&str> = Vec::new();
+    let mut replies = Vec::new();
+    for hop in hops {
+        let mut query = hop.get("question")?.as_str()?.replace(">>", "");
+        // From the last on, lest `#1` be found in `#12`.
+        for (number, answer) in answers.iter().enumerate().rev() {
+            query = query.replace(&format!("#{}", number + 1), answer);
+        }
+        let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        replies.push(search(replies.len(), &query));
+        answers.push(hop.get("answer")?.as_str()?);
+    }
+    if replies.is_empty() {
+        return None;
+    }
+    replies.push(Message::assistant(format!("<answer>{}</answer>", task.gold)));
+    Some(replies)
+}
+
+impl DemonstrationSource for Decomposed {
+    fn len(&self) -> Option<u64> {
+        Some(self.tasks.len() as u64)
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let (task, replies) = &self.tasks[index as usize];
+        whole(&self.agent, task, replies.clone())
+    }
+}
+
+/// Either the training tasks of mini-musique, solved, or what its base model is raised on, in
+/// turn: rollouts in which each choice is right some of the time (see
+/// [`leyden_mini::musique::Noise`]), and passages told in other words (see
+/// [`leyden_mini::musique::Retelling`]).
+struct OfTheWorld {
+    world: Arc<MiniMusique>,
+    agent: RagAgent,
+    gold: bool,
+    retriever: Arc<dyn Retriever>,
+    passages: usize,
+    length: usize,
+}
+
+impl DemonstrationSource for OfTheWorld {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        if !self.gold && index % 2 == 1 {
+            return self.retelling(index);
+        }
+        let task = self.world.train(lesson(self.gold, index));
+        let seed = SeedTree::new(index).child("noise");
+        let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
+        let found = |query: &str| {
+            let hits = self.retriever.retrieve(query, self.passages).unwrap_or_default();
+            hits.into_iter().map(|hit| hit.number).collect()
+        };
+        let noise = if self.gold { Noise::none() } else { Noise::of(hops) };
+        let turns = match noise.draw(&self.world, &task, seed, found) {
+            Ok(turns) => turns,
+            // The stream makes only tasks of this world.
+            Err(error) => unreachable!("{error}"),
+        };
+        let mut replies = Vec::new();
+        for turn in turns {
+            match turn {
+                Turn::Call { read, query } => {
+                    // With the space before it a name has the form that it has in passages.
+                    let call = search(replies.len(), &format!(" {query}"));
+                    replies.push(Message { content: said(read), ..call });
+                }
+                Turn::Answer { read, name } => {
+                    let parts = [said(read), answer_form(&name)];
+                    replies.push(Message::assistant(parts.join(" ").trim_start()));
+                }
+                Turn::Result { .. } => {}
+            }
+        }
+        whole(&self.agent, &task, replies)
+    }
+}
+
+impl OfTheWorld {
+    /// Passages as a search shows them, one of which is told again.
+    fn retelling(&self, index: u64) -> Conversation {
+        let Retelling { told, number, retold } = self.world.retelling(index);
+        let shown = shown(told, self.length);
+        let question = format!("{shown} tell [{number}] in other words.");
+        let mut messages = self.agent.opening(&question);
+        messages.push(Message::assistant(format!(" {retold}")));
+        Conversation { messages, tools: vec![spec()] }
+    }
+}
+
+/// What was read, in words; nothing where nothing was.
+fn said(read: Option<Read>) -> String {
+    read.map(|read| read.said()).unwrap_or_default()
+}
+
+/// Passages as the agent's search shows them.
+fn shown(told: Vec<(String, String)>, length: usize) -> String {
+    let hit = |(number, (title, text))| Hit {
+        passage: Passage { id: String::new(), title, text },
+        number,
+        score: 0.0,
+    };
+    render(&told.into_iter().enumerate().map(hit).collect::<Vec<Hit>>(), length)
+}

@@ -1,0 +1,318 @@
+//! The retrieval agent on MuSiQue and mini-musique.
+
+mod demonstrations;
+mod describe;
+mod encoder;
+mod fetch;
+pub mod recall;
+mod retriever;
+mod score;
+
+use std::cell::OnceCell;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use leyden_core::{Passage, Rollout, Task};
+use leyden_mini::MiniMusique;
+use leyden_musique::scorer::answer_span;
+use leyden_musique::{MusiqueScorer, Reward, corpus, golden, loader};
+use leyden_rag::{Options, Prompt, RagAgent};
+use leyden_retrieval::{Hit, Retriever};
+use leyden_train::config::{OwnKey, Preset};
+use serde_json::{Map, Value, json};
+
+use crate::benchmark::{
+    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, Published, Rows, Train,
+    World, read_rows,
+};
+use crate::describe::Description;
+use crate::evaluation::Failure;
+use crate::external::{Extras, Tool};
+use crate::fetch::Written;
+use crate::predictions::{Files, Scored};
+use crate::registry::Registry;
+use crate::settings::Settings;
+use crate::table::counted;
+use retriever::Retrieval;
+
+/// The retrieval agent.
+pub struct Rag;
+
+const SEARCHES: &str = "agent.searches";
+const PASSAGES: &str = "agent.passages";
+
+impl Benchmark for Rag {
+    fn name(&self) -> &'static str {
+        "rag"
+    }
+
+    fn what(&self) -> &'static str {
+        "retrieval"
+    }
+
+    fn keys(&self) -> Vec<OwnKey> {
+        let text = |path, default, what| OwnKey::new(path, Preset::Text(default), what);
+        vec![
+            OwnKey::new(SEARCHES, Preset::Whole(5), "rag: most searches of one rollout"),
+            OwnKey::new(PASSAGES, Preset::Count(4), "rag: passages that a search shows"),
+            text(
+                retriever::METHOD,
+                "bm25",
+                "rag: bm25, dense or hybrid (both, fused by reciprocal rank)",
+            )
+            .flag("retrieval", "METHOD"),
+            text(
+                retriever::CORPUS,
+                "",
+                "rag: JSONL file of passages; the paragraphs of the tasks if empty",
+            )
+            .flag("corpus", "FILE"),
+            text(
+                retriever::INDEX,
+                "",
+                "rag: folder in which the index is kept; in memory if empty",
+            )
+            .flag("index", "FOLDER"),
+            text(retriever::ENCODER, "", "rag: folder of a sentence encoder, for dense and hybrid")
+                .flag("encoder", "FOLDER"),
+        ]
+    }
+
+    fn reward(&self) -> &'static str {
+        "F1"
+    }
+
+    fn rewards(&self) -> &'static [&'static str] {
+        &["f1", "f1_format"]
+    }
+
+    fn files(&self) -> &'static str {
+        "MuSiQue (JSONL, Parquet)"
+    }
+
+    fn max_turns(&self) -> usize {
+        6
+    }
+
+    fn for_tiny(&self, settings: &mut Settings) {
+        settings.agent.max_turns = 4;
+        // Both keys are declared above.
+        let _ = settings.set(SEARCHES, 3);
+        let _ = settings.set(PASSAGES, 1);
+    }
+
+    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(Prepared::new(&settings)?))
+    }
+
+    fn world(&self) -> Option<GeneratedWorld> {
+        Some(GeneratedWorld { name: WORLD, make: |seed| Arc::new(MiniMusique::new(seed)) })
+    }
+
+    fn published(&self) -> Option<Published> {
+        Some(Published { name: "musique", repository: "bdsaglam/musique" })
+    }
+
+    fn fetch(&self, fetch: &Fetch<'_>) -> Result<Written> {
+        fetch::fetch(fetch.hub, fetch.repository, fetch.out, fetch.all)
+    }
+
+    fn recognises(&self, has: &dyn Fn(&str) -> bool) -> bool {
+        let bare = has("answer") && !has("result");
+        !has("db_id") && (has("paragraphs") || has("question_decomposition") || bare)
+    }
+
+    fn score(&self, files: &Files, registry: &Registry) -> Result<Scored> {
+        score::score(files, registry)
+    }
+
+    fn failure(&self, rollout: &Rollout, reward: f64) -> Failure {
+        let span = rollout.answer.as_deref().and_then(answer_span);
+        let answered = span.is_some_and(|span| !span.is_empty());
+        if reward > 0.0 && answered {
+            return Failure::PartlyRight;
+        }
+        Failure::usual(rollout, answered)
+    }
+
+    fn golden(&self) -> Vec<Golden> {
+        vec![Golden { name: "musique", check: |file, _| Ok(golden::check(file)?) }]
+    }
+}
+
+/// The name of the generated world.
+const WORLD: &str = "mini-musique";
+
+/// MuSiQue, its files and its world.
+struct Prepared {
+    options: Options,
+    reward: Reward,
+    retrieval: Retrieval,
+    device: String,
+    seed: u64,
+    gold: bool,
+    /// Made when it is first asked for: questions of files need none.
+    world: OnceCell<Arc<MiniMusique>>,
+}
+
+impl Prepared {
+    fn new(settings: &Settings) -> Result<Self> {
+        let agent = &settings.agent;
+        let mut options = Options {
+            prompt: if settings.compact()? { Prompt::Compact } else { Prompt::Full },
+            max_turns: agent.max_turns,
+            max_searches: settings.count(SEARCHES)?,
+            passages: settings.count(PASSAGES)?,
+            ..Options::default()
+        };
+        if agent.result_characters > 0 {
+            options.passage_length = agent.result_characters;
+        }
+        let reward = match settings.reward.name.as_str() {
+            "default" => Reward::default(),
+            name => name.parse().map_err(|e| anyhow::anyhow!("reward.name: {e}"))?,
+        };
+        Ok(Self {
+            gold: settings.gold(),
+            options,
+            reward,
+            retrieval: Retrieval::of(settings)?,
+            device: settings.device.clone(),
+            seed: settings.data.seed,
+            world: OnceCell::new(),
+        })
+    }
+
+    fn mini(&self) -> &Arc<MiniMusique> {
+        self.world.get_or_init(|| Arc::new(MiniMusique::new(self.seed)))
+    }
+
+    /// The passages that the tasks bring with them: the world's corpus, or their paragraphs.
+    fn passages(&self, train: Train<'_>, test: &[Task]) -> Vec<Passage> {
+        let of_world = |task: &Task| task.fields.get("source") == Some(&json!(WORLD));
+        let own = match train {
+            Train::World => &[][..],
+            Train::Tasks(tasks) => tasks,
+        };
+        let mut passages = Vec::new();
+        if matches!(train, Train::World) || test.iter().any(of_world) {
+            passages.extend(world_passages(self.mini()));
+        }
+        let read: Vec<Task> = own.iter().chain(test).filter(|t| !of_world(t)).cloned().collect();
+        passages.extend(corpus::passages(&read));
+        passages
+    }
+}
+
+impl World for MiniMusique {
+    fn train(&self, index: u64) -> Task {
+        MiniMusique::train(self, index)
+    }
+
+    fn test(&self, count: usize) -> Vec<Task> {
+        MiniMusique::test(self, count)
+    }
+
+    fn write(&self, out: &Path, train: u64, test: usize) -> Result<Vec<Entries>> {
+        self.write_jsonl(out, train, test)?;
+        Ok(vec![
+            ("train.jsonl", train as usize, "task"),
+            ("test.jsonl", test, "task"),
+            ("corpus.jsonl", self.passages().len(), "passage"),
+        ])
+    }
+
+    fn note(&self) -> Option<String> {
+        let passages = counted(self.passages().len(), "passage");
+        Some(format!("the agent searches the world's own corpus: {passages}"))
+    }
+}
+
+/// The corpus of the world, in its own order.
+fn world_passages(world: &MiniMusique) -> impl Iterator<Item = Passage> {
+    world.passages().iter().map(|passage| Passage {
+        id: passage.id.clone(),
+        title: passage.title.clone(),
+        text: passage.text.clone(),
+    })
+}
+
+impl Dataset for Prepared {
+    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
+        Some((WORLD, Arc::clone(self.mini()) as Arc<dyn World>))
+    }
+
+    fn read(&self, path: &Path) -> Result<Rows> {
+        read_rows(path, |path| loader::from_file(path), loader::from_rows)
+    }
+
+    fn assemble(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Assembled> {
+        let passages = || self.passages(train, test);
+        let (retriever, described) =
+            retriever::open(&self.retrieval, passages, &self.device).context("retrieval")?;
+        let agent = RagAgent::new(Arc::clone(&retriever), self.options.clone());
+        if demonstrated && matches!(train, Train::World) && !self.retrieval.corpus.is_empty() {
+            bail!("{}: demonstrations of {WORLD} need its own corpus", retriever::CORPUS);
+        }
+        let shown = || match train {
+            Train::World => Ok(demonstrations::of_world(
+                Arc::clone(self.mini()),
+                agent.clone(),
+                self.gold,
+                Arc::clone(&retriever),
+                &self.options,
+            )),
+            Train::Tasks(tasks) => demonstrations::of_tasks(tasks, agent.clone()),
+        };
+        Ok(Assembled {
+            demonstrations: demonstrated.then(shown).transpose()?,
+            described,
+            extras: Arc::new(Searching(Arc::clone(&retriever))),
+            ..Assembled::of(agent.clone(), MusiqueScorer { reward: self.reward })
+        })
+    }
+
+    fn describe(&self, name: &str, tasks: &[Task]) -> Result<Description> {
+        Ok(describe::describe(name, tasks, &corpus::passages(tasks)))
+    }
+}
+
+/// The run's own retriever, for agents outside of this process: `POST {search}` with
+/// `{"query": …, "k": …}` answers `{"passages": [{"id", "title", "text", "score"}, …]}`.
+struct Searching(Arc<dyn Retriever>);
+
+/// Most passages of one search over HTTP.
+const MOST_PASSAGES: u64 = 100;
+
+impl Extras for Searching {
+    fn fields(&self, _: &Task, server: &str) -> Result<Map<String, Value>, String> {
+        let mut fields = Map::new();
+        fields.insert("search".to_owned(), format!("{server}/api/tools/search").into());
+        Ok(fields)
+    }
+
+    fn tools(&self) -> Vec<(&'static str, Tool)> {
+        let retriever = Arc::clone(&self.0);
+        let search = move |body: Value| {
+            let query = body.get("query").and_then(Value::as_str);
+            let query = query.ok_or("`query` is missing or no text")?;
+            let k = match body.get("k") {
+                None => 4,
+                Some(k) => {
+                    k.as_u64().filter(|k| (1..=MOST_PASSAGES).contains(k)).ok_or_else(|| {
+                        format!("`k` is {k}: it is a number from 1 to {MOST_PASSAGES}")
+                    })?
+                }
+            };
+            let hits = retriever.retrieve(query, k as usize).map_err(|e| e.to_string())?;
+            let passage = |Hit { passage, score, .. }: Hit| {
+                json!({
+                    "id": passage.id, "title": passage.title, "text": passage.text, "score": score,
+                })
+            };
+            Ok(json!({ "passages": hits.into_iter().map(passage).collect::<Vec<_>>() }))
+        };
+        vec![("search", Arc::new(search))]
+    }
+}

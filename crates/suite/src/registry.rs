@@ -1,0 +1,187 @@
+//! The benchmarks of a program, by name.
+
+use anyhow::{Context, Result, bail};
+use leyden_train::Experiment;
+use leyden_train::config::{KeyError, OwnKey, Schema, Values};
+
+use crate::benchmark::{Benchmark, Dataset, GeneratedWorld};
+use crate::settings::Settings;
+
+/// The benchmarks of a program, in the order of lists.
+///
+/// ```
+/// let registry = leyden_suite::registry();
+/// assert_eq!(registry.get("calc").unwrap().name(), "calc");
+/// assert!(registry.get("nobody").is_err_and(|error| error.to_string().contains("calc")));
+/// ```
+#[derive(Default)]
+pub struct Registry {
+    benchmarks: Vec<Box<dyn Benchmark>>,
+}
+
+/// The keys that benchmarks declare, at their defaults.
+pub(crate) struct Defaults {
+    pub agent: Values,
+    pub data: Values,
+    pub tables: Values,
+}
+
+impl Registry {
+    /// No benchmark.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One benchmark more.
+    ///
+    /// # Panics
+    /// Where its name is taken, or one of its keys is declared otherwise: that is a mistake in
+    /// the program, not in what it is given.
+    #[must_use]
+    pub fn with(mut self, benchmark: impl Benchmark + 'static) -> Self {
+        let name = benchmark.name();
+        assert!(self.iter().all(|known| known.name() != name), "two benchmarks are named {name}");
+        for key in benchmark.keys() {
+            let alike = |known: &OwnKey| known.path != key.path || known.preset == key.preset;
+            assert!(self.keys().iter().all(alike), "{name}: {} has another default", key.path);
+        }
+        self.benchmarks.push(Box::new(benchmark));
+        self
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &(dyn Benchmark + 'static)> {
+        self.benchmarks.iter().map(AsRef::as_ref)
+    }
+
+    /// The benchmark whose agent has this name.
+    ///
+    /// # Errors
+    /// Where there is none, with those that there are.
+    pub fn get(&self, name: &str) -> Result<&dyn Benchmark> {
+        match self.iter().find(|benchmark| benchmark.name() == name) {
+            Some(benchmark) => Ok(benchmark),
+            None => bail!("agent.name: {}", self.no_agent(name)),
+        }
+    }
+
+    fn no_agent(&self, name: &str) -> String {
+        let names: Vec<&str> = self.iter().map(Benchmark::name).collect();
+        let known = match names.as_slice() {
+            [] => "there is none at all".to_owned(),
+            [one] => format!("there is {one}"),
+            [others @ .., last] => format!("there are {} and {last}", others.join(", ")),
+        };
+        format!("there is no agent `{name}`; {known}")
+    }
+
+    /// The benchmark under `settings`, which name it.
+    ///
+    /// # Errors
+    /// Where there is no such agent; settings that make no sense.
+    pub fn prepare(&self, settings: Settings) -> Result<Box<dyn Dataset>> {
+        self.get(&settings.agent.name)?.prepare(settings, self)
+    }
+
+    /// The generated worlds, with their benchmarks.
+    pub fn worlds(&self) -> impl Iterator<Item = (GeneratedWorld, &(dyn Benchmark + 'static))> {
+        self.iter().filter_map(|benchmark| Some((benchmark.world()?, benchmark)))
+    }
+
+    /// The world of this name, with its benchmark.
+    pub fn world(&self, name: &str) -> Option<(GeneratedWorld, &dyn Benchmark)> {
+        self.worlds().find(|(world, _)| world.name == name)
+    }
+
+    /// The benchmark whose published dataset has this name.
+    ///
+    /// # Errors
+    /// Where there is none, with those that there are.
+    pub fn published(&self, name: &str) -> Result<&dyn Benchmark> {
+        let known = || self.iter().filter_map(|benchmark| Some(benchmark.published()?.name));
+        let is_it = |benchmark: &&(dyn Benchmark + 'static)| {
+            benchmark.published().is_some_and(|p| p.name == name)
+        };
+        self.iter().find(is_it).with_context(|| {
+            let known: Vec<&str> = known().collect();
+            format!("there is no dataset `{name}`; there are {}", known.join(", "))
+        })
+    }
+
+    /// The benchmark whose dataset a file holds, by the names of fields that occur in it: the
+    /// first that recognises it, or the first of all.
+    ///
+    /// # Errors
+    /// Where there is no benchmark.
+    pub fn recognise(&self, has: &dyn Fn(&str) -> bool) -> Result<&dyn Benchmark> {
+        let found = self.iter().find(|benchmark| benchmark.recognises(has));
+        found.or(self.iter().next()).context("this program has no benchmark")
+    }
+
+    pub(crate) fn defaults(&self) -> Defaults {
+        let keys = self.keys();
+        let of = |table| Values::defaults(&keys, table);
+        Defaults { agent: of("agent"), data: of("data"), tables: of("") }
+    }
+}
+
+impl Schema for Registry {
+    fn keys(&self) -> Vec<OwnKey> {
+        let mut keys: Vec<OwnKey> = Vec::new();
+        for key in self.iter().flat_map(Benchmark::keys) {
+            if keys.iter().all(|known| known.path != key.path) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    fn choices(&self, path: &str) -> Option<String> {
+        let listed = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join(", "));
+        match path {
+            "agent.name" => {
+                listed(self.iter().map(|b| format!("{} ({})", b.name(), b.what())).collect())
+            }
+            "data.train" => {
+                let worlds: Vec<&str> = self.worlds().map(|(world, _)| world.name).collect();
+                let files: Vec<&str> =
+                    self.iter().map(Benchmark::files).filter(|files| !files.is_empty()).collect();
+                let mut words = Vec::new();
+                if !worlds.is_empty() {
+                    words.push(format!("the agent's generated world ({})", worlds.join(", ")));
+                }
+                if !files.is_empty() {
+                    words.push(format!("files of {}", files.join(", ")));
+                }
+                (!words.is_empty()).then(|| words.join(", or "))
+            }
+            "reward.name" => {
+                let described = self.iter().filter(|b| !b.reward().is_empty());
+                let defaults: Vec<String> =
+                    described.map(|b| format!("{}: {}", b.name(), b.reward())).collect();
+                let mut words = vec![format!("default ({})", defaults.join("; "))];
+                for benchmark in self.iter().filter(|b| !b.rewards().is_empty()) {
+                    words.push(format!(
+                        "of {} {}",
+                        benchmark.name(),
+                        benchmark.rewards().join(" or ")
+                    ));
+                }
+                Some(words.join("; "))
+            }
+            _ => None,
+        }
+    }
+
+    /// Prepares the agent, which reads nothing but its settings.
+    fn check(&self, experiment: &Experiment) -> Result<(), KeyError> {
+        let prepared = self.prepare(Settings::of(experiment));
+        // The sentences of benchmarks begin with the key.
+        prepared.map(drop).map_err(|error| {
+            let sentence = format!("{error:#}");
+            match sentence.split_once(": ") {
+                Some((key, what)) if !key.contains(' ') => KeyError::new(key, what),
+                _ => KeyError::new("agent", sentence),
+            }
+        })
+    }
+}

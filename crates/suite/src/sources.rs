@@ -1,0 +1,197 @@
+//! Where tasks come from, by the names that experiments and commands use.
+//!
+//! A generated world, or the path of a file of tasks, with an optional range of rows:
+//! `data/calcx/svamp.jsonl:700..1000`.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use leyden_core::Task;
+use serde_json::{Value, json};
+
+use crate::benchmark::{Dataset, Rows, World};
+use crate::registry::Registry;
+use crate::table::counted;
+
+/// A source of tasks by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A generated world, by its name.
+    World(&'static str),
+    File {
+        path: PathBuf,
+        rows: Option<Range<usize>>,
+    },
+}
+
+impl Source {
+    /// Reads a source's name.
+    ///
+    /// # Errors
+    /// Rows that are no range.
+    pub fn parse(text: &str, registry: &Registry) -> Result<Self> {
+        if let Some((world, _)) = registry.world(text) {
+            return Ok(Self::World(world.name));
+        }
+        let (path, rows) = match text.rsplit_once(':') {
+            Some((path, range)) if range.contains("..") => {
+                let (start, end) = range.split_once("..").unwrap_or(("", ""));
+                let number = |s: &str, default: usize| {
+                    if s.is_empty() { Ok(default) } else { s.parse() }
+                };
+                let rows = number(start, 0)
+                    .and_then(|start| Ok(start..number(end, usize::MAX)?))
+                    .with_context(|| {
+                    format!("`{text}`: the rows after the colon must be like 10..20")
+                })?;
+                (path, Some(rows))
+            }
+            _ => (text, None),
+        };
+        Ok(Self::File { path: PathBuf::from(path), rows })
+    }
+}
+
+/// Refuses a path at which nothing is: most likely the misspelt name of a world.
+///
+/// # Errors
+/// Where nothing is there, with the worlds that there are.
+pub fn check_exists(path: &Path, registry: &Registry) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let worlds: Vec<&str> = registry.worlds().map(|(world, _)| world.name).collect();
+    bail!("{}: there is no such file; the worlds are {}", path.display(), worlds.join(", "));
+}
+
+/// The range `rows` of what a file gave; `name` is how the file was asked for.
+pub fn cut(mut read: Rows, rows: Option<Range<usize>>, name: &str) -> Result<Rows> {
+    if let Some(rows) = rows {
+        let total = read.tasks.len();
+        if rows.start >= total || rows.is_empty() {
+            bail!("{name}: the file has {}", counted(total, "good row"));
+        }
+        read.tasks.truncate(rows.end.min(total));
+        read.tasks.drain(..rows.start);
+    }
+    Ok(read)
+}
+
+/// Rejected rows and notes of one file that are told one by one.
+const NAMED: usize = 5;
+
+/// Says on standard error what is wrong with a file.
+pub fn tell(read: &Rows, path: &Path) {
+    for note in &read.notes {
+        eprintln!("{note}");
+    }
+    for rejected in read.rejected.iter().take(NAMED) {
+        eprintln!("left out: {rejected}");
+    }
+    if read.rejected.len() > NAMED {
+        eprintln!("left out: {} more rows of {}", read.rejected.len() - NAMED, path.display());
+    }
+}
+
+/// The tasks that `names` stand for, at most `limit` of each (0 is all; of a world,
+/// `of_world`), and a description with hashes for the provenance.
+///
+/// A malformed row is named on standard error and left out; a file without any good row is
+/// an error.
+///
+/// # Errors
+/// A source that is none, a world of another agent, a file without any good row.
+pub fn tasks(
+    registry: &Registry,
+    names: &[String],
+    limit: usize,
+    dataset: &dyn Dataset,
+    of_world: usize,
+) -> Result<(Vec<Task>, Value)> {
+    let mut all = Vec::new();
+    let mut described = Vec::new();
+    for name in names {
+        let mut tasks = match Source::parse(name, registry)? {
+            Source::World(world) => {
+                let world = world_of(registry, world, dataset)?;
+                described.push(json!({ "source": name, "tasks": of_world }));
+                world.test(of_world)
+            }
+            Source::File { path, rows } => {
+                check_exists(&path, registry)?;
+                let read = dataset.read(&path)?;
+                tell(&read, &path);
+                let rejected = read.rejected.len();
+                let read = cut(read, rows, name)?;
+                described.push(json!({
+                    "source": name,
+                    "tasks": read.tasks.len(),
+                    "rejected": rejected,
+                    "notes": read.notes,
+                    "sha256": leyden_train::provenance::hash_file(&path)?,
+                }));
+                read.tasks
+            }
+        };
+        if tasks.is_empty() {
+            bail!("{name}: there is no good row in it");
+        }
+        if limit > 0 {
+            tasks.truncate(limit);
+        }
+        all.extend(tasks);
+    }
+    Ok((all, Value::Array(described)))
+}
+
+/// The world of this name, which must be the dataset's own.
+///
+/// # Errors
+/// Where another agent lives in it.
+pub fn world_of(registry: &Registry, world: &str, dataset: &dyn Dataset) -> Result<Arc<dyn World>> {
+    match dataset.world() {
+        Some((own, found)) if own == world => Ok(found),
+        other => {
+            let agent = registry.world(world).map_or("", |(_, benchmark)| benchmark.name());
+            let own =
+                other.map_or("it has none".to_owned(), |(own, _)| format!("this agent's is {own}"));
+            bail!("{world} is the world of the agent {agent}; {own}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_world_or_a_file_with_rows() {
+        let registry = crate::registry();
+        let parse = |text| Source::parse(text, &registry);
+        assert_eq!(parse("mini-spider").unwrap(), Source::World("mini-spider"));
+        let file = |path: &str, rows| Source::File { path: PathBuf::from(path), rows };
+        assert_eq!(parse("a/b.json").unwrap(), file("a/b.json", None));
+        assert_eq!(parse("a.jsonl:3..7").unwrap(), file("a.jsonl", Some(3..7)));
+        assert_eq!(parse("a.jsonl:3..").unwrap(), file("a.jsonl", Some(3..usize::MAX)));
+        assert!(parse("a.jsonl:3..x").unwrap_err().to_string().contains("10..20"));
+    }
+
+    #[test]
+    fn a_range_beyond_the_file_is_refused() {
+        let task = |i: usize| Task {
+            id: i.to_string(),
+            question: "q".to_owned(),
+            gold: "g".to_owned(),
+            labels: Vec::new(),
+            fields: serde_json::Map::new(),
+        };
+        let rows = || Rows { tasks: (0..4).map(task).collect(), ..Rows::default() };
+        let ids = |read: Rows| read.tasks.into_iter().map(|t| t.id).collect::<Vec<_>>();
+        assert_eq!(ids(cut(rows(), Some(1..3), "f").unwrap()), ["1", "2"]);
+        assert_eq!(ids(cut(rows(), Some(3..usize::MAX), "f").unwrap()), ["3"]);
+        assert!(cut(rows(), Some(4..5), "f").is_err_and(|e| e.to_string().contains("4 good rows")));
+        assert!(cut(rows(), Some(2..2), "f").is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! The text-to-SQL agent on Spider and mini-spider.
+
+mod demonstrations;
+mod describe;
+mod fetch;
+mod score;
+
+use std::cell::{OnceCell, RefCell};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use leyden_core::{FinishReason, Rollout, SignalKind, Task};
+use leyden_mini::MiniSpider;
+use leyden_spider::loader::{UnusableDatabase, WithoutRows};
+use leyden_spider::{Limits, Spider, SpiderScorer, golden};
+use leyden_sql::{Check, Prompt, SqlAgent};
+use leyden_train::config::{OwnKey, Preset};
+use serde_json::{Map, Value, json};
+
+use crate::benchmark::{
+    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, Published, Rows, Train,
+    World, databases_of,
+};
+use crate::describe::Description;
+use crate::evaluation::Failure;
+use crate::external::Extras;
+use crate::fetch::Written;
+use crate::predictions::{Files, Scored};
+use crate::registry::Registry;
+use crate::settings::Settings;
+
+/// The text-to-SQL agent.
+pub struct Sql;
+
+const CHECK: &str = "agent.check";
+const DATABASES: &str = "data.databases";
+
+impl Benchmark for Sql {
+    fn name(&self) -> &'static str {
+        "sql"
+    }
+
+    fn what(&self) -> &'static str {
+        "text-to-SQL"
+    }
+
+    fn keys(&self) -> Vec<OwnKey> {
+        vec![
+            OwnKey::new(
+                CHECK,
+                Preset::Text("model"),
+                "sql: who finds fault with a query: model, in a call of its own, or execution alone",
+            )
+            .flag("check", "WHO"),
+            OwnKey::new(
+                DATABASES,
+                Preset::Text(""),
+                "sql: folder with tables.json and the databases; where the questions are if empty",
+            )
+            .flag("databases", "FOLDER"),
+        ]
+    }
+
+    fn reward(&self) -> &'static str {
+        "execution match"
+    }
+
+    fn files(&self) -> &'static str {
+        "Spider (JSON, JSONL)"
+    }
+
+    fn max_turns(&self) -> usize {
+        3
+    }
+
+    fn for_tiny(&self, settings: &mut Settings) {
+        settings.agent.max_turns = 3;
+        settings.agent.result_characters = 60;
+    }
+
+    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+        Ok(Box::new(Prepared::new(&settings)?))
+    }
+
+    fn world(&self) -> Option<GeneratedWorld> {
+        Some(GeneratedWorld { name: WORLD, make: |seed| Arc::new(MiniSpider::new(seed)) })
+    }
+
+    fn published(&self) -> Option<Published> {
+        Some(Published { name: "spider", repository: "lklimkiewicz/Spider-Raw" })
+    }
+
+    fn fetch(&self, fetch: &Fetch<'_>) -> Result<Written> {
+        fetch::fetch(fetch.hub, fetch.repository, fetch.out)
+    }
+
+    fn recognises(&self, has: &dyn Fn(&str) -> bool) -> bool {
+        has("db_id")
+    }
+
+    fn score(&self, files: &Files, registry: &Registry) -> Result<Scored> {
+        score::score(files, registry)
+    }
+
+    /// What became of the last query. Queries before it may have failed without harm.
+    fn failure(&self, rollout: &Rollout, _: f64) -> Failure {
+        if rollout.answer.is_none() {
+            return Failure::NoAnswer;
+        }
+        let cut = || rollout.calls.iter().any(|call| call.finish == FinishReason::Length);
+        let last = rollout.calls.iter().rposition(|call| call.agent_role != leyden_sql::CHECK);
+        let of_last = rollout.signals.iter().filter(|signal| Some(signal.call) == last);
+        for signal in of_last {
+            match signal.kind {
+                SignalKind::ToolError if signal.detail.starts_with("syntax") => {
+                    return if cut() { Failure::CutOff } else { Failure::Unparsable };
+                }
+                SignalKind::ToolError => return Failure::ExecutionError,
+                SignalKind::EmptyResult => return Failure::EmptyResult,
+                _ => {}
+            }
+        }
+        Failure::WrongRows
+    }
+
+    fn golden(&self) -> Vec<Golden> {
+        let check = |file: &Path, databases: Option<&Path>| {
+            Ok(golden::check(file, databases.context("spider cases need --db")?)?)
+        };
+        vec![Golden { name: "spider", check }]
+    }
+}
+
+/// The name of the generated world.
+const WORLD: &str = "mini-spider";
+
+impl From<leyden_spider::loader::Loaded> for Rows {
+    fn from(loaded: leyden_spider::loader::Loaded) -> Self {
+        let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
+        let notes = loaded.databases.iter().map(ToString::to_string).collect();
+        Self { tasks: loaded.tasks, rejected, notes }
+    }
+}
+
+/// Spider, its files and its world.
+struct Prepared {
+    settings: leyden_sql::Settings,
+    /// Where the databases are, if somebody said so.
+    databases: Option<PathBuf>,
+    /// The folder of the files read so far.
+    opened: RefCell<Option<(PathBuf, Arc<Spider>)>>,
+    /// What the file read last is about and cannot be used.
+    unusable: RefCell<Vec<UnusableDatabase>>,
+    seed: u64,
+    gold: bool,
+    /// Made when it is first asked for: questions of files need none.
+    world: OnceCell<Arc<MiniSpider>>,
+}
+
+impl Prepared {
+    fn new(settings: &Settings) -> Result<Self> {
+        settings.only_default_reward()?;
+        let agent = &settings.agent;
+        let check = match settings.text(CHECK)? {
+            "model" => Check::Model,
+            "execution" => Check::Execution,
+            other => bail!("{CHECK}: `{other}`: use model or execution"),
+        };
+        let mut own = leyden_sql::Settings {
+            prompt: if settings.compact()? { Prompt::Compact } else { Prompt::Full },
+            check,
+            max_turns: agent.max_turns,
+            ..leyden_sql::Settings::default()
+        };
+        if agent.result_characters > 0 {
+            own.result_characters = agent.result_characters;
+        }
+        let databases = settings.text(DATABASES)?;
+        Ok(Self {
+            gold: settings.gold(),
+            settings: own,
+            databases: (!databases.is_empty()).then(|| PathBuf::from(databases)),
+            opened: RefCell::new(None),
+            unusable: RefCell::default(),
+            seed: settings.data.seed,
+            world: OnceCell::new(),
+        })
+    }
+
+    fn mini(&self) -> &Arc<MiniSpider> {
+        self.world.get_or_init(|| Arc::new(MiniSpider::new(self.seed)))
+    }
+
+    /// The databases of the world, in a folder that must be kept as long as they are used.
+    fn world_databases(&self) -> Result<(tempfile::TempDir, Arc<Spider>)> {
+        let folder = tempfile::tempdir().context("no temporary folder for databases")?;
+        self.mini().write_databases(folder.path())?;
+        let spider = Arc::new(Spider::open(folder.path(), Limits::default())?);
+        Ok((folder, spider))
+    }
+
+    /// The Spider folder that a file of questions belongs to.
+    fn open(&self, path: &Path) -> Result<Arc<Spider>> {
+        let folder = databases_of(path, self.databases.as_deref());
+        let mut opened = self.opened.borrow_mut();
+        match &*opened {
+            Some((known, spider)) if *known == folder => Ok(Arc::clone(spider)),
+            Some((known, _)) => bail!(
+                "{} and {}: questions of one run share one folder of databases; name it as \
+                 data.databases",
+                known.display(),
+                folder.display()
+            ),
+            None => {
+                let spider = Arc::new(Spider::open(&folder, Limits::default())?);
+                *opened = Some((folder, Arc::clone(&spider)));
+                Ok(spider)
+            }
+        }
+    }
+}
+
+impl World for MiniSpider {
+    fn train(&self, index: u64) -> Task {
+        MiniSpider::train(self, index)
+    }
+
+    fn test(&self, count: usize) -> Vec<Task> {
+        MiniSpider::test(self, count)
+    }
+
+    fn write(&self, out: &Path, train: u64, test: usize) -> Result<Vec<Entries>> {
+        MiniSpider::write(self, out, train, test)?;
+        let databases = self.databases().len();
+        Ok(vec![
+            ("train.json", train as usize, "task"),
+            ("dev.json", test, "task"),
+            ("tables.json", databases, "schema"),
+            ("database", databases, "database"),
+        ])
+    }
+}
+
+impl Dataset for Prepared {
+    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
+        Some((WORLD, Arc::clone(self.mini()) as Arc<dyn World>))
+    }
+
+    fn read(&self, path: &Path) -> Result<Rows> {
+        // Without rows any query that finds nothing would be right.
+        let loaded = self.open(path)?.load(path, WithoutRows::LeaveOut)?;
+        self.unusable.borrow_mut().clone_from(&loaded.databases);
+        Ok(loaded.into())
+    }
+
+    fn assemble(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Assembled> {
+        let opened = self.opened.borrow().clone();
+        let of_world = |tasks: &[Task]| {
+            tasks.iter().any(|task| task.fields.get("source") == Some(&json!(WORLD)))
+        };
+        let (spider, folder, described) = match opened {
+            Some((folder, spider)) => {
+                if matches!(train, Train::World) || of_world(test) {
+                    bail!("data: {WORLD} and files of Spider cannot be mixed");
+                }
+                (spider, None, json!({ "databases": folder.display().to_string() }))
+            }
+            None => {
+                let (folder, spider) = self.world_databases()?;
+                (spider, Some(folder), json!({ "databases": WORLD }))
+            }
+        };
+        let agent = SqlAgent::new(Arc::clone(&spider), self.settings.clone());
+        let world = demonstrations::OfTheWorld {
+            gold: self.gold,
+            checks: self.settings.check == Check::Model,
+        };
+        let shown = || demonstrations::of(train, || Arc::clone(self.mini()), &agent, world);
+        let demonstrations = demonstrated.then(shown);
+        let scorer = Arc::new(SpiderScorer::new(spider));
+        let extras = Arc::new(Databases(agent.clone()));
+        Ok(Assembled { agent: Arc::new(agent), scorer, demonstrations, described, folder, extras })
+    }
+
+    fn describe(&self, name: &str, tasks: &[Task]) -> Result<Description> {
+        let opened = self.opened.borrow().clone();
+        let (_folder, spider) = match opened {
+            Some((_, spider)) => (None, spider),
+            None => {
+                let (folder, spider) = self.world_databases()?;
+                (Some(folder), spider)
+            }
+        };
+        Ok(describe::describe(name, tasks, &spider, &self.unusable.borrow()))
+    }
+}
+
+/// The database of each task, for agents outside of this process: the path of its file as
+/// `database`, what the native agent's prompts say of it as `schema`.
+struct Databases(SqlAgent);
+
+impl Extras for Databases {
+    fn fields(&self, task: &Task, _: &str) -> Result<Map<String, Value>, String> {
+        let (path, schema) = self.0.database_of(task).map_err(|error| error.to_string())?;
+        let mut fields = Map::new();
+        fields.insert("database".to_owned(), path.display().to_string().into());
+        fields.insert("schema".to_owned(), schema.into());
+        Ok(fields)
+    }
+}

@@ -1,0 +1,270 @@
+//! Memory of an experiment before anything is loaded, and what to change where it is too much.
+//!
+//! A plan needs the model's shape only. Advice is
+//! found by trying: the changes that cost the least are made one after the other until the
+//! plan fits, then those that turn out unnecessary are taken back.
+
+use leyden_lm::{
+    LlamaConfig, LmError, LoraConfig, MemoryPlan, MemoryRequest, Training, parse_kind,
+};
+
+use crate::Experiment;
+
+/// What `experiment` asks of the memory with a model of this shape.
+///
+/// # Errors
+/// Number types that there are not.
+pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryRequest, LmError> {
+    let model = &experiment.model;
+    let train = &experiment.train;
+    let rollout = &experiment.rollout;
+    let training = match &model.lora {
+        None => Training::Full { master: false },
+        Some(lora) => Training::Lora(lora.with_full_names()),
+    };
+    let context = context(experiment, shape);
+    let asked = (rollout.tasks * rollout.samples).max(experiment.eval.tasks);
+    Ok(MemoryRequest {
+        config: shape.clone(),
+        parameters: parse_kind(&model.master_dtype)?,
+        compute: parse_kind(&model.dtype)?,
+        training,
+        reference: experiment.algorithm.kl.is_on(),
+        pack_tokens: train.micro_batch_tokens,
+        replicas: experiment.replicas(),
+        checkpointing: train.activation_checkpointing,
+        head_chunk: None,
+        // More rollouts than the cache holds run in waves.
+        rollouts: asked.min(rollout.cache_tokens / context.max(1)).max(1),
+        context,
+    })
+}
+
+/// The longest prompt and response together that a rollout can come to.
+fn context(experiment: &Experiment, shape: &LlamaConfig) -> usize {
+    let limit = shape.context(experiment.model.context);
+    limit.min(experiment.train.max_prompt_tokens.saturating_add(experiment.rollout.max_tokens))
+}
+
+/// The plan of `experiment`.
+///
+/// # Errors
+/// As [`request`]; adapters that the model has no place for.
+pub fn plan(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryPlan, LmError> {
+    request(experiment, shape)?.plan()
+}
+
+/// What can be done about a plan that is too large.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Advice {
+    /// These overrides together make it fit.
+    Change { overrides: Vec<String>, total: u64 },
+    /// Nothing helps; this much is needed at least.
+    TooSmall { least: u64 },
+}
+
+/// A change of an experiment: makes it and returns it as overrides, or none if there is
+/// nothing left to change.
+struct Change {
+    apply: fn(&mut Experiment) -> Vec<String>,
+    /// Whether it can be made several times, each going further.
+    again: bool,
+}
+
+/// Changes in the order of what they cost: first time, then speed, then what is learned.
+const CHANGES: [Change; 6] = [
+    Change { apply: checkpoint_activations, again: false },
+    Change { apply: halve_micro_batches, again: true },
+    Change { apply: halve_cache, again: true },
+    Change { apply: keep_base_narrow, again: false },
+    Change { apply: compute_in_bf16, again: false },
+    Change { apply: train_adapters, again: false },
+];
+
+/// Smallest micro-batch and cache that are proposed, in tokens.
+const SMALLEST: usize = 2048;
+
+fn checkpoint_activations(experiment: &mut Experiment) -> Vec<String> {
+    let on = std::mem::replace(&mut experiment.train.activation_checkpointing, true);
+    if on { Vec::new() } else { vec!["train.activation_checkpointing=true".to_owned()] }
+}
+
+fn halve_micro_batches(experiment: &mut Experiment) -> Vec<String> {
+    halve("train.micro_batch_tokens", &mut experiment.train.micro_batch_tokens, SMALLEST)
+}
+
+fn halve_cache(experiment: &mut Experiment) -> Vec<String> {
+    // One whole rollout must always fit.
+    let longest = experiment.train.max_prompt_tokens.saturating_add(experiment.rollout.max_tokens);
+    let tokens = &mut experiment.rollout.cache_tokens;
+    halve("rollout.cache_tokens", tokens, SMALLEST.max(longest))
+}
+
+fn halve(key: &str, tokens: &mut usize, smallest: usize) -> Vec<String> {
+    if *tokens / 2 < smallest {
+        return Vec::new();
+    }
+    *tokens /= 2;
+    vec![format!("{key}={tokens}")]
+}
+
+/// A frozen base gains nothing from wide numbers.
+fn keep_base_narrow(experiment: &mut Experiment) -> Vec<String> {
+    let model = &mut experiment.model;
+    if model.lora.is_none() || model.dtype == model.master_dtype {
+        return Vec::new();
+    }
+    model.master_dtype.clone_from(&model.dtype);
+    vec![format!("model.master_dtype={}", model.dtype)]
+}
+
+fn compute_in_bf16(experiment: &mut Experiment) -> Vec<String> {
+    if parse_kind(&experiment.model.dtype).is_ok_and(|kind| kind != tch::Kind::Float) {
+        return Vec::new();
+    }
+    experiment.model.dtype = "bf16".to_owned();
+    let mut overrides = vec!["model.dtype=bf16".to_owned()];
+    overrides.extend(keep_base_narrow(experiment));
+    overrides
+}
+
+fn train_adapters(experiment: &mut Experiment) -> Vec<String> {
+    if experiment.model.lora.is_some() {
+        return Vec::new();
+    }
+    let lora = adapters();
+    let mut overrides = vec![
+        format!("model.lora.rank={}", lora.rank),
+        format!("model.lora.alpha={}", lora.alpha),
+        format!("model.lora.targets={:?}", lora.targets),
+    ];
+    experiment.model.lora = Some(lora);
+    overrides.extend(keep_base_narrow(experiment));
+    overrides
+}
+
+/// The adapters that are proposed: all projections, as in the LoRA reports that match full
+/// fine-tuning.
+pub fn adapters() -> LoraConfig {
+    let targets = ["q", "k", "v", "o", "gate", "up", "down"].map(|name| format!("{name}_proj"));
+    LoraConfig { rank: 16, alpha: 32.0, targets: targets.to_vec() }
+}
+
+/// What to change so that `experiment` fits into `available` bytes.
+///
+/// # Errors
+/// As [`plan`].
+pub fn advise(
+    experiment: &Experiment,
+    shape: &LlamaConfig,
+    available: u64,
+) -> Result<Advice, LmError> {
+    // How often each change is made.
+    let mut times = [0; CHANGES.len()];
+    let total_with = |times: &[usize]| -> Result<(u64, Vec<String>), LmError> {
+        let mut changed = experiment.clone();
+        let mut overrides = Vec::new();
+        for (change, &times) in CHANGES.iter().zip(times) {
+            // Of a change that is made again, the last says all.
+            let last = (0..times).map(|_| (change.apply)(&mut changed)).last();
+            overrides.extend(last.unwrap_or_default());
+        }
+        Ok((plan(&changed, shape)?.total(), overrides))
+    };
+    let mut total = total_with(&times)?.0;
+    for (index, change) in CHANGES.iter().enumerate() {
+        while total > available {
+            let mut further = times;
+            further[index] += 1;
+            let (less, _) = total_with(&further)?;
+            if less >= total {
+                break;
+            }
+            (times, total) = (further, less);
+            if !change.again {
+                break;
+            }
+        }
+    }
+    if total > available {
+        return Ok(Advice::TooSmall { least: total });
+    }
+    for index in 0..times.len() {
+        while times[index] > 0 {
+            let mut fewer = times;
+            fewer[index] -= 1;
+            if total_with(&fewer)?.0 > available {
+                break;
+            }
+            times = fewer;
+        }
+    }
+    let (total, overrides) = total_with(&times)?;
+    Ok(Advice::Change { overrides, total })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn experiment(model: &str, extra: &str) -> (Experiment, LlamaConfig) {
+        let text = format!(
+            "name = 'x'\n[model]\nsource = '{model}'\ndtype = 'bf16'\n{extra}\n\
+             [agent]\nname = 'a'\n[data]\ntrain = []\ntest = []\n\
+             [train]\nsteps = 1\n"
+        );
+        let experiment = Experiment::parse(&text, Path::new("x.toml"), &[], &()).unwrap();
+        (experiment, LlamaConfig::named(model).unwrap())
+    }
+
+    #[test]
+    fn the_cache_bounds_the_rollouts_of_a_plan() {
+        let (mut experiment, shape) = experiment("Llama-3.2-1B", "");
+        (experiment.rollout.tasks, experiment.rollout.samples) = (64, 8);
+        experiment.eval.tasks = 0;
+        experiment.rollout.cache_tokens = 100 * 6144;
+        let asked = request(&experiment, &shape).unwrap();
+        // 4096 tokens of a prompt and 2048 of a response.
+        assert_eq!((asked.context, asked.rollouts), (6144, 100));
+        experiment.rollout.cache_tokens = 1 << 40;
+        assert_eq!(request(&experiment, &shape).unwrap().rollouts, 512);
+        experiment.model.context = 1024;
+        assert_eq!(request(&experiment, &shape).unwrap().context, 1024);
+    }
+
+    #[test]
+    fn advice_fits_and_holds_nothing_unnecessary() {
+        let (experiment, shape) = experiment("Llama-3.2-1B", "");
+        let need = plan(&experiment, &shape).unwrap().total();
+        for share in [95, 80, 60, 40, 25] {
+            let available = need / 100 * share;
+            let Advice::Change { overrides, total } =
+                advise(&experiment, &shape, available).unwrap()
+            else {
+                panic!("{share} % cannot be reached");
+            };
+            assert!(total <= available && !overrides.is_empty(), "{share} %: {overrides:?}");
+            // What is proposed can be given as it stands.
+            let text = experiment.to_toml();
+            let changed = Experiment::parse(&text, Path::new("x.toml"), &overrides, &()).unwrap();
+            assert_eq!(plan(&changed, &shape).unwrap().total(), total, "{share} %");
+        }
+    }
+
+    #[test]
+    fn the_cheapest_change_comes_first_and_the_impossible_is_said() {
+        let (experiment, shape) = experiment("Llama-3.2-1B", "");
+        let need = plan(&experiment, &shape).unwrap().total();
+        let Advice::Change { overrides, .. } = advise(&experiment, &shape, need - 1).unwrap()
+        else {
+            panic!("a byte can be saved");
+        };
+        assert_eq!(overrides, ["train.activation_checkpointing=true"]);
+        let Advice::TooSmall { least } = advise(&experiment, &shape, 1_000_000_000).unwrap() else {
+            panic!("a billion parameters do not fit into a gigabyte");
+        };
+        assert!(least > 2_000_000_000 && least < need);
+    }
+}
