@@ -5,11 +5,12 @@ use leyden_train::Experiment;
 use leyden_train::config::{KeyError, OwnKey, Schema, Values};
 
 use crate::benchmark::{Benchmark, Dataset, GeneratedWorld};
+use crate::reward::Rule;
 use crate::settings::Settings;
 
 /// The benchmarks of a program, in the order of lists.
 ///
-/// ```
+/// ```no_run
 /// let registry = leyden_suite::registry();
 /// assert_eq!(registry.get("calc").unwrap().name(), "calc");
 /// assert!(registry.get("nobody").is_err_and(|error| error.to_string().contains("calc")));
@@ -166,6 +167,8 @@ impl Schema for Registry {
                         benchmark.rewards().join(" or ")
                     ));
                 }
+                let rules: Vec<&str> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+                words.push(format!("of all {}", rules.join(", ")));
                 Some(words.join("; "))
             }
             _ => None,
