@@ -5,6 +5,7 @@
 //! mind.
 
 mod command;
+mod process;
 mod rules;
 
 use std::sync::Arc;
