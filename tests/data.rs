@@ -167,7 +167,7 @@ fn what_is_neither_a_world_nor_a_file() {
     let eval = ["eval", "--model", "tiny", "--data", "mini-clac"];
     says(&refused(&mut leyden(&eval)), &["mini-clac", "no such file"]);
     let eval = ["eval", "--agent", "nobody", "--model", "tiny", "--data", "mini-calc"];
-    says(&refused(&mut leyden(&eval)), &["nobody", "calc, sql, rag and external"]);
+    says(&refused(&mut leyden(&eval)), &["nobody", "calc, sql, rag, external and chat"]);
     let output = leyden(&["data", "make", "mini-clac", "--out", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }

@@ -3,13 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use leyden_hub::parquet;
 use leyden_train::data::DemonstrationSource;
-use serde_json::{Map, Value};
 
 use crate::TEST_TASKS;
 use crate::benchmark::{Benchmark, Rows};
 use crate::model::tiny;
+use crate::own_tasks::Fields;
 use crate::registry::Registry;
 use crate::sources::{self, Source};
 
@@ -82,17 +81,8 @@ fn lessons(registry: &Registry, agent: &str, seed: u64) -> Result<()> {
 
 /// The benchmark whose dataset a file holds, by the fields of its beginning.
 fn benchmark_of<'a>(registry: &'a Registry, path: &Path) -> Result<&'a dyn Benchmark> {
-    use std::io::Read;
-    if parquet::is_parquet(path) {
-        let first: Option<Map<String, Value>> = parquet::rows(path)?.next().transpose()?;
-        return registry
-            .recognise(&|field| first.as_ref().is_some_and(|row| row.contains_key(field)));
-    }
-    let mut start = Vec::new();
-    let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
-    file.take(1 << 20).read_to_end(&mut start)?;
-    let start = String::from_utf8_lossy(&start);
-    registry.recognise(&|field| start.contains(&format!("\"{field}\"")))
+    let fields = Fields::of(path)?;
+    registry.recognise(&|field| fields.has(field))
 }
 
 #[cfg(test)]

@@ -12,12 +12,15 @@
 //! | [`sql`] | the text-to-SQL agent on Spider and mini-spider |
 //! | [`rag`] | the retrieval agent on MuSiQue and mini-musique |
 //! | [`external`] | an agent outside of this process on the tasks of another benchmark |
+//! | [`chat`] | one question, one answer, on tasks of a user's own |
 //!
 //! What they share stands beside them: [`sources`] of tasks, an experiment's [`environment`],
-//! [`evaluation`]s, [`predictions`], models by [`model`] name.
+//! [`evaluation`]s, [`predictions`], models by [`model`] name, [`own_tasks`] of a user and a
+//! [`reward`] for them.
 
 pub mod benchmark;
 pub mod calc;
+pub mod chat;
 pub mod demonstrations;
 pub mod describe;
 pub mod environment;
@@ -26,9 +29,11 @@ pub mod external;
 pub mod fetch;
 pub mod info;
 pub mod model;
+pub mod own_tasks;
 pub mod predictions;
 pub mod rag;
 pub mod registry;
+pub mod reward;
 mod script;
 pub mod settings;
 pub mod sources;
@@ -45,5 +50,10 @@ pub const TEST_TASKS: usize = 256;
 
 /// The benchmarks of this crate.
 pub fn registry() -> Registry {
-    Registry::new().with(calc::Calc).with(sql::Sql).with(rag::Rag).with(external::External)
+    Registry::new()
+        .with(calc::Calc)
+        .with(sql::Sql)
+        .with(rag::Rag)
+        .with(external::External)
+        .with(chat::Chat)
 }

@@ -5,11 +5,12 @@ use leyden_train::Experiment;
 use leyden_train::config::{KeyError, OwnKey, Schema, Values};
 
 use crate::benchmark::{Benchmark, Dataset, GeneratedWorld};
+use crate::reward::Rule;
 use crate::settings::Settings;
 
 /// The benchmarks of a program, in the order of lists.
 ///
-/// ```
+/// ```no_run
 /// let registry = leyden_suite::registry();
 /// assert_eq!(registry.get("calc").unwrap().name(), "calc");
 /// assert!(registry.get("nobody").is_err_and(|error| error.to_string().contains("calc")));
@@ -166,6 +167,8 @@ impl Schema for Registry {
                         benchmark.rewards().join(" or ")
                     ));
                 }
+                let rules: Vec<&str> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+                words.push(format!("of all {}", rules.join(", ")));
                 Some(words.join("; "))
             }
             _ => None,
@@ -183,5 +186,129 @@ impl Schema for Registry {
                 _ => KeyError::new("agent", sentence),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use leyden_train::config::{Preset, reference};
+
+    use super::*;
+
+    fn experiments() -> Vec<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/experiments");
+        let mut files = Vec::new();
+        for folder in ["mini", "external", "paper", "smollm2", "tiny"] {
+            for entry in std::fs::read_dir(root.join(folder)).unwrap() {
+                files.push(entry.unwrap().path());
+            }
+        }
+        files
+    }
+
+    #[test]
+    fn every_experiment_file_is_one_and_is_written_back_alike() {
+        let registry = crate::registry();
+        let files = experiments();
+        assert!(files.len() >= 11, "{files:?}");
+        for path in files {
+            let experiment = Experiment::read(&path, &[], &registry).unwrap();
+            let text = experiment.to_toml();
+            assert_eq!(Experiment::parse(&text, &path, &[], &registry).unwrap(), experiment);
+        }
+    }
+
+    /// Run folders of earlier versions are continued only where this stays as it is.
+    #[test]
+    fn a_resolved_experiment_has_its_keys_in_the_order_that_they_always_had() {
+        let registry = crate::registry();
+        let resolved = |name: &str| {
+            let path = experiments().into_iter().find(|path| path.ends_with(name)).unwrap();
+            Experiment::read(&path, &[], &registry).unwrap().to_toml()
+        };
+        let calc = resolved("mini/calc.toml");
+        for part in
+            ["[agent]\nname = \"calc\"\nprompt = \"compact\"\nmax_turns = 3\ncheck = \"model\"\n\
+             searches = 5\npassages = 4\nresult_characters = 0\non_failure = \"drop\"\n\
+             retries = 1\n\n[data]\ntrain = [\"mini-calc\"]\ntest = [\"mini-calc\"]\n\
+             databases = \"\"\ntrain_limit = 0\nexercises = 0\ndemonstrations = \"noisy\"\n\
+             successes = \"\"\nsuccess_reward = 1.0\ndemonstration_tokens = 1024\nseed = 0\n\n\
+             [retrieval]\nmethod = \"bm25\"\ncorpus = \"\"\nindex = \"\"\nencoder = \"\"\n\n\
+             [reward]\nname = \"default\"\nflip = 0.0\nper_call = 0.0\nper_token = 0.0\n\
+             format_only = false\n\n[rollout]\n"]
+        {
+            assert!(calc.contains(part), "{part}\nis not in\n{calc}");
+        }
+        let external = resolved("external/sql.toml");
+        for part in [
+            "retries = 1\n\n[agent.external]\nbenchmark = \"sql\"\ncommand = [",
+            "]\nworkers = \"pool\"\nprocesses = 2\nreward = \"scorer\"\nhost = \"127.0.0.1\"\n\
+             port = 0\nkey = \"\"\nenvironment = []\nmemory_megabytes = 0\ncpu_seconds = 0\n\
+             lease_seconds = 30\ntruncated_as_completed = true\n\n[agent.external.roles]\n\
+             check = \"Does the SQL answer\"\n",
+        ] {
+            assert!(external.contains(part), "{part}\nis not in\n{external}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_before_anything_runs() {
+        let registry = crate::registry();
+        let path = experiments().into_iter().find(|path| path.ends_with("mini/calc.toml")).unwrap();
+        for (change, sentence) in [
+            ("agent.name=nobody", "agent.name: there is no agent `nobody`; there are calc, sql"),
+            ("agent.name=external", "agent.external: an agent named external needs this table"),
+            ("agent.prompt=none", "agent.prompt: `none`: use full or compact"),
+            ("agent.serches=1", "unknown field `serches`, expected one of `name`, `prompt`"),
+            ("agent.passages=0", "agent.passages: must be at least 1"),
+            ("retrieval.methd=x", "unknown field `methd`"),
+            ("retreival.method=x", "unknown field `retreival`"),
+            ("reward.name=bleu", "reward.name: the agent calc has no reward `bleu`; use default"),
+        ] {
+            let error = Experiment::read(&path, &[change.to_owned()], &registry).unwrap_err();
+            assert!(error.to_string().contains(sentence), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_reference_describes_the_keys_of_all_benchmarks() {
+        let registry = crate::registry();
+        let keys = reference(&registry);
+        let what = |path: &str| &keys.iter().find(|key| key.path == path).unwrap().what;
+        assert!(what("agent.name").starts_with("the agent: calc (calculator), sql (text-to-SQL)"));
+        assert!(what("data.train").contains("mini-calc, mini-spider, mini-musique"));
+        assert!(what("reward.name").contains("of rag f1 or f1_format"));
+        for key in registry.keys() {
+            assert_eq!(what(key.path), key.what);
+        }
+    }
+
+    /// Declares a key of another benchmark, otherwise.
+    struct Rival;
+
+    impl Benchmark for Rival {
+        fn name(&self) -> &'static str {
+            "rival"
+        }
+
+        fn what(&self) -> &'static str {
+            "a rival"
+        }
+
+        fn keys(&self) -> Vec<OwnKey> {
+            vec![OwnKey::new("agent.searches", Preset::Whole(9), "other")]
+        }
+
+        fn prepare(&self, _: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+            bail!("it is only declared")
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "rival: agent.searches has another default")]
+    fn a_key_has_one_default() {
+        let _ = crate::registry().with(Rival);
     }
 }

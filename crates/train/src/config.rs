@@ -268,6 +268,15 @@ impl Default for DataConfig {
 pub struct RewardConfig {
     /// `default` is the dataset's own.
     pub name: String,
+    /// Program and arguments that give rewards instead; none if empty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Seconds that the program may take for one reward.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<f64>,
+    /// Processes of the program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
     /// Probability with which training sees 1 − r instead of r.
     pub flip: f64,
     /// Added, in training, for each call of a rollout.
@@ -282,6 +291,9 @@ impl Default for RewardConfig {
     fn default() -> Self {
         Self {
             name: "default".to_owned(),
+            command: Vec::new(),
+            deadline: None,
+            processes: None,
             flip: 0.0,
             per_call: 0.0,
             per_token: 0.0,

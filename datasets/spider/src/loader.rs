@@ -83,10 +83,31 @@ impl Spider {
         let path = path.as_ref();
         let prefix = path.file_stem().unwrap_or_default().to_string_lossy();
         let read = rows::load(path, |row, place| self.task(row, place, &prefix))?;
+        Ok(self.usable(read, without_rows))
+    }
+
+    /// As [`Spider::load`], from rows that another reader gives; `path` is where they come from.
+    pub fn load_rows<E: fmt::Display>(
+        &self,
+        rows: impl IntoIterator<Item = Result<Map<String, Value>, E>>,
+        path: impl AsRef<Path>,
+        without_rows: WithoutRows,
+    ) -> Loaded {
+        let path = path.as_ref();
+        let prefix = path.file_stem().unwrap_or_default().to_string_lossy();
+        let readable = |row: Result<_, E>| row.map_err(|e| RowError::Unreadable(e.to_string()));
+        let rows = rows.into_iter().map(readable);
+        let name = path.display().to_string();
+        let read = rows::collect(rows, &name, |row, place| self.task(row, place, &prefix));
+        self.usable(read, without_rows)
+    }
+
+    /// What is left without the databases that cannot be used.
+    fn usable(&self, read: rows::Loaded, without_rows: WithoutRows) -> Loaded {
         let mut unusable = Unusable { spider: self, without_rows, databases: BTreeMap::new() };
         let tasks = read.tasks.into_iter().filter(|task| unusable.admits(task)).collect();
         let databases = unusable.databases.into_values().collect();
-        Ok(Loaded { tasks, rejected: read.rejected, databases })
+        Loaded { tasks, rejected: read.rejected, databases }
     }
 
     fn task(

@@ -63,6 +63,16 @@ impl Spider {
         })
     }
 
+    /// Databases without a folder and without `tables.json`: each is added by its file
+    /// ([`Databases::add`]), which tells its schema.
+    pub fn of_files(limits: Limits) -> Self {
+        Self {
+            tables: HashMap::new(),
+            databases: Databases::new(PathBuf::new(), limits),
+            schemas: Mutex::default(),
+        }
+    }
+
     pub fn databases(&self) -> &Databases {
         &self.databases
     }

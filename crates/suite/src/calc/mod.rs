@@ -22,8 +22,10 @@ use crate::benchmark::{
 use crate::describe::Description;
 use crate::evaluation::Failure;
 use crate::fetch::Written;
+use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
+use crate::reward::Reward;
 use crate::settings::Settings;
 
 /// The calculator agent.
@@ -94,16 +96,18 @@ struct Prepared {
     agent: CalculatorAgent,
     world: Arc<MiniCalc>,
     gold: bool,
+    reward: Reward,
 }
 
 impl Prepared {
     fn new(settings: &Settings) -> Result<Self> {
-        settings.only_default_reward()?;
+        let reward = Reward::of(settings, &[])?;
         let prompt = if settings.compact()? { Prompt::Compact } else { Prompt::Full };
         Ok(Self {
             agent: CalculatorAgent::new(prompt, settings.agent.max_turns),
             world: Arc::new(MiniCalc::new(settings.data.seed)),
             gold: settings.gold(),
+            reward,
         })
     }
 }
@@ -129,6 +133,10 @@ impl Dataset for Prepared {
     }
 
     fn read(&self, path: &Path) -> Result<Rows> {
+        let fields = Fields::of(path)?;
+        if !fields.has("result") && (fields.has("answer") || !self.reward.is_own()) {
+            return own_tasks::read(path, |row, _| own_tasks::task(row, "answer"));
+        }
         read_rows(path, |path| loader::from_file(path), loader::from_rows)
     }
 
@@ -136,6 +144,8 @@ impl Dataset for Prepared {
         let shown = || demonstrations::of(train, &self.world, &self.agent, self.gold);
         Ok(Assembled {
             demonstrations: demonstrated.then(shown).transpose()?,
+            scorer: self.reward.scorer(|_| Arc::new(CalcxScorer))?,
+            described: self.reward.provenance(),
             ..Assembled::of(self.agent.clone(), CalcxScorer)
         })
     }

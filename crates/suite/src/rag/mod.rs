@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use leyden_core::{Passage, Rollout, Task};
 use leyden_mini::MiniMusique;
 use leyden_musique::scorer::answer_span;
-use leyden_musique::{MusiqueScorer, Reward, corpus, golden, loader};
+use leyden_musique::{MusiqueScorer, corpus, golden, loader};
 use leyden_rag::{Options, Prompt, RagAgent};
 use leyden_retrieval::{Hit, Retriever};
 use leyden_train::config::{OwnKey, Preset};
@@ -30,8 +30,10 @@ use crate::describe::Description;
 use crate::evaluation::Failure;
 use crate::external::{Extras, Tool};
 use crate::fetch::Written;
+use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
+use crate::reward::Reward;
 use crate::settings::Settings;
 use crate::table::counted;
 use retriever::Retrieval;
@@ -169,14 +171,10 @@ impl Prepared {
         if agent.result_characters > 0 {
             options.passage_length = agent.result_characters;
         }
-        let reward = match settings.reward.name.as_str() {
-            "default" => Reward::default(),
-            name => name.parse().map_err(|e| anyhow::anyhow!("reward.name: {e}"))?,
-        };
         Ok(Self {
             gold: settings.gold(),
             options,
-            reward,
+            reward: Reward::of(settings, Rag.rewards())?,
             retrieval: Retrieval::of(settings)?,
             device: settings.device.clone(),
             seed: settings.data.seed,
@@ -244,13 +242,21 @@ impl Dataset for Prepared {
     }
 
     fn read(&self, path: &Path) -> Result<Rows> {
+        let fields = Fields::of(path)?;
+        let own = ["paragraphs", "question_decomposition", "answer_aliases", "answerable"];
+        if !self.reward.is_own() && !own.iter().any(|field| fields.has(field)) {
+            return own_tasks::read(path, |row, _| own_tasks::task(row, "answer"));
+        }
         read_rows(path, |path| loader::from_file(path), loader::from_rows)
     }
 
     fn assemble(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Assembled> {
         let passages = || self.passages(train, test);
-        let (retriever, described) =
+        let (retriever, mut described) =
             retriever::open(&self.retrieval, passages, &self.device).context("retrieval")?;
+        if !self.reward.is_own() {
+            described["reward"] = self.reward.described();
+        }
         let agent = RagAgent::new(Arc::clone(&retriever), self.options.clone());
         if demonstrated && matches!(train, Train::World) && !self.retrieval.corpus.is_empty() {
             bail!("{}: demonstrations of {WORLD} need its own corpus", retriever::CORPUS);
@@ -267,15 +273,21 @@ impl Dataset for Prepared {
         };
         Ok(Assembled {
             demonstrations: demonstrated.then(shown).transpose()?,
+            scorer: self.reward.scorer(|name| Arc::new(own_scorer(name)))?,
             described,
             extras: Arc::new(Searching(Arc::clone(&retriever))),
-            ..Assembled::of(agent.clone(), MusiqueScorer { reward: self.reward })
+            ..Assembled::of(agent.clone(), MusiqueScorer::default())
         })
     }
 
     fn describe(&self, name: &str, tasks: &[Task]) -> Result<Description> {
         Ok(describe::describe(name, tasks, &corpus::passages(tasks)))
     }
+}
+
+/// The scorer of a reward that MuSiQue has by this name, or of its default.
+fn own_scorer(name: &str) -> MusiqueScorer {
+    MusiqueScorer { reward: name.parse().unwrap_or_default() }
 }
 
 /// The run's own retriever, for agents outside of this process: `POST {search}` with

@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use leyden_core::rows::{RowError, required};
 use leyden_core::{FinishReason, Rollout, SignalKind, Task};
+use leyden_hub::parquet;
 use leyden_mini::MiniSpider;
 use leyden_spider::loader::{UnusableDatabase, WithoutRows};
+use leyden_spider::scorer::DATABASE_FIELD;
 use leyden_spider::{Limits, Spider, SpiderScorer, golden};
 use leyden_sql::{Check, Prompt, SqlAgent};
 use leyden_train::config::{OwnKey, Preset};
@@ -26,8 +29,10 @@ use crate::describe::Description;
 use crate::evaluation::Failure;
 use crate::external::Extras;
 use crate::fetch::Written;
+use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
+use crate::reward::Reward;
 use crate::settings::Settings;
 
 /// The text-to-SQL agent.
@@ -67,7 +72,7 @@ impl Benchmark for Sql {
     }
 
     fn files(&self) -> &'static str {
-        "Spider (JSON, JSONL)"
+        "Spider (JSON, JSONL, Parquet), or of question, query and database"
     }
 
     fn max_turns(&self) -> usize {
@@ -96,7 +101,7 @@ impl Benchmark for Sql {
     }
 
     fn recognises(&self, has: &dyn Fn(&str) -> bool) -> bool {
-        has("db_id")
+        has("db_id") || (has("database") && has("query"))
     }
 
     fn score(&self, files: &Files, registry: &Registry) -> Result<Scored> {
@@ -154,13 +159,14 @@ struct Prepared {
     unusable: RefCell<Vec<UnusableDatabase>>,
     seed: u64,
     gold: bool,
+    reward: Reward,
     /// Made when it is first asked for: questions of files need none.
     world: OnceCell<Arc<MiniSpider>>,
 }
 
 impl Prepared {
     fn new(settings: &Settings) -> Result<Self> {
-        settings.only_default_reward()?;
+        let reward = Reward::of(settings, &[])?;
         let agent = &settings.agent;
         let check = match settings.text(CHECK)? {
             "model" => Check::Model,
@@ -178,6 +184,7 @@ impl Prepared {
         }
         let databases = settings.text(DATABASES)?;
         Ok(Self {
+            reward,
             gold: settings.gold(),
             settings: own,
             databases: (!databases.is_empty()).then(|| PathBuf::from(databases)),
@@ -203,6 +210,39 @@ impl Prepared {
     /// The Spider folder that a file of questions belongs to.
     fn open(&self, path: &Path) -> Result<Arc<Spider>> {
         let folder = databases_of(path, self.databases.as_deref());
+        self.opened(folder, |folder| Ok(Spider::open(folder, Limits::default())?))
+    }
+
+    /// Tasks of a user's own: `question`, `query`, and the path of a `database`, as it is or
+    /// from the folder of the file.
+    fn read_own(&self, path: &Path) -> Result<Rows> {
+        let by_file = PathBuf::from("database files");
+        let spider = self.opened(by_file, |_| Ok(Spider::of_files(Limits::default())))?;
+        own_tasks::read(path, |mut row, _| {
+            let named = PathBuf::from(required(&mut row, "database")?);
+            let beside = path.parent().unwrap_or(Path::new("")).join(&named);
+            let file = if named.is_file() { named } else { beside };
+            let unfit = |what: String| RowError::Unfit(what);
+            let file = std::path::absolute(&file).map_err(|error| unfit(error.to_string()))?;
+            let database = spider.databases().add(&file).map_err(|e| unfit(e.to_string()))?;
+            // Without rows any query that finds nothing would be right.
+            if !database.has_rows() {
+                return Err(unfit(format!("the database {} has no rows", file.display())));
+            }
+            let mut task = own_tasks::task(row, "query")?;
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            task.labels.push(("database".to_owned(), name));
+            task.fields.insert(DATABASE_FIELD.to_owned(), database.id().into());
+            Ok(task)
+        })
+    }
+
+    /// The databases of all questions of this run, which share one folder.
+    fn opened(
+        &self,
+        folder: PathBuf,
+        open: impl FnOnce(&Path) -> Result<Spider>,
+    ) -> Result<Arc<Spider>> {
         let mut opened = self.opened.borrow_mut();
         match &*opened {
             Some((known, spider)) if *known == folder => Ok(Arc::clone(spider)),
@@ -213,7 +253,7 @@ impl Prepared {
                 folder.display()
             ),
             None => {
-                let spider = Arc::new(Spider::open(&folder, Limits::default())?);
+                let spider = Arc::new(open(&folder)?);
                 *opened = Some((folder, Arc::clone(&spider)));
                 Ok(spider)
             }
@@ -249,7 +289,16 @@ impl Dataset for Prepared {
 
     fn read(&self, path: &Path) -> Result<Rows> {
         // Without rows any query that finds nothing would be right.
-        let loaded = self.open(path)?.load(path, WithoutRows::LeaveOut)?;
+        let fields = Fields::of(path)?;
+        if fields.has("database") && !fields.has(DATABASE_FIELD) {
+            return self.read_own(path);
+        }
+        let spider = self.open(path)?;
+        let loaded = if parquet::is_parquet(path) {
+            spider.load_rows(parquet::rows(path)?, path, WithoutRows::LeaveOut)
+        } else {
+            spider.load(path, WithoutRows::LeaveOut)?
+        };
         self.unusable.borrow_mut().clone_from(&loaded.databases);
         Ok(loaded.into())
     }
@@ -259,7 +308,7 @@ impl Dataset for Prepared {
         let of_world = |tasks: &[Task]| {
             tasks.iter().any(|task| task.fields.get("source") == Some(&json!(WORLD)))
         };
-        let (spider, folder, described) = match opened {
+        let (spider, folder, mut described) = match opened {
             Some((folder, spider)) => {
                 if matches!(train, Train::World) || of_world(test) {
                     bail!("data: {WORLD} and files of Spider cannot be mixed");
@@ -278,7 +327,10 @@ impl Dataset for Prepared {
         };
         let shown = || demonstrations::of(train, || Arc::clone(self.mini()), &agent, world);
         let demonstrations = demonstrated.then(shown);
-        let scorer = Arc::new(SpiderScorer::new(spider));
+        let scorer = self.reward.scorer(|_| Arc::new(SpiderScorer::new(spider)))?;
+        if !self.reward.is_own() {
+            described["reward"] = self.reward.described();
+        }
         let extras = Arc::new(Databases(agent.clone()));
         Ok(Assembled { agent: Arc::new(agent), scorer, demonstrations, described, folder, extras })
     }

@@ -97,6 +97,13 @@ const REFERENCE: &[(&str, &str)] = &[
     key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
     key("reward.name", "what a rollout earns"),
+    key(
+        "reward.command",
+        "program and arguments that give rewards instead of a name: one JSON line of the task and \
+         the answer in, one number out; its processes are kept for further rewards",
+    ),
+    key("reward.deadline", "seconds of the command for one reward (30); beyond them there is none"),
+    key("reward.processes", "processes of the command that take turns (2)"),
     key("reward.flip", "probability with which training sees 1 - r instead of the reward r"),
     key("reward.per_call", "added to the reward that training sees, for each call"),
     key("reward.per_token", "added to the reward that training sees, for each written token"),
@@ -224,6 +231,9 @@ mod tests {
         experiment.model.lora = Some(LoraConfig { rank: 1, alpha: 1.0, targets: vec![] });
         experiment.algorithm.aggregation_constant = Some(1.0);
         experiment.algorithm.overlong = Some(OverlongConfig { max_tokens: 2, buffer: 1 });
+        experiment.reward.command = vec!["score".to_owned()];
+        experiment.reward.deadline = Some(1.0);
+        experiment.reward.processes = Some(1);
         experiment.report = ReportConfig {
             paper_start: Some(0.0),
             paper_end: Some(1.0),

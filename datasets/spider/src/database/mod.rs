@@ -48,6 +48,25 @@ impl Databases {
         &self.folder
     }
 
+    /// A database by its file, wherever that is. Its name from then on is the file's path.
+    ///
+    /// # Errors
+    /// Where there is no such file or it is not one of SQLite.
+    pub fn add(&self, file: &Path) -> Result<Arc<Database>, DatabaseError> {
+        let id = file.display().to_string();
+        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(database) = open.get(&id) {
+            return Ok(Arc::clone(database));
+        }
+        if !file.is_file() {
+            return Err(DatabaseError::Missing { id, path: file.to_owned() });
+        }
+        let paths = vec![file.to_owned()];
+        let database = Arc::new(Database::of_files(id.clone(), paths, self.limits.clone())?);
+        open.insert(id, Arc::clone(&database));
+        Ok(database)
+    }
+
     /// The database `id`.
     ///
     /// # Errors
@@ -84,8 +103,12 @@ impl Database {
         if !own.is_file() {
             return Err(DatabaseError::Missing { id, path: own });
         }
-        let mut paths = vec![own.clone()];
-        paths.extend(other_files(&own));
+        let others = other_files(&own);
+        Self::of_files(id, [vec![own], others].concat(), limits)
+    }
+
+    /// A database of these files, of which there is at least one.
+    fn of_files(id: String, paths: Vec<PathBuf>, limits: Limits) -> Result<Self, DatabaseError> {
         let files: Vec<DatabaseFile> = paths.into_iter().map(DatabaseFile::new).collect();
         match files[0].tables() {
             Ok(tables) => Ok(Self {
@@ -96,7 +119,10 @@ impl Database {
                 has_rows: OnceLock::new(),
                 described: Mutex::default(),
             }),
-            Err(error) => Err(DatabaseError::Unreadable { id, path: own, what: error.to_string() }),
+            Err(error) => {
+                let path = files[0].path().to_owned();
+                Err(DatabaseError::Unreadable { id, path, what: error.to_string() })
+            }
         }
     }
 

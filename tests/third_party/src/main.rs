@@ -1,0 +1,5 @@
+//! The `leyden` command with one benchmark more.
+
+fn main() -> std::process::ExitCode {
+    leyden_cli::main(leyden_suite::registry().with(leyden_third_party::Vowels))
+}
