@@ -53,7 +53,9 @@ fn two_steps_are_trained_and_the_model_is_evaluated() {
 fn help_and_refusals_know_the_benchmark() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("vowels.toml"), EXPERIMENT).unwrap();
+    // Help is wrapped to the width of a terminal.
     let help = text(&command(folder.path(), &["run", "--help"]));
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in ["agent.greeting", "vowels (many vowels)", "mini-vowels", "share of vowels"] {
         assert!(help.contains(part), "{part} is not in\n{help}");
     }
