@@ -1,10 +1,8 @@
 //! `leyden verify`: golden files are recomputed, and the exit code tells whether all hold.
 
-mod common;
-
 use std::fs;
 
-use common::{leyden, refused, said, says, succeeds};
+use crate::common::{leyden, refused, said, says, succeeds};
 use leyden_core::shared_material;
 
 #[test]
