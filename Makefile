@@ -64,9 +64,9 @@ results: build
 # minutes on two cores; it goes on where it was stopped.
 results-external: build external-setup
 	for pair in calc:calc sql:spider rag:musique; do \
-	  agent=$${pair%%:*}; native=results/mini-$${pair##*:}/mini-$${pair##*:}-seed; \
+	  agent=$${pair%%:*}; native=results/mini-$${pair##*:}; \
 	  $(LEYDEN) run benchmarks/experiments/external/$$agent.toml --seed 1 || exit 1; \
-	  $(LEYDEN) report $${native}1 $${native}2 $${native}3 runs/external-$$agent-seed1 \
+	  $(LEYDEN) report $$native runs/external-$$agent-seed1 \
 	    --out results/external/$$agent --record || exit 1; \
 	done
 

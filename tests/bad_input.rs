@@ -1,12 +1,10 @@
 //! Bad input: one clear sentence that names the culprit, a non-zero exit where the command
 //! cannot go on, and never a panic.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{checkout, leyden, lines, quickstart, refused, says, succeeds};
+use crate::common::{checkout, leyden, lines, quickstart, refused, says, succeeds};
 use tempfile::TempDir;
 
 /// A folder for what a refused run must not have written.

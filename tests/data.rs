@@ -1,6 +1,5 @@
 //! Datasets from the command line: made, described, fetched from a hub of our own, and bad.
 
-mod common;
 #[path = "../datasets/hub/tests/server/mod.rs"]
 mod server;
 
@@ -8,8 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{leyden, refused, says, succeeds};
-use server::Server;
+use self::server::Server;
+use crate::common::{leyden, refused, says, succeeds};
 
 fn make(world: &str, folder: &Path) -> String {
     let mut command =

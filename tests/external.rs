@@ -1,9 +1,7 @@
 //! The paper's three agents in their own frameworks, with the real packages: what they do is
 //! what the native agents do, it is captured to the token, and it trains the model.
 
-mod common;
-#[path = "external/support.rs"]
-mod support;
+pub mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,14 +9,14 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{checkout, lines, says, succeeds};
+use self::support::{Place, Rollout, list, processes_with, python_with_packages, rollouts, run};
+use crate::common::{checkout, lines, says, succeeds};
 use leyden_core::SeedTree;
 use leyden_mini::spider::Turn;
 use leyden_mini::{MiniCalc, MiniSpider};
 use leyden_spider::database::render;
 use leyden_spider::{Limits, Spider};
 use serde_json::{Value, json};
-use support::{Place, Rollout, list, processes_with, python_with_packages, rollouts, run};
 
 /// Two steps in which some group has differing rewards, and an evaluation of each.
 const SHORT: [&str; 10] = [

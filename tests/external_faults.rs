@@ -1,18 +1,14 @@
 //! External agents that go wrong, in the standard library of Python alone: the rollout has no
 //! reward and says why, the others and the run go on.
 
-mod common;
-#[path = "external/support.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{checkout, lines, refused, says, succeeds};
-use support::{Place, Rollout, list, python, rollouts, run};
+use crate::common::{checkout, lines, refused, says, succeeds};
+use crate::external::support::{Place, Rollout, list, python, rollouts, run};
 
 const SHORT: [&str; 9] = [
     "train.steps=2",

@@ -1,11 +1,29 @@
 //! `leyden verify`: golden files are recomputed, and the exit code tells whether all hold.
 
-mod common;
-
 use std::fs;
 
-use common::{leyden, refused, said, says, succeeds};
+use crate::common::{checkout, leyden, refused, said, says, succeeds};
 use leyden_core::shared_material;
+
+/// Numbers that came with the checkout; `tests/golden/README.md` says how they were made.
+#[test]
+fn golden_files_of_the_checkout_hold() {
+    for (command, file, cases) in [
+        (&["verify", "llama"][..], "llama", 100),
+        (&["verify", "rl"], "rl.json", 200),
+        (&["verify", "scores", "calcx"], "calcx.jsonl", 300),
+        (&["verify", "scores", "calculator"], "calculator.jsonl", 300),
+    ] {
+        let (stdout, _) = succeeds(leyden(command).arg(checkout().join("tests/golden").join(file)));
+        assert!(stdout.lines().all(|line| line.starts_with("ok")), "{file}: {stdout}");
+        let counted = stdout.lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let place = words.iter().position(|word| *word == "cases")?;
+            words[place - 1].parse::<usize>().ok()
+        });
+        assert!(counted.sum::<usize>() >= cases, "{file}: {stdout}");
+    }
+}
 
 #[test]
 fn shared_golden_files_hold() {

@@ -1,14 +1,12 @@
 //! Runs that are killed, or that run out of disk: the same command goes on, and nobody can
 //! tell from the files that anything happened.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{LEYDEN, SHORT, Trained, checkout, quickstart, said, says, succeeds};
+use crate::common::{LEYDEN, SHORT, Trained, checkout, quickstart, said, says, succeeds};
 
 /// Starts `command` and kills it as soon as `now` holds; true if that came before its end.
 fn killed_when(command: &mut Command, now: impl Fn() -> bool) -> bool {

@@ -1,15 +1,13 @@
 //! `leyden run --live`: the page of a run that is going on. What it looks like is tested with
 //! the server; here it is the run that it must show and must not change.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use common::{Trained, quickstart, refused, says, succeeds};
+use crate::common::{Trained, quickstart, refused, says, succeeds};
 use serde_json::Value;
 
 const STEPS: &str = "train.steps=3";

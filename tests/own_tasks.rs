@@ -1,13 +1,11 @@
 //! Tasks and rewards of a user's own, without any Rust: files of questions and answers, rewards
 //! by name and by a program, databases without a `tables.json`.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{leyden, lines, refused, says, succeeds};
+use crate::common::{leyden, lines, refused, says, succeeds};
 use tempfile::TempDir;
 
 /// A folder with an experiment of two steps on tasks of its own; `more` goes to its end.

@@ -1,12 +1,10 @@
 //! The paper's experiments: they resolve, one H100 holds them, and they run, here for two
 //! steps with a tiny model of the same architecture on the generated worlds.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{Trained, leyden, lines, says, succeeds};
+use crate::common::{Trained, leyden, lines, says, succeeds};
 
 /// Bytes of an H100's 80 GiB that CUDA and its libraries leave.
 const H100: f64 = 84e9;

@@ -1,10 +1,8 @@
 //! The main job from two commands: run an experiment, report on it.
 
-mod common;
-
 use std::fs;
 
-use common::{Trained, checkout, leyden, lines, quickstart, says, succeeds};
+use crate::common::{Trained, checkout, leyden, lines, quickstart, says, succeeds};
 
 #[test]
 fn a_run_and_its_report() {

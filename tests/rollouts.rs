@@ -1,12 +1,10 @@
 //! `leyden rollouts` on the folder of a run and on a server's store.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{leyden, quickstart, refused, says, succeeds};
+use crate::common::{leyden, quickstart, refused, says, succeeds};
 use leyden_hub::parquet;
 use leyden_serve::store::{Limits, NewCall, NewEvent, NewRollout, Store, StoredAnswer};
 use serde_json::{Map, Value, json};

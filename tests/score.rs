@@ -1,13 +1,11 @@
 //! `leyden score` on predictions of all three datasets: written by hand, in several formats,
 //! and by `leyden eval`, whose rewards must come out again.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{leyden, lines, refused, says, succeeds};
+use crate::common::{leyden, lines, refused, says, succeeds};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -1,12 +1,10 @@
 //! `leyden serve` as a user starts it, and clients that speak HTTP to it.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
-use common::{leyden, refused, says};
+use crate::common::{leyden, refused, says};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";

@@ -1,15 +1,13 @@
 //! Sweeps from file to verdict: killed and gone on with, with a cell that fails, and what is
 //! refused before anything runs.
 
-mod common;
-
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{SHORT, Trained, checkout, leyden, quickstart, refused, said, says, succeeds};
+use crate::common::{SHORT, Trained, checkout, leyden, quickstart, refused, said, says, succeeds};
 
 /// A sweep of the shortened quickstart.
 fn sweep_file(dir: &Path, rest: &str) -> PathBuf {
@@ -67,10 +65,12 @@ fn a_sweep_that_is_cut_off_goes_on_and_is_reported() {
     let mut report = leyden(&["report", "--record", "--out"]);
     let recorded = dir.path().join("recorded");
     let (stdout, _) = succeeds(report.arg(&recorded).arg(&folder));
-    says(&stdout, &["**paper**: the baseline", "no verdict: with 1 seed each", "report: "]);
+    says(&stdout, &["**paper**: the baseline", "no verdict: with 1 seed each", "recorded: "]);
     let mut again = leyden(&["report"]);
     let (of_record, _) = succeeds(again.arg(&recorded).arg("--out").arg(dir.path().join("r")));
-    assert_eq!(of_record.split("report: ").next(), stdout.split("report: ").next());
+    assert_eq!(of_record.split("report: ").next(), stdout.split("recorded: ").next());
+    let kept = |name: &str| recorded.join(name).exists();
+    assert!(kept("runs.tar.zst") && kept("sweep.toml") && !kept("cells") && !kept("index.html"));
 
     let cells = folder.join("cells");
     let mut compare = leyden(&["compare"]);

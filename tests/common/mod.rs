@@ -1,7 +1,5 @@
 //! The `leyden` command as a user starts it, on experiments cut down to seconds.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

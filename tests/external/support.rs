@@ -1,8 +1,6 @@
 //! What the tests of external agents share: short runs, what they left behind, Python with the
 //! packages of the paper's agents.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

@@ -28,6 +28,24 @@ pub enum ReportError {
     Schema { path: PathBuf, line: usize, found: u64, known: u32 },
     #[error("cannot read rollouts from {path}: {source}")]
     Rollouts { path: PathBuf, source: rusqlite::Error },
+    #[error("{path} does not hold sample rollouts: {message}")]
+    Samples { path: PathBuf, message: String },
+    #[error("{path} is not what `leyden kernels --json` writes: {message}")]
+    Kernels { path: PathBuf, message: String },
+    #[error(
+        "{path} cannot be used: {what}; fetch the file anew, or record the runs again with \
+         `leyden report … --record`"
+    )]
+    Archive { path: PathBuf, what: String },
+    /// About a file in an archive.
+    #[error("{0}")]
+    InArchive(String),
+    #[error("{archive} has no run `{run}`; it has {}", .found.join(", "))]
+    NotRecorded { archive: PathBuf, run: String, found: Vec<String> },
+    #[error("{folder} is a recording of several runs: name one of {}", list(.runs))]
+    Several { folder: PathBuf, runs: Vec<PathBuf> },
+    #[error("two of the runs are in folders named `{0}`: a recording needs a name for each")]
+    SameName(String),
     #[error("no run was given: name at least one run folder")]
     NoRuns,
     #[error("{} has neither a step nor an evaluation yet, so there is nothing to report: wait for the first evaluation, or continue the run", list(.0))]

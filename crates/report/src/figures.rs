@@ -386,6 +386,13 @@ pub(crate) fn words(name: &str) -> String {
     name.replace('_', " ")
 }
 
+/// An identifier as a title: its words, the first with a capital.
+pub(crate) fn title(name: &str) -> String {
+    let words = words(name);
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// A name fit for files, short enough for every file system.
 pub(crate) fn slug(name: &str) -> String {
     let safe = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };

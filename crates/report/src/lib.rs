@@ -8,6 +8,8 @@
 //! [`sweep`] does the same for a sweep folder: variants compared over their seeds, with
 //! verdicts in words. [`compare`] sets two runs side by side on the same test items.
 //!
+//! [`recorded`] is what is kept of runs in a repository, and how it is read again.
+//!
 //! [`export`] reads the rollouts themselves, one by one, and writes them for other programs.
 //!
 //! The pieces serve other pages too: [`chart`] describes a chart, [`figures::draw`] puts the
@@ -19,6 +21,7 @@ pub mod compare;
 pub mod experiment;
 pub mod export;
 pub mod figures;
+pub mod recorded;
 pub mod rollouts;
 pub mod roofline;
 pub mod svg;

@@ -7,7 +7,7 @@ use leyden_core::record::StepRecord;
 
 use crate::chart::{Chart, Ink, Scale};
 use crate::experiment::Experiment;
-use crate::figures::{Figure, Section, draw_smoothed, share, slug, words};
+use crate::figures::{Figure, Section, draw_smoothed, share, slug, title};
 
 /// All charts of training figures, those of the algorithm's own included.
 pub(crate) fn figures(experiments: &[Experiment]) -> Vec<Figure> {
@@ -65,6 +65,26 @@ const METRICS: &[Metric] = &[
         parts: &[("learning rate", |s| s.learning_rate)], caption: "" },
     Metric { file: "tokens", section: Section::Health, title: "Tokens of a training step", y_label: "tokens", scale: FROM_ZERO, always: false,
         parts: &[("one row per call", |s| s.row_tokens as f64), ("prefixes merged", |s| s.packed_tokens as f64), ("with a gradient", |s| s.action_tokens as f64)], caption: "" },
+];
+
+/// Title and unit of the figures that an algorithm records beside those of every step; others
+/// are called by their names.
+#[rustfmt::skip]
+const EXTRAS: &[(&str, &str, &str)] = &[
+    ("prompts_extended", "Prompts extended", "prompts"),
+    ("prompts_rewritten", "Prompts rewritten", "prompts"),
+    ("groups_left_out", "Groups left out", "groups"),
+    ("sampler_chi2", "χ² of trainer to sampler, by token", "χ² divergence"),
+    ("sampler_chi2_sequence", "χ² of trainer to sampler, by response", "χ² divergence"),
+    ("sampler_perplexity_ratio", "Perplexity, trainer over sampler", "ratio"),
+    ("sampler_effective_share", "Effective sample size", "share of tokens"),
+    ("correction_beyond", "Weights beyond the correction's bounds", "share"),
+    ("correction_rejected", "Tokens that the correction rejects", "share"),
+    ("critic_loss", "Critic loss", "loss"),
+    ("critic_explained_variance", "Explained variance of the critic", "share of variance"),
+    ("reward_seen_mean", "Reward as training sees it", "mean reward"),
+    ("reference_kl", "KL to the reference policy", "nats per token"),
+    ("kl_coefficient", "KL coefficient", "coefficient"),
 ];
 
 impl Metric {
@@ -138,7 +158,10 @@ fn extras(experiments: &[Experiment]) -> Vec<Figure> {
         .flat_map(|run| run.steps.iter().flat_map(|step| step.extra.keys()))
         .collect();
     let figure = |key: &String| {
-        let mut chart = Chart::new(&words(key), "step", "");
+        let known = EXTRAS.iter().find(|(name, _, _)| name == key);
+        let named = known.map(|(_, name, unit)| ((*name).to_owned(), *unit));
+        let (name, unit) = named.unwrap_or_else(|| (title(key), ""));
+        let mut chart = Chart::new(&name, "step", unit);
         chart.scale = FREE;
         for (index, experiment) in experiments.iter().enumerate() {
             let curves =

@@ -10,11 +10,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, params};
+use serde::{Deserialize, Serialize};
 
 use crate::error::ReportError;
 
 /// One model call as shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleCall {
     pub role: String,
     /// The rendered prompt; kept for evaluations only.
@@ -28,7 +29,7 @@ pub struct SampleCall {
 }
 
 /// One rollout as shown.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Transcript {
     pub step: i64,
     pub phase: String,
@@ -46,7 +47,8 @@ pub struct Transcript {
 }
 
 /// What training did to the reward of one task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     Rose,
     Fell,
@@ -83,7 +85,7 @@ impl Change {
 }
 
 /// One task before and after training; the same rollout twice if there was one evaluation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     pub change: Change,
     pub before: Transcript,
@@ -91,7 +93,7 @@ pub struct Pair {
 }
 
 /// The rollouts of a report.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Samples {
     /// `sampled`, or `greedy` where nothing was sampled.
     pub phase: String,

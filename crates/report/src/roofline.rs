@@ -5,18 +5,20 @@
 //! by a ceiling, and how far below the roof a point lies is what is left to be gained.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ReportError;
 use crate::page::{DARK, fill_in};
+use crate::raster::png;
 use crate::svg::SERIES;
 use crate::text::escape;
 use crate::write::Folder;
 
 /// What a page of kernels shows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Roofline {
     pub title: String,
     /// Machine, model and number type, in words.
@@ -29,7 +31,7 @@ pub struct Roofline {
 }
 
 /// One kernel.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     pub name: String,
     pub shape: String,
@@ -40,6 +42,47 @@ pub struct Row {
     pub seconds: (f64, f64, f64),
     /// Floor over median.
     pub share: Option<f64>,
+}
+
+/// The files of a recording.
+const FIGURES: &str = "kernels.json";
+const TABLE: &str = "kernels.md";
+
+/// What is read of `kernels.json`.
+#[derive(Deserialize)]
+struct Figures {
+    dtype: String,
+    roof: FoundRoof,
+    kernels: Vec<FoundKernel>,
+}
+
+#[derive(Deserialize)]
+struct FoundRoof {
+    copy: f64,
+    products_f32: f64,
+    products_bf16: f64,
+}
+
+#[derive(Deserialize)]
+struct FoundKernel {
+    name: String,
+    shape: String,
+    work: FoundWork,
+    time: FoundTime,
+    share: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct FoundWork {
+    flops: f64,
+    bytes: f64,
+}
+
+#[derive(Deserialize)]
+struct FoundTime {
+    median: f64,
+    least: f64,
+    most: f64,
 }
 
 /// Width and height in CSS pixels, and the margins of the plot area.
@@ -129,6 +172,62 @@ impl Roofline {
         out
     }
 
+    /// Whether a folder keeps the figures of `leyden kernels`.
+    pub fn is_recorded(folder: &Path) -> bool {
+        [FIGURES, TABLE].iter().all(|file| folder.join(file).is_file())
+    }
+
+    /// Reads what `leyden kernels --record` wrote: figures from `kernels.json`, title and
+    /// machine from the head of `kernels.md`.
+    ///
+    /// # Errors
+    /// A file that is missing or is not one of these.
+    pub fn read(folder: &Path) -> Result<Self, ReportError> {
+        let text = |path: &PathBuf| {
+            fs::read_to_string(path)
+                .map_err(|source| ReportError::Read { path: path.clone(), source })
+        };
+        let (table, figures) = (folder.join(TABLE), folder.join(FIGURES));
+        let head = text(&table)?;
+        let mut lines = head.lines().filter(|line| !line.is_empty());
+        let title = lines.next().and_then(|line| line.strip_prefix("# ")).unwrap_or_default();
+        let about = lines.next().unwrap_or_default();
+        let found: Figures = serde_json::from_str(&text(&figures)?)
+            .map_err(|error| ReportError::Kernels { path: figures, message: error.to_string() })?;
+        let products = match found.dtype.as_str() {
+            "bf16" => found.roof.products_bf16,
+            _ => found.roof.products_f32,
+        };
+        let row = |kernel: FoundKernel| Row {
+            name: kernel.name,
+            shape: kernel.shape,
+            flops: kernel.work.flops,
+            bytes: kernel.work.bytes,
+            seconds: (kernel.time.median, kernel.time.least, kernel.time.most),
+            share: kernel.share,
+        };
+        Ok(Self {
+            title: title.to_owned(),
+            about: about.to_owned(),
+            copy: found.roof.copy,
+            products,
+            kernels: found.kernels.into_iter().map(row).collect(),
+        })
+    }
+
+    /// Writes what a repository keeps, `kernels.md` and `roofline.png`, beside `kernels.json`.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn record(&self, folder: &Path) -> Result<(), ReportError> {
+        let mut files = Folder::create(folder)?;
+        let picture = png(&self.svg())
+            .map_err(|message| ReportError::Raster { figure: "roofline".to_owned(), message })?;
+        files.put("roofline.png", &picture)?;
+        files.put(TABLE, self.markdown().as_bytes())?;
+        Ok(())
+    }
+
     /// Writes `index.html`, `roofline.svg`, `roofline.png` and `kernels.md` into `folder`, which
     /// is made if missing.
     ///
@@ -151,7 +250,7 @@ impl Roofline {
             },
         )?;
         files.put("index.html", page.as_bytes())?;
-        files.put("kernels.md", self.markdown().as_bytes())?;
+        files.put(TABLE, self.markdown().as_bytes())?;
         Ok(())
     }
 
@@ -264,6 +363,35 @@ mod tests {
         for name in ["roofline.svg", "roofline.png", "kernels.md"] {
             assert!(folder.path().join(name).metadata().unwrap().len() > 100);
         }
+    }
+
+    #[test]
+    fn what_is_recorded_gives_the_page_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let kernel = |kernel: &Row| {
+            serde_json::json!({
+                "name": kernel.name, "shape": kernel.shape, "share": kernel.share,
+                "work": {"flops": kernel.flops, "bytes": kernel.bytes},
+                "time": {
+                    "median": kernel.seconds.0, "least": kernel.seconds.1,
+                    "most": kernel.seconds.2, "repetitions": 5,
+                },
+            })
+        };
+        let wanted = roofline();
+        let figures = serde_json::json!({
+            "dtype": "bf16",
+            "roof": {"copy": 1e10, "products_f32": 1e9, "products_bf16": 1e11, "dispatch": 1e-6},
+            "kernels": wanted.kernels.iter().map(kernel).collect::<Vec<_>>(),
+        });
+        fs::write(folder.path().join(FIGURES), figures.to_string()).unwrap();
+        assert!(!Roofline::is_recorded(folder.path()));
+        wanted.record(folder.path()).unwrap();
+        assert!(Roofline::is_recorded(folder.path()));
+        assert_eq!(Roofline::read(folder.path()).unwrap(), wanted);
+        fs::write(folder.path().join(FIGURES), "{}").unwrap();
+        let error = Roofline::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("kernels.json is not what"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use leyden_core::record::{EvalRecord, RECORD_SCHEMA, Record, StepRecord, Timing}
 use serde_json::Value;
 
 use crate::error::ReportError;
+use crate::recorded;
 use crate::rollouts::{self, Samples};
 
 /// Everything that a report shows of one run.
@@ -78,15 +79,33 @@ impl Run {
     }
 }
 
-/// Reads a run folder.
+/// Reads a run folder, or a run of a recorded folder ([`recorded`]).
 ///
 /// # Errors
 /// [`ReportError`] if the folder or its configuration is missing, a line is not a record or
-/// has a newer schema, or the rollouts' database does not open.
+/// has a newer schema, or the rollouts' database does not open; and for a recorded folder of
+/// several runs.
 pub fn load(run_dir: &Path) -> Result<Run, ReportError> {
-    if !run_dir.is_dir() {
-        return Err(ReportError::NoFolder(run_dir.to_owned()));
+    if recorded::is_recorded(run_dir) {
+        return match recorded::sources(&[run_dir.to_owned()])?.as_slice() {
+            [only] => only.load(),
+            several => {
+                let runs = several.iter().map(|source| source.shown.clone()).collect();
+                Err(ReportError::Several { folder: run_dir.to_owned(), runs })
+            }
+        };
     }
+    if !run_dir.is_dir() {
+        return match recorded::within_archive(run_dir)? {
+            Some(source) => source.load(),
+            None => Err(ReportError::NoFolder(run_dir.to_owned())),
+        };
+    }
+    load_folder(run_dir)
+}
+
+/// Reads a run folder as it lies there.
+pub(crate) fn load_folder(run_dir: &Path) -> Result<Run, ReportError> {
     let config_path = run_dir.join("config.toml");
     let config_text =
         read(&config_path)?.ok_or_else(|| ReportError::NotARun(run_dir.to_owned()))?;
@@ -97,7 +116,10 @@ pub fn load(run_dir: &Path) -> Result<Run, ReportError> {
     let mut notes = Vec::new();
     let (steps, evals) = metrics(&run_dir.join("metrics.jsonl"), &mut notes)?;
     let timings = timings(&run_dir.join("timings.jsonl"), &mut notes)?;
-    let samples = rollouts::read(&run_dir.join("rollouts.sqlite"))?;
+    let samples = match rollouts::read(&run_dir.join("rollouts.sqlite"))? {
+        Some(samples) => Some(samples),
+        None => recorded_samples(&run_dir.join(recorded::SAMPLES))?,
+    };
     let name = config.get("name").and_then(toml::Value::as_str).map(str::to_owned);
     Ok(Run {
         name: name.unwrap_or_else(|| folder_name(run_dir)),
@@ -227,6 +249,14 @@ fn json_lines(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, Value)
     Ok(lines)
 }
 
+/// The rollouts to show, where a recording kept them.
+fn recorded_samples(path: &Path) -> Result<Option<Samples>, ReportError> {
+    let Some(text) = read(path)? else { return Ok(None) };
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| ReportError::Samples { path: path.to_owned(), message: error.to_string() })
+}
+
 fn provenance(path: &Path) -> Result<serde_json::Map<String, Value>, ReportError> {
     let Some(text) = read(path)? else { return Ok(serde_json::Map::new()) };
     serde_json::from_str(&text).map_err(|error| ReportError::Provenance {
@@ -256,7 +286,7 @@ fn number(value: &toml::Value) -> Option<f64> {
     value.as_float().or_else(|| value.as_integer().map(|number| number as f64))
 }
 
-fn folder_name(path: &Path) -> String {
+pub(crate) fn folder_name(path: &Path) -> String {
     let canonical = path.canonicalize();
     let path = canonical.as_deref().unwrap_or(path);
     path.file_name().map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())

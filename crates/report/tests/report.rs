@@ -146,6 +146,27 @@ fn nothing_in_a_run_breaks_out_of_the_page() {
 }
 
 #[test]
+fn figures_of_an_algorithm_have_titles_and_not_names() {
+    let dir = TempDir::new().unwrap();
+    let folder = small().write(dir.path());
+    let mut records = small().records();
+    for record in &mut records {
+        if let Record::Step(step) = record {
+            for name in ["prompts_extended", "sampler_chi2", "my_own_figure"] {
+                step.extra.insert(name.to_owned(), step.step as f64);
+            }
+        }
+    }
+    fs::write(folder.join("metrics.jsonl"), lines(&records)).unwrap();
+    let written = write(&[load(&folder).unwrap()], &dir.path().join("r"), &page_only()).unwrap();
+    let page = fs::read_to_string(written.page).unwrap();
+    for title in ["Prompts extended", "χ² of trainer to sampler, by token", "My own figure"] {
+        assert!(page.contains(&format!(">{title}<")), "no chart called {title}");
+    }
+    assert!(!page.contains("extra prompts"));
+}
+
+#[test]
 fn the_page_needs_nothing_but_itself() {
     let dir = TempDir::new().unwrap();
     let page = text(&report(&[small()], dir.path()), "index.html");

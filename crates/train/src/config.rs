@@ -17,9 +17,9 @@ mod own;
 mod read;
 mod reference;
 
+pub use error::ConfigError;
 use own::Rest;
 pub use own::{Flag, KeyError, OwnKey, Preset, Schema, Values};
-pub use error::ConfigError;
 pub use reference::{Key, reference};
 
 /// Implements serde's traits of a struct with the field `own`, which holds the keys that

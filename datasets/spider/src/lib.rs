@@ -4,8 +4,9 @@
 //! none can do harm, and three rules judge them as the official programs do: [`execution`]
 //! match (the reward), [`exact`] set match with its parts, and [`hardness`]. [`table`] puts
 //! them together as the official table; [`golden`] compares all with the official programs'
-//! own verdicts.
+//! own verdicts. Of queries that the official grammar rejects, [`clauses`] says where they differ.
 
+pub mod clauses;
 pub mod database;
 pub mod exact;
 pub mod execution;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use leyden_core::{Score, ScoreError, Scorer, Task};
 use serde_json::Value;
 
+use crate::clauses::compare;
 use crate::execution::judge;
 use crate::spider::Spider;
 
@@ -15,7 +16,8 @@ pub const DATABASE_FIELD: &str = "db_id";
 /// Reward 1 if the answer's results are those of the reference, else 0.
 ///
 /// The answer is the query itself. Parts: `execution` (the reward), `runs` (1 if the query
-/// ran) and, where the reference parses, `exact_match`.
+/// ran) and, where the reference parses, `exact_match`; where it does not, `clauses`, the share
+/// of clauses that agree.
 #[derive(Debug, Clone)]
 pub struct SpiderScorer {
     spider: Arc<Spider>,
@@ -40,8 +42,14 @@ impl Scorer for SpiderScorer {
         let flag = |holds: bool| f64::from(u8::from(holds));
         let reward = flag(verdict.matches());
         let mut parts = BTreeMap::from([("execution", reward), ("runs", flag(verdict.ran()))]);
-        if let Ok(matched) = self.spider.compare(id, &task.gold, query) {
-            parts.insert("exact_match", flag(matched.exact.matches));
+        match self.spider.compare(id, &task.gold, query) {
+            Ok(matched) => {
+                parts.insert("exact_match", flag(matched.exact.matches));
+            }
+            Err(_) => {
+                let compared = compare(&task.gold, query).map_or(0.0, |compared| compared.share());
+                parts.insert("clauses", compared);
+            }
         }
         Ok(Score { reward, parts })
     }

@@ -92,7 +92,29 @@ fn results_are_bounded_in_rows_and_bytes() {
         assert_eq!(error, QueryError::Bytes, "{}", &sql[..60.min(sql.len())]);
     }
     let deep = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
-    assert!(matches!(shop.query(&deep), Err(QueryError::Sql(_))));
+    assert!(matches!(shop.query(&deep), Err(QueryError::Complex(_))));
+}
+
+/// Before there was a guard, forty CTEs in 650 bytes kept `sqlite3_prepare` busy for minutes, and
+/// neither the count of instructions nor the time was looked at while it was.
+#[test]
+fn a_query_that_stands_for_too_many_tables_is_refused_at_once() {
+    let world = World::new(small());
+    let shop = world.shop();
+    let mut sql = "WITH c0 AS (SELECT 1 AS x)".to_owned();
+    for level in 1..=40 {
+        sql += &format!(", c{level} AS (SELECT a.x FROM c{0} a, c{0} b)", level - 1);
+    }
+    sql += " SELECT count(*) FROM c40";
+    let error = shop.query(&sql).unwrap_err();
+    assert!(matches!(error, QueryError::Complex(_)) && error.class() == "limit", "{error:?}");
+    let verdict = judge(&shop, "SELECT count(*) FROM item", &sql).unwrap();
+    assert_eq!(verdict, Verdict::Failed(error));
+    // What people write with CTEs runs as before.
+    let usual = "WITH sold AS (SELECT item_id, count(*) AS n FROM sale GROUP BY item_id), \
+                 best AS (SELECT max(n) AS n FROM sold) \
+                 SELECT name FROM item JOIN sold ON item.id = item_id JOIN best ON best.n = sold.n";
+    assert_eq!(shop.query(usual).unwrap().rows, [[Value::Text("tea".into())]]);
 }
 
 #[test]

@@ -55,6 +55,10 @@ pub struct Arguments {
     /// Folder for a page with the table and the roofline
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
+    /// Folder for what a repository keeps: figures, table and roofline, of which
+    /// `leyden report` makes the page
+    #[arg(long, value_name = "FOLDER")]
+    record: Option<PathBuf>,
 }
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -71,7 +75,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     check_memory(&shape, whole)?;
     // What cannot be written is said before minutes are spent on it.
     let parent = arguments.json.as_deref().and_then(Path::parent);
-    for folder in arguments.out.as_deref().into_iter().chain(parent) {
+    let folders = [arguments.out.as_deref(), arguments.record.as_deref(), parent];
+    for folder in folders.into_iter().flatten() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
     eprintln!("measuring the machine …");
@@ -85,7 +90,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     eprint!("\r\x1b[K");
     let page = page(arguments, &roof, shape.kind, &all);
     print!("{}", table(&page));
-    if let Some(path) = &arguments.json {
+    let recorded = arguments.record.as_ref().map(|folder| folder.join("kernels.json"));
+    for path in arguments.json.iter().chain(&recorded) {
         write_json(
             path,
             &json!({
@@ -98,6 +104,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(folder) = &arguments.out {
         page.write(folder)?;
         println!("\n{}", folder.join("index.html").display());
+    }
+    if let Some(folder) = &arguments.record {
+        page.record(folder)?;
+        println!("\n{}", folder.join("kernels.md").display());
     }
     Ok(ExitCode::SUCCESS)
 }

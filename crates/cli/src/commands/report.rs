@@ -1,107 +1,91 @@
-//! `leyden report`: page, curves and tables from run folders or from a sweep.
+//! `leyden report`: page, curves and tables from run folders or from a sweep, or from what was
+//! recorded of them.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use leyden_report::recorded::{is_recorded, is_sweep, load_all, record_runs, record_sweep};
+use leyden_report::roofline::Roofline;
 use leyden_report::sweep::{load_sweep, write_sweep};
 use leyden_report::{Options, Written};
-use leyden_sweep::{CELLS, SweepFolder};
 
 /// Arguments of `leyden report`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Run folders (several seeds of one experiment are drawn together), or one sweep folder
+    /// Run folders (several seeds of one experiment are drawn together), one sweep folder, or
+    /// what was recorded of them: a recorded folder stands for all its runs
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Folder for the report, by default `report` in the first run folder
+    /// Folder for the report, by default `report` in the first folder
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Also keep each run's configuration, provenance and metrics beside the report
+    /// Write what a repository keeps instead of the page: table, pictures of the README,
+    /// configuration, provenance, and an archive of which `leyden report` makes the rest; a
+    /// recorded folder alone is recorded again in place
     #[arg(long)]
     record: bool,
 }
 
-/// What a recorded run consists of; rollouts and checkpoints are too large to keep.
-const RECORDED: [&str; 6] = [
-    "config.toml",
-    "provenance.json",
-    "metrics.jsonl",
-    "timings.jsonl",
-    // Of evaluations.
-    "predictions.jsonl",
-    "summary.txt",
-];
-
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let out = arguments.out.clone().unwrap_or_else(|| arguments.runs[0].join("report"));
+    let first = &arguments.runs[0];
+    let here = arguments.record && arguments.runs.len() == 1 && is_recording(first);
+    let usual = || if here { first.clone() } else { first.join("report") };
+    let out = arguments.out.clone().unwrap_or_else(usual);
     let written = match arguments.runs.as_slice() {
-        [sweep] if SweepFolder::is_one(sweep) => of_sweep(sweep, &out, arguments.record)?,
+        [folder] if Roofline::is_recorded(folder) => {
+            if arguments.record {
+                bail!("{}: `leyden kernels --record` writes it", folder.display());
+            }
+            return of_kernels(folder, &out);
+        }
+        [sweep] if is_sweep(sweep) && arguments.record => record_sweep(sweep, &out)?,
+        [sweep] if is_sweep(sweep) => write_sweep(&load_sweep(sweep)?, &out, &Options::default())?,
         runs => of_runs(runs, &out, arguments.record)?,
     };
     for note in &written.notes {
         eprintln!("note: {note}");
     }
     print!("{}", written.table);
-    println!("report: {}", out.join("index.html").display());
+    if arguments.record {
+        let bytes: u64 =
+            written.files.iter().filter_map(|path| path.metadata().ok()).map(|m| m.len()).sum();
+        println!(
+            "recorded: {}, {} files, {} KiB; the page: leyden report {}",
+            out.display(),
+            written.files.len(),
+            bytes.div_ceil(1024),
+            out.display()
+        );
+    } else {
+        println!("report: {}", out.join("index.html").display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether a folder is a recording; an earlier form has whole run folders beside its table.
+fn is_recording(folder: &Path) -> bool {
+    let has = |name: &&str| folder.join(name).exists();
+    let earlier =
+        ["table.md", "sweep.md"].iter().any(has) && !["config.toml", "status"].iter().any(has);
+    is_recorded(folder) || earlier
+}
+
 fn of_runs(folders: &[PathBuf], out: &Path, keep: bool) -> Result<Written> {
-    let mut runs = Vec::new();
     for folder in folders {
-        if !folder.is_dir() {
-            bail!("{}: there is no such run folder", folder.display());
-        }
-        if SweepFolder::is_one(folder) {
+        if is_sweep(folder) {
             bail!("{}: this is a sweep folder: give it alone", folder.display());
         }
-        runs.push(leyden_report::load(folder)?);
     }
-    let written = leyden_report::write(&runs, out, &Options::default())?;
     if keep {
-        for folder in folders {
-            record(folder, out)?;
-        }
+        return Ok(record_runs(folders, out)?);
     }
-    Ok(written)
+    Ok(leyden_report::write(&load_all(folders)?, out, &Options::default())?)
 }
 
-fn of_sweep(root: &Path, out: &Path, keep: bool) -> Result<Written> {
-    let sweep = load_sweep(root)?;
-    let written = write_sweep(&sweep, out, &Options::default())?;
-    if keep {
-        for file in ["sweep.toml", "base.toml", CELLS] {
-            copy(&root.join(file), &out.join(file))?;
-        }
-        let cells = out.join("cells");
-        for cell in sweep.variants.iter().flat_map(|variant| &variant.cells) {
-            let Some(run) = &cell.run else { continue };
-            record(&run.folder, &cells)?;
-            // What is recorded is a sweep folder again, whose report can be made anew.
-            if run.folder.join("finished").is_file() {
-                copy(&run.folder.join("finished"), &cells.join(&cell.cell.id).join("finished"))?;
-            }
-        }
-    }
-    Ok(written)
-}
-
-/// Copies what is kept of a run into a folder of its name below `out`.
-fn record(run: &Path, out: &Path) -> Result<()> {
-    let name = run.file_name().with_context(|| format!("{} has no name", run.display()))?;
-    let target = out.join(name);
-    std::fs::create_dir_all(&target).with_context(|| target.display().to_string())?;
-    for file in RECORDED {
-        let source = run.join(file);
-        if source.exists() {
-            copy(&source, &target.join(file))?;
-        }
-    }
-    Ok(())
-}
-
-fn copy(source: &Path, target: &Path) -> Result<()> {
-    std::fs::copy(source, target).with_context(|| source.display().to_string())?;
-    Ok(())
+fn of_kernels(folder: &Path, out: &Path) -> Result<ExitCode> {
+    let page = Roofline::read(folder)?;
+    page.write(out)?;
+    println!("report: {}", out.join("index.html").display());
+    Ok(ExitCode::SUCCESS)
 }

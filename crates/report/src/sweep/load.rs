@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use leyden_sweep::{Cell, ReportSettings, Revision, State, SweepFolder};
 
 use crate::error::ReportError;
-use crate::run::{Run, load};
+use crate::recorded::{ARCHIVE, Source, Unpacked, is_recorded, unpack};
+use crate::run::Run;
 
 /// Everything that a report shows of a sweep.
 #[derive(Debug, Clone)]
@@ -39,21 +41,43 @@ pub struct CellRun {
     pub run: Option<Run>,
 }
 
-/// Reads a sweep folder.
+/// Reads a sweep folder, or the recording of one.
 ///
 /// # Errors
 /// [`ReportError::Sweep`] if it is none or its own files cannot be read, and
 /// [`ReportError::Baseline`] if its baseline is not among its cells. A run that cannot be read
 /// is a note, and the others are shown.
 pub fn load_sweep(root: &Path) -> Result<SweepRuns, ReportError> {
-    let folder = SweepFolder::at(root);
+    let unpacked = is_recorded(root).then(|| unpack(&root.join(ARCHIVE))).transpose()?;
+    load_sweep_at(root, unpacked.map(Rc::new).as_ref())
+}
+
+/// Reads the sweep of an archive as if it lay at `root`; without one, what lies there.
+pub(crate) fn load_sweep_at(
+    root: &Path,
+    unpacked: Option<&Rc<Unpacked>>,
+) -> Result<SweepRuns, ReportError> {
+    let sweep = read(root, unpacked);
+    match unpacked {
+        Some(unpacked) => sweep.map_err(|error| unpacked.error(&error)),
+        None => sweep,
+    }
+}
+
+fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, ReportError> {
+    let folder = SweepFolder::at(unpacked.map_or(root, |unpacked| unpacked.root()));
+    let shown = SweepFolder::at(root);
     let file = folder.file()?;
     let mut variants: Vec<VariantRuns> = Vec::new();
     let mut notes = Vec::new();
     for cell in folder.cells()? {
-        let run = match load(&folder.run_folder(&cell)) {
-            Ok(run) => Some(run),
-            Err(ReportError::NoFolder(_) | ReportError::NotARun(_)) => None,
+        let source = Source {
+            shown: shown.run_folder(&cell),
+            actual: folder.run_folder(&cell),
+            unpacked: unpacked.cloned(),
+        };
+        let run = match source.load_if_any() {
+            Ok(run) => run,
             Err(error) => {
                 notes.push(format!("{} is left out: {error}.", cell.id));
                 None

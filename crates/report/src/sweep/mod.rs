@@ -18,6 +18,7 @@ mod verdict;
 
 use std::path::Path;
 
+pub(crate) use load::load_sweep_at;
 pub use load::{CellRun, SweepRuns, VariantRuns, load_sweep};
 pub use measure::{Cost, Measures};
 pub use summary::{Measured, Summary, VariantSummary, summarise};

@@ -37,10 +37,7 @@ async fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"min_p": 0.1}), "min_p"),
         (json!({"ignore_eos": 1}), "ignore_eos"),
         (json!({"ignore_eos": true, "tools": tools()}), "ignore_eos"),
-        (
-            json!({"ignore_eos": true, "response_format": {"type": "json_object"}}),
-            "ignore_eos",
-        ),
+        (json!({"ignore_eos": true, "response_format": {"type": "json_object"}}), "ignore_eos"),
         (json!({"mirostat": 2}), "mirostat"),
         (json!({"tools": [{"type": "web_search"}]}), "tools[0].type"),
         (

@@ -1,6 +1,7 @@
 //! One SQLite file, opened so that a hostile query costs one bounded failure.
 //!
-//! Four walls, each of which would do against most attacks: the file is opened read-only and
+//! Five walls, each of which would do against most attacks: a statement that is not one query of
+//! bounded size is refused before it is prepared ([`guard`](super::guard)); the file is opened read-only and
 //! immutable (nothing beside it is read or made); an authorizer lets only reads through, and
 //! with them no function that reaches outside or draws at random; SQLite's own limits bound
 //! statement, value and expression sizes; a progress handler counts instructions and time.
@@ -15,6 +16,7 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, Statement};
 
+use super::guard;
 use super::limits::{Limits, QueryError};
 use super::value::Value;
 
@@ -180,6 +182,7 @@ fn run(connection: &Connection, sql: &str, limits: &Limits) -> Result<ResultSet,
     if sql.len() > STATEMENT_BYTES {
         return Err(QueryError::Bytes);
     }
+    guard::check(sql)?;
     let stopped = Arc::new(AtomicU64::new(RUNNING));
     let (reason, started, time) = (Arc::clone(&stopped), Instant::now(), limits.time);
     let mut looks = limits.instructions / INSTRUCTIONS_A_LOOK;

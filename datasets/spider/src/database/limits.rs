@@ -42,6 +42,9 @@ pub enum QueryError {
     /// It would write, attach, change settings, or call a function that is not allowed.
     #[error("only reading this database is allowed: {0}")]
     Denied(String),
+    /// Nested too deep, or of common table expressions that stand for too many tables.
+    #[error("the query is too complex: {0}")]
+    Complex(String),
     #[error("stopped after {0} instructions")]
     Instructions(u64),
     #[error("stopped after {} seconds", .0.as_secs_f64())]
@@ -61,7 +64,11 @@ impl QueryError {
         match self {
             Self::NotAQuery => "not_a_query",
             Self::Denied(_) => "denied",
-            Self::Instructions(_) | Self::Time(_) | Self::Rows(_) | Self::Bytes => "limit",
+            Self::Complex(_)
+            | Self::Instructions(_)
+            | Self::Time(_)
+            | Self::Rows(_)
+            | Self::Bytes => "limit",
             Self::Database(_) => "database",
             Self::Sql(message) => {
                 let starts = |text: &str| message.starts_with(text);

@@ -6,6 +6,7 @@
 
 mod describe;
 pub mod file;
+mod guard;
 mod limits;
 mod value;
 

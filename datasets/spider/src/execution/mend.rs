@@ -1,9 +1,14 @@
 //! What the evaluator changes in a query before it runs.
 //!
 //! Split comparisons are mended, DISTINCT is dropped, only the first statement is kept, and
-//! MySQL's way to ask for this year becomes 2020. Words are found with the rules of the
-//! splitter that the evaluator uses (`sqlparse`): nothing inside texts, quoted names and
-//! comments is touched, and a backslash escapes a quote, which SQLite itself does not know.
+//! MySQL's way to ask for this year becomes 2020. Words are sqlparser's tokens, so nothing
+//! inside texts, quoted names and comments is touched. What cannot be split into tokens goes to
+//! SQLite as it is, which refuses it.
+
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+
+use crate::sql::DIALECT;
 
 /// The query as it is run. Empty where there is none.
 pub fn mend(sql: &str) -> String {
@@ -41,84 +46,53 @@ pub fn fix_year(sql: &str) -> String {
 }
 
 fn first_statement_without_distinct(sql: &str) -> String {
-    let mut kept = String::with_capacity(sql.len());
-    let mut depth = 0i64;
-    let mut rest = sql;
-    let mut previous = None;
-    // Behind the last end of a comment none begins; without this, a text of beginnings would
-    // be searched to its end once for each.
-    let comments = sql.rfind("*/").unwrap_or(0);
-    while let Some(c) = rest.chars().next() {
-        let in_comments = sql.len() - rest.len() < comments;
-        let length = token(rest, c, previous, in_comments);
-        let (token, after) = rest.split_at(length);
-        if !token.eq_ignore_ascii_case("distinct") {
-            kept.push_str(token);
+    let Ok(tokens) = Tokenizer::new(&DIALECT, sql).tokenize_with_location() else {
+        return sql.to_owned();
+    };
+    let (mut kept, mut depth) = (String::with_capacity(sql.len()), 0i64);
+    let mut place = Place { at: Location::new(1, 1), rest: sql };
+    for TokenWithSpan { token, span } in tokens {
+        // Its own text, which the token does not have: `!=` is one with `<>`.
+        kept.push_str(place.up_to(span.start));
+        let text = place.up_to(span.end);
+        match &token {
+            Token::Word(word)
+                if word.keyword == Keyword::DISTINCT && word.quote_style.is_none() => {}
+            _ => kept.push_str(text),
         }
         match token {
-            "(" => depth += 1,
-            ")" => depth -= 1,
-            ";" if depth <= 0 => break,
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            Token::SemiColon if depth <= 0 => return kept,
             _ => {}
         }
-        previous = token.chars().next_back();
-        rest = after;
     }
-    kept
+    kept + place.rest
 }
 
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
+/// A place in a text, which the tokenizer counts in lines and columns.
+struct Place<'a> {
+    at: Location,
+    rest: &'a str,
 }
 
-/// Length in bytes of the token that `rest` begins with; `first` is its first character and
-/// `previous` the one before it; `in_comments` says whether a comment could end behind it.
-fn token(rest: &str, first: char, previous: Option<char>, in_comments: bool) -> usize {
-    let line = || rest.find(['\r', '\n']).unwrap_or(rest.len());
-    let after_word = previous.is_some_and(is_word);
-    let one = first.len_utf8();
-    match first {
-        '\'' | '"' => quoted(rest, first as u8, true).unwrap_or(one),
-        '`' => quoted(rest, b'`', false).unwrap_or(one),
-        '[' if !after_word && !matches!(previous, Some(']' | ')')) => {
-            let end = rest[1..].find(['[', ']']).map(|at| at + 1);
-            end.filter(|&at| at > 1 && rest[at..].starts_with(']')).map_or(one, |at| at + 1)
+impl<'a> Place<'a> {
+    /// Goes on to a later place and returns what lies between.
+    fn up_to(&mut self, end: Location) -> &'a str {
+        let mut letters = self.rest.char_indices();
+        let mut length = 0;
+        while self.at < end {
+            let Some((index, letter)) = letters.next() else { break };
+            length = index + letter.len_utf8();
+            self.at = match letter {
+                '\n' => Location::new(self.at.line + 1, 1),
+                _ => Location::new(self.at.line, self.at.column + 1),
+            };
         }
-        '-' if rest.starts_with("--") => line(),
-        '#' if rest.starts_with("# ") => line(),
-        '/' if in_comments && rest.starts_with("/*") => {
-            rest[2..].find("*/").map_or(one, |at| at + 4)
-        }
-        ':' | '$' | '?' if !after_word => one + word(&rest[one..]),
-        _ if is_word(first) => word(rest),
-        _ => one,
+        let (before, after) = self.rest.split_at(length);
+        self.rest = after;
+        before
     }
-}
-
-fn word(text: &str) -> usize {
-    text.find(|c| !is_word(c) && c != '$' && c != '#').unwrap_or(text.len())
-}
-
-/// Length of the quoted text that `rest` begins with. A doubled quote goes on and, with
-/// `escapes`, one after a backslash does too; where no end follows, the last place that
-/// could have been one is.
-fn quoted(rest: &str, quote: u8, escapes: bool) -> Option<usize> {
-    let bytes = rest.as_bytes();
-    let mut possible = None;
-    let mut at = 1;
-    while at < bytes.len() {
-        let doubled = bytes[at] == quote && bytes.get(at + 1) == Some(&quote);
-        let escaped = escapes && bytes[at] == b'\\' && bytes.get(at + 1) == Some(&quote);
-        if doubled || escaped {
-            possible = Some(at + 1 + usize::from(escaped));
-            at += 2;
-        } else if bytes[at] == quote {
-            return Some(at + 1);
-        } else {
-            at += 1;
-        }
-    }
-    possible
 }
 
 #[cfg(test)]
@@ -140,6 +114,8 @@ mod tests {
             ("SELECT 'it''s distinct', DISTINCT b", "SELECT 'it''s distinct',  b"),
             ("SELECT 'a\\' distinct b' FROM t", "SELECT 'a\\' distinct b' FROM t"),
             ("a > = 1 AND b ! = 2 AND c < = 3", "a >= 1 AND b != 2 AND c <= 3"),
+            ("a != 1 AND\n\tb == 2\n", "a != 1 AND\n\tb == 2\n"),
+            ("SELECT 'é\nß', DISTINCT ü\r\nFROM t", "SELECT 'é\nß',  ü\r\nFROM t"),
         ] {
             assert_eq!(mend(sql), mended);
         }
@@ -154,9 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unclosed_quote_hides_nothing() {
-        assert_eq!(mend("SELECT ' DISTINCT a"), "SELECT '  a");
-        assert_eq!(mend("SELECT 'a'' DISTINCT"), "SELECT 'a'' ");
+    fn a_text_without_tokens_goes_through() {
+        for sql in
+            ["SELECT ' DISTINCT a", "SELECT 'a'' DISTINCT", "SELECT /* distinct", "a; \u{0}\""]
+        {
+            assert_eq!(mend(sql), sql);
+        }
     }
 
     #[test]

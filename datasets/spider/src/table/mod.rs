@@ -11,6 +11,7 @@ use std::fmt::Write;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::clauses::{Clause, compare};
 use crate::exact::PARTS;
 use crate::execution::{ExecutionError, judge};
 use crate::hardness::Hardness;
@@ -70,6 +71,10 @@ pub struct Row {
     pub exact_match: bool,
     /// Whether the evaluator's parser accepts the prediction.
     pub parsed: bool,
+    /// Of a prediction that it rejects but SQLite's grammar has: the clauses that differ from the
+    /// reference's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differing: Option<Vec<&'static str>>,
 }
 
 /// The whole evaluation.
@@ -89,7 +94,7 @@ pub fn evaluate(spider: &Spider, gold: &[Gold], predictions: &[String]) -> Evalu
         pairs.par_iter().map(|(gold, predicted)| score(spider, gold, predicted)).collect();
     let mut sums: Vec<Sums> = (0..=Hardness::ALL.len()).map(|_| Sums::default()).collect();
     let (mut rows, mut unscored) = (Vec::new(), Vec::new());
-    for (index, (scored, (gold, _))) in scored.into_iter().zip(&pairs).enumerate() {
+    for (index, (scored, (gold, predicted))) in scored.into_iter().zip(&pairs).enumerate() {
         let (number, id) = (index + 1, gold.id.clone());
         match scored {
             Ok((execution, matched)) => {
@@ -97,7 +102,8 @@ pub fn evaluate(spider: &Spider, gold: &[Gold], predictions: &[String]) -> Evalu
                 sums[hardness as usize].add(execution, &matched);
                 sums[Hardness::ALL.len()].add(execution, &matched);
                 let (exact_match, parsed) = (matched.exact.matches, matched.parsed);
-                rows.push(Row { number, id, hardness, execution, exact_match, parsed });
+                let differing = if parsed { None } else { differing(&gold.query, predicted) };
+                rows.push(Row { number, id, hardness, execution, exact_match, parsed, differing });
             }
             Err(why) => {
                 unscored.push(Unscored { number, id, database: gold.database.clone(), why });
@@ -117,6 +123,11 @@ fn score(spider: &Spider, gold: &Gold, predicted: &str) -> Result<(bool, Matched
         .map_err(|error: MatchError| error.to_string())?;
     let verdict = judge(&database, &gold.query, predicted).map_err(told)?;
     Ok((verdict.matches(), matched))
+}
+
+fn differing(gold: &str, predicted: &str) -> Option<Vec<&'static str>> {
+    let compared = compare(gold, predicted).ok()?;
+    Some(compared.differing.into_iter().map(Clause::name).collect())
 }
 
 /// Counts of one level.
