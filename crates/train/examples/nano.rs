@@ -43,7 +43,7 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// A Llama of a million parameters that speaks the tool protocol and knows no arithmetic.
-pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/assets/tiny");
+pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../suite/assets/tiny");
 const SEED: u64 = 1;
 const STEPS: usize = 180;
 /// Tasks of a step, and rollouts of each: the group within which rewards are compared.

@@ -38,7 +38,7 @@ fn of_the_trainer(model: &Path, steps: u64) -> Vec<(f64, f64)> {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/experiments/mini/calc.toml");
     // Several engines or replicas cut the batch otherwise, which changes how sums are rounded.
     let alone = ["rollout.engines=1", "train.replicas=1"].map(str::to_owned);
-    let experiment = Experiment::read(&file, &alone).unwrap();
+    let experiment = Experiment::read(&file, &alone, &()).unwrap();
     let LoadedModel { config, tensors, format } = LoadedModel::load(model).unwrap();
     let train = &experiment.train;
     let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, true).unwrap();
