@@ -71,7 +71,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    leyden_lm::settle_process();
+    leyden_lm::process::settle_process();
     end_with_the_reader();
     let result = match Cli::parse().command {
         Command::Run(arguments) => commands::run::run(&arguments),

@@ -8,8 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use leyden_hub::{Hub, Repository};
-use leyden_lm::weights::gguf::Gguf;
-use leyden_lm::{LlamaConfig, LoraConfig, MemoryPlan, MemoryRequest, Training, parse_kind};
+use leyden_lm::device::parse_kind;
+use leyden_lm::formats::gguf::Gguf;
+use leyden_lm::memory::{MemoryPlan, MemoryRequest, Training};
+use leyden_lm::model::{LlamaConfig, LoraConfig};
 use leyden_train::Experiment;
 
 use crate::model_source::{self, ModelSource};

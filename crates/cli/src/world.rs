@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use leyden_core::Task;
 use leyden_core::record::Record;
-use leyden_lm::LoadedModel;
+use leyden_lm::formats::LoadedModel;
 use leyden_report::tensorboard::EventWriter;
 use leyden_train::config::{DataConfig, Demonstrations, Objective};
 use leyden_train::data::{DemonstrationSource, TaskSource};

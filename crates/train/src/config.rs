@@ -5,7 +5,7 @@
 //! Unknown keys are refused. [`REFERENCE`] describes every key once; `leyden run --help` and
 //! the reference page are printed from it, and a test holds it against the structures.
 
-use leyden_lm::LoraConfig;
+use leyden_lm::model::LoraConfig;
 use leyden_rl::config::AlgorithmConfig;
 use serde::{Deserialize, Serialize};
 

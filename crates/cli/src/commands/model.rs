@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use leyden_lm::{LoadedModel, SentenceEncoder, readable_bytes};
+use leyden_lm::encoder::SentenceEncoder;
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::memory::readable_bytes;
 use leyden_train::{Experiment, Finish};
 use serde_json::{Value, json};
 use tch::{Device, Kind};

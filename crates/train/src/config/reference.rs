@@ -231,7 +231,7 @@ pub const REFERENCE: &[Key] = &[
 mod tests {
     use std::path::Path;
 
-    use leyden_lm::LoraConfig;
+    use leyden_lm::model::LoraConfig;
     use leyden_rl::shaping::OverlongConfig;
 
     use super::REFERENCE;
