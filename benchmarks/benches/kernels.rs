@@ -5,7 +5,8 @@
 
 use criterion::{Criterion, Throughput, criterion_main};
 use leyden_kernels::{KERNELS, Shape, WHOLE};
-use leyden_lm::{LlamaConfig, settle_process};
+use leyden_lm::model::LlamaConfig;
+use leyden_lm::process::settle_process;
 use tch::{Device, Kind};
 
 /// Small enough for a smoke test, large enough that arithmetic counts.

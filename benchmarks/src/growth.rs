@@ -8,8 +8,11 @@
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Engine, LlamaConfig, Optimizer, OptimizerConfig, Policy, PolicyOptions};
-use leyden_lm::{Parameters, initialise};
+use leyden_lm::generate::Engine;
+use leyden_lm::model::LlamaConfig;
+use leyden_lm::model::{Parameters, initialise};
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
+use leyden_lm::policy::{Policy, PolicyOptions};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
 

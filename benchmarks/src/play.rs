@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Completion, Engine, Request, Ticket};
+use leyden_lm::generate::{Completion, Engine, Request, Ticket};
 
 use crate::work::{Conversation, Conversations};
 

@@ -4,7 +4,10 @@
 //! divided by what share of the device's peak is assumed to be reached. It ignores tools,
 //! queries and everything that waits.
 
-use leyden_lm::{Engine, LlamaConfig, LmError, MemoryPlan, MemoryRequest, Training};
+use leyden_lm::LmError;
+use leyden_lm::generate::Engine;
+use leyden_lm::memory::{MemoryPlan, MemoryRequest, Training};
+use leyden_lm::model::LlamaConfig;
 use serde::Serialize;
 use tch::Kind;
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use leyden_lm::parse_kind;
+use leyden_lm::device::parse_kind;
 use tch::Kind;
 
 /// How a measuring process computes: arguments that all contestants have.

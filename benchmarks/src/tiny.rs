@@ -1,9 +1,10 @@
 //! A fresh model of the quickstart's size, for benches without files.
 
 use leyden_core::SeedTree;
-use leyden_lm::{
-    LlamaConfig, LmError, OptimizerConfig, Parameters, Policy, PolicyOptions, initialise,
-};
+use leyden_lm::LmError;
+use leyden_lm::model::{LlamaConfig, Parameters, initialise};
+use leyden_lm::optim::OptimizerConfig;
+use leyden_lm::policy::{Policy, PolicyOptions};
 use tch::{Device, Kind};
 
 /// Tokens that the model knows.

@@ -5,8 +5,9 @@
 //! the ratio differs from 1 and the loss says something about the update before it.
 
 use anyhow::{Result, bail};
-use leyden_lm::forest::Pack;
-use leyden_lm::{Cotangent, Evaluated, Optimizer, Policy, clip_grad_norm};
+use leyden_lm::optim::{Optimizer, clip_grad_norm};
+use leyden_lm::policy::forest::Pack;
+use leyden_lm::policy::{Cotangent, Evaluated, Policy};
 use leyden_rl::Rows;
 use leyden_rl::aggregate::Aggregation;
 use leyden_rl::loss::{LossConfig, LossInput};
@@ -134,7 +135,7 @@ impl<'a> Updater<'a> {
 
 #[cfg(test)]
 mod tests {
-    use leyden_lm::Optimizer;
+    use leyden_lm::optim::Optimizer;
 
     use super::Updater;
     use crate::tiny;

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use leyden_core::SeedTree;
-use leyden_lm::Limits;
-use leyden_lm::forest::{self, Pack, Row};
+use leyden_lm::generate::Limits;
+use leyden_lm::policy::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_stats::{mean, sample_std};
 use serde::de::DeserializeOwned;

@@ -12,7 +12,9 @@ use leyden_benchmarks::play::{Play, Schedule, play};
 use leyden_benchmarks::process::{Compute, kind_name, median, peak_memory, timed};
 use leyden_benchmarks::work::{self, Conversation, Conversations};
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Engine, LoadedModel, Parameters, Weights, load_weights};
+use leyden_lm::formats::{LoadedModel, load_weights};
+use leyden_lm::generate::Engine;
+use leyden_lm::model::{Parameters, Weights};
 use tch::{Device, Kind, no_grad_guard};
 
 /// Measure the generation engine
@@ -68,7 +70,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::settle_process();
+    leyden_lm::process::settle_process();
     let arguments = Arguments::parse();
     if let Some(folder) = &arguments.export {
         return export(&arguments.model, folder);

@@ -10,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use leyden_benchmarks::growth::{Axis, Measured, Phase, Point, exponent, measure};
 use leyden_benchmarks::predict::{self, H100, Step};
-use leyden_lm::{LlamaConfig, parse_kind, readable_bytes};
+use leyden_lm::device::parse_kind;
+use leyden_lm::memory::readable_bytes;
+use leyden_lm::model::LlamaConfig;
 use serde::Serialize;
 
 /// Measure how time and memory grow with group, prompt, turns and width
@@ -58,7 +60,7 @@ struct Growth {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::settle_process();
+    leyden_lm::process::settle_process();
     let arguments = Arguments::parse();
     ensure!(arguments.repetitions > 0, "--repetitions 0: there is nothing to measure");
     let kind = parse_kind(&arguments.dtype)?;

@@ -13,8 +13,12 @@ use leyden_benchmarks::process::{Compute, kind_name, median, peak_memory, timed}
 use leyden_benchmarks::update::{LEARNING_RATE, Updater};
 use leyden_benchmarks::work::{self, Call, Conversations, Group, Rollout, Rollouts};
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Completion, Engine, Optimizer, OptimizerConfig, Parameters, Policy};
-use leyden_lm::{PolicyOptions, load_weights};
+use leyden_lm::formats::load_weights;
+use leyden_lm::generate::{Completion, Engine};
+use leyden_lm::model::Parameters;
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
+use leyden_lm::policy::Policy;
+use leyden_lm::policy::PolicyOptions;
 use tch::{Device, Kind};
 
 /// Measure a whole step of GRPO
@@ -43,7 +47,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::settle_process();
+    leyden_lm::process::settle_process();
     let arguments = Arguments::parse();
     let kind = arguments.compute.settle()?;
     let given: Conversations = work::read(&arguments.prompts)?;

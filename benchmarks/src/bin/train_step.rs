@@ -10,8 +10,10 @@ use clap::Parser;
 use leyden_benchmarks::process::{Compute, kind_name, median, peak_memory, timed};
 use leyden_benchmarks::update::{LEARNING_RATE, Update, Updater};
 use leyden_benchmarks::work::{self, Rollouts};
-use leyden_lm::load_weights;
-use leyden_lm::{Optimizer, OptimizerConfig, Parameters, Policy, PolicyOptions};
+use leyden_lm::formats::load_weights;
+use leyden_lm::model::Parameters;
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
+use leyden_lm::policy::{Policy, PolicyOptions};
 use tch::{Device, Kind};
 
 /// Measure a training step
@@ -52,7 +54,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::settle_process();
+    leyden_lm::process::settle_process();
     let arguments = Arguments::parse();
     if arguments.make {
         let Arguments { tasks, samples, vocabulary, unrelated, .. } = arguments;

@@ -92,7 +92,7 @@ impl Machine {
             },
             memory: Memory {
                 total: std::fs::read_to_string("/proc/meminfo").ok().and_then(|s| total(&s)),
-                available: leyden_lm::available_memory(tch::Device::Cpu),
+                available: leyden_lm::memory::available_memory(tch::Device::Cpu),
             },
             disk: disk(runs),
             cuda: cuda(libtorch.has_cuda),

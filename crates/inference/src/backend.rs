@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use leyden_lm::{LmError, Weights};
+use leyden_lm::LmError;
+use leyden_lm::model::Weights;
 use leyden_serve::backend::{Ask, Backend, Event, Failure, Figure, ModelCard};
 use leyden_text::ChatFormat;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use leyden_core::{ChatReply, ChatRequest, FinishReason, Message, ToolCall};
-use leyden_lm::{Completion, Sampled, StopCheck};
+use leyden_lm::generate::{Completion, Sampled, StopCheck};
 use leyden_serve::backend::{Answer, Ask, Delta, Event, Failure, Token};
 use leyden_text::{ChatFormat, Prompt, ReplyDelta, ReplyEnd, ReplyStream};
 use tokio::sync::mpsc::UnboundedSender;

@@ -1,6 +1,6 @@
 //! An engine behind a queue: conversations in, streamed replies out.
 //!
-//! The engine ([`leyden_lm::Engine`]) knows token ids and forward passes; a server's clients
+//! The engine ([`leyden_lm::generate::Engine`]) knows token ids and forward passes; a server's clients
 //! know messages and come and go as they like. [`EngineBackend`] joins the two. A request
 //! passes three stations:
 //!

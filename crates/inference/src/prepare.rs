@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use leyden_core::{ChatRequest, SeedTree};
-use leyden_lm::{Constraint, Request};
+use leyden_lm::generate::{Constraint, Request};
 use leyden_serve::backend::{Ask, Failure, Prompt};
 use leyden_text::{ChatFormat, Growth, History, TextError};
 

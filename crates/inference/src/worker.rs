@@ -17,7 +17,10 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use leyden_lm::{Completion, Engine, Limits, LlamaConfig, LmError, LoadedModel, Ticket, Weights};
+use leyden_lm::LmError;
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::generate::{Completion, Engine, Limits, Ticket};
+use leyden_lm::model::{LlamaConfig, Weights};
 use leyden_serve::backend::Failure;
 use tch::{Device, Kind, Tensor};
 

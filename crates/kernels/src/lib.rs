@@ -17,7 +17,8 @@ pub mod pieces;
 pub mod roof;
 pub mod whole;
 
-use leyden_lm::{LlamaConfig, LmError};
+use leyden_lm::LmError;
+use leyden_lm::model::LlamaConfig;
 use serde::Serialize;
 use tch::{Device, Kind};
 

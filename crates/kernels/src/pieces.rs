@@ -5,11 +5,13 @@
 //! a cache. Bytes are counted as if everything read once and written once.
 
 use leyden_core::SeedTree;
-use leyden_lm::forest::{Pack, Row, pack};
-use leyden_lm::pieces::{self, DecodeAttention, Head, HeadCotangent};
-use leyden_lm::{
-    Attention, ForestAttention, LmError, Optimizer, OptimizerConfig, Parameters, Rotary,
-};
+use leyden_lm::LmError;
+use leyden_lm::generate::single::{DecodeAttention, draw};
+use leyden_lm::model::{self, Attention, Parameters, Rotary, rotate};
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
+use leyden_lm::policy::ForestAttention;
+use leyden_lm::policy::forest::{Pack, Row, pack};
+use leyden_lm::policy::head::{Head, HeadCotangent};
 use leyden_rl::Rows;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::credit::Episode;
@@ -73,7 +75,7 @@ pub fn rms_norm(shape: &Shape) -> Result<Kernel, LmError> {
     let work = Work { flops: 4.0 * (n * width) as f64, bytes };
     Ok(kernel(format!("[{n}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
-        let _ = leyden_lm::rms_norm(&inputs[run % inputs.len()], &weight, eps)?;
+        let _ = leyden_lm::model::rms_norm(&inputs[run % inputs.len()], &weight, eps)?;
         Ok(())
     }))
 }
@@ -127,7 +129,7 @@ pub fn rotary(shape: &Shape) -> Result<Kernel, LmError> {
     let work = Work { flops: 3.0 * (n * heads * width) as f64, bytes };
     Ok(kernel(format!("[{n}, {heads}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
-        let _ = pieces::rotate(&inputs[run % inputs.len()], &angles)?;
+        let _ = rotate(&inputs[run % inputs.len()], &angles)?;
         Ok(())
     }))
 }
@@ -139,7 +141,7 @@ pub fn swiglu(shape: &Shape) -> Result<Kernel, LmError> {
     let work = Work { flops: 5.0 * (n * inner) as f64, bytes };
     Ok(kernel(format!("[{n}, 2 · {inner}]"), work, move |run| {
         let _guard = no_grad_guard();
-        let _ = pieces::swiglu(&inputs[run % inputs.len()])?;
+        let _ = model::swiglu(&inputs[run % inputs.len()])?;
         Ok(())
     }))
 }
@@ -308,7 +310,7 @@ pub fn sampling(shape: &Shape) -> Result<Kernel, LmError> {
     let work = Work { flops: 0.0, bytes };
     Ok(kernel(format!("[{rows}, {words}]"), work, move |run| {
         let _guard = no_grad_guard();
-        pieces::draw(&logits[run % logits.len()], 1.0, &uniforms)?;
+        draw(&logits[run % logits.len()], 1.0, &uniforms)?;
         Ok(())
     }))
 }

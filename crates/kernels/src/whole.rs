@@ -1,11 +1,12 @@
 //! What kernels are for: prefill, decoding, a training step, new weights for the engine.
 
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::forest::{Pack, Row, pack};
-use leyden_lm::{
-    Cotangent, Engine, Evaluated, Limits, LlamaConfig, LmError, Optimizer, OptimizerConfig,
-    Parameters, Policy, PolicyOptions, initialise,
-};
+use leyden_lm::LmError;
+use leyden_lm::generate::{Engine, Limits};
+use leyden_lm::model::{LlamaConfig, Parameters, initialise};
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
+use leyden_lm::policy::forest::{Pack, Row, pack};
+use leyden_lm::policy::{Cotangent, Evaluated, Policy, PolicyOptions};
 use tch::Kind;
 
 use crate::{Kernel, Shape, Work};
@@ -50,7 +51,7 @@ fn requests(
     samples: usize,
     max_tokens: usize,
     round: usize,
-) -> Vec<leyden_lm::Request> {
+) -> Vec<leyden_lm::generate::Request> {
     let words = shape.config.vocab_size as f64;
     let prompt = |number: usize| -> Vec<u32> {
         let seed = SeedTree::new(round as u64).index(number as u64);
@@ -63,7 +64,7 @@ fn requests(
                 let key = (number * samples + sample) as u64;
                 let sampling = Sampling { max_tokens, ..Sampling::default() };
                 let seed = SeedTree::new(3).index(key);
-                leyden_lm::Request::new(key, prompt.clone(), sampling, seed)
+                leyden_lm::generate::Request::new(key, prompt.clone(), sampling, seed)
             })
         })
         .collect()

@@ -7,9 +7,10 @@
 use std::time::Instant;
 
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{
-    Engine, Limits, LlamaConfig, LmError, Parameters, Request, Weights, initialise, parse_kind,
-};
+use leyden_lm::LmError;
+use leyden_lm::device::parse_kind;
+use leyden_lm::generate::{Engine, Limits, Request};
+use leyden_lm::model::{LlamaConfig, Parameters, Weights, initialise};
 use tch::{Device, Kind};
 
 const ROUNDS: u64 = 5;
@@ -76,7 +77,7 @@ fn by_steps(engine: &mut Engine, requests: Vec<Request>) -> Result<(f64, f64, us
 }
 
 fn main() -> Result<(), LmError> {
-    leyden_lm::settle_process();
+    leyden_lm::process::settle_process();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let name = arguments.first().map_or("smollm2", String::as_str);
     let kind = arguments.get(1).map_or(Ok(Kind::BFloat16), |kind| parse_kind(kind))?;

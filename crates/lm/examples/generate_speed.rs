@@ -6,9 +6,10 @@
 use std::time::Instant;
 
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{
-    Engine, Limits, LlamaConfig, LmError, Parameters, Request, Weights, initialise, parse_kind,
-};
+use leyden_lm::LmError;
+use leyden_lm::device::parse_kind;
+use leyden_lm::generate::{Engine, Limits, Request};
+use leyden_lm::model::{LlamaConfig, Parameters, Weights, initialise};
 use tch::{Device, Kind};
 
 /// A shape of model and of work.

@@ -2,7 +2,7 @@
 
 use tch::{Cuda, Device, Kind};
 
-use crate::LmError;
+use crate::error::LmError;
 
 /// Reads `cpu`, `cuda` or `cuda:N`, and checks that it is there.
 ///

@@ -1,8 +1,8 @@
 //! What a run will need in memory, before anything is loaded: plain arithmetic on shapes.
 //!
-//! Each line follows what this crate allocates: the flat buffers of [`crate::Parameters`] and
-//! of the optimiser, the joined matrices of [`crate::Weights`], the tensors that autograd
-//! keeps of one [`crate::transform`], a chunk of logits, the KV cache. Lines are added up as
+//! Each line follows what this crate allocates: the flat buffers of [`crate::model::Parameters`] and
+//! of the optimiser, the joined matrices of [`crate::model::Weights`], the tensors that autograd
+//! keeps of one [`crate::model::transform`], a chunk of logits, the KV cache. Lines are added up as
 //! if all existed at once, so the total is an upper bound but for the allocator's own waste
 //! and libtorch itself (about 0.3 GB).
 
@@ -10,8 +10,11 @@ use std::fmt;
 
 use tch::{Device, Kind};
 
-use crate::head::CHUNK_NUMBERS;
-use crate::{LlamaConfig, LmError, LoraConfig, projection_shapes};
+use crate::error::LmError;
+use crate::model::adapter::LoraConfig;
+use crate::model::config::LlamaConfig;
+use crate::model::parameters::projection_shapes;
+use crate::policy::head::CHUNK_NUMBERS;
 
 /// Bytes that the two f32 moments of AdamW take per trained parameter.
 const ADAMW_BYTES: u64 = 8;
@@ -44,7 +47,7 @@ pub struct MemoryRequest {
     pub replicas: usize,
     /// Whether each layer is recomputed in the backward pass.
     pub checkpointing: bool,
-    /// Most actions whose logits exist at once; by default as [`crate::PolicyOptions`].
+    /// Most actions whose logits exist at once; by default as [`crate::policy::PolicyOptions`].
     pub head_chunk: Option<usize>,
     /// Rollouts that generate at the same time; 0 for training alone.
     pub rollouts: usize,
@@ -151,7 +154,7 @@ impl MemoryRequest {
         Ok(MemoryPlan { lines })
     }
 
-    /// Bytes of a [`crate::Weights`] beyond the parameters that it shares.
+    /// Bytes of a [`crate::model::Weights`] beyond the parameters that it shares.
     fn joined_weights(&self, stored: u64, compute: u64) -> u64 {
         if self.parameters == self.compute {
             self.projections(|p| !matches!(p, "o_proj" | "down_proj")) * stored
@@ -223,7 +226,7 @@ impl MemoryRequest {
 }
 
 fn width(kind: Kind) -> Result<u64, LmError> {
-    crate::weights::kind_name(kind)?;
+    crate::formats::tensors::kind_name(kind)?;
     Ok(kind.elt_size_in_bytes() as u64)
 }
 
@@ -326,7 +329,8 @@ fn control_group_rest() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{MemoryRequest, Training, available_memory, kilobytes, mebibytes, readable_bytes};
-    use crate::{LlamaConfig, LoraConfig};
+    use crate::model::adapter::LoraConfig;
+    use crate::model::config::LlamaConfig;
     use tch::{Device, Kind};
 
     fn request(name: &str, training: Training) -> MemoryRequest {

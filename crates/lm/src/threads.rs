@@ -5,7 +5,7 @@
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::LmError;
+use crate::error::LmError;
 
 /// Threads that stay from one piece of work to the next: a step of a tiny model takes less time
 /// than starting some. They are started when first needed.

@@ -3,11 +3,10 @@
 mod common;
 
 use common::{number, relative, rollouts, tiny};
-use leyden_lm::forest::pack;
-use leyden_lm::{
-    Cotangent, LlamaConfig, MuonConfig, Optimizer, OptimizerConfig, Parameters, Policy,
-    PolicyOptions, clip_grad_norm,
-};
+use leyden_lm::model::{LlamaConfig, Parameters};
+use leyden_lm::optim::{MuonConfig, Optimizer, OptimizerConfig, clip_grad_norm};
+use leyden_lm::policy::forest::pack;
+use leyden_lm::policy::{Cotangent, Policy, PolicyOptions};
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn two_tensors(kind: Kind) -> Parameters {
@@ -109,7 +108,7 @@ fn mean_logp(policy: &Policy, config: &LlamaConfig) -> f64 {
     let actions = packs.iter().map(|p| p.actions.len()).sum::<usize>() as f64;
     let mut sum = 0.0;
     for pack in packs {
-        let descend = |e: &leyden_lm::Evaluated| Cotangent {
+        let descend = |e: &leyden_lm::policy::Evaluated| Cotangent {
             logp: vec![-1.0 / actions; e.logp.len()],
             entropy: None,
         };

@@ -4,12 +4,11 @@ mod common;
 
 use common::{number, oracle, parameters, policy, random_tensors, relative, rollouts, tiny};
 use leyden_core::SeedTree;
-use leyden_lm::forest::{Pack, Row, pack};
-use leyden_lm::lora::Lora;
-use leyden_lm::{
-    Cotangent, Evaluated, LlamaConfig, LmError, LoraConfig, Parameters, Policy, PolicyOptions,
-    Weights,
-};
+use leyden_lm::LmError;
+use leyden_lm::model::{LlamaConfig, LoraConfig, Parameters, Weights};
+use leyden_lm::policy::forest::{Pack, Row, pack};
+use leyden_lm::policy::lora::Lora;
+use leyden_lm::policy::{Cotangent, Evaluated, Policy, PolicyOptions};
 use tch::{Device, Kind, Tensor, no_grad};
 
 const TEMPERATURE: f64 = 0.7;

@@ -32,11 +32,12 @@ use std::sync::Arc;
 use leyden_calc::{CalculatorAgent, Prompt, ROLE};
 use leyden_calcx::{CalcxScorer, calculate};
 use leyden_core::{ChatRequest, Message, Sampling, Scorer, SeedTree, Task, ToolCall};
-use leyden_lm::forest::{self, Row};
-use leyden_lm::{
-    Completion, Cotangent, Engine, Evaluated, Limits, LoadedModel, Parameters, Policy,
-    PolicyOptions, Request, clip_grad_norm,
-};
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::generate::{Completion, Engine, Limits, Request};
+use leyden_lm::model::Parameters;
+use leyden_lm::optim::clip_grad_norm;
+use leyden_lm::policy::forest::{self, Row};
+use leyden_lm::policy::{Cotangent, Evaluated, Policy, PolicyOptions};
 use leyden_mini::MiniCalc;
 use leyden_text::{ChatFormat, History};
 use serde_json::Value;

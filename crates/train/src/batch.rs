@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use leyden_core::Rollout;
 use leyden_lm::LmError;
-use leyden_lm::forest::{self, Pack, Row};
+use leyden_lm::policy::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_rl::advantage::GroupCounters;
 use leyden_rl::config::AlgorithmConfig;

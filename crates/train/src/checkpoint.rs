@@ -10,8 +10,10 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use leyden_lm::weights::safetensors;
-use leyden_lm::{LmError, Optimizer, Parameters};
+use leyden_lm::LmError;
+use leyden_lm::formats::safetensors;
+use leyden_lm::model::Parameters;
+use leyden_lm::optim::Optimizer;
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 

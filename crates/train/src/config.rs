@@ -6,7 +6,7 @@
 //! by a [`Schema`] among them; `leyden run --help` is printed from it, and a test holds it
 //! against the structures.
 
-use leyden_lm::LoraConfig;
+use leyden_lm::model::LoraConfig;
 use leyden_rl::config::AlgorithmConfig;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -6,7 +6,8 @@
 //! so its memory is bounded as the policy's.
 
 use leyden_core::SeedTree;
-use leyden_lm::{Optimizer, OptimizerConfig, Policy, ValueHead, clip_grad_norm};
+use leyden_lm::optim::{Optimizer, OptimizerConfig, clip_grad_norm};
+use leyden_lm::policy::{Policy, ValueHead};
 use leyden_rl::credit::Targets;
 use leyden_rl::loss::value::{self, ValueConfig, ValueInput, ValueLoss};
 

@@ -1,7 +1,7 @@
 //! Where tasks come from, and in which order a run visits them.
 
 use leyden_core::{Message, SeedTree, Task, ToolSpec};
-use leyden_lm::forest::Row;
+use leyden_lm::policy::forest::Row;
 use leyden_text::ChatFormat;
 use rand::seq::SliceRandom;
 

@@ -4,9 +4,10 @@
 //! found by trying: the changes that cost the least are made one after the other until the
 //! plan fits, then those that turn out unnecessary are taken back.
 
-use leyden_lm::{
-    LlamaConfig, LmError, LoraConfig, MemoryPlan, MemoryRequest, Training, parse_kind,
-};
+use leyden_lm::LmError;
+use leyden_lm::device::parse_kind;
+use leyden_lm::memory::{MemoryPlan, MemoryRequest, Training};
+use leyden_lm::model::{LlamaConfig, LoraConfig};
 
 use crate::Experiment;
 

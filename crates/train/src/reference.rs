@@ -4,7 +4,8 @@
 //! the compute type stands beside the policy. It never enters a checkpoint: a resumed run
 //! makes it again from the same source.
 
-use leyden_lm::{Parameters, Policy, PolicyOptions};
+use leyden_lm::model::Parameters;
+use leyden_lm::policy::{Policy, PolicyOptions};
 use leyden_rl::kl::KlController;
 
 use crate::batch::Batch;

@@ -4,8 +4,9 @@
 //! micro-batches are. A replica has the policy's own values and gradients of its own; these are
 //! added up in one order, so that the same seed gives the same bytes.
 
-use leyden_lm::forest::Pack;
-use leyden_lm::{Policy, ThreadTeam};
+use leyden_lm::policy::Policy;
+use leyden_lm::policy::forest::Pack;
+use leyden_lm::threads::ThreadTeam;
 
 use crate::error::TrainError;
 

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use leyden_core::SeedTree;
 use leyden_core::record::{EvalRecord, Flight, Record, StepRecord};
-use leyden_lm::lora::Lora;
-use leyden_lm::{
-    Engine, Limits, LoadedModel, MuonConfig, Optimizer, OptimizerConfig, Parameters, Policy,
-    PolicyOptions, parse_device, parse_kind, save_folder,
-};
+use leyden_lm::device::{parse_device, parse_kind};
+use leyden_lm::formats::{LoadedModel, save_folder};
+use leyden_lm::generate::{Engine, Limits};
+use leyden_lm::model::Parameters;
+use leyden_lm::optim::{MuonConfig, Optimizer, OptimizerConfig};
+use leyden_lm::policy::lora::Lora;
+use leyden_lm::policy::{Policy, PolicyOptions};
 use serde_json::json;
 
 use crate::config::{Experiment, Objective, OptimizerName};

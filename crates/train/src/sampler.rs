@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use leyden_core::Sampling;
-use leyden_lm::{Engine, Policy};
+use leyden_lm::generate::Engine;
+use leyden_lm::policy::Policy;
 use leyden_text::ChatFormat;
 
 use crate::config::Experiment;

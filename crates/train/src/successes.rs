@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use leyden_lm::forest::Row;
+use leyden_lm::policy::forest::Row;
 use leyden_text::ChatFormat;
 use rusqlite::{Connection, OpenFlags};
 

@@ -1,8 +1,8 @@
 //! Supervised training: imitate demonstrations, through the same packing and optimiser.
 
 use leyden_core::record::{RECORD_SCHEMA, StepRecord};
-use leyden_lm::forest::{Pack, Row};
-use leyden_lm::{Cotangent, Evaluated, Policy};
+use leyden_lm::policy::forest::{Pack, Row};
+use leyden_lm::policy::{Cotangent, Evaluated, Policy};
 use leyden_text::ChatFormat;
 
 use crate::batch::pack;

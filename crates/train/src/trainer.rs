@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use leyden_core::SeedTree;
-use leyden_lm::{Engine, Optimizer, Policy};
+use leyden_lm::generate::Engine;
+use leyden_lm::optim::Optimizer;
+use leyden_lm::policy::Policy;
 use leyden_text::ChatFormat;
 
 use crate::config::{Experiment, Objective};

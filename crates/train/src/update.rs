@@ -2,8 +2,9 @@
 //! and micro-batches that change memory but not the gradient. Replicas of the policy may share
 //! the latter.
 
-use leyden_lm::forest::Pack;
-use leyden_lm::{Cotangent, Decay, Evaluated, Optimizer, Policy, Schedule, clip_grad_norm};
+use leyden_lm::optim::{Decay, Optimizer, Schedule, clip_grad_norm};
+use leyden_lm::policy::forest::Pack;
+use leyden_lm::policy::{Cotangent, Evaluated, Policy};
 use leyden_rl::Rows;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::correction::CorrectionFigures;

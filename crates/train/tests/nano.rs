@@ -6,9 +6,11 @@ use std::sync::Arc;
 use leyden_calc::{CalculatorAgent, Prompt};
 use leyden_calcx::CalcxScorer;
 use leyden_core::Task;
-use leyden_lm::{
-    Engine, Limits, LoadedModel, Optimizer, OptimizerConfig, Parameters, Policy, PolicyOptions,
-};
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::generate::{Engine, Limits};
+use leyden_lm::model::Parameters;
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
+use leyden_lm::policy::{Policy, PolicyOptions};
 use leyden_mini::MiniCalc;
 use leyden_train::data::TaskSource;
 use leyden_train::store::RolloutStore;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{CONTEXT, Letters, Scripted, model, parts, task};
 use leyden_core::{Call, FinishReason, Outcome, Rollout, Sampling, SeedTree, Task};
-use leyden_lm::forest::{Row, pack};
+use leyden_lm::policy::forest::{Row, pack};
 use leyden_train::rounds::{
     Job, PromptCounts, RoundOptions, RoundOutput, run_rollouts, signal_counts,
 };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Constant, Silent, environment, experiment, model};
 use leyden_core::record::{EvalRecord, Record, StepRecord};
-use leyden_lm::LoadedModel;
+use leyden_lm::formats::LoadedModel;
 use leyden_train::folder::RunFolder;
 use leyden_train::successes::Successes;
 use leyden_train::{Environment, Experiment, Finish, Observer, TrainError};

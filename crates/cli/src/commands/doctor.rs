@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use leyden_lm::{LmError, MemoryPlan, readable_bytes};
+use leyden_lm::LmError;
+use leyden_lm::memory::{MemoryPlan, readable_bytes};
 use leyden_suite::table::{Side, aligned, indented};
 use leyden_suite::{Registry, model};
 use leyden_train::Experiment;
@@ -159,9 +160,9 @@ impl Planned {
 
 /// Bytes that can still be had on a device by its name; `None` where it is not here.
 fn available(device: &str, machine: &Machine) -> Result<Option<u64>> {
-    match leyden_lm::parse_device(device) {
+    match leyden_lm::device::parse_device(device) {
         Ok(tch::Device::Cpu) => Ok(machine.memory.available),
-        Ok(device) => Ok(leyden_lm::available_memory(device)),
+        Ok(device) => Ok(leyden_lm::memory::available_memory(device)),
         Err(LmError::NoDevice { .. }) => Ok(None),
         Err(unknown) => Err(unknown.into()),
     }

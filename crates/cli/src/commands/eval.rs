@@ -188,8 +188,8 @@ impl Arguments {
             bail!("--max-tokens and --cache-tokens must be at least 1");
         }
         Ok(Settings {
-            device: leyden_lm::parse_device(&self.device)?,
-            kind: leyden_lm::parse_kind(&self.dtype)?,
+            device: leyden_lm::device::parse_device(&self.device)?,
+            kind: leyden_lm::device::parse_kind(&self.dtype)?,
             temperature: self.temperature,
             max_tokens: self.max_tokens,
             context: self.context,

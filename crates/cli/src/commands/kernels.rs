@@ -8,10 +8,9 @@ use anyhow::{Context, Result, bail};
 use leyden_kernels::clock::Clock;
 use leyden_kernels::roof::Roof;
 use leyden_kernels::{KERNELS, Measured, Shape, WHOLE, measure};
-use leyden_lm::{
-    LlamaConfig, MemoryPlan, MemoryRequest, Training, available_memory, parse_device, parse_kind,
-    readable_bytes,
-};
+use leyden_lm::device::{parse_device, parse_kind};
+use leyden_lm::memory::{MemoryPlan, MemoryRequest, Training, available_memory, readable_bytes};
+use leyden_lm::model::LlamaConfig;
 use leyden_report::roofline::{Roofline, Row};
 use leyden_suite::model;
 use leyden_suite::table::{Side, aligned};

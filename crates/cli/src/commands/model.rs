@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use leyden_lm::{LoadedModel, SentenceEncoder, readable_bytes};
+use leyden_lm::encoder::SentenceEncoder;
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::memory::readable_bytes;
 use leyden_suite::Registry;
 use leyden_suite::model;
 use leyden_suite::model::encoder_folder::{self, IMPORTED};

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use leyden_inference::{EngineBackend, Model, Options};
-use leyden_lm::{Engine, Limits, LlamaConfig, available_memory};
+use leyden_lm::generate::{Engine, Limits};
+use leyden_lm::memory::available_memory;
+use leyden_lm::model::LlamaConfig;
 use leyden_serve::backend::Backend;
 use leyden_serve::gateway::{Gateway, GatewayConfig};
 use leyden_serve::store::{Limits as StoreLimits, Store};
@@ -86,8 +88,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let threads = arguments.threads();
     start::set_threads(threads)?;
     let (loaded, _) = model::load(&arguments.model)?;
-    let kind = leyden_lm::parse_kind(&arguments.dtype)?;
-    let device = leyden_lm::parse_device(&arguments.device)?;
+    let kind = leyden_lm::device::parse_kind(&arguments.dtype)?;
+    let device = leyden_lm::device::parse_device(&arguments.device)?;
     let limits = arguments.limits(&loaded.config, (kind, device));
     let format = Arc::clone(&loaded.format);
     let model = Model::of(&loaded, (kind, device), limits)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use leyden_core::{ChatRequest, FinishReason, Message, SeedTree, ToolChoice, ToolSpec};
 use leyden_inference::Stats;
-use leyden_lm::{Engine, Request};
+use leyden_lm::generate::{Engine, Request};
 use leyden_serve::backend::{Answer, Ask, Backend, Prompt};
 use leyden_text::History;
 use serde_json::json;

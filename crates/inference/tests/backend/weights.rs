@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leyden_inference::Options;
-use leyden_lm::Weights;
+use leyden_lm::model::Weights;
 use leyden_serve::backend::{Ask, Backend, Event, Failure};
 use tch::Tensor;
 

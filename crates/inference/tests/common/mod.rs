@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use leyden_core::{ChatRequest, Message, Sampling, SeedTree, ToolCall};
 use leyden_inference::{EngineBackend, Model, Options};
-use leyden_lm::{Limits, LlamaConfig, LoadedModel, Weights, initialise};
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::generate::Limits;
+use leyden_lm::model::{LlamaConfig, Weights, initialise};
 use leyden_serve::backend::{Answer, Ask, Backend, Delta, Event, Failure, Prompt};
 use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
 use tch::{Device, Kind};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::LmError;
+use crate::error::LmError;
 
 /// `model_type` of the configurations that are read.
 pub(super) const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "xlm-roberta", "camembert"];

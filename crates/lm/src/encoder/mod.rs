@@ -14,12 +14,12 @@ use std::path::Path;
 use leyden_text::Tokenizer;
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
-use self::config::BertConfig;
-use self::model::{Bert, Run};
-use self::modules::{Modules, Pooling, TextRules};
-use crate::LmError;
-use crate::weights::read_json;
-use crate::weights::safetensors::SafetensorsFolder;
+use crate::encoder::config::BertConfig;
+use crate::encoder::model::{Bert, Run};
+use crate::encoder::modules::{Modules, Pooling, TextRules};
+use crate::error::LmError;
+use crate::formats::files::read_json;
+use crate::formats::safetensors::SafetensorsFolder;
 
 /// Tokens of one forward pass: enough to fill wide processors, and in the widest layer of a
 /// large encoder still below 100 MB.

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
 
-use super::config::{Activation, BertConfig};
-use crate::LmError;
-use crate::weights::safetensors::SafetensorsFolder;
+use crate::encoder::config::{Activation, BertConfig};
+use crate::error::LmError;
+use crate::formats::safetensors::SafetensorsFolder;
 
 /// Texts of one length, beside each other in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

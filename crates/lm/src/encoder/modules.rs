@@ -8,9 +8,9 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
-use super::config::BertConfig;
-use crate::LmError;
-use crate::weights::read_json;
+use crate::encoder::config::BertConfig;
+use crate::error::LmError;
+use crate::formats::files::read_json;
 
 pub(super) const MODULES: &str = "modules.json";
 

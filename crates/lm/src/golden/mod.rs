@@ -5,22 +5,23 @@
 //! positions transformers counts columns, padding included. So there is no code for padding
 //! to be right or wrong, only positions.
 
+mod folder;
 mod training;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use leyden_core::{Family, GoldenReport};
 use serde::Deserialize;
-use tch::{Device, Kind, Tensor, no_grad_guard};
+use tch::{Tensor, no_grad_guard};
 
-use crate::forest::{Pack, Row, pack};
-use crate::rotary::inverse_frequencies;
-use crate::weights::{NamedTensors, safetensors};
-use crate::{LlamaConfig, LmError, Parameters, Policy, PolicyOptions, Weights, load_weights};
-
-/// Two correct attention kernels differ by up to 2e-6 in a logit; ten times that is agreement.
-const TOLERANCE: f64 = 2e-5;
+use crate::error::LmError;
+use crate::formats::loaded::load_weights;
+use crate::formats::safetensors;
+use crate::golden::folder::{Batch, Folder, TOLERANCE, distance};
+use crate::model::forward::Weights;
+use crate::model::rotary::inverse_frequencies;
+use crate::policy::forest::{Pack, Row, pack};
+use crate::policy::trainable::Policy;
 
 #[derive(Deserialize)]
 struct Fixtures {
@@ -43,29 +44,6 @@ struct Case {
     logprobs: Vec<Vec<f64>>,
     entropy: Vec<Vec<f64>>,
     greedy: Option<Vec<Vec<u32>>>,
-}
-
-/// The files of one folder.
-struct Folder {
-    path: PathBuf,
-    config: LlamaConfig,
-    weights: NamedTensors,
-    expected: BTreeMap<String, Tensor>,
-}
-
-impl Folder {
-    fn expected(&self, name: &str) -> Result<&Tensor, LmError> {
-        self.expected.get(name).ok_or_else(|| {
-            let path = self.path.join("fixtures.safetensors");
-            LmError::file(path, format!("tensor `{name}` is missing"))
-        })
-    }
-
-    fn policy(&self, trained: bool) -> Result<Policy, LmError> {
-        let tensors = self.weights.iter().map(|(n, t)| (n.clone(), t.shallow_clone())).collect();
-        let parameters = Parameters::new(tensors, Kind::Float, Device::Cpu, trained)?;
-        Ok(Policy::new(self.config.clone(), parameters, PolicyOptions::default()))
-    }
 }
 
 /// Compares this crate with the golden numbers of a folder: rotary frequencies, logits,
@@ -189,40 +167,6 @@ fn continue_greedily(
     Ok(())
 }
 
-/// A padded batch as packed rows: tree r is row r.
-struct Batch {
-    pack: Pack,
-    /// For each row the columns of its real tokens.
-    columns: Vec<Vec<usize>>,
-}
-
-impl Batch {
-    /// Every real token but a row's first is an action.
-    fn new(
-        folder: &Folder,
-        input_ids: &[Vec<u32>],
-        mask: &[Vec<u8>],
-        position: impl Fn(usize, usize) -> usize,
-    ) -> Result<Self, LmError> {
-        let invalid = |what: String| LmError::file(folder.path.join("fixtures.json"), what);
-        let (mut rows, mut columns, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, (ids, mask)) in input_ids.iter().zip(mask).enumerate() {
-            let real: Vec<usize> = (0..ids.len()).filter(|&c| mask.get(c) == Some(&1)).collect();
-            let tokens: Vec<u32> = real.iter().map(|&c| ids[c]).collect();
-            positions.extend(real.iter().map(|&c| position(index, c)));
-            let (first, rest) = tokens.split_at(1.min(tokens.len()));
-            rows.push(Row::call(first, rest));
-            columns.push(real);
-        }
-        // Each row is a group of its own, so nothing is shared and the order stays.
-        let groups: Vec<usize> = (0..rows.len()).collect();
-        let packs = pack(&rows, &groups, usize::MAX).map_err(|e| invalid(e.to_string()))?;
-        let mut pack = packs.into_iter().next().unwrap_or_default();
-        pack.positions = positions;
-        Ok(Self { pack, columns })
-    }
-}
-
 /// One row at the given positions.
 fn chain(ids: &[u32], positions: &[usize]) -> Result<Pack, LmError> {
     let row = Row { ids: ids.to_vec(), actions: Vec::new() };
@@ -234,12 +178,4 @@ fn chain(ids: &[u32], positions: &[usize]) -> Result<Pack, LmError> {
 
 fn logits_of(policy: &Policy, weights: &Weights, pack: &Pack) -> Result<Tensor, LmError> {
     Ok(policy.hidden(weights, pack)?.f_linear(&weights.head, None::<&Tensor>)?)
-}
-
-/// Largest absolute difference; NaN where shapes differ.
-fn distance(ours: &Tensor, theirs: &Tensor) -> f64 {
-    if ours.size() != theirs.size() {
-        return f64::NAN;
-    }
-    (ours - theirs).abs().max().double_value(&[])
 }

@@ -6,9 +6,11 @@ use leyden_core::Family;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use super::{Batch, Folder, TOLERANCE, distance};
-use crate::forest::Action;
-use crate::{Cotangent, LmError, Optimizer, OptimizerConfig, Policy};
+use crate::error::LmError;
+use crate::golden::folder::{Batch, Folder, TOLERANCE, distance};
+use crate::optim::optimizer::{Optimizer, OptimizerConfig};
+use crate::policy::forest::Action;
+use crate::policy::trainable::{Cotangent, Policy};
 
 /// Label of a token that does not count.
 const IGNORED: i64 = -100;
@@ -120,7 +122,8 @@ fn gradients(folder: &Folder, train: &Train, policy: &Policy) -> Result<Vec<Fami
         let norm = norm(&ours);
         norms.error((norm / expected - 1.0).abs(), || format!("{name}: {norm}, not {expected}"));
     }
-    let (total, expected) = (crate::clip_grad_norm(policy.trained(), None)?, train.grad_norm_total);
+    let (total, expected) =
+        (crate::optim::optimizer::clip_grad_norm(policy.trained(), None)?, train.grad_norm_total);
     norms.error((total / expected - 1.0).abs(), || format!("total: {total}, not {expected}"));
     Ok(vec![values, norms])
 }

@@ -2,11 +2,12 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use leyden_core::SeedTree;
-use leyden_lm::forest::Row;
-use leyden_lm::{
-    Attention, Llama3Scaling, LlamaConfig, LmError, Parameters, Policy, PolicyOptions, Rotary,
-    Weights, initialise, transform,
+use leyden_lm::LmError;
+use leyden_lm::model::{
+    Attention, Llama3Scaling, LlamaConfig, Parameters, Rotary, Weights, initialise, transform,
 };
+use leyden_lm::policy::forest::Row;
+use leyden_lm::policy::{Policy, PolicyOptions};
 use tch::{Device, Kind, Tensor};
 
 pub fn tiny(tied: bool) -> LlamaConfig {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use leyden_lm::SentenceEncoder;
-use leyden_lm::weights::safetensors::write_file;
+use leyden_lm::encoder::SentenceEncoder;
+use leyden_lm::formats::safetensors::write_file;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};

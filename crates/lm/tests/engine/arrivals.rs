@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use leyden_core::{FinishReason, SeedTree};
-use leyden_lm::{Completion, Engine, Limits, LlamaConfig, LmError, Request, Sampled, Ticket};
+use leyden_lm::LmError;
+use leyden_lm::generate::{Completion, Engine, Limits, Request, Sampled, Ticket};
+use leyden_lm::model::LlamaConfig;
 use tch::{Device, Kind, Tensor};
 
 use crate::common;

@@ -1,7 +1,8 @@
 //! Responses that must have a form, and what is told of likely tokens.
 
 use leyden_core::{FinishReason, Sampling};
-use leyden_lm::{Completion, Constraint, LmError, Request};
+use leyden_lm::LmError;
+use leyden_lm::generate::{Completion, Constraint, Request};
 
 use crate::helpers::{LIMITS, alone, assert_same, engine, request, sampling, tokens};
 

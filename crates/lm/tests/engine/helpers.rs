@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use leyden_core::{Sampling, SeedTree};
-use leyden_lm::{Completion, Engine, Limits, LlamaConfig, Request, Weights};
+use leyden_lm::generate::{Completion, Engine, Limits, Request};
+use leyden_lm::model::{LlamaConfig, Weights};
 use tch::{Device, Kind};
 
 use crate::common;

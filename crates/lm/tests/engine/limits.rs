@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use leyden_core::FinishReason;
-use leyden_lm::{Limits, LmError, Request, StopCheck};
+use leyden_lm::LmError;
+use leyden_lm::generate::{Limits, Request, StopCheck};
 
 use crate::helpers::{
     LIMITS, alone, assert_same, engine, generate, next_turn, ragged, request, sampling, tokens,

@@ -1,9 +1,9 @@
 //! Log-probabilities and greedy choices against full recomputation without a cache.
 
 use leyden_core::{FinishReason, Sampling};
-use leyden_lm::{
-    Attention, Completion, Engine, LlamaConfig, LmError, Parameters, Rotary, Weights, transform,
-};
+use leyden_lm::LmError;
+use leyden_lm::generate::{Completion, Engine};
+use leyden_lm::model::{Attention, LlamaConfig, Parameters, Rotary, Weights, transform};
 use tch::{Device, Kind, Tensor};
 
 use crate::common;

@@ -1,7 +1,7 @@
 //! Groups, shared beginnings and later turns: reuse changes what is computed, not what comes
 //! out.
 
-use leyden_lm::{Engine, Limits, Request};
+use leyden_lm::generate::{Engine, Limits, Request};
 use tch::{Device, Kind};
 
 use crate::common;

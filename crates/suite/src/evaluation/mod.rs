@@ -14,7 +14,10 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use leyden_core::{Agent, Rollout, Sampling, Scorer, SeedTree, Task};
-use leyden_lm::{Engine, Limits, LmError, LoadedModel, Weights};
+use leyden_lm::LmError;
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::generate::{Engine, Limits};
+use leyden_lm::model::Weights;
 use leyden_stats::mean;
 use leyden_text::ChatFormat;
 use leyden_train::progress::Progress;

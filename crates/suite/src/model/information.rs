@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use leyden_hub::{Hub, Repository};
-use leyden_lm::weights::gguf::Gguf;
-use leyden_lm::{LlamaConfig, MemoryRequest, Training, readable_bytes};
+use leyden_lm::formats::gguf::Gguf;
+use leyden_lm::memory::{MemoryRequest, Training, readable_bytes};
+use leyden_lm::model::LlamaConfig;
 use leyden_text::{ChatFormat, ToolFormat};
 use leyden_train::plan::adapters;
 use serde_json::Value;

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use leyden_hub::{Hub, Repository};
-use leyden_lm::weights::gguf::Gguf;
-use leyden_lm::{LlamaConfig, LoadedModel};
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::formats::gguf::Gguf;
+use leyden_lm::model::LlamaConfig;
 use leyden_train::provenance::hash_file;
 use serde_json::{Map, Value, json};
 

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use leyden_core::SeedTree;
-use leyden_lm::{LlamaConfig, LoadedModel, initialise, save_folder};
+use leyden_lm::formats::{LoadedModel, save_folder};
+use leyden_lm::model::{LlamaConfig, initialise};
 use leyden_mini::{MiniCalc, MiniMusique, MiniSpider};
 use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
 use leyden_train::data::{Conversation, DemonstrationSource};

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use leyden_core::Passage;
-use leyden_lm::{SentenceEncoder, parse_device};
+use leyden_lm::device::parse_device;
+use leyden_lm::encoder::SentenceEncoder;
 use leyden_retrieval::{
     ApproximateIndex, Bm25, Dense, Embeddings, EmbeddingsError, Encoder, Hybrid, Origin,
     PassageStore, RetrievalError, Retriever, VectorIndex,

@@ -216,7 +216,7 @@ const REFERENCE: &[(&str, &str)] = &[
 mod tests {
     use std::path::Path;
 
-    use leyden_lm::LoraConfig;
+    use leyden_lm::model::LoraConfig;
     use leyden_rl::shaping::OverlongConfig;
 
     use super::{REFERENCE, reference};

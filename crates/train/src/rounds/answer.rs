@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use leyden_core::{Call, ChatReply, ChatRequest, ModelError, ReplyTokens};
-use leyden_lm::{Completion, LmError, Request};
+use leyden_lm::LmError;
+use leyden_lm::generate::{Completion, Request};
 use leyden_text::{ChatFormat, Growth, Prompt, ReplyEnd, ReplyStream, StopTexts};
 
 use crate::rounds::job::PromptCounts;
@@ -186,7 +187,10 @@ enum Prepared {
 }
 
 /// Watches for the stop texts of a request; `None` where there are none.
-fn stop_texts(stops: &[String], format: &Arc<ChatFormat>) -> Option<Box<dyn leyden_lm::StopCheck>> {
+fn stop_texts(
+    stops: &[String],
+    format: &Arc<ChatFormat>,
+) -> Option<Box<dyn leyden_lm::generate::StopCheck>> {
     if stops.is_empty() {
         return None;
     }

@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use leyden_core::ModelError;
-use leyden_lm::{Engine, LmError, Request, Ticket};
+use leyden_lm::LmError;
+use leyden_lm::generate::{Engine, Request, Ticket};
 use rayon::prelude::*;
 
 use crate::rounds::answer::{Answering, Waiting};

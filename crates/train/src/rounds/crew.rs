@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use leyden_core::Agent;
 use leyden_core::record::Flight;
-use leyden_lm::Engine;
+use leyden_lm::generate::Engine;
 
 use crate::rounds::job::Job;
 use crate::rounds::live::Live;

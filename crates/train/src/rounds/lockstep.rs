@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use leyden_lm::{Engine, LmError};
+use leyden_lm::LmError;
+use leyden_lm::generate::Engine;
 use rayon::prelude::*;
 
 use crate::rounds::answer::Answering;

@@ -24,7 +24,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use leyden_core::{Agent, Draft, Rollout, Scorer};
-use leyden_lm::{Engine, LmError};
+use leyden_lm::LmError;
+use leyden_lm::generate::Engine;
 use leyden_text::ChatFormat;
 use rayon::prelude::*;
 

@@ -14,10 +14,11 @@ use leyden_core::{
     Agent, AgentError, AgentOutput, ChatRequest, Episode, Message, Score, ScoreError, Scorer,
     SeedTree, SignalKind, Task, async_trait,
 };
-use leyden_lm::{
-    Engine, Limits, LlamaConfig, LoadedModel, Optimizer, OptimizerConfig, Parameters, Policy,
-    PolicyOptions, initialise,
-};
+use leyden_lm::formats::LoadedModel;
+use leyden_lm::generate::{Engine, Limits};
+use leyden_lm::model::{LlamaConfig, Parameters, initialise};
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
+use leyden_lm::policy::{Policy, PolicyOptions};
 use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use leyden_train::store::RolloutStore;

@@ -1,0 +1,393 @@
+//! Fused CPU kernels on tensors, as nodes of the graph.
+//!
+//! Each function here answers `None` where it does not apply (another device, a type or a
+//! width that the kernels do not know) and its caller then does the same by libtorch's own
+//! operations: one code path for every device, with a shorter one on CPU cores.
+
+use std::sync::Arc;
+
+use half::bf16;
+use leyden_autograd::attach;
+use leyden_fused::attention::cached::{self, Look};
+use leyden_fused::attention::{self, Heads, Outcome, Plan, Shape};
+use leyden_fused::simd::LANES;
+use leyden_fused::{AdamW, Element, PackedWeight, Turn};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::LmError;
+
+/// Whether kernels for numbers of this kind on this device exist.
+pub(crate) fn applies(kind: Kind, device: Device) -> bool {
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16)
+}
+
+pub(crate) fn threads() -> usize {
+    usize::try_from(tch::get_num_threads()).unwrap_or(1).max(1)
+}
+
+/// Runs a generic function for the element type of a kind that [`applies`].
+macro_rules! by_kind {
+    ($kind:expr, $function:ident ( $($argument:expr),* $(,)? )) => {
+        match $kind {
+            Kind::BFloat16 => $function::<half::bf16>($($argument),*),
+            _ => $function::<f32>($($argument),*),
+        }
+    };
+}
+
+pub(crate) use by_kind;
+
+/// The numbers of a CPU tensor from its first on, whatever its strides.
+///
+/// The tensor must be of `T`'s kind and may be written by nobody while the slice lives.
+pub(crate) fn numbers<T: Element>(x: &Tensor) -> &[T] {
+    debug_assert_eq!(x.device(), Device::Cpu);
+    let sizes = x.size();
+    if sizes.contains(&0) {
+        return &[];
+    }
+    let last: i64 = sizes.iter().zip(x.stride()).map(|(size, stride)| (size - 1) * stride).sum();
+    // SAFETY: strides are not negative, so these are the numbers from the first to the last.
+    unsafe { std::slice::from_raw_parts(x.data_ptr().cast(), last as usize + 1) }
+}
+
+/// A new tensor and its numbers.
+struct Fresh {
+    tensor: Tensor,
+}
+
+impl Fresh {
+    fn new(size: &[i64], kind: Kind) -> Result<Self, LmError> {
+        Ok(Self { tensor: Tensor::f_empty(size, (kind, Device::Cpu))? })
+    }
+
+    fn numbers<T: Element>(&mut self) -> &mut [T] {
+        let length = self.tensor.numel();
+        // SAFETY: contiguous and nobody else's yet.
+        unsafe { std::slice::from_raw_parts_mut(self.tensor.data_ptr().cast(), length) }
+    }
+}
+
+/// See [`crate::model::rms_norm`].
+pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Option<Result<Tensor, LmError>> {
+    let (kind, width) = (x.kind(), weight.size()[0] as usize);
+    let fits = applies(kind, x.device()) && weight.kind() == kind && width.is_multiple_of(LANES);
+    fits.then(|| by_kind!(kind, rms_norm_of(x, weight, eps as f32)))
+}
+
+fn rms_norm_of<T: Element>(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor, LmError> {
+    let (input, w) = (x.detach().f_contiguous()?, weight.detach().f_contiguous()?);
+    let mut y = Fresh::new(&x.size(), x.kind())?;
+    leyden_fused::rms_norm(threads(), numbers::<T>(&input), numbers(&w), eps, y.numbers());
+    let backward = move |of_y: &Tensor| {
+        let of_y = of_y.contiguous();
+        let mut of_x = Fresh::new(&input.size(), input.kind()).map_err(|e| e.to_string())?;
+        let (x, w, of_y) = (numbers::<T>(&input), numbers::<T>(&w), numbers::<T>(&of_y));
+        let of_w = leyden_fused::rms_norm_backward(threads(), x, w, eps, of_y, of_x.numbers::<T>());
+        let of_w = Tensor::from_slice(&of_w).to_kind(input.kind());
+        Ok(vec![Some(of_x.tensor), Some(of_w)])
+    };
+    Ok(attach(&[x, weight], &y.tensor, Box::new(backward))?)
+}
+
+/// See [`crate::pieces::swiglu`].
+pub(crate) fn swiglu(gate_up: &Tensor) -> Option<Result<Tensor, LmError>> {
+    let (kind, inner) = (gate_up.kind(), gate_up.size()[1] as usize / 2);
+    let fits = applies(kind, gate_up.device()) && inner.is_multiple_of(LANES);
+    fits.then(|| by_kind!(kind, swiglu_of(gate_up, inner)))
+}
+
+fn swiglu_of<T: Element>(gate_up: &Tensor, inner: usize) -> Result<Tensor, LmError> {
+    let input = gate_up.detach().f_contiguous()?;
+    let mut y = Fresh::new(&[gate_up.size()[0], inner as i64], gate_up.kind())?;
+    leyden_fused::swiglu(threads(), inner, numbers::<T>(&input), y.numbers());
+    let backward = move |of_y: &Tensor| {
+        let of_y = of_y.contiguous();
+        let mut back = Fresh::new(&input.size(), input.kind()).map_err(|e| e.to_string())?;
+        let (x, of_y) = (numbers::<T>(&input), numbers::<T>(&of_y));
+        leyden_fused::swiglu_backward(threads(), inner, x, of_y, back.numbers());
+        Ok(vec![Some(back.tensor)])
+    };
+    Ok(attach(&[gate_up], &y.tensor, Box::new(backward))?)
+}
+
+/// Whether [`rotate`], [`tree_attention`] and [`cached_attention`] do heads of this width.
+pub(crate) fn fits_heads(head_dim: usize, kind: Kind, device: Device) -> bool {
+    applies(kind, device) && head_dim > 0 && head_dim.is_multiple_of(LANES)
+}
+
+/// Turns `x` [n, heads, head_dim] by `cos` and `sin` [n, head_dim / 2], f32.
+pub(crate) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, LmError> {
+    by_kind!(x.kind(), rotate_of(x, cos, sin))
+}
+
+fn rotate_of<T: Element>(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, LmError> {
+    let size = x.size();
+    let shape = (size[1] as usize, size[2] as usize);
+    // Tokens may lie apart, heads may not.
+    let strides = x.stride();
+    let input = match strides[1] == size[2] && strides[2] == 1 {
+        true => x.detach(),
+        false => x.detach().f_contiguous()?,
+    };
+    let mut y = Fresh::new(&size, x.kind())?;
+    let (cos, sin) = (cos.shallow_clone(), sin.shallow_clone());
+    let turn = move |x: &Tensor, turn: Turn, y: &mut Fresh| {
+        let angles = (numbers::<f32>(&cos), numbers::<f32>(&sin));
+        let stride = x.stride()[0] as usize;
+        let to = y.numbers();
+        leyden_fused::rotary(threads(), shape, numbers::<T>(x), stride, angles, turn, to);
+    };
+    turn(&input, Turn::Forth, &mut y);
+    let backward = move |of_y: &Tensor| {
+        let mut of_x = Fresh::new(&of_y.size(), of_y.kind()).map_err(|e| e.to_string())?;
+        turn(&of_y.contiguous(), Turn::Back, &mut of_x);
+        Ok(vec![Some(of_x.tensor)])
+    };
+    Ok(attach(&[x], &y.tensor, Box::new(backward))?)
+}
+
+/// Attention of packed trees: `q` [n, heads, head_dim], `k` and `v` [n, kv_heads, head_dim] →
+/// [n, heads · head_dim].
+pub(crate) fn tree_attention(
+    plan: &Arc<Plan>,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+) -> Result<Tensor, LmError> {
+    by_kind!(q.kind(), tree_attention_of(plan, q, k, v))
+}
+
+fn heads<T: Element>(x: &Tensor) -> Heads<'_, T> {
+    let strides = x.stride();
+    Heads { data: numbers(x), token: strides[0] as usize, head: strides[1] as usize }
+}
+
+fn tree_attention_of<T: Element>(
+    plan: &Arc<Plan>,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+) -> Result<Tensor, LmError> {
+    let packed = |x: &Tensor| match x.stride()[2] {
+        1 => Ok::<_, LmError>(x.detach()),
+        _ => Ok(x.detach().f_contiguous()?),
+    };
+    let (q_, k_, v_) = (packed(q)?, packed(k)?, packed(v)?);
+    let (size, kv_size) = (q.size(), k.size());
+    let shape = Shape {
+        heads: size[1] as usize,
+        kv_heads: kv_size[1] as usize,
+        head_dim: size[2] as usize,
+    };
+    let mut mixed = Fresh::new(&[size[0], size[1] * size[2]], q.kind())?;
+    let (hq, hk, hv) = (heads::<T>(&q_), heads::<T>(&k_), heads::<T>(&v_));
+    let log_sums = attention::forward(threads(), plan, shape, hq, hk, hv, mixed.numbers());
+    // Detached: the tensor itself would hold the node that holds it, and never be freed.
+    let (plan, kept) = (plan.clone(), mixed.tensor.detach());
+    let backward = move |gradient: &Tensor| {
+        let gradient = gradient.contiguous();
+        let fresh = |size: &[i64]| Fresh::new(size, gradient.kind()).map_err(|e| e.to_string());
+        let (mut of_q, mut of_k, mut of_v) = (fresh(&size)?, fresh(&kv_size)?, fresh(&kv_size)?);
+        let outcome = Outcome {
+            mixed: numbers::<T>(&kept),
+            log_sums: &log_sums,
+            gradient: numbers::<T>(&gradient),
+        };
+        let outs = [of_q.numbers(), of_k.numbers(), of_v.numbers()];
+        let (q, k, v) = (heads::<T>(&q_), heads::<T>(&k_), heads::<T>(&v_));
+        attention::backward(threads(), &plan, shape, q, k, v, outcome, outs);
+        Ok(vec![Some(of_q.tensor), Some(of_k.tensor), Some(of_v.tensor)])
+    };
+    Ok(attach(&[q, k, v], &mixed.tensor, Box::new(backward))?)
+}
+
+/// One step of AdamW in place; `values` and `gradients` of any kind that [`applies`], the
+/// moments f32, all contiguous and of one length.
+pub(crate) fn adamw(
+    rule: &AdamW,
+    values: &Tensor,
+    gradients: &Tensor,
+    moments: (&Tensor, &Tensor),
+) {
+    match (values.kind(), gradients.kind()) {
+        (Kind::Float, Kind::Float) => adamw_of::<f32, f32>(rule, values, gradients, moments),
+        (Kind::Float, _) => adamw_of::<f32, bf16>(rule, values, gradients, moments),
+        (_, Kind::Float) => adamw_of::<bf16, f32>(rule, values, gradients, moments),
+        _ => adamw_of::<bf16, bf16>(rule, values, gradients, moments),
+    }
+}
+
+fn adamw_of<P: Element, G: Element>(
+    rule: &AdamW,
+    values: &Tensor,
+    gradients: &Tensor,
+    (first, second): (&Tensor, &Tensor),
+) {
+    let (p, m, v) = (in_place::<P>(values), in_place::<f32>(first), in_place::<f32>(second));
+    rule.step(threads(), p, numbers::<G>(gradients), m, v);
+}
+
+/// The numbers of a contiguous CPU tensor, to be changed; no other slice of them may live.
+#[allow(clippy::mut_from_ref, reason = "tensors are shared memory by nature")]
+pub(crate) fn in_place<T: Element>(x: &Tensor) -> &mut [T] {
+    assert!(x.is_contiguous() && x.device() == Device::Cpu);
+    // SAFETY: contiguous numbers of a kind that the caller has matched with `T`.
+    unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast(), x.numel()) }
+}
+
+/// A matrix for products of few rows.
+pub enum Packed {
+    Single(PackedWeight<f32>),
+    Half(PackedWeight<bf16>),
+}
+
+impl Packed {
+    /// `weight` [out, in] packed, where there are kernels for it.
+    pub(crate) fn of(weight: &Tensor) -> Option<Self> {
+        let (out, input) = (weight.size()[0] as usize, weight.size()[1] as usize);
+        let fits = applies(weight.kind(), weight.device()) && PackedWeight::<f32>::supported(input);
+        if !(fits && weight.is_contiguous()) {
+            return None;
+        }
+        let (weight, threads) = (weight.detach(), threads());
+        Some(match weight.kind() {
+            Kind::Float => Self::Single(PackedWeight::new(threads, numbers(&weight), out, input)),
+            _ => Self::Half(PackedWeight::new(threads, numbers(&weight), out, input)),
+        })
+    }
+
+    /// Whether a product of so many rows is faster than libtorch's.
+    pub(crate) fn suits(rows: i64) -> bool {
+        rows <= FEW_ROWS
+    }
+
+    /// `x` [n, in] times the transposed matrix; `None` where libtorch does it faster.
+    pub(crate) fn multiply(&self, x: &Tensor) -> Option<Result<Tensor, LmError>> {
+        Self::suits(x.size()[0]).then(|| match self {
+            Self::Single(weight) => multiply(weight, x),
+            Self::Half(weight) => multiply(weight, x),
+        })
+    }
+}
+
+/// A type of weights that are packed.
+pub(crate) trait FusedElement: Element {
+    /// The matrix of a weight of this type.
+    ///
+    /// # Panics
+    /// Where it is of the other type.
+    fn packed(weight: &Packed) -> &PackedWeight<Self>;
+}
+
+impl FusedElement for f32 {
+    fn packed(weight: &Packed) -> &PackedWeight<Self> {
+        let Packed::Single(weight) = weight else { panic!("a weight in bf16") };
+        weight
+    }
+}
+
+impl FusedElement for bf16 {
+    fn packed(weight: &Packed) -> &PackedWeight<Self> {
+        let Packed::Half(weight) = weight else { panic!("a weight in f32") };
+        weight
+    }
+}
+
+/// Rows up to which a packed weight is faster.
+const FEW_ROWS: i64 = 256;
+
+fn multiply<T: Element>(weight: &PackedWeight<T>, x: &Tensor) -> Result<Tensor, LmError> {
+    let x = x.f_contiguous()?;
+    let mut y = Fresh::new(&[x.size()[0], weight.outputs() as i64], x.kind())?;
+    weight.multiply(threads(), numbers(&x), y.numbers());
+    Ok(y.tensor)
+}
+
+/// One layer of a cache: [2, slots, kv_heads, capacity, head_dim] numbers in an order of the
+/// kernels' own.
+pub(crate) struct CachedLayer {
+    memory: Tensor,
+    slots: usize,
+    capacity: usize,
+}
+
+impl CachedLayer {
+    pub(crate) fn new(memory: &Tensor, slots: usize, capacity: usize) -> Self {
+        Self { memory: memory.shallow_clone(), slots, capacity }
+    }
+
+    pub(crate) fn layer<T: Element>(&self) -> cached::Layer<T> {
+        let memory = in_place::<T>(&self.memory);
+        // SAFETY: the whole of a layer, kept alive by the tensor; an engine runs on one thread,
+        // and its stores are zeroed when they are made and hold finite numbers from then on.
+        unsafe { cached::Layer::new(memory.as_mut_ptr(), self.slots, self.capacity) }
+    }
+}
+
+/// Writes keys and values [n, kv_heads, head_dim] to their places (token, slot, column).
+pub(crate) fn write_cache(
+    kind: Kind,
+    shape: Shape,
+    layer: &CachedLayer,
+    places: &[(usize, usize, usize)],
+    k: &Tensor,
+    v: &Tensor,
+) {
+    fn of<T: Element>(
+        shape: Shape,
+        layer: &CachedLayer,
+        places: &[(usize, usize, usize)],
+        k: &Tensor,
+        v: &Tensor,
+    ) {
+        layer.layer::<T>().write(shape, places, heads(k), heads(v));
+    }
+    by_kind!(kind, of(shape, layer, places, k, v));
+}
+
+/// Attention of queries [n, heads, head_dim] over their own slots and trunks → [n, heads ·
+/// head_dim].
+pub(crate) fn cached_attention(
+    kind: Kind,
+    shape: Shape,
+    layers: (&CachedLayer, &CachedLayer),
+    looks: &[Look],
+    q: &Tensor,
+) -> Result<Tensor, LmError> {
+    fn of<T: Element>(
+        shape: Shape,
+        (own, trunk): (&CachedLayer, &CachedLayer),
+        looks: &[Look],
+        q: &Tensor,
+    ) -> Result<Tensor, LmError> {
+        let width = (shape.heads * shape.head_dim) as i64;
+        let mut mixed = Fresh::new(&[q.size()[0], width], q.kind())?;
+        let layers = (own.layer::<T>(), trunk.layer::<T>());
+        cached::attend(threads(), shape, layers, looks, heads(q), mixed.numbers());
+        Ok(mixed.tensor)
+    }
+    by_kind!(kind, of(shape, layers, looks, q))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use leyden_fused::attention::Plan;
+    use tch::{Device, Kind, Tensor};
+
+    use super::tree_attention;
+
+    #[test]
+    fn a_graph_that_is_gone_keeps_nothing() {
+        let plan = Arc::new(Plan::new(&[None, Some(0), None], &[0..2, 2..3]));
+        let random = || Tensor::randn([3, 2, 16], (Kind::Float, Device::Cpu));
+        let [q, k, v] = [random(), random(), random()].map(|x| x.set_requires_grad(true));
+        let mixed = tree_attention(&plan, &q, &k, &v).unwrap();
+        assert_eq!(Arc::strong_count(&plan), 2, "the graph holds what its way back needs");
+        mixed.sum(Kind::Float).backward();
+        drop(mixed);
+        assert_eq!(Arc::strong_count(&plan), 1);
+    }
+}

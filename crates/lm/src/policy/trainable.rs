@@ -1,0 +1,343 @@
+//! The model as the trainer sees it: log-probabilities of actions, and their gradients.
+//!
+//! A [`Policy`] is handed a [`Pack`] of prefix trees. It answers with the log-probability of
+//! every unique action token, takes d loss / d log-probability in return (the mathematics of
+//! losses knows no tensors) and adds the gradients to its flat gradient buffer. Between the
+//! two lies no graph of the head (see [`crate::policy::head`]); the graph of the layers is kept, or
+//! recomputed layer by layer where activation checkpointing is on.
+
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use crate::error::LmError;
+use crate::model::config::LlamaConfig;
+use crate::model::forward::{Weights, transform};
+use crate::model::parameters::Parameters;
+use crate::model::rotary::Rotary;
+use crate::policy::forest::Pack;
+use crate::policy::forest_attention::ForestAttention;
+use crate::policy::head::{Head, HeadCotangent};
+use crate::policy::lora::Lora;
+use crate::policy::recomputation::{Checkpoints, backward_from};
+
+/// How a policy computes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PolicyOptions {
+    /// Type of activations and of the weights they meet. Parameters of another type are cast
+    /// on the way; gradients arrive in the parameters' type.
+    pub compute: Kind,
+    /// Trade one more forward pass for the memory of all layers' activations.
+    pub checkpointing: bool,
+    /// Most actions whose logits exist at once; by default as many as fit 256 MB.
+    pub head_chunk: Option<usize>,
+}
+
+impl Default for PolicyOptions {
+    fn default() -> Self {
+        Self { compute: Kind::Float, checkpointing: false, head_chunk: None }
+    }
+}
+
+/// Numbers per unique action of a pack, in the order of [`Pack::actions`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evaluated {
+    /// Log-probability of the action at the given temperature.
+    pub logp: Vec<f64>,
+    /// Entropy in nats of the distribution it was drawn from.
+    pub entropy: Vec<f64>,
+}
+
+/// Derivatives of the loss by what was evaluated; rows that share an action are summed
+/// (see [`Pack::scatter`]).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cotangent {
+    pub logp: Vec<f64>,
+    /// Absent where the loss does not contain the entropy.
+    pub entropy: Option<Vec<f64>>,
+}
+
+impl Cotangent {
+    fn is_zero(&self) -> bool {
+        let zero = |values: &[f64]| values.iter().all(|&x| x == 0.0);
+        zero(&self.logp) && self.entropy.as_deref().is_none_or(zero)
+    }
+}
+
+/// A Llama that is trained: all of it, or LoRA adapters on a frozen base.
+pub struct Policy {
+    config: LlamaConfig,
+    parameters: Parameters,
+    adapted: Option<Adapted>,
+    rotary: Rotary,
+    options: PolicyOptions,
+    device: Device,
+}
+
+struct Adapted {
+    lora: Lora,
+    /// The frozen base in the compute type.
+    base: Weights,
+}
+
+impl Policy {
+    /// Full fine-tuning, or a frozen model for evaluation, as `parameters` are trained or not.
+    pub fn new(config: LlamaConfig, parameters: Parameters, options: PolicyOptions) -> Self {
+        let device = parameters.flat().device();
+        let rotary = Rotary::new(&config, device);
+        Self { config, parameters, adapted: None, rotary, options, device }
+    }
+
+    /// Adapters on frozen `parameters`.
+    ///
+    /// # Errors
+    /// Parameters that are trained or incomplete.
+    pub fn with_lora(
+        config: LlamaConfig,
+        parameters: Parameters,
+        lora: Lora,
+        options: PolicyOptions,
+    ) -> Result<Self, LmError> {
+        if parameters.grad().is_some() {
+            return Err(LmError::Invalid(
+                "LoRA keeps its base frozen, but the parameters given have gradients".to_owned(),
+            ));
+        }
+        let base = {
+            let _guard = no_grad_guard();
+            Weights::of(&parameters, &config, options.compute)?
+        };
+        let mut policy = Self::new(config, parameters, options);
+        policy.adapted = Some(Adapted { lora, base });
+        Ok(policy)
+    }
+
+    /// The same policy, whose weights change with this one's, and gradients of its own: for
+    /// threads that share a batch.
+    ///
+    /// # Errors
+    /// Adapters, which have no replicas; libtorch's own (memory).
+    pub fn replica(&self) -> Result<Self, LmError> {
+        if self.adapted.is_some() {
+            return Err(LmError::Invalid("a policy with adapters has no replicas".to_owned()));
+        }
+        Ok(Self::new(self.config.clone(), self.parameters.replica()?, self.options))
+    }
+
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    pub fn options(&self) -> &PolicyOptions {
+        &self.options
+    }
+
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    pub fn rotary(&self) -> &Rotary {
+        &self.rotary
+    }
+
+    /// The whole model, without adapters.
+    pub fn base(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    pub fn lora(&self) -> Option<&Lora> {
+        self.adapted.as_ref().map(|a| &a.lora)
+    }
+
+    /// What the optimiser steps: the adapters where there are any, else the whole model.
+    pub fn trained(&self) -> &Parameters {
+        self.lora().map_or(&self.parameters, Lora::parameters)
+    }
+
+    /// Weights in the compute type with adapters as low-rank terms. Where gradients are on
+    /// they are part of the graph.
+    ///
+    /// # Errors
+    /// A parameter that is missing.
+    pub fn weights(&self) -> Result<Weights, LmError> {
+        match &self.adapted {
+            None => Weights::of(&self.parameters, &self.config, self.options.compute),
+            Some(adapted) => {
+                let mut weights = adapted.base.shallow_clone();
+                adapted.lora.attach(&mut weights, &self.config)?;
+                Ok(weights)
+            }
+        }
+    }
+
+    /// Weights for generation: the compute type, adapters merged, no graph.
+    ///
+    /// They may share storage with the parameters, so make them anew after each optimiser
+    /// step and do not use older ones.
+    ///
+    /// # Errors
+    /// A parameter that is missing.
+    pub fn inference_weights(&self) -> Result<Weights, LmError> {
+        let _guard = no_grad_guard();
+        match self.lora() {
+            None => Weights::of(&self.parameters, &self.config, self.options.compute),
+            Some(lora) => {
+                let merged = lora.merge(&self.parameters)?;
+                Weights::from_lookup(&self.config, self.options.compute, |name| {
+                    let found = merged.iter().find(|(n, _)| n == name);
+                    found.map(|(_, t)| t).ok_or_else(|| Parameters::missing(name))
+                })
+            }
+        }
+    }
+
+    /// Log-probabilities and entropies, without a graph.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary; libtorch's own (memory).
+    pub fn evaluate(&self, pack: &Pack, temperature: f64) -> Result<Evaluated, LmError> {
+        let _guard = no_grad_guard();
+        self.evaluate_with(&self.weights()?, pack, temperature)
+    }
+
+    /// As [`Policy::evaluate`], by the model without its adapters: the reference of a KL
+    /// penalty costs no second model.
+    ///
+    /// # Errors
+    /// As [`Policy::evaluate`].
+    pub fn evaluate_base(&self, pack: &Pack, temperature: f64) -> Result<Evaluated, LmError> {
+        let _guard = no_grad_guard();
+        match &self.adapted {
+            Some(adapted) => self.evaluate_with(&adapted.base, pack, temperature),
+            None => self.evaluate_with(&self.weights()?, pack, temperature),
+        }
+    }
+
+    fn evaluate_with(
+        &self,
+        weights: &Weights,
+        pack: &Pack,
+        temperature: f64,
+    ) -> Result<Evaluated, LmError> {
+        let hidden = self.hidden(weights, pack)?;
+        let (logp, entropy) = self.head(weights, pack, temperature)?.forward(&hidden)?;
+        Ok(Evaluated { logp, entropy })
+    }
+
+    /// Normed hidden states [n, width] of all nodes, without a graph where gradients are off.
+    ///
+    /// # Errors
+    /// As [`Policy::evaluate`].
+    pub fn hidden(&self, weights: &Weights, pack: &Pack) -> Result<Tensor, LmError> {
+        let mut input = self.input(pack)?;
+        let (ids, positions) = (&input.ids, &input.positions);
+        transform(weights, &self.config, &self.rotary, ids, positions, &mut input.attention)
+    }
+
+    /// Evaluates, asks `cotangent` for the derivative of the loss, and adds the gradients of
+    /// what is trained to its gradient buffer.
+    ///
+    /// Gradients of several packs add up, so a batch may be cut into packs at will; zero them
+    /// before the first.
+    ///
+    /// # Errors
+    /// As [`Policy::evaluate`]; a cotangent of another length than the actions; a policy
+    /// without trained parameters.
+    pub fn forward_backward(
+        &self,
+        pack: &Pack,
+        temperature: f64,
+        cotangent: &mut dyn FnMut(&Evaluated) -> Cotangent,
+    ) -> Result<Evaluated, LmError> {
+        if self.trained().grad().is_none() {
+            return Err(LmError::Invalid("this policy is frozen and has no gradients".to_owned()));
+        }
+        let weights = self.weights()?;
+        let mut input = self.input(pack)?;
+        let (config, rotary) = (&self.config, &self.rotary);
+        let (hidden, checkpoints) = if self.options.checkpointing {
+            let attention = &mut input.attention;
+            let (hidden, checkpoints) = Checkpoints::forward(
+                &weights,
+                config,
+                rotary,
+                &input.ids,
+                &input.positions,
+                attention,
+            )?;
+            (hidden, Some(checkpoints))
+        } else {
+            let attention = &mut input.attention;
+            (transform(&weights, config, rotary, &input.ids, &input.positions, attention)?, None)
+        };
+        let mut head = self.head(&weights, pack, temperature)?;
+        let (logp, entropy) = head.forward(&hidden)?;
+        let evaluated = Evaluated { logp, entropy };
+        let cotangent = checked(cotangent(&evaluated), pack.actions.len())?;
+        if cotangent.is_zero() {
+            return Ok(evaluated);
+        }
+        let of_head =
+            HeadCotangent { logp: &cotangent.logp, entropy: cotangent.entropy.as_deref() };
+        let weight_grad = self.head_gradient()?;
+        let gradient = head.backward(&hidden, &of_head, weight_grad.as_ref())?;
+        match checkpoints {
+            None => backward_from(&hidden, &gradient)?,
+            Some(saved) => saved.backward(&weights, config, &mut input.attention, &gradient)?,
+        }
+        Ok(evaluated)
+    }
+
+    /// The head's part of the gradient buffer: the embedding's where tied, none where frozen.
+    fn head_gradient(&self) -> Result<Option<Tensor>, LmError> {
+        if self.parameters.grad().is_none() {
+            return Ok(None);
+        }
+        let name = if self.config.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        Ok(Some(self.parameters.get(name)?.grad()))
+    }
+
+    fn head<'a>(
+        &self,
+        weights: &Weights,
+        pack: &'a Pack,
+        temperature: f64,
+    ) -> Result<Head<'a>, LmError> {
+        let mut head = Head::new(pack, &weights.head, temperature)?;
+        if let Some(actions) = self.options.head_chunk {
+            head.set_chunk(actions);
+        }
+        Ok(head)
+    }
+
+    fn input(&self, pack: &Pack) -> Result<Input, LmError> {
+        let vocabulary = self.config.vocab_size;
+        if let Some(&id) = pack.ids.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(LmError::TokenOutside { id, vocabulary });
+        }
+        let ids: Vec<i64> = pack.ids.iter().map(|&id| i64::from(id)).collect();
+        let positions: Vec<i64> = pack.positions.iter().map(|&p| p as i64).collect();
+        let LlamaConfig { heads, kv_heads, head_dim, .. } = self.config;
+        let (shape, kind) = ((heads, kv_heads, head_dim), self.options.compute);
+        Ok(Input {
+            ids: Tensor::f_from_slice(&ids)?.to_device(self.device),
+            positions: Tensor::f_from_slice(&positions)?.to_device(self.device),
+            attention: ForestAttention::new(pack, shape, kind, self.device)?,
+        })
+    }
+}
+
+struct Input {
+    ids: Tensor,
+    positions: Tensor,
+    attention: ForestAttention,
+}
+
+fn checked(cotangent: Cotangent, actions: usize) -> Result<Cotangent, LmError> {
+    let entropies = cotangent.entropy.as_ref().map_or(actions, Vec::len);
+    if cotangent.logp.len() != actions || entropies != actions {
+        return Err(LmError::Invalid(format!(
+            "the loss returned {} derivatives ({entropies} of entropies) for {actions} actions",
+            cotangent.logp.len()
+        )));
+    }
+    Ok(cotangent)
+}

@@ -1,0 +1,154 @@
+//! A critic on the policy's hidden states.
+//!
+//! The state before an action is what the policy knows when it chooses: the normed hidden
+//! state from which the head predicts the action's token. A small network on it says what
+//! return to expect. It has parameters of its own and no gradient goes through it into the
+//! policy: the critic learns from the policy's reading and does not change it. So it costs a
+//! forward pass, needs no second model, and the policy's update is the same with and without.
+
+use leyden_core::SeedTree;
+use tch::{Device, Kind, Tensor, no_grad_guard};
+
+use crate::error::LmError;
+use crate::model::init::normal;
+use crate::model::parameters::Parameters;
+use crate::policy::forest::Pack;
+use crate::policy::trainable::Policy;
+
+/// `v(h) = w₂ · silu(W₁ h + b₁) + b₂`, f32; 0 everywhere until it has learned something.
+pub struct ValueHead {
+    parameters: Parameters,
+}
+
+impl ValueHead {
+    /// For states of `width` numbers, with `inner` units between.
+    ///
+    /// # Errors
+    /// libtorch's own (memory).
+    pub fn new(
+        width: usize,
+        inner: usize,
+        device: Device,
+        seed: SeedTree,
+    ) -> Result<Self, LmError> {
+        let (width, inner) = (width as i64, inner.max(1) as i64);
+        let zeros = |shape: &[i64]| Tensor::f_zeros(shape, (Kind::Float, Device::Cpu));
+        // Normed states have entries of about 1, so these sums do, too.
+        let deviation = 1.0 / (width as f64).sqrt();
+        let tensors = vec![
+            ("inner.weight".to_owned(), normal(&[inner, width], deviation, seed.child("inner"))?),
+            ("inner.bias".to_owned(), zeros(&[inner])?),
+            ("value.weight".to_owned(), zeros(&[1, inner])?),
+            ("value.bias".to_owned(), zeros(&[1])?),
+        ];
+        Ok(Self { parameters: Parameters::new(tensors, Kind::Float, device, true)? })
+    }
+
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The value of each state of `states` [n, width].
+    ///
+    /// # Errors
+    /// States of another width.
+    pub fn values(&self, states: &Tensor) -> Result<Vec<f64>, LmError> {
+        let _guard = no_grad_guard();
+        numbers(&self.forward(states)?)
+    }
+
+    /// Values the states, asks `slope` for d loss / d value of each, and adds the gradients of
+    /// the head to its gradient buffer.
+    ///
+    /// # Errors
+    /// As [`ValueHead::values`]; not one slope per state.
+    pub fn forward_backward(
+        &self,
+        states: &Tensor,
+        slope: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<(), LmError> {
+        let values = self.forward(states)?;
+        let said = numbers(&values)?;
+        let slopes = slope(&said);
+        if slopes.len() != said.len() {
+            return Err(LmError::Invalid(format!(
+                "the critic's loss returned {} derivatives for {} states",
+                slopes.len(),
+                said.len()
+            )));
+        }
+        let slopes: Vec<f32> = slopes.iter().map(|&x| x as f32).collect();
+        let slopes = Tensor::f_from_slice(&slopes)?.to_device(values.device());
+        values.f_mul(&slopes)?.f_sum(Kind::Float)?.f_backward()?;
+        Ok(())
+    }
+
+    fn forward(&self, states: &Tensor) -> Result<Tensor, LmError> {
+        let part = |name: &str| self.parameters.get(name);
+        let states = states.detach().to_kind(Kind::Float);
+        let inner = states.f_linear(part("inner.weight")?, Some(part("inner.bias")?))?.f_silu()?;
+        Ok(inner.f_linear(part("value.weight")?, Some(part("value.bias")?))?.f_squeeze_dim(1)?)
+    }
+}
+
+fn numbers(values: &Tensor) -> Result<Vec<f64>, LmError> {
+    let values = values.detach().to_kind(Kind::Double).to_device(Device::Cpu);
+    Ok(Vec::<f64>::try_from(values)?)
+}
+
+impl Policy {
+    /// The state before each unique action of a pack, in their order: [actions, width] in the
+    /// compute type, without a graph.
+    ///
+    /// # Errors
+    /// As [`Policy::evaluate`].
+    pub fn states(&self, pack: &Pack) -> Result<Tensor, LmError> {
+        let _guard = no_grad_guard();
+        let hidden = self.hidden(&self.weights()?, pack)?;
+        let parents: Vec<i64> = pack.actions.iter().map(|action| action.parent as i64).collect();
+        Ok(hidden.f_index_select(0, &Tensor::f_from_slice(&parents)?.to_device(hidden.device()))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::optimizer::{Optimizer, OptimizerConfig};
+
+    fn head() -> ValueHead {
+        ValueHead::new(4, 8, Device::Cpu, SeedTree::new(3)).unwrap()
+    }
+
+    fn states(n: i64) -> Tensor {
+        normal(&[n, 4], 1.0, SeedTree::new(9)).unwrap()
+    }
+
+    #[test]
+    fn it_expects_nothing_until_it_has_learned() {
+        assert_eq!(head().values(&states(5)).unwrap(), [0.0; 5]);
+    }
+
+    #[test]
+    fn it_learns_which_state_is_worth_what() {
+        let (head, states) = (head(), states(6));
+        let worth = [0.0, 1.0, 0.25, -0.5, 1.0, 0.0];
+        let config = OptimizerConfig { lr: 0.02, weight_decay: 0.0, ..OptimizerConfig::default() };
+        let mut optimizer = Optimizer::new(head.parameters(), config).unwrap();
+        for _ in 0..600 {
+            head.parameters().zero_grad();
+            let mut slope =
+                |said: &[f64]| said.iter().zip(worth).map(|(v, r)| v - r).collect::<Vec<f64>>();
+            head.forward_backward(&states, &mut slope).unwrap();
+            optimizer.step(head.parameters(), 1.0).unwrap();
+        }
+        for (said, worth) in head.values(&states).unwrap().iter().zip(worth) {
+            assert!((said - worth).abs() < 0.05, "{said} for {worth}");
+        }
+    }
+
+    #[test]
+    fn slopes_must_be_one_for_each_state() {
+        let error = head().forward_backward(&states(3), &mut |_| vec![1.0]).unwrap_err();
+        assert!(error.to_string().contains("1 derivatives for 3 states"), "{error}");
+    }
+}
