@@ -4,9 +4,9 @@
 //! `--save-baseline NAME` and `--baseline NAME` compare two states of the code.
 
 use criterion::{Criterion, Throughput, criterion_main};
-use leyden_kernels::{KERNELS, Shape, WHOLE};
 use leyden_lm::model::LlamaConfig;
-use leyden_lm::process::settle_process;
+use leyden_lm::process::reexec_with_env;
+use leyden_roofline::{KERNELS, Shape, WHOLE};
 use tch::{Device, Kind};
 
 /// Small enough for a smoke test, large enough that arithmetic counts.
@@ -14,7 +14,7 @@ const TOKENS: usize = 512;
 
 /// Before anything touches libtorch, whose threads read their policy once.
 fn benches() {
-    settle_process();
+    reexec_with_env();
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();
     let config = LlamaConfig::named("tiny").expect("a known shape");
     let shape = Shape::new(config, Device::Cpu, Kind::Float, TOKENS);

@@ -6,7 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_main};
 use leyden_benchmarks::work::Rollouts;
 use leyden_core::SeedTree;
 use leyden_lm::policy::forest;
-use leyden_lm::process::settle_process;
+use leyden_lm::process::reexec_with_env;
 use leyden_rl::Rows;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::credit::Episode;
@@ -86,7 +86,7 @@ fn packing(c: &mut Criterion) {
 /// In a process that is set up like the trainer's, which keeps freed blocks: otherwise every
 /// array of a batch would be faulted in anew, and that is what would be measured.
 fn benches() {
-    settle_process();
+    reexec_with_env();
     let mut criterion = Criterion::default().sample_size(30).configure_from_args();
     reinforcement(&mut criterion);
     packing(&mut criterion);

@@ -70,7 +70,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::process::settle_process();
+    leyden_lm::process::reexec_with_env();
     let arguments = Arguments::parse();
     if let Some(folder) = &arguments.export {
         return export(&arguments.model, folder);

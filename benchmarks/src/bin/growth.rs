@@ -60,7 +60,7 @@ struct Growth {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::process::settle_process();
+    leyden_lm::process::reexec_with_env();
     let arguments = Arguments::parse();
     ensure!(arguments.repetitions > 0, "--repetitions 0: there is nothing to measure");
     let kind = parse_kind(&arguments.dtype)?;

@@ -47,7 +47,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::process::settle_process();
+    leyden_lm::process::reexec_with_env();
     let arguments = Arguments::parse();
     let kind = arguments.compute.settle()?;
     let given: Conversations = work::read(&arguments.prompts)?;

@@ -54,7 +54,7 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    leyden_lm::process::settle_process();
+    leyden_lm::process::reexec_with_env();
     let arguments = Arguments::parse();
     if arguments.make {
         let Arguments { tasks, samples, vocabulary, unrelated, .. } = arguments;

@@ -71,7 +71,7 @@ enum Command {
 /// must be called first: it may start the process again with other variables, and sets how the
 /// process answers signals.
 pub fn main(registry: Registry) -> ExitCode {
-    leyden_lm::process::settle_process();
+    leyden_lm::process::reexec_with_env();
     end_with_the_reader();
     let matches = names::fill(Cli::command(), &registry).get_matches();
     let command = match Cli::from_arg_matches(&matches) {

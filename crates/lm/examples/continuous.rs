@@ -77,7 +77,7 @@ fn by_steps(engine: &mut Engine, requests: Vec<Request>) -> Result<(f64, f64, us
 }
 
 fn main() -> Result<(), LmError> {
-    leyden_lm::process::settle_process();
+    leyden_lm::process::reexec_with_env();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let name = arguments.first().map_or("smollm2", String::as_str);
     let kind = arguments.get(1).map_or(Ok(Kind::BFloat16), |kind| parse_kind(kind))?;

@@ -15,7 +15,7 @@ const PROCESS: [(&str, &str); 3] = [
 /// Starts the process again with the variables of `PROCESS` set, once; a user's own values stay.
 ///
 /// Call it first in `main`: it does not return where it starts a new image.
-pub fn settle_process() {
+pub fn reexec_with_env() {
     use std::os::unix::process::CommandExt;
     let missing: Vec<_> =
         PROCESS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();

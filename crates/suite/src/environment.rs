@@ -8,7 +8,7 @@ use leyden_core::Task;
 use leyden_train::config::{DataConfig, Demonstrations, Objective};
 use leyden_train::data::{DemonstrationSource, TaskSource};
 use leyden_train::provenance::hash_file;
-use leyden_train::successes::Successes;
+use leyden_train::rejection_sampling::Successes;
 use leyden_train::{Environment, Experiment};
 use serde_json::{Map, Value, json};
 

@@ -41,7 +41,7 @@ pub trait Observer {
     }
 }
 
-/// Nobody watches.
+/// Discards all records.
 impl Observer for () {
     fn record(&mut self, _: &Record) {}
 }

@@ -10,7 +10,7 @@ use common::{Constant, Silent, environment, experiment, model};
 use leyden_core::record::{EvalRecord, Record, StepRecord};
 use leyden_lm::formats::LoadedModel;
 use leyden_train::folder::RunFolder;
-use leyden_train::successes::Successes;
+use leyden_train::rejection_sampling::Successes;
 use leyden_train::{Environment, Experiment, Finish, Observer, TrainError};
 use rusqlite::Connection;
 use tempfile::TempDir;

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use leyden_kernels::clock::Clock;
-use leyden_kernels::roof::Roof;
-use leyden_kernels::{KERNELS, Measured, Shape, WHOLE, measure};
 use leyden_lm::device::{parse_device, parse_kind};
 use leyden_lm::memory::{MemoryPlan, MemoryRequest, Training, available_memory, readable_bytes};
 use leyden_lm::model::LlamaConfig;
 use leyden_report::roofline::{Roofline, Row};
+use leyden_roofline::clock::Clock;
+use leyden_roofline::roof::Roof;
+use leyden_roofline::{KERNELS, Measured, Shape, WHOLE, measure};
 use leyden_suite::model;
 use leyden_suite::table::{Side, aligned};
 use leyden_train::provenance;
