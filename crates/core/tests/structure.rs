@@ -189,7 +189,7 @@ fn target(path: &[String], module: &Module, known: &BTreeSet<Module>) -> Option<
         }
     }
     while let Some(part) = rest.first() {
-        let deeper = [&place[..], &[part.clone()]].concat();
+        let deeper = [&place[..], std::slice::from_ref(part)].concat();
         if !known.contains(&deeper) {
             break;
         }

@@ -229,18 +229,15 @@ mod tests {
             Experiment::read(&path, &[], &registry).unwrap().to_toml()
         };
         let calc = resolved("mini/calc.toml");
-        for part in
-            ["[agent]\nname = \"calc\"\nprompt = \"compact\"\nmax_turns = 3\ncheck = \"model\"\n\
+        let part = "[agent]\nname = \"calc\"\nprompt = \"compact\"\nmax_turns = 3\ncheck = \"model\"\n\
              searches = 5\npassages = 4\nresult_characters = 0\non_failure = \"drop\"\n\
              retries = 1\n\n[data]\ntrain = [\"mini-calc\"]\ntest = [\"mini-calc\"]\n\
              databases = \"\"\ntrain_limit = 0\nexercises = 0\ndemonstrations = \"noisy\"\n\
              successes = \"\"\nsuccess_reward = 1.0\ndemonstration_tokens = 1024\nseed = 0\n\n\
              [retrieval]\nmethod = \"bm25\"\ncorpus = \"\"\nindex = \"\"\nencoder = \"\"\n\n\
              [reward]\nname = \"default\"\nflip = 0.0\nper_call = 0.0\nper_token = 0.0\n\
-             format_only = false\n\n[rollout]\n"]
-        {
-            assert!(calc.contains(part), "{part}\nis not in\n{calc}");
-        }
+             format_only = false\n\n[rollout]\n";
+        assert!(calc.contains(part), "{part}\nis not in\n{calc}");
         let external = resolved("external/sql.toml");
         for part in [
             "retries = 1\n\n[agent.external]\nbenchmark = \"sql\"\ncommand = [",

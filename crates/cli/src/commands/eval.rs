@@ -108,8 +108,7 @@ pub fn run(
     let mut summaries = Vec::new();
     for &mode in &arguments.modes {
         let rollouts = evaluation::evaluate(
-            &mut engine,
-            &model.format,
+            (&mut engine, &model.format),
             benchmark,
             (assembled.agent.as_ref(), assembled.scorer.as_ref()),
             &tasks,

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+/// A run's name and its provenance.
+type Run<'a> = (String, &'a Map<String, Value>);
+
 /// One file for each revision, by its name: the fields of a run's `provenance.json` that all
 /// its runs share, and under `runs` what each of them has besides.
 ///
 /// Runs without provenance are in no file.
-pub(super) fn files(runs: &[(String, &Map<String, Value>)]) -> BTreeMap<String, String> {
-    let mut revisions: Vec<(String, Vec<&(String, &Map<String, Value>)>)> = Vec::new();
+pub(super) fn files(runs: &[Run]) -> BTreeMap<String, String> {
+    let mut revisions: Vec<(String, Vec<&Run>)> = Vec::new();
     for run in runs.iter().filter(|(_, provenance)| !provenance.is_empty()) {
         let revision = revision(run.1);
         match revisions.iter_mut().find(|(known, _)| *known == revision) {
@@ -18,7 +21,7 @@ pub(super) fn files(runs: &[(String, &Map<String, Value>)]) -> BTreeMap<String, 
         }
     }
     let single = revisions.len() == 1;
-    let file = |(revision, own): (String, Vec<&(String, &Map<String, Value>)>)| {
+    let file = |(revision, own): (String, Vec<&Run>)| {
         let name = match single {
             true => "provenance.json".to_owned(),
             false => format!("provenance-{revision}.json"),

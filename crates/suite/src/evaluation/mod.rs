@@ -101,8 +101,7 @@ pub fn engine(model: &LoadedModel, settings: &Settings) -> Result<Engine> {
 /// # Errors
 /// The engine's and the file system's.
 pub fn evaluate(
-    engine: &mut Engine,
-    format: &Arc<ChatFormat>,
+    (engine, format): (&mut Engine, &Arc<ChatFormat>),
     benchmark: &dyn Benchmark,
     (agent, scorer): (&dyn Agent, &dyn Scorer),
     tasks: &[Task],

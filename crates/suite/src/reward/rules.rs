@@ -158,7 +158,7 @@ fn choice(text: &str) -> Option<char> {
     if let Some(letter) = bare(text.trim()) {
         return Some(letter.to_ascii_uppercase());
     }
-    text.split_whitespace().filter_map(bare).filter(char::is_ascii_uppercase).last()
+    text.split_whitespace().filter_map(bare).rfind(char::is_ascii_uppercase)
 }
 
 /// The last JSON object or list of a text, or the text itself as JSON.
