@@ -7,6 +7,9 @@ use leyden_suite::{Benchmark, Registry};
 use leyden_train::config::{Schema, reference};
 
 /// Fills `command` with the names, options and descriptions of the benchmarks.
+///
+/// `mut_arg` puts an argument behind the others: where there is another positional one, both
+/// declare their index.
 pub fn fill(command: Command, registry: &Registry) -> Command {
     let names: Vec<&'static str> = registry.iter().map(Benchmark::name).collect();
     let worlds: Vec<&'static str> = registry.worlds().map(|(world, _)| world.name).collect();

@@ -8,7 +8,7 @@ use crate::threads::{Shared, each};
 /// this size whatever the number of threads.
 const ROWS: usize = 128;
 
-/// y [rows, width] for `x` [rows, width] and `weight` [width], a multiple of sixteen.
+/// y `[rows, width]` for `x` `[rows, width]` and `weight` `[width]`, a multiple of sixteen.
 ///
 /// # Panics
 /// Where the sizes do not fit.

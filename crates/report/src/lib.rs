@@ -1,6 +1,6 @@
 //! Curves, tables and pages from run folders.
 //!
-//! [`load`] reads what a run left, [`write`] makes a folder from one run or several: a page
+//! [`load`] reads what a run left, [`mod@write`] makes a folder from one run or several: a page
 //! that needs nothing but itself, every chart as SVG and PNG, the table as CSV and Markdown.
 //! Several runs of one configuration are seeds of one experiment; different configurations
 //! are compared side by side. Equal runs give equal bytes.

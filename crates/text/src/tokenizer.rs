@@ -84,7 +84,7 @@ impl Tokenizer {
     }
 
     /// The ids of `text` as one whole sequence: inside the special tokens that the tokenizer's
-    /// own template puts around it, as encoders want it ([CLS] … [SEP]). The end of a text
+    /// own template puts around it, as encoders want it (`[CLS] … [SEP]`). The end of a text
     /// that is too long is left out, so that all are at most `limit` tokens.
     ///
     /// # Errors

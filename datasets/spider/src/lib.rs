@@ -2,7 +2,7 @@
 //!
 //! The [`loader`] makes tasks of its questions, the [`database`] room runs queries so that
 //! none can do harm, and three rules judge them as the official programs do: [`execution`]
-//! match (the reward), [`exact`] set match with its parts, and [`hardness`]. [`table`] puts
+//! match (the reward), [`exact`] set match with its parts, and [`mod@hardness`]. [`table`] puts
 //! them together as the official table; [`golden`] compares all with the official programs'
 //! own verdicts. Of queries that the official grammar rejects, [`clauses`] says where they differ.
 

@@ -30,8 +30,10 @@ pub enum Arguments {
     },
     /// Scorers and tools
     Scores {
+        #[arg(index = 1)]
         kind: String,
         /// JSONL file of cases
+        #[arg(index = 2)]
         file: PathBuf,
         /// Folder of the databases that the cases are about
         #[arg(long)]

@@ -293,7 +293,7 @@ pub fn layer_forward(
     Ok(&x + project(&activated, &weights.down, packed.map(|p| &p.down), &weights.down_low_rank)?)
 }
 
-/// The model without its head: token `ids` [n] at `positions` [n] → normed hidden states
+/// The model without its head: token `ids` `[n]` at `positions` `[n]` → normed hidden states
 /// [n, width].
 ///
 /// # Errors

@@ -116,12 +116,12 @@ impl Parameters {
         self.entries.iter().map(|e| (e.name.as_str(), e.start, e.leaf.numel() as i64))
     }
 
-    /// All values, [parameters]; writing to it changes the model.
+    /// All values, `[parameters]`; writing to it changes the model.
     pub fn flat(&self) -> &Tensor {
         &self.flat
     }
 
-    /// All gradients, [parameters], where trained.
+    /// All gradients, `[parameters]`, where trained.
     pub fn grad(&self) -> Option<&Tensor> {
         self.grad.as_ref()
     }

@@ -21,7 +21,7 @@ impl Rotary {
         Self { inverse_frequencies: Tensor::from_slice(&frequencies).to_device(device) }
     }
 
-    /// Cosine and sine at `positions` [n], for vectors of `kind`.
+    /// Cosine and sine at `positions` `[n]`, for vectors of `kind`.
     pub fn angles(&self, positions: &Tensor, kind: Kind) -> Angles {
         let angles = positions.to_kind(Kind::Float).unsqueeze(-1) * &self.inverse_frequencies;
         let head_dim = 2 * self.inverse_frequencies.numel();

@@ -191,7 +191,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What a checkpoint needs: `step` [1], `exp_avg`, `exp_avg_sq` and, where there is one,
+    /// What a checkpoint needs: `step` `[1]`, `exp_avg`, `exp_avg_sq` and, where there is one,
     /// `master`. The tensors share storage with the optimiser.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = vec![

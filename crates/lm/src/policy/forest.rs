@@ -84,7 +84,7 @@ pub struct Pack {
     pub positions: Vec<usize>,
     /// Node before it; `None` at a root.
     pub parents: Vec<Option<usize>>,
-    /// First node behind its subtree: node j is i or an ancestor of i iff j ≤ i < ends[j].
+    /// First node behind its subtree: node j is i or an ancestor of i iff `j ≤ i < ends[j]`.
     pub ends: Vec<usize>,
     /// The trees.
     pub trees: Vec<Range<usize>>,

@@ -63,7 +63,7 @@ impl<'a> Head<'a> {
     }
 
     /// Log-probability and entropy (nats) of each action's distribution given `hidden`
-    /// [n, width], each [actions], in f32 whatever the compute type.
+    /// [n, width], each `[actions]`, in f32 whatever the compute type.
     ///
     /// # Errors
     /// libtorch's own.

@@ -8,7 +8,7 @@ use leyden_core::Task;
 /// database, its schema as text.
 pub trait Extras: Send + Sync {
     /// The further fields of `task`. `server` is the address of the run's Lightning Server,
-    /// under which [`Extras::tool`] answers.
+    /// under which [`Extras::tools`] answers.
     ///
     /// # Errors
     /// Where the task cannot be worked on, as one sentence.

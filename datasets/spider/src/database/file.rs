@@ -1,7 +1,7 @@
 //! One SQLite file, opened so that a hostile query costs one bounded failure.
 //!
 //! Five walls, each of which would do against most attacks: a statement that is not one query of
-//! bounded size is refused before it is prepared ([`guard`](super::guard)); the file is opened read-only and
+//! bounded size is refused before it is prepared ([`super::guard`]); the file is opened read-only and
 //! immutable (nothing beside it is read or made); an authorizer lets only reads through, and
 //! with them no function that reaches outside or draws at random; SQLite's own limits bound
 //! statement, value and expression sizes; a progress handler counts instructions and time.

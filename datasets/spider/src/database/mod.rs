@@ -2,7 +2,7 @@
 //!
 //! A folder holds one folder per database, which holds one SQLite file of its name, or
 //! several where a test suite brings more contents of the same schema. Queries of a model
-//! run on them in many threads at once; see [`file`] for what keeps them harmless.
+//! run on them in many threads at once; see [`mod@file`] for what keeps them harmless.
 
 mod describe;
 pub mod file;
