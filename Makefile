@@ -1,6 +1,6 @@
 # Each target calls cargo or leyden and nothing more. All of them build the whole workspace in the
 # release profile, so that dependencies are compiled once, with the same features for all.
-.PHONY: setup build quickstart test bench external external-setup results results-external \
+.PHONY: setup build quickstart test bench doc external external-setup results results-external \
   results-smollm2 smollm2 minilm
 
 LEYDEN = $(or $(CARGO_TARGET_DIR),target)/release/leyden
@@ -76,6 +76,10 @@ results-smollm2: smollm2
 	$(LEYDEN) run benchmarks/experiments/smollm2/warm_start.toml
 	$(LEYDEN) run benchmarks/experiments/smollm2/calcx.toml
 	$(LEYDEN) report runs/smollm2-calcx runs/smollm2-warm-start --out results/smollm2-calcx --record
+
+# The documentation as a book; it begins at target/doc/leyden_cli/index.html.
+doc: setup
+	cargo doc --release --workspace --no-deps
 
 bench: setup
 	cargo bench -p leyden-benchmarks

@@ -11,6 +11,28 @@
 //! ```
 //!
 //! Exit codes: 0 done, 1 could not go on (with one sentence why), 2 wrong arguments.
+//!
+//! # Which crate is for what
+//!
+//! | crate | contents |
+//! |---|---|
+//! | [`leyden_core`] | the terms as types: task, call, rollout, agent, scorer; the seed tree |
+//! | [`leyden_rl`] | credit, advantage and loss on plain slices |
+//! | [`leyden_stats`] | intervals and tests that compare runs |
+//! | [`leyden_text`] | tokenizers, chat templates, tool calls, grammars |
+//! | [`leyden_lm`] | Llama on libtorch: formats, generation engine, policy, optimisers |
+//! | [`leyden_train`] | the LightningRL loop; `examples/nano.rs` is the same in one file |
+//! | [`leyden_suite`] | the benchmarks, and how one of your own is added |
+//! | [`leyden_serve`] | the Lightning Server: protocols, store, gateway, live page |
+//! | [`leyden_inference`] | the engine as the server's backend |
+//! | [`leyden_report`] | curves, tables, pages, recorded folders |
+//! | [`leyden_sweep`] | sweeps as cells that several workers share |
+//! | [`leyden_roofline`] | kernels against the machine's limits |
+//! | [`leyden_hub`] | files from the Hugging Face hub |
+//!
+//! A good order to read in: [`leyden_core`], then `crates/train/examples/nano.rs`, then
+//! [`leyden_rl`], then `step.rs` of [`leyden_train`]. `ARCHITECTURE.md` follows a task through all
+//! of them.
 
 mod commands;
 mod live;
