@@ -22,6 +22,7 @@ quickstart: build
 
 test: setup
 	cargo $(TEST) --workspace
+	cargo test --release --workspace --doc
 
 # What the paper's three agents in Python import, as .venv-external.
 external-setup: .venv-external/ready

@@ -6,6 +6,48 @@
 //! signals and its outcome are a [`Rollout`]; a [`Scorer`] turns an answer into a reward.
 //! No tensors and no network in here, so that agents, datasets, mathematics and reports
 //! build in seconds.
+//!
+//! An agent that asks once, run against a scripted model:
+//!
+//! ```
+//! use leyden_core::{
+//!     Agent, AgentError, AgentOutput, ChatRequest, Episode, Message, Script, Task, async_trait,
+//! };
+//!
+//! struct Once;
+//!
+//! #[async_trait]
+//! impl Agent for Once {
+//!     fn name(&self) -> &str {
+//!         "once"
+//!     }
+//!
+//!     fn roles(&self) -> &[&str] {
+//!         &["answer"]
+//!     }
+//!
+//!     async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError> {
+//!         let messages = vec![Message::user(&task.question)];
+//!         let request = ChatRequest { agent_role: "answer".into(), messages, ..Default::default() };
+//!         let reply = episode.chat(request).await?;
+//!         Ok(AgentOutput::of(Some(reply.message.content)))
+//!     }
+//! }
+//!
+//! let task = Task {
+//!     id: "1".into(),
+//!     question: "What is 2 + 3?".into(),
+//!     gold: "5".into(),
+//!     labels: vec![],
+//!     fields: Default::default(),
+//! };
+//! let model = Script::of_messages([Message::assistant("5")]);
+//! let episode = Episode::new(&model);
+//! let output = futures::executor::block_on(Once.run(&task, &episode))?;
+//! assert_eq!(output.answer.as_deref(), Some("5"));
+//! assert_eq!(episode.calls(), 1);
+//! # Ok::<(), AgentError>(())
+//! ```
 
 mod agent;
 mod chat;

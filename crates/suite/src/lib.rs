@@ -17,6 +17,13 @@
 //! What they share stands beside them: [`sources`] of tasks, an experiment's [`environment`],
 //! [`evaluation`]s, [`predictions`], models by [`model`] name, [`own_tasks`] of a user and a
 //! [`reward`] for them.
+//!
+//! ```no_run
+//! // It links libtorch, which a documentation test is not told where to find.
+//! let registry = leyden_suite::registry();
+//! let names: Vec<&str> = registry.iter().map(|benchmark| benchmark.name()).collect();
+//! assert_eq!(names, ["calc", "sql", "rag", "external", "chat"]);
+//! ```
 
 pub mod benchmark;
 pub mod calc;
