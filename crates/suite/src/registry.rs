@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail};
 use leyden_train::Experiment;
-use leyden_train::config::{KeyError, OwnKey, Schema, Values};
+use leyden_train::config::schema::Schema;
+use leyden_train::config::{KeyError, OwnKey, Values};
 
 use crate::benchmark::{Benchmark, Dataset, GeneratedWorld};
 use crate::reward::Rule;

@@ -1,6 +1,6 @@
 //! Keys that benchmarks add to an experiment file.
 //!
-//! The trainer knows no benchmark: those that a program has come to it as a [`Schema`], which
+//! The trainer knows no benchmark: those that a program has come to it as a [`Schema`](super::schema::Schema), which
 //! declares their keys with defaults and descriptions. Whatever stands in `[agent]`, `[data]`
 //! or in a table of its own and is no key of the trainer's is kept as it is read and then
 //! resolved against the declarations, so that unknown keys are refused, every key has a value,
@@ -10,8 +10,6 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
-
-use super::Experiment;
 
 /// The default of an own key, and with it what kind of value the key takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,35 +113,6 @@ pub struct KeyError {
 impl KeyError {
     pub fn new(key: impl Into<String>, what: impl Into<String>) -> Self {
         Self { key: key.into(), what: what.into() }
-    }
-}
-
-/// What the benchmarks of a program add to experiment files.
-pub trait Schema: Send + Sync {
-    /// Their keys; a path occurs once.
-    fn keys(&self) -> Vec<OwnKey>;
-
-    /// What the values of a key that all benchmarks share (`agent.name`, `data.train`,
-    /// `reward.name`) can be, for its description.
-    fn choices(&self, path: &str) -> Option<String> {
-        let _ = path;
-        None
-    }
-
-    /// Refuses what no run could be made of, such as an unknown agent.
-    ///
-    /// # Errors
-    /// The key and what is wrong with it.
-    fn check(&self, experiment: &Experiment) -> Result<(), KeyError> {
-        let _ = experiment;
-        Ok(())
-    }
-}
-
-/// No benchmarks: only the trainer's own keys.
-impl Schema for () {
-    fn keys(&self) -> Vec<OwnKey> {
-        Vec::new()
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use leyden_rl::needs::Capabilities;
 
 use super::error::ConfigError;
-use super::{Experiment, KeyError, Objective, OwnKey, Schema};
+use super::schema::Schema;
+use super::{Experiment, KeyError, Objective, OwnKey};
 
 impl Experiment {
     /// Reads an experiment file and applies `overrides` (`train.steps=40`) on top; `schema` are

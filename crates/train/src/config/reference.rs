@@ -4,7 +4,7 @@ use leyden_rl::advantage::AdvantageConfig;
 use leyden_rl::credit::CreditConfig;
 use leyden_rl::loss::LossConfig;
 
-use super::Schema;
+use super::schema::Schema;
 
 /// One key of an experiment: where it stands and what it says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,7 +220,8 @@ mod tests {
     use leyden_rl::shaping::OverlongConfig;
 
     use super::{REFERENCE, reference};
-    use crate::config::{Experiment, OwnKey, Preset, ReportConfig, Schema};
+    use crate::config::schema::Schema;
+    use crate::config::{Experiment, OwnKey, Preset, ReportConfig};
 
     const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'a'\n\
         [data]\ntrain = ['world']\ntest = ['world']\n[train]\nsteps = 3\n";
