@@ -4,7 +4,7 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command};
 use leyden_suite::{Benchmark, Registry};
-use leyden_train::config::reference;
+use leyden_train::config::reference::reference;
 use leyden_train::config::schema::Schema;
 
 /// Fills `command` with the names, options and descriptions of the benchmarks.

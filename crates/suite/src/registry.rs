@@ -194,7 +194,8 @@ impl Schema for Registry {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use leyden_train::config::{Preset, reference};
+    use leyden_train::config::Preset;
+    use leyden_train::config::reference::reference;
 
     use super::*;
 

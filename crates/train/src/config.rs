@@ -2,7 +2,7 @@
 //!
 //! Reading has two stages: the text with its overrides becomes an [`Experiment`] in which
 //! every key has a value; whoever builds model, agent and data from it interprets the names.
-//! Unknown keys are refused. [`reference()`] describes every key once, those that benchmarks add
+//! Unknown keys are refused. [`reference::reference`] describes every key once, those that benchmarks add
 //! by a [`Schema`](schema::Schema) among them; `leyden run --help` is printed from it, and a test holds it
 //! against the structures.
 
@@ -15,13 +15,12 @@ use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 mod error;
 mod own;
 mod read;
-mod reference;
+pub mod reference;
 pub mod schema;
 
 pub use error::ConfigError;
 use own::Rest;
 pub use own::{Flag, KeyError, OwnKey, Preset, Values};
-pub use reference::{Key, reference};
 
 /// Implements serde's traits of a struct with the field `own`, which holds the keys that
 /// benchmarks declare.

@@ -4,6 +4,7 @@ use leyden_rl::advantage::AdvantageConfig;
 use leyden_rl::credit::CreditConfig;
 use leyden_rl::loss::LossConfig;
 
+use super::own::OwnKey;
 use super::schema::Schema;
 
 /// One key of an experiment: where it stands and what it says.
@@ -24,7 +25,7 @@ pub fn reference(schema: &dyn Schema) -> Vec<Key> {
             None => what.to_owned(),
         };
         keys.push(Key { path, what });
-        let here = |key: &&super::OwnKey| match path {
+        let here = |key: &&OwnKey| match path {
             "agent.max_turns" => in_table(key.path, "agent."),
             "data.test" => in_table(key.path, "data."),
             "data.seed" => !in_table(key.path, "agent.") && !in_table(key.path, "data."),
