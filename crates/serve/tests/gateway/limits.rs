@@ -163,7 +163,13 @@ async fn metrics_count_calls_tokens_and_the_store() {
     world.rollout("r").await;
     world.chat("r", "1+1").await.is(200);
     world.chat("none", "1+1").await.is(404);
-    let text = world.get("/metrics").await.is(200).text;
+    // A call is acknowledged before the writer takes it off its queue.
+    let mut text = String::new();
+    until(async || {
+        text = world.get("/metrics").await.is(200).text;
+        text.contains("leyden_store_queue 0\n")
+    })
+    .await;
     for line in [
         r#"leyden_requests_total{endpoint="chat/completions",status="200"} 1"#,
         r#"leyden_requests_total{endpoint="chat/completions",status="404"} 1"#,
