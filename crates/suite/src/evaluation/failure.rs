@@ -93,7 +93,7 @@ impl Failure {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use leyden_core::{Call, Signal};
 
     use super::*;
@@ -101,7 +101,8 @@ mod tests {
     use crate::rag::Rag;
     use crate::sql::Sql;
 
-    fn rollout(reward: f64, answer: Option<&str>, signals: &[SignalKind]) -> Rollout {
+    /// A rollout of one call, also for the tests of summaries.
+    pub fn rollout(reward: f64, answer: Option<&str>, signals: &[SignalKind]) -> Rollout {
         let signal = |kind: &SignalKind| Signal { kind: kind.clone(), call: 0, detail: "".into() };
         Rollout {
             id: 0,

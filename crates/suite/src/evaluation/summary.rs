@@ -158,31 +158,8 @@ fn failures(summaries: &[Summary]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leyden_core::{Call, FinishReason, Signal, SignalKind};
-
     use crate::calc::Calc;
-
-    fn rollout(reward: f64, answer: Option<&str>, signals: &[SignalKind]) -> Rollout {
-        let signal = |kind: &SignalKind| Signal { kind: kind.clone(), call: 0, detail: "".into() };
-        Rollout {
-            id: 0,
-            task_id: "t".to_owned(),
-            group: 0,
-            calls: vec![Call {
-                agent_role: "solve".to_owned(),
-                prompt_ids: vec![1],
-                response_ids: vec![1, 2],
-                logprobs: vec![0.0, 0.0],
-                text: String::new(),
-                finish: FinishReason::Stop,
-                policy_version: 0,
-                constrained: false,
-            }],
-            signals: signals.iter().map(signal).collect(),
-            answer: answer.map(str::to_owned),
-            outcome: Outcome::Reward(reward),
-        }
-    }
+    use crate::evaluation::failure::tests::rollout;
 
     fn task(operations: &str) -> Task {
         Task {
