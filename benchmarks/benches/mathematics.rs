@@ -9,7 +9,7 @@ use leyden_lm::policy::forest;
 use leyden_lm::process::reexec_with_env;
 use leyden_rl::Rows;
 use leyden_rl::config::AlgorithmConfig;
-use leyden_rl::credit::Episode;
+use leyden_rl::credit::Trajectory;
 use leyden_rl::loss::LossInput;
 
 const ROLLOUTS: usize = 4096;
@@ -17,21 +17,21 @@ const GROUP: usize = 8;
 const CALLS: usize = 4;
 const TOKENS: usize = 256;
 
-fn episodes() -> Vec<Episode> {
+fn trajectories() -> Vec<Episode> {
     let seed = SeedTree::new(1);
     let reward = |i: usize| f64::from(u8::from(seed.index(i as u64).uniform() < 0.4));
-    (0..ROLLOUTS).map(|i| Episode::of_calls(i / GROUP, reward(i), CALLS)).collect()
+    (0..ROLLOUTS).map(|i| Trajectory::of_calls(i / GROUP, reward(i), CALLS)).collect()
 }
 
 fn reinforcement(c: &mut Criterion) {
     let mut group = c.benchmark_group("rl");
     let tokens = ROLLOUTS * CALLS * TOKENS;
     group.throughput(Throughput::Elements(tokens as u64));
-    let episodes = episodes();
+    let trajectories = trajectories();
     let rows = Rows::dense(&[TOKENS; ROLLOUTS * CALLS]);
     let algorithm = AlgorithmConfig::default();
-    let assign = || algorithm.assign(black_box(&episodes), &rows, None);
-    group.bench_function("credit", |b| b.iter(|| algorithm.credit.assign(black_box(&episodes))));
+    let assign = || algorithm.assign(black_box(&trajectories), &rows, None);
+    group.bench_function("credit", |b| b.iter(|| algorithm.credit.assign(black_box(&trajectories))));
     group.bench_function("credit and advantage", |b| b.iter(assign));
 
     let advantages = assign().expect("rewards are finite").advantages.per_token;

@@ -60,7 +60,7 @@ pub enum Check {
 
 /// The agent's settings; the defaults are the paper's.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct SqlSettings {
     pub prompt: Prompt,
     pub check: Check,
     /// Most queries of one rollout: one write, and a rewrite for each further turn.
@@ -71,7 +71,7 @@ pub struct Settings {
     pub result_characters: usize,
 }
 
-impl Default for Settings {
+impl Default for SqlSettings {
     fn default() -> Self {
         Self {
             prompt: Prompt::Full,
@@ -87,7 +87,7 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct SqlAgent {
     spider: Arc<Spider>,
-    settings: Settings,
+    settings: SqlSettings,
     prompts: Prompts,
 }
 
@@ -101,10 +101,10 @@ struct Attempt {
 }
 
 impl SqlAgent {
-    pub fn new(spider: Arc<Spider>, settings: Settings) -> Self {
+    pub fn new(spider: Arc<Spider>, settings: SqlSettings) -> Self {
         let prompts = Prompts::new(settings.prompt);
         let max_turns = settings.max_turns.max(1);
-        Self { spider, settings: Settings { max_turns, ..settings }, prompts }
+        Self { spider, settings: SqlSettings { max_turns, ..settings }, prompts }
     }
 
     /// The conversation before the first call. Demonstrations begin with the same messages.

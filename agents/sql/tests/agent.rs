@@ -7,7 +7,7 @@ use leyden_core::{
     Agent, AgentError, ChatRequest, Episode, Message, Script, Signal, SignalKind, Speaker, Task,
 };
 use leyden_spider::{Limits, Spider};
-use leyden_sql::{Check, Prompt, Settings, SqlAgent};
+use leyden_sql::{Check, Prompt, SqlAgent, SqlSettings};
 use serde_json::json;
 
 struct Played {
@@ -63,7 +63,7 @@ fn task(database: &str) -> Task {
     }
 }
 
-fn play(settings: Settings, replies: &[&str]) -> Played {
+fn play(settings: SqlSettings, replies: &[&str]) -> Played {
     let folder = folder();
     let spider = Arc::new(Spider::open(folder.path(), Limits::default()).unwrap());
     let script = Script::of_messages(replies.iter().map(|text| Message::assistant(*text)));
@@ -84,8 +84,8 @@ fn play(settings: Settings, replies: &[&str]) -> Played {
     Played { answer: output.answer, signals, asked }
 }
 
-fn compact(check: Check) -> Settings {
-    Settings { prompt: Prompt::Compact, check, ..Settings::default() }
+fn compact(check: Check) -> SqlSettings {
+    SqlSettings { prompt: Prompt::Compact, check, ..SqlSettings::default() }
 }
 
 const COUNT: &str = "```sql\nSELECT count(*) FROM item\n```";
@@ -93,7 +93,7 @@ const BROKEN: &str = "```sql\nSELECT count(x) FROM item\n```";
 
 #[test]
 fn a_query_that_passes_is_the_answer() {
-    let played = play(Settings::default(), &[COUNT, "Fine.\nVERDICT: CORRECT"]);
+    let played = play(SqlSettings::default(), &[COUNT, "Fine.\nVERDICT: CORRECT"]);
     assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
     assert_eq!(played.roles(), ["write", "check"]);
     assert!(played.signals.is_empty());
@@ -107,7 +107,7 @@ fn a_query_that_passes_is_the_answer() {
 #[test]
 fn a_query_that_does_not_pass_is_rewritten_with_what_was_found() {
     let replies = [BROKEN, "x is unknown.\nVERDICT: INCORRECT", COUNT, "VERDICT: CORRECT"];
-    let played = play(Settings::default(), &replies);
+    let played = play(SqlSettings::default(), &replies);
     assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
     assert_eq!(played.roles(), ["write", "check", "rewrite", "check"]);
     assert_eq!(played.kinds(), [&SignalKind::ToolError]);
@@ -125,19 +125,19 @@ fn a_query_that_does_not_pass_is_rewritten_with_what_was_found() {
 #[test]
 fn three_turns_are_six_calls() {
     let wrong = "VERDICT: INCORRECT";
-    let played = play(Settings::default(), &[COUNT, wrong, COUNT, "hm", BROKEN, wrong]);
+    let played = play(SqlSettings::default(), &[COUNT, wrong, COUNT, "hm", BROKEN, wrong]);
     assert_eq!(played.roles(), ["write", "check", "rewrite", "check", "rewrite", "check"]);
     assert_eq!(played.answer.as_deref(), Some("SELECT count(x) FROM item"));
     let kinds = [&SignalKind::RepeatedCall, &SignalKind::ToolError, &SignalKind::TurnLimit];
     assert_eq!(played.kinds(), kinds);
-    let one = Settings { max_turns: 1, ..Settings::default() };
+    let one = SqlSettings { max_turns: 1, ..SqlSettings::default() };
     assert_eq!(play(one, &[COUNT, wrong]).roles(), ["write", "check"]);
 }
 
 #[test]
 fn without_a_block_a_write_is_the_whole_text_and_a_rewrite_changes_nothing() {
     let replies = [" SELECT 1\n", "VERDICT: INCORRECT", "I would not know.", "VERDICT: CORRECT"];
-    let played = play(Settings::default(), &replies);
+    let played = play(SqlSettings::default(), &replies);
     assert_eq!(played.answer.as_deref(), Some("SELECT 1"));
     assert!(played.signals.is_empty());
 }
@@ -167,7 +167,7 @@ fn the_database_can_check_alone() {
 #[test]
 fn long_schemas_and_results_are_cut() {
     let all = "```sql\nSELECT * FROM item\n```";
-    let settings = Settings { schema_characters: 20, ..Settings::default() };
+    let settings = SqlSettings { schema_characters: 20, ..SqlSettings::default() };
     let played = play(settings, &[all, "VERDICT: CORRECT"]);
     let system = &played.asked[0].messages[0].content;
     assert!(system.contains("CREATE TABLE item (i\n... (truncated)"), "{system}");
@@ -195,7 +195,7 @@ fn a_destructive_query_is_refused_and_shown() {
 #[test]
 fn text_in_double_braces_is_not_a_template() {
     let braces = "```sql\nSELECT '{{ schema }}'\n```";
-    let played = play(Settings::default(), &[braces, "VERDICT: CORRECT"]);
+    let played = play(SqlSettings::default(), &[braces, "VERDICT: CORRECT"]);
     assert!(played.user(1).contains("SELECT '{{ schema }}'"));
 }
 
@@ -203,7 +203,7 @@ fn text_in_double_braces_is_not_a_template() {
 fn a_task_without_a_usable_database_is_an_error_and_not_an_answer() {
     let folder = folder();
     let spider = Arc::new(Spider::open(folder.path(), Limits::default()).unwrap());
-    let agent = SqlAgent::new(spider, Settings::default());
+    let agent = SqlAgent::new(spider, SqlSettings::default());
     let script = Script::default();
     let mut nameless = task("shop");
     nameless.fields.clear();

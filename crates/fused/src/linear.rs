@@ -4,14 +4,14 @@
 //! rows costs more than the arithmetic. Here it is brought into panels once.
 
 use crate::element::{Element, per_word, place_in_panel};
-use crate::product::{Out, Panels, Rows, product_streamed};
+use crate::product::{Matrix, Out, Panels, product_streamed};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
 /// Panels of one task: 64 outputs.
 const PANELS: usize = 4;
 
-/// Rows of one task.
+/// Matrix of one task.
 const ROWS: usize = 96;
 
 /// A matrix [out, in] in panels of sixteen outputs.
@@ -55,7 +55,7 @@ impl<T: Element> PackedWeight<T> {
         Self { words, out, input }
     }
 
-    /// Rows of the matrix.
+    /// Matrix of the matrix.
     pub fn outputs(&self) -> usize {
         self.out
     }
@@ -122,7 +122,7 @@ impl<T: Element> Kernel for Multiply<'_, T> {
         let x = &self.x[self.rows.start * input..self.rows.end * input];
         let multiply = (
             (rows, panels, depth),
-            Rows { at: x.as_ptr(), stride: input },
+            Matrix { at: x.as_ptr(), stride: input },
             Panels { at: words.as_ptr(), panel: size, step: LANES },
         );
         let after = self.weight.words.as_ptr().wrapping_add(self.after * size);

@@ -75,7 +75,7 @@ impl Word for u32 {
 
 /// Row-major numbers: `stride` from one row to the next.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows {
+pub(crate) struct Matrix {
     pub at: *const f32,
     pub stride: usize,
 }
@@ -105,7 +105,7 @@ pub(crate) struct Out {
 #[inline(always)]
 pub(crate) unsafe fn product<S: Simd, W: Word>(
     shape: (usize, usize, usize),
-    a: Rows,
+    a: Matrix,
     b: Panels<W>,
     out: Out,
 ) {
@@ -121,7 +121,7 @@ pub(crate) unsafe fn product<S: Simd, W: Word>(
 #[inline(always)]
 pub(crate) unsafe fn product_streamed<S: Simd, W: Word>(
     shape: (usize, usize, usize),
-    a: Rows,
+    a: Matrix,
     b: Panels<W>,
     out: Out,
     after: *const W,
@@ -135,7 +135,7 @@ pub(crate) unsafe fn product_streamed<S: Simd, W: Word>(
 #[inline(always)]
 unsafe fn product_of<S: Simd, W: Word, const STREAM: bool>(
     (rows, panels, depth): (usize, usize, usize),
-    a: Rows,
+    a: Matrix,
     b: Panels<W>,
     out: Out,
     after: *const W,
@@ -179,7 +179,7 @@ impl Ahead {
 unsafe fn column<S: Simd, W: Word, const STREAM: bool>(
     rows: usize,
     depth: usize,
-    a: Rows,
+    a: Matrix,
     b: Panels<W>,
     out: Out,
     next: *const W,
@@ -191,7 +191,7 @@ unsafe fn column<S: Simd, W: Word, const STREAM: bool>(
     while row < rows {
         // SAFETY: as the caller promises.
         unsafe {
-            let a = Rows { at: a.at.add(row * a.stride), ..a };
+            let a = Matrix { at: a.at.add(row * a.stride), ..a };
             let out = Out { at: out.at.add(row * out.stride), ..out };
             let ahead =
                 Ahead { at: next.cast::<u8>().wrapping_add(row / ROWS * depth * pace), pace };
@@ -214,7 +214,7 @@ unsafe fn column<S: Simd, W: Word, const STREAM: bool>(
 /// # Safety
 /// As [`product`].
 #[inline(always)]
-unsafe fn single<S: Simd, W: Word>(depth: usize, a: Rows, b: Panels<W>, out: Out) {
+unsafe fn single<S: Simd, W: Word>(depth: usize, a: Matrix, b: Panels<W>, out: Out) {
     // SAFETY: as the caller promises.
     unsafe {
         let mut sums = [[S::splat(0.0)]; WIDE];
@@ -245,7 +245,7 @@ unsafe fn single<S: Simd, W: Word>(depth: usize, a: Rows, b: Panels<W>, out: Out
 #[inline(always)]
 unsafe fn block<S: Simd, W: Word, const R: usize, const P: usize, const STREAM: bool>(
     depth: usize,
-    a: Rows,
+    a: Matrix,
     b: Panels<W>,
     out: Out,
     ahead: Ahead,
@@ -280,7 +280,7 @@ unsafe fn block<S: Simd, W: Word, const R: usize, const P: usize, const STREAM: 
 
 #[cfg(test)]
 mod tests {
-    use super::{Out, Panels, Rows, Word, product};
+    use super::{Matrix, Out, Panels, Word, product};
     use crate::simd::{Kernel, LANES, Simd, dispatch};
     use half::bf16;
 
@@ -296,7 +296,7 @@ mod tests {
         #[inline(always)]
         unsafe fn run<S: Simd>(self) {
             let (rows, panels, depth) = self.shape;
-            let a = Rows { at: self.a.as_ptr(), stride: depth * W::DEPTH };
+            let a = Matrix { at: self.a.as_ptr(), stride: depth * W::DEPTH };
             let b = Panels { at: self.b.as_ptr(), panel: depth * LANES, step: LANES };
             let out = Out { at: self.out.as_mut_ptr(), stride: panels * LANES, add: true };
             assert_eq!(self.a.len(), rows * depth * W::DEPTH);

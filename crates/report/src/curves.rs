@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
-use crate::experiment::{Experiment, label_of, reward_of};
+use crate::experiment::{RunGroup, label_of, reward_of};
 use crate::interval::Estimate;
 use crate::table::field;
 use crate::tensorboard::step_scalars;
 
 /// Every curve: one line per experiment, seed and step, one column per series, empty where
 /// the series has nothing at that step. Six significant digits; a run's `metrics.jsonl` has all.
-pub(crate) fn curves_csv(experiments: &[Experiment]) -> String {
+pub(crate) fn curves_csv(experiments: &[RunGroup]) -> String {
     let mut columns = Columns::default();
     let mut lines: Vec<(String, Vec<(usize, f64)>)> = Vec::new();
     for experiment in experiments {

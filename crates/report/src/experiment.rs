@@ -17,13 +17,13 @@ const INCIDENTAL: [&str; 3] = ["seed", "run.seed", "model.threads"];
 
 /// One experiment: its runs, one per seed.
 #[derive(Debug, Clone)]
-pub struct Experiment<'a> {
+pub struct RunGroup<'a> {
     pub name: String,
     pub runs: Vec<&'a Run>,
 }
 
 /// Groups runs into experiments, in order of first appearance.
-pub fn group(runs: &[Run]) -> Vec<Experiment<'_>> {
+pub fn group(runs: &[Run]) -> Vec<RunGroup<'_>> {
     let mut groups: Vec<(BTreeMap<String, String>, Vec<&Run>)> = Vec::new();
     for run in runs {
         let keys = flatten(&run.config);
@@ -36,7 +36,7 @@ pub fn group(runs: &[Run]) -> Vec<Experiment<'_>> {
         }
     }
     let names: Vec<String> = (0..groups.len()).map(|index| name(&groups, index)).collect();
-    names.into_iter().zip(groups).map(|(name, (_, runs))| Experiment { name, runs }).collect()
+    names.into_iter().zip(groups).map(|(name, (_, runs))| RunGroup { name, runs }).collect()
 }
 
 /// The run's name; where others share it, with the values that set this one apart.
@@ -95,7 +95,7 @@ fn essential(keys: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
     keys.iter().filter(|(key, _)| !incidental(key)).collect()
 }
 
-impl Experiment<'_> {
+impl RunGroup<'_> {
     /// The name of the agent, empty in configurations without one.
     pub fn agent(&self) -> &str {
         let table = self.runs.first().and_then(|run| run.config.get("agent"));

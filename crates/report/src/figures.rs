@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use leyden_core::record::StepRecord;
 
 use crate::chart::{Chart, Ink, Level, Mark, Point, Scale, smooth};
-use crate::experiment::{Experiment, across};
+use crate::experiment::{RunGroup, across};
 use crate::metric;
 use crate::text::significant;
 
@@ -37,7 +37,7 @@ pub enum Section {
 }
 
 /// All figures of a report, those without data left out.
-pub fn figures(experiments: &[Experiment]) -> Vec<Figure> {
+pub fn figures(experiments: &[RunGroup]) -> Vec<Figure> {
     let agents = by_agent(experiments);
     let mut found = match &agents[..] {
         [] | [_] => rewards(experiments),
@@ -60,8 +60,8 @@ pub fn figures(experiments: &[Experiment]) -> Vec<Figure> {
 
 /// Experiments by their agent, in order of first appearance: rewards of different agents are
 /// different quantities and do not share a chart.
-fn by_agent<'a>(experiments: &[Experiment<'a>]) -> Vec<(String, Vec<Experiment<'a>>)> {
-    let mut agents: Vec<(String, Vec<Experiment<'a>>)> = Vec::new();
+fn by_agent<'a>(experiments: &[RunGroup<'a>]) -> Vec<(String, Vec<RunGroup<'a>>)> {
+    let mut agents: Vec<(String, Vec<RunGroup<'a>>)> = Vec::new();
     for experiment in experiments {
         let agent = experiment.agent().to_owned();
         match agents.iter_mut().find(|(known, _)| *known == agent) {
@@ -73,7 +73,7 @@ fn by_agent<'a>(experiments: &[Experiment<'a>]) -> Vec<(String, Vec<Experiment<'
 }
 
 /// The reward of one agent among others.
-fn panel(agent: &str, own: &[Experiment]) -> Option<Figure> {
+fn panel(agent: &str, own: &[RunGroup]) -> Option<Figure> {
     let mut figure = rewards(own).into_iter().next()?;
     figure.file = format!("reward_{}", slug(agent));
     figure.section = Section::Panels;
@@ -118,7 +118,7 @@ fn reach(steps: usize) -> usize {
 }
 
 /// How training curves are drawn, for the page.
-pub(crate) fn smoothing_words(experiments: &[Experiment]) -> Option<String> {
+pub(crate) fn smoothing_words(experiments: &[RunGroup]) -> Option<String> {
     let steps = experiments.iter().flat_map(|e| &e.runs).map(|run| run.steps.len()).max()?;
     let window = 2 * reach(steps) + 1;
     let many = experiments.iter().any(|e| e.runs.len() > 1);
@@ -138,7 +138,7 @@ pub(crate) fn smoothing_words(experiments: &[Experiment]) -> Option<String> {
 pub(crate) const SEED_LINES: &str = "Thin lines: seeds. Thick line: their mean.";
 
 /// What the bands mean, for captions.
-pub(crate) fn band_words(experiments: &[Experiment]) -> String {
+pub(crate) fn band_words(experiments: &[RunGroup]) -> String {
     let most = experiments.iter().map(|e| e.runs.len()).max().unwrap_or(0);
     if most > 1 {
         let seeds: Vec<String> = experiments.iter().map(|e| e.runs.len().to_string()).collect();
@@ -150,7 +150,7 @@ pub(crate) fn band_words(experiments: &[Experiment]) -> String {
     }
 }
 
-fn rewards(experiments: &[Experiment]) -> Vec<Figure> {
+fn rewards(experiments: &[RunGroup]) -> Vec<Figure> {
     let kinds = [
         ("reward", "Test reward, sampled", "sampled"),
         ("reward_greedy", "Test reward, greedy", "greedy"),
@@ -204,7 +204,7 @@ fn train_reward(step: &StepRecord) -> f64 {
 }
 
 /// The reference levels of all configurations, each once.
-fn levels(experiments: &[Experiment]) -> Vec<Level> {
+fn levels(experiments: &[RunGroup]) -> Vec<Level> {
     let mut found: Vec<Level> = Vec::new();
     for level in experiments.iter().flat_map(|e| e.runs.iter().flat_map(|run| run.levels())) {
         let label = format!("{}: {}", level.label, significant(level.value));
@@ -219,7 +219,7 @@ fn levels(experiments: &[Experiment]) -> Vec<Level> {
 const MOST_CURVES: usize = 12;
 
 /// One chart per label, of the sampled evaluations if there are any.
-fn labels(experiments: &[Experiment]) -> Vec<Figure> {
+fn labels(experiments: &[RunGroup]) -> Vec<Figure> {
     let mut found = Vec::new();
     for (index, experiment) in experiments.iter().enumerate() {
         let sampled = experiment.runs.iter().any(|run| run.evals("sampled").next().is_some());
@@ -246,7 +246,7 @@ fn labels(experiments: &[Experiment]) -> Vec<Figure> {
 }
 
 /// Share of rollouts by reward, first against last training steps.
-fn histogram(experiment: &Experiment, index: usize, experiments: &[Experiment]) -> Figure {
+fn histogram(experiment: &RunGroup, index: usize, experiments: &[RunGroup]) -> Figure {
     let steps = experiment.runs.iter().map(|run| run.steps.len()).max().unwrap_or(0);
     let span = (steps / 10).clamp(1, 10).min(steps.max(1));
     let pooled = |last: bool| -> Vec<(f64, usize)> {
@@ -343,7 +343,7 @@ impl Bins {
 }
 
 /// Signals of training rollouts by kind, the eight most frequent.
-fn signals(experiment: &Experiment, index: usize, experiments: &[Experiment]) -> Figure {
+fn signals(experiment: &RunGroup, index: usize, experiments: &[RunGroup]) -> Figure {
     let mut totals: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
     for step in experiment.runs.iter().flat_map(|run| &run.steps) {
         for (kind, count) in &step.signals {
@@ -372,12 +372,12 @@ pub(crate) fn share(part: usize, whole: usize) -> f64 {
 }
 
 /// The experiment's name, where several share a page.
-fn subtitle(experiment: &Experiment, experiments: &[Experiment]) -> Option<String> {
+fn subtitle(experiment: &RunGroup, experiments: &[RunGroup]) -> Option<String> {
     (experiments.len() > 1).then(|| experiment.name.clone())
 }
 
 /// File names of figures that each experiment has: numbered if there are several.
-fn numbered(file: &str, index: usize, experiments: &[Experiment]) -> String {
+fn numbered(file: &str, index: usize, experiments: &[RunGroup]) -> String {
     if experiments.len() == 1 { file.to_owned() } else { format!("{file}_{}", index + 1) }
 }
 

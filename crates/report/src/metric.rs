@@ -6,11 +6,11 @@
 use leyden_core::record::StepRecord;
 
 use crate::chart::{Chart, Ink, Scale};
-use crate::experiment::Experiment;
+use crate::experiment::RunGroup;
 use crate::figures::{Figure, Section, draw_smoothed, share, slug, title};
 
 /// All charts of training figures, those of the algorithm's own included.
-pub(crate) fn figures(experiments: &[Experiment]) -> Vec<Figure> {
+pub(crate) fn figures(experiments: &[RunGroup]) -> Vec<Figure> {
     let mut found: Vec<Figure> =
         METRICS.iter().flat_map(|metric| metric.figures(experiments)).collect();
     found.extend(extras(experiments));
@@ -89,7 +89,7 @@ const EXTRAS: &[(&str, &str, &str)] = &[
 
 impl Metric {
     /// One chart; for several experiments one per part, in their colours.
-    fn figures(&self, experiments: &[Experiment]) -> Vec<Figure> {
+    fn figures(&self, experiments: &[RunGroup]) -> Vec<Figure> {
         let wanted = |part: &Part| {
             experiments
                 .iter()
@@ -124,7 +124,7 @@ impl Metric {
         parts.iter().map(figure).collect()
     }
 
-    fn figure(&self, file: String, experiments: &[Experiment], parts: &[&Part]) -> Figure {
+    fn figure(&self, file: String, experiments: &[RunGroup], parts: &[&Part]) -> Figure {
         let mut chart = Chart::new(self.title, "step", self.y_label);
         chart.scale = self.scale;
         for (index, experiment) in experiments.iter().enumerate() {
@@ -151,7 +151,7 @@ fn drop_needless_legend(chart: &mut Chart) {
 }
 
 /// One chart per further figure that the algorithm recorded.
-fn extras(experiments: &[Experiment]) -> Vec<Figure> {
+fn extras(experiments: &[RunGroup]) -> Vec<Figure> {
     let keys: std::collections::BTreeSet<&String> = experiments
         .iter()
         .flat_map(|e| &e.runs)

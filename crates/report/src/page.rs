@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::chart::Chart;
 use crate::error::ReportError;
-use crate::experiment::{Experiment, flatten};
+use crate::experiment::{RunGroup, flatten};
 use crate::figures::{Figure, Section, smoothing_words};
 use crate::rollouts::Samples;
 use crate::run::Run;
@@ -41,7 +41,7 @@ const NARROW: (f64, f64) = (430.0, 330.0);
 
 /// The page as HTML.
 pub(crate) fn page(
-    experiments: &[Experiment],
+    experiments: &[RunGroup],
     figures: &[Figure],
     rows: &[Row],
     notes: &[String],
@@ -214,7 +214,7 @@ fn headlines(rows: &[Row]) -> Vec<Headline> {
 }
 
 /// One sentence on what was run.
-fn run_words(experiments: &[Experiment]) -> Vec<String> {
+fn run_words(experiments: &[RunGroup]) -> Vec<String> {
     experiments
         .iter()
         .map(|experiment| {
@@ -280,7 +280,7 @@ struct RunView {
     provenance: Vec<(String, String)>,
 }
 
-fn run_view(run: &Run, experiments: &[Experiment]) -> RunView {
+fn run_view(run: &Run, experiments: &[RunGroup]) -> RunView {
     let mut provenance = Vec::new();
     for (key, value) in &run.provenance {
         walk(key, value, &mut provenance);

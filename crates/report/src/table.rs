@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use leyden_core::record::EvalRecord;
 
-use crate::experiment::{Experiment, label_of, reward_of};
+use crate::experiment::{RunGroup, label_of, reward_of};
 use crate::interval::{Estimate, over_seeds, paired};
 use crate::run::Run;
 
@@ -31,7 +31,7 @@ pub struct Row {
 
 /// All rows: per experiment and mode first the means over seeds, then each seed; in each
 /// first all tasks, then each label's values.
-pub fn rows(experiments: &[Experiment]) -> Vec<Row> {
+pub fn rows(experiments: &[RunGroup]) -> Vec<Row> {
     let mut rows = Vec::new();
     for experiment in experiments {
         let mut slices = vec![None];
@@ -56,7 +56,7 @@ pub fn rows(experiments: &[Experiment]) -> Vec<Row> {
 }
 
 fn row(
-    experiment: &Experiment,
+    experiment: &RunGroup,
     run: &Run,
     mode: &str,
     slice: Option<&(String, String)>,

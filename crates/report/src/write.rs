@@ -64,7 +64,7 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
     }
     let full: Vec<Run> = full.into_iter().cloned().collect();
     let experiments = experiment::group(&full);
-    for (first, second) in experiments.iter().flat_map(experiment::Experiment::repetitions) {
+    for (first, second) in experiments.iter().flat_map(experiment::RunGroup::repetitions) {
         notes.push(format!(
             "{} and {} have the same configuration and seed: they are not independent.",
             first.folder.display(),

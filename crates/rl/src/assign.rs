@@ -1,4 +1,4 @@
-//! From episodes to advantages: credit, shaping, comparison.
+//! From trajectories to advantages: credit, shaping, comparison.
 //!
 //! Any rule of credit, any estimator and any loss compose, as far as the pairing makes sense
 //! (what does not, [`AlgorithmConfig::validate`] refuses). This is the one place where they
@@ -8,9 +8,9 @@
 
 use std::collections::HashMap;
 
-use crate::advantage::{Advantages, Batch};
+use crate::advantage::{AdvantageInputs, Advantages};
 use crate::config::{AlgorithmConfig, GroupBy};
-use crate::credit::{CallReturns, Episode, Targets};
+use crate::credit::{CallReturns, Targets, Trajectory};
 use crate::error::{AdvantageError, AssignError, CreditError};
 use crate::needs::Need;
 use crate::rows::Rows;
@@ -22,15 +22,15 @@ pub struct Assigned {
     pub returns: Vec<f64>,
     /// The task group of each call.
     pub groups: Vec<usize>,
-    /// The index of each call's episode.
-    pub episodes: Vec<usize>,
+    /// The index of each call's trajectory.
+    pub trajectories: Vec<usize>,
     pub advantages: Advantages,
     /// What a critic should have said, if the algorithm has one.
     pub targets: Option<Targets>,
 }
 
 impl AlgorithmConfig {
-    /// Credit and advantages of all trained calls of `episodes`. `rows` are these calls in
+    /// Credit and advantages of all trained calls of `trajectories`. `rows` are these calls in
     /// order; `kl_penalties`, one per token, are taken off the rewards
     /// ([`crate::kl::KlConfig::penalties`]).
     ///
@@ -41,20 +41,20 @@ impl AlgorithmConfig {
     /// If there is not one row per trained call or one penalty per token.
     pub fn assign(
         &self,
-        episodes: &[Episode],
+        trajectories: &[Trajectory],
         rows: &Rows,
         kl_penalties: Option<&[f64]>,
     ) -> Result<Assigned, AssignError> {
-        let credit = self.credit.assign(episodes)?;
+        let credit = self.credit.assign(trajectories)?;
         assert_eq!(credit.returns.len(), rows.len(), "one row per trained call");
         let shaped = self.shaped(&credit, rows, kl_penalties);
         let needs_values = self.advantage.needs().contains(&Need::Critic);
-        let values = needs_values.then(|| token_values(&credit, episodes, rows)).transpose()?;
-        let advantages = self.advantage.advantages(&Batch {
+        let values = needs_values.then(|| token_values(&credit, trajectories, rows)).transpose()?;
+        let advantages = self.advantage.advantages(&AdvantageInputs {
             rows,
             scores: &shaped.scores,
-            groups: &self.comparison_groups(&credit, episodes),
-            rollouts: &credit.episodes,
+            groups: &self.comparison_groups(&credit, trajectories),
+            rollouts: &credit.trajectories,
             token_rewards: shaped.token_rewards.as_deref(),
             values: values.as_deref(),
             token_credit: credit.per_token.as_deref(),
@@ -66,7 +66,7 @@ impl AlgorithmConfig {
         Ok(Assigned {
             returns: credit.returns,
             groups: credit.groups,
-            episodes: credit.episodes,
+            trajectories: credit.trajectories,
             advantages,
             targets,
         })
@@ -99,17 +99,17 @@ impl AlgorithmConfig {
     }
 
     /// Rows of equal numbers are compared.
-    fn comparison_groups(&self, credit: &CallReturns, episodes: &[Episode]) -> Vec<usize> {
+    fn comparison_groups(&self, credit: &CallReturns, trajectories: &[Trajectory]) -> Vec<usize> {
         if self.group_by == GroupBy::Task {
             return credit.groups.clone();
         }
         let mut numbers = HashMap::new();
-        let place = |row: usize| (credit.groups[row], credit.episodes[row], credit.calls[row]);
+        let place = |row: usize| (credit.groups[row], credit.trajectories[row], credit.calls[row]);
         (0..credit.returns.len())
             .map(|row| {
-                let (group, episode, call) = place(row);
+                let (group, trajectory, call) = place(row);
                 let key = match self.group_by {
-                    GroupBy::Role => (group, &*episodes[episode].calls[call].agent_role, 0),
+                    GroupBy::Role => (group, &*trajectories[trajectory].calls[call].agent_role, 0),
                     GroupBy::Task | GroupBy::Turn => (group, "", call),
                 };
                 let next = numbers.len();
@@ -128,17 +128,17 @@ struct Shaped {
 /// The critic's values at the tokens of the rows.
 fn token_values(
     credit: &CallReturns,
-    episodes: &[Episode],
+    trajectories: &[Trajectory],
     rows: &Rows,
 ) -> Result<Vec<f64>, AssignError> {
     let mut values = Vec::with_capacity(rows.tokens());
     for (row, range) in rows.ranges().enumerate() {
-        let (episode, call) = (credit.episodes[row], credit.calls[row]);
-        let own = episodes[episode].calls[call].token_values.as_ref();
+        let (trajectory, call) = (credit.trajectories[row], credit.calls[row]);
+        let own = trajectories[trajectory].calls[call].token_values.as_ref();
         let own = own.ok_or(AdvantageError::NoValues)?;
         if own.len() != range.len() {
             let (values, tokens) = (own.len(), range.len());
-            return Err(CreditError::TokenValues { episode, call, values, tokens }.into());
+            return Err(CreditError::TokenValues { trajectory, call, values, tokens }.into());
         }
         values.extend(own);
     }
@@ -156,27 +156,28 @@ mod tests {
         config
     }
 
-    /// Two episodes of write and check.
-    fn episodes() -> Vec<Episode> {
-        let mut episodes = vec![Episode::of_calls(4, 1.0, 2), Episode::of_calls(4, 0.0, 2)];
-        for episode in &mut episodes {
-            for (call, role) in episode.calls.iter_mut().zip(["write", "check"]) {
+    /// Two trajectories of write and check.
+    fn trajectories() -> Vec<Trajectory> {
+        let mut trajectories =
+            vec![Trajectory::of_calls(4, 1.0, 2), Trajectory::of_calls(4, 0.0, 2)];
+        for trajectory in &mut trajectories {
+            for (call, role) in trajectory.calls.iter_mut().zip(["write", "check"]) {
                 call.agent_role = role.to_owned();
             }
         }
-        episodes
+        trajectories
     }
 
     const PLAIN: &str = "[advantage]\nname = 'grpo'\ndivide_by_std = false\n";
 
     #[test]
     fn groups_may_be_narrowed_to_role_or_turn() {
-        let mut episodes = episodes();
-        episodes[0].calls.swap(0, 1);
+        let mut trajectories = trajectories();
+        trajectories[0].calls.swap(0, 1);
         let rows = Rows::dense(&[1; 4]);
         let run = |group_by: &str| {
             let text = format!("group_by = '{group_by}'\n{PLAIN}[credit]\nname = 'last_call'\n");
-            config(&text).assign(&episodes, &rows, None).unwrap()
+            config(&text).assign(&trajectories, &rows, None).unwrap()
         };
         // Earned: check 0, write 1; write 0, check 0.
         let task = run("task");
@@ -194,53 +195,53 @@ mod tests {
     #[test]
     fn long_answers_lose_before_they_are_compared() {
         let text = format!("{PLAIN}[overlong]\nmax_tokens = 4\nbuffer = 2\n");
-        let episodes = [Episode::of_calls(0, 1.0, 1), Episode::of_calls(0, 1.0, 1)];
-        let assigned = config(&text).assign(&episodes, &Rows::dense(&[3, 2]), None).unwrap();
+        let trajectories = [Trajectory::of_calls(0, 1.0, 1), Trajectory::of_calls(0, 1.0, 1)];
+        let assigned = config(&text).assign(&trajectories, &Rows::dense(&[3, 2]), None).unwrap();
         assert_eq!(assigned.returns, [1.0, 1.0]);
         assert_eq!(assigned.advantages.per_row, [-0.25, 0.25]);
     }
 
     #[test]
     fn penalties_come_off_the_scores_and_token_by_token() {
-        let episodes = [Episode::of_calls(0, 1.0, 1), Episode::of_calls(0, 0.0, 1)];
+        let trajectories = [Trajectory::of_calls(0, 1.0, 1), Trajectory::of_calls(0, 0.0, 1)];
         let rows = Rows::dense(&[2, 1]);
         let penalties = [0.25, 0.5, 0.75];
-        let by_row = config(PLAIN).assign(&episodes, &rows, Some(&penalties)).unwrap();
+        let by_row = config(PLAIN).assign(&trajectories, &rows, Some(&penalties)).unwrap();
         assert_eq!(by_row.advantages.per_row, [0.5, -0.5]);
         let tokens = config("[advantage]\nname = 'reinforce_plus_plus'\ngamma = 0.5\n");
-        let by_token = tokens.assign(&episodes, &rows, Some(&penalties)).unwrap();
+        let by_token = tokens.assign(&trajectories, &rows, Some(&penalties)).unwrap();
         assert_eq!(by_token.advantages.returns(), [-0.25 + 0.5 * 0.5, 0.5, -0.75]);
     }
 
     #[test]
     fn a_critic_gives_values_by_token_and_gets_targets() {
-        let mut episodes = [Episode::of_calls(0, 1.0, 1)];
-        episodes[0].calls[0].token_values = Some(vec![0.5, 0.25]);
+        let mut trajectories = [Trajectory::of_calls(0, 1.0, 1)];
+        trajectories[0].calls[0].token_values = Some(vec![0.5, 0.25]);
         let gae = config("[advantage]\nname = 'gae'\n");
-        let assigned = gae.assign(&episodes, &Rows::dense(&[2]), None).unwrap();
+        let assigned = gae.assign(&trajectories, &Rows::dense(&[2]), None).unwrap();
         assert_eq!(assigned.targets, Some(Targets::Tokens(vec![1.0, 1.0])));
-        let short = gae.assign(&episodes, &Rows::dense(&[3]), None).unwrap_err();
-        assert_eq!(short.to_string(), "call 0 of episode 0 has 2 token values for 3 tokens");
-        episodes[0].calls[0].token_values = None;
-        let none = gae.assign(&episodes, &Rows::dense(&[2]), None).unwrap_err();
+        let short = gae.assign(&trajectories, &Rows::dense(&[3]), None).unwrap_err();
+        assert_eq!(short.to_string(), "call 0 of trajectory 0 has 2 token values for 3 tokens");
+        trajectories[0].calls[0].token_values = None;
+        let none = gae.assign(&trajectories, &Rows::dense(&[2]), None).unwrap_err();
         assert_eq!(none, AssignError::Advantage(AdvantageError::NoValues));
     }
 
     #[test]
     fn credit_by_token_reaches_the_tokens() {
-        let mut episodes = [Episode::of_calls(0, 1.0, 1), Episode::of_calls(0, 0.0, 1)];
-        for episode in &mut episodes {
-            episode.calls[0].tokens = 2;
-            episode.calls[0].token_values = Some(vec![0.5, 0.25]);
+        let mut trajectories = [Trajectory::of_calls(0, 1.0, 1), Trajectory::of_calls(0, 0.0, 1)];
+        for trajectory in &mut trajectories {
+            trajectory.calls[0].tokens = 2;
+            trajectory.calls[0].token_values = Some(vec![0.5, 0.25]);
         }
         let rows = Rows::dense(&[2, 2]);
         let plain = config("[credit]\nname = 'bilevel_gae'\n[advantage]\nname = 'none'\n");
-        let assigned = plain.assign(&episodes, &rows, None).unwrap();
+        let assigned = plain.assign(&trajectories, &rows, None).unwrap();
         assert_eq!(assigned.advantages.per_token, [0.5, 0.75, -0.5, -0.25]);
         assert_eq!(assigned.advantages.per_row, [0.625, -0.375]);
         assert_eq!(assigned.targets, Some(Targets::Tokens(vec![1.0, 1.0, 0.0, 0.0])));
         let white = config("[credit]\nname = 'bilevel_gae'\n[advantage]\nname = 'whiten'\n");
-        let white = white.assign(&episodes, &rows, None).unwrap();
+        let white = white.assign(&trajectories, &rows, None).unwrap();
         let sum: f64 = white.advantages.per_token.iter().sum();
         assert!(sum.abs() < 1e-7 && white.advantages.per_token[1] > 1.0);
     }

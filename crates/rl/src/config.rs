@@ -39,7 +39,7 @@ pub enum GroupBy {
     Task,
     /// Those of the same agent role: what different roles earn may be of different size.
     Role,
-    /// Those at the same place in their episodes: what is left to earn depends on it.
+    /// Those at the same place in their trajectories: what is left to earn depends on it.
     Turn,
 }
 

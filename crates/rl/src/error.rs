@@ -33,18 +33,20 @@ impl ConfigError {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CreditError {
     /// A rule lacks something that a rollout does not say by itself.
-    #[error("credit {rule} needs {what}, and call {call} of episode {episode} has none: {why}")]
+    #[error(
+        "credit {rule} needs {what}, and call {call} of trajectory {trajectory} has none: {why}"
+    )]
     Missing {
         rule: &'static str,
         what: &'static str,
         /// What it is needed for.
         why: &'static str,
-        /// Index in the slice of episodes.
-        episode: usize,
+        /// Index in the slice of trajectories.
+        trajectory: usize,
         call: usize,
     },
-    #[error("call {call} of episode {episode} has {values} token values for {tokens} tokens")]
-    TokenValues { episode: usize, call: usize, values: usize, tokens: usize },
+    #[error("call {call} of trajectory {trajectory} has {values} token values for {tokens} tokens")]
+    TokenValues { trajectory: usize, call: usize, values: usize, tokens: usize },
     #[error(transparent)]
     Comparison(#[from] AdvantageError),
 }

@@ -4,7 +4,7 @@
 //! the other. Four steps lead from returns to a gradient, each a folder with one file per
 //! algorithm:
 //!
-//! 1. [`credit`]: what each call of an episode earned;
+//! 1. [`credit`]: what each call of a trajectory earned;
 //! 2. [`advantage`]: how much better than expected that was, per token;
 //! 3. [`aggregate`]: the weight with which each token counts in the batch;
 //! 4. [`loss`]: a scalar and, in closed form, its derivative with respect to each token's
@@ -25,12 +25,12 @@
 //! ```
 //! use leyden_rl::Rows;
 //! use leyden_rl::config::AlgorithmConfig;
-//! use leyden_rl::credit::Episode;
+//! use leyden_rl::credit::Trajectory;
 //!
 //! // Two rollouts of one task: two calls that earned 1 in the end, one that earned 0.
-//! let episodes = [Episode::of_calls(0, 1.0, 2), Episode::of_calls(0, 0.0, 1)];
+//! let trajectories = [Trajectory::of_calls(0, 1.0, 2), Trajectory::of_calls(0, 0.0, 1)];
 //! let rows = Rows::dense(&[3, 2, 4]); // tokens of each call
-//! let assigned = AlgorithmConfig::default().assign(&episodes, &rows, None).unwrap();
+//! let assigned = AlgorithmConfig::default().assign(&trajectories, &rows, None).unwrap();
 //! assert_eq!(assigned.returns, [1.0, 1.0, 0.0]);
 //! assert!(assigned.advantages.per_row[0] > 0.0 && assigned.advantages.per_row[2] < 0.0);
 //! ```

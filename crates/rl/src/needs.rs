@@ -16,9 +16,9 @@ pub struct Capabilities {
     pub reference: bool,
     /// Agents name the states in which they call.
     pub anchors: bool,
-    /// Agents score their episodes without a call.
+    /// Agents score their trajectories without a call.
     pub counterfactuals: bool,
-    /// Episodes can be continued several times from the state before a call.
+    /// Trajectories can be continued several times from the state before a call.
     pub branching: bool,
 }
 
@@ -29,12 +29,12 @@ pub enum Need {
     Group,
     /// A critic's values.
     Critic,
-    /// Names of the states in which calls were made ([`crate::credit::EpisodeCall::anchor`]).
+    /// Names of the states in which calls were made ([`crate::credit::TrajectoryCall::anchor`]).
     Anchors,
-    /// Rewards of episodes without a call ([`crate::credit::EpisodeCall::reward_without`]).
+    /// Rewards of trajectories without a call ([`crate::credit::TrajectoryCall::reward_without`]).
     Counterfactuals,
     /// Mean rewards of completions from the state before a call
-    /// ([`crate::credit::EpisodeCall::value`]).
+    /// ([`crate::credit::TrajectoryCall::value`]).
     Completions,
 }
 
@@ -64,12 +64,12 @@ impl Need {
                 "compares calls made in equal states, and this agent does not name its states"
             }
             Self::Counterfactuals => {
-                "needs the reward of the episode without a call, and this agent does not score \
+                "needs the reward of the trajectory without a call, and this agent does not score \
                  that"
             }
             Self::Completions => {
                 "needs completions sampled from the state before each call, and this run cannot \
-                 continue episodes from there"
+                 continue trajectories from there"
             }
         }
     }

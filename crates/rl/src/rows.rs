@@ -2,7 +2,7 @@
 //!
 //! A row is one training sequence. All per-token arrays of a batch are flat, row after row;
 //! the mask says which of the tokens the policy sampled. A mask may have holes: where the
-//! calls of an episode are merged into one row, the tool results between them are not
+//! calls of a trajectory are merged into one row, the tool results between them are not
 //! the policy's. A padded matrix is the case of equal lengths.
 
 use std::mem::MaybeUninit;

@@ -7,8 +7,8 @@ use leyden_rl::advantage::pass_k::PassKConfig;
 use leyden_rl::advantage::reinforce_plus_plus::ReinforcePlusPlusConfig;
 use leyden_rl::advantage::reinforce_plus_plus_baseline::ReinforcePlusPlusBaselineConfig;
 use leyden_rl::advantage::rloo::RlooConfig;
-use leyden_rl::advantage::{AdvantageConfig, Advantages, Batch, Compat, GroupOver};
-use leyden_rl::credit::{CreditConfig, Episode, EpisodeCall};
+use leyden_rl::advantage::{AdvantageConfig, AdvantageInputs, Advantages, Compat, GroupOver};
+use leyden_rl::credit::{CreditConfig, Trajectory, TrajectoryCall};
 use leyden_rl::error::AdvantageError;
 use leyden_rl::needs::Need;
 use proptest::collection::vec;
@@ -36,8 +36,10 @@ fn run(config: &AdvantageConfig, batch: &[(f64, usize, usize, usize)]) -> Advant
     let lengths: Vec<usize> = batch.iter().map(|row| row.3).collect();
     let rows = Rows::dense(&lengths);
     let values = vec![0.3; rows.tokens()];
-    let batch =
-        Batch { values: Some(&values), ..Batch::of_outcomes(&rows, &scores, &groups, &rollouts) };
+    let batch = AdvantageInputs {
+        values: Some(&values),
+        ..AdvantageInputs::of_outcomes(&rows, &scores, &groups, &rollouts)
+    };
     config.advantages(&batch).unwrap()
 }
 
@@ -161,10 +163,10 @@ proptest! {
         };
         for config in estimators() {
             let of = |tokens: &[f64]| {
-                let plain = Batch::of_outcomes(&rows, scores, &groups, &rollouts);
+                let plain = AdvantageInputs::of_outcomes(&rows, scores, &groups, &rollouts);
                 let (values, token_rewards) = (Some(tokens), Some(tokens));
                 config
-                    .advantages(&Batch { values, token_rewards, token_credit: Some(tokens), ..plain })
+                    .advantages(&AdvantageInputs { values, token_rewards, token_credit: Some(tokens), ..plain })
                     .unwrap()
             };
             let (clean, spoilt) = (of(&with(0.0)), of(&with(f64::NAN)));
@@ -192,10 +194,10 @@ proptest! {
     }
 }
 
-/// Episodes with everything that a rule of credit may ask for.
-fn episodes() -> impl Strategy<Value = Vec<Episode>> {
+/// Trajectories with everything that a rule of credit may ask for.
+fn trajectories() -> impl Strategy<Value = Vec<Trajectory>> {
     let call = (0usize..3, -1.0..1.0, any::<bool>(), 0usize..4).prop_map(
-        |(state, value, trained, tokens)| EpisodeCall {
+        |(state, value, trained, tokens)| TrajectoryCall {
             agent_role: if state == 0 { "write" } else { "rewrite" }.to_owned(),
             tokens,
             signals: vec![leyden_core::SignalKind::ToolError; state],
@@ -207,28 +209,28 @@ fn episodes() -> impl Strategy<Value = Vec<Episode>> {
             reward_without: Some(0.5),
         },
     );
-    let episode = (0usize..3, reward(), vec(call, 0..5));
-    vec(episode.prop_map(|(group, reward, calls)| Episode { group, reward, calls }), 1..8)
+    let trajectory = (0usize..3, reward(), vec(call, 0..5));
+    vec(trajectory.prop_map(|(group, reward, calls)| Trajectory { group, reward, calls }), 1..8)
 }
 
 proptest! {
-    /// Credit of an episode does not depend on where it stands among the others.
+    /// Credit of a trajectory does not depend on where it stands among the others.
     #[test]
     fn the_order_of_the_episodes_does_not_matter(
-        (episodes, order) in episodes().prop_flat_map(|episodes| {
-            let order: Vec<usize> = (0..episodes.len()).collect();
-            (Just(episodes), Just(order).prop_shuffle())
+        (trajectories, order) in trajectories().prop_flat_map(|trajectories| {
+            let order: Vec<usize> = (0..trajectories.len()).collect();
+            (Just(trajectories), Just(order).prop_shuffle())
         })
     ) {
         for rule in CreditConfig::all() {
             let name = rule.name();
-            let plain = rule.assign(&episodes).unwrap();
-            let moved: Vec<Episode> = order.iter().map(|&at| episodes[at].clone()).collect();
+            let plain = rule.assign(&trajectories).unwrap();
+            let moved: Vec<Trajectory> = order.iter().map(|&at| trajectories[at].clone()).collect();
             let moved = rule.assign(&moved).unwrap();
             prop_assert_eq!(plain.returns.len(), moved.returns.len());
-            for (row, &at) in moved.episodes.iter().enumerate() {
+            for (row, &at) in moved.trajectories.iter().enumerate() {
                 let same = (0..plain.returns.len())
-                    .find(|&k| (plain.episodes[k], plain.calls[k]) == (order[at], moved.calls[row]))
+                    .find(|&k| (plain.trajectories[k], plain.calls[k]) == (order[at], moved.calls[row]))
                     .unwrap();
                 let (a, b) = (plain.returns[same], moved.returns[row]);
                 prop_assert!(close(a, b, 1e-6), "{name}: {a} {b}");
@@ -237,13 +239,14 @@ proptest! {
     }
 }
 
-/// From episodes to advantages as the trainer does it.
+/// From trajectories to advantages as the trainer does it.
 #[test]
 fn credit_feeds_the_advantage() {
-    let episodes = [Episode::of_calls(0, 1.0, 2), Episode::of_calls(0, 0.0, 1)];
-    let calls = CreditConfig::default().assign(&episodes).unwrap();
+    let trajectories = [Trajectory::of_calls(0, 1.0, 2), Trajectory::of_calls(0, 0.0, 1)];
+    let calls = CreditConfig::default().assign(&trajectories).unwrap();
     let rows = Rows::dense(&[3, 1, 2]);
-    let batch = Batch::of_outcomes(&rows, &calls.returns, &calls.groups, &calls.episodes);
+    let batch =
+        AdvantageInputs::of_outcomes(&rows, &calls.returns, &calls.groups, &calls.trajectories);
     let config = AdvantageConfig::Grpo(GrpoConfig {
         divide_by_std: false,
         group_over: GroupOver::Rollouts,
@@ -260,9 +263,9 @@ fn empty_batches_and_broken_rewards() {
     let compat = Some(Compat::Verl);
     let rows = Rows::dense(&[2, 2]);
     let values = [0.0; 4];
-    let broken = Batch {
+    let broken = AdvantageInputs {
         values: Some(&values),
-        ..Batch::of_outcomes(&rows, &[0.0, f64::NAN], &[0, 0], &[0, 1])
+        ..AdvantageInputs::of_outcomes(&rows, &[0.0, f64::NAN], &[0, 0], &[0, 1])
     };
     let pass_k = AdvantageConfig::PassK(PassKConfig { compat, ..PassKConfig::default() });
     for config in estimators().iter().chain([&pass_k]) {
@@ -270,7 +273,7 @@ fn empty_batches_and_broken_rewards() {
         assert!(matches!(error, AdvantageError::Score { row: 1, .. }), "{config:?}: {error}");
     }
     let none = Rows::dense(&[]);
-    let empty = Batch::of_outcomes(&none, &[], &[], &[]);
+    let empty = AdvantageInputs::of_outcomes(&none, &[], &[], &[]);
     for config in &over(GroupOver::Rows)[..4] {
         assert_eq!(config.advantages(&empty).unwrap(), Advantages::default());
     }

@@ -18,14 +18,14 @@ const PRECISION: f64 = 1e-4;
 
 /// A batch of rows with holes; arrays are flat.
 #[derive(Debug, Clone)]
-struct Batch {
+struct LossCase {
     rows: Rows,
     logp_new: Vec<f64>,
     logp_old: Vec<f64>,
     advantages: Vec<f64>,
 }
 
-impl Batch {
+impl LossCase {
     fn input<'a>(&'a self, weights: &'a [f64]) -> LossInput<'a> {
         LossInput {
             rows: &self.rows,
@@ -47,14 +47,14 @@ fn rows() -> impl Strategy<Value = Rows> {
 
 /// Ratios on every side of the clips, and advantages of either sign. Log-ratios are odd multiples
 /// of 0.05, so that no clip's edge, where there is no derivative, is hit.
-fn batch() -> impl Strategy<Value = Batch> {
+fn batch() -> impl Strategy<Value = LossCase> {
     rows().prop_flat_map(|rows| {
         let n = rows.tokens();
         (Just(rows), vec(-4.0..-0.01, n), vec(-15i32..15, n), vec(-2.0..2.0, n)).prop_map(
             |(rows, logp_new, moved, advantages): (_, Vec<f64>, Vec<i32>, _)| {
                 let log_ratios = moved.iter().map(|&step| 0.05 + 0.1 * f64::from(step));
                 let logp_old = logp_new.iter().zip(log_ratios).map(|(new, d)| new - d).collect();
-                Batch { rows, logp_new, logp_old, advantages }
+                LossCase { rows, logp_new, logp_old, advantages }
             },
         )
     })
@@ -82,12 +82,12 @@ fn close(a: f64, b: f64, tolerance: f64) -> bool {
 }
 
 /// Splits the rows of a batch at `cut`, and what the losses of the two parts add up to.
-fn in_two_parts(config: &LossConfig, batch: &Batch, weights: &[f64], cut: usize) -> PolicyLoss {
+fn in_two_parts(config: &LossConfig, batch: &LossCase, weights: &[f64], cut: usize) -> PolicyLoss {
     let mut sum = PolicyLoss::default();
     for range in [0..cut, cut..batch.rows.len()] {
         let part = batch.rows.part(range);
         let tokens = part.tokens;
-        let micro = Batch {
+        let micro = LossCase {
             rows: part.rows,
             logp_new: batch.logp_new[tokens.clone()].to_vec(),
             logp_old: batch.logp_old[tokens.clone()].to_vec(),
@@ -107,7 +107,7 @@ fn same_statistics(a: &LossStatistics, b: &LossStatistics) -> bool {
 }
 
 /// The batch with one log-probability moved by `by`, and the loss there.
-fn moved(config: &LossConfig, batch: &Batch, weights: &[f64], t: usize, by: f64) -> f64 {
+fn moved(config: &LossConfig, batch: &LossCase, weights: &[f64], t: usize, by: f64) -> f64 {
     let mut batch = batch.clone();
     batch.logp_new[t] += by;
     config.loss(&batch.input(weights)).loss
@@ -122,7 +122,7 @@ fn slope(loss_at: impl Fn(f64) -> f64) -> Option<f64> {
 
 /// Whether the gradient with respect to each log-probability is the slope of the loss. All
 /// weights are 1, so that slopes are of the order of 1.
-fn gradient_is_slope(config: &LossConfig, batch: &Batch) -> Result<(), TestCaseError> {
+fn gradient_is_slope(config: &LossConfig, batch: &LossCase) -> Result<(), TestCaseError> {
     let weights = vec![1.0; batch.rows.tokens()];
     for (t, &ours) in config.loss(&batch.input(&weights)).grad.iter().enumerate() {
         let numeric = slope(|by| moved(config, batch, &weights, t, by));
@@ -280,7 +280,7 @@ fn a_nan_inside_the_mask_is_seen() {
     let rows = Rows::dense(&[2]);
     for config in losses() {
         for advantage in [1.0, -1.0] {
-            let batch = Batch {
+            let batch = LossCase {
                 rows: rows.clone(),
                 logp_new: vec![-1.0, f64::NAN],
                 logp_old: vec![-1.0, -1.0],

@@ -14,7 +14,7 @@ use leyden_lm::policy::forest::{Pack, Row, pack};
 use leyden_lm::policy::head::{Head, HeadCotangent};
 use leyden_rl::Rows;
 use leyden_rl::config::AlgorithmConfig;
-use leyden_rl::credit::Episode;
+use leyden_rl::credit::Trajectory;
 use leyden_rl::loss::LossInput;
 use leyden_rl::objective::ObjectiveInput;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -337,11 +337,12 @@ pub fn credit_advantage_loss(shape: &Shape) -> Result<Kernel, LmError> {
     const CALLS: usize = 4;
     let rollouts = 8 * shape.rows();
     let tokens = shape.response;
-    let episodes: Vec<Episode> = (0..rollouts)
+    let trajectories: Vec<Trajectory> = (0..rollouts)
         .map(|index| {
-            let mut episode = Episode::of_calls(index / 8, f64::from(index as u32 % 3), CALLS);
-            episode.calls.iter_mut().for_each(|call| call.tokens = tokens);
-            episode
+            let mut trajectory =
+                Trajectory::of_calls(index / 8, f64::from(index as u32 % 3), CALLS);
+            trajectory.calls.iter_mut().for_each(|call| call.tokens = tokens);
+            trajectory
         })
         .collect();
     let rows = Rows::dense(&vec![tokens; rollouts * CALLS]);
@@ -354,7 +355,7 @@ pub fn credit_advantage_loss(shape: &Shape) -> Result<Kernel, LmError> {
     let work = Work { flops: 0.0, bytes: 6.0 * 8.0 * rows.tokens() as f64 };
     Ok(kernel(words, work, move |_| {
         let assigned = algorithm
-            .assign(&episodes, &rows, None)
+            .assign(&trajectories, &rows, None)
             .map_err(|e| LmError::Invalid(e.to_string()))?;
         algorithm.objective(&ObjectiveInput {
             policy: LossInput {

@@ -23,7 +23,7 @@ use crate::external::Extras;
 use crate::fetch::Written;
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 /// An agent with its tasks, its scorer and everything else that only it knows.
 pub trait Benchmark: Send + Sync {
@@ -60,15 +60,16 @@ pub trait Benchmark: Send + Sync {
     }
 
     /// Changes settings at their defaults to those that the tiny model was pretrained with.
-    fn for_tiny(&self, settings: &mut Settings) {
+    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
         let _ = settings;
     }
 
     /// The benchmark under `settings`; `registry` are all benchmarks of the program.
     ///
     /// # Errors
-    /// Settings that make no sense, by key.
-    fn prepare(&self, settings: Settings, registry: &Registry) -> Result<Box<dyn Dataset>>;
+    /// BenchmarkSettings that make no sense, by key.
+    fn prepare(&self, settings: BenchmarkSettings, registry: &Registry)
+    -> Result<Box<dyn Dataset>>;
 
     /// Its generated world, where it has one.
     fn world(&self) -> Option<GeneratedWorld> {
@@ -173,14 +174,14 @@ pub trait World: Send + Sync {
 
 /// What a file gave: its tasks, and sentences on the rows that were left out.
 #[derive(Default)]
-pub struct Rows {
+pub struct LoadedTasks {
     pub tasks: Vec<Task>,
     pub rejected: Vec<String>,
     /// What else a reader should know, such as databases that cannot be used.
     pub notes: Vec<String>,
 }
 
-impl From<Loaded> for Rows {
+impl From<Loaded> for LoadedTasks {
     fn from(loaded: Loaded) -> Self {
         let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
         Self { tasks: loaded.tasks, rejected, notes: Vec::new() }
@@ -194,8 +195,8 @@ impl From<Loaded> for Rows {
 pub fn read_rows(
     path: &Path,
     from_file: impl FnOnce(&Path) -> Result<Loaded, LoadError>,
-    from_rows: impl FnOnce(parquet::Rows, &str) -> Loaded,
-) -> Result<Rows> {
+    from_rows: impl FnOnce(parquet::RowReader, &str) -> Loaded,
+) -> Result<LoadedTasks> {
     let loaded = if parquet::is_parquet(path) {
         from_rows(parquet::rows(path)?, &path.display().to_string())
     } else {
@@ -250,12 +251,12 @@ pub trait Dataset {
     ///
     /// # Errors
     /// Where the file as a whole cannot be read; bad rows are in the result.
-    fn read(&self, path: &Path) -> Result<Rows>;
+    fn read(&self, path: &Path) -> Result<LoadedTasks>;
 
     /// Puts together what works on the tasks that were read.
     ///
     /// # Errors
-    /// Settings that make no sense, a corpus that cannot be searched, no task that can be
+    /// BenchmarkSettings that make no sense, a corpus that cannot be searched, no task that can be
     /// demonstrated.
     fn assemble(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Assembled>;
 

@@ -17,7 +17,7 @@ use crate::benchmark::{Assembled, Dataset, Train};
 use crate::demonstrations::{InTurn, Stream};
 use crate::model::tiny;
 use crate::registry::Registry;
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 use crate::sources::{self, Source};
 
 /// A run's environment, with the files that it needs as long as it lasts.
@@ -33,7 +33,8 @@ pub struct Stage {
 /// Names of what there is not, settings that make no sense, files that cannot be read.
 pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Result<Stage> {
     let data = &experiment.data;
-    let settings = Settings { run: Some(folder.to_owned()), ..Settings::of(experiment) };
+    let settings =
+        BenchmarkSettings { run: Some(folder.to_owned()), ..BenchmarkSettings::of(experiment) };
     let dataset = registry.prepare(settings.clone())?;
     let count = if experiment.eval.tasks == 0 { TEST_TASKS } else { experiment.eval.tasks };
     let (test, test_described) = sources::tasks(registry, &data.test, 0, dataset.as_ref(), count)?;
@@ -154,7 +155,7 @@ fn training_tasks(
 fn lessons(
     registry: &Registry,
     worlds: &[&str],
-    settings: &Settings,
+    settings: &BenchmarkSettings,
     assembled: &mut Assembled,
 ) -> Result<InTurn> {
     if settings.data.demonstrations == Demonstrations::Gold && worlds.len() > 1 {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use leyden_train::data::DemonstrationSource;
 
 use crate::TEST_TASKS;
-use crate::benchmark::{Benchmark, Rows};
+use crate::benchmark::{Benchmark, LoadedTasks};
 use crate::model::tiny;
 use crate::own_tasks::Fields;
 use crate::registry::Registry;
@@ -38,7 +38,7 @@ pub fn info(registry: &Registry, name: &str, seed: u64, databases: Option<&Path>
         settings.set("data.databases", databases.display().to_string())?;
     }
     let dataset = registry.prepare(settings)?;
-    let read: Rows = dataset.read(&path)?;
+    let read: LoadedTasks = dataset.read(&path)?;
     sources::tell(&read, &path);
     let tasks = sources::cut(read, rows, name)?.tasks;
     if tasks.is_empty() {

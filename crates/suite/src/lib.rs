@@ -50,7 +50,7 @@ pub mod table;
 pub use benchmark::{Assembled, Benchmark, Dataset, Train};
 pub use rag::recall;
 pub use registry::Registry;
-pub use settings::Settings;
+pub use settings::BenchmarkSettings;
 
 /// Tasks of a generated test split where nobody says how many.
 pub const TEST_TASKS: usize = 256;

@@ -14,7 +14,7 @@ use leyden_core::rows::{self, Place, RowError, own_labels, required, wrong_type}
 use leyden_hub::parquet;
 use serde_json::{Map, Value};
 
-use crate::benchmark::{Rows, read_rows};
+use crate::benchmark::{LoadedTasks, read_rows};
 
 /// Longest text that is a label, in characters.
 const LONGEST_LABEL: usize = 64;
@@ -29,7 +29,7 @@ const LOOKED_AT: u64 = 1 << 20;
 pub fn read(
     path: &Path,
     task: impl Fn(Map<String, Value>, Place) -> Result<Task, RowError>,
-) -> Result<Rows> {
+) -> Result<LoadedTasks> {
     read_rows(
         path,
         |path| rows::load(path, &task),
@@ -120,7 +120,7 @@ impl Fields {
 mod tests {
     use super::*;
 
-    fn read_text(text: &[u8]) -> Rows {
+    fn read_text(text: &[u8]) -> LoadedTasks {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("my.jsonl");
         std::fs::write(&path, text).unwrap();

@@ -7,7 +7,7 @@ use leyden_train::config::{KeyError, OwnKey, Values};
 
 use crate::benchmark::{Benchmark, Dataset, GeneratedWorld};
 use crate::reward::Rule;
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 /// The benchmarks of a program, in the order of lists.
 ///
@@ -80,7 +80,7 @@ impl Registry {
     ///
     /// # Errors
     /// Where there is no such agent; settings that make no sense.
-    pub fn prepare(&self, settings: Settings) -> Result<Box<dyn Dataset>> {
+    pub fn prepare(&self, settings: BenchmarkSettings) -> Result<Box<dyn Dataset>> {
         self.get(&settings.agent.name)?.prepare(settings, self)
     }
 
@@ -178,7 +178,7 @@ impl Schema for Registry {
 
     /// Prepares the agent, which reads nothing but its settings.
     fn check(&self, experiment: &Experiment) -> Result<(), KeyError> {
-        let prepared = self.prepare(Settings::of(experiment));
+        let prepared = self.prepare(BenchmarkSettings::of(experiment));
         // The sentences of benchmarks begin with the key.
         prepared.map(drop).map_err(|error| {
             let sentence = format!("{error:#}");
@@ -300,7 +300,7 @@ mod tests {
             vec![OwnKey::new("agent.searches", Preset::Whole(9), "other")]
         }
 
-        fn prepare(&self, _: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+        fn prepare(&self, _: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
             bail!("it is only declared")
         }
     }

@@ -10,7 +10,7 @@ use crate::registry::Registry;
 
 /// What a benchmark is told of an experiment.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct BenchmarkSettings {
     pub agent: AgentConfig,
     pub data: DataConfig,
     /// Tables that benchmarks declare.
@@ -22,7 +22,7 @@ pub struct Settings {
     pub run: Option<PathBuf>,
 }
 
-impl Settings {
+impl BenchmarkSettings {
     pub fn of(experiment: &Experiment) -> Self {
         Self {
             agent: experiment.agent.clone(),
@@ -94,17 +94,17 @@ impl Settings {
     /// The whole number of a key.
     ///
     /// # Errors
-    /// As [`Settings::text`].
+    /// As [`BenchmarkSettings::text`].
     pub fn number(&self, path: &str) -> Result<u64> {
         let value = self.value(path)?;
         let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
         number.ok_or_else(|| anyhow!("{path}: `{value}` is not a whole number"))
     }
 
-    /// As [`Settings::number`], for counts.
+    /// As [`BenchmarkSettings::number`], for counts.
     ///
     /// # Errors
-    /// As [`Settings::text`].
+    /// As [`BenchmarkSettings::text`].
     pub fn count(&self, path: &str) -> Result<usize> {
         Ok(usize::try_from(self.number(path)?)?)
     }
@@ -112,7 +112,7 @@ impl Settings {
     /// The value of a key that is true or false.
     ///
     /// # Errors
-    /// As [`Settings::text`].
+    /// As [`BenchmarkSettings::text`].
     pub fn flag(&self, path: &str) -> Result<bool> {
         let value = self.value(path)?;
         value.as_bool().ok_or_else(|| anyhow!("{path}: `{value}` is neither true nor false"))
@@ -121,7 +121,7 @@ impl Settings {
     /// The list of texts of a key.
     ///
     /// # Errors
-    /// As [`Settings::text`].
+    /// As [`BenchmarkSettings::text`].
     pub fn texts(&self, path: &str) -> Result<Vec<String>> {
         let value = self.value(path)?;
         let texts = value.as_array().into_iter().flatten();
@@ -131,7 +131,7 @@ impl Settings {
     /// Names and texts of a key that is a table.
     ///
     /// # Errors
-    /// As [`Settings::text`].
+    /// As [`BenchmarkSettings::text`].
     pub fn table(&self, path: &str) -> Result<std::collections::BTreeMap<String, String>> {
         let entries = self.value(path)?.as_table().into_iter().flatten();
         let text =

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use leyden_core::Task;
 use serde_json::{Value, json};
 
-use crate::benchmark::{Dataset, Rows, World};
+use crate::benchmark::{Dataset, LoadedTasks, World};
 use crate::registry::Registry;
 use crate::table::counted;
 
@@ -30,7 +30,7 @@ impl Source {
     /// Reads a source's name.
     ///
     /// # Errors
-    /// Rows that are no range.
+    /// A row selection that is no range.
     pub fn parse(text: &str, registry: &Registry) -> Result<Self> {
         if let Some((world, _)) = registry.world(text) {
             return Ok(Self::World(world.name));
@@ -67,7 +67,7 @@ pub fn check_exists(path: &Path, registry: &Registry) -> Result<()> {
 }
 
 /// The range `rows` of what a file gave; `name` is how the file was asked for.
-pub fn cut(mut read: Rows, rows: Option<Range<usize>>, name: &str) -> Result<Rows> {
+pub fn cut(mut read: LoadedTasks, rows: Option<Range<usize>>, name: &str) -> Result<LoadedTasks> {
     if let Some(rows) = rows {
         let total = read.tasks.len();
         if rows.start >= total || rows.is_empty() {
@@ -83,7 +83,7 @@ pub fn cut(mut read: Rows, rows: Option<Range<usize>>, name: &str) -> Result<Row
 const NAMED: usize = 5;
 
 /// Says on standard error what is wrong with a file.
-pub fn tell(read: &Rows, path: &Path) {
+pub fn tell(read: &LoadedTasks, path: &Path) {
     for note in &read.notes {
         eprintln!("{note}");
     }
@@ -187,8 +187,8 @@ mod tests {
             labels: Vec::new(),
             fields: serde_json::Map::new(),
         };
-        let rows = || Rows { tasks: (0..4).map(task).collect(), ..Rows::default() };
-        let ids = |read: Rows| read.tasks.into_iter().map(|t| t.id).collect::<Vec<_>>();
+        let rows = || LoadedTasks { tasks: (0..4).map(task).collect(), ..LoadedTasks::default() };
+        let ids = |read: LoadedTasks| read.tasks.into_iter().map(|t| t.id).collect::<Vec<_>>();
         assert_eq!(ids(cut(rows(), Some(1..3), "f").unwrap()), ["1", "2"]);
         assert_eq!(ids(cut(rows(), Some(3..usize::MAX), "f").unwrap()), ["3"]);
         assert!(cut(rows(), Some(4..5), "f").is_err_and(|e| e.to_string().contains("4 good rows")));

@@ -12,7 +12,7 @@ use leyden_lm::policy::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_rl::advantage::GroupCounters;
 use leyden_rl::config::AlgorithmConfig;
-use leyden_rl::credit::{Episode, Targets};
+use leyden_rl::credit::{Targets, Trajectory};
 
 use crate::config::Layout;
 use crate::error::TrainError;
@@ -33,8 +33,8 @@ pub struct Batch {
     /// What a critic should have said, of algorithms that have one.
     pub targets: Option<Targets>,
     layout: Layout,
-    episodes: Vec<Episode>,
-    /// Rollout of each episode.
+    trajectories: Vec<Trajectory>,
+    /// Rollout of each trajectory.
     played: Vec<usize>,
     /// Rollout and call of each row.
     places: Vec<(usize, usize)>,
@@ -74,18 +74,18 @@ impl Batch {
     /// The selected calls of all rollouts that have a reward; nothing is said yet of what they
     /// earned.
     pub fn unassigned(rollouts: &[Rollout], selection: &Selection<'_>) -> Self {
-        let (mut episodes, mut played) = (Vec::new(), Vec::new());
+        let (mut trajectories, mut played) = (Vec::new(), Vec::new());
         let mut places = Vec::new();
         let taken = |rollout: &Rollout| !selection.left_out.contains(&rollout.group);
         for (index, rollout) in rollouts.iter().enumerate().filter(|(_, rollout)| taken(rollout)) {
-            let Some(mut episode) = Episode::of(rollout) else { continue };
-            for (number, known) in episode.calls.iter_mut().enumerate() {
+            let Some(mut trajectory) = Trajectory::of(rollout) else { continue };
+            for (number, known) in trajectory.calls.iter_mut().enumerate() {
                 known.trained = selection.takes(&rollout.calls[number]);
                 if known.trained {
                     places.push((index, number));
                 }
             }
-            episodes.push(episode);
+            trajectories.push(trajectory);
             played.push(index);
         }
         let call = |&(rollout, call): &(usize, usize)| &rollouts[rollout].calls[call];
@@ -107,22 +107,22 @@ impl Batch {
             layout: selection.layout,
             credit: rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect(),
             shape: Rows::dense(&lengths),
-            episodes,
+            trajectories,
             played,
             places,
         }
     }
 
-    /// The episodes, each with the number of its rollout.
-    pub fn episodes(&mut self) -> impl Iterator<Item = (usize, &mut Episode)> + Send {
-        self.played.iter().copied().zip(&mut self.episodes)
+    /// The trajectories, each with the number of its rollout.
+    pub fn trajectories(&mut self) -> impl Iterator<Item = (usize, &mut Trajectory)> + Send {
+        self.played.iter().copied().zip(&mut self.trajectories)
     }
 
     /// Gives every trained call a critic's values, one per token: what to expect before it is
     /// the first of them.
     pub fn set_values(&mut self, values: &[f64]) {
         let mut ranges = self.shape.ranges();
-        for call in self.episodes.iter_mut().flat_map(|episode| &mut episode.calls) {
+        for call in self.trajectories.iter_mut().flat_map(|trajectory| &mut trajectory.calls) {
             if call.trained
                 && let Some(range) = ranges.next()
             {
@@ -144,7 +144,7 @@ impl Batch {
         step: u64,
     ) -> Result<(), TrainError> {
         let assigned = algorithm
-            .assign(&self.episodes, &self.shape, kl_penalties)
+            .assign(&self.trajectories, &self.shape, kl_penalties)
             .map_err(|e| TrainError::Step { step, what: e.to_string() })?;
         for (row, &(rollout, call)) in self.places.iter().enumerate() {
             self.credit[rollout][call] = CallCredit {
@@ -153,7 +153,7 @@ impl Batch {
             };
         }
         self.groups = assigned.groups;
-        self.rollouts = assigned.episodes;
+        self.rollouts = assigned.trajectories;
         self.advantages = assigned.advantages.per_token;
         self.counters = assigned.advantages.counters;
         self.targets = assigned.targets;

@@ -1,4 +1,4 @@
-//! What rules of credit want to know of an episode beyond what its rollout says.
+//! What rules of credit want to know of a trajectory beyond what its rollout says.
 //!
 //! A rollout says what was called and how it ended. Rules that judge a call by its state need
 //! more, and here is where it comes from: the names of states are the prompts themselves,
@@ -21,7 +21,7 @@ use crate::sampler::Sampler;
 /// Figures of what was added, by name.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-/// Adds to the episodes of a batch what the algorithm's rule of credit needs, but for a critic's
+/// Adds to the trajectories of a batch what the algorithm's rule of credit needs, but for a critic's
 /// values. `seed` is the step's.
 ///
 /// # Errors
@@ -45,13 +45,13 @@ pub(crate) fn add(
     Ok(figures)
 }
 
-/// The reward of each episode as it stood without each call: of the latest answer before.
+/// The reward of each trajectory as it stood without each call: of the latest answer before.
 fn score_without(batch: &mut Batch, sampled: &Sampled, scorer: &dyn Scorer) {
-    batch.episodes().par_bridge().for_each(|(index, episode)| {
+    batch.trajectories().par_bridge().for_each(|(index, trajectory)| {
         let rollout = &sampled.rollouts[index];
         let task = &sampled.tasks[rollout.group];
         let mut known: HashMap<Option<usize>, Option<f64>> = HashMap::new();
-        for (number, call) in episode.calls.iter_mut().enumerate() {
+        for (number, call) in trajectory.calls.iter_mut().enumerate() {
             let drafts = &sampled.drafts[index];
             let latest = drafts.iter().rposition(|draft| draft.call < number);
             call.reward_without = *known.entry(latest).or_insert_with(|| {
@@ -97,14 +97,14 @@ fn complete(
     for (&state, rollout) in owners.iter().zip(completed.iter()) {
         fresh[state].extend(rollout.outcome.reward());
     }
-    for (index, episode) in batch.episodes() {
-        for (number, call) in episode.calls.iter_mut().enumerate().filter(|(_, c)| c.trained) {
+    for (index, trajectory) in batch.trajectories() {
+        for (number, call) in trajectory.calls.iter_mut().enumerate().filter(|(_, c)| c.trained) {
             let Some(&state) = states.numbers.get(&(index, number)) else { continue };
             let others = states.visits[state].iter().filter(|&&(other, _)| other != index);
             let others = others.filter_map(|&(other, _)| sampled.seen[other].outcome.reward());
             let all: Vec<f64> = fresh[state].iter().copied().chain(others).collect();
             // Where every completion failed, its own reward: the call is then worth nothing.
-            call.value = Some(if all.is_empty() { episode.reward } else { mean(&all) });
+            call.value = Some(if all.is_empty() { trajectory.reward } else { mean(&all) });
         }
     }
     let tokens: usize = completed
@@ -137,9 +137,9 @@ impl States {
     fn of(batch: &mut Batch, sampled: &Sampled) -> Self {
         let mut known: HashMap<(usize, &[u32]), usize> = HashMap::new();
         let mut states = Self::default();
-        for (index, episode) in batch.episodes() {
+        for (index, trajectory) in batch.trajectories() {
             let rollout = &sampled.rollouts[index];
-            for (number, _) in episode.calls.iter().enumerate().filter(|(_, c)| c.trained) {
+            for (number, _) in trajectory.calls.iter().enumerate().filter(|(_, c)| c.trained) {
                 let key = (rollout.group, rollout.calls[number].prompt_ids.as_slice());
                 let state = *known.entry(key).or_insert_with(|| {
                     states.visits.push(Vec::new());
@@ -156,8 +156,8 @@ impl States {
 /// Names the state of each trained call.
 fn name_states(batch: &mut Batch, sampled: &Sampled) {
     let states = States::of(batch, sampled);
-    for (index, episode) in batch.episodes() {
-        for (number, call) in episode.calls.iter_mut().enumerate() {
+    for (index, trajectory) in batch.trajectories() {
+        for (number, call) in trajectory.calls.iter_mut().enumerate() {
             call.anchor = states.numbers.get(&(index, number)).map(usize::to_string);
         }
     }

@@ -23,7 +23,7 @@ pub enum ParquetError {
 }
 
 /// The rows of a file in order; see [`rows`].
-pub struct Rows {
+pub struct RowReader {
     path: PathBuf,
     reader: SerializedFileReader<File>,
     /// The row group to be opened next.
@@ -43,14 +43,14 @@ pub fn is_parquet(path: &Path) -> bool {
 ///
 /// # Errors
 /// Where the file cannot be opened or has no whole Parquet footer, as when it is cut off.
-pub fn rows(path: impl AsRef<Path>) -> Result<Rows, ParquetError> {
+pub fn rows(path: impl AsRef<Path>) -> Result<RowReader, ParquetError> {
     let path = path.as_ref().to_owned();
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(source) => return Err(ParquetError::Open { path, source }),
     };
     match guarded(|| SerializedFileReader::new(file)) {
-        Ok(reader) => Ok(Rows { path, reader, next_group: 0, current: None, row: 0 }),
+        Ok(reader) => Ok(RowReader { path, reader, next_group: 0, current: None, row: 0 }),
         Err(reason) => Err(ParquetError::Damaged { path, reason }),
     }
 }
@@ -66,7 +66,7 @@ fn guarded<T>(
     }
 }
 
-impl Rows {
+impl RowReader {
     /// Number of rows that the file claims to have.
     pub fn row_count(&self) -> usize {
         usize::try_from(self.reader.metadata().file_metadata().num_rows()).unwrap_or(0)
@@ -105,7 +105,7 @@ impl Rows {
     }
 }
 
-impl Iterator for Rows {
+impl Iterator for RowReader {
     type Item = Result<Map<String, Value>, ParquetError>;
 
     /// The next row. After an error the rest of its row group is left out.

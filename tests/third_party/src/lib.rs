@@ -13,8 +13,8 @@ use leyden_core::{
     Agent, AgentError, AgentOutput, ChatRequest, Episode, Message, Score, ScoreError, Scorer, Task,
     async_trait,
 };
-use leyden_suite::benchmark::{Entries, GeneratedWorld, Rows, World};
-use leyden_suite::{Assembled, Benchmark, Dataset, Registry, Settings, Train, own_tasks};
+use leyden_suite::benchmark::{Entries, GeneratedWorld, LoadedTasks, World};
+use leyden_suite::{Assembled, Benchmark, BenchmarkSettings, Dataset, Registry, Train, own_tasks};
 use leyden_train::config::{OwnKey, Preset};
 use serde_json::Map;
 
@@ -42,7 +42,7 @@ impl Benchmark for Vowels {
         "share of vowels"
     }
 
-    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+    fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         settings.only_default_reward()?;
         let greeting = settings.text(GREETING)?.to_owned();
         if greeting.is_empty() {
@@ -95,7 +95,7 @@ impl Dataset for Prepared {
         Some((WORLD, Arc::new(Letters)))
     }
 
-    fn read(&self, path: &Path) -> Result<Rows> {
+    fn read(&self, path: &Path) -> Result<LoadedTasks> {
         own_tasks::read(path, |row, _| own_tasks::task(row, "answer"))
     }
 

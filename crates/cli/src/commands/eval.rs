@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use leyden_core::Task;
-use leyden_suite::evaluation::{self, Mode, Settings, output::Output, summary};
+use leyden_suite::evaluation::{self, EvaluationSettings, Mode, output::Output, summary};
 use leyden_suite::model::{self, tiny};
 use leyden_suite::{Benchmark, Dataset, Registry, TEST_TASKS, Train, sources};
 use leyden_train::{Experiment, provenance};
@@ -179,14 +179,14 @@ impl Arguments {
         Ok((all, Value::Array(described)))
     }
 
-    fn settings(&self) -> Result<Settings> {
+    fn settings(&self) -> Result<EvaluationSettings> {
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             bail!("--temperature {}: must be positive; for 0 use --modes greedy", self.temperature);
         }
         if self.max_tokens == 0 || self.cache_tokens == 0 {
             bail!("--max-tokens and --cache-tokens must be at least 1");
         }
-        Ok(Settings {
+        Ok(EvaluationSettings {
             device: leyden_lm::device::parse_device(&self.device)?,
             kind: leyden_lm::device::parse_kind(&self.dtype)?,
             temperature: self.temperature,
@@ -217,14 +217,14 @@ impl Arguments {
         benchmark: &dyn Benchmark,
         keys: &[(&'static str, String)],
         registry: &Registry,
-    ) -> Result<leyden_suite::Settings> {
+    ) -> Result<leyden_suite::BenchmarkSettings> {
         let name = benchmark.name();
         let trained =
             trained_with(Path::new(&self.model), registry).filter(|e| e.agent.name == name);
         let mut setup = match &trained {
-            Some(experiment) => leyden_suite::Settings::of(experiment),
+            Some(experiment) => leyden_suite::BenchmarkSettings::of(experiment),
             None if self.model == "tiny" => tiny::settings(registry, name, self.data_seed)?,
-            None => leyden_suite::Settings::defaults(registry, name)?,
+            None => leyden_suite::BenchmarkSettings::defaults(registry, name)?,
         };
         if let Some(prompt) = self.prompt {
             let name = match prompt {
@@ -279,7 +279,7 @@ impl Arguments {
     }
 
     /// All settings, in the shape of an experiment.
-    fn resolved(&self, setup: &leyden_suite::Settings, tasks: &[Task]) -> Value {
+    fn resolved(&self, setup: &leyden_suite::BenchmarkSettings, tasks: &[Task]) -> Value {
         let modes: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
         let mut resolved = json!({
             "name": self.name(),

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::plan::Tile;
 use super::{Heads, Plan, Shape, by_token, gather_rows};
 use crate::element::{Element, widen};
-use crate::product::{Out, Panels, Rows, product};
+use crate::product::{Matrix, Out, Panels, product};
 use crate::simd::{Kernel, LANES, Simd, dispatch, exp};
 use crate::threads::{Shared, each};
 
@@ -244,7 +244,7 @@ impl Buffers {
         (count, runs, keys): (usize, &[Range<usize>], usize),
         hd: usize,
     ) {
-        let rows = |of: &[f32]| Rows { at: of.as_ptr(), stride: hd };
+        let rows = |of: &[f32]| Matrix { at: of.as_ptr(), stride: hd };
         for run in runs {
             let (shape, start) = ((count, run.len(), hd), run.start * LANES);
             let panels = |of: &[f32]| Panels {
@@ -316,7 +316,7 @@ impl Buffers {
             unsafe {
                 product::<S, f32>(
                     (count, hd / LANES, run.len() * LANES),
-                    Rows { at: self.of_scores[start..].as_ptr(), stride: keys },
+                    Matrix { at: self.of_scores[start..].as_ptr(), stride: keys },
                     Panels { at: self.keys[start * hd..].as_ptr(), panel: LANES, step: hd },
                     Out { at: self.of_queries.as_mut_ptr(), stride: hd, add: number > 0 },
                 );
@@ -337,7 +337,7 @@ impl Buffers {
                 unsafe {
                     product::<S, f32>(
                         (hd, run.len(), count),
-                        Rows { at: self.transposed.as_ptr(), stride: QUERIES },
+                        Matrix { at: self.transposed.as_ptr(), stride: QUERIES },
                         Panels { at: weights[start..].as_ptr(), panel: LANES, step: keys },
                         Out { at: sums[start..].as_mut_ptr(), stride: keys, add: true },
                     );

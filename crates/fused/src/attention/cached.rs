@@ -10,7 +10,7 @@ use std::slice::from_ref;
 use super::forward::softmax;
 use super::{Heads, Shape};
 use crate::element::{Element, per_word, place_in_panel, widen};
-use crate::product::{Out, Panels, Rows, product};
+use crate::product::{Matrix, Out, Panels, product};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
@@ -239,7 +239,7 @@ impl<T: Element> Kernel for Attend<'_, T> {
                 (group[0].own.0, blocks(columns), group.len() * shared)
             })
             .collect();
-        // Rows `first .. first + count` of the scores, and a place among their columns.
+        // Matrix `first .. first + count` of the scores, and a place among their columns.
         let part = |first: usize, count: usize, column: usize| Part { first, count, column, width };
         let trunk_slot = self.looks[0].trunk.0;
         if trunk_blocks > 0 {
@@ -360,7 +360,7 @@ impl<T: Element> Attend<'_, T> {
         unsafe {
             product::<S, T::Word>(
                 (part.count, blocks, depth),
-                Rows { at: queries.as_ptr().add(part.first * hd), stride: hd },
+                Matrix { at: queries.as_ptr().add(part.first * hd), stride: hd },
                 Panels { at: keys.cast(), panel: depth * LANES, step: LANES },
                 Out { at: scores.as_mut_ptr().add(to), stride: part.width, add: false },
             );
@@ -387,7 +387,7 @@ impl<T: Element> Attend<'_, T> {
         unsafe {
             product::<S, T::Word>(
                 (part.count, hd / LANES, blocks * LANES / per_word::<T>()),
-                Rows { at: scores.as_ptr().add(from), stride: part.width },
+                Matrix { at: scores.as_ptr().add(from), stride: part.width },
                 Panels { at: values.cast(), panel: LANES, step: hd },
                 Out { at: out.as_mut_ptr().add(part.first * hd), stride: hd, add },
             );

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::plan::Tile;
 use super::{Heads, Plan, Shape, by_token, gather_rows};
 use crate::element::{Element, widen};
-use crate::product::{Out, Panels, Rows, product};
+use crate::product::{Matrix, Out, Panels, product};
 use crate::simd::{Kernel, LANES, Simd, dispatch, exp};
 use crate::threads::{Shared, each};
 
@@ -84,7 +84,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
         let mut queries = vec![0.0; QUERIES * hd];
         let mut out = vec![0.0; QUERIES * hd];
         let scale = 1.0 / (hd as f32).sqrt();
-        // Rows are the tile's tokens, with all heads that share a key head.
+        // Matrix are the tile's tokens, with all heads that share a key head.
         let rows = self.tile.tokens.len() * shared;
         for first in (0..rows).step_by(QUERIES) {
             let count = QUERIES.min(rows - first);
@@ -104,7 +104,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
                 unsafe {
                     product::<S, f32>(
                         (count, run.len(), hd),
-                        Rows { at: queries.as_ptr(), stride: hd },
+                        Matrix { at: queries.as_ptr(), stride: hd },
                         Panels {
                             at: panels[start * hd..].as_ptr(),
                             panel: hd * LANES,
@@ -133,7 +133,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
                 unsafe {
                     product::<S, f32>(
                         (count, hd / LANES, run.len() * LANES),
-                        Rows { at: scores[start..].as_ptr(), stride: keys },
+                        Matrix { at: scores[start..].as_ptr(), stride: keys },
                         Panels { at: values[start * hd..].as_ptr(), panel: LANES, step: hd },
                         Out { at: out.as_mut_ptr(), stride: hd, add: number > 0 },
                     );

@@ -82,7 +82,7 @@ unsafe fn gather_rows<S: Simd, T: Element>(
     }
 }
 
-/// Rows [tokens, head_dim] as panels of sixteen tokens, [tokens / 16, head_dim, 16].
+/// Matrix [tokens, head_dim] as panels of sixteen tokens, [tokens / 16, head_dim, 16].
 #[inline(always)]
 fn by_token(rows: &[f32], head_dim: usize, panels: &mut [f32]) {
     let block = head_dim * LANES;

@@ -40,14 +40,14 @@ impl Row {
 
 /// The batch, in the order in which its rows are computed.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(super) struct DecodeBatch {
     pub rows: Vec<Row>,
     /// The pass of the last step of decoding and the cache's rows in it: kept while they are
     /// the same ones and lie where they lay.
     pass: Option<(Vec<usize>, Pass)>,
 }
 
-impl Batch {
+impl DecodeBatch {
     /// Must be told whenever anything moves in the cache.
     pub fn moved(&mut self) {
         self.pass = None;

@@ -14,7 +14,7 @@ use leyden_core::FinishReason;
 use tch::{Device, Tensor};
 
 use crate::error::LmError;
-use crate::generate::batch::{Batch, Row};
+use crate::generate::batch::{DecodeBatch, Row};
 use crate::generate::cache::Cache;
 use crate::generate::job::Job;
 use crate::generate::limits::{EngineStats, Limits};
@@ -35,7 +35,7 @@ pub(super) struct Shard {
     pub(super) stats: EngineStats,
     /// In the order in which they were submitted.
     pub(super) waiting: VecDeque<Job>,
-    pub(super) batch: Batch,
+    pub(super) batch: DecodeBatch,
     pub(super) wave: Option<Wave>,
     /// Passes of prefill since the last step of decoding, where requests arrive one by one.
     passes_in_a_row: usize,
@@ -66,7 +66,7 @@ impl Shard {
             limits,
             stats: EngineStats::default(),
             waiting: VecDeque::new(),
-            batch: Batch::default(),
+            batch: DecodeBatch::default(),
             wave: None,
             passes_in_a_row: 0,
             finished: Vec::new(),

@@ -39,13 +39,13 @@ impl Folder {
 }
 
 /// A padded batch as packed rows: tree r is row r.
-pub(super) struct Batch {
+pub(super) struct GoldenBatch {
     pub pack: Pack,
     /// For each row the columns of its real tokens.
     pub columns: Vec<Vec<usize>>,
 }
 
-impl Batch {
+impl GoldenBatch {
     /// Every real token but a row's first is an action.
     pub fn new(
         folder: &Folder,

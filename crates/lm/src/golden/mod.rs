@@ -17,7 +17,7 @@ use tch::{Tensor, no_grad_guard};
 use crate::error::LmError;
 use crate::formats::loaded::load_weights;
 use crate::formats::safetensors;
-use crate::golden::folder::{Batch, Folder, TOLERANCE, distance};
+use crate::golden::folder::{Folder, GoldenBatch, TOLERANCE, distance};
 use crate::model::forward::Weights;
 use crate::model::rotary::inverse_frequencies;
 use crate::policy::forest::{Pack, Row, pack};
@@ -98,9 +98,10 @@ fn forward(folder: &Folder, cases: &[Case]) -> Result<Vec<Family>, LmError> {
     ];
     let [logits, logp, entropy, greedy] = &mut families;
     for case in cases {
-        let batch = Batch::new(folder, &case.input_ids, &case.attention_mask, |row, column| {
-            case.position_ids.as_ref().map_or(column, |p| p[row][column])
-        })?;
+        let batch =
+            GoldenBatch::new(folder, &case.input_ids, &case.attention_mask, |row, column| {
+                case.position_ids.as_ref().map_or(column, |p| p[row][column])
+            })?;
         let all = logits_of(&policy, &weights, &batch.pack)?;
         let expected = folder.expected(&case.logits_tensor)?;
         let evaluated = policy.evaluate(&batch.pack, 1.0)?;
@@ -134,7 +135,7 @@ fn forward(folder: &Folder, cases: &[Case]) -> Result<Vec<Family>, LmError> {
 fn continue_greedily(
     policy: &Policy,
     weights: &Weights,
-    batch: &Batch,
+    batch: &GoldenBatch,
     name: &str,
     expected: &[Vec<u32>],
     family: &mut Family,

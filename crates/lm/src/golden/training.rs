@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use crate::error::LmError;
-use crate::golden::folder::{Batch, Folder, TOLERANCE, distance};
+use crate::golden::folder::{Folder, GoldenBatch, TOLERANCE, distance};
 use crate::optim::optimizer::{Optimizer, OptimizerConfig};
 use crate::policy::forest::Action;
 use crate::policy::trainable::{Cotangent, Policy};
@@ -44,7 +44,7 @@ struct AdamW {
 pub fn check(folder: &Folder, train: &Train) -> Result<Vec<Family>, LmError> {
     let policy = folder.policy(true)?;
     let mut batch =
-        Batch::new(folder, &train.input_ids, &train.attention_mask, |_, column| column)?;
+        GoldenBatch::new(folder, &train.input_ids, &train.attention_mask, |_, column| column)?;
     select(folder, train, &mut batch)?;
     let config = OptimizerConfig {
         lr: train.adamw.lr,
@@ -73,7 +73,7 @@ pub fn check(folder: &Folder, train: &Train) -> Result<Vec<Family>, LmError> {
 }
 
 /// Keeps the actions that have a label.
-fn select(folder: &Folder, train: &Train, batch: &mut Batch) -> Result<(), LmError> {
+fn select(folder: &Folder, train: &Train, batch: &mut GoldenBatch) -> Result<(), LmError> {
     let mut kept: Vec<Action> = Vec::new();
     for (row, labels) in train.labels.iter().enumerate() {
         let columns = &batch.columns[row];
@@ -102,7 +102,7 @@ fn select(folder: &Folder, train: &Train, batch: &mut Batch) -> Result<(), LmErr
 }
 
 /// Mean negative log-probability; its gradient replaces the one before.
-fn loss(policy: &Policy, batch: &Batch) -> Result<f64, LmError> {
+fn loss(policy: &Policy, batch: &GoldenBatch) -> Result<f64, LmError> {
     policy.trained().zero_grad();
     let n = batch.pack.actions.len() as f64;
     let evaluated = policy.forward_backward(&batch.pack, 1.0, &mut |e| Cotangent {

@@ -38,7 +38,7 @@ pub struct ForestAttention {
     /// For the fused kernel, where it applies: the rest is empty then.
     plan: Option<Arc<Plan>>,
     chains: Vec<Range<usize>>,
-    batches: Vec<Batch>,
+    batches: Vec<TileBatch>,
     /// [n]: where each node's result is among those of chains and batches, one after another;
     /// absent where there are only chains.
     order: Option<Tensor>,
@@ -47,7 +47,7 @@ pub struct ForestAttention {
 }
 
 /// Tiles that are attended to together, padded to the longest.
-struct Batch {
+struct TileBatch {
     tiles: i64,
     /// [tiles · tile]: nodes that ask; the last is repeated as padding.
     queries: Tensor,
@@ -109,7 +109,7 @@ impl ForestAttention {
                 }
                 next += tile;
             }
-            batches.push(Batch::new(pack, &tiles, tile, kind, device)?);
+            batches.push(TileBatch::new(pack, &tiles, tile, kind, device)?);
         }
         // Chains alone are in order already.
         let order = match batches.is_empty() {
@@ -141,7 +141,7 @@ impl Tile {
     }
 }
 
-impl Batch {
+impl TileBatch {
     fn new(
         pack: &Pack,
         tiles: &[Tile],

@@ -13,7 +13,7 @@ use super::archive::{Entries, ORDER, RUN_FILES, SWEEP_FILES, Unpacked, pack};
 use super::unpack;
 use super::{ARCHIVE, SAMPLES, Source, differences, inside, is_kept_whole, is_recorded, sources};
 use crate::error::ReportError;
-use crate::experiment::{Experiment, flatten, group};
+use crate::experiment::{RunGroup, flatten, group};
 use crate::run::Run;
 use crate::sweep::{SweepRuns, load_sweep, load_sweep_at, write_sweep};
 use crate::write::{Folder, Options, Written, write};
@@ -149,7 +149,7 @@ fn folder_of(run: &Run) -> String {
 }
 
 /// The configuration of an experiment: that of its first run, with what others differ in.
-fn configuration(experiment: &Experiment<'_>) -> String {
+fn configuration(experiment: &RunGroup<'_>) -> String {
     let [first, others @ ..] = experiment.runs.as_slice() else { return String::new() };
     if others.is_empty() {
         return first.config_text.clone();

@@ -2,7 +2,7 @@
 
 use super::summary::{Measured, Summary, VariantSummary, are_shares};
 use crate::chart::{Chart, Ink, Level, Mark, Point, Scale};
-use crate::experiment::Experiment;
+use crate::experiment::RunGroup;
 use crate::figures::{self, Figure, SEED_LINES, Section};
 use crate::text::significant;
 
@@ -15,7 +15,7 @@ const MOST_WITH_SEEDS: usize = 4;
 /// All charts: comparisons first, then curves, then training figures. Charts of single
 /// variants (by label, histograms, signals) are left to the runs' own reports, and so are the
 /// paper's levels, which no variant is held to here.
-pub(super) fn figures(experiments: &[Experiment<'_>], summary: &Summary) -> Vec<Figure> {
+pub(super) fn figures(experiments: &[RunGroup<'_>], summary: &Summary) -> Vec<Figure> {
     let mut found = comparisons(summary, are_shares(experiments));
     let single = |figure: &Figure| {
         let own = ["reward_histogram", "signals"].iter().any(|own| figure.file.starts_with(own));

@@ -26,7 +26,7 @@ pub use verdict::{Verdict, VerdictKind};
 
 use crate::curves::curves_csv;
 use crate::error::ReportError;
-use crate::experiment::Experiment;
+use crate::experiment::RunGroup;
 use crate::run::Run;
 use crate::write::{Folder, Options, Written};
 
@@ -65,10 +65,10 @@ pub fn write_sweep(
 
 /// The variants as experiments, which is what charts are drawn of. Those without a run stay
 /// among them, so that a variant has the same colour in every chart.
-fn experiments(sweep: &SweepRuns) -> Vec<Experiment<'_>> {
+fn experiments(sweep: &SweepRuns) -> Vec<RunGroup<'_>> {
     fn runs(variant: &VariantRuns) -> Vec<&Run> {
         let runs = variant.cells.iter().filter_map(|cell| cell.run.as_ref());
         runs.filter(|run| !run.is_empty()).collect()
     }
-    sweep.variants.iter().map(|v| Experiment { name: v.name.clone(), runs: runs(v) }).collect()
+    sweep.variants.iter().map(|v| RunGroup { name: v.name.clone(), runs: runs(v) }).collect()
 }

@@ -8,7 +8,7 @@ use leyden_stats::{Interval, Scores, difference_interval, probability_of_improve
 use super::load::{SweepRuns, VariantRuns};
 use super::measure::{Cost, Measures};
 use super::verdict::{Verdict, VerdictKind, verdict};
-use crate::experiment::Experiment;
+use crate::experiment::RunGroup;
 
 /// Resamples of each bootstrap: the bounds of an interval are then sure to about 1 % of its
 /// width, and a sweep of 15 variants takes well below a second.
@@ -221,6 +221,6 @@ fn compare(summary: &mut VariantSummary, base: Option<&Scores>, seeds: SeedTree)
 }
 
 /// Whether all test rewards of the variants are shares, so that charts may end at 1.
-pub(super) fn are_shares(experiments: &[Experiment<'_>]) -> bool {
-    experiments.iter().all(Experiment::rewards_are_shares)
+pub(super) fn are_shares(experiments: &[RunGroup<'_>]) -> bool {
+    experiments.iter().all(RunGroup::rewards_are_shares)
 }

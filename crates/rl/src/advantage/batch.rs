@@ -16,7 +16,7 @@ pub(crate) trait Estimator {
     ///
     /// # Panics
     /// If a slice of the batch does not fit its rows.
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError>;
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError>;
 
     /// # Errors
     /// The first value that the estimator cannot work with.
@@ -42,7 +42,7 @@ pub(crate) trait Estimator {
 /// What an estimator may look at. Per-row slices have one entry per row, per-token slices one
 /// per token, flat.
 #[derive(Debug, Clone, Copy)]
-pub struct Batch<'a> {
+pub struct AdvantageInputs<'a> {
     pub rows: &'a Rows,
     /// What each row earned.
     pub scores: &'a [f64],
@@ -60,7 +60,7 @@ pub struct Batch<'a> {
     pub token_credit: Option<&'a [f64]>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> AdvantageInputs<'a> {
     /// A batch in which each row is a rollout of its own and the only reward is its score.
     pub fn of_outcomes(
         rows: &'a Rows,
@@ -135,7 +135,11 @@ pub struct Advantages {
 }
 
 impl Advantages {
-    pub(crate) fn of_rows(per_row: Vec<f64>, batch: &Batch, counters: GroupCounters) -> Self {
+    pub(crate) fn of_rows(
+        per_row: Vec<f64>,
+        batch: &AdvantageInputs,
+        counters: GroupCounters,
+    ) -> Self {
         let per_token = batch.rows.spread(&per_row);
         Self { per_token, per_row, counters, token_returns: None }
     }
@@ -149,7 +153,7 @@ impl Advantages {
     pub(crate) fn of_tokens(
         per_token: Vec<f64>,
         returns: Vec<f64>,
-        batch: &Batch,
+        batch: &AdvantageInputs,
         counters: GroupCounters,
     ) -> Self {
         let mean = |row: usize| {

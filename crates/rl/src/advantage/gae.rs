@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Estimator, GroupOver};
 use crate::advantage::grouping::Grouping;
 use crate::advantage::whitening::whiten;
 use crate::error::{AdvantageError, ConfigError, fraction};
@@ -28,7 +28,7 @@ impl Default for GaeConfig {
 }
 
 impl Estimator for GaeConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -48,7 +48,10 @@ impl Estimator for GaeConfig {
 ///
 /// # Errors
 /// If there are no values, a score is not finite, or fewer than two tokens are trained on.
-pub fn advantages(config: &GaeConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(
+    config: &GaeConfig,
+    batch: &AdvantageInputs,
+) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, GroupOver::Rows)?;
     let values = batch.values.ok_or(AdvantageError::NoValues)?;
     batch.rows.assert_fits("values", values);
@@ -79,13 +82,15 @@ mod tests {
         let values = [0.2, f64::NAN, f64::NAN, 0.4, 0.1];
         let holed = Rows::new(&[5], vec![true, false, false, true, true]).unwrap();
         let config = GaeConfig { gamma: 0.9, lambda: 0.8 };
-        let with =
-            Batch { values: Some(&values), ..Batch::of_outcomes(&holed, &[1.0], &[0], &[0]) };
+        let with = AdvantageInputs {
+            values: Some(&values),
+            ..AdvantageInputs::of_outcomes(&holed, &[1.0], &[0], &[0])
+        };
         let with = advantages(&config, &with).unwrap();
         let dense = Rows::dense(&[3]);
-        let without = Batch {
+        let without = AdvantageInputs {
             values: Some(&[0.2, 0.4, 0.1]),
-            ..Batch::of_outcomes(&dense, &[1.0], &[0], &[0])
+            ..AdvantageInputs::of_outcomes(&dense, &[1.0], &[0], &[0])
         };
         let without = advantages(&config, &without).unwrap();
         assert_eq!(
@@ -102,7 +107,7 @@ mod tests {
     #[test]
     fn a_critic_is_needed() {
         let rows = Rows::dense(&[2]);
-        let batch = Batch::of_outcomes(&rows, &[1.0], &[0], &[0]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &[1.0], &[0], &[0]);
         assert_eq!(advantages(&GaeConfig::default(), &batch), Err(AdvantageError::NoValues));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::advantage::batch::{Batch, Compat, GroupCounters, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Compat, GroupCounters, GroupOver};
 use crate::error::AdvantageError;
 use crate::rows::Rows;
 
@@ -83,7 +83,7 @@ impl Grouping {
     ///
     /// # Panics
     /// If a per-row slice does not have one entry per row.
-    pub fn new(batch: &Batch, over: GroupOver) -> Result<Self, AdvantageError> {
+    pub fn new(batch: &AdvantageInputs, over: GroupOver) -> Result<Self, AdvantageError> {
         let rows = batch.rows.len();
         assert_eq!(batch.scores.len(), rows, "one score per row");
         assert_eq!(batch.groups.len(), rows, "one group per row");
@@ -145,7 +145,7 @@ impl Grouping {
     /// standard deviation plus `epsilon` where `divide_by_std` is set.
     pub fn standardised(
         &self,
-        batch: &Batch,
+        batch: &AdvantageInputs,
         compat: Option<Compat>,
         divide_by_std: bool,
         epsilon: f64,
@@ -166,7 +166,7 @@ impl Grouping {
     /// group of one is compared with baseline 0 and `single_divisor`.
     pub fn advantages(
         &self,
-        batch: &Batch,
+        batch: &AdvantageInputs,
         compat: Option<Compat>,
         single_divisor: f64,
         compare: impl Fn(&Group) -> Vec<Comparison>,
@@ -206,7 +206,12 @@ mod tests {
     #[test]
     fn rows_or_rollouts_are_the_entries() {
         let rows = Rows::dense(&[2, 1, 3, 1]);
-        let batch = Batch::of_outcomes(&rows, &[1.0, 1.0, 0.0, 0.5], &[9, 9, 9, 4], &[0, 0, 1, 2]);
+        let batch = AdvantageInputs::of_outcomes(
+            &rows,
+            &[1.0, 1.0, 0.0, 0.5],
+            &[9, 9, 9, 4],
+            &[0, 0, 1, 2],
+        );
         let by_row = Grouping::new(&batch, GroupOver::Rows).unwrap();
         assert_eq!(by_row.groups[0].scores(), [1.0, 1.0, 0.0]);
         let by_rollout = Grouping::new(&batch, GroupOver::Rollouts).unwrap();
@@ -222,7 +227,7 @@ mod tests {
     #[test]
     fn a_score_that_is_not_finite_is_refused_by_row() {
         let rows = Rows::dense(&[1, 1]);
-        let batch = Batch::of_outcomes(&rows, &[1.0, f64::INFINITY], &[0, 0], &[0, 1]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &[1.0, f64::INFINITY], &[0, 0], &[0, 1]);
         let error = Grouping::new(&batch, GroupOver::Rows).unwrap_err();
         assert_eq!(error, AdvantageError::Score { row: 1, score: f64::INFINITY });
     }

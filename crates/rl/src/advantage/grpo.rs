@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Compat, Estimator, GroupOver};
 use crate::advantage::grouping::Grouping;
 use crate::error::{AdvantageError, ConfigError, not_negative};
 
@@ -30,7 +30,7 @@ impl Default for GrpoConfig {
 }
 
 impl Estimator for GrpoConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -59,7 +59,10 @@ impl Estimator for GrpoConfig {
 ///
 /// # Errors
 /// If a score is not finite.
-pub fn advantages(config: &GrpoConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(
+    config: &GrpoConfig,
+    batch: &AdvantageInputs,
+) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let per_row = grouping.standardised(batch, config.compat, config.divide_by_std, config.epsilon);
     Ok(Advantages::of_rows(per_row, batch, grouping.counters()))
@@ -78,7 +81,7 @@ mod tests {
         rollouts: &[usize],
     ) -> Advantages {
         let rows = Rows::dense(&vec![2; scores.len()]);
-        advantages(config, &Batch::of_outcomes(&rows, scores, groups, rollouts)).unwrap()
+        advantages(config, &AdvantageInputs::of_outcomes(&rows, scores, groups, rollouts)).unwrap()
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Estimator, GroupOver};
 use crate::advantage::grouping::{Comparison, Grouping};
 use crate::error::{AdvantageError, ConfigError, not_negative};
 
@@ -25,7 +25,7 @@ impl Default for MaxRlConfig {
 }
 
 impl Estimator for MaxRlConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -41,7 +41,10 @@ impl Estimator for MaxRlConfig {
 ///
 /// # Errors
 /// If a score is not finite.
-pub fn advantages(config: &MaxRlConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(
+    config: &MaxRlConfig,
+    batch: &AdvantageInputs,
+) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let per_row = grouping.advantages(batch, None, 1.0, |group| {
         let baseline = group.mean();
@@ -60,7 +63,7 @@ mod tests {
     fn a_rare_success_pulls_more_than_a_common_one() {
         let rows = Rows::dense(&[1; 8]);
         let scores = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, -0.5];
-        let batch = Batch::of_outcomes(
+        let batch = AdvantageInputs::of_outcomes(
             &rows,
             &scores,
             &[0, 0, 0, 0, 1, 1, 2, 2],

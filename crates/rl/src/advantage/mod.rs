@@ -1,6 +1,6 @@
 //! Advantages: how much better than expected each token's call turned out.
 //!
-//! One file per estimator, each a function of its configuration and a [`Batch`]. Most
+//! One file per estimator, each a function of its configuration and a [`AdvantageInputs`]. Most
 //! compare the rows of a group with each other ([`grouping`]) and give all tokens of a row the
 //! same advantage; others work token by token. Tokens outside the mask get 0.
 //!
@@ -31,7 +31,7 @@ use crate::registry::registry;
 
 use batch::Estimator;
 
-pub use batch::{Advantages, Batch, Compat, GroupCounters, GroupOver};
+pub use batch::{AdvantageInputs, Advantages, Compat, GroupCounters, GroupOver};
 
 /// What credit an estimator takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl AdvantageConfig {
     ///
     /// # Panics
     /// If a slice of the batch does not fit its rows.
-    pub fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    pub fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         self.rule().advantages(batch)
     }
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Estimator, GroupOver};
 use crate::advantage::grouping::Grouping;
 use crate::error::AdvantageError;
 
@@ -15,7 +15,7 @@ use crate::error::AdvantageError;
 pub struct NoneConfig {}
 
 impl Estimator for NoneConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(batch)
     }
 }
@@ -24,7 +24,7 @@ impl Estimator for NoneConfig {
 ///
 /// # Errors
 /// If a score is not finite.
-pub fn advantages(batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, GroupOver::Rows)?;
     let per_token = batch.token_credit()?;
     let counters = grouping.counters_without_comparison(&per_token, batch.rows);
@@ -40,13 +40,13 @@ mod tests {
     #[test]
     fn credit_is_the_advantage() {
         let rows = Rows::new(&[2, 1, 1], vec![true, false, true, true]).unwrap();
-        let batch = Batch::of_outcomes(&rows, &[0.5, 0.0, -1.0], &[0, 1, 0], &[0, 1, 2]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &[0.5, 0.0, -1.0], &[0, 1, 0], &[0, 1, 2]);
         let a = advantages(&batch).unwrap();
         assert_eq!(a.per_token, [0.5, 0.0, 0.0, -1.0]);
         assert_eq!(a.per_row, [0.5, 0.0, -1.0]);
         assert_eq!(a.counters, GroupCounters { groups: 2, zero_variance: 1, singletons: 0 });
         let tokens = [0.25, 0.0, 1.0, 2.0];
-        let fine = advantages(&Batch { token_credit: Some(&tokens), ..batch }).unwrap();
+        let fine = advantages(&AdvantageInputs { token_credit: Some(&tokens), ..batch }).unwrap();
         assert_eq!(fine.per_token, tokens);
     }
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Compat, Estimator, GroupOver};
 use crate::advantage::grouping::{Comparison, Grouping};
 use crate::error::AdvantageError;
 
@@ -19,7 +19,7 @@ pub struct OpoConfig {
 }
 
 impl Estimator for OpoConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -39,7 +39,10 @@ impl Estimator for OpoConfig {
 ///
 /// # Errors
 /// If a score is not finite.
-pub fn advantages(config: &OpoConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(
+    config: &OpoConfig,
+    batch: &AdvantageInputs,
+) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let per_row = grouping.advantages(batch, config.compat, 1.0, |group| {
         let tokens: usize = group.entries.iter().map(|entry| entry.tokens).sum();
@@ -58,7 +61,7 @@ mod tests {
     #[test]
     fn long_rows_pull_the_baseline() {
         let rows = Rows::dense(&[1, 3]);
-        let batch = Batch::of_outcomes(&rows, &[1.0, 0.0], &[0, 0], &[0, 1]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &[1.0, 0.0], &[0, 0], &[0, 1]);
         let a = advantages(&OpoConfig::default(), &batch).unwrap();
         assert_eq!(a.per_row, [0.75, -0.25]);
     }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Compat, Estimator, GroupOver};
 use crate::advantage::grouping::{Group, Grouping};
 use crate::error::{AdvantageError, ConfigError, not_negative};
 
@@ -30,7 +30,7 @@ impl Default for PassKConfig {
 }
 
 impl Estimator for PassKConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -52,7 +52,10 @@ impl Estimator for PassKConfig {
 /// # Errors
 /// If a score is not finite; under verl's conventions also if a group has one entry, which
 /// otherwise gets 0.
-pub fn advantages(config: &PassKConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(
+    config: &PassKConfig,
+    batch: &AdvantageInputs,
+) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let mut per_row = vec![0.0; batch.rows.len()];
     for group in &grouping.groups {
@@ -88,7 +91,8 @@ mod tests {
     fn only_the_best_is_reinforced() {
         let rows = Rows::dense(&[1; 5]);
         let scores = [0.5, 2.0, 1.0, 1.0, 1.0];
-        let batch = Batch::of_outcomes(&rows, &scores, &[0, 0, 0, 1, 1], &[0, 1, 2, 3, 4]);
+        let batch =
+            AdvantageInputs::of_outcomes(&rows, &scores, &[0, 0, 0, 1, 1], &[0, 1, 2, 3, 4]);
         let plain = PassKConfig { divide_by_std: false, ..PassKConfig::default() };
         assert_eq!(advantages(&plain, &batch).unwrap().per_row, [0.0, 1.0, 0.0, 0.0, 0.0]);
     }
@@ -98,7 +102,7 @@ mod tests {
     fn calls_of_the_best_do_not_compete_with_each_other() {
         let rows = Rows::dense(&[1; 6]);
         let scores = [0.0, 0.0, 1.0, 1.0, 0.0, 0.0];
-        let batch = Batch::of_outcomes(&rows, &scores, &[0; 6], &[0, 0, 1, 1, 2, 2]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &scores, &[0; 6], &[0, 0, 1, 1, 2, 2]);
         let plain = PassKConfig { divide_by_std: false, ..PassKConfig::default() };
         assert_eq!(advantages(&plain, &batch).unwrap().per_row, scores);
         let rows = PassKConfig { group_over: GroupOver::Rows, ..plain };
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn a_group_of_one_is_zero_or_refused() {
         let rows = Rows::dense(&[1]);
-        let batch = Batch::of_outcomes(&rows, &[1.0], &[6], &[0]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &[1.0], &[6], &[0]);
         assert_eq!(advantages(&PassKConfig::default(), &batch).unwrap().per_row, [0.0]);
         let verl = PassKConfig { compat: Some(Compat::Verl), ..PassKConfig::default() };
         assert_eq!(advantages(&verl, &batch), Err(AdvantageError::Singleton { group: 6 }));

@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Compat, Estimator, GroupOver};
 use crate::advantage::grouping::Grouping;
 use crate::advantage::whitening::whiten;
 use crate::error::{AdvantageError, ConfigError, fraction};
@@ -31,7 +31,7 @@ impl Default for ReinforcePlusPlusConfig {
 }
 
 impl Estimator for ReinforcePlusPlusConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -51,7 +51,7 @@ impl Estimator for ReinforcePlusPlusConfig {
 /// If a score is not finite or fewer than two tokens are trained on.
 pub fn advantages(
     config: &ReinforcePlusPlusConfig,
-    batch: &Batch,
+    batch: &AdvantageInputs,
 ) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, GroupOver::Rows)?;
     let rewards = batch.token_rewards();
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn the_return_crosses_holes_unless_verl_is_asked_for() {
         let rows = Rows::new(&[5], vec![true, true, false, true, false]).unwrap();
-        let batch = Batch::of_outcomes(&rows, &[1.0], &[0], &[0]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &[1.0], &[0], &[0]);
         let carried = ReinforcePlusPlusConfig { gamma: 0.5, compat: None };
         let whole = advantages(&carried, &batch).unwrap();
         assert_eq!(whole.returns(), [0.25, 0.5, 0.0, 1.0, 0.0]);

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Compat, Estimator, GroupOver};
 use crate::advantage::grouping::{Comparison, Grouping};
 use crate::advantage::whitening::whiten;
 use crate::error::AdvantageError;
@@ -20,7 +20,7 @@ pub struct ReinforcePlusPlusBaselineConfig {
 }
 
 impl Estimator for ReinforcePlusPlusBaselineConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -42,7 +42,7 @@ impl Estimator for ReinforcePlusPlusBaselineConfig {
 /// If a score is not finite or fewer than two tokens are trained on.
 pub fn advantages(
     config: &ReinforcePlusPlusBaselineConfig,
-    batch: &Batch,
+    batch: &AdvantageInputs,
 ) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let centred = grouping.advantages(batch, config.compat, 1.0, |group| {
@@ -62,7 +62,7 @@ mod tests {
     fn the_deviation_is_the_batch_s() {
         let rows = Rows::dense(&[1; 4]);
         let scores = [1.0, 0.0, 10.0, 8.0];
-        let batch = Batch::of_outcomes(&rows, &scores, &[0, 0, 1, 1], &[0, 1, 2, 3]);
+        let batch = AdvantageInputs::of_outcomes(&rows, &scores, &[0, 0, 1, 1], &[0, 1, 2, 3]);
         let a = advantages(&ReinforcePlusPlusBaselineConfig::default(), &batch).unwrap();
         let std = (2.5_f64 / 3.0).sqrt();
         for (ours, centred) in a.per_row.iter().zip([0.5, -0.5, 1.0, -1.0]) {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Compat, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Compat, Estimator, GroupOver};
 use crate::advantage::grouping::{Comparison, Grouping};
 use crate::error::AdvantageError;
 
@@ -18,7 +18,7 @@ pub struct RlooConfig {
 }
 
 impl Estimator for RlooConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(self, batch)
     }
 
@@ -38,7 +38,10 @@ impl Estimator for RlooConfig {
 ///
 /// # Errors
 /// If a score is not finite.
-pub fn advantages(config: &RlooConfig, batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(
+    config: &RlooConfig,
+    batch: &AdvantageInputs,
+) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, config.group_over)?;
     let per_row = grouping.advantages(batch, config.compat, 1.0, |group| {
         let sum: f64 = group.entries.iter().map(|entry| entry.score).sum();
@@ -58,7 +61,12 @@ mod tests {
     #[test]
     fn the_baseline_is_the_mean_of_the_others() {
         let rows = Rows::dense(&[1; 4]);
-        let batch = Batch::of_outcomes(&rows, &[1.0, 0.0, 0.5, 4.0], &[0, 0, 0, 1], &[0, 1, 2, 3]);
+        let batch = AdvantageInputs::of_outcomes(
+            &rows,
+            &[1.0, 0.0, 0.5, 4.0],
+            &[0, 0, 0, 1],
+            &[0, 1, 2, 3],
+        );
         let ours = advantages(&RlooConfig::default(), &batch).unwrap();
         assert_eq!(ours.per_row, [0.75, -0.75, 0.0, 0.0]);
         let verl = RlooConfig { compat: Some(Compat::Verl), ..RlooConfig::default() };

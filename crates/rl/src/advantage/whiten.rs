@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Advantages, Batch, Estimator, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, Advantages, Estimator, GroupOver};
 use crate::advantage::grouping::Grouping;
 use crate::advantage::whitening::whiten;
 use crate::error::AdvantageError;
@@ -16,7 +16,7 @@ use crate::error::AdvantageError;
 pub struct WhitenConfig {}
 
 impl Estimator for WhitenConfig {
-    fn advantages(&self, batch: &Batch) -> Result<Advantages, AdvantageError> {
+    fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
         advantages(batch)
     }
 }
@@ -26,7 +26,7 @@ impl Estimator for WhitenConfig {
 ///
 /// # Errors
 /// If a score is not finite or fewer than two tokens are trained on.
-pub fn advantages(batch: &Batch) -> Result<Advantages, AdvantageError> {
+pub fn advantages(batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, GroupOver::Rows)?;
     let credit = batch.token_credit()?;
     let white = whiten(&credit, batch.rows)?;
@@ -42,12 +42,12 @@ mod tests {
     #[test]
     fn as_an_estimator_it_takes_tokens_where_there_are_some() {
         let rows = Rows::dense(&[1, 2]);
-        let plain = Batch::of_outcomes(&rows, &[2.0, -1.0], &[0, 1], &[0, 1]);
+        let plain = AdvantageInputs::of_outcomes(&rows, &[2.0, -1.0], &[0, 1], &[0, 1]);
         let a = advantages(&plain).unwrap();
         assert_eq!(a.per_token, whiten(&[2.0, -1.0, -1.0], &rows).unwrap());
         assert_eq!(a.counters.singletons, 0, "nothing is compared within groups");
         let tokens = [3.0, 1.0, -2.0];
-        let fine = advantages(&Batch { token_credit: Some(&tokens), ..plain }).unwrap();
+        let fine = advantages(&AdvantageInputs { token_credit: Some(&tokens), ..plain }).unwrap();
         assert_eq!(fine.per_token, whiten(&tokens, &rows).unwrap());
         assert_eq!(fine.returns(), tokens);
     }

@@ -1,7 +1,7 @@
 //! Bi-level GAE: advantages over turns, handed down to tokens.
 //!
 //! RAGEN (Wang et al., arXiv 2504.20073). A critic speaks at every token. The turns of an
-//! episode, each represented by its last token p_i, are one level:
+//! trajectory, each represented by its last token p_i, are one level:
 //! `δ = r_i + γ_turn V(p_{i+1}) − V(p_i)`, `Â_i = δ + γ_turn λ Â_{i+1}`.
 //! Each turn then has the reward `Â_i + V(p_i)` at its last token, and within the turn tokens
 //! are steps with γ and λ, nothing following the last. Advantages are whitened by the
@@ -12,8 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::Episode;
 use crate::credit::rule::{CreditRule, Ruling, Targets};
+use crate::credit::trajectory::Trajectory;
 use crate::error::{ConfigError, CreditError, fraction};
 use crate::temporal::estimates;
 
@@ -35,8 +35,8 @@ impl Default for BilevelGaeCredit {
 }
 
 impl CreditRule for BilevelGaeCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        ruling(self, episodes)
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        ruling(self, trajectories)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -46,7 +46,7 @@ impl CreditRule for BilevelGaeCredit {
     }
 }
 
-/// Advantage of each token of one episode, not whitened. `turn_rewards[i]` is given at the
+/// Advantage of each token of one trajectory, not whitened. `turn_rewards[i]` is given at the
 /// token `turn_ends[i]`; the ends are ascending and the last is the last token. `values` are
 /// of the policy's tokens alone, what lies between turns left out.
 ///
@@ -79,13 +79,13 @@ pub fn token_advantages(
 /// # Errors
 /// If a trained call has no token values, or not one per token. A call without tokens is no
 /// turn.
-fn ruling(config: &BilevelGaeCredit, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+fn ruling(config: &BilevelGaeCredit, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
     let (mut per_call, mut per_token, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-    for (index, episode) in episodes.iter().enumerate() {
-        let turns = turns_of(index, episode)?;
+    for (index, trajectory) in trajectories.iter().enumerate() {
+        let turns = turns_of(index, trajectory)?;
         let advantages = token_advantages(config, &turns.rewards, &turns.values, &turns.ends);
         let start = per_call.len();
-        per_call.resize(start + episode.calls.len(), 0.0);
+        per_call.resize(start + trajectory.calls.len(), 0.0);
         let mut first = 0;
         for (&call, &end) in turns.calls.iter().zip(&turns.ends) {
             let own = &advantages[first..=end];
@@ -99,7 +99,7 @@ fn ruling(config: &BilevelGaeCredit, episodes: &[Episode]) -> Result<Ruling, Cre
     Ok(Ruling { per_call, per_token: Some(per_token), targets })
 }
 
-/// The trained calls of one episode, laid end to end.
+/// The trained calls of one trajectory, laid end to end.
 #[derive(Default)]
 struct Turns {
     calls: Vec<usize>,
@@ -108,10 +108,10 @@ struct Turns {
     ends: Vec<usize>,
 }
 
-fn turns_of(index: usize, episode: &Episode) -> Result<Turns, CreditError> {
+fn turns_of(index: usize, trajectory: &Trajectory) -> Result<Turns, CreditError> {
     let mut turns = Turns::default();
-    for (number, reward) in episode.trained_steps() {
-        let call = &episode.calls[number];
+    for (number, reward) in trajectory.trained_steps() {
+        let call = &trajectory.calls[number];
         if call.tokens == 0 {
             continue;
         }
@@ -119,12 +119,12 @@ fn turns_of(index: usize, episode: &Episode) -> Result<Turns, CreditError> {
             rule: "bilevel_gae",
             what: "a critic's values at every token",
             why: "both of its levels say by how much a turn or a token beat them",
-            episode: index,
+            trajectory: index,
             call: number,
         })?;
         if values.len() != call.tokens {
             return Err(CreditError::TokenValues {
-                episode: index,
+                trajectory: index,
                 call: number,
                 values: values.len(),
                 tokens: call.tokens,
@@ -141,7 +141,7 @@ fn turns_of(index: usize, episode: &Episode) -> Result<Turns, CreditError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credit::{CreditConfig, EpisodeCall};
+    use crate::credit::{CreditConfig, TrajectoryCall};
 
     fn close(ours: &[f64], expected: &[f64]) {
         assert_eq!(ours.len(), expected.len());
@@ -172,17 +172,17 @@ mod tests {
 
     #[test]
     fn calls_are_turns_and_their_tokens_rows() {
-        let call = |values: &[f64]| EpisodeCall {
+        let call = |values: &[f64]| TrajectoryCall {
             tokens: values.len(),
             token_values: Some(values.to_vec()),
-            ..EpisodeCall::default()
+            ..TrajectoryCall::default()
         };
-        let untrained = EpisodeCall { tokens: 3, trained: false, ..EpisodeCall::default() };
+        let untrained = TrajectoryCall { tokens: 3, trained: false, ..TrajectoryCall::default() };
         let calls = vec![call(&[0.1, 0.2]), untrained, call(&[]), call(&[0.4])];
-        let episodes = [Episode { group: 0, reward: 1.0, calls }];
+        let trajectories = [Trajectory { group: 0, reward: 1.0, calls }];
         let config = BilevelGaeCredit { turn_gamma: 0.5, gamma: 0.9, lambda: 0.8 };
         let tokens = token_advantages(&config, &[0.0, 1.0], &[0.1, 0.2, 0.4], &[1, 2]);
-        let rows = CreditConfig::BilevelGae(config).assign(&episodes).unwrap();
+        let rows = CreditConfig::BilevelGae(config).assign(&trajectories).unwrap();
         close(&rows.returns, &[(tokens[0] + tokens[1]) / 2.0, 0.0, tokens[2]]);
         close(rows.per_token.as_deref().unwrap(), &tokens);
         let Some(Targets::Tokens(targets)) = rows.targets else { panic!("no targets") };
@@ -191,14 +191,14 @@ mod tests {
 
     #[test]
     fn missing_values_and_wrong_counts_are_told() {
-        let mut episode = Episode::of_calls(0, 1.0, 1);
-        episode.calls[0].tokens = 2;
-        let assign = |episode: &Episode| {
+        let mut trajectory = Trajectory::of_calls(0, 1.0, 1);
+        trajectory.calls[0].tokens = 2;
+        let assign = |trajectory: &Trajectory| {
             let rule = CreditConfig::BilevelGae(BilevelGaeCredit::default());
-            rule.assign(std::slice::from_ref(episode)).unwrap_err().to_string()
+            rule.assign(std::slice::from_ref(trajectory)).unwrap_err().to_string()
         };
-        assert!(assign(&episode).contains("a critic's values at every token"));
-        episode.calls[0].token_values = Some(vec![0.5]);
-        assert_eq!(assign(&episode), "call 0 of episode 0 has 1 token values for 2 tokens");
+        assert!(assign(&trajectory).contains("a critic's values at every token"));
+        trajectory.calls[0].token_values = Some(vec![0.5]);
+        assert_eq!(assign(&trajectory), "call 0 of trajectory 0 has 1 token values for 2 tokens");
     }
 }

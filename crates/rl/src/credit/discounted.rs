@@ -1,13 +1,13 @@
 //! Discounted credit: the reward, less for calls that lie further back.
 //!
-//! `c_k = γ^{K−1−k} R` for call k = 0 … K − 1: the return of an episode whose only reward is
+//! `c_k = γ^{K−1−k} R` for call k = 0 … K − 1: the return of a trajectory whose only reward is
 //! the last, with a discount per call rather than per token (Sutton and Barto, *Reinforcement
 //! Learning*, section 3.3). γ = 1 is identical credit.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::Episode;
 use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::trajectory::Trajectory;
 use crate::error::{ConfigError, CreditError, fraction};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,8 +24,8 @@ impl Default for DiscountedCredit {
 }
 
 impl CreditRule for DiscountedCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        Ok(returns(self, episodes).into())
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        Ok(returns(self, trajectories).into())
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -35,18 +35,18 @@ impl CreditRule for DiscountedCredit {
 
 /// The discounted reward; step rewards do not count (see `return_to_go`). With γ = 0 only the
 /// last call earns.
-pub fn returns(config: &DiscountedCredit, episodes: &[Episode]) -> Vec<f64> {
-    let credit = |episode: &Episode| {
-        let mut following = episode.reward;
-        let mut backwards = Vec::with_capacity(episode.calls.len());
-        for _ in &episode.calls {
+pub fn returns(config: &DiscountedCredit, trajectories: &[Trajectory]) -> Vec<f64> {
+    let credit = |trajectory: &Trajectory| {
+        let mut following = trajectory.reward;
+        let mut backwards = Vec::with_capacity(trajectory.calls.len());
+        for _ in &trajectory.calls {
             backwards.push(following);
             following *= config.gamma;
         }
         backwards.reverse();
         backwards
     };
-    episodes.iter().flat_map(credit).collect()
+    trajectories.iter().flat_map(credit).collect()
 }
 
 #[cfg(test)]
@@ -55,12 +55,12 @@ mod tests {
 
     #[test]
     fn earlier_calls_earn_less() {
-        let episodes = [Episode::of_calls(0, 8.0, 4), Episode::of_calls(0, -1.0, 1)];
+        let trajectories = [Trajectory::of_calls(0, 8.0, 4), Trajectory::of_calls(0, -1.0, 1)];
         let half = DiscountedCredit { gamma: 0.5 };
-        assert_eq!(returns(&half, &episodes), [1.0, 2.0, 4.0, 8.0, -1.0]);
+        assert_eq!(returns(&half, &trajectories), [1.0, 2.0, 4.0, 8.0, -1.0]);
         let none = DiscountedCredit { gamma: 0.0 };
-        assert_eq!(returns(&none, &episodes), [0.0, 0.0, 0.0, 8.0, -1.0]);
+        assert_eq!(returns(&none, &trajectories), [0.0, 0.0, 0.0, 8.0, -1.0]);
         let all = DiscountedCredit { gamma: 1.0 };
-        assert_eq!(returns(&all, &episodes), crate::credit::identical::returns(&episodes));
+        assert_eq!(returns(&all, &trajectories), crate::credit::identical::returns(&trajectories));
     }
 }

@@ -1,12 +1,12 @@
-//! GiGPO: a group of episodes, and groups of equal states within it.
+//! GiGPO: a group of trajectories, and groups of equal states within it.
 //!
 //! Feng et al., *Group-in-Group Policy Optimization*, arXiv 2505.10978. A call's advantage is
-//! the sum of two comparisons: of its episode's reward with those of the group, and of its
+//! the sum of two comparisons: of its trajectory's reward with those of the group, and of its
 //! return to go with those of the calls made in the same state (the anchor) anywhere in the
-//! group: `A = A_episode + ω A_step`. Trajectories that pass through a common state thus
+//! group: `A = A_trajectory + ω A_step`. Trajectories that pass through a common state thus
 //! compare what they did there, without a critic.
 //!
-//! What a state is, the agent must say ([`crate::credit::EpisodeCall::anchor`]): of an agent that
+//! What a state is, the agent must say ([`crate::credit::TrajectoryCall::anchor`]): of an agent that
 //! queries a database, the question with the result of the query so far. States seen once
 //! have nothing to be compared with and get `A_step = 0`.
 
@@ -14,10 +14,10 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{Batch, GroupOver};
+use crate::advantage::batch::{AdvantageInputs, GroupOver};
 use crate::advantage::grouping::Grouping;
-use crate::credit::episode::{Episode, returns_to_go};
 use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::trajectory::{Trajectory, returns_to_go};
 use crate::error::{ConfigError, CreditError, fraction, not_negative};
 use crate::rows::Rows;
 
@@ -32,7 +32,7 @@ pub struct GigpoCredit {
     pub divide_by_std: bool,
     /// Added to the standard deviation.
     pub epsilon: f64,
-    /// What counts once in the comparison of episodes: every call, as in the authors' code, or
+    /// What counts once in the comparison of trajectories: every call, as in the authors' code, or
     /// every rollout.
     pub group_over: GroupOver,
 }
@@ -50,8 +50,8 @@ impl Default for GigpoCredit {
 }
 
 impl CreditRule for GigpoCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        Ok(advantages(self, episodes)?.into())
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        Ok(advantages(self, trajectories)?.into())
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -65,28 +65,31 @@ impl CreditRule for GigpoCredit {
 ///
 /// # Errors
 /// If a trained call has no anchor, or a reward is not finite.
-pub fn advantages(config: &GigpoCredit, episodes: &[Episode]) -> Result<Vec<f64>, CreditError> {
+pub fn advantages(
+    config: &GigpoCredit,
+    trajectories: &[Trajectory],
+) -> Result<Vec<f64>, CreditError> {
     let mut calls = Trained::default();
     let mut states = HashMap::new();
     let mut place = 0;
-    for (index, episode) in episodes.iter().enumerate() {
-        let returns = returns_to_go(&episode.step_rewards(), config.gamma);
-        for (number, call) in episode.calls.iter().enumerate() {
+    for (index, trajectory) in trajectories.iter().enumerate() {
+        let returns = returns_to_go(&trajectory.step_rewards(), config.gamma);
+        for (number, call) in trajectory.calls.iter().enumerate() {
             if call.trained {
                 let anchor = call.anchor.as_deref().ok_or(CreditError::Missing {
                     rule: "gigpo",
                     what: "the anchor of every call",
                     why: "calls are compared that were made in equal states, and the agent must \
                           name them",
-                    episode: index,
+                    trajectory: index,
                     call: number,
                 })?;
                 let next = states.len();
                 calls.places.push(place);
-                calls.groups.push(episode.group);
-                calls.states.push(*states.entry((episode.group, anchor)).or_insert(next));
-                calls.episodes.push(index);
-                calls.rewards.push(episode.reward);
+                calls.groups.push(trajectory.group);
+                calls.states.push(*states.entry((trajectory.group, anchor)).or_insert(next));
+                calls.trajectories.push(index);
+                calls.rewards.push(trajectory.reward);
                 calls.returns.push(returns[number]);
             }
             place += 1;
@@ -107,8 +110,8 @@ struct Trained {
     groups: Vec<usize>,
     /// Number of group and state.
     states: Vec<usize>,
-    episodes: Vec<usize>,
-    /// The episode's reward.
+    trajectories: Vec<usize>,
+    /// The trajectory's reward.
     rewards: Vec<f64>,
     /// The return to go.
     returns: Vec<f64>,
@@ -119,15 +122,15 @@ impl Trained {
         // Comparisons look at numbers of rows, not at their tokens.
         let rows = Rows::dense(&vec![0; self.places.len()]);
         let compare = |scores, groups, over| {
-            let batch = Batch::of_outcomes(&rows, scores, groups, &self.episodes);
+            let batch = AdvantageInputs::of_outcomes(&rows, scores, groups, &self.trajectories);
             Grouping::new(&batch, over).map(|grouping| {
                 grouping.standardised(&batch, None, config.divide_by_std, config.epsilon)
             })
         };
-        let episode = compare(&self.rewards, &self.groups, config.group_over)?;
+        let trajectory = compare(&self.rewards, &self.groups, config.group_over)?;
         let step = compare(&self.returns, &self.states, GroupOver::Rows)?;
         let sum = |(e, s): (&f64, &f64)| e + config.step_weight * s;
-        Ok(episode.iter().zip(&step).map(sum).collect())
+        Ok(trajectory.iter().zip(&step).map(sum).collect())
     }
 }
 
@@ -135,12 +138,12 @@ impl Trained {
 mod tests {
     use super::*;
 
-    fn episode(group: usize, reward: f64, anchors: &[&str]) -> Episode {
-        let mut episode = Episode::of_calls(group, reward, anchors.len());
-        for (call, anchor) in episode.calls.iter_mut().zip(anchors) {
+    fn trajectory(group: usize, reward: f64, anchors: &[&str]) -> Trajectory {
+        let mut trajectory = Trajectory::of_calls(group, reward, anchors.len());
+        for (call, anchor) in trajectory.calls.iter_mut().zip(anchors) {
             call.anchor = Some((*anchor).to_owned());
         }
-        episode
+        trajectory
     }
 
     fn plain() -> GigpoCredit {
@@ -156,53 +159,58 @@ mod tests {
     #[test]
     fn calls_of_equal_states_are_compared_by_hand() {
         // Both begin in `start`; the second finds `table` on its way.
-        let episodes = [episode(0, 1.0, &["start"]), episode(0, 0.0, &["start", "table"])];
-        let ours = advantages(&plain(), &episodes).unwrap();
-        // Episodes: mean 0.5. In `start` the returns to go are 1 and 0, mean 0.5; `table` was
+        let trajectories =
+            [trajectory(0, 1.0, &["start"]), trajectory(0, 0.0, &["start", "table"])];
+        let ours = advantages(&plain(), &trajectories).unwrap();
+        // Trajectories: mean 0.5. In `start` the returns to go are 1 and 0, mean 0.5; `table` was
         // seen once.
         assert_eq!(ours, [0.5 + 2.0 * 0.5, -0.5 - 2.0 * 0.5, -0.5]);
     }
 
     #[test]
     fn the_return_to_go_is_discounted_by_call() {
-        // `start` is visited twice by the first episode: returns 0.5 and 1 beside 0.
-        let episodes = [episode(0, 1.0, &["start", "start"]), episode(0, 0.0, &["start"])];
-        let ours = advantages(&plain(), &episodes).unwrap();
+        // `start` is visited twice by the first trajectory: returns 0.5 and 1 beside 0.
+        let trajectories =
+            [trajectory(0, 1.0, &["start", "start"]), trajectory(0, 0.0, &["start"])];
+        let ours = advantages(&plain(), &trajectories).unwrap();
         assert_eq!(ours, [0.5 + 2.0 * 0.0, 0.5 + 2.0 * 0.5, -0.5 - 2.0 * 0.5]);
     }
 
     #[test]
     fn equal_names_in_different_groups_are_different_states() {
-        let episodes = [
-            episode(0, 1.0, &["start"]),
-            episode(1, 0.0, &["start"]),
-            episode(0, 1.0, &["other"]),
-            episode(1, 0.0, &["other"]),
+        let trajectories = [
+            trajectory(0, 1.0, &["start"]),
+            trajectory(1, 0.0, &["start"]),
+            trajectory(0, 1.0, &["other"]),
+            trajectory(1, 0.0, &["other"]),
         ];
-        assert_eq!(advantages(&plain(), &episodes).unwrap(), [0.0; 4]);
+        assert_eq!(advantages(&plain(), &trajectories).unwrap(), [0.0; 4]);
     }
 
     #[test]
-    fn over_rows_long_episodes_weigh_more_in_the_comparison_of_episodes() {
-        let episodes = [episode(0, 1.0, &["a", "b", "c"]), episode(0, 0.0, &["d"])];
+    fn over_rows_long_episodes_weigh_more_in_the_comparison_of_trajectories() {
+        let trajectories = [trajectory(0, 1.0, &["a", "b", "c"]), trajectory(0, 0.0, &["d"])];
         let rows = GigpoCredit { group_over: GroupOver::Rows, ..plain() };
-        assert_eq!(advantages(&rows, &episodes).unwrap(), [0.25, 0.25, 0.25, -0.75]);
+        assert_eq!(advantages(&rows, &trajectories).unwrap(), [0.25, 0.25, 0.25, -0.75]);
     }
 
     #[test]
     fn with_deviations_both_parts_are_standardised() {
-        let episodes = [episode(0, 1.0, &["start"]), episode(0, 0.0, &["start"])];
-        let ours = advantages(&GigpoCredit::default(), &episodes).unwrap();
+        let trajectories = [trajectory(0, 1.0, &["start"]), trajectory(0, 0.0, &["start"])];
+        let ours = advantages(&GigpoCredit::default(), &trajectories).unwrap();
         let unit = 0.5 / (0.5_f64.sqrt() + 1e-6);
         assert_eq!(ours, [2.0 * unit, -2.0 * unit]);
     }
 
     #[test]
     fn a_call_without_anchor_is_told_unless_it_is_not_trained_on() {
-        let mut episodes = [episode(0, 1.0, &["start"]), Episode::of_calls(0, 0.0, 1)];
-        let error = advantages(&plain(), &episodes).unwrap_err().to_string();
-        assert!(error.contains("call 0 of episode 1") && error.contains("equal states"), "{error}");
-        episodes[1].calls[0].trained = false;
-        assert_eq!(advantages(&plain(), &episodes).unwrap(), [0.0, 0.0]);
+        let mut trajectories = [trajectory(0, 1.0, &["start"]), Trajectory::of_calls(0, 0.0, 1)];
+        let error = advantages(&plain(), &trajectories).unwrap_err().to_string();
+        assert!(
+            error.contains("call 0 of trajectory 1") && error.contains("equal states"),
+            "{error}"
+        );
+        trajectories[1].calls[0].trained = false;
+        assert_eq!(advantages(&plain(), &trajectories).unwrap(), [0.0, 0.0]);
     }
 }

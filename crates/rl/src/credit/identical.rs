@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::Episode;
 use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::trajectory::Trajectory;
 use crate::error::CreditError;
 
 /// Identical credit has no parameters.
@@ -16,14 +16,17 @@ use crate::error::CreditError;
 pub struct IdenticalCredit {}
 
 impl CreditRule for IdenticalCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        Ok(returns(episodes).into())
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        Ok(returns(trajectories).into())
     }
 }
 
-/// The episode's reward, for each of its calls.
-pub fn returns(episodes: &[Episode]) -> Vec<f64> {
-    episodes.iter().flat_map(|episode| episode.calls.iter().map(|_| episode.reward)).collect()
+/// The trajectory's reward, for each of its calls.
+pub fn returns(trajectories: &[Trajectory]) -> Vec<f64> {
+    trajectories
+        .iter()
+        .flat_map(|trajectory| trajectory.calls.iter().map(|_| trajectory.reward))
+        .collect()
 }
 
 #[cfg(test)]
@@ -32,15 +35,15 @@ mod tests {
     use crate::credit::CreditConfig;
 
     #[test]
-    fn each_call_earns_the_reward_of_its_episode() {
-        let episodes = [
-            Episode::of_calls(7, 1.0, 2),
-            Episode::of_calls(7, 0.25, 0),
-            Episode::of_calls(8, 0.0, 1),
+    fn each_call_earns_the_reward_of_its_trajectory() {
+        let trajectories = [
+            Trajectory::of_calls(7, 1.0, 2),
+            Trajectory::of_calls(7, 0.25, 0),
+            Trajectory::of_calls(8, 0.0, 1),
         ];
-        let rows = CreditConfig::default().assign(&episodes).unwrap();
+        let rows = CreditConfig::default().assign(&trajectories).unwrap();
         assert_eq!(rows.returns, [1.0, 1.0, 0.0]);
         assert_eq!(rows.groups, [7, 7, 8]);
-        assert_eq!(rows.episodes, [0, 0, 2]);
+        assert_eq!(rows.trajectories, [0, 0, 2]);
     }
 }

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::Episode;
 use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::trajectory::Trajectory;
 use crate::error::CreditError;
 
 /// The rule has no parameters.
@@ -16,22 +16,22 @@ use crate::error::CreditError;
 pub struct LastCallCredit {}
 
 impl CreditRule for LastCallCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        Ok(returns(episodes).into())
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        Ok(returns(trajectories).into())
     }
 }
 
-/// The reward for the last call of an episode, 0 for the others. If the last call is not
+/// The reward for the last call of a trajectory, 0 for the others. If the last call is not
 /// trained on, no row earns it.
-pub fn returns(episodes: &[Episode]) -> Vec<f64> {
-    let credit = |episode: &Episode| {
-        let mut credit = vec![0.0; episode.calls.len()];
+pub fn returns(trajectories: &[Trajectory]) -> Vec<f64> {
+    let credit = |trajectory: &Trajectory| {
+        let mut credit = vec![0.0; trajectory.calls.len()];
         if let Some(last) = credit.last_mut() {
-            *last = episode.reward;
+            *last = trajectory.reward;
         }
         credit
     };
-    episodes.iter().flat_map(credit).collect()
+    trajectories.iter().flat_map(credit).collect()
 }
 
 #[cfg(test)]
@@ -41,14 +41,14 @@ mod tests {
 
     #[test]
     fn only_the_last_call_earns() {
-        let mut episodes = [
-            Episode::of_calls(0, 1.0, 3),
-            Episode::of_calls(0, 2.0, 0),
-            Episode::of_calls(0, 0.5, 1),
+        let mut trajectories = [
+            Trajectory::of_calls(0, 1.0, 3),
+            Trajectory::of_calls(0, 2.0, 0),
+            Trajectory::of_calls(0, 0.5, 1),
         ];
-        assert_eq!(returns(&episodes), [0.0, 0.0, 1.0, 0.5]);
-        episodes[0].calls[2].trained = false;
-        let rows = CreditConfig::LastCall(LastCallCredit {}).assign(&episodes).unwrap();
+        assert_eq!(returns(&trajectories), [0.0, 0.0, 1.0, 0.5]);
+        trajectories[0].calls[2].trained = false;
+        let rows = CreditConfig::LastCall(LastCallCredit {}).assign(&trajectories).unwrap();
         assert_eq!(rows.returns, [0.0, 0.0, 0.5]);
     }
 }

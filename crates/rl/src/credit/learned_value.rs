@@ -10,8 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::Episode;
 use crate::credit::rule::{CreditRule, Ruling, Targets};
+use crate::credit::trajectory::Trajectory;
 use crate::credit::values::over_calls;
 use crate::error::{ConfigError, CreditError, fraction};
 
@@ -31,8 +31,8 @@ impl Default for LearnedValueCredit {
 }
 
 impl CreditRule for LearnedValueCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        ruling(self, episodes)
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        ruling(self, trajectories)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -45,31 +45,31 @@ impl CreditRule for LearnedValueCredit {
 ///
 /// # Errors
 /// If a trained call has no value.
-fn ruling(config: &LearnedValueCredit, episodes: &[Episode]) -> Result<Ruling, CreditError> {
+fn ruling(config: &LearnedValueCredit, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
     let missing = ("learned_value", "a critic's values", "they say what to expect before a call");
-    let (per_call, targets) = over_calls(config.gamma, config.lambda, episodes, missing)?;
+    let (per_call, targets) = over_calls(config.gamma, config.lambda, trajectories, missing)?;
     Ok(Ruling { per_call, targets: Some(Targets::Calls(targets)), per_token: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credit::{CreditConfig, EpisodeCall};
+    use crate::credit::{CreditConfig, TrajectoryCall};
 
-    fn episode(reward: f64, values: &[f64]) -> Episode {
-        let mut episode = Episode::of_calls(0, reward, values.len());
-        for (call, &value) in episode.calls.iter_mut().zip(values) {
+    fn trajectory(reward: f64, values: &[f64]) -> Trajectory {
+        let mut trajectory = Trajectory::of_calls(0, reward, values.len());
+        for (call, &value) in trajectory.calls.iter_mut().zip(values) {
             call.value = Some(value);
         }
-        episode
+        trajectory
     }
 
     #[test]
     fn advantages_by_hand() {
-        let mut episodes = [episode(1.0, &[0.5, 0.25, 0.75])];
-        episodes[0].calls[0].step_reward = -0.5;
+        let mut trajectories = [trajectory(1.0, &[0.5, 0.25, 0.75])];
+        trajectories[0].calls[0].step_reward = -0.5;
         let config = LearnedValueCredit { gamma: 0.5, lambda: 0.5 };
-        let rows = CreditConfig::LearnedValue(config).assign(&episodes).unwrap();
+        let rows = CreditConfig::LearnedValue(config).assign(&trajectories).unwrap();
         // δ2 = 1 − 0.75; δ1 = 0.375 − 0.25; δ0 = −0.5 + 0.125 − 0.5; γλ = 0.25.
         let a1 = 0.125 + 0.25 * 0.25;
         assert_eq!(rows.returns, [-0.875 + 0.25 * a1, a1, 0.25]);
@@ -79,16 +79,16 @@ mod tests {
 
     #[test]
     fn without_discount_it_is_the_return_less_the_value() {
-        let episodes = [episode(1.0, &[0.5, 0.25, 0.75]), episode(-1.0, &[0.5])];
-        let (advantages, _) = over_calls(1.0, 1.0, &episodes, ("", "", "")).unwrap();
+        let trajectories = [trajectory(1.0, &[0.5, 0.25, 0.75]), trajectory(-1.0, &[0.5])];
+        let (advantages, _) = over_calls(1.0, 1.0, &trajectories, ("", "", "")).unwrap();
         assert_eq!(advantages, [0.5, 0.75, 0.25, -1.5]);
     }
 
     #[test]
     fn untrained_calls_need_no_value_and_are_no_steps() {
-        let mut holed = episode(1.0, &[0.5, 0.0, 0.75]);
+        let mut holed = trajectory(1.0, &[0.5, 0.0, 0.75]);
         holed.calls[1] =
-            EpisodeCall { trained: false, step_reward: 0.25, ..EpisodeCall::default() };
+            TrajectoryCall { trained: false, step_reward: 0.25, ..TrajectoryCall::default() };
         let config = LearnedValueCredit { gamma: 1.0, lambda: 0.0 };
         let rows = CreditConfig::LearnedValue(config).assign(&[holed]).unwrap();
         assert_eq!(rows.returns, [0.25 + 0.75 - 0.5, 0.25]);
@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn a_missing_value_is_told() {
-        let error = over_calls(1.0, 1.0, &[Episode::of_calls(0, 1.0, 1)], ("a", "b", "c"));
-        let told = "credit a needs b, and call 0 of episode 0 has none: c";
+        let error = over_calls(1.0, 1.0, &[Trajectory::of_calls(0, 1.0, 1)], ("a", "b", "c"));
+        let told = "credit a needs b, and call 0 of trajectory 0 has none: c";
         assert_eq!(error.unwrap_err().to_string(), told);
     }
 }

@@ -1,9 +1,9 @@
-//! Credit assignment: from the return of an episode to one number per call.
+//! Credit assignment: from the return of a trajectory to one number per call.
 //!
 //! An agent calls the model several times and is rewarded once, at the end. Each call is an
 //! action of a Markov decision process and becomes a row of the batch; credit says what each
-//! of them earned. One file per rule; a rule sees all episodes of the step at once, with what
-//! is known about each call, so that it may compare episodes of a group.
+//! of them earned. One file per rule; a rule sees all trajectories of the step at once, with what
+//! is known about each call, so that it may compare trajectories of a group.
 //!
 //! There are two kinds of rules. Most say what a call *earned*, which an estimator of
 //! [`crate::advantage`] then compares with what others earned. Rules that know what to expect
@@ -16,7 +16,6 @@
 
 pub mod bilevel_gae;
 pub mod discounted;
-mod episode;
 pub mod equal_share;
 pub mod gigpo;
 pub mod identical;
@@ -27,6 +26,7 @@ pub mod monte_carlo;
 pub mod return_to_go;
 mod rule;
 pub mod signals;
+mod trajectory;
 mod values;
 
 use crate::error::CreditError;
@@ -34,8 +34,8 @@ use crate::registry::registry;
 
 use rule::{CreditRule, Ruling};
 
-pub use episode::{Episode, EpisodeCall};
 pub use rule::Targets;
+pub use trajectory::{Trajectory, TrajectoryCall};
 
 /// What the numbers of a rule are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +66,12 @@ registry! {
 }
 
 impl CreditConfig {
-    /// Assigns credit to every trained call of every episode.
+    /// Assigns credit to every trained call of every trajectory.
     ///
     /// # Errors
-    /// If the rule needs what an episode lacks, or a number is not finite.
-    pub fn assign(&self, episodes: &[Episode]) -> Result<CallReturns, CreditError> {
-        Ok(rows_of(self.rule().assign(episodes)?, episodes))
+    /// If the rule needs what a trajectory lacks, or a number is not finite.
+    pub fn assign(&self, trajectories: &[Trajectory]) -> Result<CallReturns, CreditError> {
+        Ok(rows_of(self.rule().assign(trajectories)?, trajectories))
     }
 
     /// Whether what it says is already an advantage.
@@ -80,16 +80,16 @@ impl CreditConfig {
     }
 }
 
-/// The trained calls of all episodes as rows, in order: episode after episode, call after call.
+/// The trained calls of all trajectories as rows, in order: trajectory after trajectory, call after call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CallReturns {
     /// What each call earned; of a rule whose kind is an advantage, its advantage.
     pub returns: Vec<f64>,
     /// The group of each call.
     pub groups: Vec<usize>,
-    /// The index of each call's episode in the slice that was given.
-    pub episodes: Vec<usize>,
-    /// The index of each call in its episode.
+    /// The index of each call's trajectory in the slice that was given.
+    pub trajectories: Vec<usize>,
+    /// The index of each call in its trajectory.
     pub calls: Vec<usize>,
     /// Advantage of each token, flat over the rows, of rules that work token by token.
     pub per_token: Option<Vec<f64>>,
@@ -98,16 +98,16 @@ pub struct CallReturns {
 }
 
 /// The trained calls of a ruling.
-fn rows_of(ruling: Ruling, episodes: &[Episode]) -> CallReturns {
+fn rows_of(ruling: Ruling, trajectories: &[Trajectory]) -> CallReturns {
     let mut rows = CallReturns { per_token: ruling.per_token, ..CallReturns::default() };
     let mut targets = Vec::new();
     let mut place = 0;
-    for (index, episode) in episodes.iter().enumerate() {
-        for (number, call) in episode.calls.iter().enumerate() {
+    for (index, trajectory) in trajectories.iter().enumerate() {
+        for (number, call) in trajectory.calls.iter().enumerate() {
             if call.trained {
                 rows.returns.push(ruling.per_call[place]);
-                rows.groups.push(episode.group);
-                rows.episodes.push(index);
+                rows.groups.push(trajectory.group);
+                rows.trajectories.push(index);
                 rows.calls.push(number);
                 if let Some(Targets::Calls(all)) = &ruling.targets {
                     targets.push(all[place]);
@@ -129,9 +129,9 @@ mod tests {
 
     #[test]
     fn calls_that_are_not_trained_on_are_counted_and_become_no_rows() {
-        let mut episode = Episode::of_calls(3, 1.0, 4);
-        episode.calls[1].trained = false;
-        let rows = CreditConfig::EqualShare(Default::default()).assign(&[episode]).unwrap();
+        let mut trajectory = Trajectory::of_calls(3, 1.0, 4);
+        trajectory.calls[1].trained = false;
+        let rows = CreditConfig::EqualShare(Default::default()).assign(&[trajectory]).unwrap();
         assert_eq!(rows.returns, [0.25; 3]);
         assert_eq!(rows.calls, [0, 2, 3]);
         assert_eq!(rows.groups, [3, 3, 3]);

@@ -3,13 +3,13 @@
 //! VinePPO (Kazemnejad et al., arXiv 2410.01679): the value of the state before a call is the
 //! mean reward of K fresh completions from there (the paper's K is 9), which is unbiased where
 //! a critic is not; `A_k = r_k + V_{k+1} − V_k` with V = 0 after the last call, no discount,
-//! no whitening. The environment must let an episode be continued from a call's state several
+//! no whitening. The environment must let a trajectory be continued from a call's state several
 //! times. Calls that are not trained on are no steps, as with learned values.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::Episode;
 use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::trajectory::Trajectory;
 use crate::credit::values::over_calls;
 use crate::error::CreditError;
 
@@ -19,8 +19,8 @@ use crate::error::CreditError;
 pub struct MonteCarloCredit {}
 
 impl CreditRule for MonteCarloCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        Ok(advantages(episodes)?.into())
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        Ok(advantages(trajectories)?.into())
     }
 }
 
@@ -28,13 +28,13 @@ impl CreditRule for MonteCarloCredit {
 ///
 /// # Errors
 /// If a trained call has no value.
-pub fn advantages(episodes: &[Episode]) -> Result<Vec<f64>, CreditError> {
+pub fn advantages(trajectories: &[Trajectory]) -> Result<Vec<f64>, CreditError> {
     let missing = (
         "monte_carlo",
         "values of the states before calls",
         "completions must be sampled from each of them and their rewards averaged",
     );
-    over_calls(1.0, 0.0, episodes, missing).map(|(advantages, _)| advantages)
+    over_calls(1.0, 0.0, trajectories, missing).map(|(advantages, _)| advantages)
 }
 
 #[cfg(test)]
@@ -43,20 +43,20 @@ mod tests {
 
     #[test]
     fn a_call_earns_the_change_of_the_expectation() {
-        let mut episode = Episode::of_calls(0, 1.0, 3);
+        let mut trajectory = Trajectory::of_calls(0, 1.0, 3);
         // The first call halved the chances, the second made success likely.
-        for (call, value) in episode.calls.iter_mut().zip([0.5, 0.25, 0.875]) {
+        for (call, value) in trajectory.calls.iter_mut().zip([0.5, 0.25, 0.875]) {
             call.value = Some(value);
         }
-        assert_eq!(advantages(&[episode.clone()]).unwrap(), [-0.25, 0.625, 0.125]);
-        // They telescope: together what the episode was better than expected at its start.
-        let sum: f64 = advantages(&[episode]).unwrap().iter().sum();
+        assert_eq!(advantages(&[trajectory.clone()]).unwrap(), [-0.25, 0.625, 0.125]);
+        // They telescope: together what the trajectory was better than expected at its start.
+        let sum: f64 = advantages(&[trajectory]).unwrap().iter().sum();
         assert_eq!(sum, 0.5);
     }
 
     #[test]
     fn missing_values_are_told() {
-        let error = advantages(&[Episode::of_calls(0, 1.0, 2)]).unwrap_err().to_string();
+        let error = advantages(&[Trajectory::of_calls(0, 1.0, 2)]).unwrap_err().to_string();
         assert!(error.contains("monte_carlo") && error.contains("completions"), "{error}");
     }
 }

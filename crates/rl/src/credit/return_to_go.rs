@@ -1,14 +1,14 @@
 //! Return to go: what was rewarded from a call on.
 //!
 //! `c_k = G_k = r_k + γ G_{k+1}`, where r_k is the environment's reward of step k and the
-//! last step earns the episode's reward too. No call is paid for what happened before it
+//! last step earns the trajectory's reward too. No call is paid for what happened before it
 //! (Sutton and Barto, *Reinforcement Learning*, section 3.3; "reward to go" of the policy
 //! gradient). Without step rewards it is discounted credit.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::{Episode, returns_to_go};
 use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::trajectory::{Trajectory, returns_to_go};
 use crate::error::{ConfigError, CreditError, fraction};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,8 +25,8 @@ impl Default for ReturnToGoCredit {
 }
 
 impl CreditRule for ReturnToGoCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        Ok(returns(self, episodes).into())
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        Ok(returns(self, trajectories).into())
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -35,8 +35,8 @@ impl CreditRule for ReturnToGoCredit {
 }
 
 /// The return from each call on.
-pub fn returns(config: &ReturnToGoCredit, episodes: &[Episode]) -> Vec<f64> {
-    episodes.iter().flat_map(|e| returns_to_go(&e.step_rewards(), config.gamma)).collect()
+pub fn returns(config: &ReturnToGoCredit, trajectories: &[Trajectory]) -> Vec<f64> {
+    trajectories.iter().flat_map(|e| returns_to_go(&e.step_rewards(), config.gamma)).collect()
 }
 
 #[cfg(test)]
@@ -46,10 +46,11 @@ mod tests {
 
     #[test]
     fn a_call_earns_what_follows_it() {
-        let mut episode = Episode::of_calls(0, 1.0, 3);
-        episode.calls[0].step_reward = -1.0;
-        episode.calls[1].step_reward = 0.5;
-        let returns = |gamma| returns(&ReturnToGoCredit { gamma }, std::slice::from_ref(&episode));
+        let mut trajectory = Trajectory::of_calls(0, 1.0, 3);
+        trajectory.calls[0].step_reward = -1.0;
+        trajectory.calls[1].step_reward = 0.5;
+        let returns =
+            |gamma| returns(&ReturnToGoCredit { gamma }, std::slice::from_ref(&trajectory));
         // From the end: 1; 0.5 + 1; -1 + 1.5.
         assert_eq!(returns(1.0), [0.5, 1.5, 1.0]);
         // 1; 0.5 + 0.5; -1 + 0.5.
@@ -58,10 +59,10 @@ mod tests {
 
     #[test]
     fn without_step_rewards_it_is_discounted_credit() {
-        let episodes = [Episode::of_calls(0, 0.75, 3), Episode::of_calls(1, -2.0, 2)];
+        let trajectories = [Trajectory::of_calls(0, 0.75, 3), Trajectory::of_calls(1, -2.0, 2)];
         assert_eq!(
-            returns(&ReturnToGoCredit { gamma: 0.5 }, &episodes),
-            discounted::returns(&DiscountedCredit { gamma: 0.5 }, &episodes)
+            returns(&ReturnToGoCredit { gamma: 0.5 }, &trajectories),
+            discounted::returns(&DiscountedCredit { gamma: 0.5 }, &trajectories)
         );
     }
 }

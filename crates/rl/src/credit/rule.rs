@@ -1,15 +1,15 @@
 //! What a rule of credit assignment is, and what it says.
 
-use crate::credit::episode::Episode;
+use crate::credit::trajectory::Trajectory;
 use crate::error::{ConfigError, CreditError};
 
 /// A rule of credit assignment; implemented by its configuration.
 pub(crate) trait CreditRule {
-    /// Credit of every call of every episode.
+    /// Credit of every call of every trajectory.
     ///
     /// # Errors
-    /// If an episode lacks what the rule needs, or a number is not finite.
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError>;
+    /// If a trajectory lacks what the rule needs, or a number is not finite.
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError>;
 
     /// # Errors
     /// The first value that the rule cannot work with.
@@ -35,7 +35,7 @@ pub enum Targets {
     Tokens(Vec<f64>),
 }
 
-/// What a rule says: one number per call of every episode, flat, and further what it has.
+/// What a rule says: one number per call of every trajectory, flat, and further what it has.
 /// Numbers of calls that are not trained on are ignored.
 #[derive(Default)]
 pub(crate) struct Ruling {

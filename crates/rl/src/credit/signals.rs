@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use leyden_core::SignalKind;
 use serde::{Deserialize, Serialize};
 
-use crate::credit::episode::{Episode, returns_to_go};
 use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::trajectory::{Trajectory, returns_to_go};
 use crate::error::{ConfigError, CreditError, fraction, require};
 
 /// Who bears a signal.
@@ -103,8 +103,8 @@ impl Default for SignalsCredit {
 }
 
 impl CreditRule for SignalsCredit {
-    fn assign(&self, episodes: &[Episode]) -> Result<Ruling, CreditError> {
-        Ok(returns(self, episodes).into())
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+        Ok(returns(self, trajectories).into())
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -118,22 +118,22 @@ impl CreditRule for SignalsCredit {
 
 /// The final reward and the signals' account, as the mode says. A signal counts as often as
 /// it occurred.
-pub fn returns(config: &SignalsCredit, episodes: &[Episode]) -> Vec<f64> {
-    let credit = |episode: &Episode| {
-        let account = episode
+pub fn returns(config: &SignalsCredit, trajectories: &[Trajectory]) -> Vec<f64> {
+    let credit = |trajectory: &Trajectory| {
+        let account = trajectory
             .calls
             .iter()
             .map(|call| call.signals.iter().map(|kind| config.rewards.of(kind)).sum::<f64>());
         match config.mode {
-            SignalMode::Immediate => account.map(|s| episode.reward + s).collect(),
+            SignalMode::Immediate => account.map(|s| trajectory.reward + s).collect(),
             SignalMode::ReturnToGo => {
                 let rewards: Vec<f64> =
-                    episode.step_rewards().iter().zip(account).map(|(r, s)| r + s).collect();
+                    trajectory.step_rewards().iter().zip(account).map(|(r, s)| r + s).collect();
                 returns_to_go(&rewards, config.gamma)
             }
         }
     };
-    episodes.iter().flat_map(credit).collect::<Vec<_>>()
+    trajectories.iter().flat_map(credit).collect::<Vec<_>>()
 }
 
 #[cfg(test)]
@@ -142,12 +142,12 @@ mod tests {
 
     /// Three calls: the first fails twice, the second repeats itself and says something of its
     /// own, the third answers.
-    fn episode() -> Episode {
-        let mut episode = Episode::of_calls(0, 1.0, 3);
-        episode.calls[0].signals = vec![SignalKind::ToolError, SignalKind::ToolError];
-        episode.calls[1].signals =
+    fn trajectory() -> Trajectory {
+        let mut trajectory = Trajectory::of_calls(0, 1.0, 3);
+        trajectory.calls[0].signals = vec![SignalKind::ToolError, SignalKind::ToolError];
+        trajectory.calls[1].signals =
             vec![SignalKind::RepeatedCall, SignalKind::Other("slow".to_owned())];
-        episode
+        trajectory
     }
 
     fn config(text: &str) -> SignalsCredit {
@@ -159,18 +159,19 @@ mod tests {
 
     #[test]
     fn immediately_each_call_bears_its_own_signals() {
-        let credit = returns(&config(REWARDS), &[episode()]);
+        let credit = returns(&config(REWARDS), &[trajectory()]);
         assert_eq!(credit, [0.5, 0.375, 1.0]);
     }
 
     #[test]
     fn to_go_a_call_bears_what_follows_too() {
-        let credit = returns(&config(&format!("mode = 'return_to_go'\n{REWARDS}")), &[episode()]);
+        let credit =
+            returns(&config(&format!("mode = 'return_to_go'\n{REWARDS}")), &[trajectory()]);
         // 1; 1 - 0.625; 0.375 - 0.5.
         assert_eq!(credit, [-0.125, 0.375, 1.0]);
         let half = format!("mode = 'return_to_go'\ngamma = 0.5\n{REWARDS}");
         // 1; 0.5 - 0.625; -0.0625 - 0.5.
-        assert_eq!(returns(&config(&half), &[episode()]), [-0.5625, -0.125, 1.0]);
+        assert_eq!(returns(&config(&half), &[trajectory()]), [-0.5625, -0.125, 1.0]);
     }
 
     #[test]

@@ -1,29 +1,29 @@
 //! Advantages of calls before which a state's value is known, whoever knows it.
 
-use crate::credit::episode::Episode;
+use crate::credit::trajectory::Trajectory;
 use crate::error::CreditError;
 use crate::temporal::estimates;
 
-/// Advantages over the trained calls of each episode, and `A + V`; 0 for other calls.
+/// Advantages over the trained calls of each trajectory, and `A + V`; 0 for other calls.
 /// `missing` is rule, what and why of the refusal of a call without value.
 pub(crate) fn over_calls(
     gamma: f64,
     lambda: f64,
-    episodes: &[Episode],
+    trajectories: &[Trajectory],
     missing: (&'static str, &'static str, &'static str),
 ) -> Result<(Vec<f64>, Vec<f64>), CreditError> {
     let (rule, what, why) = missing;
     let (mut advantages, mut targets) = (Vec::new(), Vec::new());
-    for (index, episode) in episodes.iter().enumerate() {
+    for (index, trajectory) in trajectories.iter().enumerate() {
         let start = advantages.len();
-        advantages.resize(start + episode.calls.len(), 0.0);
-        targets.resize(start + episode.calls.len(), 0.0);
-        let trained = episode.trained_steps();
+        advantages.resize(start + trajectory.calls.len(), 0.0);
+        targets.resize(start + trajectory.calls.len(), 0.0);
+        let trained = trajectory.trained_steps();
         let mut steps = Vec::with_capacity(trained.len());
         for &(call, reward) in &trained {
-            let value = episode.calls[call].value;
+            let value = trajectory.calls[call].value;
             let value =
-                value.ok_or(CreditError::Missing { rule, what, why, episode: index, call })?;
+                value.ok_or(CreditError::Missing { rule, what, why, trajectory: index, call })?;
             steps.push((reward, value));
         }
         let estimates = estimates(&steps, gamma, lambda);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use leyden_core::Family;
 use serde_json::Value;
 
-use crate::advantage::{AdvantageConfig, Batch};
+use crate::advantage::{AdvantageConfig, AdvantageInputs};
 use crate::aggregate::{Aggregation, token_weights, weighted_sum};
 use crate::golden::families::Families;
 use crate::golden::reader::{Malformed, Node};
@@ -66,7 +66,7 @@ impl<'a> Case<'a> {
         let rollouts: Vec<usize> = (0..self.rows.len()).collect();
         let scores: Vec<f64> =
             self.rows.ranges().map(|range| self.token_rewards[range].iter().sum()).collect();
-        let batch = Batch {
+        let batch = AdvantageInputs {
             rows: &self.rows,
             scores: &scores,
             groups: &self.groups,

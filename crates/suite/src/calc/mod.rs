@@ -16,8 +16,8 @@ use leyden_core::{Rollout, Task};
 use leyden_mini::MiniCalc;
 
 use crate::benchmark::{
-    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, Published, Rows, Train,
-    World, read_rows,
+    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, LoadedTasks, Published,
+    Train, World, read_rows,
 };
 use crate::describe::Description;
 use crate::evaluation::Failure;
@@ -26,7 +26,7 @@ use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
 use crate::reward::Reward;
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 /// The calculator agent.
 pub struct Calc;
@@ -48,11 +48,11 @@ impl Benchmark for Calc {
         "Calc-X (JSONL, Parquet)"
     }
 
-    fn for_tiny(&self, settings: &mut Settings) {
+    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
         settings.agent.max_turns = 3;
     }
 
-    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+    fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(&settings)?))
     }
 
@@ -100,7 +100,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(settings: &Settings) -> Result<Self> {
+    fn new(settings: &BenchmarkSettings) -> Result<Self> {
         let reward = Reward::of(settings, &[])?;
         let prompt = if settings.compact()? { Prompt::Compact } else { Prompt::Full };
         Ok(Self {
@@ -132,7 +132,7 @@ impl Dataset for Prepared {
         Some((WORLD, Arc::clone(&self.world) as Arc<dyn World>))
     }
 
-    fn read(&self, path: &Path) -> Result<Rows> {
+    fn read(&self, path: &Path) -> Result<LoadedTasks> {
         let fields = Fields::of(path)?;
         if !fields.has("result") && (fields.has("answer") || !self.reward.is_own()) {
             return own_tasks::read(path, |row, _| own_tasks::task(row, "answer"));

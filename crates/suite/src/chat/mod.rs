@@ -14,12 +14,12 @@ use leyden_train::config::{OwnKey, Preset};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Map, Value, json};
 
-use crate::benchmark::{Assembled, Benchmark, Dataset, Rows, Train};
+use crate::benchmark::{Assembled, Benchmark, Dataset, LoadedTasks, Train};
 use crate::evaluation::Failure;
 use crate::own_tasks;
 use crate::registry::Registry;
 use crate::reward::{Reward, Rule};
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 /// The agent that answers at once.
 pub struct Chat;
@@ -54,7 +54,7 @@ impl Benchmark for Chat {
         1
     }
 
-    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+    fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         let system = match settings.agent.own.has_table("chat") {
             false => None,
             true => {
@@ -83,7 +83,7 @@ struct Prepared {
 }
 
 impl Dataset for Prepared {
-    fn read(&self, path: &Path) -> Result<Rows> {
+    fn read(&self, path: &Path) -> Result<LoadedTasks> {
         own_tasks::read(path, |row, _| own_tasks::task(row, "answer"))
     }
 
@@ -187,7 +187,7 @@ mod tests {
         );
         let file = Path::new("x.toml");
         let experiment = leyden_train::Experiment::parse(&text, file, &[], &registry)?;
-        registry.prepare(Settings::of(&experiment))
+        registry.prepare(BenchmarkSettings::of(&experiment))
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl FromStr for Mode {
 
 /// How a model is run.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct EvaluationSettings {
     pub device: Device,
     pub kind: Kind,
     /// Of the sampled mode.
@@ -78,7 +78,7 @@ pub struct Settings {
 ///
 /// # Errors
 /// Missing tensors, too little memory.
-pub fn engine(model: &LoadedModel, settings: &Settings) -> Result<Engine> {
+pub fn engine(model: &LoadedModel, settings: &EvaluationSettings) -> Result<Engine> {
     let _guard = tch::no_grad_guard();
     let tensors: HashMap<&str, Tensor> = model
         .tensors
@@ -106,7 +106,7 @@ pub fn evaluate(
     (agent, scorer): (&dyn Agent, &dyn Scorer),
     tasks: &[Task],
     mode: Mode,
-    settings: &Settings,
+    settings: &EvaluationSettings,
     output: &mut Output,
 ) -> Result<Vec<Rollout>> {
     let sampling = Sampling {

@@ -10,10 +10,10 @@ use leyden_core::Task;
 use leyden_train::config::{OwnKey, Preset};
 
 use super::{ExternalAgent, Host, Options, RewardFrom, Workers};
-use crate::benchmark::{Assembled, Benchmark, Dataset, Rows, Train, World};
+use crate::benchmark::{Assembled, Benchmark, Dataset, LoadedTasks, Train, World};
 use crate::describe::Description;
 use crate::registry::Registry;
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 /// An agent outside of this process.
 pub struct External;
@@ -94,7 +94,11 @@ impl Benchmark for External {
         ]
     }
 
-    fn prepare(&self, settings: Settings, registry: &Registry) -> Result<Box<dyn Dataset>> {
+    fn prepare(
+        &self,
+        settings: BenchmarkSettings,
+        registry: &Registry,
+    ) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(settings, registry)?))
     }
 }
@@ -102,7 +106,7 @@ impl Benchmark for External {
 /// A benchmark, and how the agent that works on it is run.
 struct Prepared {
     benchmark: Box<dyn Dataset>,
-    settings: Settings,
+    settings: BenchmarkSettings,
     /// The benchmark's name.
     name: String,
     workers: Workers,
@@ -111,7 +115,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(settings: Settings, registry: &Registry) -> Result<Self> {
+    fn new(settings: BenchmarkSettings, registry: &Registry) -> Result<Self> {
         if !settings.agent.own.has_table("external") {
             bail!(
                 "agent.external: an agent named external needs this table, with its benchmark \
@@ -196,7 +200,7 @@ impl Dataset for Prepared {
         self.benchmark.world()
     }
 
-    fn read(&self, path: &Path) -> Result<Rows> {
+    fn read(&self, path: &Path) -> Result<LoadedTasks> {
         self.benchmark.read(path)
     }
 

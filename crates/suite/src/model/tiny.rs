@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::benchmark::Train;
 use crate::registry::Registry;
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 /// The files of the embedded model.
 const FILES: [(&str, &[u8]); 5] = [
@@ -83,8 +83,8 @@ const CORPUS: usize = 20_000;
 ///
 /// # Errors
 /// Where there is no such agent.
-pub fn settings(registry: &Registry, agent: &str, data_seed: u64) -> Result<Settings> {
-    let mut settings = Settings::defaults(registry, agent)?;
+pub fn settings(registry: &Registry, agent: &str, data_seed: u64) -> Result<BenchmarkSettings> {
+    let mut settings = BenchmarkSettings::defaults(registry, agent)?;
     settings.agent.prompt = "compact".to_owned();
     settings.data.demonstration_tokens = usize::MAX;
     settings.data.seed = data_seed;

@@ -15,7 +15,7 @@ use leyden_core::Scorer;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::benchmark::Rows;
+use crate::benchmark::LoadedTasks;
 use crate::model::tiny;
 use crate::registry::Registry;
 use crate::sources::{self, Source};
@@ -127,7 +127,7 @@ impl Scored {
 pub struct Gold {
     /// As it was asked for.
     pub name: String,
-    pub read: Rows,
+    pub read: LoadedTasks,
     /// Questions that were taken out because nobody answered them.
     pub left_out: usize,
 }

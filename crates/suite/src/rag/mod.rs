@@ -23,8 +23,8 @@ use leyden_train::config::{OwnKey, Preset};
 use serde_json::{Map, Value, json};
 
 use crate::benchmark::{
-    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, Published, Rows, Train,
-    World, read_rows,
+    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, LoadedTasks, Published,
+    Train, World, read_rows,
 };
 use crate::describe::Description;
 use crate::evaluation::Failure;
@@ -34,7 +34,7 @@ use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
 use crate::reward::Reward;
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 use crate::table::counted;
 use retriever::Retrieval;
 
@@ -97,14 +97,14 @@ impl Benchmark for Rag {
         6
     }
 
-    fn for_tiny(&self, settings: &mut Settings) {
+    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
         settings.agent.max_turns = 4;
         // Both keys are declared above.
         let _ = settings.set(SEARCHES, 3);
         let _ = settings.set(PASSAGES, 1);
     }
 
-    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+    fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(&settings)?))
     }
 
@@ -159,7 +159,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(settings: &Settings) -> Result<Self> {
+    fn new(settings: &BenchmarkSettings) -> Result<Self> {
         let agent = &settings.agent;
         let mut options = Options {
             prompt: if settings.compact()? { Prompt::Compact } else { Prompt::Full },
@@ -241,7 +241,7 @@ impl Dataset for Prepared {
         Some((WORLD, Arc::clone(self.mini()) as Arc<dyn World>))
     }
 
-    fn read(&self, path: &Path) -> Result<Rows> {
+    fn read(&self, path: &Path) -> Result<LoadedTasks> {
         let fields = Fields::of(path)?;
         let own = ["paragraphs", "question_decomposition", "answer_aliases", "answerable"];
         if !self.reward.is_own() && !own.iter().any(|field| fields.has(field)) {

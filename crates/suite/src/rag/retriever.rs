@@ -10,7 +10,7 @@ use leyden_train::progress::Progress;
 use serde_json::{Value, json};
 
 use super::encoder::{self, TextEncoder};
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 pub const METHOD: &str = "retrieval.method";
 pub const CORPUS: &str = "retrieval.corpus";
@@ -32,7 +32,7 @@ pub struct Retrieval {
 impl Retrieval {
     /// # Errors
     /// Where the keys are not declared.
-    pub fn of(settings: &Settings) -> Result<Self> {
+    pub fn of(settings: &BenchmarkSettings) -> Result<Self> {
         let text = |path| Ok::<_, anyhow::Error>(settings.text(path)?.to_owned());
         Ok(Self {
             method: text(METHOD)?,

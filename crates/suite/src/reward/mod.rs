@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 pub use command::{CommandScorer, Program};
 pub use rules::Rule;
 
-use crate::settings::Settings;
+use crate::settings::BenchmarkSettings;
 
 /// Seconds that a program may take for a reward, where nobody says how many.
 const SECONDS: f64 = 30.0;
@@ -40,7 +40,7 @@ impl Reward {
     ///
     /// # Errors
     /// A name that there is not, both a name and a command, limits that are none.
-    pub fn of(settings: &Settings, own: &[&str]) -> Result<Self> {
+    pub fn of(settings: &BenchmarkSettings, own: &[&str]) -> Result<Self> {
         let reward = &settings.reward;
         let name = reward.name.as_str();
         if !reward.command.is_empty() {

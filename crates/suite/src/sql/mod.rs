@@ -22,8 +22,8 @@ use leyden_train::config::{OwnKey, Preset};
 use serde_json::{Map, Value, json};
 
 use crate::benchmark::{
-    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, Published, Rows, Train,
-    World, databases_of,
+    Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, LoadedTasks, Published,
+    Train, World, databases_of,
 };
 use crate::describe::Description;
 use crate::evaluation::Failure;
@@ -33,7 +33,7 @@ use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
 use crate::reward::Reward;
-use crate::settings::Settings;
+use crate::settings::SqlSettings;
 
 /// The text-to-SQL agent.
 pub struct Sql;
@@ -79,12 +79,12 @@ impl Benchmark for Sql {
         3
     }
 
-    fn for_tiny(&self, settings: &mut Settings) {
+    fn for_tiny(&self, settings: &mut SqlSettings) {
         settings.agent.max_turns = 3;
         settings.agent.result_characters = 60;
     }
 
-    fn prepare(&self, settings: Settings, _: &Registry) -> Result<Box<dyn Dataset>> {
+    fn prepare(&self, settings: SqlSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(&settings)?))
     }
 
@@ -140,7 +140,7 @@ impl Benchmark for Sql {
 /// The name of the generated world.
 const WORLD: &str = "mini-spider";
 
-impl From<leyden_spider::loader::Loaded> for Rows {
+impl From<leyden_spider::loader::Loaded> for LoadedTasks {
     fn from(loaded: leyden_spider::loader::Loaded) -> Self {
         let rejected = loaded.rejected.iter().map(ToString::to_string).collect();
         let notes = loaded.databases.iter().map(ToString::to_string).collect();
@@ -150,7 +150,7 @@ impl From<leyden_spider::loader::Loaded> for Rows {
 
 /// Spider, its files and its world.
 struct Prepared {
-    settings: leyden_sql::Settings,
+    settings: leyden_sql::SqlSettings,
     /// Where the databases are, if somebody said so.
     databases: Option<PathBuf>,
     /// The folder of the files read so far.
@@ -165,7 +165,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(settings: &Settings) -> Result<Self> {
+    fn new(settings: &SqlSettings) -> Result<Self> {
         let reward = Reward::of(settings, &[])?;
         let agent = &settings.agent;
         let check = match settings.text(CHECK)? {
@@ -173,11 +173,11 @@ impl Prepared {
             "execution" => Check::Execution,
             other => bail!("{CHECK}: `{other}`: use model or execution"),
         };
-        let mut own = leyden_sql::Settings {
+        let mut own = leyden_sql::SqlSettings {
             prompt: if settings.compact()? { Prompt::Compact } else { Prompt::Full },
             check,
             max_turns: agent.max_turns,
-            ..leyden_sql::Settings::default()
+            ..leyden_sql::SqlSettings::default()
         };
         if agent.result_characters > 0 {
             own.result_characters = agent.result_characters;
@@ -215,7 +215,7 @@ impl Prepared {
 
     /// Tasks of a user's own: `question`, `query`, and the path of a `database`, as it is or
     /// from the folder of the file.
-    fn read_own(&self, path: &Path) -> Result<Rows> {
+    fn read_own(&self, path: &Path) -> Result<LoadedTasks> {
         let by_file = PathBuf::from("database files");
         let spider = self.opened(by_file, |_| Ok(Spider::of_files(Limits::default())))?;
         own_tasks::read(path, |mut row, _| {
@@ -287,7 +287,7 @@ impl Dataset for Prepared {
         Some((WORLD, Arc::clone(self.mini()) as Arc<dyn World>))
     }
 
-    fn read(&self, path: &Path) -> Result<Rows> {
+    fn read(&self, path: &Path) -> Result<LoadedTasks> {
         // Without rows any query that finds nothing would be right.
         let fields = Fields::of(path)?;
         if fields.has("database") && !fields.has(DATABASE_FIELD) {

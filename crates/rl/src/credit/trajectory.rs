@@ -1,6 +1,6 @@
-//! What credit assignment may know about an episode.
+//! What credit assignment may know about a trajectory.
 //!
-//! An episode is all calls of a rollout, those that are not trained on included: a rule that
+//! A trajectory is all calls of a rollout, those that are not trained on included: a rule that
 //! discounts by call must count them all. Only trained calls become rows. Some rules need
 //! more than a rollout says by itself (a critic's values, anchors, counterfactual rewards);
 //! whoever has it fills the optional fields in.
@@ -9,7 +9,7 @@ use leyden_core::{Rollout, SignalKind};
 
 /// What credit assignment may know about one call.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EpisodeCall {
+pub struct TrajectoryCall {
     /// The agent's role in this call.
     pub agent_role: String,
     /// Number of tokens that the policy wrote.
@@ -18,7 +18,7 @@ pub struct EpisodeCall {
     pub signals: Vec<SignalKind>,
     /// Whether it becomes a row of the batch.
     pub trained: bool,
-    /// What the environment gave for this step, beside the episode's reward, which falls on
+    /// What the environment gave for this step, beside the trajectory's reward, which falls on
     /// the last call. Steps without a reward of their own have 0: rewards add up.
     pub step_reward: f64,
     /// Expected return from just before this call: a critic's value of the state, or the mean
@@ -28,11 +28,11 @@ pub struct EpisodeCall {
     pub token_values: Option<Vec<f64>>,
     /// A name of the state in which the call was made: equal states have equal names.
     pub anchor: Option<String>,
-    /// The reward that the episode would have had without this call.
+    /// The reward that the trajectory would have had without this call.
     pub reward_without: Option<f64>,
 }
 
-impl Default for EpisodeCall {
+impl Default for TrajectoryCall {
     fn default() -> Self {
         Self {
             agent_role: String::new(),
@@ -48,28 +48,28 @@ impl Default for EpisodeCall {
     }
 }
 
-/// A finished episode that has a reward.
+/// A finished trajectory that has a reward.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Episode {
-    /// All episodes of one task in one step share a group.
+pub struct Trajectory {
+    /// All trajectories of one task in one step share a group.
     pub group: usize,
     pub reward: f64,
     /// All calls in order.
-    pub calls: Vec<EpisodeCall>,
+    pub calls: Vec<TrajectoryCall>,
 }
 
-impl Episode {
-    /// An episode of which nothing is known about its calls but their number.
+impl Trajectory {
+    /// A trajectory of which nothing is known about its calls but their number.
     pub fn of_calls(group: usize, reward: f64, calls: usize) -> Self {
-        Self { group, reward, calls: vec![EpisodeCall::default(); calls] }
+        Self { group, reward, calls: vec![TrajectoryCall::default(); calls] }
     }
 
-    /// The episode of a rollout, or `None` if it has no reward: such a rollout is left out of
+    /// The trajectory of a rollout, or `None` if it has no reward: such a rollout is left out of
     /// training, never taken for a zero. All calls are trained on until the caller says
     /// otherwise.
     pub fn of(rollout: &Rollout) -> Option<Self> {
         let reward = rollout.outcome.reward()?;
-        let calls = rollout.calls.iter().enumerate().map(|(index, call)| EpisodeCall {
+        let calls = rollout.calls.iter().enumerate().map(|(index, call)| TrajectoryCall {
             agent_role: call.agent_role.clone(),
             tokens: call.response_ids.len(),
             signals: rollout
@@ -78,12 +78,12 @@ impl Episode {
                 .filter(|signal| signal.call == index)
                 .map(|signal| signal.kind.clone())
                 .collect(),
-            ..EpisodeCall::default()
+            ..TrajectoryCall::default()
         });
         Some(Self { group: rollout.group, reward, calls: calls.collect() })
     }
 
-    /// The reward of each step: the environment's, and the episode's on the last.
+    /// The reward of each step: the environment's, and the trajectory's on the last.
     pub(crate) fn step_rewards(&self) -> Vec<f64> {
         let mut rewards: Vec<f64> = self.calls.iter().map(|call| call.step_reward).collect();
         if let Some(last) = rewards.last_mut() {
@@ -149,32 +149,32 @@ mod tests {
     }
 
     #[test]
-    fn an_episode_knows_its_calls_and_their_signals() {
-        let episode = Episode::of(&rollout(Outcome::Reward(0.5))).unwrap();
-        assert_eq!((episode.group, episode.reward), (4, 0.5));
-        assert_eq!(episode.calls[0].agent_role, "write");
-        assert_eq!(episode.calls[1].tokens, 2);
-        assert!(episode.calls[0].signals.is_empty());
-        assert_eq!(episode.calls[1].signals, [SignalKind::ToolError]);
-        assert!(episode.calls.iter().all(|call| call.trained));
+    fn an_trajectory_knows_its_calls_and_their_signals() {
+        let trajectory = Trajectory::of(&rollout(Outcome::Reward(0.5))).unwrap();
+        assert_eq!((trajectory.group, trajectory.reward), (4, 0.5));
+        assert_eq!(trajectory.calls[0].agent_role, "write");
+        assert_eq!(trajectory.calls[1].tokens, 2);
+        assert!(trajectory.calls[0].signals.is_empty());
+        assert_eq!(trajectory.calls[1].signals, [SignalKind::ToolError]);
+        assert!(trajectory.calls.iter().all(|call| call.trained));
     }
 
     #[test]
-    fn a_rollout_without_reward_is_no_episode() {
-        assert_eq!(Episode::of(&rollout(Outcome::Missing("timeout".to_owned()))), None);
+    fn a_rollout_without_reward_is_no_trajectory() {
+        assert_eq!(Trajectory::of(&rollout(Outcome::Missing("timeout".to_owned()))), None);
     }
 
     #[test]
     fn what_untrained_calls_earn_falls_on_the_trained_call_before_them() {
-        let mut episode = Episode::of_calls(0, 1.0, 5);
-        for (k, call) in episode.calls.iter_mut().enumerate() {
+        let mut trajectory = Trajectory::of_calls(0, 1.0, 5);
+        for (k, call) in trajectory.calls.iter_mut().enumerate() {
             call.step_reward = [0.5, 0.25, 0.0, -0.5, 0.125][k];
             call.trained = k == 1 || k == 3;
         }
-        assert_eq!(episode.step_rewards(), [0.5, 0.25, 0.0, -0.5, 1.125]);
+        assert_eq!(trajectory.step_rewards(), [0.5, 0.25, 0.0, -0.5, 1.125]);
         // What came before the first trained call cannot be its doing.
-        assert_eq!(episode.trained_steps(), [(1, 0.25), (3, 0.625)]);
-        assert_eq!(Episode::of_calls(0, 1.0, 0).trained_steps(), []);
+        assert_eq!(trajectory.trained_steps(), [(1, 0.25), (3, 0.625)]);
+        assert_eq!(Trajectory::of_calls(0, 1.0, 0).trained_steps(), []);
     }
 
     #[test]
