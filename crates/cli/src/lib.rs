@@ -43,7 +43,7 @@ mod start;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use leyden_suite::Registry;
+use leyden_suite::{Benchmark, Registry};
 
 /// A laboratory for reinforcement learning of language-model agents.
 #[derive(Parser)]
@@ -93,7 +93,13 @@ enum Command {
 /// must be called first: it may start the process again with other variables, and sets how the
 /// process answers signals.
 pub fn main(registry: Registry) -> ExitCode {
+    if let Some(code) = work(&registry) {
+        return code;
+    }
     leyden_lm::process::reexec_with_env();
+    if let Ok(program) = std::env::current_exe() {
+        leyden_suite::worker::set_program(program);
+    }
     end_with_the_reader();
     let matches = names::fill(Cli::command(), &registry).get_matches();
     let command = match Cli::from_arg_matches(&matches) {
@@ -126,6 +132,24 @@ pub fn main(registry: Registry) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs as a worker of a benchmark, where the arguments ask for one; see
+/// [`leyden_suite::worker`]. Before anything else: a worker needs neither libtorch nor its variables.
+fn work(registry: &Registry) -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() != Some(leyden_suite::worker::ARGUMENT) {
+        return None;
+    }
+    let name = arguments.next().unwrap_or_default();
+    let result = registry.get(&name).and_then(Benchmark::work);
+    Some(match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("leyden: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    })
 }
 
 /// The error and its causes on one line. Many errors tell their cause themselves; it is not

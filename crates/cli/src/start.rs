@@ -80,7 +80,8 @@ pub fn run_watched(
             return Ok(Finish::AlreadyDone);
         }
     }
-    let (model, described) = model::load(&experiment.model.source)?;
+    let (model, described) =
+        model::load(&experiment.model.source, experiment.model.control_tokens)?;
     let Stage { mut environment, folder: _kept } = stage(registry, experiment, folder)?;
     environment.provenance.extend(described);
     let template = model.format.template().source();

@@ -136,6 +136,12 @@ impl fmt::Display for GoldenReport {
     }
 }
 
+/// Path of a golden file that the checkout itself has; `tests/golden/README.md` says how each was
+/// made.
+pub fn golden_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
 /// Path of reference material that lies beside the checkout, or `None`, said on standard
 /// error, where it is absent: tests that need it are then skipped.
 pub fn shared_material(relative: &str) -> Option<PathBuf> {

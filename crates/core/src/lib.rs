@@ -68,7 +68,7 @@ pub use chat::{
     ResponseFormat, Sampling, Speaker, ToolCall, ToolChoice, ToolSpec,
 };
 pub use files::write_atomically;
-pub use golden::{Family, GoldenError, GoldenReport, golden_cases, shared_material};
+pub use golden::{Family, GoldenError, GoldenReport, golden_cases, golden_file, shared_material};
 pub use passage::Passage;
 pub use rollout::{Call, Outcome, Rollout, Signal, SignalKind};
 pub use scorer::{Score, ScoreError, Scorer};

@@ -67,7 +67,7 @@ pub trait Benchmark: Send + Sync {
     /// The benchmark under `settings`; `registry` are all benchmarks of the program.
     ///
     /// # Errors
-    /// BenchmarkSettings that make no sense, by key.
+    /// Settings that make no sense, by key.
     fn prepare(&self, settings: BenchmarkSettings, registry: &Registry)
     -> Result<Box<dyn Dataset>>;
 
@@ -108,6 +108,14 @@ pub trait Benchmark: Send + Sync {
     fn failure(&self, rollout: &Rollout, reward: f64) -> Failure {
         let _ = reward;
         Failure::usual(rollout, rollout.answer.is_some())
+    }
+
+    /// Runs as a worker process of this benchmark; see [`crate::worker`].
+    ///
+    /// # Errors
+    /// Where the benchmark has no workers, or the process was not started by one.
+    fn work(&self) -> Result<()> {
+        bail!("{} has no worker process", self.name())
     }
 
     /// Golden files that can be recomputed.

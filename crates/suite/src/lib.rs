@@ -46,6 +46,7 @@ pub mod settings;
 pub mod sources;
 pub mod sql;
 pub mod table;
+pub mod worker;
 
 pub use benchmark::{Assembled, Benchmark, Dataset, Train};
 pub use rag::recall;

@@ -9,10 +9,12 @@ use std::collections::BTreeSet;
 use leyden_core::{ChatReply, ChatRequest, FinishReason, Message, Speaker, ToolCall, ToolSpec};
 use serde_json::{Map, Value, json};
 
+use crate::control::{ControlTokens, Names, Rendering};
 use crate::grammar::Vocabulary;
 use crate::memo::Memo;
 use crate::reply_stream::earlier_calls;
 use crate::stop::CutText;
+use crate::tool_format::PYTHON_TAG;
 use crate::{ChatTemplate, GgufTokenizer, NaiveDate, TextError, Tokenizer, ToolFormat};
 
 /// How one model is talked to.
@@ -25,6 +27,10 @@ pub struct ChatFormat {
     end_of_turn: Option<u32>,
     variables: Map<String, Value>,
     memo: Memo,
+    control_tokens: ControlTokens,
+    /// Control tokens that messages may spell out; in an assistant's text, but for those that its
+    /// tool calls are written with.
+    names: [Names; 2],
     pub(crate) vocabulary: Vocabulary,
 }
 
@@ -39,6 +45,7 @@ impl ChatFormat {
     pub fn new(tokenizer: Tokenizer, template: ChatTemplate) -> Self {
         let tool_format = ToolFormat::detect(template.source());
         let stop_ids = tokenizer.eos.into_iter().collect();
+        let names = [Names::of(&tokenizer, &[]), Names::of(&tokenizer, &[PYTHON_TAG])];
         let mut format = Self {
             tokenizer,
             template,
@@ -47,6 +54,8 @@ impl ChatFormat {
             end_of_turn: None,
             variables: Map::new(),
             memo: Memo::default(),
+            control_tokens: ControlTokens::default(),
+            names,
             vocabulary: Vocabulary::default(),
         };
         format.end_of_turn = format.find_end_of_turn().or(format.tokenizer.eos);
@@ -82,6 +91,11 @@ impl ChatFormat {
     pub fn with_variables(mut self, variables: Map<String, Value>) -> Self {
         self.variables = variables;
         self
+    }
+
+    /// How the names of control tokens in messages are encoded.
+    pub fn set_control_tokens(&mut self, control_tokens: ControlTokens) {
+        self.control_tokens = control_tokens;
     }
 
     /// The date that templates write, if they write one.
@@ -120,6 +134,45 @@ impl ChatFormat {
         self.memo.ids(text, |text| self.tokenizer.encode(text))
     }
 
+    /// The ids of what a template wrote.
+    pub(crate) fn rendering_ids(&self, rendering: &Rendering) -> Result<Vec<u32>, TextError> {
+        if rendering.spelled.is_empty() {
+            return self.ids(&rendering.text);
+        }
+        let mut ids = Vec::new();
+        for (part, spelled) in rendering.parts() {
+            ids.extend(if spelled {
+                self.tokenizer.encode_literal(part)?
+            } else {
+                self.ids(part)?
+            });
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a text of the assistant, as a model would have to sample them.
+    pub(crate) fn reply_ids(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        match self.control_tokens {
+            ControlTokens::Template => self.ids(text),
+            ControlTokens::Text => {
+                let marked = self.names[1].mark(text).into_owned();
+                self.rendering_ids(&Rendering::of(marked))
+            }
+        }
+    }
+
+    /// The message with marks around the control tokens that it spells out.
+    fn marked(&self, message: &Message) -> Message {
+        let names = &self.names[usize::from(message.role == Speaker::Assistant)];
+        let mut message = message.clone();
+        message.content = names.mark(&message.content).into_owned();
+        for call in &mut message.tool_calls {
+            call.arguments = names.mark_json(&call.arguments);
+        }
+        message.name = message.name.map(|name| names.mark(&name).into_owned());
+        message
+    }
+
     fn find_end_of_turn(&self) -> Option<u32> {
         let turn = [Message::user("?"), Message::assistant(PLACE)];
         let text = self.render(&turn, &[], false).ok()?;
@@ -144,6 +197,24 @@ impl ChatFormat {
         tools: &[ToolSpec],
         add_generation_prompt: bool,
     ) -> Result<String, TextError> {
+        Ok(self.rendering(messages, tools, add_generation_prompt)?.text)
+    }
+
+    /// [`ChatFormat::render`], with the places where messages spell out control tokens.
+    pub(crate) fn rendering(
+        &self,
+        messages: &[Message],
+        tools: &[ToolSpec],
+        add_generation_prompt: bool,
+    ) -> Result<Rendering, TextError> {
+        let marked: Vec<Message>;
+        let messages = match self.control_tokens {
+            ControlTokens::Template => messages,
+            ControlTokens::Text => {
+                marked = messages.iter().map(|message| self.marked(message)).collect();
+                &marked
+            }
+        };
         let (messages, tools) = if self.tool_format == ToolFormat::HermesInSystem {
             (self.without_tool_roles(messages, tools), Vec::new())
         } else {
@@ -151,7 +222,9 @@ impl ChatFormat {
             (messages.iter().map(|message| self.message_json(message)).collect(), tools)
         };
         let tools = (!tools.is_empty()).then_some(tools.as_slice());
-        self.template.render(&messages, tools, add_generation_prompt, &self.variables)
+        let text =
+            self.template.render(&messages, tools, add_generation_prompt, &self.variables)?;
+        Ok(Rendering::of(text))
     }
 
     fn message_json(&self, message: &Message) -> Value {

@@ -57,7 +57,7 @@ impl ChatFormat {
             if !history.is_empty() && !grown {
                 return Err(TextError::RewrittenHistory { message: turn });
             }
-            let mut response = self.tokenizer().encode(&message.content)?;
+            let mut response = self.reply_ids(&message.content)?;
             response.extend(self.end_of_turn());
             demonstration.ids.clone_from(&prompt.ids);
             demonstration.mask.resize(prompt.ids.len(), false);

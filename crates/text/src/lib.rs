@@ -13,6 +13,7 @@
 //! sampled to JSON under a schema, or to a tool call.
 
 mod chat_format;
+mod control;
 mod demonstration;
 mod error;
 mod folder;
@@ -33,6 +34,7 @@ mod train;
 
 pub use chat_format::ChatFormat;
 pub use chrono::NaiveDate;
+pub use control::ControlTokens;
 pub use demonstration::Demonstration;
 pub use error::TextError;
 pub use gguf::GgufTokenizer;

@@ -21,6 +21,7 @@ use leyden_core::{ChatRequest, Message, Speaker, ToolCall, ToolSpec};
 use serde_json::Value;
 
 use crate::chat_format::PLACE;
+use crate::control::Rendering;
 use crate::{ChatFormat, TextError, TextStream};
 
 /// How a prompt came about.
@@ -107,11 +108,11 @@ impl ChatFormat {
                 messages
             },
         );
-        let rendered = self.render(&messages, request.offered_tools(), true)?;
+        let rendering = self.rendering(&messages, request.offered_tools(), true)?;
         let mut prompt = Prompt {
             ids: Vec::new(),
             growth: Growth::Fresh,
-            rendered,
+            rendered: rendering.text.clone(),
             messages,
             tools: request.offered_tools().to_vec(),
         };
@@ -120,12 +121,12 @@ impl ChatFormat {
                 prompt.ids.extend_from_slice(&call.prompt.ids);
                 prompt.ids.extend_from_slice(&call.response_ids[..kept]);
                 prompt.growth = Growth::Extended { reused: prompt.ids.len() };
-                prompt.ids.extend(self.ids(&tail)?);
+                prompt.ids.extend(self.rendering_ids(&tail)?);
                 return Ok(prompt);
             }
             prompt.growth = Growth::Rewritten;
         }
-        prompt.ids = self.ids(&prompt.rendered)?;
+        prompt.ids = self.rendering_ids(&rendering)?;
         Ok(prompt)
     }
 
@@ -158,11 +159,15 @@ impl ChatFormat {
     /// after them, less the stop token if it is among them; `None` if the template writes
     /// something else than `call` saw before the reply, or writes the reply itself differently
     /// (white space around it aside).
-    fn tail(&self, call: &PastCall, prompt: &Prompt) -> Result<Option<(usize, String)>, TextError> {
+    fn tail(
+        &self,
+        call: &PastCall,
+        prompt: &Prompt,
+    ) -> Result<Option<(usize, Rendering)>, TextError> {
         let mut marked = prompt.messages.clone();
         marked[call.prompt.messages.len()] = Message::assistant(PLACE);
-        let marked = self.render(&marked, &prompt.tools, true)?;
-        let Some((before, after)) = marked.split_once(PLACE) else { return Ok(None) };
+        let marked = self.rendering(&marked, &prompt.tools, true)?;
+        let Some((before, after)) = marked.text.split_once(PLACE) else { return Ok(None) };
         if before != call.prompt.rendered || after.contains(PLACE) {
             return Ok(None);
         }
@@ -171,11 +176,12 @@ impl ChatFormat {
             return Ok(None);
         }
         if let Some((kept, rest)) = self.before_stop_text(call) {
-            return Ok(Some((kept, format!("{rest}{after}"))));
+            return Ok(Some((kept, marked.tail(marked.text.len() - after.len(), rest))));
         }
         let stopped = call.response_ids.last().is_some_and(|id| self.stop_ids().contains(id));
         let closing = if stopped { self.stop_text_before(after) } else { "" };
-        Ok(Some((call.response_ids.len(), after[closing.len()..].to_owned())))
+        let from = marked.text.len() - after.len() + closing.len();
+        Ok(Some((call.response_ids.len(), marked.tail(from, ""))))
     }
 
     /// Of a response that goes on after its reply, because a stop text ended it: the number

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::{PostProcessor, TruncationDirection};
@@ -16,6 +17,8 @@ use crate::TextError;
 /// A tokenizer with the ids of its special tokens. Cheap to share behind an `Arc`.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    /// The same, by which control tokens are text; made when it is first needed, as it is large.
+    literal: OnceLock<Box<tokenizers::Tokenizer>>,
     /// By id: the bytes that the token stands for; empty for ids that do not exist.
     bytes: Vec<Vec<u8>>,
     /// By id: whether it is a control token such as the end of a turn.
@@ -69,7 +72,7 @@ impl Tokenizer {
             bytes[id as usize] = token.content.as_bytes().to_vec();
             special[id as usize] = token.special;
         }
-        Self { inner, bytes, special, bos: None, eos: None, pad: None }
+        Self { inner, literal: OnceLock::new(), bytes, special, bos: None, eos: None, pad: None }
     }
 
     /// The ids of `text`. No token is added; special tokens that the text spells out are
@@ -81,6 +84,27 @@ impl Tokenizer {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|e| TextError::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The ids of `text` as ordinary text, the names of control tokens in it included.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_literal(&self, text: &str) -> Result<Vec<u32>, TextError> {
+        let literal = self.literal.get_or_init(|| {
+            let mut literal = Box::new(self.inner.clone());
+            literal.set_encode_special_tokens(true);
+            literal
+        });
+        let encoding =
+            literal.encode_fast(text, false).map_err(|e| TextError::Tokenizer(e.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The names of all control tokens.
+    pub(crate) fn special_names(&self) -> impl Iterator<Item = &str> {
+        let ids = (0..self.special.len()).filter(|&id| self.special[id]);
+        ids.filter_map(|id| std::str::from_utf8(&self.bytes[id]).ok())
     }
 
     /// The ids of `text` as one whole sequence: inside the special tokens that the tokenizer's

@@ -8,6 +8,7 @@
 
 use leyden_lm::model::LoraConfig;
 use leyden_rl::config::AlgorithmConfig;
+use leyden_text::ControlTokens;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::rounds::options::{Deadlines, OnFailure, Schedule};
@@ -125,6 +126,8 @@ pub struct ModelConfig {
     /// 0: what the model was made for.
     #[serde(default)]
     pub context: usize,
+    #[serde(default)]
+    pub control_tokens: ControlTokens,
     #[serde(default)]
     pub lora: Option<LoraConfig>,
 }

@@ -1,15 +1,17 @@
 //! How many predictions a second are scored, by text and by execution.
 //!
-//! `cargo run --release -p leyden-spider --example score_rate -- FOLDER CASES.jsonl…`
+//! `cargo run --release -p leyden-spider --example score_rate -- FOLDER CASES.jsonl… [--worker PROGRAM]`
 //!
-//! FOLDER is a Spider folder; a case has `gold`, `pred` and `db_id`. Every case is scored
-//! once before the clock starts, so that databases are open and schemas known, and then
+//! FOLDER is a Spider folder; a case has `gold`, `pred` and `db_id`. PROGRAM is a worker, such as
+//! `target/release/leyden-sql-worker`; without one, queries run in this process. Every case is
+//! scored once before the clock starts, so that databases are open and schemas known, and then
 //! again and again for a second on one thread and on all of them.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leyden_spider::{Limits, Spider, judge};
+use leyden_spider::{Limits, Spider, Workers, judge};
 use rayon::prelude::*;
 use serde::Deserialize;
 
@@ -24,14 +26,20 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().ok_or("usage: score_rate FOLDER CASES.jsonl…")?;
     let mut cases: Vec<Case> = Vec::new();
-    for file in arguments {
+    let mut workers = None;
+    while let Some(file) = arguments.next() {
+        if file == "--worker" {
+            let program = arguments.next().ok_or("--worker: name the program")?;
+            workers = Some(Arc::new(Workers::new(program, [""; 0])));
+            continue;
+        }
         let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
         for (index, line) in text.lines().enumerate() {
             let case = serde_json::from_str(line);
             cases.push(case.map_err(|error| format!("{file}, line {}: {error}", index + 1))?);
         }
     }
-    let spider = Spider::open(folder, Limits::default())?;
+    let spider = Spider::open(folder, Limits::default())?.with_workers(workers);
     let text = |case: &Case| {
         let _ = black_box(spider.compare(&case.db_id, &case.gold, &case.pred));
     };

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use leyden_core::{Family, GoldenReport, golden_cases};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use crate::database::Limits;
+use crate::database::{Limits, Workers};
 use crate::exact::PARTS;
 use crate::execution::{ExecutionError, Verdict, judge};
 use crate::hardness::Hardness;
@@ -50,9 +51,10 @@ struct Ours {
 pub fn check(
     path: impl AsRef<Path>,
     databases: impl AsRef<Path>,
+    workers: Option<Arc<Workers>>,
 ) -> Result<GoldenReport, GoldenError> {
     let cases: Vec<Golden> = golden_cases(path.as_ref())?;
-    let spider = Spider::open(databases, Limits::default())?;
+    let spider = Spider::open(databases, Limits::default())?.with_workers(workers);
     let judge_one = |case: &Golden| Ours {
         matched: spider.compare(&case.db_id, &case.gold, &case.pred),
         verdict: spider

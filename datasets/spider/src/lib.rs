@@ -19,7 +19,7 @@ mod spider;
 pub mod sql;
 pub mod table;
 
-pub use database::{Database, DatabaseError, Databases, Detail, Limits, QueryError};
+pub use database::{Database, DatabaseError, Databases, Detail, Limits, QueryError, Workers};
 pub use exact::{ExactMatch, exact_match};
 pub use execution::{Verdict, judge};
 pub use hardness::{Hardness, hardness};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::database::{DatabaseError, Databases, Limits};
+use crate::database::{DatabaseError, Databases, Limits, Workers};
 use crate::exact::{ExactMatch, exact_match};
 use crate::hardness::{Hardness, hardness};
 use crate::schema::{Schema, TableEntry, TablesError, read_tables};
@@ -71,6 +71,13 @@ impl Spider {
             databases: Databases::new(PathBuf::new(), limits),
             schemas: Mutex::default(),
         }
+    }
+
+    /// Has queries run by `workers` instead of this process, where there are some. To be called
+    /// before the first database is opened.
+    #[must_use]
+    pub fn with_workers(self, workers: Option<Arc<Workers>>) -> Self {
+        Self { databases: self.databases.with_workers(workers), ..self }
     }
 
     pub fn databases(&self) -> &Databases {

@@ -9,7 +9,7 @@ use leyden_spider::golden;
 fn the_scorers_agree_with_the_official_evaluators() {
     let Some(path) = shared_material("fixtures/scores/spider.jsonl") else { return };
     let Some(databases) = shared_material("data/spider/database") else { return };
-    let report = golden::check(path, databases).unwrap();
+    let report = golden::check(path, databases, None).unwrap();
     assert!(report.holds(), "\n{report}");
     for family in &report.families {
         assert_eq!(family.cases, 1148, "\n{report}");
@@ -18,11 +18,11 @@ fn the_scorers_agree_with_the_official_evaluators() {
 
 #[test]
 fn a_golden_file_that_is_missing_or_broken_is_named() {
-    let missing = golden::check("/nowhere/spider.jsonl", "/nowhere").unwrap_err().to_string();
+    let missing = golden::check("/nowhere/spider.jsonl", "/nowhere", None).unwrap_err().to_string();
     assert!(missing.starts_with("the golden file /nowhere/spider.jsonl cannot be read"));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cases.jsonl");
     std::fs::write(&path, "\n{\"gold\": 1}\n").unwrap();
-    let broken = golden::check(Path::new(&path), folder.path()).unwrap_err().to_string();
+    let broken = golden::check(Path::new(&path), folder.path(), None).unwrap_err().to_string();
     assert!(broken.contains("cases.jsonl, line 2, is not a case"), "{broken}");
 }

@@ -46,7 +46,13 @@ fn make(folder: &Path, id: &str, sql: &str) {
 }
 
 fn small() -> Limits {
-    Limits { instructions: 1_000_000, time: Duration::from_secs(60), rows: 1_000, bytes: 1 << 20 }
+    Limits {
+        instructions: 1_000_000,
+        time: Duration::from_secs(60),
+        rows: 1_000,
+        bytes: 1 << 20,
+        memory: 64 << 20,
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use leyden_core::Task;
 use leyden_suite::evaluation::{self, EvaluationSettings, Mode, output::Output, summary};
 use leyden_suite::model::{self, tiny};
 use leyden_suite::{Benchmark, Dataset, Registry, TEST_TASKS, Train, sources};
+use leyden_text::ControlTokens;
 use leyden_train::{Experiment, provenance};
 use serde_json::{Value, json};
 
@@ -72,6 +73,10 @@ pub struct Arguments {
     /// Most tokens in the KV cache
     #[arg(long, default_value_t = 262_144)]
     cache_tokens: usize,
+    /// How the name of a control token inside a message is encoded: text, or template for the
+    /// control token itself
+    #[arg(long, default_value = "text", value_name = "HOW")]
+    control_tokens: ControlTokens,
     /// Folder for predictions, metrics and rollouts, by default a new one in runs/
     #[arg(long)]
     out: Option<PathBuf>,
@@ -96,7 +101,7 @@ pub fn run(
     let (tasks, described) = arguments.tasks(dataset.as_ref(), registry)?;
     let assembled = dataset.assemble(Train::Tasks(&[]), &tasks, false)?;
     start::set_threads(arguments.threads())?;
-    let (model, model_described) = model::load(&arguments.model)?;
+    let (model, model_described) = model::load(&arguments.model, arguments.control_tokens)?;
     let mut engine = evaluation::engine(&model, &settings)?;
     let mut output = Output::create(&arguments.folder()?)?;
     output.config(&arguments.resolved(&setup, &tasks))?;

@@ -15,6 +15,7 @@ use leyden_suite::model::encoder_folder::{self, IMPORTED};
 use leyden_suite::model::information::Information;
 use leyden_suite::model::source::{self, ModelSource};
 use leyden_suite::model::tiny::{self, Shape};
+use leyden_text::ControlTokens;
 use leyden_train::{Experiment, Finish};
 use serde_json::{Value, json};
 use tch::{Device, Kind};
@@ -168,7 +169,7 @@ struct Imported {
 }
 
 fn import_language_model(source: &str, folder: &Path, dtype: Option<Dtype>) -> Result<Imported> {
-    let (model, described) = model::load(source)?;
+    let (model, described) = model::load(source, ControlTokens::default())?;
     let kind = dtype.map_or_else(|| own_kind(&model), Dtype::kind);
     model.save(folder, kind)?;
     Ok(Imported {

@@ -16,6 +16,7 @@ use leyden_serve::backend::Backend;
 use leyden_serve::gateway::{Gateway, GatewayConfig};
 use leyden_serve::store::{Limits as StoreLimits, Store};
 use leyden_suite::model;
+use leyden_text::ControlTokens;
 use tch::{Device, Kind};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -64,6 +65,10 @@ pub struct Arguments {
     /// Most tokens in the KV cache; 0 is what a quarter of the free memory holds, at most 262144
     #[arg(long, default_value_t = 0)]
     cache_tokens: usize,
+    /// How the name of a control token inside a message is encoded: text, or template for the
+    /// control token itself
+    #[arg(long, default_value = "text", value_name = "HOW")]
+    control_tokens: ControlTokens,
     /// Most requests that are answered or wait at a time
     #[arg(long, default_value_t = 1024)]
     max_requests: usize,
@@ -87,7 +92,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let store = arguments.open_store()?;
     let threads = arguments.threads();
     start::set_threads(threads)?;
-    let (loaded, _) = model::load(&arguments.model)?;
+    let (loaded, _) = model::load(&arguments.model, arguments.control_tokens)?;
     let kind = leyden_lm::device::parse_kind(&arguments.dtype)?;
     let device = leyden_lm::device::parse_device(&arguments.device)?;
     let limits = arguments.limits(&loaded.config, (kind, device));

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use leyden_text::ChatFormat;
+use leyden_text::{ChatFormat, ControlTokens};
 use tch::{Kind, Tensor};
 
 use crate::error::LmError;
@@ -51,6 +51,16 @@ impl LoadedModel {
             return Err(unknown(path));
         };
         Ok(model)
+    }
+
+    /// Chooses how the names of control tokens in messages are encoded. To be called before the
+    /// format is shared.
+    #[must_use]
+    pub fn with_control_tokens(mut self, control_tokens: ControlTokens) -> Self {
+        if let Some(format) = Arc::get_mut(&mut self.format) {
+            format.set_control_tokens(control_tokens);
+        }
+        self
     }
 
     /// Writes the model as a folder; see [`save_folder`].

@@ -12,6 +12,7 @@ use leyden_hub::{Hub, Repository};
 use leyden_lm::formats::LoadedModel;
 use leyden_lm::formats::gguf::Gguf;
 use leyden_lm::model::LlamaConfig;
+use leyden_text::ControlTokens;
 use leyden_train::provenance::hash_file;
 use serde_json::{Map, Value, json};
 
@@ -21,7 +22,15 @@ use source::ModelSource;
 ///
 /// # Errors
 /// Files that are missing, broken or cannot be fetched.
-pub fn load(source: &str) -> Result<(LoadedModel, Map<String, Value>)> {
+pub fn load(
+    source: &str,
+    control_tokens: ControlTokens,
+) -> Result<(LoadedModel, Map<String, Value>)> {
+    let (model, described) = load_default(source)?;
+    Ok((model.with_control_tokens(control_tokens), described))
+}
+
+fn load_default(source: &str) -> Result<(LoadedModel, Map<String, Value>)> {
     let path = match ModelSource::parse(source) {
         ModelSource::Tiny => return tiny::embedded(),
         ModelSource::Path(path) => path,

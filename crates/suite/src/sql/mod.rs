@@ -7,7 +7,7 @@ mod score;
 
 use std::cell::{OnceCell, RefCell};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, bail};
 use leyden_core::rows::{RowError, required};
@@ -16,7 +16,7 @@ use leyden_hub::parquet;
 use leyden_mini::MiniSpider;
 use leyden_spider::loader::{UnusableDatabase, WithoutRows};
 use leyden_spider::scorer::DATABASE_FIELD;
-use leyden_spider::{Limits, Spider, SpiderScorer, golden};
+use leyden_spider::{Limits, Spider, SpiderScorer, Workers, golden};
 use leyden_sql::{Check, Prompt, SqlAgent};
 use leyden_train::config::{OwnKey, Preset};
 use serde_json::{Map, Value, json};
@@ -33,7 +33,8 @@ use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
 use crate::reward::Reward;
-use crate::settings::SqlSettings;
+use crate::settings::BenchmarkSettings;
+use crate::worker;
 
 /// The text-to-SQL agent.
 pub struct Sql;
@@ -79,12 +80,12 @@ impl Benchmark for Sql {
         3
     }
 
-    fn for_tiny(&self, settings: &mut SqlSettings) {
+    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
         settings.agent.max_turns = 3;
         settings.agent.result_characters = 60;
     }
 
-    fn prepare(&self, settings: SqlSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
+    fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(&settings)?))
     }
 
@@ -129,12 +130,23 @@ impl Benchmark for Sql {
         Failure::WrongRows
     }
 
+    fn work(&self) -> Result<()> {
+        leyden_spider::database::worker::serve().context("this process is started by leyden itself")
+    }
+
     fn golden(&self) -> Vec<Golden> {
         let check = |file: &Path, databases: Option<&Path>| {
-            Ok(golden::check(file, databases.context("spider cases need --db")?)?)
+            Ok(golden::check(file, databases.context("spider cases need --db")?, workers())?)
         };
         vec![Golden { name: "spider", check }]
     }
+}
+
+/// The processes that run queries, shared by all that this process opens.
+fn workers() -> Option<Arc<Workers>> {
+    static WORKERS: OnceLock<Option<Arc<Workers>>> = OnceLock::new();
+    let start = |program| Arc::new(Workers::new(program, [worker::ARGUMENT, "sql"]));
+    WORKERS.get_or_init(|| worker::program().map(start)).clone()
 }
 
 /// The name of the generated world.
@@ -165,7 +177,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn new(settings: &SqlSettings) -> Result<Self> {
+    fn new(settings: &BenchmarkSettings) -> Result<Self> {
         let reward = Reward::of(settings, &[])?;
         let agent = &settings.agent;
         let check = match settings.text(CHECK)? {
@@ -203,21 +215,25 @@ impl Prepared {
     fn world_databases(&self) -> Result<(tempfile::TempDir, Arc<Spider>)> {
         let folder = tempfile::tempdir().context("no temporary folder for databases")?;
         self.mini().write_databases(folder.path())?;
-        let spider = Arc::new(Spider::open(folder.path(), Limits::default())?);
+        let spider = Spider::open(folder.path(), Limits::default())?.with_workers(workers());
+        let spider = Arc::new(spider);
         Ok((folder, spider))
     }
 
     /// The Spider folder that a file of questions belongs to.
     fn open(&self, path: &Path) -> Result<Arc<Spider>> {
         let folder = databases_of(path, self.databases.as_deref());
-        self.opened(folder, |folder| Ok(Spider::open(folder, Limits::default())?))
+        self.opened(folder, |folder| {
+            Ok(Spider::open(folder, Limits::default())?.with_workers(workers()))
+        })
     }
 
     /// Tasks of a user's own: `question`, `query`, and the path of a `database`, as it is or
     /// from the folder of the file.
     fn read_own(&self, path: &Path) -> Result<LoadedTasks> {
         let by_file = PathBuf::from("database files");
-        let spider = self.opened(by_file, |_| Ok(Spider::of_files(Limits::default())))?;
+        let spider = self
+            .opened(by_file, |_| Ok(Spider::of_files(Limits::default()).with_workers(workers())))?;
         own_tasks::read(path, |mut row, _| {
             let named = PathBuf::from(required(&mut row, "database")?);
             let beside = path.parent().unwrap_or(Path::new("")).join(&named);

@@ -21,7 +21,8 @@ pub fn score(files: &Files, registry: &Registry) -> Result<Scored> {
     let databases = files.databases.as_deref().context(
         "--db: the queries are executed: name the Spider folder, or its folder of databases",
     )?;
-    let spider = Arc::new(Spider::open(databases, Limits::default())?);
+    let spider =
+        Arc::new(Spider::open(databases, Limits::default())?.with_workers(super::workers()));
     if !answers::are_named(&files.pred)? {
         files.in_order()?;
         let gold = table::read_gold(&files.gold)?;

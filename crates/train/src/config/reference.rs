@@ -57,6 +57,11 @@ const REFERENCE: &[(&str, &str)] = &[
     key("model.threads", "threads of libtorch and of the tools"),
     key("model.context", "context length in tokens; 0 is what the model was made for"),
     key(
+        "model.control_tokens",
+        "how the name of a control token inside a message is encoded: text, or template for the \
+         control token itself",
+    ),
+    key(
         "model.lora.rank",
         "rank of the low-rank adapters; without [model.lora] all parameters train",
     ),

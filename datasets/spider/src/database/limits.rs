@@ -1,15 +1,16 @@
-//! What one query may cost, and what is told of one that did not run.
+//! Limits of one query, and the reasons for which it gives no result.
 
 use std::time::Duration;
 
 use rusqlite::ErrorCode;
+use serde::{Deserialize, Serialize};
 
 /// Bounds of one query.
 ///
 /// Instructions are counted by SQLite's virtual machine and are the bound that decides: they
-/// do not depend on the machine or its load, so a score does not either. The time is a net
-/// below it, for single instructions that take long.
-#[derive(Debug, Clone, PartialEq)]
+/// do not depend on the machine or its load, so a score does not either. The time is a second
+/// bound, for single instructions that take long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Instructions of SQLite's virtual machine, counted in thousands.
     pub instructions: u64,
@@ -17,6 +18,9 @@ pub struct Limits {
     pub rows: usize,
     /// Bytes of all cells of the result.
     pub bytes: usize,
+    /// Bytes of SQLite's heap, beyond what earlier queries left there. Workers enforce it; a
+    /// query in this process has no such bound.
+    pub memory: usize,
 }
 
 impl Default for Limits {
@@ -26,12 +30,13 @@ impl Default for Limits {
             time: Duration::from_secs(20),
             rows: 100_000,
             bytes: 32 << 20,
+            memory: 256 << 20,
         }
     }
 }
 
 /// Why a query gave no result.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, thiserror::Error)]
 pub enum QueryError {
     /// Empty, a comment, or a statement that gives no rows.
     #[error("the statement is not a query")]
@@ -53,6 +58,11 @@ pub enum QueryError {
     Rows(usize),
     #[error("the result or a value in it is too large")]
     Bytes,
+    #[error("the query needs more than {} MiB of memory", .0 >> 20)]
+    Memory(usize),
+    /// Its process ended, twice, before it gave a result.
+    #[error("the query ended the process that ran it ({0})")]
+    Crashed(String),
     /// Not the query's fault: the database itself cannot be read.
     #[error("the database cannot be read: {0}")]
     Database(String),
@@ -68,7 +78,9 @@ impl QueryError {
             | Self::Instructions(_)
             | Self::Time(_)
             | Self::Rows(_)
-            | Self::Bytes => "limit",
+            | Self::Bytes
+            | Self::Memory(_)
+            | Self::Crashed(_) => "limit",
             Self::Database(_) => "database",
             Self::Sql(message) => {
                 let starts = |text: &str| message.starts_with(text);
@@ -84,6 +96,14 @@ impl QueryError {
                     "other"
                 }
             }
+        }
+    }
+
+    /// The reason behind an error of SQLite under these limits.
+    pub(super) fn within(error: &rusqlite::Error, limits: &Limits) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::OutOfMemory) => Self::Memory(limits.memory),
+            _ => Self::of(error),
         }
     }
 

@@ -2,22 +2,32 @@
 //!
 //! A folder holds one folder per database, which holds one SQLite file of its name, or
 //! several where a test suite brings more contents of the same schema. Queries of a model
-//! run on them in many threads at once; see [`mod@file`] for what keeps them harmless.
+//! run on them in many threads at once; see [`sandbox`] for the limits of a query and [`worker`] for
+//! the process that it runs in.
 
+mod check;
+mod clock;
+mod compare;
 mod describe;
-pub mod file;
+mod file;
 mod guard;
 mod limits;
+pub mod sandbox;
 mod value;
+pub mod worker;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+pub use check::{Check, Checked};
+pub use compare::same_result;
 pub use describe::{Detail, render};
-pub use file::{DatabaseFile, ResultSet, STATEMENT_BYTES, TableInfo};
+pub use file::{DatabaseFile, TableInfo};
 pub use limits::{Limits, QueryError};
+pub use sandbox::{ResultSet, STATEMENT_BYTES};
 pub use value::Value;
+pub use worker::Workers;
 
 /// Why a database cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -36,13 +46,20 @@ pub enum DatabaseError {
 pub struct Databases {
     folder: PathBuf,
     limits: Limits,
+    workers: Option<Arc<Workers>>,
     open: Mutex<HashMap<String, Arc<Database>>>,
 }
 
 impl Databases {
-    /// The databases `folder/<id>/<id>.sqlite`.
+    /// The databases `folder/<id>/<id>.sqlite`, queried in this process.
     pub fn new(folder: impl Into<PathBuf>, limits: Limits) -> Self {
-        Self { folder: folder.into(), limits, open: Mutex::default() }
+        Self { folder: folder.into(), limits, workers: None, open: Mutex::default() }
+    }
+
+    /// The same, queried by `workers` where there are some: for queries that are not trusted.
+    #[must_use]
+    pub fn with_workers(self, workers: Option<Arc<Workers>>) -> Self {
+        Self { workers, ..self }
     }
 
     pub fn folder(&self) -> &Path {
@@ -63,7 +80,7 @@ impl Databases {
             return Err(DatabaseError::Missing { id, path: file.to_owned() });
         }
         let paths = vec![file.to_owned()];
-        let database = Arc::new(Database::of_files(id.clone(), paths, self.limits.clone())?);
+        let database = Arc::new(Database::of_files(id.clone(), paths, self)?);
         open.insert(id, Arc::clone(&database));
         Ok(database)
     }
@@ -77,7 +94,7 @@ impl Databases {
         if let Some(database) = open().get(id) {
             return Ok(Arc::clone(database));
         }
-        let database = Arc::new(Database::open(&self.folder, id, self.limits.clone())?);
+        let database = Arc::new(Database::open(id, self)?);
         Ok(Arc::clone(open().entry(id.to_owned()).or_insert(database)))
     }
 }
@@ -95,28 +112,29 @@ pub struct Database {
 }
 
 impl Database {
-    fn open(folder: &Path, id: &str, limits: Limits) -> Result<Self, DatabaseError> {
+    fn open(id: &str, all: &Databases) -> Result<Self, DatabaseError> {
         let id = id.to_owned();
         if id.is_empty() || id.starts_with('.') || id.contains(['/', '\\', ':', '\0']) {
             return Err(DatabaseError::Name { id });
         }
-        let own = folder.join(&id).join(format!("{id}.sqlite"));
+        let own = all.folder.join(&id).join(format!("{id}.sqlite"));
         if !own.is_file() {
             return Err(DatabaseError::Missing { id, path: own });
         }
         let others = other_files(&own);
-        Self::of_files(id, [vec![own], others].concat(), limits)
+        Self::of_files(id, [vec![own], others].concat(), all)
     }
 
     /// A database of these files, of which there is at least one.
-    fn of_files(id: String, paths: Vec<PathBuf>, limits: Limits) -> Result<Self, DatabaseError> {
-        let files: Vec<DatabaseFile> = paths.into_iter().map(DatabaseFile::new).collect();
+    fn of_files(id: String, paths: Vec<PathBuf>, all: &Databases) -> Result<Self, DatabaseError> {
+        let file = |path| DatabaseFile::new(path, all.workers.clone());
+        let files: Vec<DatabaseFile> = paths.into_iter().map(file).collect();
         match files[0].tables() {
             Ok(tables) => Ok(Self {
                 id,
                 files,
                 tables,
-                limits,
+                limits: all.limits.clone(),
                 has_rows: OnceLock::new(),
                 described: Mutex::default(),
             }),

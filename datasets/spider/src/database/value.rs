@@ -9,9 +9,10 @@ use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 
 use rusqlite::types::ValueRef;
+use serde::{Deserialize, Serialize};
 
 /// One cell: SQLite's five storage classes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Value {
     Null,
     Integer(i64),

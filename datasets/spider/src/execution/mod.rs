@@ -6,17 +6,18 @@
 //! the original, nothing that a prediction does outlives its run: see
 //! [`database`](crate::database).
 
-mod compare;
 mod mend;
 
 use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::database::{Database, DatabaseError, Databases, Limits, QueryError, STATEMENT_BYTES};
+use crate::database::{
+    Check, Checked, Database, DatabaseError, Databases, QueryError, STATEMENT_BYTES,
+};
 use mend::{fix_year, mend};
 
-pub use compare::same_result;
+pub use crate::database::same_result;
 
 /// What became of a prediction.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,22 +80,18 @@ pub fn judge(database: &Database, gold: &str, predicted: &str) -> Result<Verdict
     let ordered = gold.to_lowercase().contains("order by");
     let same_text = gold == predicted;
     let (gold, predicted) = (fix_year(&gold), fix_year(&predicted));
+    let predicted = (!same_text && !too_long).then_some(predicted);
+    let check = Check { gold, predicted, ordered };
+    let broken = |error| ExecutionError::Gold { database: database.id().to_owned(), error };
     for file in database.files() {
-        let broken = |error| ExecutionError::Gold { database: database.id().to_owned(), error };
-        let expected = file.query(&gold, database.limits()).map_err(broken)?;
-        if too_long {
-            return Ok(Verdict::Failed(QueryError::Bytes));
-        }
-        if same_text {
-            continue;
-        }
-        // One row more than expected is enough to know.
-        let limits = Limits { rows: expected.rows.len(), ..database.limits().clone() };
-        match file.query(&predicted, &limits) {
-            Ok(result) if same_result(&expected, &result, ordered) => {}
-            Ok(_) | Err(QueryError::Rows(_)) => return Ok(Verdict::Different),
-            Err(error @ QueryError::Database(_)) => return Err(broken(error)),
-            Err(error) => return Ok(Verdict::Failed(error)),
+        match file.check(&check, database.limits()) {
+            Checked::Same if too_long => return Ok(Verdict::Failed(QueryError::Bytes)),
+            Checked::Same => {}
+            Checked::Different => return Ok(Verdict::Different),
+            Checked::GoldFailed(error) | Checked::Failed(error @ QueryError::Database(_)) => {
+                return Err(broken(error));
+            }
+            Checked::Failed(error) => return Ok(Verdict::Failed(error)),
         }
     }
     Ok(Verdict::Match)
