@@ -1,4 +1,4 @@
-//! The parts of a step without tensors: credit, advantage, loss, merging of prefixes.
+//! The parts of a training step without tensors: credit, advantage, loss, prefix merging.
 
 use std::hint::black_box;
 
@@ -17,7 +17,7 @@ const GROUP: usize = 8;
 const CALLS: usize = 4;
 const TOKENS: usize = 256;
 
-fn trajectories() -> Vec<Episode> {
+fn trajectories() -> Vec<Trajectory> {
     let seed = SeedTree::new(1);
     let reward = |i: usize| f64::from(u8::from(seed.index(i as u64).uniform() < 0.4));
     (0..ROLLOUTS).map(|i| Trajectory::of_calls(i / GROUP, reward(i), CALLS)).collect()
@@ -31,7 +31,8 @@ fn reinforcement(c: &mut Criterion) {
     let rows = Rows::dense(&[TOKENS; ROLLOUTS * CALLS]);
     let algorithm = AlgorithmConfig::default();
     let assign = || algorithm.assign(black_box(&trajectories), &rows, None);
-    group.bench_function("credit", |b| b.iter(|| algorithm.credit.assign(black_box(&trajectories))));
+    group
+        .bench_function("credit", |b| b.iter(|| algorithm.credit.assign(black_box(&trajectories))));
     group.bench_function("credit and advantage", |b| b.iter(assign));
 
     let advantages = assign().expect("rewards are finite").advantages.per_token;
@@ -83,8 +84,8 @@ fn packing(c: &mut Criterion) {
     group.finish();
 }
 
-/// In a process that is set up like the trainer's, which keeps freed blocks: otherwise every
-/// array of a batch would be faulted in anew, and that is what would be measured.
+/// Runs in a process configured like the trainer's, whose allocator keeps freed blocks; otherwise
+/// the benches would measure page faults of every batch array.
 fn benches() {
     reexec_with_env();
     let mut criterion = Criterion::default().sample_size(30).configure_from_args();
