@@ -1,4 +1,4 @@
-//! Datasets from the command line: made, described, fetched from a hub of our own, and bad.
+//! Dataset commands: generating, describing, fetching from a local hub, invalid data.
 
 #[path = "../datasets/hub/tests/server/mod.rs"]
 mod server;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use self::server::Server;
-use crate::common::{leyden, refused, says, succeeds};
+use crate::common::{assert_contains, leyden, refused, succeeds};
 
 fn make(world: &str, folder: &Path) -> String {
     let mut command =
@@ -22,11 +22,11 @@ fn info(file: &Path) -> Command {
     command
 }
 
-/// The ids and labels with which `leyden eval` and `leyden score` know the questions.
+/// Generated files load again, with the ids and labels that `leyden eval` and `leyden score` use.
 #[test]
-fn what_is_made_of_a_world_loads_again() {
+fn generated_datasets_load_again() {
     let folder = tempfile::tempdir().unwrap();
-    for (world, test, told) in [
+    for (world, test, expected) in [
         (
             "mini-calc",
             "test.jsonl",
@@ -59,26 +59,29 @@ fn what_is_made_of_a_world_loads_again() {
     ] {
         let folder = folder.path().join(world);
         let made = make(world, &folder);
-        says(&made, &["8 tasks", "6 tasks", test]);
+        assert_contains(&made, &["8 tasks", "6 tasks", test]);
         let (text, stderr) = succeeds(&mut info(&folder.join(test)));
-        says(&text, told);
+        assert_contains(&text, expected);
         assert_eq!(stderr, "", "{world}");
         for entry in fs::read_dir(&folder).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
-            assert!(made.contains(&name), "{name} is not told of in {made}");
+            assert!(made.contains(&name), "{name} is not listed in {made}");
         }
     }
 }
 
 #[test]
-fn a_world_is_described_with_lessons() {
+fn a_generated_dataset_is_described() {
     for world in ["mini-spider", "mini-musique"] {
         let (text, _) = succeeds(&mut leyden(&["data", "info", world]));
-        says(&text, &[world, "endless", "test: 256 tasks", "lessons of the tiny model"]);
+        assert_contains(
+            &text,
+            &[world, "infinite", "test: 256 tasks", "pretraining data of the tiny model"],
+        );
     }
 }
 
-/// `leyden data fetch` from `server` into `out`, with a cache of its own.
+/// `leyden data fetch` from `server` into `out`, with a separate cache.
 fn fetch(dataset: &str, server: &Server, home: &Path, out: &Path) -> Command {
     let mut command = leyden(&["data", "fetch", dataset, "--repo", "some/data", "--out"]);
     command.arg(out).env("HF_ENDPOINT", &server.address).env("HF_HOME", home);
@@ -89,7 +92,7 @@ fn fetch(dataset: &str, server: &Server, home: &Path, out: &Path) -> Command {
 }
 
 #[test]
-fn musique_comes_as_its_official_files() {
+fn musique_is_fetched_as_official_files() {
     let row = |id: &str, answer: &str| {
         format!("{{\"id\": \"{id}\", \"question\": \"q\"{answer}, \"paragraphs\": []}}\n")
     };
@@ -104,19 +107,19 @@ fn musique_comes_as_its_official_files() {
     let out = folder.path().join("out");
     let (text, _) = succeeds(&mut fetch("musique", &server, folder.path(), &out));
     let path = out.join("data/musique_ans_v1.0_dev.jsonl");
-    says(
+    assert_contains(
         &text,
         &["1  ", &path.display().to_string(), "left out: 1 row", "row 2: the field answer"],
     );
-    says(&text, &["not fetched without --all: data/musique_full_v1.0_dev.jsonl"]);
+    assert_contains(&text, &["not downloaded without --all: data/musique_full_v1.0_dev.jsonl"]);
     assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
-    says(&succeeds(&mut info(&path)).0, &["1 task", "2hop__1"]);
+    assert_contains(&succeeds(&mut info(&path)).0, &["1 task", "2hop__1"]);
     succeeds(fetch("musique", &server, folder.path(), &out).arg("--all"));
     assert!(out.join("data/musique_full_v1.0_dev.jsonl").exists());
 }
 
 #[test]
-fn spider_comes_with_its_databases() {
+fn spider_is_fetched_with_its_databases() {
     let folder = tempfile::tempdir().unwrap();
     let made = folder.path().join("made");
     make("mini-spider", &made);
@@ -134,39 +137,48 @@ fn spider_comes_with_its_databases() {
     let server = Server::of_dataset("some/data", &served);
     let out = folder.path().join("out");
     let (text, _) = succeeds(&mut fetch("spider", &server, folder.path(), &out));
-    says(&text, &["8  ", "dev.json", "train.json", "17 databases in"]);
+    assert_contains(&text, &["8  ", "dev.json", "train.json", "17 databases in"]);
     let (text, stderr) = succeeds(&mut info(&out.join("dev.json")));
-    says(&text, &["8 tasks", "reference queries that run: 8 of 8"]);
+    assert_contains(&text, &["8 tasks", "reference queries that run: 8 of 8"]);
     assert_eq!(stderr, "");
 
-    // Questions alone are fetched, and where the rest is to be had is told.
+    // Without databases only the questions are fetched, with a hint where to get the rest.
     let server = Server::of_dataset("some/data", &served[..1]);
     let home = folder.path().join("other");
     let out = folder.path().join("questions");
     let (text, _) = succeeds(&mut fetch("spider", &server, &home, &out));
-    says(&text, &["8  ", "has neither tables.json nor databases", "https://", "database/"]);
+    assert_contains(
+        &text,
+        &["8  ", "has neither tables.json nor databases", "https://", "database/"],
+    );
     let server = Server::of_dataset("some/data", &[("README.md", "x".into())]);
     let home = folder.path().join("third");
-    says(&refused(&mut fetch("spider", &server, &home, &out)), &["some/data", "has no questions"]);
+    assert_contains(
+        &refused(&mut fetch("spider", &server, &home, &out)),
+        &["some/data", "has no questions"],
+    );
 }
 
 #[test]
-fn a_hub_that_is_not_there() {
+fn a_missing_repository() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::of_dataset("other/data", &[]);
     let sentence = refused(&mut fetch("calcx", &server, folder.path(), &folder.path().join("out")));
-    says(&sentence, &["some/data", "does not exist"]);
+    assert_contains(&sentence, &["some/data", "does not exist"]);
     assert!(!folder.path().join("out").exists());
 }
 
 #[test]
-fn what_is_neither_a_world_nor_a_file() {
+fn an_unknown_dataset_name() {
     let sentence = refused(&mut leyden(&["data", "info", "mini-clac"]));
-    says(&sentence, &["mini-clac", "no such file", "mini-calc, mini-spider, mini-musique"]);
+    assert_contains(
+        &sentence,
+        &["mini-clac", "no such file", "mini-calc, mini-spider, mini-musique"],
+    );
     let eval = ["eval", "--model", "tiny", "--data", "mini-clac"];
-    says(&refused(&mut leyden(&eval)), &["mini-clac", "no such file"]);
+    assert_contains(&refused(&mut leyden(&eval)), &["mini-clac", "no such file"]);
     let eval = ["eval", "--agent", "nobody", "--model", "tiny", "--data", "mini-calc"];
-    says(&refused(&mut leyden(&eval)), &["nobody", "calc, sql, rag, external and chat"]);
+    assert_contains(&refused(&mut leyden(&eval)), &["nobody", "calc, sql, rag, external and chat"]);
     let output = leyden(&["data", "make", "mini-clac", "--out", "x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }
@@ -181,13 +193,22 @@ fn spider_without_tables_or_with_broken_databases() {
     let database = folder.path().join(format!("database/{id}/{id}.sqlite"));
     fs::write(&database, "no database at all").unwrap();
     let (text, stderr) = succeeds(&mut info(&dev));
-    says(&stderr, &[&format!("the database {id} cannot be used"), "is not a readable SQLite file"]);
-    says(&text, &[&format!("  not usable: 1 ({id}), ")]);
+    assert_contains(
+        &stderr,
+        &[&format!("the database {id} cannot be used"), "is not a readable SQLite file"],
+    );
+    assert_contains(&text, &[&format!("  not usable: 1 ({id}), ")]);
     fs::remove_file(folder.path().join("tables.json")).unwrap();
-    says(&refused(&mut info(&dev)), &["there is no file", "tables.json", "beside its questions"]);
+    assert_contains(
+        &refused(&mut info(&dev)),
+        &["there is no file", "tables.json", "next to its questions"],
+    );
     fs::write(&dev, "[{\"db_id\": \"x\",\n").unwrap();
     fs::write(folder.path().join("tables.json"), "[]").unwrap();
-    says(&refused(&mut info(&dev)), &["dev.json", "begins as a JSON list but is none"]);
+    assert_contains(
+        &refused(&mut info(&dev)),
+        &["dev.json", "begins as a JSON list but is not one"],
+    );
 }
 
 #[test]
@@ -198,8 +219,8 @@ fn rows_without_an_answer() {
     fs::write(&path, format!("{row}\n")).unwrap();
     let output = info(&path).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    says(&stderr, &["test.jsonl, line 1 (id 2hop__1_2): the field answer is missing"]);
-    says(&refused(&mut info(&path)), &["test.jsonl", "no good row"]);
+    assert_contains(&stderr, &["test.jsonl, line 1 (id 2hop__1_2): the field answer is missing"]);
+    assert_contains(&refused(&mut info(&path)), &["test.jsonl", "no valid rows"]);
 }
 
 #[test]
@@ -211,6 +232,6 @@ fn a_corpus_without_passages() {
     let arguments = ["eval", "--agent", "rag", "--model", "tiny", "--data", "mini-musique"];
     let mut command = leyden(&arguments);
     command.args(["--limit", "1", "--corpus"]).arg(&corpus).arg("--out").arg(&out);
-    says(&refused(&mut command), &["retrieval", "passage"]);
+    assert_contains(&refused(&mut command), &["retrieval", "passage"]);
     assert!(!out.exists());
 }

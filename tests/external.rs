@@ -1,5 +1,5 @@
-//! The paper's three agents in their own frameworks, with the real packages: what they do is
-//! what the native agents do, it is captured to the token, and it trains the model.
+//! The paper's three agents in their own frameworks, with the real packages: they behave like the
+//! native agents, their tokens are captured exactly, and they train the model.
 
 pub mod support;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use self::support::{Place, Rollout, list, processes_with, python_with_packages, rollouts, run};
-use crate::common::{checkout, lines, says, succeeds};
+use crate::common::{assert_contains, checkout, lines, succeeds};
 use leyden_core::SeedTree;
 use leyden_mini::spider::Turn;
 use leyden_mini::{MiniCalc, MiniSpider};
@@ -32,7 +32,7 @@ const SHORT: [&str; 10] = [
     "checkpoint.keep=2",
 ];
 
-/// A short run of an external agent in the environment's Python.
+/// A short run of an external agent with this Python interpreter.
 fn external(world: &str, python: &Path, folder: &Path, changes: &[&str]) -> Command {
     let module = match world {
         "calc" => "autogen_calc:agent",
@@ -40,7 +40,7 @@ fn external(world: &str, python: &Path, folder: &Path, changes: &[&str]) -> Comm
         _ => "openai_agents_rag:agent",
     };
     let python = python.to_str().unwrap();
-    // The name finds the processes of this run again.
+    // The name identifies the processes of this run.
     let name = marker(folder);
     let worker = "agents/external/worker.py";
     let command = ["agent.external.command=", &list(&[python, worker, module, "--name", &name])];
@@ -50,12 +50,12 @@ fn external(world: &str, python: &Path, folder: &Path, changes: &[&str]) -> Comm
     run(&format!("external/{world}"), folder, &changes)
 }
 
-/// The name of the worker of this run.
+/// The worker name of this run.
 fn marker(folder: &Path) -> String {
     folder.to_str().unwrap().replace('/', "_")
 }
 
-/// What must hold of everything that was captured.
+/// Checks the invariants of all captured rollouts.
 fn assert_captured(all: &BTreeMap<Place, Rollout>) {
     for (place, rollout) in all {
         assert_eq!(rollout.missing, None, "{place:?}");
@@ -71,9 +71,9 @@ fn assert_captured(all: &BTreeMap<Place, Rollout>) {
     }
 }
 
-/// Trains for two steps and compares the first with the native agent's: tokens are drawn by
-/// their place in the run, so equal prompts give equal rollouts, up to rounding.
-fn trains_as_the_native_agent_does(test: &str, world: &str, native: &str) {
+/// Trains for two steps and compares the first with the native agent's: sampling is seeded by
+/// position in the run, so equal prompts give equal rollouts, up to rounding.
+fn trains_like_the_native_agent(test: &str, world: &str, native: &str) {
     let Some(python) = python_with_packages(test) else { return };
     let folder = tempfile::tempdir().unwrap();
     let (own, other) = (folder.path().join("external"), folder.path().join("native"));
@@ -108,32 +108,32 @@ fn trains_as_the_native_agent_does(test: &str, world: &str, native: &str) {
     assert_eq!(steps.len(), 2);
     for step in &steps {
         assert_eq!(step["rollouts_without_reward"], 0);
-        // The trainer computes the log-probabilities that were captured over HTTP.
+        // The trainer's log-probabilities equal those captured over HTTP.
         assert!(step["sampler_gap"].as_f64().unwrap() < 1e-3, "{step}");
-        // Calls extend one another token by token, or share their schema.
+        // Calls share a prefix: the earlier call or the schema.
         assert!(step["packed_tokens"].as_u64() < step["row_tokens"].as_u64(), "{step}");
     }
     assert!(steps.iter().any(|step| step["grad_norm"].as_f64() > Some(0.0)), "{metrics}");
-    assert!(processes_with(&marker(&own)).is_empty(), "agents outlive their run");
+    assert!(processes_with(&marker(&own)).is_empty(), "agent processes remain after the run");
 }
 
 #[test]
-fn autogen_trains_as_the_native_calculator_agent_does() {
-    trains_as_the_native_agent_does("autogen", "calc", "mini/calc");
+fn autogen_trains_like_the_native_calculator_agent() {
+    trains_like_the_native_agent("autogen", "calc", "mini/calc");
 }
 
 #[test]
-fn langgraph_trains_as_the_native_sql_agent_does() {
-    trains_as_the_native_agent_does("langgraph", "sql", "mini/spider");
+fn langgraph_trains_like_the_native_sql_agent() {
+    trains_like_the_native_agent("langgraph", "sql", "mini/spider");
 }
 
 #[test]
-fn the_openai_agents_sdk_trains_as_the_native_retrieval_agent_does() {
-    trains_as_the_native_agent_does("openai-agents", "rag", "mini/musique");
+fn the_openai_agents_sdk_trains_like_the_native_retrieval_agent() {
+    trains_like_the_native_agent("openai-agents", "rag", "mini/musique");
 }
 
 #[test]
-fn a_run_killed_in_the_middle_goes_on_and_leaves_no_agent_behind() {
+fn a_killed_run_resumes_and_leaves_no_agent_processes() {
     use std::os::unix::process::ExitStatusExt;
     let Some(python) = python_with_packages("a killed run of an external agent") else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -148,17 +148,21 @@ fn a_run_killed_in_the_middle_goes_on_and_leaves_no_agent_behind() {
     }
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(9));
-    // The kernel ends them with their parent; it may take a moment.
+    // The kernel kills them with their parent; it may take a moment.
     for _ in 0..500 {
         if processes_with(&marker(&run)).is_empty() {
             break;
         }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
-    assert_eq!(processes_with(&marker(&run)), [0_u32; 0], "agents outlive a killed run");
+    assert_eq!(
+        processes_with(&marker(&run)),
+        [0_u32; 0],
+        "agent processes remain after a killed run"
+    );
 
     let (stdout, _) = succeeds(&mut again());
-    says(&stdout, &["finished: "]);
+    assert_contains(&stdout, &["finished: "]);
     let steps: Vec<u64> =
         lines(&metrics(), "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2, 3, 4]);
@@ -167,13 +171,14 @@ fn a_run_killed_in_the_middle_goes_on_and_leaves_no_agent_behind() {
     assert_eq!(all.keys().filter(|place| place.1 == "train").count(), 4 * 32);
 }
 
-/// Complete lines of this kind, while somebody may be writing the next.
+/// Number of complete lines of this kind; the last line may be partially written.
 fn lines_complete(metrics: &str, kind: &str) -> usize {
     let whole = metrics.rfind('\n').map_or("", |end| &metrics[..end]);
     lines(whole, kind).len()
 }
 
-/// What `function` of a module of `agents/external` gives for each of these lists of arguments.
+/// The results of a Python expression over a module of `agents/external` for each list of
+/// arguments.
 fn results(python: &Path, import: &str, expression: &str, arguments: &[Value]) -> Vec<String> {
     let script = format!(
         "import asyncio, json, sys\n{import}\nfor line in sys.stdin:\n    a = json.loads(line)\n    \
@@ -199,7 +204,7 @@ fn results(python: &Path, import: &str, expression: &str, arguments: &[Value]) -
 }
 
 #[test]
-fn the_calculator_in_python_writes_what_the_native_one_writes() {
+fn the_python_calculator_equals_the_native_one() {
     let Some(python) = python_with_packages("the calculator in Python") else { return };
     let world = MiniCalc::new(0);
     let expression = |index: u64| {
@@ -221,7 +226,7 @@ fn the_calculator_in_python_writes_what_the_native_one_writes() {
 }
 
 #[test]
-fn results_of_queries_in_python_read_as_the_native_ones() {
+fn python_query_results_equal_the_native_ones() {
     const LONGEST: usize = 60;
     let Some(python) = python_with_packages("queries in Python") else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -239,11 +244,11 @@ fn results_of_queries_in_python_read_as_the_native_ones() {
             if query.contains("avg") {
                 continue; // The last digit of a mean differs between versions of SQLite.
             }
-            // As it stands, and with mistakes that models make.
+            // The query itself, and with typical mistakes of models.
             let mistakes = [("select ", "select x"), ("from", "form"), ("from ", "from x")];
-            let mut spoilt = vec![query.clone()];
-            spoilt.extend(mistakes.map(|(right, wrong)| query.replace(right, wrong)));
-            for query in spoilt {
+            let mut variants = vec![query.clone()];
+            variants.extend(mistakes.map(|(right, wrong)| query.replace(right, wrong)));
+            for query in variants {
                 let text = match database.query(&query) {
                     Ok(result) => render(&result, LONGEST + 1),
                     Err(error) => format!("ERROR: {error}"),

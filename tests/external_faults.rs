@@ -1,5 +1,5 @@
-//! External agents that go wrong, in the standard library of Python alone: the rollout has no
-//! reward and says why, the others and the run go on.
+//! Faulty external agents, with Python's standard library only: a failed rollout has no reward and
+//! a reason; the other rollouts and the run continue.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{checkout, lines, refused, says, succeeds};
+use crate::common::{assert_contains, checkout, lines, refused, succeeds};
 use crate::external::support::{Place, Rollout, list, python, rollouts, run};
 
 const SHORT: [&str; 9] = [
@@ -22,13 +22,13 @@ const SHORT: [&str; 9] = [
     "agent.external.processes=4",
 ];
 
-/// A short run in which every second process goes wrong in this way, and what it left.
+/// A short run in which every second process is faulty, and its results.
 struct Faulty {
     rollouts: BTreeMap<Place, Rollout>,
     steps: Vec<serde_json::Value>,
-    /// Processes that were started.
+    /// Number of processes started.
     processes: usize,
-    /// Processes that hang, by their ids.
+    /// Ids of the hanging processes.
     hanging: Vec<u32>,
 }
 
@@ -63,21 +63,21 @@ impl Faulty {
         self.rollouts.values().filter_map(|rollout| rollout.missing.as_deref()).collect()
     }
 
-    /// Panics unless just every second rollout is missing, with these words.
+    /// Panics unless exactly every second rollout has no reward, with these words in the reason.
     fn half_is_missing(&self, words: &[&str]) {
         assert_eq!(self.processes, self.rollouts.len());
         let missing = self.missing();
         assert_eq!(missing.len(), self.processes.div_ceil(2), "{missing:?}");
         for sentence in missing {
-            says(sentence, words);
+            assert_contains(sentence, words);
         }
-        self.others_are_whole();
+        self.others_are_complete();
         let without = |step: &serde_json::Value| step["rollouts_without_reward"].as_u64().unwrap();
         assert!(self.steps.iter().map(without).sum::<u64>() > 0);
     }
 
-    fn others_are_whole(&self) {
-        assert_eq!(self.steps.len(), 2, "not all steps were done");
+    fn others_are_complete(&self) {
+        assert_eq!(self.steps.len(), 2, "not all steps completed");
         for rollout in self.rollouts.values().filter(|rollout| rollout.missing.is_none()) {
             assert!(rollout.reward.is_some());
             for call in &rollout.calls {
@@ -88,16 +88,16 @@ impl Faulty {
 }
 
 #[test]
-fn an_agent_that_crashes_costs_its_own_rollout() {
+fn a_crashing_agent_affects_only_its_own_rollout() {
     let Some(run) = Faulty::run("crashes", &[]) else { return };
     run.half_is_missing(&["exit code 1", "RuntimeError: the tool of this agent broke"]);
-    // Its calls are kept.
+    // Its calls are still recorded.
     let crashed = run.rollouts.values().filter(|rollout| rollout.missing.is_some());
     assert!(crashed.into_iter().all(|rollout| rollout.calls.len() == 1));
 }
 
 #[test]
-fn an_agent_that_crashes_is_tried_again_or_counts_as_zero_where_that_is_wanted() {
+fn a_crashing_agent_can_be_retried_or_scored_zero() {
     let Some(run) = Faulty::run("crashes", &["agent.on_failure='retry'", "agent.retries=9"]) else {
         return;
     };
@@ -109,8 +109,8 @@ fn an_agent_that_crashes_is_tried_again_or_counts_as_zero_where_that_is_wanted()
 }
 
 #[test]
-fn an_agent_that_forks_and_hangs_is_ended_with_its_children() {
-    // Long enough for the others on a busy machine, once for each of three phases.
+fn a_hanging_agent_is_killed_with_its_children() {
+    // Long enough for the others on a busy machine; paid once in each of three phases.
     let changes = [
         "train.steps=1",
         "eval.every=1",
@@ -122,43 +122,43 @@ fn an_agent_that_forks_and_hangs_is_ended_with_its_children() {
     let missing = run.missing();
     assert!(missing.len() >= run.processes.div_ceil(2), "{missing:?}");
     for sentence in missing {
-        says(sentence, &["took longer than 8s"]);
+        assert_contains(sentence, &["took longer than 8s"]);
     }
     assert_eq!(run.steps.len(), 1);
     assert!(run.hanging.len() >= run.processes);
     for id in run.hanging {
         let line = fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        assert!(!line.contains("forks_and_hangs"), "process {id} is still there");
+        assert!(!line.contains("forks_and_hangs"), "process {id} is still running");
     }
 }
 
 #[test]
-fn an_agent_that_never_calls_the_model_or_ends_before_its_call_returns_has_its_answer_judged() {
+fn an_answer_is_scored_without_calls_or_with_a_call_in_flight() {
     let Some(run) = Faulty::run("never_calls", &[]) else { return };
     assert_eq!(run.missing(), [""; 0]);
     let silent = run.rollouts.values().filter(|rollout| rollout.calls.is_empty());
     assert_eq!(silent.count(), run.processes.div_ceil(2));
-    run.others_are_whole();
+    run.others_are_complete();
 
     let Some(run) = Faulty::run("answers_early", &[]) else { return };
     assert_eq!(run.missing(), [""; 0]);
     let early = run.rollouts.values();
     let early = early.filter(|rollout| rollout.answer.as_deref() == Some("### ANSWER: 42 ###"));
     assert!(early.count() >= run.processes.div_ceil(2));
-    run.others_are_whole();
+    run.others_are_complete();
 }
 
 #[test]
-fn an_agent_that_shouts_or_sends_nonsense_is_an_agent_like_others() {
+fn excessive_output_and_invalid_requests_are_harmless() {
     for kind in ["shouts", "sends_nonsense"] {
         let Some(run) = Faulty::run(kind, &[]) else { return };
         assert_eq!(run.missing(), [""; 0], "{kind}");
-        run.others_are_whole();
+        run.others_are_complete();
         assert!(run.rollouts.values().all(|rollout| !rollout.calls.is_empty()), "{kind}");
     }
 }
 
-/// Ends a worker when the test does.
+/// Kills the process when the test ends.
 struct Killed(Child);
 
 impl Drop for Killed {
@@ -168,7 +168,7 @@ impl Drop for Killed {
     }
 }
 
-/// An agent in the standard library, for `worker.py`.
+/// An agent with the standard library only, for `worker.py`.
 const PLAIN: &str = "
 import asyncio, json, urllib.request
 
@@ -190,7 +190,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn a_worker_that_claims_and_vanishes_loses_its_rollout_to_another() {
+fn a_vanished_worker_s_rollout_goes_to_another_worker() {
     let Some(python) = python("a worker that vanishes") else { return };
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("plain.py"), PLAIN).unwrap();
@@ -218,13 +218,13 @@ fn a_worker_that_claims_and_vanishes_loses_its_rollout_to_another() {
         command
     };
     let script = |name: &str| checkout().join(name).to_str().unwrap().to_owned();
-    // It waits for the server, then for a rollout.
+    // Waits for the server, then for a rollout.
     let vanished =
         vanishes(&mut start(&[&script("tests/external/faults.py"), &server, "vanishes"]));
     let worker = script("agents/external/worker.py");
     let words = [&worker, "plain:agent", "--server", &server, "--name", "steady"];
     let steady = Killed(start(&words).spawn().unwrap());
-    ends_well(training);
+    assert_success(training);
     drop(steady);
 
     let all = rollouts(&own);
@@ -233,20 +233,20 @@ fn a_worker_that_claims_and_vanishes_loses_its_rollout_to_another() {
     assert!(!vanished.is_empty());
 }
 
-/// The id of the rollout that the vanishing worker claimed; it tries until the server listens.
+/// The id of the rollout that the vanishing worker claimed; retries until the server listens.
 fn vanishes(command: &mut Command) -> String {
     for _ in 0..3000 {
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if !said.is_empty() {
-            return said;
+        let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if !printed.is_empty() {
+            return printed;
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
     panic!("no rollout could be claimed");
 }
 
-fn ends_well(mut run: Killed) {
+fn assert_success(mut run: Killed) {
     let mut errors = String::new();
     std::io::Read::read_to_string(&mut run.0.stderr.take().unwrap(), &mut errors).unwrap();
     let status = run.0.wait().unwrap();
@@ -254,7 +254,7 @@ fn ends_well(mut run: Killed) {
 }
 
 #[test]
-fn settings_that_cannot_work_are_refused_by_name() {
+fn invalid_settings_are_refused_by_name() {
     let parent = tempfile::tempdir().unwrap();
     let own = parent.path().join("run");
     let refusal = |changes: &[&str]| {
@@ -270,16 +270,16 @@ fn settings_that_cannot_work_are_refused_by_name() {
         (&["agent.external.workers='remote'"], &["agent.external.command", "remote"]),
         (&["agent.external.key='short'"], &["key", "8 characters"]),
     ] {
-        says(&refusal(changes), words);
+        assert_contains(&refusal(changes), words);
     }
 }
 
 #[test]
-fn a_program_that_is_none_ends_the_run_with_a_sentence() {
+fn a_missing_program_ends_the_run_with_an_error() {
     let parent = tempfile::tempdir().unwrap();
     let own = parent.path().join("run");
     let changes = ["agent.external.workers='pool'", "agent.external.command=['no/such/agent']"];
     let all: Vec<&str> = SHORT.iter().chain(&changes).copied().collect();
     let sentence = refused(&mut run("external/calc", &own, &all));
-    says(&sentence, &["no/such/agent"]);
+    assert_contains(&sentence, &["no/such/agent"]);
 }

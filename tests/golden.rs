@@ -1,13 +1,13 @@
-//! `leyden verify`: golden files are recomputed, and the exit code tells whether all hold.
+//! `leyden verify`: golden files are recomputed, and the exit code reports whether all agree.
 
 use std::fs;
 
-use crate::common::{checkout, leyden, refused, said, says, succeeds};
+use crate::common::{assert_contains, checkout, leyden, output_text, refused, succeeds};
 use leyden_core::shared_material;
 
-/// Numbers that came with the checkout; `tests/golden/README.md` says how they were made.
+/// Golden files of the checkout; `tests/golden/README.md` describes their origin.
 #[test]
-fn golden_files_of_the_checkout_hold() {
+fn golden_files_of_the_checkout_agree() {
     for (command, file, cases) in [
         (&["verify", "llama"][..], "llama", 100),
         (&["verify", "rl"], "rl.json", 200),
@@ -26,7 +26,7 @@ fn golden_files_of_the_checkout_hold() {
 }
 
 #[test]
-fn shared_golden_files_hold() {
+fn shared_golden_files_agree() {
     let cases: [(&[&str], &str); 5] = [
         (&["verify", "llama"], "fixtures/llama_parity"),
         (&["verify", "rl"], "fixtures/rl/verl.json"),
@@ -77,15 +77,15 @@ fn official_tables_are_printed_and_written() {
     assert!(fs::read_to_string(&json).unwrap().contains("answer_f1"));
 
     fs::write(&pred, right.replace("2hop__1", "2hop__2")).unwrap();
-    says(&refused(&mut command), &["pred.jsonl", "2hop__1"]);
+    assert_contains(&refused(&mut command), &["pred.jsonl", "2hop__1"]);
 
     let mut command = leyden(&["score", "spider", "--db"]);
     command.arg(folder.path()).arg("--gold").arg(&gold).arg("--pred").arg(&pred);
-    says(&refused(&mut command), &["tables.json"]);
+    assert_contains(&refused(&mut command), &["tables.json"]);
 }
 
 #[test]
-fn a_tampered_golden_file_is_found_out() {
+fn a_modified_golden_file_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("calculator.jsonl");
     let verify = || {
@@ -96,20 +96,20 @@ fn a_tampered_golden_file_is_found_out() {
     let good = "{\"input\": \"6*7\", \"output\": \"42\"}\n{\"input\": \"1/3\", \"output\": \"1/3 = around 0.333333\"}\n";
     fs::write(&path, good).unwrap();
     let (stdout, _) = succeeds(&mut verify());
-    says(&stdout, &["ok"]);
+    assert_contains(&stdout, &["ok"]);
 
     fs::write(&path, good.replace("42", "43")).unwrap();
     let output = verify().output().unwrap();
-    let (stdout, _) = said(&output);
+    let (stdout, _) = output_text(&output);
     assert_eq!(output.status.code(), Some(1));
-    says(&stdout, &["FAIL", "1 disagreements", "first: ", "6*7", "43"]);
+    assert_contains(&stdout, &["FAIL", "1 disagreements", "first: ", "6*7", "43"]);
 
-    // Nothing to compare is no agreement.
+    // An empty file is a failure.
     fs::write(&path, "").unwrap();
     assert_eq!(verify().output().unwrap().status.code(), Some(1));
 
     fs::write(&path, "{\"input\": \n").unwrap();
-    says(&refused(&mut verify()), &["calculator.jsonl", "line 1"]);
+    assert_contains(&refused(&mut verify()), &["calculator.jsonl", "line 1"]);
     fs::remove_file(&path).unwrap();
-    says(&refused(&mut verify()), &["calculator.jsonl", "No such file"]);
+    assert_contains(&refused(&mut verify()), &["calculator.jsonl", "No such file"]);
 }

@@ -1,14 +1,17 @@
-//! Runs that are killed, or that run out of disk: the same command goes on, and nobody can
-//! tell from the files that anything happened.
+//! Runs that are killed or run out of disk space: the same command resumes them, and the resulting
+//! files are identical to those of an uninterrupted run.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{LEYDEN, SHORT, Trained, checkout, quickstart, said, says, succeeds};
+use crate::common::{
+    LEYDEN, SHORT, Trained, assert_contains, checkout, output_text, quickstart, succeeds,
+};
 
-/// Starts `command` and kills it as soon as `now` holds; true if that came before its end.
+/// Starts `command` and kills it as soon as `now` returns true; returns whether it was killed
+/// before it ended.
 fn killed_when(command: &mut Command, now: impl Fn() -> bool) -> bool {
     use std::os::unix::process::ExitStatusExt;
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -28,18 +31,18 @@ fn has_step(folder: &Path, step: u64) -> bool {
 }
 
 #[test]
-fn a_run_killed_again_and_again_gives_the_bytes_of_one_left_alone() {
+fn a_repeatedly_killed_run_gives_the_bytes_of_an_uninterrupted_one() {
     let runs = tempfile::tempdir().unwrap();
-    // Longer than the last kill, so that a slow machine does not finish before it comes.
+    // More steps than the last kill needs, so that the run does not finish before it.
     let longer = ["train.steps=6"];
     let alone = runs.path().join("alone");
     succeeds(&mut quickstart(&alone, &longer));
-    assert!(has_step(&alone, 6), "the test looks for lines of another form");
+    assert!(has_step(&alone, 6), "the format of the metrics has changed");
 
     let killed = runs.path().join("killed");
     let again = || quickstart(&killed, &longer);
     // Before the first line; before the first checkpoint; while the first is written or just
-    // after; on the way to the second.
+    // after; before the second.
     assert!(killed_when(&mut again(), || killed.join("config.toml").exists()));
     assert!(killed_when(&mut again(), || has_step(&killed, 1)));
     assert!(killed_when(&mut again(), || {
@@ -48,13 +51,13 @@ fn a_run_killed_again_and_again_gives_the_bytes_of_one_left_alone() {
     }));
     assert!(killed_when(&mut again(), || has_step(&killed, 3)));
     let (stdout, stderr) = succeeds(&mut again());
-    says(&stdout, &["finished: "]);
-    says(&stderr, &["going on from the checkpoint of step "]);
+    assert_contains(&stdout, &["finished: "]);
+    assert_contains(&stderr, &["resuming from the checkpoint of step "]);
     Trained::of(&killed).assert_same(&Trained::of(&alone));
 }
 
-/// Runs in a file system of its own that holds one checkpoint and not two, and once more
-/// after that has grown. Prints what `ls` says of the checkpoints in between.
+/// Runs in a separate file system with space for one checkpoint but not two, and again after
+/// enlarging it. Lists the checkpoints in between.
 const FULL_DISK: &str = r#"
 mount -t tmpfs -o size="$SIZE" none "$DISK" || exit 99
 "$@" > "$OUT/first.txt" 2>&1
@@ -66,7 +69,7 @@ cp -r "$DISK/run/metrics.jsonl" "$DISK/run/final" "$OUT"
 "#;
 
 #[test]
-fn a_full_disk_costs_nothing_but_the_checkpoint_that_did_not_fit() {
+fn a_full_disk_loses_only_the_checkpoint_that_did_not_fit() {
     let runs = tempfile::tempdir().unwrap();
     let alone = runs.path().join("alone");
     succeeds(&mut quickstart(&alone, &[]));
@@ -90,18 +93,18 @@ fn a_full_disk_costs_nothing_but_the_checkpoint_that_did_not_fit() {
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
     match script {
         Ok(output) if output.status.success() => {}
-        Ok(output) if out.join("first.code").exists() => panic!("{:?}", said(&output)),
-        // No private mounts here: an old kernel, a strict container.
-        other => return eprintln!("skipped: no file system of our own: {other:?}"),
+        Ok(output) if out.join("first.code").exists() => panic!("{:?}", output_text(&output)),
+        // Private mounts are not available: an old kernel or a strict container.
+        other => return eprintln!("skipped: cannot mount a private file system: {other:?}"),
     }
     let first = read("first.txt");
     assert_eq!(read("first.code").trim(), "1", "{first}");
-    says(
+    assert_contains(
         first.lines().last().unwrap(),
         &["leyden: step 4", "checkpoint was not written", "No space left", "same command again"],
     );
     assert!(!first.contains("panicked") && !first.contains("backtrace"), "{first}");
-    assert_eq!(read("checkpoints.txt").trim(), "step-000002", "and nothing half written");
+    assert_eq!(read("checkpoints.txt").trim(), "step-000002", "and no partial checkpoint");
     Trained::of(&out).assert_same(&Trained::of(&alone));
 }
 

@@ -1,5 +1,5 @@
-//! `leyden run --live`: the page of a run that is going on. What it looks like is tested with
-//! the server; here it is the run that it must show and must not change.
+//! `leyden run --live`: the page of a running run. The page itself is tested in `crates/serve`;
+//! here it is tested that it shows the run and does not change it.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,12 +7,12 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-use crate::common::{Trained, quickstart, refused, says, succeeds};
+use crate::common::{Trained, assert_contains, quickstart, refused, succeeds};
 use serde_json::Value;
 
 const STEPS: &str = "train.steps=3";
 
-/// A run that does not outlive its test.
+/// A run that is killed when the test ends.
 struct Run(Child);
 
 impl Drop for Run {
@@ -22,22 +22,22 @@ impl Drop for Run {
     }
 }
 
-/// A run with a live page at a free port, and where that is.
+/// A run with a live page on a free port, and the page's address.
 fn watched(folder: &Path) -> (Run, BufReader<impl Read>, String) {
     let mut command = quickstart(folder, &[STEPS]);
     command.args(["--live", "0"]).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut run = Run(command.spawn().unwrap());
-    let mut said = BufReader::new(run.0.stderr.take().unwrap());
+    let mut stderr = BufReader::new(run.0.stderr.take().unwrap());
     loop {
         let mut line = String::new();
-        assert!(said.read_line(&mut line).unwrap() > 0, "the run ended without a live page");
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "the run ended without a live page");
         if let Some(url) = line.trim().strip_prefix("live page: http://") {
-            return (run, said, url.trim_end_matches("/live/").to_owned());
+            return (run, stderr, url.trim_end_matches("/live/").to_owned());
         }
     }
 }
 
-/// Asks for a path below `/live/`; the answer is read line by line, its head passed over.
+/// Requests a path below `/live/`; returns the lines of the body.
 fn ask(address: &str, path: &str) -> impl Iterator<Item = String> + use<> {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET /live/{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
@@ -55,7 +55,7 @@ fn json(address: &str, path: &str) -> Value {
 fn a_run_is_followed_to_its_end_and_not_changed() {
     let home = tempfile::tempdir().unwrap();
     let (alone, folder) = (home.path().join("alone"), home.path().join("watched"));
-    let (mut run, mut said, address) = watched(&folder);
+    let (mut run, mut stderr, address) = watched(&folder);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut event = String::new();
     let mut listing = None;
@@ -67,7 +67,7 @@ fn a_run_is_followed_to_its_end_and_not_changed() {
         } else if let Some(data) = line.strip_prefix("data: ") {
             let data: Value = serde_json::from_str(data).unwrap();
             let flight = if event == "snapshot" { &data["flight"] } else { &data };
-            // A finished step can be read while the run goes on.
+            // A finished step can be read during the run.
             let before = event == "snapshot" && data["step"].as_u64() > Some(0);
             if listing.is_none() && (before || event == "step") {
                 listing = Some(json(&address, "rollouts?phase=train&step=1"));
@@ -84,7 +84,7 @@ fn a_run_is_followed_to_its_end_and_not_changed() {
     }
     assert!(run.0.wait().unwrap().success());
     let mut rest = String::new();
-    said.read_to_string(&mut rest).unwrap();
+    stderr.read_to_string(&mut rest).unwrap();
     assert_eq!(last["state"], "finished", "{counts:?} {rest}");
     assert_eq!(counts["snapshot"], 1);
     assert!(in_flight, "{counts:?}");
@@ -97,15 +97,15 @@ fn a_run_is_followed_to_its_end_and_not_changed() {
 }
 
 #[test]
-fn a_page_that_cannot_be_served_ends_the_run_before_it_begins() {
+fn a_run_does_not_start_if_its_page_cannot_be_served() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("run");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let refusal = refused(quickstart(&folder, &[]).args(["--live", &port]));
-    says(&refusal, &["the live page cannot be served on 127.0.0.1:", &port]);
+    assert_contains(&refusal, &["the live page cannot be served on 127.0.0.1:", &port]);
     let mut open = quickstart(&folder, &[]);
     open.args(["--live", "0.0.0.0:0"]).env_remove("LEYDEN_LIVE_KEY");
-    says(&refused(&mut open), &["LEYDEN_LIVE_KEY", "0.0.0.0:0", "needs a key"]);
+    assert_contains(&refused(&mut open), &["LEYDEN_LIVE_KEY", "0.0.0.0:0", "needs a key"]);
     assert!(!folder.join("metrics.jsonl").exists());
 }

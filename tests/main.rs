@@ -1,27 +1,27 @@
-//! The `leyden` command as a user starts it, in one test program: building and linking one takes a
-//! fraction of what one for each file did.
+//! Tests of the `leyden` command, in one test program: building and linking one takes a fraction
+//! of the time of one per file.
 
 mod common;
 
-// From one end to the other.
+// End to end.
 mod paper;
 mod quickstart;
 mod sweep;
 
-// Killed and continued.
+// Killed and resumed.
 mod interruptions;
 
-// What is wrong with what it was given.
+// Invalid input.
 mod bad_input;
 
-// Data, scores and numbers made by reference programs.
+// Data, scores and results of reference implementations.
 mod data;
 mod golden;
 mod own_tasks;
 mod rollouts;
 mod score;
 
-// Agents in processes of their own, the server that they talk to, the page that shows them.
+// Agents in separate processes, their server, the live page.
 mod external;
 mod external_faults;
 mod live;

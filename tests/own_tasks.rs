@@ -1,14 +1,14 @@
-//! Tasks and rewards of a user's own, without any Rust: files of questions and answers, rewards
-//! by name and by a program, databases without a `tables.json`.
+//! User-defined tasks and rewards without Rust code: files of questions and answers, rewards by
+//! name and by a program, databases without a `tables.json`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::common::{leyden, lines, refused, says, succeeds};
+use crate::common::{assert_contains, leyden, lines, refused, succeeds};
 use tempfile::TempDir;
 
-/// A folder with an experiment of two steps on tasks of its own; `more` goes to its end.
+/// A folder with an experiment of two steps on its own tasks; `more` is appended to the file.
 fn experiment(agent: &str, tasks: &str, more: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -59,7 +59,7 @@ fn a_chat_is_trained_on_questions_and_answers() {
     assert_eq!(evaluation["rewards"][0][0], "1");
     assert_eq!(evaluation["by_label"]["kind"].as_object().unwrap().len(), 2);
     let provenance = fs::read_to_string(folder.path().join("run/provenance.json")).unwrap();
-    says(&provenance, &["system.txt", "\"reward\": \"number\""]);
+    assert_contains(&provenance, &["system.txt", "\"reward\": \"number\""]);
 }
 
 #[test]
@@ -67,14 +67,14 @@ fn any_agent_works_on_own_tasks() {
     let (_folder, path) = experiment("calc", SUMS, "[reward]\nname = 'contains'\n");
     succeeds(&mut run(&path, &[]));
     assert_eq!(lines(&metrics(&path), "step").len(), 2);
-    // Its own reward judges them too: `answer` stands where Calc-X has `result`.
+    // Its own reward works too: `answer` takes the place of Calc-X's `result`.
     let (_folder, path) = experiment("calc", SUMS, "");
     succeeds(&mut run(&path, &["train.steps=1"]));
 }
 
 #[test]
-fn a_program_that_fails_costs_rewards_and_never_the_run() {
-    // Half of the rewards: it crashes, prints no number, or is never done with the others.
+fn a_failing_reward_program_loses_rewards_but_not_the_run() {
+    // The program fails on some rewards and succeeds on others.
     let script = "n=0\nwhile read line; do\n  n=$((n+1))\n  case $n in\n    2) echo no such key >&2; \
                   exit 3;;\n    *) echo 0.$n;;\n  esac\ndone\n";
     let (folder, path) = experiment("chat", SUMS, "");
@@ -94,11 +94,11 @@ fn a_program_that_fails_costs_rewards_and_never_the_run() {
     let why: String = store
         .query_row("SELECT missing FROM rollouts WHERE missing IS NOT NULL", [], |row| row.get(0))
         .unwrap();
-    says(&why, &["reward.command", "score.sh ended with exit status: 3", "no such key"]);
+    assert_contains(&why, &["reward.command", "score.sh ended with exit status: 3", "no such key"]);
 }
 
 #[test]
-fn rewards_that_cannot_be() {
+fn invalid_rewards() {
     let (_folder, path) = experiment("chat", SUMS, "");
     for (changes, words) in [
         (&["reward.name=best"][..], &["reward.name", "`best`", "exact, number, choice"][..]),
@@ -108,7 +108,7 @@ fn rewards_that_cannot_be() {
         (&["agent.chat.system=no/such.txt"], &["agent.chat.system", "no/such.txt"]),
         (&["agent.chat.sytem=x"], &["agent.chat"]),
     ] {
-        says(&refused(&mut run(&path, changes)), words);
+        assert_contains(&refused(&mut run(&path, changes)), words);
     }
 }
 
@@ -117,9 +117,9 @@ fn a_missing_field_names_file_line_and_field() {
     let row = "{\"id\": 1, \"question\": \"What is it?\"}\n";
     let (_folder, path) = experiment("chat", &format!("\n{SUMS}{row}"), "");
     let (_, stderr) = succeeds(&mut run(&path, &["train.steps=1"]));
-    says(&stderr, &["train.jsonl, line 4 (id 1): the field answer is missing"]);
+    assert_contains(&stderr, &["train.jsonl, line 4 (id 1): the field answer is missing"]);
     fs::write(path.with_file_name("train.jsonl"), row).unwrap();
-    says(&refused(&mut run(&path, &["name=again"])), &["there is no good row"]);
+    assert_contains(&refused(&mut run(&path, &["name=again"])), &["the file has no valid rows"]);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_database_and_a_query_are_enough() {
     .unwrap();
     drop(shop);
     let (_, stderr) = succeeds(&mut run(&path, &[]));
-    says(
+    assert_contains(
         &stderr,
         &[
             "train.jsonl, line 2 (id 2)",
@@ -148,5 +148,8 @@ fn a_database_and_a_query_are_enough() {
     let steps = lines(&metrics(&path), "step");
     assert!(steps.iter().all(|step| step["rollouts_without_reward"] == 0), "{steps:?}");
     let (text, _) = succeeds(leyden(&["data", "info"]).arg(path.with_file_name("train.jsonl")));
-    says(&text, &["1 task", "databases: 1 in use", "reference queries that run: 1 of 1"]);
+    assert_contains(
+        &text,
+        &["1 task", "databases: 1 in use", "reference queries that run: 1 of 1"],
+    );
 }

@@ -1,12 +1,12 @@
-//! The paper's experiments: they resolve, one H100 holds them, and they run, here for two
-//! steps with a tiny model of the same architecture on the generated worlds.
+//! The paper's experiments: they resolve, fit on one H100, and run, here for two steps with a tiny
+//! model of the same architecture on generated datasets.
 
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Trained, leyden, lines, says, succeeds};
+use crate::common::{Trained, assert_contains, leyden, lines, succeeds};
 
-/// Bytes of an H100's 80 GiB that CUDA and its libraries leave.
+/// Bytes of an H100's 80 GiB available beside CUDA and its libraries.
 const H100: f64 = 84e9;
 
 const EXPERIMENTS: [(&str, &str); 3] =
@@ -17,7 +17,7 @@ fn file(name: &str) -> String {
 }
 
 #[test]
-fn an_h100_holds_each() {
+fn each_fits_on_an_h100() {
     for (name, _) in EXPERIMENTS {
         let (plans, _) = succeeds(&mut leyden(&["doctor", "--json", "--config", &file(name)]));
         let plans: serde_json::Value = serde_json::from_str(&plans).unwrap();
@@ -26,7 +26,7 @@ fn an_h100_holds_each() {
     }
 }
 
-/// The embedded model with room for the prompts of strange models.
+/// The embedded model with a context long enough for the full prompts.
 fn tiny_with_long_context(folder: &Path) -> String {
     let out = folder.join("tiny");
     succeeds(leyden(&["model", "import", "tiny"]).arg(&out));
@@ -47,7 +47,7 @@ fn two_steps_of_each_with_a_tiny_model() {
         let mut command = leyden(&["run", &file(name), "--folder"]);
         command.arg(&run);
         for change in [
-            // The model, the machine and the data are others; the method is the paper's.
+            // Another model, machine and data; the method is the paper's.
             source.as_str(),
             "model.device=cpu",
             "model.dtype=f32",
@@ -67,7 +67,7 @@ fn two_steps_of_each_with_a_tiny_model() {
             command.args(["--set", change]);
         }
         let (stdout, _) = succeeds(&mut command);
-        says(&stdout, &["finished: "]);
+        assert_contains(&stdout, &["finished: "]);
         let steps = lines(&Trained::of(&run).metrics, "step");
         assert_eq!(steps.len(), 2, "{name}");
         assert!(steps.iter().all(|step| step["rollouts"] == 8), "{name}: {steps:?}");

@@ -1,27 +1,30 @@
-//! The main job from two commands: run an experiment, report on it.
+//! The main workflow in two commands: run an experiment, report on it.
 
 use std::fs;
 
-use crate::common::{Trained, checkout, leyden, lines, quickstart, says, succeeds};
+use crate::common::{Trained, assert_contains, checkout, leyden, lines, quickstart, succeeds};
 
 #[test]
 fn a_run_and_its_report() {
     let runs = tempfile::tempdir().unwrap();
     let folder = runs.path().join("quickstart");
     let (stdout, stderr) = succeeds(&mut quickstart(&folder, &[]));
-    says(&stdout, &["finished: ", "quickstart"]);
-    says(&stderr, &["after step 0: sampled reward", "after step 4: greedy reward"]);
+    assert_contains(&stdout, &["finished: ", "quickstart"]);
+    assert_contains(&stderr, &["after step 0: sampled reward", "after step 4: greedy reward"]);
     let trained = Trained::of(&folder);
     let steps = lines(&trained.metrics, "step");
     assert_eq!(steps.len(), 4);
-    assert!(steps.iter().any(|step| step["grad_norm"].as_f64() > Some(0.0)), "nothing was learned");
+    assert!(
+        steps.iter().any(|step| step["grad_norm"].as_f64() > Some(0.0)),
+        "no step had a gradient"
+    );
     assert_eq!(lines(&trained.metrics, "eval").len(), 3 * 2);
     for file in ["config.toml", "provenance.json", "rollouts.sqlite", "final/tokenizer.json"] {
         assert!(folder.join(file).exists(), "{file} is missing");
     }
 
     let (stdout, _) = succeeds(leyden(&["report"]).arg(&folder));
-    says(&stdout, &["mini-calc", "sampled", "report/index.html"]);
+    assert_contains(&stdout, &["mini-calc", "sampled", "report/index.html"]);
     for file in ["reward.svg", "reward.png", "table.csv", "table.md", "curves.csv"] {
         let path = folder.join("report").join(file);
         assert!(fs::metadata(&path).is_ok_and(|m| m.len() > 0), "{}", path.display());
@@ -30,7 +33,7 @@ fn a_run_and_its_report() {
     assert!(!page.contains("src=\"http") && page.contains("<svg"), "the page is self-contained");
 
     let (stdout, _) = succeeds(&mut quickstart(&folder, &[]));
-    says(&stdout, &["finished already"]);
+    assert_contains(&stdout, &["finished already"]);
     Trained::of(&folder).assert_same(&trained);
 }
 
@@ -38,7 +41,7 @@ fn a_run_and_its_report() {
 fn a_resolved_experiment_resolves_to_itself() {
     let file = "benchmarks/experiments/mini/calc.toml";
     let (resolved, _) = succeeds(&mut leyden(&["run", file, "--seed", "3", "--dry-run"]));
-    says(&resolved, &["seed = 3", "[algorithm.loss]", "micro_batch_tokens"]);
+    assert_contains(&resolved, &["seed = 3", "[algorithm.loss]", "micro_batch_tokens"]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("resolved.toml");
     fs::write(&path, &resolved).unwrap();

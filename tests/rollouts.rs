@@ -4,24 +4,24 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{leyden, quickstart, refused, says, succeeds};
+use crate::common::{assert_contains, leyden, quickstart, refused, succeeds};
 use leyden_hub::parquet;
 use leyden_serve::store::{Limits, NewCall, NewEvent, NewRollout, Store, StoredAnswer};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-/// `leyden rollouts` with these arguments, the second of which is the folder.
+/// `leyden rollouts VERB FOLDER` with further arguments.
 fn rollouts(verb: &str, folder: &Path, rest: &[&str]) -> std::process::Command {
     let mut command = leyden(&["rollouts", verb]);
     command.arg(folder).args(rest);
     command
 }
 
-fn said(verb: &str, folder: &Path, rest: &[&str]) -> String {
+fn stdout_of(verb: &str, folder: &Path, rest: &[&str]) -> String {
     succeeds(&mut rollouts(verb, folder, rest)).0
 }
 
-/// An export in both formats, and once more to standard output.
+/// Exports in both formats and to standard output, and compares the results.
 fn exported(folder: &Path, rest: &[&str]) -> Vec<Map<String, Value>> {
     let out = tempfile::tempdir().unwrap();
     let file = |name: &str| -> PathBuf { out.path().join(name) };
@@ -30,7 +30,7 @@ fn exported(folder: &Path, rest: &[&str]) -> Vec<Map<String, Value>> {
     let mut as_table = rollouts("export", folder, rest);
     succeeds(as_table.args(["--format", "parquet", "--out"]).arg(&table));
     let text = fs::read_to_string(&lines).unwrap();
-    assert_eq!(said("export", folder, rest), text);
+    assert_eq!(stdout_of("export", folder, rest), text);
     let from_lines: Vec<Map<String, Value>> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let from_table: Vec<Map<String, Value>> =
@@ -45,7 +45,7 @@ fn exported(folder: &Path, rest: &[&str]) -> Vec<Map<String, Value>> {
     from_lines
 }
 
-/// Equal values; numbers of 32 bits may be printed with more digits than they need.
+/// Asserts equal values; 32-bit numbers may be printed with more digits than needed.
 fn same(name: &str, a: &Value, b: &Value) {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => {
@@ -66,23 +66,23 @@ fn the_rollouts_of_a_run_are_listed_shown_and_exported() {
     let folder = home.path().join("run");
     succeeds(&mut quickstart(&folder, &["train.steps=2", "checkpoint.every=2"]));
 
-    let all = said("ls", &folder, &["--limit", "0"]);
+    let all = stdout_of("ls", &folder, &["--limit", "0"]);
     // Two steps of 4 tasks with 8 rollouts; evaluations of 8 tasks before and after.
     let lines = |text: &str| text.lines().filter(|line| line.contains('/')).count();
     assert!(lines(&all) >= 2 * 32 + 2 * 8, "{all}");
     assert!(all.lines().next().unwrap().starts_with("rollout"), "{all}");
-    let train = said("ls", &folder, &["--step", "2", "--phase", "train", "--limit", "0"]);
+    let train = stdout_of("ls", &folder, &["--step", "2", "--phase", "train", "--limit", "0"]);
     assert_eq!(lines(&train), 32);
     assert!(train.ends_with("32 rollouts\n"), "{train}");
-    let few = said("ls", &folder, &["--limit", "3"]);
+    let few = stdout_of("ls", &folder, &["--limit", "3"]);
     assert!(lines(&few) == 3 && few.contains("; --limit 0 lists all"), "{few}");
-    let good = said("ls", &folder, &["--at-least", "0.5", "--limit", "0"]);
-    let poor = said("ls", &folder, &["--at-most", "0.4", "--limit", "0"]);
-    let none = said("ls", &folder, &["--missing", "--limit", "0"]);
+    let good = stdout_of("ls", &folder, &["--at-least", "0.5", "--limit", "0"]);
+    let poor = stdout_of("ls", &folder, &["--at-most", "0.4", "--limit", "0"]);
+    let none = stdout_of("ls", &folder, &["--missing", "--limit", "0"]);
     assert_eq!(lines(&good) + lines(&poor) + lines(&none), lines(&all));
 
-    // The prompts of training were kept as ids, and are read with the trained model's tokenizer.
-    let shown = said("show", &folder, &["2/train/0"]);
+    // Training prompts are stored as ids and decoded with the trained model's tokenizer.
+    let shown = stdout_of("show", &folder, &["2/train/0"]);
     for part in ["rollout 2/train/0, task ", "question: ", "reward: ", "call 1 of ", "advantage "] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
@@ -107,7 +107,7 @@ fn the_rollouts_of_a_run_are_listed_shown_and_exported() {
     assert_eq!(exported(&folder, &["--columns", "prime-rl", "--limit", "1"])[0].len(), 6);
 }
 
-/// A server's store with one rollout that has a reward, and one whose agent died.
+/// A server's store with one rollout with a reward, and one whose agent died.
 fn server() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), Limits::default()).unwrap();
@@ -167,14 +167,14 @@ fn server() -> TempDir {
 #[test]
 fn the_rollouts_of_a_server_are_listed_shown_and_exported() {
     let folder = server();
-    let all = said("ls", folder.path(), &[]);
+    let all = stdout_of("ls", folder.path(), &[]);
     assert!(all.contains("good") && all.contains("0.750") && all.contains("dead"), "{all}");
-    let train = said("ls", folder.path(), &["--phase", "train", "--at-least", "0.7"]);
+    let train = stdout_of("ls", folder.path(), &["--phase", "train", "--at-least", "0.7"]);
     assert!(train.ends_with("1 rollout\n"), "{train}");
-    let missing = said("ls", folder.path(), &["--missing"]);
+    let missing = stdout_of("ls", folder.path(), &["--missing"]);
     assert!(missing.contains("no reward was reported"), "{missing}");
 
-    let shown = said("show", folder.path(), &["good"]);
+    let shown = stdout_of("show", folder.path(), &["good"]);
     for part in ["question: 6 × 7?", "answer: 42", "reward: 0.75", "signal: tool error: no"] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
@@ -183,47 +183,50 @@ fn the_rollouts_of_a_server_are_listed_shown_and_exported() {
     assert_eq!(rows[0]["uid"], "task-7");
     assert_eq!(rows[0]["step"], Value::Null);
     assert_eq!(rows[0]["token_ids"], json!([1, 2, 3, 4, 5]));
-    // A grammar held the sampler: nothing of it is to be trained on.
+    // The sampler was constrained by a grammar: no token may be trained on.
     assert_eq!(rows[0]["mask"], json!([false, false, false, false, false]));
     assert_eq!(rows[0]["temperatures"], json!([0.5, 0.5, 0.5, 0.5, 0.5]));
     assert_eq!(rows[0]["policy_version"], 9);
 
     let refusal = refused(&mut rollouts("ls", folder.path(), &["--step", "1"]));
-    says(&refusal, &["--step", "a server's store has no steps"]);
+    assert_contains(&refusal, &["--step", "a server's store has no steps"]);
     let refusal = refused(&mut rollouts("ls", folder.path(), &["--phase", "greedy"]));
-    says(&refusal, &["train and val", "greedy"]);
+    assert_contains(&refusal, &["train and val", "greedy"]);
     let refusal = refused(&mut rollouts("show", folder.path(), &["other"]));
-    says(&refusal, &["no rollout `other`"]);
+    assert_contains(&refusal, &["no rollout `other`"]);
 }
 
 #[test]
-fn what_cannot_be_read_is_named() {
+fn errors_name_unreadable_files() {
     let home = tempfile::tempdir().unwrap();
     let refusal = |rest: &[&str]| refused(&mut rollouts("ls", home.path(), rest));
-    says(&refusal(&[]), &["holds no rollouts.sqlite", "leyden serve --store"]);
+    assert_contains(&refusal(&[]), &["has no rollouts.sqlite", "leyden serve --store"]);
     let nowhere = home.path().join("nowhere");
-    says(&refused(&mut rollouts("ls", &nowhere, &[])), &["there is no run folder at", "nowhere"]);
+    assert_contains(
+        &refused(&mut rollouts("ls", &nowhere, &[])),
+        &["there is no run folder at", "nowhere"],
+    );
 
     let file = home.path().join("rollouts.sqlite");
     fs::write(&file, "a text that is long enough to be taken for a file of SQLite, but is none")
         .unwrap();
-    says(&refusal(&[]), &["rollouts.sqlite", "no SQLite file"]);
+    assert_contains(&refusal(&[]), &["rollouts.sqlite", "not a SQLite file"]);
 
-    // A server's store of which everything but the first page is lost.
+    // A server's store with all pages but the first overwritten.
     let server = server();
     let store = server.path().join("rollouts.sqlite");
     let mut bytes = fs::read(&store).unwrap();
     let length = bytes.len();
     bytes[8192..length].fill(0x5a);
     fs::write(&store, bytes).unwrap();
-    says(&refused(&mut rollouts("ls", server.path(), &[])), &["malformed"]);
+    assert_contains(&refused(&mut rollouts("ls", server.path(), &[])), &["malformed"]);
 
     let out = home.path().join("missing").join("x.parquet");
     fs::remove_file(&file).unwrap();
     let parquet = ["--format", "parquet"];
     let healthy = self::server();
     let refusal = refused(&mut rollouts("export", healthy.path(), &parquet));
-    says(&refusal, &["--out", "a Parquet file needs a name"]);
+    assert_contains(&refusal, &["--out", "--out is required for Parquet"]);
     let refusal = refused(rollouts("export", healthy.path(), &parquet).arg("--out").arg(&out));
-    says(&refusal, &["cannot write", "x.parquet"]);
+    assert_contains(&refusal, &["cannot write", "x.parquet"]);
 }

@@ -1,19 +1,19 @@
-//! `leyden serve` as a user starts it, and clients that speak HTTP to it.
+//! `leyden serve` and HTTP clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
-use crate::common::{leyden, refused, says};
+use crate::common::{assert_contains, leyden, refused};
 use serde_json::{Value, json};
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// A server with the tiny model on a free port; ended when it is dropped.
+/// A server with the tiny model on a free port; killed on drop.
 struct Server {
     process: Child,
     address: String,
-    /// Held so that the server never writes into a closed pipe.
+    /// Kept open so that the server never writes to a closed pipe.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -64,7 +64,7 @@ impl Server {
         self.request("POST", path, &[], &body.to_string())
     }
 
-    /// Tells the server to end.
+    /// Sends SIGINT to the server.
     fn interrupt(&self) {
         let id = i32::try_from(self.process.id()).unwrap();
         // SAFETY: a signal to a process that is our child and has not been waited for.
@@ -92,7 +92,7 @@ fn serve(arguments: &[&str]) -> Command {
     command
 }
 
-/// A response whose body has been read to its end.
+/// A response with its complete body.
 struct Response {
     status: u16,
     body: String,
@@ -112,7 +112,7 @@ impl Response {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
-    /// The JSON of an answer that is one.
+    /// The JSON body of a successful response.
     fn good(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         self.json()
@@ -160,7 +160,7 @@ impl Stream {
     }
 }
 
-/// The chunks of a streamed answer, its end mark checked.
+/// The chunks of a streamed response, checking its terminator.
 fn chunks(body: &str) -> Vec<Value> {
     let lines: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
     assert_eq!(lines.last(), Some(&"[DONE]"), "{body}");
@@ -207,9 +207,9 @@ fn a_model_answers_whole_and_streamed() {
     }
 }
 
-/// Many clients, one of which hangs up in the middle: the others get what they asked for.
+/// Several clients, one of which disconnects midway: the others get complete responses.
 #[test]
-fn a_client_that_hangs_up_disturbs_nobody() {
+fn a_disconnecting_client_does_not_affect_others() {
     let server = Server::start(&[]);
     let alone = server.post(CHAT, &question(40)).good();
     let mut leaving = Stream::open(server.send("POST", CHAT, &[], &streamed(400).to_string()));
@@ -225,7 +225,7 @@ fn a_client_that_hangs_up_disturbs_nobody() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_refused() {
+fn invalid_requests_are_refused() {
     let server = Server::start(&["--key", "a long enough key"]);
     let bearer = "Authorization: Bearer a long enough key";
     let refusal = |headers: &[&str], body: &str, status: u16, word: &str| {
@@ -245,16 +245,16 @@ fn what_cannot_be_answered_is_refused() {
     let mut long = question(4);
     long["messages"][0]["content"] = json!("apples ".repeat(4000));
     refusal(&[bearer], &long.to_string(), 400, "prompt is too long");
-    // The body is not even sent.
+    // Rejected by Content-Length, before the body is sent.
     let length = format!("Content-Length: {}", 1u64 << 30);
     let response = server.request("POST", CHAT, &[bearer, &length], "");
     assert_eq!(response.status, 413, "{}", response.body);
     server.request("POST", CHAT, &[bearer], &good).good();
 }
 
-/// What is open when the server is told to end is answered to its end.
+/// Responses in flight at shutdown are completed.
 #[test]
-fn ending_drains() {
+fn shutdown_drains() {
     let server = Server::start(&[]);
     let mut open = Stream::open(server.send("POST", CHAT, &[], &streamed(200).to_string()));
     assert_eq!(open.status, 200);
@@ -267,12 +267,12 @@ fn ending_drains() {
     assert!(last.iter().any(|chunk| chunk["choices"][0]["finish_reason"].is_string()));
     let address = server.address.clone();
     assert!(server.wait().success());
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(address).is_err(), "the server no longer listens");
 }
 
-/// The calls of a rollout grow by tokens, and are in the store when the next server starts.
+/// Successive calls of a rollout extend the same token sequence, and persist across a restart.
 #[test]
-fn a_rollout_is_captured_and_kept() {
+fn a_rollout_is_captured_and_persists() {
     let folder = tempfile::tempdir().unwrap();
     let store = folder.path().join("store");
     let arguments = ["--store", store.to_str().unwrap()];
@@ -319,8 +319,11 @@ fn a_server_that_cannot_start_says_why() {
         (&["--store", no_folder.to_str().unwrap()], &["store", "irectory"]),
         (&["--dtype", "f8"], &["f8", "bf16"]),
     ] {
-        says(&refused(&mut serve(arguments)), words);
+        assert_contains(&refused(&mut serve(arguments)), words);
     }
     let mut unknown = leyden(&["serve", "--model", "no/such/model", "--port", "0"]);
-    says(&refused(unknown.env_remove("LEYDEN_KEY")), &["no/such/model", "does not exist"]);
+    assert_contains(
+        &refused(unknown.env_remove("LEYDEN_KEY")),
+        &["no/such/model", "does not exist"],
+    );
 }

@@ -1,5 +1,5 @@
-//! Sweeps from file to verdict: killed and gone on with, with a cell that fails, and what is
-//! refused before anything runs.
+//! Sweeps from file to verdict: killed and resumed, with a failing cell, and rejected before
+//! anything runs.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{SHORT, Trained, checkout, leyden, quickstart, refused, said, says, succeeds};
+use crate::common::{
+    SHORT, Trained, assert_contains, checkout, leyden, output_text, quickstart, refused, succeeds,
+};
 
 /// A sweep of the shortened quickstart.
 fn sweep_file(dir: &Path, rest: &str) -> PathBuf {
@@ -24,18 +26,18 @@ fn sweep(file: &Path, folder: &Path, more: &[&str]) -> Command {
     command
 }
 
-/// Two variants; in the second calls are discounted.
+/// Two variants, the second with discounted credit.
 const TWO: &str = "baseline = 'paper'\n[[variant]]\nname = 'paper'\n\
     [[variant]]\nname = 'discounted'\nset = { algorithm.credit = { name = 'discounted' } }";
 
-/// Starts the command and kills it with all that it has started, as a power cut would, once
-/// `now` holds.
-fn cut_off_when(command: &mut Command, now: impl Fn() -> bool) {
-    let quiet = command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    let mut child = quiet.spawn().unwrap();
+/// Starts the command and kills its process group once `now` returns true, as a power failure
+/// would.
+fn kill_group_when(command: &mut Command, now: impl Fn() -> bool) {
+    let silenced = command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    let mut child = silenced.spawn().unwrap();
     let started = Instant::now();
     while !now() {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before the moment came");
+        assert!(child.try_wait().unwrap().is_none(), "the command ended too early");
         assert!(started.elapsed() < Duration::from_secs(300), "the moment never came");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -45,19 +47,19 @@ fn cut_off_when(command: &mut Command, now: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_sweep_that_is_cut_off_goes_on_and_is_reported() {
+fn a_killed_sweep_resumes_and_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let (file, folder) = (sweep_file(dir.path(), TWO), dir.path().join("sweep"));
     let again = || sweep(&file, &folder, &["--workers", "2"]);
     let metrics = folder.join("cells/discounted-seed1/metrics.jsonl");
     let begun =
         || fs::read_to_string(&metrics).is_ok_and(|text| text.contains("\"kind\":\"step\""));
-    cut_off_when(&mut again(), begun);
+    kill_group_when(&mut again(), begun);
     let (stdout, _) = succeeds(&mut again());
-    says(&stdout, &["2 of 2 cells finished", "0 failed"]);
+    assert_contains(&stdout, &["2 of 2 cells finished", "0 failed"]);
     let (stdout, _) = succeeds(&mut again());
-    says(&stdout, &["2 of 2 cells finished (2 before)"]);
-    // A cell is the run that it claims to be.
+    assert_contains(&stdout, &["2 of 2 cells finished (2 before)"]);
+    // A cell equals the same run on its own.
     let alone = dir.path().join("alone");
     succeeds(&mut quickstart(&alone, &["name=\"short-paper\"", "seed=1"]));
     Trained::of(&folder.join("cells/paper-seed1")).assert_same(&Trained::of(&alone));
@@ -65,7 +67,10 @@ fn a_sweep_that_is_cut_off_goes_on_and_is_reported() {
     let mut report = leyden(&["report", "--record", "--out"]);
     let recorded = dir.path().join("recorded");
     let (stdout, _) = succeeds(report.arg(&recorded).arg(&folder));
-    says(&stdout, &["**paper**: the baseline", "no verdict: with 1 seed each", "recorded: "]);
+    assert_contains(
+        &stdout,
+        &["**paper**: the baseline", "no verdict: with 1 seed each", "recorded: "],
+    );
     let mut again = leyden(&["report"]);
     let (of_record, _) = succeeds(again.arg(&recorded).arg("--out").arg(dir.path().join("r")));
     assert_eq!(of_record.split("report: ").next(), stdout.split("recorded: ").next());
@@ -76,14 +81,15 @@ fn a_sweep_that_is_cut_off_goes_on_and_is_reported() {
     let mut compare = leyden(&["compare"]);
     let both = [cells.join("paper-seed1"), cells.join("discounted-seed1")];
     let (stdout, _) = succeeds(compare.args(both));
-    says(&stdout, &["sampled evaluation after step 4", "| all | 8 |", "no verdict"]);
+    assert_contains(&stdout, &["sampled evaluation after step 4", "| all | 8 |", "no verdict"]);
 
-    // Another configuration in a cell's folder is refused by name, and nothing is lost.
+    // Another configuration in a cell's folder is rejected with the cell's name, and nothing is
+    // lost.
     let config = cells.join("paper-seed1/config.toml");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("samples = 8", "samples = 4")).unwrap();
     let sentence = refused(&mut sweep(&file, &folder, &[]));
-    says(&sentence, &["cell paper-seed1", "it has `samples = 4`"]);
+    assert_contains(&sentence, &["cell paper-seed1", "it has `samples = 4`"]);
 }
 
 #[test]
@@ -93,20 +99,20 @@ fn a_cell_that_fails_is_named_and_the_others_finish() {
     let (file, folder) = (sweep_file(dir.path(), &rest), dir.path().join("sweep"));
     for more in [&[][..], &["--retry"]] {
         let output = sweep(&file, &folder, more).output().unwrap();
-        let (stdout, _) = said(&output);
+        let (stdout, _) = output_text(&output);
         assert_eq!(output.status.code(), Some(1));
-        says(
+        assert_contains(
             &stdout,
             &["failed: lost-seed1: ", "nowhere.jsonl", "2 of 3 cells finished", "--retry"],
         );
     }
     let mut report = leyden(&["report"]);
     let (stdout, _) = succeeds(report.arg(&folder));
-    says(&stdout, &["**lost**: no verdict: no finished run", "lost-seed1: failed: "]);
+    assert_contains(&stdout, &["**lost**: no verdict: no finished run", "lost-seed1: failed: "]);
 }
 
 #[test]
-fn what_is_wrong_with_a_sweep_is_said_before_anything_runs() {
+fn errors_in_a_sweep_are_reported_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("sweep");
     for (rest, more, words) in [
@@ -117,7 +123,7 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_runs() {
             &[],
             &["`x`", "compare that again"],
         ),
-        (TWO, &["--seeds", "1,2,1"], &["seed 1 is in it twice"]),
+        (TWO, &["--seeds", "1,2,1"], &["duplicate seed 1"]),
         (TWO, &["--workers", "0"], &["--workers"]),
         ("baseline = 'papre'\n[[variant]]\nname = 'paper'", &[], &["papre", "paper"]),
         (
@@ -127,13 +133,13 @@ fn what_is_wrong_with_a_sweep_is_said_before_anything_runs() {
         ),
     ] {
         let file = sweep_file(dir.path(), rest);
-        says(&refused(&mut sweep(&file, &folder, more)), words);
+        assert_contains(&refused(&mut sweep(&file, &folder, more)), words);
         assert!(!folder.exists(), "{rest}");
     }
 }
 
 #[test]
-fn every_ablation_expands_to_experiments_that_are_possible() {
+fn every_ablation_expands_to_valid_experiments() {
     let folder = checkout().join("benchmarks/experiments/ablations");
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap() {
@@ -141,7 +147,7 @@ fn every_ablation_expands_to_experiments_that_are_possible() {
         let (stdout, stderr) = succeeds(leyden(&["sweep", "--dry-run"]).arg(&path));
         assert!(stdout.lines().count() >= 6, "{}: {stdout}", path.display());
         assert!(stdout.lines().all(|line| line.starts_with("leyden run runs/sweep-")), "{stdout}");
-        says(&stderr, &[" cells: ", "baseline "]);
+        assert_contains(&stderr, &[" cells: ", "baseline "]);
         seen += 1;
     }
     assert!(seen >= 8, "{seen} ablations");
@@ -154,15 +160,18 @@ fn a_job_array_has_a_task_for_each_cell() {
     let script = dir.path().join("job.sbatch");
     let slurm = ["--seeds", "1..3", "--workers", "2", "--slurm", script.to_str().unwrap()];
     let (stdout, _) = succeeds(&mut sweep(&file, &folder, &slurm));
-    says(&stdout, &["6 cells", "sbatch"]);
+    assert_contains(&stdout, &["6 cells", "sbatch"]);
     let text = fs::read_to_string(&script).unwrap();
-    says(&text, &["#SBATCH --array=1-6%2", "--seeds 1..3", "--cell \"$SLURM_ARRAY_TASK_ID\""]);
-    // A task as Slurm starts it.
+    assert_contains(
+        &text,
+        &["#SBATCH --array=1-6%2", "--seeds 1..3", "--cell \"$SLURM_ARRAY_TASK_ID\""],
+    );
+    // A task as started by Slurm.
     let mut task = Command::new("bash");
     task.arg(&script).env("SLURM_ARRAY_TASK_ID", "2");
     let (stdout, _) = succeeds(&mut task);
-    says(&stdout, &["1 of 1 cells finished"]);
+    assert_contains(&stdout, &["1 of 1 cells finished"]);
     assert!(folder.join("cells/discounted-seed1/finished").exists());
     let sentence = refused(&mut sweep(&file, &folder, &["--cell", "7"]));
-    says(&sentence, &["--cell 7", "6 cells"]);
+    assert_contains(&sentence, &["--cell 7", "6 cells"]);
 }

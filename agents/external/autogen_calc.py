@@ -14,11 +14,11 @@ ABILITIES = {"function_calling": True, "json_output": False, "structured_output"
              "vision": False, "family": "unknown"}
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
              ast.Div: operator.truediv, ast.Pow: operator.pow}
-HTTP = DefaultAsyncHttpxClient()  # one for all conversations: a new one reads certificates again
+HTTP = DefaultAsyncHttpxClient()  # shared: each new client reads the certificates again
 
 
 def evaluate(node: ast.AST) -> Fraction | float:
-    """Whole numbers and fractions exactly; nothing but numbers and operators."""
+    """Evaluates integers and fractions exactly; only numbers and operators are allowed."""
     match node:
         case ast.Constant(int() | float() as number) if not isinstance(number, bool):
             return Fraction(number) if isinstance(number, int) else number

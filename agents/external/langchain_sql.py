@@ -11,15 +11,15 @@ from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
 State = TypedDict("State", {"task": dict, "chat": object, "query": str, "found": list, "left": int})
 CHECK = "Does the SQL answer the question? End with VERDICT: CORRECT or VERDICT: INCORRECT."
-# For all conversations, because a new client reads certificates again.
+# Shared by all conversations: each new client reads the certificates again.
 HTTP = {"http_client": DefaultHttpxClient(), "http_async_client": DefaultAsyncHttpxClient()}
 
 
 def run(database: str, query: str, longest: int = 60) -> str:
-    """The first rows, or the error; reads that database and nothing else."""
+    """Returns the first rows or the error; can read only this database."""
     connection = sqlite3.connect(f"file:{quote(database)}?mode=ro&immutable=1", uri=True)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    connection.set_progress_handler(lambda: 1, 50_000_000)  # ends it after so many instructions
+    connection.set_progress_handler(lambda: 1, 50_000_000)  # instruction limit
     try:
         found = connection.execute(query)
         rows = [[c[0] for c in found.description], *(found.fetchmany(longest) or [["(no rows)"]])]

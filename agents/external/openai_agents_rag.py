@@ -7,12 +7,12 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 PROMPT = "Use retrieve. End with <answer>x</answer>"
 TURNS, SEARCHES, PASSAGES, LONGEST = 4, 3, 1, 1200
-HTTP = DefaultAsyncHttpxClient()  # one for all conversations: a new one reads certificates again
+HTTP = DefaultAsyncHttpxClient()  # shared: each new client reads the certificates again
 SEARCH = httpx.AsyncClient(timeout=60)
 
 
 class Library:
-    """The passages that one conversation may search, a few times."""
+    """Passage search for one conversation, with a limited number of searches."""
 
     def __init__(self, url: str, key: str):
         self.url, self.headers, self.left = url, {"Authorization": f"Bearer {key}"}, SEARCHES
@@ -55,5 +55,5 @@ async def agent(task: dict, base_url: str, key: str) -> str | None:
         async for _ in run.stream_events():
             pass
     except (MaxTurnsExceeded, ModelBehaviorError):
-        return None  # the model never came to an answer
+        return None  # the model gave no answer
     return run.final_output

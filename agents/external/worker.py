@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs an agent on tasks that a Lightning Server hands out. One file, standard library only.
+"""Runs an agent on tasks claimed from a Lightning Server. One file, standard library only.
 
     python worker.py my_agent:agent --server http://127.0.0.1:8080 --concurrency 64
 
@@ -7,20 +7,20 @@ The agent is any function
 
     async def agent(task: dict, base_url: str, key: str): ...
 
-that talks to an OpenAI-compatible endpoint at `base_url` with the key `key` and returns its
-answer (a text), or None if it found none, or, if it has more to say, `{"answer": …, "reward": …,
-"signals": [{"kind": …, "detail": …}]}`. The worker claims tasks, runs many agents at once, keeps
-their leases alive, posts what they return, and reports those that fail by the last line of
-their traceback. SIGTERM (or Ctrl-C) ends it gracefully: nothing new is claimed, agents at work
-have `--grace` seconds, the rest is handed back to the server.
+that calls an OpenAI-compatible endpoint at `base_url` with the key `key` and returns its answer
+(a string), or None if it found none, or `{"answer": …, "reward": …, "signals": [{"kind": …,
+"detail": …}]}`. The worker claims tasks, runs many agents concurrently, renews their leases,
+posts their results, and reports failures by the last line of their traceback. SIGTERM (or Ctrl-C)
+stops it gracefully: it claims nothing more, running agents have `--grace` seconds to finish, and
+the remaining tasks are released to the server.
 
-With `--once` it runs the agent once, for servers that start a process for each task:
+With `--once` it runs the agent once, for servers that start a process per task:
 
     python worker.py --once my_agent:agent
 
 Environment: LEYDEN_SERVER_URL and AGL_KEY instead of `--server` and `--key`. With `--once` the
 task is LEYDEN_TASK (a JSON object) or the file LEYDEN_TASK_FILE, and AGL_OPENAI_BASE_URL,
-AGL_EVENT_URL and AGL_KEY say where the model is and where the answer goes.
+AGL_EVENT_URL and AGL_KEY give the model's URL, the URL for results, and the key.
 """
 
 import argparse
@@ -40,16 +40,16 @@ import time
 import traceback
 from urllib.parse import urlsplit
 
-# Seconds between two questions for work where there was none: the first and the longest.
+# Seconds between two claims if there was no work: the first and the longest wait.
 IDLE = 0.02, 0.25
-# Seconds that a claimed task stays ours without a heartbeat.
+# Lease of a claimed task without a heartbeat, in seconds.
 LEASE = 30
-# Seconds that the server may take to answer.
+# Timeout of a request to the server, in seconds.
 ANSWER_TIME = 60
 
 
 class Refused(Exception):
-    """An answer of the server that is not 2xx."""
+    """A server response that is not 2xx."""
 
     def __init__(self, status, text):
         super().__init__(f"the server answers {status}: {text[:500]}")
@@ -57,11 +57,11 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """The server could not be reached for too long."""
+    """The server was unreachable for too long."""
 
 
 class Http:
-    """POSTs JSON, each thread over a connection of its own that is kept open."""
+    """POSTs JSON; each thread keeps its own connection open."""
 
     def __init__(self, key, patience):
         self.headers = {"Content-Type": "application/json"}
@@ -71,10 +71,10 @@ class Http:
         self.local = threading.local()
 
     def post(self, url, body):
-        """The JSON that the server answers.
+        """Returns the JSON response of the server.
 
-        A server that is away or overloaded is asked again for `patience` seconds; all that is
-        posted here may be posted twice. Raises `Refused` or `Gone`.
+        If the server is unreachable or overloaded, the request is retried for `patience` seconds;
+        all requests here may safely be sent twice. Raises `Refused` or `Gone`.
         """
         deadline, pause = time.monotonic() + self.patience, 0.1
         while True:
@@ -111,7 +111,7 @@ class Http:
 
 
 def events_of(result):
-    """What an agent returned as the events to be posted."""
+    """An agent's result as events to post."""
     if not isinstance(result, dict):
         result = {"answer": result}
     events = [("signal", signal) for signal in result.get("signals") or []]
@@ -127,7 +127,7 @@ def last_line(error):
 
 
 def load(name):
-    """The function `module:function`; modules beside this file and in the current folder."""
+    """Loads `module:function` from this file's folder or the current folder."""
     module, _, function = name.partition(":")
     if not module or not function:
         raise SystemExit(f"`{name}` names no agent: write module:function")
@@ -138,7 +138,7 @@ def load(name):
 
 
 class Worker:
-    """Claims tasks and runs an agent on up to `concurrency` of them at once."""
+    """Claims tasks and runs an agent on up to `concurrency` of them concurrently."""
 
     def __init__(self, agent, server, key, name, concurrency, grace, patience, lease=LEASE):
         self.agent, self.key, self.name = agent, key or "none", name
@@ -159,7 +159,7 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
     async def run(self):
-        """Works until it is told to stop."""
+        """Runs until it is stopped."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
@@ -173,12 +173,12 @@ class Worker:
 
     def stop(self):
         if self.stopping.is_set():
-            os._exit(1)  # asked a second time
+            os._exit(1)  # second signal
         self.stopping.set()
         self.http.patience = min(self.http.patience, 5)
 
     async def claim_all(self):
-        """Claims as many tasks as there is room for, again and again."""
+        """Repeatedly claims as many tasks as there are free slots."""
         idle = IDLE[0]
         while not self.stopping.is_set():
             free = self.concurrency - len(self.working)
@@ -196,7 +196,7 @@ class Worker:
             idle = IDLE[0] if claims else min(1.5 * idle, IDLE[1])
 
     async def wait(self, tasks, seconds=None):
-        """Until one of the tasks or the time is over, or the worker is to stop."""
+        """Waits for the first task to finish, the timeout, or the stop signal."""
         stopping = asyncio.ensure_future(self.stopping.wait())
         first = asyncio.FIRST_COMPLETED
         await asyncio.wait([stopping, *tasks], timeout=seconds, return_when=first)
@@ -206,7 +206,7 @@ class Worker:
         self.working.pop(name, None)
 
     async def work(self, name, claim):
-        """Runs the agent on one task and reports how it ended."""
+        """Runs the agent on one task and reports the result."""
         rollout, addresses = claim["rollout"], claim["addresses"]
         limit = rollout["config"].get("timeout_seconds")
         events, end = [], {"state": "succeeded"}
@@ -215,12 +215,12 @@ class Worker:
             events = events_of(await asyncio.wait_for(agent, limit))
         except asyncio.TimeoutError:
             end = failed(f"the agent did not end within {limit} seconds")
-        except Exception as error:  # whatever it is, it is the agent's
+        except Exception as error:  # any error is the agent's
             end = failed(last_line(error))
         try:
             await self.in_thread(self.report, name, addresses["event_url"], events, end)
         except Refused as error:
-            # Another attempt took its place, or the server does not take the answer.
+            # The attempt was replaced, or the server refused the answer.
             say(f"rollout {name[0]}: {error}")
 
     def report(self, name, event_url, events, end):
@@ -229,12 +229,12 @@ class Worker:
         self.post_now("finish", rollout_id=name[0], attempt_id=name[1], **end)
 
     def beat(self, loop):
-        """Keeps leases alive, from a thread of its own: an agent that blocks the loop for a
+        """Renews leases from a separate thread, so that an agent that blocks the event loop for a
         while does not lose its task."""
         while not self.ended.wait(self.lease / 3):
             names = list(self.working)
             try:
-                leases = self.prolong(names, self.lease) if names else []
+                leases = self.renew(names, self.lease) if names else []
             except (Refused, Gone) as error:
                 say(f"heartbeat: {error}")
                 continue
@@ -243,17 +243,17 @@ class Worker:
                     name = lease["rollout_id"], lease["attempt_id"]
                     loop.call_soon_threadsafe(self.drop, name)
 
-    def prolong(self, names, seconds):
+    def renew(self, names, seconds):
         leases = [{"rollout_id": rollout, "attempt_id": attempt} for rollout, attempt in names]
         return self.post_now("heartbeat", leases=leases, lease_seconds=seconds)["leases"]
 
     def drop(self, name):
-        """Stops work on an attempt that is over, or another worker's now."""
+        """Cancels an attempt that has ended or was leased to another worker."""
         if name in self.working:
             self.working[name].cancel()
 
     async def drain(self):
-        """Waits for the agents at work; tasks of those that take too long go back."""
+        """Waits for the running agents; tasks of those that take too long are released."""
         if not self.working:
             return
         _, late = await asyncio.wait(self.working.values(), timeout=self.grace)
@@ -263,10 +263,10 @@ class Worker:
             task.cancel()
         if names:
             try:
-                # A lease that ends at once: others need not wait for the rest of it.
-                await self.in_thread(self.prolong, names, 1)
+                # Shorten the lease, so that other workers can claim the task at once.
+                await self.in_thread(self.renew, names, 1)
             except (Refused, Gone) as error:
-                say(f"{len(names)} tasks were not handed back: {error}")
+                say(f"{len(names)} tasks were not released: {error}")
 
 
 def failed(why):
@@ -285,19 +285,19 @@ def task_of(environment):
 
 
 def once(agent):
-    """Runs the agent on the task in the environment; the exit status."""
+    """Runs the agent on the task in the environment; returns the exit status."""
     key = os.environ.get("AGL_KEY", "")
     try:
         task, base_url = task_of(os.environ), os.environ["AGL_OPENAI_BASE_URL"]
         events_url = os.environ["AGL_EVENT_URL"]
     except (KeyError, ValueError, OSError) as error:
-        say(f"the environment brings no task: {last_line(error)}")
+        say(f"the environment has no task: {last_line(error)}")
         return 2
-    # A server may take what is printed as the answer: this worker posts it.
+    # The server may treat printed output as the answer, but this worker posts it.
     sys.stdout = sys.stderr
     try:
         events = events_of(asyncio.run(agent(task, base_url, key or "none")))
-    except Exception:  # whatever it is, it is the agent's
+    except Exception:  # any error is the agent's
         traceback.print_exc()
         return 1
     server = Http(key, patience=60)
@@ -317,11 +317,11 @@ def main():
     about.add_argument("--server", default=environment.get("LEYDEN_SERVER_URL", ""))
     about.add_argument("--key", default=environment.get("AGL_KEY", ""))
     name = environment.get("LEYDEN_WORKER") or f"{socket.gethostname()}:{os.getpid()}"
-    about.add_argument("--name", default=name, help="by which the server knows this worker")
-    about.add_argument("--concurrency", type=int, default=64, help="agents at work at once")
-    about.add_argument("--lease", type=float, default=LEASE, help="seconds between signs of life")
-    about.add_argument("--grace", type=float, default=10, help="seconds for agents after SIGTERM")
-    about.add_argument("--patience", type=float, default=60, help="seconds without a server")
+    about.add_argument("--name", default=name, help="identifies this worker to the server")
+    about.add_argument("--concurrency", type=int, default=64, help="number of concurrent agents")
+    about.add_argument("--lease", type=float, default=LEASE, help="lease in seconds")
+    about.add_argument("--grace", type=float, default=10, help="seconds to finish after SIGTERM")
+    about.add_argument("--patience", type=float, default=60, help="seconds to retry requests")
     options = about.parse_args()
     agent = load(options.agent)
     if options.once:

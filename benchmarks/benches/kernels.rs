@@ -12,7 +12,7 @@ use tch::{Device, Kind};
 /// Small enough for a smoke test, large enough that arithmetic counts.
 const TOKENS: usize = 512;
 
-/// Before anything touches libtorch, whose threads read their policy once.
+/// Re-executes first: libtorch's threads read their wait policy once, at start-up.
 fn benches() {
     reexec_with_env();
     let mut criterion = Criterion::default().sample_size(10).configure_from_args();

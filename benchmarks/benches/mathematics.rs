@@ -1,4 +1,4 @@
-//! The parts of a step without tensors: credit, advantage, loss, merging of prefixes.
+//! The parts of a training step without tensors: credit, advantage, loss, prefix merging.
 
 use std::hint::black_box;
 
@@ -84,8 +84,8 @@ fn packing(c: &mut Criterion) {
     group.finish();
 }
 
-/// In a process that is set up like the trainer's, which keeps freed blocks: otherwise every
-/// array of a batch would be faulted in anew, and that is what would be measured.
+/// Runs in a process configured like the trainer's, whose allocator keeps freed blocks; otherwise
+/// the benches would measure page faults of every batch array.
 fn benches() {
     reexec_with_env();
     let mut criterion = Criterion::default().sample_size(30).configure_from_args();

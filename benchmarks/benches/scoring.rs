@@ -1,8 +1,8 @@
-//! How fast datasets score and corpora are searched, on all cores.
+//! Throughput of dataset scoring and corpus search, on all cores.
 //!
-//! Spider's scorers run over the official evaluators' cases where they are at hand, else over
-//! mini-spider with each reference as its own prediction. BM25 runs over made-up passages of
-//! about eighty words whose frequencies fall as in natural text (Zipf).
+//! Spider's scorers run over the official evaluators' cases if these are available, else over
+//! mini-spider with each reference query as its own prediction. BM25 runs over synthetic
+//! passages of about eighty words with Zipf-distributed frequencies.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -15,7 +15,7 @@ use leyden_spider::{Limits, Spider, judge};
 use rayon::prelude::*;
 use serde::Deserialize;
 
-/// Whether every bench only runs once, to see that it works.
+/// Whether each bench runs only once, as a smoke test.
 fn smoke() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
@@ -27,7 +27,7 @@ struct Case {
     db_id: String,
 }
 
-/// The cases, and the folder whose databases they ask.
+/// The cases, and the databases that they query.
 fn cases(of_world: &Path) -> (Vec<Case>, Spider) {
     let open = |folder: &Path| Spider::open(folder, Limits::default()).expect("tables.json");
     let golden = shared_material("fixtures/scores/spider.jsonl");
@@ -98,10 +98,10 @@ fn bm25(c: &mut Criterion) {
     let mut number = 0;
     let mut build = || {
         number += 1;
-        let place = folder.path().join(number.to_string());
+        let path = folder.path().join(number.to_string());
         let passages = passages.iter().cloned().map(Ok);
-        Bm25::build(&place, passages, &BuildOptions::default(), &mut |_| {}).expect("an index");
-        place
+        Bm25::build(&path, passages, &BuildOptions::default(), &mut |_| {}).expect("an index");
+        path
     };
     let index = Bm25::open(build()).expect("the index just built");
 

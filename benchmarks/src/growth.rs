@@ -1,9 +1,9 @@
-//! How time and memory grow with one size while the others stay.
+//! Scaling of time and memory with one size while the others stay fixed.
 //!
-//! A point is a random model and a batch of rollouts of given sizes. Generation and update of
-//! a point are measured in processes of their own, so that the peak of memory is theirs. Of
-//! the points along an axis the exponent is fitted: 1 where twice the size takes twice as
-//! much, 0 where it takes no more.
+//! A point is a randomly initialised model and a batch of rollouts of given sizes. Generation
+//! and update of a point are measured in separate processes, so that each has its own memory
+//! peak. A power law is fitted to the points along an axis: exponent 1 means linear growth, 0
+//! means constant.
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -27,20 +27,20 @@ const LAYERS: usize = 4;
 const HEAD_DIM: usize = 32;
 const TASKS: usize = 4;
 const RESPONSE: usize = 32;
-/// What follows a response: a tool's result.
+/// Tokens of the tool result after a response.
 const BETWEEN: usize = 16;
-/// Most merged tokens of a micro-batch: what bounds the memory of an update.
+/// Maximum number of merged tokens in a micro-batch, which bounds the memory of an update.
 const MICRO_BATCH: usize = 2048;
 
-/// A size that grows.
+/// The size that is varied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Axis {
-    /// Rollouts of a task.
+    /// Rollouts per task.
     Group,
-    /// Tokens of a prompt.
+    /// Tokens per prompt.
     Prompt,
-    /// Calls of a rollout.
+    /// Calls per rollout.
     Turns,
     /// Width of the model.
     Width,
@@ -49,7 +49,7 @@ pub enum Axis {
 impl Axis {
     pub const ALL: [Self; 4] = [Self::Group, Self::Prompt, Self::Turns, Self::Width];
 
-    /// The sizes that are measured.
+    /// The measured sizes.
     pub fn sizes(self) -> &'static [usize] {
         match self {
             Self::Group => &[4, 8, 16, 32],
@@ -59,7 +59,7 @@ impl Axis {
         }
     }
 
-    /// In words, for the head of a table.
+    /// Column title.
     pub fn title(self) -> &'static str {
         match self {
             Self::Group => "rollouts of a task",
@@ -80,10 +80,10 @@ pub struct Point {
 }
 
 impl Point {
-    /// The sizes from which one axis at a time departs.
+    /// The base point; each axis varies one of its sizes.
     pub const BASE: Self = Self { group: 8, prompt: 128, turns: 2, width: 128 };
 
-    /// The base with another size along `axis`.
+    /// The base point with `size` along `axis`.
     pub fn at(axis: Axis, size: usize) -> Self {
         let mut point = Self::BASE;
         match axis {
@@ -98,7 +98,7 @@ impl Point {
     /// The model: [`LAYERS`] layers of the point's width.
     ///
     /// # Errors
-    /// A width that is not a multiple of twice a head.
+    /// A width that is not a multiple of twice the head width.
     pub fn config(&self) -> Result<LlamaConfig> {
         let heads = self.width / HEAD_DIM;
         ensure!(
@@ -128,7 +128,7 @@ impl Point {
     }
 }
 
-/// What a process measures of a point.
+/// The phase of a step that a process measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -140,15 +140,15 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     pub seconds: f64,
-    /// Peak of the process less what it held before there was a model.
+    /// Peak memory of the process minus its memory before the model was created.
     pub bytes: u64,
 }
 
-/// Measures one phase of a point in this process: the median of `repetitions` after one run
-/// that is not counted.
+/// Measures one phase of a point in this process: the median of `repetitions` after one untimed
+/// run.
 ///
 /// # Errors
-/// The model's own; where the peak of memory cannot be read.
+/// Errors of the model; peak memory that cannot be read.
 pub fn measure(point: Point, phase: Phase, kind: Kind, repetitions: usize) -> Result<Measured> {
     let before = peak_memory()?;
     let Point { group, prompt, turns, .. } = point;
@@ -183,9 +183,8 @@ pub fn measure(point: Point, phase: Phase, kind: Kind, repetitions: usize) -> Re
     Ok(Measured { seconds, bytes: peak_memory()?.saturating_sub(before) })
 }
 
-/// The exponent `e` of `y = c · x^e` that fits best: the slope of the least squares line
-/// through the logarithms. `None` of fewer than two different sizes or of values that are not
-/// above 0.
+/// The exponent `e` of `y = c · x^e`, fitted by least squares on the logarithms. `None` for
+/// fewer than two distinct sizes or for values that are not positive.
 pub fn exponent(points: &[(f64, f64)]) -> Option<f64> {
     if points.iter().any(|&(x, y)| !(x > 0.0 && y > 0.0)) {
         return None;

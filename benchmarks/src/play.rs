@@ -1,4 +1,4 @@
-//! Conversations played against the generation engine.
+//! Plays multi-turn conversations against the generation engine.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,26 +9,26 @@ use leyden_lm::generate::{Completion, Engine, Request, Ticket};
 
 use crate::work::{Conversation, Conversations};
 
-/// Who waits for whom between the turns of conversations.
+/// How conversations are synchronised between turns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Schedule {
-    /// All conversations take their turns together.
+    /// All conversations advance one turn together.
     #[default]
     Lockstep,
-    /// Every conversation goes on when its own tool is done.
+    /// Each conversation continues as soon as its own tool call finishes.
     Continuous,
 }
 
-/// What is generated, and what lies between the turns.
+/// Parameters of one run: the conversations, and the tool delays between turns.
 #[derive(Debug, Clone)]
 pub struct Play<'a> {
     pub given: &'a Conversations,
-    /// Of each conversation.
+    /// Per conversation.
     pub samples: usize,
     pub sampling: Sampling,
     pub seed: SeedTree,
     pub schedule: Schedule,
-    /// Mean time of a tool between two turns; each time is drawn from 0 to twice this.
+    /// Mean duration of a tool call; each is drawn uniformly from 0 to twice this.
     pub tool: Duration,
 }
 
@@ -46,17 +46,17 @@ impl Play<'_> {
         Request::new(row as u64, history.to_vec(), self.sampling.clone(), seed)
     }
 
-    /// How long the tool after a turn takes.
+    /// Duration of the tool call after a turn.
     fn tool_time(&self, row: usize, turn: usize) -> Duration {
         let draw = self.seed.child("tool").index(row as u64).index(turn as u64).uniform();
         self.tool.mul_f64(2.0 * draw)
     }
 
-    /// Plays all samples of all conversations to their end, from an empty cache. Returns the
-    /// responses: turn by turn in lockstep, as they end otherwise.
+    /// Plays all samples of all conversations to their end, starting with an empty cache. Returns
+    /// the responses: by turn in lockstep, otherwise in order of completion.
     ///
     /// # Errors
-    /// The engine's own.
+    /// Errors of the engine.
     pub fn run(&self, engine: &mut Engine) -> Result<Vec<Completion>> {
         engine.forget_all();
         let mut histories: Vec<Vec<u32>> =
@@ -73,7 +73,7 @@ impl Play<'_> {
             let alive: Vec<usize> =
                 (0..self.rows()).filter(|&row| self.of(row).later.len() >= turn).collect();
             if turn > 0 {
-                // The round begins when the slowest tool is done.
+                // The round begins when the slowest tool call is done.
                 let times = alive.iter().map(|&row| self.tool_time(row, turn - 1));
                 std::thread::sleep(times.max().unwrap_or_default());
             }
@@ -95,7 +95,7 @@ impl Play<'_> {
     ) -> Result<Vec<Completion>> {
         let mut made = Vec::new();
         let mut open: HashMap<Ticket, (usize, usize)> = HashMap::new();
-        // Turns whose tool is at work: when it is done, row, turn.
+        // Turns whose tool call is running: due time, row, turn.
         let mut waiting: Vec<(Instant, usize, usize)> =
             (0..self.rows()).map(|row| (Instant::now(), row, 0)).collect();
         while !(open.is_empty() && waiting.is_empty()) {
@@ -126,17 +126,17 @@ impl Play<'_> {
         Ok(made)
     }
 
-    /// Adds a response, and what follows it.
+    /// Appends a response and the tool result after it.
     fn grow(&self, history: &mut Vec<u32>, row: usize, turn: usize, completion: &Completion) {
         history.extend(&completion.ids);
         history.extend(self.of(row).later.get(turn).into_iter().flatten());
     }
 }
 
-/// Plays in lockstep with tools that take no time.
+/// Plays in lockstep with instantaneous tools.
 ///
 /// # Errors
-/// The engine's own.
+/// Errors of the engine.
 pub fn play(
     engine: &mut Engine,
     given: &Conversations,

@@ -1,8 +1,7 @@
-//! What a step of the paper's training would take on another device, by the roofline.
+//! Roofline prediction of the duration of one of the paper's training steps on another device.
 //!
-//! A prediction, never a measurement: floating-point operations and bytes that cannot be saved,
-//! divided by what share of the device's peak is assumed to be reached. It ignores tools,
-//! queries and everything that waits.
+//! Not a measurement: the necessary floating-point operations and bytes, divided by the share of
+//! the device's peak that is assumed to be reached. Ignores tools, queries and all other waiting.
 
 use leyden_lm::LmError;
 use leyden_lm::generate::Engine;
@@ -11,23 +10,23 @@ use leyden_lm::model::LlamaConfig;
 use serde::Serialize;
 use tch::Kind;
 
-/// A device by its data sheet, and the shares of it that are assumed.
+/// A device by its data sheet, with the assumed utilisation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Accelerator {
     pub name: &'static str,
     /// bf16 operations per second, dense.
     pub flops: f64,
-    /// Bytes per second of its memory.
+    /// Memory bandwidth in bytes per second.
     pub bandwidth: f64,
     pub memory: u64,
-    /// Share of `flops` in prefill and training.
+    /// Share of `flops` reached in prefill and training.
     pub flops_share: f64,
-    /// Share of `bandwidth` in decoding and in the optimiser.
+    /// Share of `bandwidth` reached in decoding and in the optimiser.
     pub bandwidth_share: f64,
 }
 
-/// NVIDIA H100 SXM: 989 TFLOP/s, 3.35 TB/s, 80 GB. Forty per cent of the products is what good
-/// trainers reach, sixty per cent of the bandwidth what good engines do.
+/// NVIDIA H100 SXM: 989 TFLOP/s, 3.35 TB/s, 80 GB. Good trainers reach 40 % of the FLOP/s, good
+/// engines 60 % of the bandwidth.
 pub const H100: Accelerator = Accelerator {
     name: "one H100 SXM (80 GB)",
     flops: 989e12,
@@ -42,15 +41,15 @@ pub const H100: Accelerator = Accelerator {
 pub struct Step {
     pub tasks: usize,
     pub samples: usize,
-    /// Calls of a rollout.
+    /// Calls per rollout.
     pub turns: usize,
-    /// Tokens of a task's prompt, of each response, and of what follows a response.
+    /// Tokens of a task's prompt, of each response, and of the tool result after a response.
     pub prompt: usize,
     pub response: usize,
     pub between: usize,
     /// Merged tokens of a micro-batch.
     pub micro_batch: usize,
-    /// Whether the layers are computed again in the backward pass.
+    /// Whether the layers are recomputed in the backward pass.
     pub checkpointing: bool,
 }
 
@@ -64,7 +63,7 @@ impl Step {
         self.prompt + self.turns * self.response + (self.turns - 1) * self.between
     }
 
-    /// Tokens of a step, prefixes merged: every prompt once, then what is each rollout's own.
+    /// Tokens of a step with merged prefixes: every prompt once, then each rollout's own tokens.
     pub fn unique(&self) -> f64 {
         (self.tasks * self.prompt) as f64 + self.rollouts() * (self.context() - self.prompt) as f64
     }
@@ -76,7 +75,7 @@ impl Step {
     }
 }
 
-/// Seconds of the parts of a step.
+/// Durations of the parts of a step in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Seconds {
     pub prefill: f64,
@@ -93,15 +92,15 @@ impl Seconds {
     }
 }
 
-/// The parts of a step of training `config` on `device`, weights and cache in bf16.
+/// Predicts the parts of a training step of `config` on `device`, weights and cache in bf16.
 pub fn seconds(config: &LlamaConfig, step: &Step, device: &Accelerator) -> Seconds {
     let parameters = config.parameters() as f64;
     let flops = device.flops * device.flops_share;
     let bandwidth = device.bandwidth * device.bandwidth_share;
     let tools = step.rollouts() * ((step.turns - 1) * step.between) as f64;
     let prefilled = (step.tasks * step.prompt) as f64 + tools;
-    // Weights once a step of decoding; each rollout's cache, half of it on the average after
-    // the prompt.
+    // Each decoding step reads the weights once and each rollout's cache, which on average is
+    // half full after the prompt.
     let token = Engine::bytes_per_token(config, Kind::BFloat16) as f64;
     let steps = (step.turns * step.response) as f64;
     let own = (step.context() - step.prompt) as f64 / 2.0;
@@ -119,7 +118,7 @@ pub fn seconds(config: &LlamaConfig, step: &Step, device: &Accelerator) -> Secon
     }
 }
 
-/// What the step needs in memory.
+/// Memory that the step needs.
 ///
 /// # Errors
 /// None of these types and shapes; those of [`MemoryRequest::plan`].

@@ -1,4 +1,4 @@
-//! The process that measures: its threads, its memory, its clock.
+//! Threads, memory and timing of the measuring process.
 
 use std::time::Instant;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 use leyden_lm::device::parse_kind;
 use tch::Kind;
 
-/// How a measuring process computes: arguments that all contestants have.
+/// Arguments for number type and threads, shared by all measuring binaries.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Compute {
-    /// Number type of activations and cache, f32 or bf16; what is trained is kept in f32
+    /// Number type of activations and cache, f32 or bf16; trained weights are kept in f32
     #[arg(long, default_value = "bf16")]
     dtype: String,
     /// Threads of libtorch
@@ -18,22 +18,22 @@ pub struct Compute {
 }
 
 impl Compute {
-    /// Sets the threads of this process and returns its number type.
+    /// Sets the number of threads of this process and returns the number type.
     ///
     /// # Errors
-    /// A type that there is not.
+    /// An unknown number type.
     pub fn settle(&self) -> Result<Kind> {
         tch::set_num_threads(self.threads);
         Ok(parse_kind(&self.dtype)?)
     }
 }
 
-/// The number type in the JSON of a contestant.
+/// Name of the number type in a tool's JSON output.
 pub fn kind_name(kind: Kind) -> &'static str {
     if kind == Kind::Float { "f32" } else { "bf16" }
 }
 
-/// The most memory that this process has held at once, in bytes (`VmHWM`).
+/// Peak resident memory of this process in bytes (`VmHWM`).
 ///
 /// # Errors
 /// Where `/proc` is missing or unreadable.
@@ -48,7 +48,7 @@ pub fn peak_memory() -> Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// Runs `work` and returns what it gave and the seconds it took.
+/// Runs `work` and returns its result and duration in seconds.
 ///
 /// # Errors
 /// Those of `work`.
@@ -58,7 +58,7 @@ pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
     Ok((value, started.elapsed().as_secs_f64()))
 }
 
-/// The middle value, or the mean of the two in the middle; `None` of nothing.
+/// The median; `None` for no values.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! A fresh model of the quickstart's size, for benches without files.
+//! A randomly initialised model of the quickstart's size, for benches without files.
 
 use leyden_core::SeedTree;
 use leyden_lm::LmError;
@@ -7,7 +7,7 @@ use leyden_lm::optim::OptimizerConfig;
 use leyden_lm::policy::{Policy, PolicyOptions};
 use tch::{Device, Kind};
 
-/// Tokens that the model knows.
+/// Size of the vocabulary.
 pub const VOCABULARY: usize = 1024;
 
 /// 0.6 M parameters.
@@ -30,10 +30,10 @@ pub fn config() -> LlamaConfig {
     }
 }
 
-/// A model that can be trained, in f32 on the CPU, always the same.
+/// A trainable model in f32 on the CPU, initialised from a fixed seed.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn policy() -> Result<Policy, LmError> {
     let config = config();
     let tensors = initialise(&config, SeedTree::new(1))?;

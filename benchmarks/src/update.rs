@@ -1,8 +1,8 @@
-//! One update of a policy on a batch of rollouts, as the trainer does it.
+//! One policy update on a batch of rollouts, as in the trainer.
 //!
-//! Merged prefixes, PPO with the paper's clips, token mean, gradient clip, AdamW. The first
-//! update's log-probabilities are the old ones of all later updates, so from the second on
-//! the ratio differs from 1 and the loss says something about the update before it.
+//! Merged prefixes, PPO with the paper's clip bounds, token mean, gradient clipping, AdamW. The
+//! first update's log-probabilities serve as the old ones of all later updates, so from the
+//! second on the ratio differs from 1 and the loss reflects the previous update.
 
 use anyhow::{Result, bail};
 use leyden_lm::optim::{Optimizer, clip_grad_norm};
@@ -14,12 +14,12 @@ use leyden_rl::loss::{LossConfig, LossInput};
 
 use crate::work::Batch;
 
-/// Constants of the update; peers use the same.
+/// Learning rate; the peers use the same.
 pub const LEARNING_RATE: f64 = 1e-6;
-/// Largest norm of a gradient.
+/// Maximum gradient norm; the peers use the same.
 pub const GRADIENT_CLIP: f64 = 1.0;
 
-/// What an update reports.
+/// Metrics of an update.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Update {
     pub loss: f64,
@@ -27,18 +27,18 @@ pub struct Update {
     pub logp_mean: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Tokens that were computed.
+    /// Computed tokens, after merging prefixes.
     pub unique_tokens: usize,
     /// Log-probabilities of all action tokens before the update, flat over the batch's rows.
     pub logp: Vec<f64>,
 }
 
-/// A policy, its optimiser, and the batch on which it is updated.
+/// A policy, its optimiser, and the batch that it is updated on.
 pub struct Updater<'a> {
     pub policy: &'a Policy,
     pub optimizer: Optimizer,
     pub batch: &'a Batch,
-    /// Most merged tokens of a micro-batch.
+    /// Maximum number of merged tokens in a micro-batch.
     pub budget: usize,
     loss: LossConfig,
     /// Weight of each action token in the loss.
@@ -53,8 +53,8 @@ impl<'a> Updater<'a> {
         Self { policy, optimizer, batch, budget, loss, weights, logp_old: None }
     }
 
-    /// One micro-batch forward and backward, whose gradient is thrown away: kernels are
-    /// chosen and memory is found before the clock runs.
+    /// Forward and backward pass of one micro-batch, discarding its gradient, so that kernels are
+    /// selected and memory is allocated before timing starts.
     ///
     /// # Errors
     /// As [`Updater::update`].
@@ -67,10 +67,10 @@ impl<'a> Updater<'a> {
         Ok(())
     }
 
-    /// Packs the batch, computes loss and gradient, clips, steps.
+    /// Packs the batch, computes loss and gradient, clips the gradient and steps the optimiser.
     ///
     /// # Errors
-    /// Rows that cannot be packed, the model's own, a gradient that is not finite.
+    /// Rows that cannot be packed, errors of the model, a gradient that is not finite.
     pub fn update(&mut self) -> Result<Update> {
         self.policy.trained().zero_grad();
         let packs = self.packs()?;
@@ -100,20 +100,20 @@ impl<'a> Updater<'a> {
         self.batch.packs(self.budget)
     }
 
-    /// Adds a pack's gradient, writes its log-probabilities to `logp`, returns its loss.
+    /// Accumulates a pack's gradient, writes its log-probabilities to `logp`, returns its loss.
     fn micro_batch(&self, pack: &Pack, logp: &mut [f64]) -> Result<f64> {
         let shape = &self.batch.shape;
-        let places: Vec<_> = pack.rows.iter().map(|row| shape.range(row.row)).collect();
-        let rows = Rows::dense(&places.iter().map(|place| place.len()).collect::<Vec<_>>());
+        let ranges: Vec<_> = pack.rows.iter().map(|row| shape.range(row.row)).collect();
+        let rows = Rows::dense(&ranges.iter().map(|range| range.len()).collect::<Vec<_>>());
         let select = |flat: &[f64]| {
-            places.iter().flat_map(|p| &flat[p.clone()]).copied().collect::<Vec<_>>()
+            ranges.iter().flat_map(|r| &flat[r.clone()]).copied().collect::<Vec<_>>()
         };
         let (advantages, weights) = (select(&self.batch.advantages), select(&self.weights));
         let mut total = 0.0;
         self.policy.forward_backward(pack, 1.0, &mut |evaluated: &Evaluated| {
             let by_row = pack.gather(&evaluated.logp);
-            for (place, values) in places.iter().zip(&by_row) {
-                logp[place.clone()].copy_from_slice(values);
+            for (range, values) in ranges.iter().zip(&by_row) {
+                logp[range.clone()].copy_from_slice(values);
             }
             let logp_new = by_row.concat();
             let logp_old =

@@ -1,12 +1,12 @@
-//! The work to be measured, as files that every contestant reads.
+//! Benchmark inputs, as files that all compared tools read.
 //!
-//! Throughput does not depend on what the tokens say, only on how many there are and which
-//! prefixes they share. So the ids are drawn at random from a fixed seed and the lengths are
-//! those of calculator rollouts: instructions and a tool description with which every prompt
-//! begins, a problem shared by all rollouts of a task, then two or three calls, each of whose
-//! prompts is the one before it with the response and a tool's answer appended. Rollouts of a
-//! task share nothing beyond the prompt, though in reality their first words often agree:
-//! prefixes are merged less here than in training, not more.
+//! Throughput depends only on the number of tokens and on shared prefixes, not on the tokens
+//! themselves. So ids are drawn at random from a fixed seed and lengths are those of calculator
+//! rollouts: instructions and a tool description at the start of every prompt, a problem shared
+//! by all rollouts of a task, then two or three calls; each call's prompt is the previous one
+//! with the response and a tool result appended. Rollouts of a task share nothing beyond the
+//! prompt, although real rollouts often begin alike: fewer prefixes are merged here than in
+//! training.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use leyden_stats::{mean, sample_std};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Ids below this are left to control tokens.
+/// Ids below this are reserved for control tokens.
 const FIRST_ID: usize = 32;
 
 /// Conversations of equal length for generation.
@@ -29,19 +29,19 @@ pub struct Conversations {
     pub conversations: Vec<Conversation>,
 }
 
-/// What the model is given in one conversation; it answers after the prompt and after each of
-/// the later texts.
+/// The inputs of one conversation; the model responds after the prompt and after each of the
+/// later texts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversation {
     pub prompt: Vec<u32>,
-    /// What follows the first, second, … response: a tool's result, as it were.
+    /// Token ids after the first, second, … response, like tool results.
     pub later: Vec<Vec<u32>>,
 }
 
 impl Conversations {
-    /// `count` prompts of `length` random tokens that share nothing, answered in `turns` turns
-    /// with `between` tokens after each response but the last.
+    /// `count` prompts of `length` random tokens without shared prefixes, with `turns` responses
+    /// and `between` tokens after each response but the last.
     pub fn make(
         count: usize,
         length: usize,
@@ -59,12 +59,12 @@ impl Conversations {
         Self { conversations: (0..count).map(conversation).collect() }
     }
 
-    /// Responses of each conversation: those of the longest one.
+    /// Number of responses of the longest conversation.
     pub fn turns(&self) -> usize {
         1 + self.conversations.iter().map(|c| c.later.len()).max().unwrap_or(0)
     }
 
-    /// Tokens of the longest conversation with responses of `response` tokens.
+    /// Length of the longest conversation in tokens, with responses of `response` tokens.
     pub fn context(&self, response: usize) -> usize {
         let length = |c: &Conversation| {
             c.prompt.len()
@@ -74,8 +74,8 @@ impl Conversations {
         self.conversations.iter().map(length).max().unwrap_or(0)
     }
 
-    /// Bounds of an engine that plays `samples` of each conversation at once with responses of
-    /// `response` tokens: room for all of them, whole blocks included.
+    /// Limits of an engine that plays `samples` of each conversation at once with responses of
+    /// `response` tokens: the cache fits all of them, rounded up to whole blocks.
     pub fn limits(&self, samples: usize, response: usize) -> Limits {
         let context = self.context(response);
         let rows = self.conversations.len() * (samples + 1);
@@ -83,11 +83,11 @@ impl Conversations {
     }
 }
 
-/// Tokens of the calculator agent's system prompt and tool description, to the first word of the
-/// problem.
+/// Tokens of the calculator agent's system prompt and tool description, up to the first word of
+/// the problem.
 const INSTRUCTIONS: usize = 150;
 
-/// Rollouts by task.
+/// Rollouts grouped by task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollouts {
@@ -101,7 +101,7 @@ pub struct Group {
     pub rollouts: Vec<Rollout>,
 }
 
-/// One rollout with the advantage of all its tokens.
+/// One rollout; all its tokens have the same advantage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollout {
@@ -138,8 +138,8 @@ impl Rollouts {
         Self::of_groups(tasks, samples, seed, prompt, calls)
     }
 
-    /// `tasks` groups of `samples` rollouts of `turns` calls, all lengths given: the prompt of a
-    /// task, each response, and what follows each response but the last.
+    /// `tasks` groups of `samples` rollouts of `turns` calls with fixed lengths of the prompt, of
+    /// each response, and of the tool result after each response but the last.
     pub fn of_lengths(
         (tasks, samples, turns): (usize, usize, usize),
         (prompt, response, between): (usize, usize, usize),
@@ -154,7 +154,7 @@ impl Rollouts {
         Self::of_groups(tasks, samples, seed, opening, calls)
     }
 
-    /// Groups whose rollouts share a prompt and nothing else; rewards are drawn.
+    /// Groups whose rollouts share only the prompt; rewards are random.
     fn of_groups(
         tasks: usize,
         samples: usize,
@@ -175,8 +175,8 @@ impl Rollouts {
         Self { groups: (0..tasks).map(group).collect() }
     }
 
-    /// `count` rollouts of one call that share nothing: one token of prompt, all others learned,
-    /// as in language modelling.
+    /// `count` rollouts of one call without shared prefixes: one prompt token, all others action
+    /// tokens, as in language modelling.
     pub fn unrelated(count: usize, length: usize, vocabulary: usize, seed: u64) -> Self {
         let seed = SeedTree::new(seed).child("unrelated");
         let group = |(i, advantage)| {
@@ -198,7 +198,7 @@ impl Rollouts {
         self.len() == 0
     }
 
-    /// One row per call, and what the mathematics wants to know about it.
+    /// One row per call, with its advantages.
     ///
     /// # Errors
     /// A call without prompt or response; no calls at all.
@@ -237,8 +237,8 @@ impl Batch {
         self.rows.iter().map(|row| row.ids.len()).sum()
     }
 
-    /// Micro-batches of at most `budget` merged tokens, all rows one trie, as the trainer packs
-    /// them.
+    /// Packs all rows as one trie into micro-batches of at most `budget` merged tokens, as the
+    /// trainer does.
     ///
     /// # Errors
     /// A budget of 0.
@@ -247,8 +247,8 @@ impl Batch {
     }
 }
 
-/// `turns` calls of which each continues the one before, the first `prompt`. `lengths` draws the
-/// tokens of a response and of what follows it.
+/// `turns` calls, the first with `prompt` and each continuing the previous one. `lengths` draws
+/// the lengths of a response and of the tool result after it.
 fn calls(
     prompt: &[u32],
     turns: usize,
@@ -269,18 +269,18 @@ fn calls(
     calls
 }
 
-/// Drawn rewards of 0 and 1, normalised over the group.
+/// Random rewards of 0 and 1, normalised over the group.
 fn advantages(samples: usize, seed: SeedTree) -> Vec<f64> {
     normalised((0..samples as u64).map(|i| seed.index(i).uniform() < 0.4))
 }
 
-/// Rewards of 0 and 1, normalised over the group. One of equal rewards is turned over.
+/// Rewards of 0 and 1, normalised over the group. If all are equal, the first is flipped.
 pub fn normalised(right: impl Iterator<Item = bool>) -> Vec<f64> {
     let mut rewards: Vec<f64> = right.map(|right| f64::from(u8::from(right))).collect();
     if let [first, rest @ ..] = rewards.as_mut_slice()
         && rest.iter().all(|reward| reward == first)
     {
-        // Equal rewards would leave the whole task without a gradient.
+        // Equal rewards would give the whole task a zero gradient.
         *first = 1.0 - *first;
     }
     let (mean, std) = (mean(&rewards).unwrap_or(0.0), sample_std(&rewards).unwrap_or(1.0));
@@ -300,17 +300,17 @@ fn between(low: usize, high: usize, seed: SeedTree) -> usize {
 /// Reads a file of this module.
 ///
 /// # Errors
-/// A file that cannot be read or is of another form, with its path, line and column.
+/// A file that cannot be read or parsed, with its path, line and column.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read {}; --make writes it", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not such a file", path.display()))
+    serde_json::from_str(&text).with_context(|| format!("cannot parse {}", path.display()))
 }
 
 /// Writes a file of this module.
 ///
 /// # Errors
-/// Those of the file system, with the path.
+/// Errors of the file system, with the path.
 pub fn write<T: Serialize>(path: &Path, work: &T) -> Result<()> {
     let text = serde_json::to_string(work)?;
     std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))

@@ -1,4 +1,4 @@
-//! The `leyden` command as a user starts it, on experiments cut down to seconds.
+//! Helpers to run the `leyden` command, with experiments shortened to seconds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 pub const LEYDEN: &str = env!("CARGO_BIN_EXE_leyden");
 
-/// The quickstart in a few seconds: enough rollouts that some group has differing rewards and
-/// the weights move.
+/// Settings that shorten the quickstart to a few seconds: enough rollouts that some group has
+/// differing rewards and the weights change.
 pub const SHORT: [&str; 9] = [
     "train.steps=4",
     "rollout.tasks=4",
@@ -20,7 +20,7 @@ pub const SHORT: [&str; 9] = [
     "checkpoint.keep=2",
 ];
 
-/// The top of the checkout.
+/// The root of the checkout.
 pub fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
 }
@@ -28,7 +28,7 @@ pub fn checkout() -> PathBuf {
 /// `leyden` with these arguments, in the checkout.
 pub fn leyden(arguments: &[&str]) -> Command {
     let mut command = Command::new(LEYDEN);
-    // A user who debugs something has it set; a refusal is no reason to print one.
+    // A user may have it set; errors must not print a backtrace even then.
     command.args(arguments).current_dir(checkout()).env("RUST_BACKTRACE", "1");
     command
 }
@@ -43,41 +43,41 @@ pub fn quickstart(folder: &Path, changes: &[&str]) -> Command {
     command
 }
 
-/// What a command said, after it has ended well.
+/// Runs a command that must succeed; returns stdout and stderr.
 pub fn succeeds(command: &mut Command) -> (String, String) {
     let output = command.output().unwrap();
-    let (stdout, stderr) = said(&output);
+    let (stdout, stderr) = output_text(&output);
     assert!(output.status.success(), "{:?}\n{stdout}{stderr}", output.status);
     (stdout, stderr)
 }
 
-/// The one sentence with which a command ends that could not go on.
+/// Runs a command that must fail; returns its error message, the last line of stderr.
 pub fn refused(command: &mut Command) -> String {
     let output = command.output().unwrap();
-    let (stdout, stderr) = said(&output);
+    let (stdout, stderr) = output_text(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
     for word in ["panicked", "backtrace", "RUST_BACKTRACE"] {
         assert!(!stderr.contains(word), "{stderr}");
     }
     let own: Vec<&str> = stderr.lines().filter(|line| line.starts_with("leyden: ")).collect();
     assert_eq!(own.len(), 1, "{stderr}");
-    assert_eq!(stderr.lines().last(), Some(own[0]), "something follows the sentence: {stderr}");
+    assert_eq!(stderr.lines().last(), Some(own[0]), "output follows the error message: {stderr}");
     own[0].to_owned()
 }
 
-/// Panics unless `sentence` holds all the words.
-pub fn says(sentence: &str, words: &[&str]) {
+/// Panics unless `sentence` contains all `words`.
+pub fn assert_contains(sentence: &str, words: &[&str]) {
     for word in words {
         assert!(sentence.contains(word), "`{word}` is not in: {sentence}");
     }
 }
 
-pub fn said(output: &Output) -> (String, String) {
+pub fn output_text(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// What must not depend on interruptions: the metrics and the trained weights.
+/// The outputs that must not depend on interruptions: the metrics and the trained weights.
 #[derive(PartialEq)]
 pub struct Trained {
     pub metrics: String,

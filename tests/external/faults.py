@@ -1,10 +1,10 @@
-"""Agents that go wrong, each in one way, and one that does not: the calculator agent in the
-standard library alone. Run as a process for each rollout:
+"""Faulty agents, each with one kind of fault, and one without: the calculator agent with the
+standard library only. Run as a process per rollout:
 
     python3 faults.py FOLDER KIND
 
-Every second process goes wrong in the way KIND, the others solve their task. FOLDER counts the
-processes by files that only one of them can create, and keeps the ids of those that hang.
+Every second process has the fault KIND, the others solve their task. FOLDER counts the
+processes by exclusively created files, and stores the ids of those that hang.
 """
 
 import json
@@ -54,7 +54,7 @@ def solves():
 
 
 def forks_and_hangs(folder):
-    """Two processes that never end; the child leaves the pipes open."""
+    """Two processes that never exit; the child keeps the pipes open."""
     child = os.fork()
     with open(os.path.join(folder, f"hangs-{os.getpid()}"), "x"):
         pass
@@ -69,7 +69,7 @@ def never_calls():
 
 
 def answers_early():
-    """Ends while its call is on the way."""
+    """Exits while its call is in flight."""
     threading.Thread(target=chat, args=(opening(),), daemon=True).start()
     report("### ANSWER: 42 ###")
     os._exit(0)
@@ -81,7 +81,7 @@ def crashes():
 
 
 def shouts():
-    """More than a pipe holds, on both outputs, and then all is well."""
+    """Writes more than a pipe's buffer to stdout and stderr, then solves its task."""
     for stream in (sys.stderr, sys.stdout):
         for _ in range(50):
             stream.write("noise " * 10_000 + "\n")
@@ -90,7 +90,7 @@ def shouts():
 
 
 def sends_nonsense():
-    """What no server takes; then it solves its task."""
+    """Sends invalid requests, then solves its task."""
     base, event = os.environ["OPENAI_BASE_URL"], os.environ["AGL_EVENT_URL"]
     nonsense = [(base + "/chat/completions", {"messages": "no list"}), (base + "/nowhere", {}),
                 (event, {"event_type": "reward", "data": {"value": "much"}}),
@@ -107,7 +107,7 @@ def sends_nonsense():
 
 
 def vanishes(server):
-    """Claims a rollout over HTTP, says its id and is gone."""
+    """Claims a rollout over HTTP, prints its id and exits."""
     claim = {"worker": "vanishing", "count": 1, "lease_seconds": 2}
     for claimed in post(f"{server}/api/workers/claim", claim)["claims"]:
         print(claimed["rollout"]["rollout_id"], flush=True)
@@ -115,7 +115,7 @@ def vanishes(server):
 
 
 def number(folder):
-    """How many processes came before this one."""
+    """The number of processes started before this one."""
     count = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-//! What the tests of external agents share: short runs, what they left behind, Python with the
+//! Helpers for tests of external agents: short runs, their recorded rollouts, and Python with the
 //! packages of the paper's agents.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use crate::common::{checkout, leyden};
 
-/// `leyden run` of an experiment of `benchmarks/experiments`, cut down to `changes`.
+/// `leyden run` of an experiment of `benchmarks/experiments`, with `changes`.
 pub fn run(experiment: &str, folder: &Path, changes: &[&str]) -> Command {
     let mut command = leyden(&["run"]);
     command.arg(format!("benchmarks/experiments/{experiment}.toml")).arg("--folder").arg(folder);
@@ -20,7 +20,7 @@ pub fn run(experiment: &str, folder: &Path, changes: &[&str]) -> Command {
     command
 }
 
-/// One rollout of a run, as its store has it.
+/// One rollout of a run, as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rollout {
     pub answer: Option<String>,
@@ -41,7 +41,7 @@ pub struct Call {
     pub credit: Option<f64>,
 }
 
-/// Where a rollout belongs: step, phase, position.
+/// A rollout's key: step, phase, position.
 pub type Place = (i64, String, i64);
 
 /// All rollouts of the run in `folder`.
@@ -86,7 +86,8 @@ fn words<T>(bytes: &[u8], of: impl Fn([u8; 4]) -> T) -> Vec<T> {
     bytes.chunks_exact(4).map(|word| of(word.try_into().unwrap())).collect()
 }
 
-/// Python for scripts of the standard library alone; `None`, told by name, where there is none.
+/// A Python interpreter for scripts that need the standard library only; `None`, with a message,
+/// if there is none.
 pub fn python(test: &str) -> Option<PathBuf> {
     let found = Command::new("python3")
         .args(["-c", "import sys; assert sys.version_info >= (3, 9); print(sys.executable)"])
@@ -102,9 +103,9 @@ pub fn python(test: &str) -> Option<PathBuf> {
     }
 }
 
-/// Python with the packages of `agents/external/requirements.txt`: the checkout's environment,
-/// or one that is made under `target` at the first call. `None`, told by name, where PyPI
-/// cannot be reached.
+/// A Python interpreter with the packages of `agents/external/requirements.txt`: the checkout's
+/// environment, or one created under `target` on first use. `None`, with a message, if PyPI is
+/// unreachable.
 pub fn python_with_packages(test: &str) -> Option<PathBuf> {
     let requirements = checkout().join("agents/external/requirements.txt");
     for folder in [checkout().join(".venv-external"), checkout().join("target/venv-external")] {
@@ -115,7 +116,7 @@ pub fn python_with_packages(test: &str) -> Option<PathBuf> {
     }
     let folder = checkout().join("target/venv-external");
     fs::create_dir_all(folder.parent().unwrap()).unwrap();
-    // Tests are processes of their own: one installs, the others wait.
+    // Tests run in separate processes: one installs, the others wait.
     let lock = File::create(folder.with_extension("lock")).unwrap();
     lock.lock().unwrap();
     let python = folder.join("bin/python");
@@ -145,20 +146,20 @@ fn has_packages(python: &Path) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-/// A TOML value for `--set`: a list of texts.
+/// A TOML value for `--set`: a list of strings.
 pub fn list(items: &[&str]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| format!("{item:?}")).collect();
     format!("[{}]", quoted.join(", "))
 }
 
-/// The processes whose command line holds `text`, this one aside.
+/// The processes whose command line contains `text`, except this one.
 pub fn processes_with(text: &str) -> Vec<u32> {
     let own = std::process::id();
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let holds = |id: &u32| {
+    let matches = |id: &u32| {
         let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains(text)
     };
-    ids.filter(|id| *id != own).filter(holds).collect()
+    ids.filter(|id| *id != own).filter(matches).collect()
 }

@@ -1,14 +1,14 @@
-"""Expressions and what SymPy makes of them by the rules of Calc-X, into calculator.jsonl and
+"""Writes expressions and their SymPy results by the rules of Calc-X to calculator.jsonl and
 calcx.jsonl.
 
     python3 tests/golden/calculator.py
 
-The calculator of Calc-X (Kadlčík et al. 2023) hands an expression to SymPy and writes the value down:
-whole numbers with `_` between thousands, decimals to six places without trailing zeros, fractions
-and symbols with ` = around ` and the decimal after them, failures as `ERROR: …`. An answer is right
-if it is the reference's text or letter, or if both evaluate to numbers within one per cent of the
-larger one. Both rules are written down here anew; the expressions are drawn, or chosen for the place
-where they may go wrong.
+The calculator of Calc-X (Kadlčík et al. 2023) evaluates an expression with SymPy and formats the
+value: integers with `_` as thousands separator, decimals to six places without trailing zeros,
+fractions and symbols followed by ` = around ` and the decimal, failures as `ERROR: …`. An answer is
+correct if it equals the reference's text or letter, or if both evaluate to numbers within one per
+cent of the larger one. Both rules are reimplemented here; the expressions are random, or chosen as
+edge cases.
 """
 
 import json
@@ -80,7 +80,7 @@ def same(predicted, gold):
 
 
 def drawn(random, depth=0):
-    """An expression of the four operations."""
+    """A random expression of the four operations."""
     if depth == 3 or random.random() < 0.3:
         whole = random.choice([random.randint(0, 12), random.randint(0, 1000), random.randint(0, 10**7)])
         return random.choice([str(whole), str(whole), f"{whole / 100:.2f}", f"{random.random():.4f}"])
@@ -90,7 +90,7 @@ def drawn(random, depth=0):
 
 
 def pair(random):
-    """A prediction and a reference, often near each other."""
+    """A random prediction and reference, often close to each other."""
     gold = random.choice(
         [str(random.randint(1, 500)), f"{random.randint(1, 90)}/{random.randint(2, 9)}",
          f"{random.uniform(0, 90):.2f}", random.choice("ABCDE")]

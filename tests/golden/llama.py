@@ -1,11 +1,12 @@
-"""A random Llama and what transformers computes with it, into llama/.
+"""Writes a random Llama and the results of transformers for it to llama/.
 
     python3 tests/golden/llama.py
 
-The model has what Llama-3.2 has (grouped heads, a tied head, rotary frequencies rescaled by the
-`llama3` rule) at a width of 32. Each case is a padded batch with logits, log-probabilities,
-entropies and a greedy continuation; then a loss with its gradients, and the parameters after three
-steps of torch.optim.AdamW. Everything is drawn from one seed, in f32, on one thread.
+The model has the architecture of Llama-3.2 (grouped-query attention, tied head, rotary frequencies
+rescaled by the `llama3` rule) at a width of 32. Each case is a padded batch with logits,
+log-probabilities, entropies and a greedy continuation; then a loss with its gradients, and the
+parameters after three steps of torch.optim.AdamW. Everything is generated from one seed, in f32, on
+one thread.
 """
 
 import json
@@ -18,14 +19,14 @@ from safetensors.torch import save_file
 HERE = pathlib.Path(__file__).parent / "llama"
 VOCABULARY, PAD, GREEDY = 128, 2, 12
 IGNORED = -100
-# The keys of the configuration that say what the model is.
+# The keys of the configuration that define the model.
 KEPT = [
     "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
     "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps",
     "max_position_embeddings", "rope_parameters", "tie_word_embeddings", "attention_bias", "mlp_bias",
     "bos_token_id", "eos_token_id", "pad_token_id",
 ]
-# Rescaled frequencies show only far from the start.
+# Rescaled frequencies only matter at large positions.
 FAR = [0, 9000, 60000]
 
 
@@ -45,7 +46,7 @@ def model():
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=PAD,
-        # Large enough that a softmax is far from flat.
+        # Large enough that the softmax is far from uniform.
         initializer_range=0.1,
         rope_parameters={
             "rope_type": "llama3",
@@ -70,7 +71,7 @@ def draw(rows, columns):
 
 
 def padded(lengths, left):
-    """Rows of these lengths, padded on one side, with their mask."""
+    """Random rows of these lengths, padded on one side, with their mask."""
     width = max(lengths)
     ids = torch.full((len(lengths), width), PAD)
     mask = torch.zeros((len(lengths), width), dtype=torch.long)
@@ -104,7 +105,7 @@ def case(llama, tensors, name, ids, mask, positions=None, greedy=True):
 
 
 def continued(llama, ids, mask, positions):
-    """Each row's best tokens, one whole pass per token; ending the turn is not allowed."""
+    """Greedy continuation of each row, one full pass per token, without the end-of-turn token."""
     rows = []
     for row in range(len(ids)):
         real = mask[row] == 1
@@ -125,7 +126,7 @@ def continued(llama, ids, mask, positions):
 def training(llama, tensors):
     ids, mask = padded([10, 7], left=False)
     labels = torch.where(mask == 1, ids, IGNORED)
-    # A prompt is not learned.
+    # Prompt tokens have no loss.
     labels[:, :3] = IGNORED
     settings = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
     optimizer = torch.optim.AdamW(
@@ -174,7 +175,7 @@ def main():
     torch.set_num_threads(1)
     torch.manual_seed(19)
     llama, tensors = model(), {}
-    # What the file has, without the tied head.
+    # The weights in the file, without the tied head.
     save_config = llama.config.to_dict()
     weights = {name: p.detach().clone() for name, p in llama.named_parameters()}
     ones = lambda ids: torch.ones_like(ids)

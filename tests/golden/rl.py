@@ -1,15 +1,15 @@
-"""Batches and what verl's core_algos computes for them, into rl.json.
+"""Writes batches and the results of verl's core_algos for them to rl.json.
 
     python3 tests/golden/rl.py
 
 Advantages and returns of ten estimators, seven policy losses with their gradients and metrics, four
-estimators of KL, three ways to aggregate and the value loss, in f64. The batches are drawn from their
-seeds; some have holes in their masks (tokens that a tool wrote), one a group of one, one a single
-row.
+estimators of KL, three ways to aggregate and the value loss, in f64. The batches are generated
+from seeds; some have holes in their masks (tokens of tool results), one has a group of one, one a
+single row.
 
-Two things that verl has changed are left out, in which Leyden follows its earlier form (b178a3cd):
-REINFORCE++ over masks with holes, whose returns now cross them, and `seq-mean-token-sum-norm`, which
-now also divides by the number of rows.
+Two changes of verl are excluded, where Leyden follows the earlier form (b178a3cd): REINFORCE++ over
+masks with holes, whose returns now cross the holes, and `seq-mean-token-sum-norm`, which now also
+divides by the number of rows.
 """
 
 import argparse

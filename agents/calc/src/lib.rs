@@ -12,8 +12,8 @@
 //!     answer: ### ANSWER: x ###
 //! ```
 //!
-//! After each tool result the model is called again, so an ordinary rollout has two calls.
-//! The answer is the last message; the scorer takes the span out of it.
+//! The model is called again after each tool result, so a typical rollout has two calls. The
+//! answer is the last message, from which the scorer extracts the span.
 
 use std::collections::HashSet;
 
@@ -24,15 +24,15 @@ use leyden_core::{
 };
 use serde_json::{Value, json};
 
-/// The one role in which this agent calls its model.
+/// The only role of this agent.
 pub const ROLE: &str = "solve";
 
-/// How much the system prompt explains.
+/// The system prompt's level of detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt {
     /// Instructions for a model that has never seen the agent.
     Full,
-    /// One line, for models that know the protocol already.
+    /// One line, for models already trained on the protocol.
     Compact,
 }
 
@@ -49,7 +49,7 @@ impl Prompt {
 #[derive(Debug, Clone)]
 pub struct CalculatorAgent {
     prompt: Prompt,
-    /// Most model calls of one rollout.
+    /// Maximum model calls per rollout.
     max_turns: usize,
 }
 
@@ -63,7 +63,7 @@ impl CalculatorAgent {
         vec![Message::system(self.prompt.text()), Message::user(question)]
     }
 
-    /// The tool as the model is told of it.
+    /// The tool's specification.
     pub fn tools() -> Vec<ToolSpec> {
         vec![ToolSpec {
             name: "calculator".to_owned(),
@@ -94,7 +94,7 @@ impl Agent for CalculatorAgent {
 
     async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError> {
         let mut messages = self.opening(&task.question);
-        let mut asked = HashSet::new();
+        let mut seen = HashSet::new();
         for _ in 0..self.max_turns {
             let reply = episode
                 .chat(ChatRequest {
@@ -110,7 +110,7 @@ impl Agent for CalculatorAgent {
             }
             messages.push(reply.message);
             if let Some(what) = reply.malformed_call {
-                // The model is told, as a tool would tell it, and may try again.
+                // Report the error as a tool result, so that the model can retry.
                 let call = ToolCall {
                     id: "call_invalid".to_owned(),
                     name: "calculator".to_owned(),
@@ -119,7 +119,7 @@ impl Agent for CalculatorAgent {
                 messages.push(Message::tool(&call, format!("ERROR: {what}")));
             }
             for call in &calls {
-                messages.push(Message::tool(call, answer(call, episode, &mut asked)));
+                messages.push(Message::tool(call, answer(call, episode, &mut seen)));
             }
         }
         episode.signal(SignalKind::TurnLimit, format!("no answer after {} calls", self.max_turns));
@@ -127,13 +127,13 @@ impl Agent for CalculatorAgent {
     }
 }
 
-/// Runs one tool call; whatever is wrong with it is told to the model and noted as a signal.
-fn answer(call: &ToolCall, episode: &Episode<'_>, asked: &mut HashSet<String>) -> String {
+/// Runs one tool call; errors are returned to the model and recorded as signals.
+fn answer(call: &ToolCall, episode: &Episode<'_>, seen: &mut HashSet<String>) -> String {
     if call.name != "calculator" {
         episode.signal(SignalKind::UnknownTool, call.name.clone());
         return format!("ERROR: there is no tool `{}`, only `calculator`", call.name);
     }
-    // Small models write the number itself where a string is asked for: no reason to refuse.
+    // Small models write a number instead of a string: accept it.
     let expression = match call.arguments.get("expression") {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
@@ -142,7 +142,7 @@ fn answer(call: &ToolCall, episode: &Episode<'_>, asked: &mut HashSet<String>) -
             return "ERROR: the argument `expression` is missing".to_owned();
         }
     };
-    if !asked.insert(expression.clone()) {
+    if !seen.insert(expression.clone()) {
         episode.signal(SignalKind::RepeatedCall, expression.clone());
     }
     let output = calculate(&expression);

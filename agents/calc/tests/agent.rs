@@ -1,4 +1,4 @@
-//! The agent against a model that follows a script.
+//! Tests of the agent with a scripted model.
 
 use futures::executor::block_on;
 use leyden_calc::{CalculatorAgent, Prompt};
@@ -8,28 +8,28 @@ use leyden_core::{
 };
 use serde_json::{Value, json};
 
-fn says(text: &str) -> ChatReply {
+fn text_reply(text: &str) -> ChatReply {
     let message = Message::assistant(text);
     ChatReply::of(message, FinishReason::Stop)
 }
 
-fn calls(name: &str, arguments: Value) -> ChatReply {
-    let mut reply = says("a call");
+fn call_reply(name: &str, arguments: Value) -> ChatReply {
+    let mut reply = text_reply("a call");
     let call = ToolCall { id: "call_0".to_owned(), name: name.to_owned(), arguments };
     reply.message.tool_calls.push(call);
     reply
 }
 
-struct Played {
+struct Outcome {
     answer: Option<String>,
     signals: Vec<Signal>,
-    asked: Vec<ChatRequest>,
+    requests: Vec<ChatRequest>,
 }
 
-impl Played {
-    /// What the tool said before the last call of the model.
+impl Outcome {
+    /// The tool result before the last model call.
     fn last_tool_message(&self) -> &str {
-        let messages = &self.asked.last().unwrap().messages;
+        let messages = &self.requests.last().unwrap().messages;
         let tool = messages.iter().rfind(|m| m.role == Speaker::Tool).unwrap();
         &tool.content
     }
@@ -39,7 +39,7 @@ impl Played {
     }
 }
 
-fn play(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> Played {
+fn run_agent(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> Outcome {
     let script = Script::new(replies);
     let task = Task {
         id: "t".to_owned(),
@@ -52,67 +52,74 @@ fn play(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> Playe
     let agent = CalculatorAgent::new(Prompt::Full, max_turns);
     let output = block_on(agent.run(&task, &episode)).unwrap();
     let signals = episode.into_signals();
-    Played { answer: output.answer, signals, asked: script.into_asked() }
+    Outcome { answer: output.answer, signals, requests: script.into_asked() }
 }
 
 #[test]
-fn a_result_comes_back_and_the_last_message_is_the_answer() {
-    let played =
-        play(4, [calls("calculator", json!({"expression": "3 * 4"})), says("### ANSWER: 12 ###")]);
-    assert_eq!(played.answer.as_deref(), Some("### ANSWER: 12 ###"));
-    assert_eq!(played.asked.len(), 2);
-    assert_eq!(played.last_tool_message(), "12");
-    assert!(played.signals.is_empty());
-    let first = &played.asked[0];
+fn the_tool_result_is_returned_and_the_last_message_is_the_answer() {
+    let outcome = run_agent(
+        4,
+        [
+            call_reply("calculator", json!({"expression": "3 * 4"})),
+            text_reply("### ANSWER: 12 ###"),
+        ],
+    );
+    assert_eq!(outcome.answer.as_deref(), Some("### ANSWER: 12 ###"));
+    assert_eq!(outcome.requests.len(), 2);
+    assert_eq!(outcome.last_tool_message(), "12");
+    assert!(outcome.signals.is_empty());
+    let first = &outcome.requests[0];
     assert_eq!(first.tools[0].name, "calculator");
     assert_eq!(first.messages[1].content, "how many?");
     assert!(first.messages[0].content.contains("### ANSWER: x ###"));
 }
 
 #[test]
-fn an_error_of_the_calculator_is_shown_and_noted() {
-    let played = play(4, [calls("calculator", json!({"expression": "1/0"})), says("?")]);
-    assert!(played.last_tool_message().starts_with("ERROR"));
-    assert_eq!(played.kinds(), [&SignalKind::ToolError]);
-    assert_eq!(played.signals[0].call, 0);
+fn a_calculator_error_is_returned_and_recorded() {
+    let outcome =
+        run_agent(4, [call_reply("calculator", json!({"expression": "1/0"})), text_reply("?")]);
+    assert!(outcome.last_tool_message().starts_with("ERROR"));
+    assert_eq!(outcome.kinds(), [&SignalKind::ToolError]);
+    assert_eq!(outcome.signals[0].call, 0);
 }
 
 #[test]
-fn strange_calls_are_answered_with_what_is_wrong() {
+fn invalid_calls_are_answered_with_an_error() {
     for (reply, kind) in [
-        (calls("browser", json!({})), SignalKind::UnknownTool),
-        (calls("calculator", json!({"query": "2"})), SignalKind::MalformedCall),
+        (call_reply("browser", json!({})), SignalKind::UnknownTool),
+        (call_reply("calculator", json!({"query": "2"})), SignalKind::MalformedCall),
         (
-            ChatReply { malformed_call: Some("no JSON".to_owned()), ..says("<tool_call>{") },
+            ChatReply { malformed_call: Some("no JSON".to_owned()), ..text_reply("<tool_call>{") },
             SignalKind::MalformedCall,
         ),
     ] {
-        let played = play(4, [reply, says("12")]);
-        assert!(played.last_tool_message().starts_with("ERROR"), "{kind:?}");
-        assert_eq!(played.kinds(), [&kind]);
-        assert_eq!(played.answer.as_deref(), Some("12"));
+        let outcome = run_agent(4, [reply, text_reply("12")]);
+        assert!(outcome.last_tool_message().starts_with("ERROR"), "{kind:?}");
+        assert_eq!(outcome.kinds(), [&kind]);
+        assert_eq!(outcome.answer.as_deref(), Some("12"));
     }
 }
 
 #[test]
-fn a_number_where_a_text_is_asked_for_is_taken() {
-    let played = play(4, [calls("calculator", json!({"expression": 1200})), says("1200")]);
-    assert_eq!(played.last_tool_message(), "1_200");
+fn a_number_instead_of_a_string_is_accepted() {
+    let outcome =
+        run_agent(4, [call_reply("calculator", json!({"expression": 1200})), text_reply("1200")]);
+    assert_eq!(outcome.last_tool_message(), "1_200");
 }
 
 #[test]
-fn the_same_call_again_is_noted() {
-    let call = || calls("calculator", json!({"expression": "2 + 2"}));
-    let played = play(4, [call(), call(), says("4")]);
-    assert_eq!(played.kinds(), [&SignalKind::RepeatedCall]);
-    assert_eq!(played.signals[0].call, 1);
+fn a_repeated_call_is_recorded() {
+    let call = || call_reply("calculator", json!({"expression": "2 + 2"}));
+    let outcome = run_agent(4, [call(), call(), text_reply("4")]);
+    assert_eq!(outcome.kinds(), [&SignalKind::RepeatedCall]);
+    assert_eq!(outcome.signals[0].call, 1);
 }
 
 #[test]
 fn the_turn_limit_ends_without_an_answer() {
-    let call = |n: u32| calls("calculator", json!({"expression": format!("{n} + 1")}));
-    let played = play(2, [call(1), call(2), call(3)]);
-    assert_eq!(played.answer, None);
-    assert_eq!(played.asked.len(), 2);
-    assert_eq!(played.kinds(), [&SignalKind::TurnLimit]);
+    let call = |n: u32| call_reply("calculator", json!({"expression": format!("{n} + 1")}));
+    let outcome = run_agent(2, [call(1), call(2), call(3)]);
+    assert_eq!(outcome.answer, None);
+    assert_eq!(outcome.requests.len(), 2);
+    assert_eq!(outcome.kinds(), [&SignalKind::TurnLimit]);
 }

@@ -1,9 +1,9 @@
-"""A server that answers at once: OpenAI's chat completions and responses by a script, a
-retriever of one passage, and the worker interface, all in the standard library.
+"""A stub server: scripted OpenAI chat completions and responses, a retriever of one passage, and
+the worker interface, with the standard library only.
 
-It stands in for the Lightning Server where only the agents are looked at: what they ask, what
-they post, and what they cost. `Stub(script)` has one script, `script(messages, tools) -> str |
-(tool, arguments)`; `asked` holds every request body in order.
+It replaces the Lightning Server in tests of the agents alone: their requests, their posts and
+their cost. `Stub(script)` has one script, `script(messages, tools) -> str | (tool, arguments)`;
+`asked` contains every request body in order.
 """
 
 import json
@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Stub:
-    """Serves on a free port of the loopback from `start` to `stop`."""
+    """Context manager that serves on a free loopback port."""
 
     def __init__(self, script, key="", passages=()):
         self.script, self.key, self.passages = script, key, list(passages)
@@ -37,7 +37,7 @@ class Stub:
         return f"{self.url}/proxy/rollout/{rollout}/attempt/0/mode/train/openai/v1"
 
     def wait_for(self, condition, seconds=30):
-        """Waits until `condition()` holds; whether it came to hold."""
+        """Waits until `condition()` holds; returns whether it does."""
         with self.changed:
             return self.changed.wait_for(condition, seconds)
 
@@ -48,7 +48,7 @@ class Stub:
             self.changed.notify_all()
 
     def answer(self, path, body):
-        """The answer to a POST: status and body."""
+        """The response to a POST: status and body."""
         with self.changed:
             name = path.rsplit("/", 1)[1]
             found = getattr(self, f"on_{name}", None)
@@ -99,7 +99,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, *_):
-        pass  # clients of tests are killed
+        pass  # test clients are killed
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -132,7 +132,7 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
 
 
 def chat(body, said):
-    """A chat completion that says a text or calls a tool."""
+    """A chat completion with a text or a tool call."""
     message, finish = {"role": "assistant", "content": said}, "stop"
     if not isinstance(said, str):
         name, arguments = said
@@ -164,7 +164,7 @@ def messages(body):
 
 
 def response(body, said):
-    """The same in the form of `/v1/responses`."""
+    """The same in the format of `/v1/responses`."""
     if isinstance(said, str):
         part = {"type": "output_text", "text": said, "annotations": [], "logprobs": []}
         item = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "role": "assistant",

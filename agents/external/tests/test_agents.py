@@ -1,5 +1,5 @@
-"""The three agents in their frameworks, against a model that answers by a script. Needs the
-packages of requirements.txt; skipped without them:
+"""The three agents in their frameworks, with a scripted model. Needs the packages of
+requirements.txt; skipped without them:
 
     .venv-external/bin/python -m unittest discover agents/external/tests
 """
@@ -30,7 +30,7 @@ class Case(unittest.TestCase):
         with Stub(script, key="secret", passages=passages) as stub:
             task = {"id": "r", "search": f"{stub.url}/api/search", **task}
             answer = asyncio.run(agent(task, stub.base(), "secret"))
-        # Connections belong to the event loop that just ended.
+        # Connections belong to the event loop that has just ended.
         sys.modules.pop(module)
         return answer, stub.asked
 
@@ -49,13 +49,13 @@ class Calculator(Case):
         self.assertEqual(user["content"], "how many?")
         self.assertEqual(len(asked), 2)
 
-    def test_without_an_answer_after_three_calls_there_is_none(self):
+    def test_no_answer_after_three_calls_gives_none(self):
         answer, asked = self.run_agent(
             "autogen_calc", lambda *_: ("calculator", {"expression": "1"}), question="how many?")
         self.assertIsNone(answer)
         self.assertEqual(len(asked), 3)
 
-    def test_results_are_written_as_the_native_calculator_writes_them(self):
+    def test_results_are_formatted_like_the_native_calculator_s(self):
         agent = self.agent("autogen_calc")
         for expression, result in [
             ("7 / 2 * 2", "7"),
@@ -69,7 +69,7 @@ class Calculator(Case):
         ]:
             self.assertEqual(asyncio.run(agent.calculator(expression)), result, expression)
 
-    def test_hostile_expressions_are_told_off_at_once(self):
+    def test_hostile_expressions_are_refused_at_once(self):
         agent = self.agent("autogen_calc")
         for expression in ["9**9**9**9", "((9**999)**999)**999", "__import__('os')", "[1]*9**9",
                            "(" * 5000, "1" * 10_000, "x", "", "True", "'a'*9", "1e999*10",
@@ -161,7 +161,7 @@ class Sql(Case):
 
 
 class Form(unittest.TestCase):
-    def test_each_is_at_most_sixty_lines_without_a_word_of_training(self):
+    def test_each_is_at_most_sixty_lines_without_training_terms(self):
         for name in ("autogen_calc", "openai_agents_rag", "langchain_sql"):
             with open(os.path.join(os.path.dirname(HERE), f"{name}.py"), encoding="utf-8") as file:
                 text = file.read()

@@ -1,4 +1,4 @@
-"""The worker against a server that answers at once. Standard library only:
+"""Tests of the worker with a stub server. Standard library only:
 
     python3 -m unittest discover agents/external/tests
 """
@@ -77,7 +77,7 @@ def tasks(*names, question="q"):
 
 
 class Claims(Case):
-    def test_every_task_is_answered_once_by_agents_side_by_side(self):
+    def test_every_task_is_answered_once_by_concurrent_agents(self):
         stub = self.stub(key="secret")
         names = [f"r{n}" for n in range(100)]
         stub.add(tasks(*names))
@@ -92,7 +92,7 @@ class Claims(Case):
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(30), 0)
 
-    def test_what_an_agent_returns_becomes_events_before_it_is_said_to_have_ended(self):
+    def test_results_are_posted_as_events_before_the_end(self):
         stub = self.stub()
         stub.add(tasks("r"))
         self.worker(stub, "rich")
@@ -103,7 +103,7 @@ class Claims(Case):
         self.assertEqual(worker.events_of(None), [])
         self.assertEqual(worker.events_of({"reward": 0})[0]["data"], {"value": 0})
 
-    def test_a_failure_is_told_by_its_last_line_and_the_next_task_goes_on(self):
+    def test_a_failure_is_reported_by_its_last_line_and_the_next_task_runs(self):
         stub = self.stub()
         stub.add(tasks("a", "b"))
         process = self.worker(stub, "breaks", "--concurrency", "1")
@@ -121,7 +121,7 @@ class Claims(Case):
         self.worker(stub, "hangs")
         self.assertIn("within 0.1 seconds", self.ended(stub, 1)["r"]["error_message"])
 
-    def test_sigterm_gives_back_what_does_not_end_in_time(self):
+    def test_sigterm_releases_unfinished_tasks(self):
         stub = self.stub()
         stub.add(tasks("a", "b"))
         process = self.worker(stub, "hangs", "--grace", "0.2")
@@ -135,7 +135,7 @@ class Claims(Case):
         self.assertEqual(last["lease_seconds"], 1)
         self.assertEqual([end["rollout_id"] for end in stub.finished], ["c"])
 
-    def test_a_lost_rollout_is_dropped_and_its_place_used_again(self):
+    def test_a_lost_rollout_is_cancelled_and_its_slot_reused(self):
         stub = self.stub()
         stub.add(tasks("lost"))
         self.worker(stub, "hangs", "--concurrency", "1", "--lease", "1")
@@ -145,7 +145,7 @@ class Claims(Case):
         stub.add(tasks("next", question="quick"))
         self.assertEqual(list(self.ended(stub, 1)), ["next"])
 
-    def test_a_wrong_key_and_an_absent_server_end_it_with_a_sentence(self):
+    def test_a_wrong_key_and_an_absent_server_are_reported(self):
         stub = self.stub(key="secret")
         process = self.start("agents_of_test:echo", "--server", stub.url, "--key", "wrong")
         self.assertEqual(process.wait(30), 3)
@@ -175,7 +175,7 @@ class Once(Case):
         self.assertEqual(self.once(stub, "nothing"), (0, []))
         self.assertEqual(len(stub.events), 1)
 
-    def test_a_task_that_is_too_long_for_the_environment_is_in_a_file(self):
+    def test_a_long_task_is_read_from_a_file(self):
         stub = self.stub()
         path = os.path.join(self.folder, "task.json")
         with open(path, "w", encoding="utf-8") as file:
@@ -186,9 +186,9 @@ class Once(Case):
     def test_a_failure_is_the_last_line_of_stderr(self):
         stub = self.stub()
         self.assertEqual(self.once(stub, "breaks"), (1, ["ValueError: no such table: t"]))
-        code, said = self.once(stub, "echo", LEYDEN_TASK="{")
+        code, errors = self.once(stub, "echo", LEYDEN_TASK="{")
         self.assertEqual(code, 2)
-        self.assertIn("brings no task", said[0])
+        self.assertIn("has no task", errors[0])
 
 
 if __name__ == "__main__":

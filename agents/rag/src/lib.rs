@@ -1,4 +1,4 @@
-//! The agent that answers by searching: one assistant, one tool.
+//! The retrieval agent: one assistant, one search tool.
 //!
 //! The loop is the paper's retrieval agent as a graph of two nodes:
 //!
@@ -12,8 +12,8 @@
 //!     answer: <answer>x</answer>
 //! ```
 //!
-//! The model decides after each result whether it knows enough. Whatever it writes without a
-//! tool call is its last message; the scorer takes the span out of it.
+//! After each result the model decides whether to search again. A message without a tool call is
+//! its last message, from which the scorer extracts the span.
 
 mod tool;
 
@@ -30,16 +30,16 @@ use serde_json::Value;
 use tool::Searches;
 pub use tool::{TOOL, render, spec};
 
-/// The one role in which this agent calls its model.
+/// The only role of this agent.
 pub const ROLE: &str = "answer";
 
-/// How much the system prompt explains.
+/// The system prompt's level of detail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Prompt {
     /// Instructions for a model that has never seen the agent.
     #[default]
     Full,
-    /// One line, for models that know the protocol already.
+    /// One line, for models already trained on the protocol.
     Compact,
 }
 
@@ -52,23 +52,22 @@ impl Prompt {
     }
 }
 
-/// How the agent works.
+/// The agent's options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     pub prompt: Prompt,
-    /// Most model calls of one rollout.
+    /// Maximum model calls per rollout.
     pub max_turns: usize,
-    /// Most searches of one rollout; a further one is refused and the model told to answer.
+    /// Maximum searches per rollout; further ones return an error that asks the model to answer.
     pub max_searches: usize,
-    /// Passages that a search shows.
+    /// Passages per search result.
     pub passages: usize,
-    /// Characters of a passage that are shown; the rest is cut off.
+    /// Maximum characters shown of a passage; the rest is truncated.
     pub passage_length: usize,
 }
 
 impl Default for Options {
-    /// The paper's four passages, and as many searches as questions of four hops need with
-    /// one to spare.
+    /// The paper's four passages, and one search more than four-hop questions need.
     fn default() -> Self {
         Self {
             prompt: Prompt::Full,
@@ -88,7 +87,7 @@ pub struct RagAgent {
 }
 
 impl RagAgent {
-    /// At least one turn and one passage a search, whatever `options` say.
+    /// Creates the agent; turns and passages per search are at least one.
     pub fn new(retriever: Arc<dyn Retriever>, options: Options) -> Self {
         let options = Options {
             max_turns: options.max_turns.max(1),
@@ -136,7 +135,7 @@ impl Agent for RagAgent {
             }
             messages.push(reply.message);
             if let Some(what) = reply.malformed_call {
-                // The model is told, as a tool would tell it, and may try again.
+                // Report the error as a tool result, so that the model can retry.
                 let call = ToolCall {
                     id: "call_invalid".to_owned(),
                     name: TOOL.to_owned(),
@@ -145,7 +144,7 @@ impl Agent for RagAgent {
                 messages.push(Message::tool(&call, format!("ERROR: {what}")));
             }
             for call in &calls {
-                // A search that fails is no fault of the policy: such a rollout has no reward.
+                // A failed search is not the policy's fault: the rollout has no reward.
                 let result = searches.run(call, episode).map_err(|error| AgentError::Task {
                     task: task.id.clone(),
                     what: error.to_string(),

@@ -1,4 +1,4 @@
-//! The tool `retrieve`: what the model is told of it, and what it tells the model.
+//! The tool `retrieve`: its specification and its results.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::Options;
 /// The tool's name.
 pub const TOOL: &str = "retrieve";
 
-/// The tool as the model is told of it.
+/// The tool's specification.
 pub fn spec() -> ToolSpec {
     ToolSpec {
         name: TOOL.to_owned(),
@@ -26,8 +26,8 @@ pub fn spec() -> ToolSpec {
     }
 }
 
-/// Passages as the model reads them: numbered, the title before the text, of which at most
-/// `length` characters are shown.
+/// Formats passages for the model: numbered, title before text, at most `length` characters of
+/// text.
 pub fn render(hits: &[Hit], length: usize) -> String {
     if hits.is_empty() {
         return "No passage matches. Try other words.".to_owned();
@@ -48,21 +48,20 @@ pub fn render(hits: &[Hit], length: usize) -> String {
 pub(crate) struct Searches<'a> {
     retriever: &'a dyn Retriever,
     options: &'a Options,
-    /// Queries so far, without differences of case and white space.
-    asked: HashSet<String>,
+    /// Queries so far, normalised for case and white space.
+    seen: HashSet<String>,
     count: usize,
 }
 
 impl<'a> Searches<'a> {
     pub(crate) fn new(retriever: &'a dyn Retriever, options: &'a Options) -> Self {
-        Self { retriever, options, asked: HashSet::new(), count: 0 }
+        Self { retriever, options, seen: HashSet::new(), count: 0 }
     }
 
-    /// Runs one tool call; whatever is wrong with it is told to the model and noted as a
-    /// signal.
+    /// Runs one tool call; errors are returned to the model and recorded as signals.
     ///
     /// # Errors
-    /// Where the search itself fails, whatever was asked.
+    /// If the search itself fails.
     pub(crate) fn run(
         &mut self,
         call: &ToolCall,
@@ -72,7 +71,7 @@ impl<'a> Searches<'a> {
             episode.signal(SignalKind::UnknownTool, call.name.clone());
             return Ok(format!("ERROR: there is no tool `{}`, only `{TOOL}`", call.name));
         }
-        // Small models write a bare number, such as a year, where a text is asked for.
+        // Small models write a number, such as a year, instead of a string.
         let query = match call.arguments.get("query") {
             Some(Value::String(text)) => text.trim().to_owned(),
             Some(Value::Number(number)) => number.to_string(),
@@ -88,7 +87,7 @@ impl<'a> Searches<'a> {
         }
         self.count += 1;
         let words: Vec<String> = query.split_whitespace().map(str::to_lowercase).collect();
-        if !self.asked.insert(words.join(" ")) {
+        if !self.seen.insert(words.join(" ")) {
             episode.signal(SignalKind::RepeatedCall, query.clone());
         }
         let hits = self.retriever.retrieve(&query, self.options.passages)?;

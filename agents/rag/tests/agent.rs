@@ -1,4 +1,4 @@
-//! The agent against a model that follows a script.
+//! Tests of the agent with a scripted model.
 
 use std::sync::Arc;
 
@@ -12,20 +12,20 @@ use leyden_rag::{Options, Prompt, RagAgent, TOOL, render};
 use leyden_retrieval::{Bm25, Hit, RetrievalError, Retriever};
 use serde_json::{Value, json};
 
-fn says(text: &str) -> ChatReply {
+fn text_reply(text: &str) -> ChatReply {
     let message = Message::assistant(text);
     ChatReply::of(message, FinishReason::Stop)
 }
 
-fn calls(name: &str, arguments: Value) -> ChatReply {
-    let mut reply = says("a call");
+fn call_reply(name: &str, arguments: Value) -> ChatReply {
+    let mut reply = text_reply("a call");
     let call = ToolCall { id: "call_0".to_owned(), name: name.to_owned(), arguments };
     reply.message.tool_calls.push(call);
     reply
 }
 
 fn searches(query: &str) -> ChatReply {
-    calls(TOOL, json!({ "query": query }))
+    call_reply(TOOL, json!({ "query": query }))
 }
 
 fn corpus() -> Arc<dyn Retriever> {
@@ -45,20 +45,20 @@ fn corpus() -> Arc<dyn Retriever> {
     Arc::new(Bm25::in_memory(texts.iter().enumerate().map(passage)).unwrap())
 }
 
-struct Played {
+struct Outcome {
     output: Result<AgentOutput, AgentError>,
     signals: Vec<Signal>,
-    asked: Vec<ChatRequest>,
+    requests: Vec<ChatRequest>,
 }
 
-impl Played {
+impl Outcome {
     fn answer(&self) -> Option<&str> {
         self.output.as_ref().unwrap().answer.as_deref()
     }
 
-    /// What the tool said before the last call of the model.
+    /// The tool result before the last model call.
     fn last_tool_message(&self) -> &str {
-        let messages = &self.asked.last().unwrap().messages;
+        let messages = &self.requests.last().unwrap().messages;
         let tool = messages.iter().rfind(|m| m.role == Speaker::Tool).unwrap();
         &tool.content
     }
@@ -78,115 +78,121 @@ fn task() -> Task {
     }
 }
 
-fn play_on(
+fn run_agent_on(
     retriever: Arc<dyn Retriever>,
     options: Options,
     replies: impl IntoIterator<Item = ChatReply>,
-) -> Played {
+) -> Outcome {
     let script = Script::new(replies);
     let episode = Episode::new(&script);
     let agent = RagAgent::new(retriever, options);
     let output = block_on(agent.run(&task(), &episode));
     let signals = episode.into_signals();
-    Played { output, signals, asked: script.into_asked() }
+    Outcome { output, signals, requests: script.into_asked() }
 }
 
-fn play(options: Options, replies: impl IntoIterator<Item = ChatReply>) -> Played {
-    play_on(corpus(), options, replies)
+fn run_agent(options: Options, replies: impl IntoIterator<Item = ChatReply>) -> Outcome {
+    run_agent_on(corpus(), options, replies)
 }
 
 #[test]
 fn two_hops_are_found_and_the_last_message_is_the_answer() {
-    let played = play(
+    let outcome = run_agent(
         Options::default(),
-        [searches("Ada born"), searches("mayor London 2020"), says("<answer>Sadiq Khan</answer>")],
+        [
+            searches("Ada born"),
+            searches("mayor London 2020"),
+            text_reply("<answer>Sadiq Khan</answer>"),
+        ],
     );
-    assert_eq!(played.asked.len(), 3);
-    assert!(played.last_tool_message().starts_with("[1] London: The mayor of London in 2020"));
-    assert!(played.signals.is_empty());
-    let first = &played.asked[0];
+    assert_eq!(outcome.requests.len(), 3);
+    assert!(outcome.last_tool_message().starts_with("[1] London: The mayor of London in 2020"));
+    assert!(outcome.signals.is_empty());
+    let first = &outcome.requests[0];
     assert_eq!((first.agent_role.as_str(), first.tools[0].name.as_str()), ("answer", "retrieve"));
     assert_eq!(first.messages[1].content, task().question);
     assert!(first.messages[0].content.contains("<answer>x</answer>"));
     // Later calls see everything before them.
-    assert_eq!(played.asked[2].messages[..2], first.messages);
-    assert_eq!(played.asked[2].messages.len(), 6);
-    let score = MusiqueScorer::default().score(&task(), played.answer()).unwrap();
+    assert_eq!(outcome.requests[2].messages[..2], first.messages);
+    assert_eq!(outcome.requests[2].messages.len(), 6);
+    let score = MusiqueScorer::default().score(&task(), outcome.answer()).unwrap();
     assert_eq!(score.reward, 1.0);
 }
 
 #[test]
-fn as_many_passages_are_shown_as_asked_for() {
+fn the_number_of_passages_is_configurable() {
     for (passages, shown) in [(4, 4), (2, 2), (0, 1)] {
         let options = Options { passages, ..Options::default() };
-        let played = play(options, [searches("city Danube"), says("?")]);
-        let lines = played.last_tool_message().lines().count();
-        assert_eq!(lines, shown, "{}", played.last_tool_message());
+        let outcome = run_agent(options, [searches("city Danube"), text_reply("?")]);
+        let lines = outcome.last_tool_message().lines().count();
+        assert_eq!(lines, shown, "{}", outcome.last_tool_message());
     }
 }
 
 #[test]
-fn a_search_that_finds_nothing_is_told_and_noted() {
-    let played = play(Options::default(), [searches("quark"), says("<answer>no</answer>")]);
-    assert_eq!(played.last_tool_message(), "No passage matches. Try other words.");
-    assert_eq!(played.kinds(), [&SignalKind::EmptyResult]);
-    assert_eq!((played.signals[0].call, played.signals[0].detail.as_str()), (0, "quark"));
+fn an_empty_result_is_returned_and_recorded() {
+    let outcome =
+        run_agent(Options::default(), [searches("quark"), text_reply("<answer>no</answer>")]);
+    assert_eq!(outcome.last_tool_message(), "No passage matches. Try other words.");
+    assert_eq!(outcome.kinds(), [&SignalKind::EmptyResult]);
+    assert_eq!((outcome.signals[0].call, outcome.signals[0].detail.as_str()), (0, "quark"));
 }
 
 #[test]
-fn the_same_query_again_is_noted_whatever_its_case() {
-    let last = says("<answer>x</answer>");
-    let played = play(Options::default(), [searches("Ada born"), searches(" ada  BORN"), last]);
-    assert_eq!(played.kinds(), [&SignalKind::RepeatedCall]);
-    assert_eq!(played.signals[0].call, 1);
+fn a_repeated_query_is_recorded_ignoring_case() {
+    let last = text_reply("<answer>x</answer>");
+    let outcome =
+        run_agent(Options::default(), [searches("Ada born"), searches(" ada  BORN"), last]);
+    assert_eq!(outcome.kinds(), [&SignalKind::RepeatedCall]);
+    assert_eq!(outcome.signals[0].call, 1);
 }
 
 #[test]
-fn a_message_without_an_answer_is_noted_and_left_to_the_scorer() {
+fn a_message_without_an_answer_is_recorded_and_left_to_the_scorer() {
     for text in ["I do not know.", "<answer> </answer>", "<answer>London"] {
-        let played = play(Options::default(), [says(text)]);
-        assert_eq!(played.answer(), Some(text));
-        assert_eq!(played.kinds(), [&SignalKind::NoAnswer], "{text}");
-        assert_eq!(MusiqueScorer::default().score(&task(), played.answer()).unwrap().reward, 0.0);
+        let outcome = run_agent(Options::default(), [text_reply(text)]);
+        assert_eq!(outcome.answer(), Some(text));
+        assert_eq!(outcome.kinds(), [&SignalKind::NoAnswer], "{text}");
+        assert_eq!(MusiqueScorer::default().score(&task(), outcome.answer()).unwrap().reward, 0.0);
     }
 }
 
 #[test]
-fn strange_calls_are_answered_with_what_is_wrong() {
+fn invalid_calls_are_answered_with_an_error() {
     for (reply, kind) in [
-        (calls("browser", json!({})), SignalKind::UnknownTool),
-        (calls(TOOL, json!({ "q": "Ada" })), SignalKind::MalformedCall),
-        (calls(TOOL, json!({ "query": ["Ada"] })), SignalKind::MalformedCall),
-        (calls(TOOL, json!({ "query": " \n" })), SignalKind::MalformedCall),
-        (calls(TOOL, Value::Null), SignalKind::MalformedCall),
+        (call_reply("browser", json!({})), SignalKind::UnknownTool),
+        (call_reply(TOOL, json!({ "q": "Ada" })), SignalKind::MalformedCall),
+        (call_reply(TOOL, json!({ "query": ["Ada"] })), SignalKind::MalformedCall),
+        (call_reply(TOOL, json!({ "query": " \n" })), SignalKind::MalformedCall),
+        (call_reply(TOOL, Value::Null), SignalKind::MalformedCall),
         (
-            ChatReply { malformed_call: Some("no JSON".to_owned()), ..says("<tool_call>{") },
+            ChatReply { malformed_call: Some("no JSON".to_owned()), ..text_reply("<tool_call>{") },
             SignalKind::MalformedCall,
         ),
     ] {
-        let played = play(Options::default(), [reply, says("<answer>x</answer>")]);
-        assert!(played.last_tool_message().starts_with("ERROR"), "{kind:?}");
-        assert_eq!(played.kinds(), [&kind]);
-        assert_eq!(played.answer(), Some("<answer>x</answer>"));
+        let outcome = run_agent(Options::default(), [reply, text_reply("<answer>x</answer>")]);
+        assert!(outcome.last_tool_message().starts_with("ERROR"), "{kind:?}");
+        assert_eq!(outcome.kinds(), [&kind]);
+        assert_eq!(outcome.answer(), Some("<answer>x</answer>"));
     }
 }
 
 #[test]
-fn a_number_where_a_text_is_asked_for_is_taken() {
-    let last = says("<answer>x</answer>");
-    let played = play(Options::default(), [calls(TOOL, json!({ "query": 2020 })), last]);
-    assert!(played.last_tool_message().starts_with("[1] London"));
-    assert!(played.signals.is_empty());
+fn a_number_instead_of_a_string_is_accepted() {
+    let last = text_reply("<answer>x</answer>");
+    let outcome = run_agent(Options::default(), [call_reply(TOOL, json!({ "query": 2020 })), last]);
+    assert!(outcome.last_tool_message().starts_with("[1] London"));
+    assert!(outcome.signals.is_empty());
 }
 
 #[test]
 fn searches_are_limited_and_the_model_may_still_answer() {
     let options = Options { max_searches: 1, ..Options::default() };
-    let replies = [searches("Ada"), searches("London"), says("<answer>London</answer>")];
-    let played = play(options, replies);
-    assert_eq!(played.last_tool_message(), "ERROR: no search is left; answer with what you know");
-    assert_eq!(played.kinds(), [&SignalKind::Other("search_limit".to_owned())]);
-    assert_eq!(played.answer(), Some("<answer>London</answer>"));
+    let replies = [searches("Ada"), searches("London"), text_reply("<answer>London</answer>")];
+    let outcome = run_agent(options, replies);
+    assert_eq!(outcome.last_tool_message(), "ERROR: no search is left; answer with what you know");
+    assert_eq!(outcome.kinds(), [&SignalKind::Other("search_limit".to_owned())]);
+    assert_eq!(outcome.answer(), Some("<answer>London</answer>"));
 }
 
 #[test]
@@ -197,9 +203,9 @@ fn several_calls_of_one_message_are_all_answered() {
         name: TOOL.to_owned(),
         arguments: json!({ "query": "Seine" }),
     });
-    let played = play(Options::default(), [reply, says("<answer>x</answer>")]);
+    let outcome = run_agent(Options::default(), [reply, text_reply("<answer>x</answer>")]);
     let tools: Vec<&Message> =
-        played.asked[1].messages.iter().filter(|m| m.role == Speaker::Tool).collect();
+        outcome.requests[1].messages.iter().filter(|m| m.role == Speaker::Tool).collect();
     let ids: Vec<_> = tools.iter().map(|message| message.tool_call_id.as_deref()).collect();
     assert_eq!(ids, [Some("call_0"), Some("call_1")]);
     assert!(tools[1].content.starts_with("[1] Paris"));
@@ -208,10 +214,10 @@ fn several_calls_of_one_message_are_all_answered() {
 #[test]
 fn the_turn_limit_ends_without_an_answer() {
     let options = Options { max_turns: 2, ..Options::default() };
-    let played = play(options, [searches("Ada"), searches("London"), searches("Paris")]);
-    assert_eq!(played.answer(), None);
-    assert_eq!(played.asked.len(), 2);
-    assert_eq!(played.kinds(), [&SignalKind::TurnLimit]);
+    let outcome = run_agent(options, [searches("Ada"), searches("London"), searches("Paris")]);
+    assert_eq!(outcome.answer(), None);
+    assert_eq!(outcome.requests.len(), 2);
+    assert_eq!(outcome.kinds(), [&SignalKind::TurnLimit]);
 }
 
 struct Broken;
@@ -222,16 +228,17 @@ impl Retriever for Broken {
     }
 }
 
-/// A search that fails is not the policy's fault: the rollout must have no reward, not 0.
+/// A failed search is not the policy's fault: the rollout must have no reward, not 0.
 #[test]
 fn a_failing_retriever_ends_the_rollout_without_a_reward() {
-    let played = play_on(Arc::new(Broken), Options::default(), [searches("Ada"), says("?")]);
-    let error = played.output.unwrap_err().to_string();
+    let outcome =
+        run_agent_on(Arc::new(Broken), Options::default(), [searches("Ada"), text_reply("?")]);
+    let error = outcome.output.unwrap_err().to_string();
     assert_eq!(error, "task t: the index cannot be searched: the disk is gone");
 }
 
 #[test]
-fn long_passages_are_cut_between_characters() {
+fn long_passages_are_truncated_at_character_boundaries() {
     let hit = |text: &str| Hit {
         passage: Passage { id: "p".into(), title: "T".into(), text: text.into() },
         number: 0,

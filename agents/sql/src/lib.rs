@@ -12,10 +12,10 @@
 //!                                  └───────────────────────────────────────┘
 //! ```
 //!
-//! Every model call is a fresh conversation of a system and a user message: what earlier
-//! calls found is in the prompt or is not known. So the calls of a rollout share little more
-//! than the schema, and each is a transition of its own. A small model may leave the checking
-//! to the database: see [`Check`].
+//! Every model call is a fresh conversation of a system and a user message; results of earlier
+//! calls must be in the prompt. So the calls of a rollout share little more than the schema, and
+//! each is a separate transition. With a small model, the database can do the checking instead:
+//! see [`Check`].
 
 mod prompts;
 mod reply;
@@ -35,26 +35,26 @@ pub use reply::{last_block, says_correct};
 
 /// Writes the first query.
 pub const WRITE: &str = "write";
-/// Says whether a query is right.
+/// Judges whether a query is correct.
 pub const CHECK: &str = "check";
 /// Corrects a query.
 pub const REWRITE: &str = "rewrite";
 
-/// How much the prompts explain, and how the schema is shown.
+/// The prompts' level of detail, and how the schema is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt {
     /// Instructions for a model that has never seen the agent; tables with sample rows.
     Full,
-    /// One line, for models that know the task already; tables by their columns.
+    /// One line, for models already trained on the task; tables by their columns.
     Compact,
 }
 
-/// Who decides that a query needs to be rewritten.
+/// What decides whether a query needs to be rewritten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// The model, in a call of its own.
+    /// The model, in a separate call.
     Model,
-    /// The result alone: a query that fails or finds nothing is rewritten.
+    /// The result: a query that fails or returns no rows is rewritten.
     Execution,
 }
 
@@ -63,11 +63,11 @@ pub enum Check {
 pub struct SqlSettings {
     pub prompt: Prompt,
     pub check: Check,
-    /// Most queries of one rollout: one write, and a rewrite for each further turn.
+    /// Maximum queries per rollout: one write, and a rewrite for each further turn.
     pub max_turns: usize,
-    /// Longest schema text, in characters.
+    /// Maximum length of the schema text, in characters.
     pub schema_characters: usize,
-    /// Longest text of a result, in characters.
+    /// Maximum length of a result's text, in characters.
     pub result_characters: usize,
 }
 
@@ -91,12 +91,12 @@ pub struct SqlAgent {
     prompts: Prompts,
 }
 
-/// A query that ran, or did not.
+/// An executed query.
 struct Attempt {
     query: String,
-    /// What the model is shown of its result.
+    /// The result as shown to the model.
     result: String,
-    /// What is wrong with it as far as the database can tell.
+    /// The error that the database reports, if any.
     fault: Option<String>,
 }
 
@@ -110,16 +110,16 @@ impl SqlAgent {
     /// The conversation before the first call. Demonstrations begin with the same messages.
     ///
     /// # Errors
-    /// Where the task's database cannot be used.
+    /// If the task's database cannot be used.
     pub fn opening(&self, task: &Task) -> Result<Vec<Message>, AgentError> {
         let database = self.database(task)?;
         self.messages(task, WRITE, &self.shown(task, &database))
     }
 
-    /// The file of the task's database, and the schema as prompts show it.
+    /// The path of the task's database file, and the schema as shown in prompts.
     ///
     /// # Errors
-    /// Where the task's database cannot be used.
+    /// If the task's database cannot be used.
     pub fn database_of(&self, task: &Task) -> Result<(PathBuf, String), AgentError> {
         let database = self.database(task)?;
         let file = database.files().first().ok_or_else(|| AgentError::Task {
@@ -138,13 +138,13 @@ impl SqlAgent {
         self.spider.databases().get(id).map_err(|error| broken(error.to_string()))
     }
 
-    /// What prompts are made of before there is a query.
+    /// The template values before there is a query.
     fn shown(&self, task: &Task, database: &Database) -> Shown {
         let detail = match self.settings.prompt {
             Prompt::Full => Detail::Full,
             Prompt::Compact => Detail::Compact,
         };
-        let schema = cut(&database.describe(detail), self.settings.schema_characters);
+        let schema = truncate(&database.describe(detail), self.settings.schema_characters);
         Shown { schema, question: task.question.clone(), ..Shown::default() }
     }
 
@@ -170,7 +170,7 @@ impl SqlAgent {
         Ok(episode.chat(request).await?.message.content)
     }
 
-    /// Runs a query as it stands; what is wrong with it is noted as a signal.
+    /// Executes a query; errors and empty results are recorded as signals.
     fn execute(&self, database: &Database, query: String, episode: &Episode<'_>) -> Attempt {
         let longest = self.settings.result_characters;
         let (result, fault) = match database.query(&query) {
@@ -187,10 +187,10 @@ impl SqlAgent {
                 (format!("ERROR: {error}"), Some(fault(&error)))
             }
         };
-        Attempt { query, result: cut(&result, longest), fault }
+        Attempt { query, result: truncate(&result, longest), fault }
     }
 
-    /// Whether the query is taken as the answer, and if not, what is wrong with it.
+    /// Whether the query is accepted as the answer, and the feedback if not.
     async fn review(
         &self,
         task: &Task,
@@ -223,7 +223,7 @@ impl Agent for SqlAgent {
         }
     }
 
-    /// After each call that writes a query, that query.
+    /// The current query after each call that writes one.
     fn drafts(&self) -> bool {
         true
     }
@@ -232,7 +232,7 @@ impl Agent for SqlAgent {
         let database = self.database(task)?;
         let mut shown = self.shown(task, &database);
         let written = self.call(task, episode, WRITE, &shown).await?;
-        // Without a block the whole text is the query.
+        // Without a fenced block the whole text is the query.
         let mut query = last_block(&written).unwrap_or(written.trim()).to_owned();
         episode.draft(query.clone());
         for turn in 1..=self.settings.max_turns {
@@ -250,7 +250,7 @@ impl Agent for SqlAgent {
             }
             shown.feedback = feedback;
             let text = self.call(task, episode, REWRITE, &shown).await?;
-            // Without a block the query stays as it was.
+            // Without a fenced block the query is unchanged.
             if let Some(rewritten) = last_block(&text) {
                 if rewritten == query {
                     episode.signal(SignalKind::RepeatedCall, query.clone());
@@ -267,7 +267,7 @@ impl Agent for SqlAgent {
     }
 }
 
-/// The feedback that an error amounts to where no model checks.
+/// The feedback for an error if no model checks.
 fn fault(error: &QueryError) -> String {
     match error.class() {
         "column" => "A column does not exist or is ambiguous.",
@@ -280,8 +280,8 @@ fn fault(error: &QueryError) -> String {
     .to_owned()
 }
 
-/// The first `longest` characters, and a note if there are more.
-fn cut(text: &str, longest: usize) -> String {
+/// Truncates to `longest` characters, with a note if there are more.
+fn truncate(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         Some((end, _)) => format!("{}\n... (truncated)", &text[..end]),
         None => text.to_owned(),

@@ -1,10 +1,10 @@
-//! The prompts: templates beside the code, two for each role.
+//! The prompt templates, two per role, from `prompts/`.
 
 use minijinja::{Environment, UndefinedBehavior, context};
 
 use crate::Prompt;
 
-/// What prompts show. A text that a role does not use stays empty.
+/// The template values. Values that a role does not use stay empty.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Shown {
     pub schema: String,
@@ -45,7 +45,7 @@ impl Prompts {
     /// The system and the user message of a role.
     ///
     /// # Errors
-    /// Where a template uses what there is not: a mistake in the template.
+    /// If a template uses an undefined value, which is a bug in the template.
     pub fn render(&self, role: &str, shown: &Shown) -> Result<(String, String), minijinja::Error> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);

@@ -1,18 +1,17 @@
-//! What is read out of a model's reply: a query, a verdict.
+//! Parsing of a model's reply: a query, a verdict.
 
-/// What a check must end with; see the templates.
+/// The verdicts with which a check must end; see the templates.
 const CORRECT: &str = "VERDICT: CORRECT";
 const INCORRECT: &str = "VERDICT: INCORRECT";
 
-/// Whether a check takes the query as right: it says so, and says the opposite, if at all,
-/// only before.
+/// Whether a check accepts the query: its last verdict is `CORRECT`.
 pub fn says_correct(text: &str) -> bool {
-    // `None` is less than any place.
+    // `None` is less than any position.
     text.rfind(CORRECT).is_some_and(|at| Some(at) > text.rfind(INCORRECT))
 }
 
-/// The content of the last fenced block, trimmed; `None` without one, or if it is empty. A
-/// block begins with three backticks and at most a word, and ends with a line of backticks.
+/// The content of the last fenced block, trimmed; `None` without one, or if it is empty. A block
+/// begins with three backticks and at most one word, and ends with a line of backticks.
 pub fn last_block(text: &str) -> Option<&str> {
     let mut last = None;
     let mut rest = text;
@@ -35,7 +34,7 @@ mod tests {
     use super::{last_block, says_correct};
 
     #[test]
-    fn the_last_block_counts() {
+    fn the_last_block_is_used() {
         let text = "First:\n```sql\nSELECT 1\n```\nno, better:\n```sql\n SELECT 2\nFROM t\n```\n.";
         assert_eq!(last_block(text), Some("SELECT 2\nFROM t"));
         assert_eq!(last_block("```\nSELECT 1\n```"), Some("SELECT 1"));
@@ -43,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_block_is_none() {
+    fn text_without_a_complete_block_gives_none() {
         for text in
             ["SELECT 1", "```SELECT 1```", "```sql\nSELECT 1", "```sql\n```", "```\n\n```", ""]
         {
@@ -53,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_verdict_counts() {
+    fn the_last_verdict_is_used() {
         assert!(says_correct("Fine. VERDICT: CORRECT"));
         assert!(says_correct("VERDICT: INCORRECT? No.\nVERDICT: CORRECT"));
         assert!(!says_correct("VERDICT: CORRECT\nno, VERDICT: INCORRECT"));

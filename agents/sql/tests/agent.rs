@@ -1,4 +1,4 @@
-//! The agent against a model that follows a script.
+//! Tests of the agent with a scripted model.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use leyden_spider::{Limits, Spider};
 use leyden_sql::{Check, Prompt, SqlAgent, SqlSettings};
 use serde_json::json;
 
-struct Played {
+struct Outcome {
     answer: Option<String>,
     signals: Vec<Signal>,
-    asked: Vec<ChatRequest>,
+    requests: Vec<ChatRequest>,
 }
 
-impl Played {
+impl Outcome {
     fn roles(&self) -> Vec<&str> {
-        self.asked.iter().map(|request| request.agent_role.as_str()).collect()
+        self.requests.iter().map(|request| request.agent_role.as_str()).collect()
     }
 
     fn kinds(&self) -> Vec<&SignalKind> {
@@ -26,7 +26,7 @@ impl Played {
     }
 
     fn user(&self, call: usize) -> &str {
-        &self.asked[call].messages[1].content
+        &self.requests[call].messages[1].content
     }
 }
 
@@ -63,7 +63,7 @@ fn task(database: &str) -> Task {
     }
 }
 
-fn play(settings: SqlSettings, replies: &[&str]) -> Played {
+fn run_agent(settings: SqlSettings, replies: &[&str]) -> Outcome {
     let folder = folder();
     let spider = Arc::new(Spider::open(folder.path(), Limits::default()).unwrap());
     let script = Script::of_messages(replies.iter().map(|text| Message::assistant(*text)));
@@ -71,8 +71,8 @@ fn play(settings: SqlSettings, replies: &[&str]) -> Played {
     let agent = SqlAgent::new(spider, settings);
     let output = block_on(agent.run(&task("shop"), &episode)).unwrap();
     let signals = episode.into_signals();
-    let asked = script.into_asked();
-    for request in &asked {
+    let requests = script.into_asked();
+    for request in &requests {
         let speakers: Vec<Speaker> = request.messages.iter().map(|m| m.role).collect();
         assert_eq!(
             speakers,
@@ -81,7 +81,7 @@ fn play(settings: SqlSettings, replies: &[&str]) -> Played {
         );
         assert!(agent.roles().contains(&request.agent_role.as_str()));
     }
-    Played { answer: output.answer, signals, asked }
+    Outcome { answer: output.answer, signals, requests }
 }
 
 fn compact(check: Check) -> SqlSettings {
@@ -92,67 +92,67 @@ const COUNT: &str = "```sql\nSELECT count(*) FROM item\n```";
 const BROKEN: &str = "```sql\nSELECT count(x) FROM item\n```";
 
 #[test]
-fn a_query_that_passes_is_the_answer() {
-    let played = play(SqlSettings::default(), &[COUNT, "Fine.\nVERDICT: CORRECT"]);
-    assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
-    assert_eq!(played.roles(), ["write", "check"]);
-    assert!(played.signals.is_empty());
-    let system = &played.asked[0].messages[0].content;
+fn an_accepted_query_is_the_answer() {
+    let outcome = run_agent(SqlSettings::default(), &[COUNT, "Fine.\nVERDICT: CORRECT"]);
+    assert_eq!(outcome.answer.as_deref(), Some("SELECT count(*) FROM item"));
+    assert_eq!(outcome.roles(), ["write", "check"]);
+    assert!(outcome.signals.is_empty());
+    let system = &outcome.requests[0].messages[0].content;
     assert!(system.contains("CREATE TABLE item") && system.contains("3 rows of item"), "{system}");
-    assert_eq!(played.user(0), "how many items?");
-    assert!(played.user(1).contains("SELECT count(*) FROM item"), "{}", played.user(1));
-    assert!(played.user(1).contains("count(*)\n200"), "{}", played.user(1));
+    assert_eq!(outcome.user(0), "how many items?");
+    assert!(outcome.user(1).contains("SELECT count(*) FROM item"), "{}", outcome.user(1));
+    assert!(outcome.user(1).contains("count(*)\n200"), "{}", outcome.user(1));
 }
 
 #[test]
-fn a_query_that_does_not_pass_is_rewritten_with_what_was_found() {
+fn a_rejected_query_is_rewritten_with_feedback() {
     let replies = [BROKEN, "x is unknown.\nVERDICT: INCORRECT", COUNT, "VERDICT: CORRECT"];
-    let played = play(SqlSettings::default(), &replies);
-    assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
-    assert_eq!(played.roles(), ["write", "check", "rewrite", "check"]);
-    assert_eq!(played.kinds(), [&SignalKind::ToolError]);
-    assert_eq!(played.signals[0].call, 0);
-    assert!(played.signals[0].detail.starts_with("column: no such column"));
-    let rewrite = played.user(2);
+    let outcome = run_agent(SqlSettings::default(), &replies);
+    assert_eq!(outcome.answer.as_deref(), Some("SELECT count(*) FROM item"));
+    assert_eq!(outcome.roles(), ["write", "check", "rewrite", "check"]);
+    assert_eq!(outcome.kinds(), [&SignalKind::ToolError]);
+    assert_eq!(outcome.signals[0].call, 0);
+    assert!(outcome.signals[0].detail.starts_with("column: no such column"));
+    let rewrite = outcome.user(2);
     for part in ["how many items?", "SELECT count(x)", "ERROR: no such column: x", "x is unknown."]
     {
         assert!(rewrite.contains(part), "{part} is not in: {rewrite}");
     }
-    // The last check sees the new query and its result, nothing of the old.
-    assert!(!played.user(3).contains("count(x)") && played.user(3).contains("200"));
+    // The last check gets the new query and its result, nothing of the old one.
+    assert!(!outcome.user(3).contains("count(x)") && outcome.user(3).contains("200"));
 }
 
 #[test]
 fn three_turns_are_six_calls() {
     let wrong = "VERDICT: INCORRECT";
-    let played = play(SqlSettings::default(), &[COUNT, wrong, COUNT, "hm", BROKEN, wrong]);
-    assert_eq!(played.roles(), ["write", "check", "rewrite", "check", "rewrite", "check"]);
-    assert_eq!(played.answer.as_deref(), Some("SELECT count(x) FROM item"));
+    let outcome = run_agent(SqlSettings::default(), &[COUNT, wrong, COUNT, "hm", BROKEN, wrong]);
+    assert_eq!(outcome.roles(), ["write", "check", "rewrite", "check", "rewrite", "check"]);
+    assert_eq!(outcome.answer.as_deref(), Some("SELECT count(x) FROM item"));
     let kinds = [&SignalKind::RepeatedCall, &SignalKind::ToolError, &SignalKind::TurnLimit];
-    assert_eq!(played.kinds(), kinds);
+    assert_eq!(outcome.kinds(), kinds);
     let one = SqlSettings { max_turns: 1, ..SqlSettings::default() };
-    assert_eq!(play(one, &[COUNT, wrong]).roles(), ["write", "check"]);
+    assert_eq!(run_agent(one, &[COUNT, wrong]).roles(), ["write", "check"]);
 }
 
 #[test]
-fn without_a_block_a_write_is_the_whole_text_and_a_rewrite_changes_nothing() {
+fn without_a_block_a_write_is_the_whole_text_and_a_rewrite_keeps_the_query() {
     let replies = [" SELECT 1\n", "VERDICT: INCORRECT", "I would not know.", "VERDICT: CORRECT"];
-    let played = play(SqlSettings::default(), &replies);
-    assert_eq!(played.answer.as_deref(), Some("SELECT 1"));
-    assert!(played.signals.is_empty());
+    let outcome = run_agent(SqlSettings::default(), &replies);
+    assert_eq!(outcome.answer.as_deref(), Some("SELECT 1"));
+    assert!(outcome.signals.is_empty());
 }
 
 #[test]
-fn the_database_can_check_alone() {
-    let played = play(compact(Check::Execution), &["SELECT count(*) FROM item"]);
-    assert_eq!(played.roles(), ["write"]);
-    let system = &played.asked[0].messages[0].content;
+fn the_database_alone_can_check() {
+    let outcome = run_agent(compact(Check::Execution), &["SELECT count(*) FROM item"]);
+    assert_eq!(outcome.roles(), ["write"]);
+    let system = &outcome.requests[0].messages[0].content;
     assert!(system.ends_with("item(id, name)") && system.lines().count() == 1, "{system}");
     let empty = "```sql\nSELECT id FROM item WHERE id < 0\n```";
-    let played = play(compact(Check::Execution), &[BROKEN, empty, empty]);
-    assert_eq!(played.roles(), ["write", "rewrite", "rewrite"]);
-    assert!(played.user(1).contains("A column does not exist"), "{}", played.user(1));
-    assert!(played.user(2).contains("The result is empty."), "{}", played.user(2));
+    let outcome = run_agent(compact(Check::Execution), &[BROKEN, empty, empty]);
+    assert_eq!(outcome.roles(), ["write", "rewrite", "rewrite"]);
+    assert!(outcome.user(1).contains("A column does not exist"), "{}", outcome.user(1));
+    assert!(outcome.user(2).contains("The result is empty."), "{}", outcome.user(2));
     let kinds = [
         &SignalKind::ToolError,
         &SignalKind::EmptyResult,
@@ -160,18 +160,18 @@ fn the_database_can_check_alone() {
         &SignalKind::EmptyResult,
         &SignalKind::TurnLimit,
     ];
-    assert_eq!(played.kinds(), kinds);
-    assert_eq!(played.answer.as_deref(), Some("SELECT id FROM item WHERE id < 0"));
+    assert_eq!(outcome.kinds(), kinds);
+    assert_eq!(outcome.answer.as_deref(), Some("SELECT id FROM item WHERE id < 0"));
 }
 
 #[test]
-fn long_schemas_and_results_are_cut() {
+fn long_schemas_and_results_are_truncated() {
     let all = "```sql\nSELECT * FROM item\n```";
     let settings = SqlSettings { schema_characters: 20, ..SqlSettings::default() };
-    let played = play(settings, &[all, "VERDICT: CORRECT"]);
-    let system = &played.asked[0].messages[0].content;
+    let outcome = run_agent(settings, &[all, "VERDICT: CORRECT"]);
+    let system = &outcome.requests[0].messages[0].content;
     assert!(system.contains("CREATE TABLE item (i\n... (truncated)"), "{system}");
-    let check = played.user(1);
+    let check = outcome.user(1);
     let result = check.split("Its result:\n```\n").nth(1).unwrap();
     let result = result.strip_suffix("\n```").unwrap();
     assert_eq!(result.chars().count(), 2048 + "\n... (truncated)".len());
@@ -179,24 +179,24 @@ fn long_schemas_and_results_are_cut() {
 
 #[test]
 fn an_empty_reply_is_no_answer() {
-    let played = play(compact(Check::Execution), &["", "", ""]);
-    assert_eq!(played.answer, None);
-    assert_eq!(played.signals.last().unwrap().kind, SignalKind::NoAnswer);
+    let outcome = run_agent(compact(Check::Execution), &["", "", ""]);
+    assert_eq!(outcome.answer, None);
+    assert_eq!(outcome.signals.last().unwrap().kind, SignalKind::NoAnswer);
 }
 
 #[test]
 fn a_destructive_query_is_refused_and_shown() {
     let drop = "```sql\nDROP TABLE item\n```";
-    let played = play(compact(Check::Execution), &[drop, COUNT]);
-    assert!(played.signals[0].detail.starts_with("denied: "), "{}", played.signals[0].detail);
-    assert_eq!(played.answer.as_deref(), Some("SELECT count(*) FROM item"));
+    let outcome = run_agent(compact(Check::Execution), &[drop, COUNT]);
+    assert!(outcome.signals[0].detail.starts_with("denied: "), "{}", outcome.signals[0].detail);
+    assert_eq!(outcome.answer.as_deref(), Some("SELECT count(*) FROM item"));
 }
 
 #[test]
 fn text_in_double_braces_is_not_a_template() {
     let braces = "```sql\nSELECT '{{ schema }}'\n```";
-    let played = play(SqlSettings::default(), &[braces, "VERDICT: CORRECT"]);
-    assert!(played.user(1).contains("SELECT '{{ schema }}'"));
+    let outcome = run_agent(SqlSettings::default(), &[braces, "VERDICT: CORRECT"]);
+    assert!(outcome.user(1).contains("SELECT '{{ schema }}'"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! The load: connections that call and wait, call and wait.
+//! The load generator: connections that each keep one request in flight.
 //!
-//! Requests are bytes that were made beforehand, and of answers only status and length are
-//! read, so that the load takes little of the cores that it shares with the gateway.
+//! Requests are serialised beforehand and only the status and length of responses are parsed, so
+//! that the load takes little of the CPU time that it shares with the gateway.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// How much load.
+/// Parameters of the load.
 pub struct Load {
     pub connections: usize,
     pub warm_up: Duration,
@@ -19,20 +19,20 @@ pub struct Load {
     pub rollouts: usize,
 }
 
-/// What the calls of all connections came to.
+/// Measurements over the calls of all connections.
 pub struct Measured {
-    /// Seconds of every call within the measured time, ascending.
+    /// Latency of every call within the measured period in seconds, ascending.
     pub latencies: Vec<f64>,
     pub failures: usize,
-    /// Answers of 200, those of the warm-up included.
+    /// Responses with status 200, including the warm-up.
     pub answered: usize,
     pub answer_bytes: usize,
-    /// Seconds that were measured.
+    /// Length of the measured period.
     pub seconds: f64,
 }
 
 impl Measured {
-    /// Milliseconds below which this share of the calls took.
+    /// Latency quantile in milliseconds.
     pub fn quantile_ms(&self, share: f64) -> f64 {
         let last = self.latencies.len().saturating_sub(1);
         let at = (share * last as f64).round() as usize;
@@ -44,7 +44,7 @@ impl Measured {
     }
 }
 
-/// A conversation of about two hundred tokens.
+/// A request with a conversation of about two hundred tokens.
 pub fn body() -> Value {
     let system = "You answer questions about a database with one SQL query. ".repeat(8);
     let question = "Which departments have more than three employees, and who leads them? ";
@@ -152,7 +152,7 @@ async fn call(
     Ok(measured)
 }
 
-/// Reads one answer; returns its status and the length of its body.
+/// Reads one response; returns its status and the length of its body.
 async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(u16, usize)> {
     buffer.clear();
     loop {
@@ -166,11 +166,11 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(u16, us
             .lines()
             .filter_map(|line| line.split_once(':'))
             .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            .context("an answer without a length")?;
+            .context("a response without content-length")?;
         let length: usize = length.1.trim().parse()?;
         while buffer.len() < head + 4 + length {
             if stream.read_buf(buffer).await? == 0 {
-                bail!("the gateway broke off an answer");
+                bail!("the gateway closed the connection in the middle of a response");
             }
         }
         return Ok((status, length));

@@ -1,13 +1,13 @@
-//! Captured chat calls a second: the Lightning Server, and agent-lightning's own gateway under
+//! Captured chat calls per second: the Lightning Server, and agent-lightning's own gateway under
 //! the same load in the same run.
 //!
 //! ```sh
 //! cargo run --release -p leyden-serve-load -- --json results/serve/load.json
 //! ```
 //!
-//! Server and load share the machine, each in a process of its own. The model is a stub that
-//! answers at once: what is measured is HTTP, JSON, attribution and the store. Every answer
-//! that is counted was recorded, and at the end the records are counted too.
+//! Server and load generator share the machine, in separate processes. The model is a stub that
+//! answers immediately, so this measures HTTP, JSON, attribution and the store. The records in
+//! the store are counted at the end and reported beside the number of responses.
 
 mod client;
 mod peer;
@@ -22,34 +22,34 @@ use serde::Serialize;
 
 use client::Load;
 
-/// The name that the stub goes by.
+/// The stub's model name.
 const MODEL: &str = "stub";
 
 #[derive(Parser)]
-#[command(about = "Captured chat calls a second, beside agent-lightning's own gateway")]
+#[command(about = "Captured chat calls per second, compared with agent-lightning's gateway")]
 struct Options {
-    /// Connections that are kept open, each with one call at a time.
+    /// Open connections, each with one request in flight.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Seconds that are measured.
+    /// Length of the measured period in seconds.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
-    /// Seconds before that are not.
+    /// Length of the warm-up in seconds.
     #[arg(long, default_value_t = 2.0)]
     warm_up: f64,
-    /// Rollouts that the calls belong to.
+    /// Number of rollouts that the calls are distributed over.
     #[arg(long, default_value_t = 1000)]
     rollouts: usize,
-    /// Tokens of the stub's answer; 100 make 8.5 KB.
+    /// Tokens of the stub's response; 100 tokens are 8.5 KB.
     #[arg(long, default_value_t = 100)]
     tokens: usize,
     /// Leave agent-lightning's gateway out.
     #[arg(long)]
     alone: bool,
-    /// Where the figures go as JSON.
+    /// Write the results to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Folder of the store; a temporary one by default. Its disk is what syncs.
+    /// Folder of the store; a temporary one by default. The store syncs to this folder's disk.
     #[arg(long)]
     store: Option<PathBuf>,
     #[command(subcommand)]
@@ -58,7 +58,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Role {
-    /// The server that is measured, in its own process.
+    /// Run the measured server in this process.
     #[command(hide = true)]
     Serve { folder: PathBuf, tokens: usize },
 }
@@ -72,8 +72,9 @@ struct Row {
     p99_ms: f64,
     longest_ms: f64,
     failures: usize,
-    /// Calls that were answered, warm-up included, and those found in the gateway's records.
+    /// Calls with a response, including the warm-up.
     answered: usize,
+    /// Calls found in the gateway's records.
     captured: usize,
     answer_bytes: usize,
     /// CPU seconds of the gateway's process for 1,000 calls.
@@ -85,7 +86,7 @@ struct Report {
     connections: usize,
     seconds: f64,
     cores: usize,
-    /// Runnable processes in the minute before, by which a busy machine shows.
+    /// Load average over the minute before the measurement, which reveals a busy machine.
     load_average: f64,
     rows: Vec<Row>,
 }

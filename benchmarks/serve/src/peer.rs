@@ -1,4 +1,4 @@
-//! agent-lightning's gateway, and the model server that both gateways stand in front of.
+//! agent-lightning's gateway, and the upstream model server that both gateways proxy.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -16,9 +16,9 @@ use super::{MODEL, Row};
 
 const SCRIPT: &str = "benchmarks/peers/agentlightning_gateway.py";
 
-/// A model server that gives the same answer to everybody, on a thread of its own.
+/// A model server that returns the same response to every request, on its own thread.
 pub struct Upstream {
-    /// With `/v1` at its end.
+    /// Ends in `/v1`.
     pub url: String,
 }
 
@@ -32,11 +32,11 @@ impl Upstream {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async move {
                 let listener = TcpListener::from_std(listener)?;
-                let says = move |_: axum::body::Bytes| {
+                let handler = move |_: axum::body::Bytes| {
                     let answer = answer.clone();
                     async move { ([(header::CONTENT_TYPE, "application/json")], answer) }
                 };
-                let routes = axum::Router::new().route("/v1/chat/completions", post(says));
+                let routes = axum::Router::new().route("/v1/chat/completions", post(handler));
                 Ok(axum::serve(listener, routes).await?)
             })
         });
@@ -44,7 +44,7 @@ impl Upstream {
     }
 }
 
-/// An answer as vLLM gives it, with as many tokens as the stub's.
+/// A response in vLLM's format, with as many tokens as the stub's.
 fn bytes(tokens: usize) -> axum::body::Bytes {
     let text = text(tokens);
     let letters: Vec<char> = text.chars().collect();
@@ -90,7 +90,9 @@ pub async fn gateway(load: &Load, upstream: &Upstream) -> Result<Row> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), up).await.context("it does not start")?;
+    tokio::time::timeout(Duration::from_secs(60), up)
+        .await
+        .context("agent-lightning's gateway does not start")?;
     load.create_rollouts(&address).await?;
     let servers = json!([{"model": MODEL, "endpoint": upstream.url}]);
     client::post(&address, "/api/models", &servers).await?;

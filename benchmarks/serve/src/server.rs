@@ -1,4 +1,4 @@
-//! The Lightning Server under load, in a process of its own.
+//! The Lightning Server under load, in a separate process.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::client::{self, Load, Measured};
 use super::peer::Upstream;
 use super::{MODEL, Options, Row};
 
-/// The process that is measured: serves until its standard input closes.
+/// Entry point of the measured process: serves until standard input closes.
 pub fn run(folder: &Path, tokens: usize) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
@@ -35,22 +35,22 @@ pub fn run(folder: &Path, tokens: usize) -> Result<()> {
     })
 }
 
-/// The stub's tokens have four characters each.
+/// Text of `tokens` tokens: the stub's tokens have four characters each.
 pub fn text(tokens: usize) -> String {
     "SELECT name FROM departments ".chars().cycle().take(4 * tokens).collect()
 }
 
-/// A child process, and how much of the processor it took.
+/// A child process whose CPU time can be read.
 pub struct Process {
     pub child: Child,
 }
 
 impl Process {
-    /// CPU seconds so far.
+    /// CPU seconds used so far.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(&path).context(path)?;
-        // Fields 14 and 15, counted from behind the name, which may hold spaces.
+        // Fields 14 and 15 (utime, stime), counted after the name, which may contain spaces.
         let fields = stat.rsplit(')').next().unwrap_or_default();
         let ticks: Vec<f64> =
             fields.split_whitespace().skip(11).take(2).filter_map(|t| t.parse().ok()).collect();
@@ -79,12 +79,12 @@ fn start(folder: &Path, tokens: usize) -> Result<(Process, String)> {
     Ok((Process { child }, address))
 }
 
-/// The server with a model of its own.
+/// The server with its own model.
 pub async fn own_model(load: &Load, options: &Options) -> Result<Row> {
     under_load("Leyden, its own model", load, options, None).await
 }
 
-/// The server in front of a model server, as agent-lightning's gateway is.
+/// The server as a proxy of a model server, like agent-lightning's gateway.
 pub async fn as_proxy(load: &Load, options: &Options, upstream: &Upstream) -> Result<Row> {
     under_load("Leyden, in front of a model server", load, options, Some(upstream)).await
 }
@@ -115,7 +115,7 @@ async fn under_load(
     Ok(row(name, &measured, captured, cpu))
 }
 
-/// Counts the calls in the file.
+/// Counts the calls recorded in the store.
 fn captured(path: PathBuf) -> Result<usize> {
     let reading = Reading::open(&path)?;
     let mut calls = 0;

@@ -1,7 +1,7 @@
-//! How fast the generation engine samples: prints one line of JSON.
+//! Measures the throughput of the generation engine and prints one line of JSON.
 //!
-//! A number of conversations with several samples of each, no token ends a response,
-//! temperature 1. The cache is emptied before each repetition, so prefill is part of the time.
+//! Samples each conversation several times at temperature 1 without stop tokens. The KV cache is
+//! cleared before each repetition, so the time includes prefill.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,45 +26,45 @@ struct Arguments {
     /// JSON file of conversations
     #[arg(long)]
     prompts: Option<PathBuf>,
-    /// Write the file of conversations and end
+    /// Write the file of conversations and exit
     #[arg(long, requires = "prompts")]
     make: bool,
-    /// With --make: conversations
+    /// With --make: number of conversations
     #[arg(long, default_value_t = 4)]
     count: usize,
     /// With --make: tokens of each prompt
     #[arg(long, default_value_t = 200)]
     length: usize,
-    /// With --make: responses of each conversation
+    /// With --make: responses per conversation
     #[arg(long, default_value_t = 1)]
     turns: usize,
-    /// With --make: tokens that follow a response
+    /// With --make: tokens inserted after each response
     #[arg(long, default_value_t = 192)]
     between: usize,
-    /// Write the model as a Hugging Face folder of f32 weights, for peers, and end
+    /// Write the model as a Hugging Face folder of f32 weights, for peers, and exit
     #[arg(long, value_name = "FOLDER")]
     export: Option<PathBuf>,
     #[command(flatten)]
     compute: Compute,
-    /// Samples of each conversation
+    /// Samples per conversation
     #[arg(long, default_value_t = 8)]
     samples: usize,
-    /// Tokens of each response
+    /// Tokens per response
     #[arg(long, default_value_t = 64)]
     tokens: usize,
     /// Timed repetitions
     #[arg(long, default_value_t = 3)]
     repetitions: usize,
-    /// Who waits for whom between the turns
+    /// How conversations are synchronised between turns
     #[arg(long, value_enum, default_value_t = Schedule::Lockstep)]
     schedule: Schedule,
-    /// Mean seconds of a tool between two turns
+    /// Mean duration of a tool call between two turns, in seconds
     #[arg(long, default_value_t = 0.0)]
     tool_seconds: f64,
-    /// Untimed repetitions before them
+    /// Untimed warm-up repetitions
     #[arg(long, default_value_t = 1)]
     warm_up: usize,
-    /// Continue each prompt greedily by this many tokens, untimed, and print them
+    /// Decode this many tokens greedily after each prompt, untimed, and print them
     #[arg(long, default_value_t = 0)]
     greedy: usize,
 }
@@ -75,11 +75,11 @@ fn main() -> Result<()> {
     if let Some(folder) = &arguments.export {
         return export(&arguments.model, folder);
     }
-    let path = arguments.prompts.as_deref().context("give a file of prompts: --prompts FILE")?;
+    let path = arguments.prompts.as_deref().context("--prompts FILE is required")?;
     let (config, tensors) = load_weights(&arguments.model)?;
     if arguments.make {
         let Arguments { count, length, turns, between, .. } = arguments;
-        ensure!(count * length * turns > 0, "there is nothing to say: count, length or turns is 0");
+        ensure!(count * length * turns > 0, "--count, --length and --turns must be at least 1");
         let made = Conversations::make(count, length, (turns, between), config.vocab_size, 1);
         return work::write(path, &made);
     }
@@ -87,7 +87,7 @@ fn main() -> Result<()> {
     let given: Conversations = work::read(path)?;
     ensure!(
         !given.conversations.is_empty() && arguments.repetitions > 0,
-        "there is nothing to measure"
+        "no conversations, or --repetitions is 0"
     );
     let weights = {
         let _guard = no_grad_guard();
@@ -104,7 +104,7 @@ fn export(model: &Path, folder: &Path) -> Result<()> {
     Ok(LoadedModel::load(model)?.save(folder, Kind::Float)?)
 }
 
-/// The first responses, greedily.
+/// The first response of each conversation, decoded greedily.
 fn greedy(engine: &mut Engine, given: &Conversations, tokens: usize) -> Result<Vec<Vec<u32>>> {
     let sampling = Sampling { temperature: 0.0, max_tokens: tokens, ..Sampling::default() };
     let first = given.conversations.iter();
@@ -134,7 +134,7 @@ fn measure(
             seed,
             schedule: arguments.schedule,
             tool: Duration::try_from_secs_f64(arguments.tool_seconds)
-                .context("--tool-seconds: not a time")?,
+                .context("--tool-seconds: not a duration")?,
         };
         let (made, took) = timed(|| play.run(engine))?;
         let tokens: usize = made.iter().map(|completion| completion.ids.len()).sum();

@@ -1,6 +1,6 @@
-//! How time and memory of a step grow with its sizes, and what that says about a large model.
+//! Measures how time and memory of a step scale with its sizes, and predicts a large model's.
 //!
-//! Every point runs in two processes of its own. Writes `growth.md` and `growth.json`.
+//! Every point runs in two separate processes. Writes `growth.md` and `growth.json`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -15,35 +15,35 @@ use leyden_lm::memory::readable_bytes;
 use leyden_lm::model::LlamaConfig;
 use serde::Serialize;
 
-/// Measure how time and memory grow with group, prompt, turns and width
+/// Measure how time and memory scale with group, prompt, turns and width
 #[derive(Parser)]
 struct Arguments {
-    /// Folder for growth.md and growth.json; by default the table is only printed
+    /// Folder for growth.md and growth.json; without it the table is only printed
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Axes, by default all
+    /// Axes to measure; all by default
     #[arg(long, value_enum)]
     axis: Vec<Axis>,
     /// Number type of activations and cache: f32 or bf16
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Timed repetitions of each point, after one that is not counted
+    /// Timed repetitions per point, after one untimed
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
     /// Threads of libtorch
     #[arg(long, default_value_t = 2)]
     threads: i32,
-    /// Measure one phase of one point of the one axis and print it as JSON
+    /// Measure one phase of one point of a single axis and print it as JSON
     #[arg(long, value_enum, requires_all = ["axis", "size"], hide = true)]
     phase: Option<Phase>,
     #[arg(long, hide = true)]
     size: Option<usize>,
 }
 
-/// The model of the prediction.
+/// The model whose step is predicted.
 const PREDICTED: &str = "Llama-3.2-3B";
 
-/// A point of an axis, both phases.
+/// Measurements of one point of an axis, both phases.
 #[derive(Serialize)]
 struct Row {
     size: usize,
@@ -55,14 +55,14 @@ struct Row {
 struct Growth {
     axis: Axis,
     rows: Vec<Row>,
-    /// Of generation's seconds and bytes, then of the update's.
+    /// For generation's seconds and bytes, then the update's.
     exponents: [Option<f64>; 4],
 }
 
 fn main() -> Result<()> {
     leyden_lm::process::reexec_with_env();
     let arguments = Arguments::parse();
-    ensure!(arguments.repetitions > 0, "--repetitions 0: there is nothing to measure");
+    ensure!(arguments.repetitions > 0, "--repetitions must be at least 1");
     let kind = parse_kind(&arguments.dtype)?;
     tch::set_num_threads(arguments.threads);
     if let (Some(phase), &[axis], Some(size)) =
@@ -102,13 +102,13 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Measures all points of an axis, each phase in a process of its own.
+/// Measures all points of an axis, each phase in a separate process.
 fn grow(axis: Axis, arguments: &Arguments) -> Result<Growth> {
     let mut rows = Vec::new();
     for &size in axis.sizes() {
         let [generate, update] = [Phase::Generate, Phase::Update].map(|phase| {
             eprintln!("{}: {size}, {phase:?}", axis.title());
-            apart(axis, size, phase, arguments)
+            in_child(axis, size, phase, arguments)
         });
         rows.push(Row { size, generate: generate?, update: update? });
     }
@@ -125,11 +125,11 @@ fn grow(axis: Axis, arguments: &Arguments) -> Result<Growth> {
     Ok(Growth { axis, rows, exponents })
 }
 
-fn apart(axis: Axis, size: usize, phase: Phase, arguments: &Arguments) -> Result<Measured> {
+fn in_child(axis: Axis, size: usize, phase: Phase, arguments: &Arguments) -> Result<Measured> {
     let name = |value: Option<clap::builder::PossibleValue>| {
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()
     };
-    let program = std::env::current_exe().context("this program's own path")?;
+    let program = std::env::current_exe().context("path of this executable")?;
     let done = Command::new(program)
         .args(["--axis", &name(clap::ValueEnum::to_possible_value(&axis))])
         .args(["--phase", &name(clap::ValueEnum::to_possible_value(&phase))])
@@ -139,11 +139,11 @@ fn apart(axis: Axis, size: usize, phase: Phase, arguments: &Arguments) -> Result
         .args(["--threads", &arguments.threads.to_string()])
         .stderr(std::process::Stdio::inherit())
         .output()
-        .context("a process for one point")?;
+        .context("child process for one point")?;
     ensure!(done.status.success(), "{}: {size}, {phase:?}: {}", axis.title(), done.status);
     let text = String::from_utf8(done.stdout)?;
     let line = text.lines().last().unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("no measurement: {line}"))
+    serde_json::from_str(line).with_context(|| format!("not a measurement: {line}"))
 }
 
 fn table(page: &mut String, growth: &Growth) -> Result<()> {
@@ -168,8 +168,8 @@ fn table(page: &mut String, growth: &Growth) -> Result<()> {
 }
 
 fn prediction(page: &mut String) -> Result<()> {
-    let config = LlamaConfig::named(PREDICTED).context("a preset of that name")?;
-    // The text-to-SQL agent's usual sizes: a schema and three calls, verdicts included.
+    let config = LlamaConfig::named(PREDICTED).context("no preset with this name")?;
+    // Typical sizes of the text-to-SQL agent: a schema and three calls, including verdicts.
     let step = Step {
         tasks: 32,
         samples: 4,

@@ -1,8 +1,8 @@
-//! How fast a whole step of GRPO is: prints one line of JSON.
+//! Measures a whole GRPO step and prints one line of JSON.
 //!
-//! Samples are generated, rewarded, given an advantage within their group and trained on, and
-//! the engine is told the new weights. The reward is whether a response begins with an even
-//! token: it costs nothing, so that the step is the model's own. No token ends a response.
+//! A step generates samples, scores them, computes group-relative advantages, updates the policy
+//! and loads the new weights into the engine. The reward is 1 if a response begins with an even
+//! token id, which costs nothing, so the step measures the model alone. No stop tokens.
 
 use std::path::PathBuf;
 
@@ -21,10 +21,10 @@ use leyden_lm::policy::Policy;
 use leyden_lm::policy::PolicyOptions;
 use tch::{Device, Kind};
 
-/// Measure a whole step of GRPO
+/// Measure a whole GRPO step
 #[derive(Parser)]
 struct Arguments {
-    /// JSON file of conversations of one turn; the binary `generate` makes it
+    /// JSON file of single-turn conversations, written by the binary `generate`
     #[arg(long)]
     prompts: PathBuf,
     /// Model folder or GGUF file
@@ -32,16 +32,16 @@ struct Arguments {
     model: PathBuf,
     #[command(flatten)]
     compute: Compute,
-    /// Samples of each prompt
+    /// Samples per prompt
     #[arg(long, default_value_t = 8)]
     samples: usize,
-    /// Tokens of each sample
+    /// Tokens per sample
     #[arg(long, default_value_t = 64)]
     tokens: usize,
-    /// Most merged tokens of a micro-batch
+    /// Maximum number of merged tokens in a micro-batch
     #[arg(long, default_value_t = 2048)]
     micro_batch_tokens: usize,
-    /// Timed steps, after one that is not
+    /// Timed steps, after one untimed
     #[arg(long, default_value_t = 2)]
     repetitions: usize,
 }
@@ -51,11 +51,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let kind = arguments.compute.settle()?;
     let given: Conversations = work::read(&arguments.prompts)?;
-    ensure!(given.turns() == 1, "conversations of {} turns: give prompts alone", given.turns());
+    ensure!(given.turns() == 1, "conversations have {} turns, expected 1", given.turns());
     ensure!(
         !given.conversations.is_empty() && arguments.samples > 1 && arguments.repetitions > 0,
-        "there is nothing to measure: a step needs prompts, at least two samples of each and a \
-         repetition"
+        "a step needs prompts, at least two samples per prompt and at least one repetition"
     );
     let (config, tensors) = load_weights(&arguments.model)?;
     let options = PolicyOptions { compute: kind, ..PolicyOptions::default() };

@@ -1,7 +1,7 @@
-//! How fast a policy is updated on rollouts: prints one line of JSON.
+//! Measures policy updates on rollouts and prints one line of JSON.
 //!
-//! Forward, backward and an AdamW step on a file of rollouts, with merged prefixes. The
-//! repetitions are updates on the same batch, as PPO's epochs are; each of them packs anew.
+//! Forward pass, backward pass and an AdamW step on a file of rollouts, with merged prefixes.
+//! Repetitions are updates on the same batch, like PPO epochs; each packs the batch again.
 
 use std::path::PathBuf;
 
@@ -22,16 +22,16 @@ struct Arguments {
     /// JSON file of rollouts
     #[arg(long)]
     rollouts: PathBuf,
-    /// Write the file of rollouts and end
+    /// Write the file of rollouts and exit
     #[arg(long)]
     make: bool,
-    /// With --make: tasks
+    /// With --make: number of tasks
     #[arg(long, default_value_t = 8)]
     tasks: usize,
-    /// With --make: rollouts of each task
+    /// With --make: rollouts per task
     #[arg(long, default_value_t = 8)]
     samples: usize,
-    /// With --make: instead of calculator rollouts, 8 rows of so many tokens that share nothing
+    /// With --make: instead of calculator rollouts, 8 rows of this length without shared prefixes
     #[arg(long, value_name = "TOKENS", conflicts_with_all = ["tasks", "samples"])]
     unrelated: Option<usize>,
     /// With --make: size of the vocabulary
@@ -42,10 +42,10 @@ struct Arguments {
     model: Option<PathBuf>,
     #[command(flatten)]
     compute: Compute,
-    /// Most merged tokens of a micro-batch
+    /// Maximum number of merged tokens in a micro-batch
     #[arg(long, default_value_t = 2048)]
     micro_batch_tokens: usize,
-    /// Keep only the layers' inputs and compute the rest again
+    /// Activation checkpointing: keep only the layers' inputs and recompute the rest
     #[arg(long)]
     checkpointing: bool,
     /// Timed updates
@@ -61,7 +61,7 @@ fn main() -> Result<()> {
         ensure!(vocabulary > 1000, "a vocabulary of {vocabulary} is too small to draw from");
         let made = match unrelated {
             Some(length) => {
-                ensure!(length > 1, "a row of {length} tokens has nothing to learn");
+                ensure!(length > 1, "--unrelated {length}: must be at least 2");
                 Rollouts::unrelated(8, length, vocabulary, 1)
             }
             None => Rollouts::make(tasks, samples, vocabulary, 1),
@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     let kind = arguments.compute.settle()?;
     let rollouts: Rollouts = work::read(&arguments.rollouts)?;
     let batch = rollouts.batch()?;
-    let model = arguments.model.as_deref().context("give a model: --model PATH")?;
+    let model = arguments.model.as_deref().context("--model PATH is required")?;
     let (config, tensors) = load_weights(model)?;
     let options =
         PolicyOptions { compute: kind, checkpointing: arguments.checkpointing, head_chunk: None };

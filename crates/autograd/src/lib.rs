@@ -1,8 +1,8 @@
 //! Rust closures as nodes of libtorch's autograd graph.
 //!
-//! libtorch differentiates what is made of its own operations. A fused kernel is not, but
-//! knows its gradients in closed form; [`attach`] puts it into the graph. The one file of C++
-//! here is what the bindings lack for that.
+//! libtorch differentiates compositions of its own operations. A fused kernel is opaque to it but
+//! has closed-form gradients; [`attach`] adds it to the graph. The C++ file provides what the
+//! bindings lack for this.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +10,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tch::Tensor;
 use torch_sys::C_tensor;
 
-/// The gradient of a node's value → those of its inputs, `None` where there is none to give.
+/// Maps the gradient of a node's value to those of its inputs, `None` for an input without one.
 pub type Backward = Box<dyn FnMut(&Tensor) -> Result<Vec<Option<Tensor>>, String> + Send>;
 
-/// libtorch refused.
+/// An error reported by libtorch.
 #[derive(Debug, thiserror::Error)]
 #[error("libtorch: {0}")]
 pub struct Error(String);
@@ -40,20 +40,22 @@ unsafe extern "C" {
     fn free(memory: *mut c_void);
 }
 
-/// Makes `value` a function of `inputs` in the graph: in the backward pass `backward` is handed
-/// its gradient. Where gradients are off, or no input wants one, `value` comes back as it is.
+/// Makes `value` a function of `inputs` in the graph: the backward pass calls `backward` with the
+/// gradient of `value`. If gradients are off, or no input requires one, `value` is returned
+/// unchanged.
 ///
-/// `value` must be a fresh tensor, no view of an input. What `backward` needs of the inputs or
-/// of the value it captures detached: that shares memory and keeps no graph alive. The value
-/// itself, captured, would hold the node that holds it, and neither would ever be freed.
+/// `value` must be a fresh tensor, not a view of an input. Tensors among the inputs or the value
+/// that `backward` needs must be captured detached, which shares memory and keeps no graph alive.
+/// Capturing the value itself would create a reference cycle that is never freed.
 ///
 /// # Errors
-/// libtorch's own. An error or a panic of `backward` becomes an error of the backward pass.
+/// Errors of libtorch. An error or a panic in `backward` becomes an error of the backward pass.
 pub fn attach(inputs: &[&Tensor], value: &Tensor, backward: Backward) -> Result<Tensor, Error> {
     let pointers: Vec<*const C_tensor> = inputs.iter().map(|input| input.as_ptr()).collect();
     let closure = Box::new(Closure { backward, inputs: inputs.len() });
     let mut message = std::ptr::null_mut();
-    // SAFETY: the tensors outlive the call; the closure is handed over and released once.
+    // SAFETY: the tensors outlive the call; ownership of the closure passes to C++, which releases
+    // it once.
     let result = unsafe {
         leyden_autograd_attach(
             pointers.as_ptr(),
@@ -74,19 +76,19 @@ pub fn attach(inputs: &[&Tensor], value: &Tensor, backward: Backward) -> Result<
         };
         return Err(Error(text));
     }
-    // SAFETY: a new tensor, ours alone.
+    // SAFETY: a new tensor, owned by this function.
     Ok(unsafe { Tensor::from_ptr(result) })
 }
 
-/// Calls a closure; `out` has room for a tensor for each input.
+/// Calls a closure; `out` has one slot per input.
 unsafe extern "C" fn call(
     closure: *mut c_void,
     gradient: *const C_tensor,
     out: *mut *mut C_tensor,
 ) -> *mut c_char {
-    // SAFETY: this is what `attach` handed over, and nobody else has it now.
+    // SAFETY: the pointer passed by `attach`; there is no other reference to it during the call.
     let closure = unsafe { &mut *closure.cast::<Closure>() };
-    // SAFETY: a tensor that lives as long as the call; the clone counts its reference.
+    // SAFETY: the tensor outlives the call; the clone increments its reference count.
     let gradient = unsafe { Tensor::clone_from_ptr(gradient.cast_mut()) };
     // Panics must not cross into C++.
     let result = catch_unwind(AssertUnwindSafe(|| {
@@ -98,11 +100,11 @@ unsafe extern "C" fn call(
     }));
     let error = match result {
         Ok(Ok(gradients)) => {
-            for (place, gradient) in gradients.into_iter().enumerate() {
+            for (slot, gradient) in gradients.into_iter().enumerate() {
                 let Some(gradient) = gradient else { continue };
-                let mut kept = std::mem::ManuallyDrop::new(gradient);
-                // SAFETY: there is a place for each input; the caller owns the tensor now.
-                unsafe { *out.add(place) = kept.as_mut_ptr() };
+                let mut leaked = std::mem::ManuallyDrop::new(gradient);
+                // SAFETY: `out` has one slot per input; ownership passes to the caller.
+                unsafe { *out.add(slot) = leaked.as_mut_ptr() };
             }
             return std::ptr::null_mut();
         }
@@ -113,7 +115,7 @@ unsafe extern "C" fn call(
     text.into_raw()
 }
 
-/// Drops a closure, or a message of [`call`].
+/// Drops a closure, or a message returned by [`call`].
 unsafe extern "C" fn release(closure: *mut c_void, message: *mut c_char) {
     // SAFETY: each comes from `into_raw` here and is released once.
     unsafe {
@@ -133,7 +135,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use tch::{Kind, Tensor, no_grad_guard};
 
-    /// a · b with gradients of its own, each three times what they should be.
+    /// a · b with custom gradients, three times the correct ones.
     fn product(a: &Tensor, b: &Tensor, dropped: &Arc<AtomicUsize>) -> Tensor {
         struct Count(Arc<AtomicUsize>);
         impl Drop for Count {
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_are_those_of_the_closure_and_flow_on() {
+    fn gradients_come_from_the_closure_and_propagate() {
         let dropped = Arc::new(AtomicUsize::new(0));
         let (a, b) = (leaf(2.0), leaf(5.0));
         let y = product(&(&a * 10), &b, &dropped);
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn without_gradients_nothing_is_kept() {
+    fn without_gradients_the_closure_is_dropped() {
         let dropped = Arc::new(AtomicUsize::new(0));
         let (a, b) = (leaf(2.0), leaf(5.0));
         {
@@ -182,11 +184,11 @@ mod tests {
     fn errors_and_panics_of_a_closure_are_errors_of_the_backward_pass() {
         let a = leaf(1.0);
         let failing: [Backward; 3] = [
-            Box::new(|_| Err("the kernel is on strike".to_owned())),
+            Box::new(|_| Err("the kernel failed".to_owned())),
             Box::new(|_| panic!("oh")),
             Box::new(|_| Ok(vec![])),
         ];
-        let messages = ["the kernel is on strike", "panicked", "0 gradients for 1 inputs"];
+        let messages = ["the kernel failed", "panicked", "0 gradients for 1 inputs"];
         for (backward, message) in failing.into_iter().zip(messages) {
             let y = attach(&[&a], &a.detach().copy(), backward).unwrap();
             let error = y.f_sum(Kind::Float).unwrap().f_backward().unwrap_err().to_string();

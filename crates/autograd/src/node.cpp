@@ -1,4 +1,4 @@
-// A node of the autograd graph whose backward pass is a function of somebody else's.
+// An autograd graph node whose backward pass is an external function.
 
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -42,7 +42,7 @@ struct Node : torch::autograd::Function<Node> {
         auto* closure = static_cast<Closure*>(held.get());
         std::vector<at::Tensor*> out(closure->inputs, nullptr);
         char* message = closure->backward(closure->closure, &gradients[0], out.data());
-        // Two more for the arguments of `forward` that are no tensors.
+        // Two more for the non-tensor arguments of `forward`.
         torch::autograd::variable_list results(closure->inputs + 2);
         for (size_t i = 0; i < out.size(); i++) {
             std::unique_ptr<at::Tensor> owned(out[i]);
@@ -59,8 +59,8 @@ struct Node : torch::autograd::Function<Node> {
 
 }  // namespace
 
-// `value` as a function of `inputs`: a new tensor, or null and a message from malloc. The
-// closure is taken over, also on failure.
+// Returns `value` as a function of `inputs`: a new tensor, or null and a malloc'ed message. Takes
+// ownership of the closure, also on failure.
 extern "C" at::Tensor* leyden_autograd_attach(
     const at::Tensor* const* inputs,
     size_t count,

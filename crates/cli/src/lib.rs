@@ -1,8 +1,8 @@
-//! The `leyden` command: reads arguments, prints sentences, sets the exit code.
+//! The `leyden` command: parses arguments, prints results, sets the exit code.
 //!
-//! It knows no benchmark: [`main`] is handed those of the program, whose names, keys and
-//! descriptions fill its arguments and its help. So a benchmark in a crate of its own has every
-//! command:
+//! It contains no benchmarks: [`main`] takes a registry of benchmarks, whose names, keys and
+//! descriptions complete its arguments and help. So a benchmark in a separate crate has all
+//! commands:
 //!
 //! ```no_run
 //! fn main() -> std::process::ExitCode {
@@ -10,19 +10,19 @@
 //! }
 //! ```
 //!
-//! Exit codes: 0 done, 1 could not go on (with one sentence why), 2 wrong arguments.
+//! Exit codes: 0 success, 1 error (with a one-line message), 2 invalid arguments.
 //!
-//! # Which crate is for what
+//! # Crates
 //!
 //! | crate | contents |
 //! |---|---|
-//! | [`leyden_core`] | the terms as types: task, call, rollout, agent, scorer; the seed tree |
+//! | [`leyden_core`] | core types: task, call, rollout, agent, scorer; the seed tree |
 //! | [`leyden_rl`] | credit, advantage and loss on plain slices |
-//! | [`leyden_stats`] | intervals and tests that compare runs |
+//! | [`leyden_stats`] | confidence intervals and tests that compare runs |
 //! | [`leyden_text`] | tokenizers, chat templates, tool calls, grammars |
 //! | [`leyden_lm`] | Llama on libtorch: formats, generation engine, policy, optimisers |
-//! | [`leyden_train`] | the LightningRL loop; `examples/nano.rs` is the same in one file |
-//! | [`leyden_suite`] | the benchmarks, and how one of your own is added |
+//! | [`leyden_train`] | the LightningRL loop; `examples/nano.rs` is a one-file version |
+//! | [`leyden_suite`] | the benchmarks, and how to add your own |
 //! | [`leyden_serve`] | the Lightning Server: protocols, store, gateway, live page |
 //! | [`leyden_inference`] | the engine as the server's backend |
 //! | [`leyden_report`] | curves, tables, pages, recorded folders |
@@ -30,9 +30,8 @@
 //! | [`leyden_roofline`] | kernels against the machine's limits |
 //! | [`leyden_hub`] | files from the Hugging Face hub |
 //!
-//! A good order to read in: [`leyden_core`], then `crates/train/examples/nano.rs`, then
-//! [`leyden_rl`], then `step.rs` of [`leyden_train`]. `ARCHITECTURE.md` follows a task through all
-//! of them.
+//! Suggested reading order: [`leyden_core`], `crates/train/examples/nano.rs`, [`leyden_rl`],
+//! `step.rs` of [`leyden_train`]. `ARCHITECTURE.md` follows a task through all of them.
 
 mod commands;
 mod live;
@@ -55,15 +54,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run an experiment; the same command continues an interrupted one
+    /// Run an experiment; the same command resumes an interrupted one
     Run(commands::run::Arguments),
-    /// Run an experiment with imitation instead of rewards
+    /// Run an experiment with supervised fine-tuning instead of rewards
     Sft(commands::sft::Arguments),
-    /// Run an experiment in several variants under several seeds
+    /// Run an experiment in several variants with several seeds
     Sweep(commands::sweep::Arguments),
     /// Evaluate a model with an agent on held-out tasks
     Eval(Box<commands::eval::Arguments>),
-    /// Put a model behind an OpenAI URL
+    /// Serve a model through the OpenAI API
     Serve(Box<commands::serve::Arguments>),
     /// List, read and export rollouts of a run or of a server
     #[command(subcommand)]
@@ -72,26 +71,26 @@ enum Command {
     Report(commands::report::Arguments),
     /// Compare two runs on the same test items
     Compare(commands::compare::Arguments),
-    /// Make, import or describe models
+    /// Train, import or describe models
     #[command(subcommand)]
     Model(commands::model::Arguments),
-    /// Fetch, make or describe datasets
+    /// Download, generate or describe datasets
     #[command(subcommand)]
     Data(commands::data::Arguments),
-    /// Score a file of predictions as the dataset's official evaluator does
+    /// Score a file of predictions like the dataset's official evaluator
     Score(commands::score::Arguments),
-    /// Time every kernel of training and generation beside what this machine can do
+    /// Time every kernel of training and generation against this machine's roofline
     Kernels(commands::kernels::Arguments),
-    /// Recompute golden files and say how far off this machine is
+    /// Recompute golden files and report the deviations on this machine
     #[command(subcommand)]
     Verify(commands::verify::Arguments),
-    /// Say what this machine offers and what an experiment would need
+    /// Show this machine's resources and the memory that an experiment would need
     Doctor(commands::doctor::Arguments),
 }
 
-/// Runs the command that the process was started with, over the benchmarks of `registry`. It
-/// must be called first: it may start the process again with other variables, and sets how the
-/// process answers signals.
+/// Runs the command given by the process's arguments, with the benchmarks of `registry`. Call it
+/// first in `main`: it may re-execute the process with other environment variables, and it
+/// resets the handling of SIGPIPE.
 pub fn main(registry: Registry) -> ExitCode {
     if let Some(code) = work(&registry) {
         return code;
@@ -100,7 +99,7 @@ pub fn main(registry: Registry) -> ExitCode {
     if let Ok(program) = std::env::current_exe() {
         leyden_suite::worker::set_program(program);
     }
-    end_with_the_reader();
+    restore_sigpipe();
     let matches = names::fill(Cli::command(), &registry).get_matches();
     let command = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli.command,
@@ -152,8 +151,8 @@ fn work(registry: &Registry) -> Option<ExitCode> {
     })
 }
 
-/// The error and its causes on one line. Many errors tell their cause themselves; it is not
-/// told twice.
+/// The error and its causes on one line, skipping causes that an error's message already
+/// contains.
 fn sentence(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -166,9 +165,9 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-/// Ends quietly when whoever reads our output has gone (`leyden data info … | head`), as
-/// other commands do; by default a Rust program panics.
-fn end_with_the_reader() {
+/// Restores the default action of SIGPIPE, so that the process exits silently when the reader of
+/// its output closes the pipe (`leyden data info … | head`); by default a Rust program panics.
+fn restore_sigpipe() {
     // SAFETY: the default action is a valid disposition, and no other thread runs yet.
     unsafe {
         libc::signal(libc::SIGPIPE, libc::SIG_DFL);
@@ -187,13 +186,13 @@ mod tests {
         names::fill(Cli::command(), &Registry::new()).debug_assert();
     }
 
-    /// Benchmarks and their datasets; help may give them as examples.
+    /// Names of benchmarks and datasets; comments and help texts may use them as examples.
     const NAMES: [&str; 6] = ["calc", "calcx", "sql", "spider", "rag", "musique"];
 
-    /// Neither the trainer nor the command line knows a benchmark: what they know of it they are
-    /// told by the registry.
+    /// Neither the trainer nor the command line refers to a benchmark by name: both get them from
+    /// the registry.
     #[test]
-    fn no_benchmark_is_known_by_name() {
+    fn no_benchmark_is_hard_coded() {
         let own = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut files = Vec::new();
         for folder in [own.join("src"), own.join("../train/src")] {

@@ -1,7 +1,7 @@
-//! `--live`: the page of a run, beside it.
+//! `--live`: serves a live page of a run.
 //!
-//! The run tells it what happens as it tells any observer; finished rollouts are read from the
-//! run's own store. Whatever goes wrong on the page is the page's, never the run's.
+//! The page is an observer of the run and reads finished rollouts from the run's store. Errors of
+//! the page never affect the run.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,26 +20,26 @@ use leyden_serve::live::rollouts::{
 use leyden_serve::live::{self, Feed, Guard, Handle, LiveError, Rollouts, RunCard};
 use leyden_train::{Experiment, Finish, Observer};
 
-/// Port where `--live` names none; another free one if it is taken.
+/// Port if `--live` has no value; a free one if it is in use.
 const USUAL_PORT: u16 = 8088;
 
-/// Environment variable with the key of a page that other machines may open.
+/// Environment variable with the key of a page that is open to other machines.
 const KEY: &str = "LEYDEN_LIVE_KEY";
 
-/// Rollouts of one answer.
+/// Rollouts per listing.
 const ROWS: u64 = 100;
 
 /// Longest text shown, in characters.
 const LONG: usize = 20_000;
 
-/// Turns token ids into text, on whichever thread.
+/// Decodes token ids to text, from any thread.
 pub type SharedDecode = Arc<dyn Fn(&[u32]) -> String + Send + Sync>;
 
-/// Where the page is served: a port, or an address with one.
+/// The address that the page is served on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct At {
     address: SocketAddr,
-    /// Nobody asked for this port in particular.
+    /// Whether this is the default port, which may be replaced by a free one.
     usual: bool,
 }
 
@@ -73,19 +73,19 @@ impl fmt::Display for At {
     }
 }
 
-/// The live page of one run. It ends with this value, after whoever looks has been told how
-/// the run ended.
+/// The live page of one run. Dropping it reports the end of the run to open pages and stops the
+/// server.
 pub struct LivePage {
     feed: Feed,
     folder: PathBuf,
-    /// Ends the page when it goes.
+    /// Stops the server on drop.
     _handle: Handle,
-    told: bool,
+    ended: bool,
 }
 
 impl LivePage {
-    /// Serves the page of the run in `folder` and says where on standard error. `decode` makes
-    /// the prompts of training readable, of which the store has ids only.
+    /// Serves the page of the run in `folder` and prints its URL to standard error. `decode`
+    /// decodes training prompts, which the store has only as ids.
     ///
     /// # Errors
     /// An address that cannot be served.
@@ -123,12 +123,12 @@ impl LivePage {
         };
         let with_key = if guard.has_key() { format!("?key=<{KEY}>") } else { String::new() };
         eprintln!("live page: {}{with_key}", handle.url());
-        Ok(Self { feed, folder: folder.to_owned(), _handle: handle, told: false })
+        Ok(Self { feed, folder: folder.to_owned(), _handle: handle, ended: false })
     }
 
-    /// Tells whoever looks how the run ended, and ends the page.
+    /// Reports the result of the run to open pages and stops the server.
     pub fn end(mut self, result: &Result<Finish>) {
-        self.told = true;
+        self.ended = true;
         match result {
             Ok(_) => self.feed.finished(),
             Err(error) => self.feed.failed(&format!("{error:#}")),
@@ -138,8 +138,8 @@ impl LivePage {
 
 impl Drop for LivePage {
     fn drop(&mut self) {
-        if !self.told {
-            self.feed.failed("it ended early; its terminal says why");
+        if !self.ended {
+            self.feed.failed("the run ended early; see its terminal for the error");
         }
     }
 }
@@ -162,7 +162,7 @@ impl Observer for LivePage {
     }
 }
 
-/// Two who watch the same run.
+/// Two observers of the same run.
 pub struct Both<A, B>(pub A, pub B);
 
 impl<A: Observer, B: Observer> Observer for Both<A, B> {
@@ -186,26 +186,25 @@ impl<A: Observer, B: Observer> Observer for Both<A, B> {
     }
 }
 
-/// What is known of the times of steps before this process; lines that cannot be read give
-/// none.
+/// Timings of the steps before this process; unreadable lines are skipped.
 fn timings(folder: &Path) -> Vec<Timing> {
     let text = std::fs::read_to_string(folder.join("timings.jsonl")).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// The finished rollouts of a run folder. The store is opened for each question: the run
-/// creates it, and reading must not hold it up.
+/// The finished rollouts of a run folder. Each query opens the store: the run creates it, and
+/// readers must not block it.
 struct Kept {
     folder: PathBuf,
     decode: Option<SharedDecode>,
 }
 
 impl Kept {
-    /// `None` before the run has made its store.
+    /// `None` before the run has created its store.
     fn store(&self) -> Result<Option<RunStore>, ExportError> {
         match RunStore::open(&self.folder) {
             Ok(store) => Ok(Some(store)),
-            // Being made at this moment.
+            // It is being created at the moment.
             Err(ExportError::NoFolder(_) | ExportError::NoStore(_) | ExportError::NotAStore(_)) => {
                 Ok(None)
             }
@@ -266,7 +265,7 @@ fn listing(store: &RunStore, query: &Query) -> Result<Listing, ExportError> {
     })
 }
 
-/// The last part of an address, which within its step and phase is all.
+/// The last part of a rollout's address, which is unique within its step and phase.
 fn number(address: &str) -> u64 {
     address.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or_default()
 }
@@ -319,7 +318,7 @@ fn detail(key: &Key, rollout: Rollout, decode: Option<Decode<'_>>) -> Detail {
     }
 }
 
-/// Very long text is cut, saying so.
+/// Truncates long text and states how much was removed.
 fn cut(text: String, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         None => text,
@@ -335,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_asked_for_by_port_or_address() {
+    fn an_address_is_parsed_from_a_port_or_an_address() {
         assert_eq!("".parse(), Ok(At::default()));
         assert_eq!("9000".parse::<At>().unwrap().to_string(), "127.0.0.1:9000");
         assert_eq!("0.0.0.0:80".parse::<At>().unwrap().to_string(), "0.0.0.0:80");

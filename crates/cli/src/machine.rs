@@ -1,7 +1,7 @@
-//! What this machine offers: processor, memory, disk, libtorch, CUDA, model cache.
+//! Resources of this machine: processor, memory, disk, libtorch, CUDA, model cache.
 //!
-//! Facts are collected into plain data first and told afterwards, so that the sentences can
-//! be tested without the machines that they are about.
+//! Facts are collected into plain data before they are formatted, so that the formatting can be
+//! tested without such machines.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ use std::process::Command;
 use leyden_hub::ModelCache;
 use serde::Serialize;
 
-/// The folder of the libtorch that this binary was linked with.
+/// The folder of the libtorch that this binary is linked with.
 const LINKED_LIBTORCH: &str = env!("LEYDEN_LIBTORCH_LIB");
 
 /// All facts.
@@ -32,7 +32,7 @@ pub struct Processor {
     pub model: Option<String>,
     /// Cores that this process may use.
     pub cores: usize,
-    /// Threads that libtorch takes where nothing else is said.
+    /// Threads that libtorch uses by default.
     pub libtorch_threads: i32,
     pub omp_wait_policy: Option<String>,
 }
@@ -44,7 +44,7 @@ pub struct Memory {
     pub available: Option<u64>,
 }
 
-/// Bytes of the file system that run folders are made on.
+/// Bytes of the file system that run folders are created on.
 #[derive(Debug, Clone, Serialize)]
 pub struct Disk {
     pub folder: PathBuf,
@@ -55,9 +55,9 @@ pub struct Disk {
 #[derive(Debug, Clone, Serialize)]
 pub struct Libtorch {
     pub version: String,
-    /// Folder of the libraries that are loaded.
+    /// Folder of the loaded libraries.
     pub path: PathBuf,
-    /// Whether they include the CUDA half.
+    /// Whether they include the CUDA libraries.
     pub has_cuda: bool,
 }
 
@@ -65,7 +65,7 @@ pub struct Libtorch {
 pub struct Cuda {
     pub available: bool,
     pub devices: Vec<CudaDevice>,
-    /// Why there is none.
+    /// Why CUDA is not available.
     pub why_not: Option<String>,
 }
 
@@ -78,7 +78,7 @@ pub struct CudaDevice {
 }
 
 impl Machine {
-    /// Looks at the machine; `runs` is the folder whose disk matters.
+    /// Inspects the machine; `runs` is the folder whose disk is reported.
     pub fn look(runs: &Path) -> Self {
         let libtorch = libtorch();
         Self {
@@ -120,14 +120,14 @@ fn total(meminfo: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Room on the file system of `folder`, or of what exists above it.
+/// Space on the file system of `folder`, or of its nearest existing ancestor.
 fn disk(folder: &Path) -> Option<Disk> {
     let absolute = std::path::absolute(folder).ok()?;
     let existing = absolute.ancestors().find(|path| path.exists())?;
     let path = CString::new(existing.as_os_str().as_bytes()).ok()?;
     let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
-    // SAFETY: `path` is a valid C string, `found` has room for the one structure written, and
-    // all bits zero is a valid value of it should nothing be written.
+    // SAFETY: `path` is a valid C string, `found` has space for the structure, and all bits zero
+    // is a valid value of it if nothing is written.
     let found = unsafe {
         if libc::statvfs(path.as_ptr(), found.as_mut_ptr()) != 0 {
             return None;
@@ -159,7 +159,7 @@ fn loaded_library(maps: &str, name: &str) -> Option<PathBuf> {
     maps.lines().filter_map(path).find(is_it)
 }
 
-/// What a libtorch folder says of itself.
+/// The version that a libtorch folder declares.
 fn installed_version(root: &Path) -> Option<String> {
     if let Ok(version) = std::fs::read_to_string(root.join("build-version")) {
         return Some(version.trim().to_owned());
@@ -184,7 +184,7 @@ fn cuda(libtorch_has_cuda: bool) -> Cuda {
     Cuda { available, devices, why_not: (!available).then(|| facts.why_not()) }
 }
 
-/// What decides whether CUDA can be used.
+/// Facts that determine whether CUDA is available.
 struct CudaFacts {
     libtorch_has_cuda: bool,
     driver: Option<String>,
@@ -193,7 +193,7 @@ struct CudaFacts {
 }
 
 impl CudaFacts {
-    /// The first reason why CUDA is not there, and the way out.
+    /// The first reason why CUDA is not available, and its remedy.
     fn why_not(&self) -> String {
         match (&self.driver, self.libtorch_has_cuda) {
             (None, false) => {
@@ -241,14 +241,14 @@ fn nvidia_smi(fields: &str) -> Option<String> {
 }
 
 fn cuda_devices(count: i64) -> Vec<CudaDevice> {
-    let told = nvidia_smi("name,memory.total,memory.free").unwrap_or_default();
-    (0..usize::try_from(count).unwrap_or(0)).map(|index| cuda_device(index, &told)).collect()
+    let output = nvidia_smi("name,memory.total,memory.free").unwrap_or_default();
+    (0..usize::try_from(count).unwrap_or(0)).map(|index| cuda_device(index, &output)).collect()
 }
 
-/// Device `index` by what `nvidia-smi` tells: `name, total MiB, free MiB` a line.
-fn cuda_device(index: usize, told: &str) -> CudaDevice {
+/// Device `index` from the output of `nvidia-smi`: `name, total MiB, free MiB` per line.
+fn cuda_device(index: usize, output: &str) -> CudaDevice {
     let fields: Vec<&str> =
-        told.lines().nth(index).unwrap_or_default().split(',').map(str::trim).collect();
+        output.lines().nth(index).unwrap_or_default().split(',').map(str::trim).collect();
     let mebibytes = |field: usize| fields.get(field)?.parse::<u64>().ok()?.checked_mul(1 << 20);
     let name = fields.first().copied().filter(|name| !name.is_empty());
     CudaDevice {
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_reason_against_cuda_has_its_own_way_out() {
+    fn each_reason_against_cuda_has_its_own_remedy() {
         let why = |libtorch_has_cuda, driver: Option<&str>, visible: Option<&str>| {
             let driver = driver.map(str::to_owned);
             CudaFacts { libtorch_has_cuda, driver, visible: visible.map(str::to_owned) }.why_not()
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_the_system_are_read() {
+    fn system_files_and_nvidia_smi_are_parsed() {
         assert_eq!(cpu_model("flags: a\nmodel name\t: X 1\n").as_deref(), Some("X 1"));
         assert_eq!(total("MemTotal:       100 kB\nMemFree: 1 kB\n"), Some(102_400));
         let maps = "7f00-7f01 r-xp 00000000 08:01 12 /usr/lib/libc.so.6\n\
@@ -285,15 +285,15 @@ mod tests {
         let library = loaded_library(maps, "libtorch_cpu").unwrap();
         assert_eq!(library, Path::new("/opt/my torch/lib/libtorch_cpu.so"));
         assert_eq!(loaded_library(maps, "libtorch_cuda"), None);
-        let told = "NVIDIA A100, 40960, 40000\nNVIDIA T4, [N/A], 15000\n";
+        let output = "NVIDIA A100, 40960, 40000\nNVIDIA T4, [N/A], 15000\n";
         let expected = CudaDevice {
             index: 1,
             name: "NVIDIA T4".to_owned(),
             total: None,
             free: Some(15_000 << 20),
         };
-        assert_eq!(cuda_device(1, told), expected);
-        assert_eq!(cuda_device(2, told).name, "unknown");
+        assert_eq!(cuda_device(1, output), expected);
+        assert_eq!(cuda_device(2, output).name, "unknown");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What the arguments of commands owe to the benchmarks: names that can be chosen, options that
-//! set their keys, and the reference of an experiment file.
+//! The parts of the command line that depend on the benchmarks: possible names, options that set
+//! benchmark keys, and the key reference of an experiment file.
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command};
@@ -7,10 +7,10 @@ use leyden_suite::{Benchmark, Registry};
 use leyden_train::config::reference::reference;
 use leyden_train::config::schema::Schema;
 
-/// Fills `command` with the names, options and descriptions of the benchmarks.
+/// Adds the names, options and descriptions of the benchmarks to `command`.
 ///
-/// `mut_arg` puts an argument behind the others: where there is another positional one, both
-/// declare their index.
+/// `mut_arg` moves an argument behind the others, so commands with several positional arguments
+/// declare their indices.
 pub fn fill(command: Command, registry: &Registry) -> Command {
     let names: Vec<&'static str> = registry.iter().map(Benchmark::name).collect();
     let worlds: Vec<&'static str> = registry.worlds().map(|(world, _)| world.name).collect();
@@ -31,7 +31,7 @@ pub fn fill(command: Command, registry: &Registry) -> Command {
             });
             let choices = registry.choices("data.train").unwrap_or_default();
             let eval = eval.mut_arg("data", |data| {
-                data.help(format!("{choices}; with rows if wished: FILE:700..1000"))
+                data.help(format!("{choices}; optionally with a range of rows: FILE:700..1000"))
             });
             eval.args(flags(registry))
         })
@@ -59,7 +59,7 @@ pub fn fill(command: Command, registry: &Registry) -> Command {
         })
 }
 
-/// The options of evaluations that set keys of benchmarks.
+/// The options of `eval` that set benchmark keys.
 fn flags(registry: &Registry) -> Vec<Arg> {
     let of = |key: &leyden_train::config::OwnKey| {
         let flag = key.flag?;
@@ -68,7 +68,7 @@ fn flags(registry: &Registry) -> Vec<Arg> {
     registry.keys().iter().filter_map(of).collect()
 }
 
-/// The keys that the options of an evaluation set, with their values.
+/// The benchmark keys set by options of `eval`, with their values.
 pub fn given(matches: &ArgMatches, registry: &Registry) -> Vec<(&'static str, String)> {
     let Some(eval) = matches.subcommand_matches("eval") else { return Vec::new() };
     let keys = registry.keys().into_iter().filter(|key| key.flag.is_some());
@@ -76,7 +76,7 @@ pub fn given(matches: &ArgMatches, registry: &Registry) -> Vec<(&'static str, St
     keys.filter_map(|key| value(key.path)).collect()
 }
 
-/// The keys of an experiment file, as help text.
+/// The key reference of an experiment file, as help text.
 fn keys(registry: &Registry) -> String {
     let reference = reference(registry);
     let width = reference.iter().map(|key| key.path.len()).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! Runs of experiments, with what watches them.
+//! Starts runs of experiments with their observers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ pub fn set_threads(threads: usize) -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
-        .context("the worker threads could not be started")
+        .context("cannot start the worker threads")
 }
 
-/// Writes the metrics as TensorBoard events beside them.
+/// Writes the metrics as TensorBoard events.
 struct Events {
     dir: PathBuf,
     writer: Option<EventWriter>,
@@ -45,11 +45,11 @@ impl Events {
 impl Observer for Events {
     fn record(&mut self, record: &Record) {
         if let Err(error) = self.write(record) {
-            eprintln!("{}: TensorBoard events are not written: {error}", self.dir.display());
+            eprintln!("{}: cannot write TensorBoard events: {error}", self.dir.display());
         }
     }
 
-    /// Event files cannot be cut, so those of an interrupted run are written anew.
+    /// Event files cannot be truncated, so those of an interrupted run are rewritten.
     fn resumed(&mut self, kept: &[Record]) {
         let _ = std::fs::remove_dir_all(&self.dir);
         for record in kept {
@@ -67,7 +67,7 @@ pub fn run_experiment(
     run_watched(registry, experiment, folder, None)
 }
 
-/// Runs an experiment in `folder`, with a live page where one is asked for.
+/// Runs an experiment in `folder`, with a live page if `live` is set.
 pub fn run_watched(
     registry: &Registry,
     experiment: &Experiment,

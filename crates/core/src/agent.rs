@@ -1,4 +1,4 @@
-//! Agents, and the episode in which one runs.
+//! The agent trait and the episode in which an agent runs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,48 +10,48 @@ use crate::chat::{ChatModel, ChatReply, ChatRequest, ModelError};
 use crate::rollout::{Signal, SignalKind};
 use crate::task::Task;
 
-/// What an agent leaves behind: its answer, or none if it never gave one.
+/// The result of an agent's run: its answer, or `None` if it never gave one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AgentOutput {
     pub answer: Option<String>,
-    /// A reward that the agent gives itself; the scorer is then not asked.
+    /// A reward that the agent assigns itself; the scorer is then not called.
     pub reward: Option<f64>,
 }
 
 impl AgentOutput {
-    /// An answer for the scorer to judge.
+    /// An answer to be scored by the scorer.
     pub fn of(answer: Option<String>) -> Self {
         Self { answer, reward: None }
     }
 }
 
-/// Why an agent could not finish. Not a wrong answer: a rollout that ends so has no reward.
+/// An agent's failure to finish. Unlike a wrong answer, it leaves the rollout without a reward.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AgentError {
     #[error(transparent)]
     Model(#[from] ModelError),
     #[error("task {task}: {what}")]
     Task { task: String, what: String },
-    /// The machine or process that ran the agent was lost. Whoever runs rollouts may begin it
-    /// again; it says nothing of the agent.
+    /// The machine or process that ran the agent was lost. The rollout may be restarted; the agent
+    /// is not at fault.
     #[error("task {task}: {what}")]
     Lost { task: String, what: String },
 }
 
-/// Code that, given a task, calls a chat model and tools, and ends.
+/// Code that works on a task by calling a chat model and tools.
 ///
-/// An agent contains no word about training: what it saw and wrote is recorded behind
+/// An agent contains no training code: its prompts and responses are recorded behind
 /// [`Episode::chat`].
 #[async_trait]
 pub trait Agent: Send + Sync {
-    /// The name in configurations and reports.
+    /// The name used in configurations and reports.
     fn name(&self) -> &str;
 
-    /// The roles in which it calls the model, in order of first use.
+    /// The roles in which the agent calls the model, in order of first use.
     fn roles(&self) -> &[&str];
 
-    /// Whether it says what it would answer as it goes ([`Episode::draft`]), so that its
-    /// episodes can be scored as they stood without a call.
+    /// Whether the agent reports intermediate answers ([`Episode::draft`]), so that an episode can
+    /// be scored without a given call.
     fn drafts(&self) -> bool {
         false
     }
@@ -60,7 +60,7 @@ pub trait Agent: Send + Sync {
     async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError>;
 }
 
-/// The answer that stood after a call.
+/// The agent's current answer after a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
     /// Index of the call.
@@ -68,7 +68,7 @@ pub struct Draft {
     pub answer: String,
 }
 
-/// Which rollout an episode is, for agents that have to name it to somebody else.
+/// Identifies the rollout of an episode, for agents that pass it to an external system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EpisodePlace {
     pub step: u64,
@@ -80,8 +80,8 @@ pub struct EpisodePlace {
     pub attempt: usize,
 }
 
-/// Since when an agent has had everything that it needs to go on. Deadlines are measured on it:
-/// an agent is not late while it waits for its model, or for a free process to run in.
+/// Measures how long an agent has been able to proceed. Deadlines are measured on it: time spent
+/// waiting for the model, or for a free process to run in, does not count.
 #[derive(Debug)]
 pub struct TurnClock {
     times: Mutex<Times>,
@@ -94,7 +94,7 @@ struct Times {
 }
 
 impl Default for TurnClock {
-    /// Running.
+    /// A running clock.
     fn default() -> Self {
         let now = Some(Instant::now());
         Self { times: Mutex::new(Times { first: now, turn: now }) }
@@ -106,30 +106,30 @@ impl TurnClock {
         self.times.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// The agent goes on now.
+    /// The agent starts or resumes now.
     pub fn restart(&self) {
         let now = Instant::now();
         let mut times = self.times();
         *times = Times { first: times.first.or(Some(now)), turn: Some(now) };
     }
 
-    /// The agent has not begun: it waits for a process or a worker.
+    /// The agent has not started: it waits for a process or a worker.
     pub fn queue(&self) {
         *self.times() = Times { first: None, turn: None };
     }
 
-    /// When its turn began; `None` while it is queued.
+    /// Start of the current turn; `None` while queued.
     pub fn turn(&self) -> Option<Instant> {
         self.times().turn
     }
 
-    /// When it began at all; `None` while it is queued.
+    /// Start of the first turn; `None` while queued.
     pub fn first(&self) -> Option<Instant> {
         self.times().first
     }
 }
 
-/// One agent at work on one task: its way to the model and its record of signals.
+/// One agent's work on one task: its access to the model, and the signals and drafts it recorded.
 pub struct Episode<'a> {
     model: &'a dyn ChatModel,
     place: EpisodePlace,
@@ -144,7 +144,7 @@ impl<'a> Episode<'a> {
         Self::at(model, EpisodePlace::default(), Arc::default())
     }
 
-    /// An episode that knows which rollout it is, and whose deadlines are measured on `clock`.
+    /// An episode of the rollout `place`, with deadlines measured on `clock`.
     pub fn at(model: &'a dyn ChatModel, place: EpisodePlace, clock: Arc<TurnClock>) -> Self {
         let calls = AtomicUsize::new(0);
         Self { model, place, clock, calls, signals: Mutex::default(), drafts: Mutex::default() }
@@ -159,10 +159,10 @@ impl<'a> Episode<'a> {
         &self.place
     }
 
-    /// Calls the model. A reply whose tool call does not parse leaves a signal.
+    /// Calls the model. A reply whose tool call does not parse records a signal.
     ///
     /// # Errors
-    /// The model's own: prompt too long, template failure, no answer.
+    /// Errors of the model: prompt too long, template failure, no answer.
     pub async fn chat(&self, request: ChatRequest) -> Result<ChatReply, AgentError> {
         let reply = self.model.chat(request).await?;
         self.calls.fetch_add(1, Ordering::Relaxed);
@@ -172,13 +172,13 @@ impl<'a> Episode<'a> {
         Ok(reply)
     }
 
-    /// Notes that something happened that credit assignment may want to know.
+    /// Records an event for credit assignment.
     pub fn signal(&self, kind: SignalKind, detail: impl Into<String>) {
         let signal = Signal { kind, call: self.latest_call(), detail: detail.into() };
         self.signals.lock().unwrap_or_else(|e| e.into_inner()).push(signal);
     }
 
-    /// Notes what the answer would be if the episode ended now.
+    /// Records the answer that would be returned if the episode ended now.
     pub fn draft(&self, answer: impl Into<String>) {
         let draft = Draft { call: self.latest_call(), answer: answer.into() };
         self.drafts.lock().unwrap_or_else(|e| e.into_inner()).push(draft);
@@ -193,12 +193,12 @@ impl<'a> Episode<'a> {
         self.calls.load(Ordering::Relaxed)
     }
 
-    /// Hands out the drafts noted so far, in order.
+    /// Takes the drafts recorded so far, in order.
     pub fn take_drafts(&self) -> Vec<Draft> {
         std::mem::take(&mut self.drafts.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
-    /// Ends the episode and hands out its signals.
+    /// Ends the episode and returns its signals.
     pub fn into_signals(self) -> Vec<Signal> {
         self.signals.into_inner().unwrap_or_else(|e| e.into_inner())
     }

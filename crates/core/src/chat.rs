@@ -1,10 +1,10 @@
-//! What an agent says to a model and what comes back.
+//! Chat requests and replies, and the model trait.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Who speaks in a conversation.
+/// The role of a message's author in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Speaker {
@@ -15,17 +15,17 @@ pub enum Speaker {
     Tool,
 }
 
-/// A request of the model to run a tool.
+/// A tool call requested by the model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
-    /// Unique within a conversation; the tool's answer refers to it.
+    /// Unique within a conversation; the tool's result refers to it.
     pub id: String,
     pub name: String,
     /// The arguments as the JSON value that the model wrote.
     pub arguments: Value,
 }
 
-/// A tool as it is described to the model: name, purpose, JSON schema of its arguments.
+/// A tool's description for the model: name, purpose, JSON schema of its arguments.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolSpec {
     pub name: String,
@@ -37,15 +37,15 @@ pub struct ToolSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {
     pub role: Speaker,
-    /// The text; of a generated message the text as sampled, tool-call markup included.
+    /// The text; for a generated message, the text as sampled, including tool-call markup.
     pub content: String,
     /// Tool calls parsed from an assistant's text.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<ToolCall>,
-    /// Of a tool message: the call that it answers.
+    /// For a tool message: the id of the call that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
-    /// Of a tool message: the tool's name.
+    /// For a tool message: the tool's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
@@ -73,7 +73,7 @@ impl Message {
         Self::plain(Speaker::Assistant, content)
     }
 
-    /// The answer of a tool to `call`.
+    /// The result of the tool call `call`.
     pub fn tool(call: &ToolCall, content: impl Into<String>) -> Self {
         Self {
             tool_call_id: Some(call.id.clone()),
@@ -88,11 +88,11 @@ impl Message {
 pub struct Sampling {
     /// 0 is greedy: the most likely token, ties to the lowest id.
     pub temperature: f64,
-    /// Nucleus: the smallest set of tokens whose probability reaches this; 1 is off.
+    /// Nucleus sampling: the smallest set of tokens whose total probability reaches this; 1 is off.
     pub top_p: f64,
     /// Only the k most likely tokens; 0 is off.
     pub top_k: usize,
-    /// Most tokens of one response.
+    /// Maximum number of tokens in one response.
     pub max_tokens: usize,
 }
 
@@ -117,7 +117,7 @@ pub enum ToolChoice {
     Named(String),
 }
 
-/// The form that a response must have.
+/// The required format of a response.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResponseFormat {
@@ -129,8 +129,8 @@ pub enum ResponseFormat {
     JsonSchema(Value),
 }
 
-/// One request of an agent. Sampling belongs to whoever runs the agent (trainer, evaluator);
-/// an agent may only tighten it.
+/// One request of an agent. The runner (trainer, evaluator) sets the sampling; an agent may only
+/// tighten it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
     /// The role in which the agent speaks (`write`, `check`, `rewrite`, …), by which training
@@ -142,7 +142,7 @@ pub struct ChatRequest {
     /// At most this many tokens, if fewer than the sampling allows.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// Generation ends before any of these texts, which are not part of the answer.
+    /// Stop strings: generation ends at any of these, which are not part of the answer.
     #[serde(default)]
     pub stop: Vec<String>,
     #[serde(default)]
@@ -152,22 +152,22 @@ pub struct ChatRequest {
     /// Generation ends after the first tool call.
     #[serde(default)]
     pub single_call: bool,
-    /// Tool calls of the reply are named by this and their position in it, counted from 0.
-    /// `None`: by their position in the conversation.
+    /// Prefix of the reply's tool-call ids, followed by the call's position in the reply, counted
+    /// from 0. `None`: ids use the position in the conversation.
     #[serde(default)]
     pub call_prefix: Option<String>,
-    /// The reply brings its tokens ([`ChatReply::tokens`]).
+    /// Whether the reply includes its tokens ([`ChatReply::tokens`]).
     #[serde(default)]
     pub report_tokens: bool,
 }
 
 impl ChatRequest {
-    /// The tools that the model is shown: none where the choice forbids them.
+    /// The tools offered to the model: none if `tool_choice` forbids them.
     pub fn offered_tools(&self) -> &[ToolSpec] {
         if self.tool_choice == ToolChoice::None { &[] } else { &self.tools }
     }
 
-    /// Whether the sampler must keep to a grammar: a required tool call or a response format.
+    /// Whether sampling is constrained by a grammar: a required tool call or a response format.
     pub fn is_constrained(&self) -> bool {
         matches!(self.tool_choice, ToolChoice::Required | ToolChoice::Named(_))
             || self.response_format != ResponseFormat::Text
@@ -178,33 +178,33 @@ impl ChatRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// An end-of-turn token or a stop text.
+    /// An end-of-turn token or a stop string.
     Stop,
     /// The token limit or the end of the context window.
     Length,
 }
 
-/// What the model answered.
+/// A model's reply.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatReply {
-    /// The assistant's message: text as sampled (end-of-turn token left out) and tool calls.
+    /// The assistant's message: text as sampled (without the end-of-turn token) and tool calls.
     pub message: Message,
-    /// Set where the text holds tool-call markup that does not parse; says what is wrong.
+    /// The parse error, if the text contains tool-call markup that does not parse.
     pub malformed_call: Option<String>,
     pub finish: FinishReason,
-    /// What was computed for it, where the request asked for it and the model can say.
+    /// The reply's tokens, if requested and supported by the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Box<ReplyTokens>>,
 }
 
 impl ChatReply {
-    /// A reply without token ids, as scripts give it.
+    /// A reply without token ids, for scripted models.
     pub fn of(message: Message, finish: FinishReason) -> Self {
         Self { message, malformed_call: None, finish, tokens: None }
     }
 }
 
-/// The tokens behind a reply: what an OpenAI-compatible server reports beside the text.
+/// The tokens of a reply, as an OpenAI-compatible server reports them in addition to the text.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplyTokens {
     /// The text outside tool calls.
@@ -212,17 +212,18 @@ pub struct ReplyTokens {
     pub prompt_ids: Vec<u32>,
     /// Prompt tokens that were found in the cache.
     pub cached_tokens: usize,
-    /// The end-of-turn token included if it was sampled.
+    /// Includes the end-of-turn token if it was sampled.
     pub response_ids: Vec<u32>,
-    /// Of each response token; equal in length to `response_ids`.
+    /// One per response token; equal in length to `response_ids`.
     pub logprobs: Vec<f32>,
     /// The bytes of each response token's text.
     pub bytes: Vec<Vec<u8>>,
-    /// Number of weight updates behind the policy that wrote it.
+    /// Number of weight updates of the policy that generated the reply.
     pub policy_version: u64,
 }
 
-/// Why a model gave no answer. Infrastructure, not policy: such a rollout has no reward.
+/// A model's failure to answer. An infrastructure failure, not the policy's: the rollout has no
+/// reward.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ModelError {
     #[error("the prompt has {tokens} tokens, more than the {limit} that are allowed")]
@@ -233,8 +234,8 @@ pub enum ModelError {
     Unavailable(String),
 }
 
-/// A model that continues conversations. In process it is the generation engine, over HTTP
-/// the same engine behind the Lightning Server, in tests a script.
+/// A model that continues conversations: in process the generation engine, over HTTP the same
+/// engine behind the Lightning Server, in tests a script.
 #[async_trait]
 pub trait ChatModel: Send + Sync {
     async fn chat(&self, request: ChatRequest) -> Result<ChatReply, ModelError>;

@@ -1,15 +1,15 @@
-//! Files that others read while they are written, and that a killed process must not spoil.
+//! Atomic file writes: safe against concurrent readers and a killed process.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-/// Writes a file so that it is either the old one or the whole new one: written aside in the
-/// same folder, flushed to the disk, renamed.
+/// Replaces a file atomically: writes a temporary file in the same folder, syncs it to disk and
+/// renames it over `path`.
 ///
 /// # Errors
-/// Those of the file system (a full disk, say) and of `fill`; the file that was there is then
-/// untouched.
+/// File system errors (a full disk, for example) and errors of `fill`; an existing file is then
+/// left unchanged.
 pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -23,17 +23,17 @@ pub fn write_atomically(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The usual permissions: a temporary file is otherwise its owner's alone.
+        // The usual permissions: a temporary file is otherwise readable by its owner only.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let mut aside = builder.tempfile_in(folder)?;
-    let mut buffered = BufWriter::with_capacity(1 << 20, aside.as_file_mut());
+    let mut temporary = builder.tempfile_in(folder)?;
+    let mut buffered = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
     fill(&mut buffered)?;
     buffered.flush()?;
     drop(buffered);
-    aside.as_file().sync_all()?;
-    aside.persist(path).map_err(|e| e.error)?;
-    // The rename itself is on the disk only after the folder is.
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|e| e.error)?;
+    // The rename is durable only once the folder is synced.
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
     Ok(())
@@ -61,7 +61,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn others_may_read_it_as_any_file() {
+    fn written_files_have_the_usual_permissions() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let (plain, whole) = (folder.path().join("plain"), folder.path().join("whole"));

@@ -1,6 +1,6 @@
-//! Golden files: numbers made by a reference program, and how ours compare with them.
+//! Golden files: reference values from another program, and comparisons against them.
 //!
-//! Each crate that has golden numbers offers a function that reads such a file and returns a
+//! Each crate with golden values has a function that reads such a file and returns a
 //! [`GoldenReport`]; `leyden verify` prints it and the tests assert it.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-/// Why a golden file cannot be compared with.
+/// Errors reading a golden file.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
     #[error("the golden file {} cannot be read: {source}", path.display())]
@@ -20,7 +20,7 @@ pub enum GoldenError {
 /// Reads a golden JSONL file of cases; blank lines are skipped.
 ///
 /// # Errors
-/// Where the file cannot be read or a line of it is not a case.
+/// If the file cannot be read or a line does not parse as a case.
 pub fn golden_cases<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, GoldenError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| GoldenError::Read { path: path.to_owned(), source })?;
@@ -36,23 +36,23 @@ pub fn golden_cases<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, GoldenEr
         .collect()
 }
 
-/// One line of a report: a family of cases and how far ours are from the reference.
+/// One line of a report: a family of cases and its deviation from the reference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
     pub name: String,
     pub cases: usize,
     /// Cases outside the tolerance.
     pub disagreements: usize,
-    /// Largest error among the cases, where errors are numbers.
+    /// Largest error among the cases, for numeric families.
     pub largest_error: Option<f64>,
-    /// The error that still counts as agreement.
+    /// The largest error that counts as agreement.
     pub tolerance: Option<f64>,
-    /// The first disagreement in words.
+    /// Description of the first disagreement.
     pub first: Option<String>,
 }
 
 impl Family {
-    /// An empty family whose cases differ by numbers.
+    /// An empty family of numeric cases with a tolerance.
     pub fn numeric(name: impl Into<String>, tolerance: f64) -> Self {
         Self {
             name: name.into(),
@@ -64,7 +64,7 @@ impl Family {
         }
     }
 
-    /// An empty family whose cases agree or do not.
+    /// An empty family of cases that match exactly or not.
     pub fn exact(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -76,7 +76,7 @@ impl Family {
         }
     }
 
-    /// Counts a case by its error; NaN is a disagreement.
+    /// Adds a case by its error; NaN is a disagreement.
     pub fn error(&mut self, error: f64, what: impl FnOnce() -> String) {
         self.cases += 1;
         let largest = self.largest_error.get_or_insert(0.0);
@@ -86,7 +86,7 @@ impl Family {
         }
     }
 
-    /// Counts a case by whether it agrees.
+    /// Adds a case by whether it matches.
     pub fn agree(&mut self, same: bool, what: impl FnOnce() -> String) {
         self.cases += 1;
         if !same {
@@ -109,7 +109,7 @@ pub struct GoldenReport {
 }
 
 impl GoldenReport {
-    /// Whether every family holds and there was something to compare.
+    /// Whether there are cases and none disagrees.
     pub fn holds(&self) -> bool {
         self.families.iter().any(|f| f.cases > 0)
             && self.families.iter().all(|f| f.disagreements == 0)
@@ -142,15 +142,15 @@ pub fn golden_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
-/// Path of reference material that lies beside the checkout, or `None`, said on standard
-/// error, where it is absent: tests that need it are then skipped.
+/// Path of reference material next to the checkout. If it is absent, prints a note to standard
+/// error and returns `None`; tests that need it are then skipped.
 pub fn shared_material(relative: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
     let path = root.join(relative);
     if path.exists() {
         Some(path)
     } else {
-        eprintln!("skipped: reference material {relative} is not beside this checkout");
+        eprintln!("skipped: reference material {relative} is not next to this checkout");
         None
     }
 }

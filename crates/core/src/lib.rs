@@ -1,13 +1,12 @@
-//! The words of the project as types.
+//! Core types shared by all crates.
 //!
-//! Everything else is said in these words: a [`Task`] is one dataset item; an [`Agent`]
-//! works on it by calling a [`ChatModel`] inside an [`Episode`]; each model invocation is a
-//! [`Call`], one action of a Markov decision process; the calls of one episode with its
-//! signals and its outcome are a [`Rollout`]; a [`Scorer`] turns an answer into a reward.
-//! No tensors and no network in here, so that agents, datasets, mathematics and reports
-//! build in seconds.
+//! A [`Task`] is one dataset item; an [`Agent`] works on it by calling a [`ChatModel`] inside an
+//! [`Episode`]; each model invocation is a [`Call`], one action of a Markov decision process; the
+//! calls of one episode with its signals and its outcome are a [`Rollout`]; a [`Scorer`] turns an
+//! answer into a reward. This crate has no tensors and no network, so that agents, datasets,
+//! mathematics and reports build in seconds.
 //!
-//! An agent that asks once, run against a scripted model:
+//! An agent with a single model call, run against a scripted model:
 //!
 //! ```
 //! use leyden_core::{
@@ -76,5 +75,5 @@ pub use script::Script;
 pub use seed::SeedTree;
 pub use task::Task;
 
-/// Re-exported so that agents and models implement the traits without a dependency of their own.
+/// Re-exported so that agents and models implement the traits without their own dependency.
 pub use async_trait::async_trait;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One passage of a corpus that agents search: what a retriever returns and what a dataset's
-/// supporting paragraphs are.
+/// One passage of a corpus that agents search. Retrievers return passages; a dataset's supporting
+/// paragraphs are passages too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
     /// The corpus's own identifier; unique within it.

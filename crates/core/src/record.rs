@@ -1,14 +1,14 @@
-//! What a run writes down, line by line, and what reports read.
+//! The records a run writes and reports read.
 //!
-//! `metrics.jsonl` holds one [`Record`] a line. It contains nothing that depends on the
-//! clock, so that equal configuration and seed give equal bytes; durations go to
-//! `timings.jsonl` as [`Timing`] lines.
+//! `metrics.jsonl` has one [`Record`] per line. It contains nothing that depends on the clock, so
+//! equal configuration and seed give equal bytes; durations go to `timings.jsonl` as [`Timing`]
+//! lines.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Version of the line format; readers refuse a newer one.
+/// Version of the line format; readers reject a newer one.
 pub const RECORD_SCHEMA: u32 = 1;
 
 /// One line of `metrics.jsonl`.
@@ -33,17 +33,18 @@ pub struct StepRecord {
     pub reward_std: f64,
     /// How often each reward occurred, by value, ascending.
     pub reward_histogram: Vec<(f64, usize)>,
-    /// Groups whose rewards are all equal: they teach nothing.
+    /// Groups whose rewards are all equal: they have no gradient.
     pub groups_without_variance: usize,
     /// Groups of one row, whose advantage is 0.
     pub groups_of_one: usize,
     pub calls: usize,
     pub calls_per_rollout: f64,
-    /// Mean tokens of a response.
+    /// Mean number of tokens per response.
     pub response_length: f64,
     /// Share of responses cut off by the token limit.
     pub truncated: f64,
-    /// Tokens of all rows if each call were one row, and tokens after prefixes are merged.
+    /// Tokens of all rows with one row per call (`row_tokens`), and after merging prefixes
+    /// (`packed_tokens`).
     pub row_tokens: usize,
     pub packed_tokens: usize,
     /// Tokens that carry a gradient.
@@ -54,9 +55,10 @@ pub struct StepRecord {
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
     pub learning_rate: f64,
-    /// Share of tokens whose ratio was clipped (of all updates of the step).
+    /// Share of tokens whose ratio was clipped, over all updates of the step.
     pub clip_fraction: f64,
-    /// Mean k3 estimate of KL(sampler ‖ trainer) at action tokens: rounding, not learning.
+    /// Mean k3 estimate of KL(sampler ‖ trainer) at action tokens: numerical mismatch, not
+    /// learning.
     pub sampler_kl: f64,
     /// Largest |log-probability by the trainer − by the sampler|.
     pub sampler_gap: f64,
@@ -64,7 +66,7 @@ pub struct StepRecord {
     pub sampler_outside: f64,
     /// Signals by kind.
     pub signals: BTreeMap<String, usize>,
-    /// Further figures of an algorithm's own.
+    /// Further metrics specific to an algorithm.
     #[serde(default)]
     pub extra: BTreeMap<String, f64>,
 }
@@ -73,14 +75,14 @@ pub struct StepRecord {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EvalRecord {
     pub schema: u32,
-    /// Number of updates behind the evaluated policy; 0 is before training.
+    /// Number of updates of the evaluated policy; 0 is before training.
     pub step: u64,
     /// `greedy` or `sampled`.
     pub mode: String,
     pub tasks: usize,
     pub without_reward: usize,
     pub reward_mean: f64,
-    /// Reward by task id, in the split's order: what paired comparisons need.
+    /// Reward by task id, in the split's order, for paired comparisons.
     pub rewards: Vec<(String, Option<f64>)>,
     /// Mean reward and count by label and value (`operations` → `2` → mean, n).
     pub by_label: BTreeMap<String, BTreeMap<String, (f64, usize)>>,
@@ -96,15 +98,14 @@ pub struct Timing {
     /// `step` or `eval`.
     pub phase: String,
     pub seconds: BTreeMap<String, f64>,
-    /// Of a mean rollout: seconds in which its `agent` and tools were at work, in which its
-    /// calls were in the engine or waited for it (`model`), and in which it waited for a
-    /// process or a worker (`queue`). Rollouts run side by side, so these add up to more than
-    /// the step took.
+    /// Mean seconds per rollout by activity: the `agent` and its tools running, calls queued or
+    /// running in the engine (`model`), and waiting for a process or a worker (`queue`). Rollouts
+    /// run concurrently, so these add up to more than the duration of the step.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub per_rollout: BTreeMap<String, f64>,
 }
 
-/// Where the rollouts of a step or an evaluation stand while they run.
+/// Progress of the rollouts of a running step or evaluation.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Flight {
     pub step: u64,
@@ -117,7 +118,7 @@ pub struct Flight {
     pub rollouts: Vec<InFlight>,
 }
 
-/// One rollout on its way.
+/// One running rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFlight {
     /// Position within its step.
@@ -128,16 +129,16 @@ pub struct InFlight {
     pub calls: usize,
 }
 
-/// What a rollout is doing.
+/// The state of a running rollout.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FlightState {
-    /// The agent or its tools are at work.
+    /// The agent or its tools are running.
     #[default]
     Agent,
-    /// A request waits for the engine.
+    /// A request is waiting for the engine.
     Queued,
-    /// The engine generates.
+    /// The engine is generating.
     Generating,
     Ended,
 }

@@ -1,4 +1,4 @@
-//! What is left of an agent's run: calls, signals, outcome.
+//! The record of an agent's run: calls, signals, outcome.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,49 +6,49 @@ use crate::chat::FinishReason;
 
 /// One model invocation: one action of the Markov decision process.
 ///
-/// Token ids come from the engine, never from tokenising text again;
-/// `response_ids` and `logprobs` have equal length, the end-of-turn token included.
+/// Token ids come from the engine, never from re-tokenising text;
+/// `response_ids` and `logprobs` have equal length, including the end-of-turn token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Call {
     /// The agent's role in this call.
     pub agent_role: String,
-    /// What the model saw.
+    /// The prompt's tokens.
     pub prompt_ids: Vec<u32>,
-    /// What it wrote, the end-of-turn token included if it was sampled.
+    /// The generated tokens, including the end-of-turn token if it was sampled.
     pub response_ids: Vec<u32>,
-    /// Natural logarithm of the probability with which each response token was drawn.
+    /// Natural log-probability with which each response token was sampled.
     pub logprobs: Vec<f32>,
     /// The response as text, without the end-of-turn token.
     pub text: String,
     pub finish: FinishReason,
-    /// Number of weight updates behind the policy that wrote it.
+    /// Number of weight updates of the policy that generated the response.
     pub policy_version: u64,
-    /// Whether a grammar held the sampler to a form. The log-probabilities are then those of
-    /// the constrained distribution, which the trainer does not recompute: such calls are
-    /// recorded and counted, and left out of training.
+    /// Whether sampling was constrained by a grammar. The log-probabilities are then those of the
+    /// constrained distribution, which the trainer does not recompute: such calls are recorded and
+    /// counted, but excluded from training.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub constrained: bool,
 }
 
-/// Kinds of events inside an episode that are known without the final reward.
+/// Kinds of events in an episode that are known without the final reward.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignalKind {
     /// A tool ran and reported an error.
     ToolError,
-    /// A tool call that does not parse.
+    /// A tool call did not parse.
     MalformedCall,
-    /// A call of a tool that does not exist.
+    /// The called tool does not exist.
     UnknownTool,
-    /// A tool ran and found nothing.
+    /// A tool ran and returned no results.
     EmptyResult,
-    /// The same tool call as before.
+    /// The tool call repeats an earlier one.
     RepeatedCall,
     /// The agent was stopped by its turn limit.
     TurnLimit,
     /// The agent ended without an answer.
     NoAnswer,
-    /// A kind of an external agent's own.
+    /// A kind defined by an external agent.
     Other(String),
 }
 
@@ -56,17 +56,17 @@ pub enum SignalKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
     pub kind: SignalKind,
-    /// Index of the latest call when it happened.
+    /// Index of the latest call at the time of the event.
     pub call: usize,
     pub detail: String,
 }
 
-/// How a rollout ended. A missing reward is never a zero.
+/// How a rollout ended. A missing reward is never treated as zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Reward(f64),
-    /// No reward, and why: the rollout is counted and left out of training.
+    /// No reward, with the reason: the rollout is counted and excluded from training.
     Missing(String),
 }
 
@@ -94,7 +94,7 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// Number of tokens that the policy wrote.
+    /// Number of tokens that the policy generated.
     pub fn response_tokens(&self) -> usize {
         self.calls.iter().map(|call| call.response_ids.len()).sum()
     }

@@ -1,8 +1,8 @@
-//! Rows of dataset files become tasks.
+//! Loads dataset files: rows become tasks.
 //!
-//! One bad row must not cost the others, nor pass unseen: loading returns the good tasks and
-//! beside them every rejected row with file, line and id, so that a caller can report and go
-//! on. What a row must hold is each dataset's own affair; this is what all of them share.
+//! A bad row must neither fail the load nor go unnoticed: loading returns the valid tasks and,
+//! separately, every rejected row with file, line and id, so that a caller can report them and
+//! continue. Each dataset validates its own fields; this module is the shared part.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,19 +15,19 @@ use serde_json::{Map, Value};
 
 use crate::task::Task;
 
-/// What a source of rows gave: the tasks in its order, and the rows that are not usable.
+/// The result of loading: the tasks in source order, and the rejected rows.
 #[derive(Debug, Default)]
 pub struct Loaded {
     pub tasks: Vec<Task>,
     pub rejected: Vec<Rejected>,
 }
 
-/// Where a row stands in its source.
+/// The position of a row in its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Its number among all rows, bad ones included, counted from 0.
+    /// Its index among all rows, including bad ones, counted from 0.
     pub index: usize,
-    /// Its line, counted from 1, where the source is read line by line.
+    /// Its line, counted from 1, if the source is read line by line.
     pub line: Option<usize>,
 }
 
@@ -40,10 +40,10 @@ impl fmt::Display for Place {
     }
 }
 
-/// A row that is not usable, and why.
+/// A rejected row and the reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
-    /// The file, or whatever the rows came from.
+    /// The file or other source of the rows.
     pub source: String,
     pub place: Place,
     /// The row's id, if it could be read.
@@ -63,8 +63,7 @@ impl fmt::Display for Rejected {
 
 impl std::error::Error for Rejected {}
 
-/// What is wrong with a row. Fields inside lists are named with their place:
-/// `paragraphs[3].title`.
+/// Why a row was rejected. Fields inside lists are named by index: `paragraphs[3].title`.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RowError {
     #[error("the row cannot be read: {0}")]
@@ -85,12 +84,12 @@ pub enum RowError {
     Repeated(Cow<'static, str>),
     #[error("the id was used before, in {0}")]
     Duplicate(Place),
-    /// What only one dataset asks for.
+    /// A violated requirement specific to one dataset.
     #[error("{0}")]
     Unfit(String),
 }
 
-/// Why nothing could be loaded.
+/// The file could not be loaded at all.
 #[derive(Debug, thiserror::Error)]
 #[error("the file {} cannot be read: {source}", path.display())]
 pub struct LoadError {
@@ -98,16 +97,15 @@ pub struct LoadError {
     pub source: io::Error,
 }
 
-/// What a file gives: rows, or why they are none.
+/// A parsed row, or why it could not be parsed.
 type Row = Result<Map<String, Value>, RowError>;
 
-/// Makes tasks of the rows of a file by `task`, which is given each row and its place. The
-/// file is JSONL, or one JSON list. Blank lines are skipped; a second row with a task's id is
-/// rejected.
+/// Loads a file, converting each row and its place to a task with `task`. The file is JSONL or one
+/// JSON list. Blank lines are skipped; a row whose task id occurred before is rejected.
 ///
 /// # Errors
-/// Only where the file itself cannot be read, or begins as a JSON list that does not end;
-/// bad rows are in the result.
+/// Only if the file itself cannot be read, or starts as a JSON list that does not end; bad rows are
+/// in the result.
 pub fn load(
     path: impl AsRef<Path>,
     task: impl Fn(Map<String, Value>, Place) -> Result<Task, RowError>,
@@ -126,8 +124,8 @@ pub fn load(
     Ok(collector.loaded)
 }
 
-/// Makes tasks of rows that another reader gives; `name` says where they come from. A row
-/// that could not be read is rejected with the others.
+/// Converts rows from another reader to tasks; `name` identifies their source. Rows that could not
+/// be read are rejected like the others.
 pub fn collect(
     rows: impl IntoIterator<Item = Row>,
     name: &str,
@@ -140,17 +138,17 @@ pub fn collect(
     collector.loaded
 }
 
-/// The items of a file that is one JSON list; `None` where it is not. A file whose first line
-/// is a list of its own is one of lines.
+/// The items of a file that is one JSON list; `None` if it is not one. A file whose first line is a
+/// complete list is treated as JSONL.
 fn list_items(path: &Path) -> io::Result<Option<Vec<Row>>> {
     let mut reader = BufReader::new(File::open(path)?);
-    let start = without_mark(reader.fill_buf()?);
+    let start = without_bom(reader.fill_buf()?);
     if start.trim_ascii_start().first() != Some(&b'[') {
         return Ok(None);
     }
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes)?;
-    let text = without_mark(&bytes);
+    let text = without_bom(&bytes);
     let items: Vec<Value> = match serde_json::from_slice(text) {
         Ok(items) => items,
         Err(error) => {
@@ -159,7 +157,7 @@ fn list_items(path: &Path) -> io::Result<Option<Vec<Row>>> {
             if first.is_some_and(is_whole) {
                 return Ok(None);
             }
-            let what = format!("it begins as a JSON list but is none ({error})");
+            let what = format!("it begins as a JSON list but is not one ({error})");
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
         }
     };
@@ -171,7 +169,7 @@ fn list_items(path: &Path) -> io::Result<Option<Vec<Row>>> {
 }
 
 /// The bytes without a byte order mark.
-fn without_mark(bytes: &[u8]) -> &[u8] {
+fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
@@ -183,7 +181,7 @@ pub struct Line {
     pub row: Row,
 }
 
-/// The lines of a JSONL file, read one at a time; blank lines are left out.
+/// The lines of a JSONL file, read one at a time; blank lines are skipped.
 pub struct JsonLines {
     path: PathBuf,
     lines: io::Split<BufReader<File>>,
@@ -192,7 +190,7 @@ pub struct JsonLines {
 
 impl JsonLines {
     /// # Errors
-    /// Where the file cannot be opened.
+    /// If the file cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref().to_owned();
         match File::open(&path) {
@@ -227,10 +225,10 @@ fn parse_line(line: &[u8]) -> Row {
     }
 }
 
-/// Takes a text that must be there out of a row; the order of the other fields stays.
+/// Removes a required string field from a row; the order of the other fields is kept.
 ///
 /// # Errors
-/// Where the field is missing, empty or no text.
+/// If the field is missing, empty or not a string.
 pub fn required(row: &mut Map<String, Value>, field: &'static str) -> Result<String, RowError> {
     match row.shift_remove(field) {
         None | Some(Value::Null) => Err(RowError::Missing(field.into())),
@@ -240,7 +238,7 @@ pub fn required(row: &mut Map<String, Value>, field: &'static str) -> Result<Str
     }
 }
 
-/// The error of a field that holds something else than `expected` (`a text`, `a list`).
+/// The error for a field whose type is not `expected` (`a text`, `a list`).
 pub fn wrong_type(
     field: impl Into<Cow<'static, str>>,
     expected: &'static str,
@@ -257,8 +255,7 @@ pub fn wrong_type(
     RowError::WrongType { field: field.into(), expected, found }
 }
 
-/// The texts of the field `labels`, where a row brings labels of its own, as the files of
-/// generated worlds do.
+/// The string entries of the row's `labels` field, if present, as in files of generated worlds.
 pub fn own_labels(row: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
     let labels = row.get("labels").and_then(Value::as_object).into_iter().flatten();
     labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
@@ -284,7 +281,7 @@ impl<F: Fn(Map<String, Value>, Place) -> Result<Task, RowError>> Collector<F> {
             _ => None,
         });
         let task = row.and_then(|row| (self.task)(row, place));
-        match task.and_then(|task| self.first_of_its_id(task, place)) {
+        match task.and_then(|task| self.reject_duplicate(task, place)) {
             Ok(task) => self.loaded.tasks.push(task),
             Err(error) => {
                 let source = self.name.clone();
@@ -293,7 +290,7 @@ impl<F: Fn(Map<String, Value>, Place) -> Result<Task, RowError>> Collector<F> {
         }
     }
 
-    fn first_of_its_id(&mut self, task: Task, place: Place) -> Result<Task, RowError> {
+    fn reject_duplicate(&mut self, task: Task, place: Place) -> Result<Task, RowError> {
         match self.seen.get(&task.id) {
             Some(&before) => Err(RowError::Duplicate(before)),
             None => {

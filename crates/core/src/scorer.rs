@@ -1,19 +1,19 @@
-//! From an answer to a reward.
+//! The scorer trait: from an answer to a reward.
 
 use std::collections::BTreeMap;
 
 use crate::task::Task;
 
-/// What a scorer says about one answer.
+/// The score of one answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Score {
     /// The reward that training uses.
     pub reward: f64,
-    /// Further figures by name (`exact_match`, `format`, …).
+    /// Further metrics by name (`exact_match`, `format`, …).
     pub parts: BTreeMap<&'static str, f64>,
 }
 
-/// Why an answer could not be scored: the task itself is broken. Such a rollout has no reward.
+/// The answer could not be scored because the task itself is invalid. The rollout has no reward.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("task {task} cannot be scored: {what}")]
 pub struct ScoreError {
@@ -23,9 +23,10 @@ pub struct ScoreError {
 
 /// Compares an answer with a task's reference. Deterministic; may run on any thread.
 pub trait Scorer: Send + Sync {
-    /// Scores `answer`; `None` is an agent that gave none, which is wrong, not missing.
+    /// Scores `answer`. `None` means the agent gave no answer, which is scored as wrong, not
+    /// missing.
     ///
     /// # Errors
-    /// Only where the task cannot be scored whatever the answer.
+    /// Only if the task cannot be scored, regardless of the answer.
     fn score(&self, task: &Task, answer: Option<&str>) -> Result<Score, ScoreError>;
 }

@@ -1,13 +1,13 @@
-//! The seed tree: every random draw has an address.
+//! The seed tree: every random draw is addressed by a path.
 //!
-//! A draw depends on the run's seed and on the path to it (run → step → rollout → call →
-//! token), never on what was drawn before it. So the order in which rollouts finish, the
-//! number of threads and a restart in the middle change nothing.
+//! A draw depends on the run's seed and on its path (run → step → rollout → call → token), never on
+//! earlier draws. The order in which rollouts finish, the number of threads and a resume in the
+//! middle therefore change nothing.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-/// A node of the seed tree. Copy it freely; children of equal names are equal.
+/// A node of the seed tree. Children of equal names are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeedTree(u64);
 
@@ -31,7 +31,7 @@ impl SeedTree {
         Self(mix(self.0.rotate_left(29) ^ mix(index.wrapping_add(0x9e37_79b9_7f4a_7c15))))
     }
 
-    /// The seed itself, for generators that take a number.
+    /// The raw seed, for generators that take a number.
     pub fn seed(self) -> u64 {
         self.0
     }
@@ -41,8 +41,8 @@ impl SeedTree {
         (mix(self.0) >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// A generator for a sequence of draws. ChaCha8, whose stream is fixed by its definition,
-    /// so that it survives updates of the library.
+    /// A generator for a sequence of draws: ChaCha8, whose stream is fixed by its specification and
+    /// so does not change with library updates.
     pub fn rng(self) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(self.0)
     }

@@ -1,33 +1,34 @@
-//! Files of a crate form no circles: what a file is made of can be read without reading it first.
+//! The files of a crate have no circular imports, so dependencies can be read before their
+//! dependents.
 //!
-//! Imports are read from the text: `use` trees, and paths in the code that begin at `crate`,
-//! `self`, `super` or a module that is a child of the file's. `mod` lines are no imports, and
-//! tests may import what they test.
+//! Imports are parsed from the source text: `use` trees, and paths in the code that start with
+//! `crate`, `self`, `super` or a child module of the file's. `mod` lines are not imports, and tests
+//! may import the code they test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Crates that are held to it.
+/// Crates that are checked.
 const CRATES: [&str; 5] = ["core", "rl", "stats", "lm", "train"];
 
-/// A module by its path in the crate; the root is empty.
+/// A module's path in the crate; empty for the root.
 type Module = Vec<String>;
 
 #[test]
-fn files_form_no_circles() {
+fn files_have_no_circular_imports() {
     for name in CRATES {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(name).join("src");
         let imports = imports_of(&root);
         assert!(imports.len() > 4, "{name}: only {} files were found", imports.len());
-        if let Some(circle) = circle(&imports) {
-            panic!("crates/{name}: {}", circle.join(" → "));
+        if let Some(cycle) = cycle(&imports) {
+            panic!("crates/{name}: {}", cycle.join(" → "));
         }
     }
 }
 
 #[test]
-fn a_circle_is_found() {
+fn a_circular_import_is_found() {
     let folder = std::env::temp_dir().join(format!("leyden-structure-{}", std::process::id()));
     fs::create_dir_all(folder.join("wing")).unwrap();
     let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
@@ -38,14 +39,14 @@ fn a_circle_is_found() {
         "wing/b.rs",
         "// use super::a;\npub struct Other;\n#[cfg(test)]\nmod tests { use super::super::a; }\n",
     );
-    assert_eq!(circle(&imports_of(&folder)), None);
+    assert_eq!(cycle(&imports_of(&folder)), None);
     write("wing/b.rs", "fn f() -> crate::wing::a::Thing { todo!(\"{\") }\n");
-    let found = circle(&imports_of(&folder)).unwrap();
+    let found = cycle(&imports_of(&folder)).unwrap();
     assert_eq!(found, ["wing/a", "wing/b", "wing/a"]);
     fs::remove_dir_all(folder).unwrap();
 }
 
-/// Which modules each file imports.
+/// The modules that each file imports.
 fn imports_of(root: &Path) -> BTreeMap<Module, BTreeSet<Module>> {
     let mut files = BTreeMap::new();
     collect(root, root, &mut files);
@@ -76,7 +77,7 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<Module, PathBuf>) {
     }
 }
 
-/// The code without comments, texts and test modules.
+/// The code without comments, string literals and test modules.
 fn code_of(source: &str) -> String {
     let mut code = String::new();
     let mut rest = source;
@@ -103,7 +104,7 @@ fn code_of(source: &str) -> String {
             rest = &rest[next.len_utf8()..];
         }
     }
-    // Test modules stand at the end of a file, or are files of their own.
+    // Test modules are at the end of a file, or separate files.
     let end = code.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|&at| {
         let after = code[at..].lines().nth(1).unwrap_or_default();
         after.ends_with('{') || code[at..].matches("mod ").count() == 1
@@ -112,7 +113,7 @@ fn code_of(source: &str) -> String {
     code
 }
 
-/// The length of a character literal at the start of the text: not of a lifetime.
+/// The length of a character literal at the start of the text; `None` for a lifetime.
 fn character_literal(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('\'')?;
     let length = match inner.strip_prefix('\\') {
@@ -122,7 +123,7 @@ fn character_literal(text: &str) -> Option<usize> {
     inner[length..].starts_with('\'').then_some(length + 2)
 }
 
-/// All paths of several parts in the code, `use` trees taken apart.
+/// All paths with several parts in the code, with `use` trees expanded.
 fn paths_of(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut rest = code;
@@ -168,7 +169,7 @@ fn plain_paths(code: &str, paths: &mut Vec<Vec<String>>) {
     }
 }
 
-/// The file that a path of `module` leads to, if it is one of the crate's.
+/// The file that a path in `module` resolves to, if it belongs to the crate.
 fn target(path: &[String], module: &Module, known: &BTreeSet<Module>) -> Option<Module> {
     let mut place = module.clone();
     let mut rest = path;
@@ -198,28 +199,28 @@ fn target(path: &[String], module: &Module, known: &BTreeSet<Module>) -> Option<
     known.get(&place).cloned()
 }
 
-/// A circle of files, its first one repeated at the end.
-fn circle(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Option<Vec<String>> {
-    /// Follows the imports of `module`; what has been left for good is in `done`.
+/// A cycle of files, with the first one repeated at the end.
+fn cycle(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Option<Vec<String>> {
+    /// Depth-first search over the imports of `module`; `done` has the fully explored modules.
     fn follow<'a>(
         module: &'a Module,
         imports: &'a BTreeMap<Module, BTreeSet<Module>>,
-        way: &mut Vec<&'a Module>,
+        stack: &mut Vec<&'a Module>,
         done: &mut BTreeSet<&'a Module>,
     ) -> Option<Vec<String>> {
         let name = |module: &Module| match module.is_empty() {
             true => "lib".to_owned(),
             false => module.join("/"),
         };
-        if let Some(start) = way.iter().position(|known| *known == module) {
-            return Some(way[start..].iter().chain([&module]).map(|m| name(m)).collect());
+        if let Some(start) = stack.iter().position(|known| *known == module) {
+            return Some(stack[start..].iter().chain([&module]).map(|m| name(m)).collect());
         }
         if done.contains(module) {
             return None;
         }
-        way.push(module);
-        let found = imports[module].iter().find_map(|next| follow(next, imports, way, done));
-        way.pop();
+        stack.push(module);
+        let found = imports[module].iter().find_map(|next| follow(next, imports, stack, done));
+        stack.pop();
         done.insert(module);
         found
     }

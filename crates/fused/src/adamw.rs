@@ -4,7 +4,7 @@ use crate::element::Element;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
-/// Parameters of one task.
+/// Parameters per task.
 const BLOCK: usize = 1 << 16;
 
 /// One step's constants: p ← p (1 − lr · decay) − lr m̂ / (√v̂ + eps).
@@ -35,10 +35,10 @@ struct Factors {
 }
 
 impl AdamW {
-    /// Steps `values` and both moments along `gradients`, all of one length.
+    /// Updates `values` and both moments from `gradients`; all slices have the same length.
     ///
     /// # Panics
-    /// Where the lengths differ.
+    /// If the lengths differ.
     pub fn step<P: Element, G: Element>(
         self,
         threads: usize,
@@ -54,7 +54,7 @@ impl AdamW {
         each(threads, n.div_ceil(BLOCK), |task| {
             let (start, end) = (task * BLOCK, n.min((task + 1) * BLOCK));
             let length = end - start;
-            // SAFETY: each task has numbers of its own.
+            // SAFETY: tasks write disjoint ranges.
             let (p, m, v) = unsafe {
                 (outs.0.part(start, length), outs.1.part(start, length), outs.2.part(start, length))
             };
@@ -91,7 +91,7 @@ impl<P: Element, G: Element> Kernel for Step<'_, P, G> {
     unsafe fn run<S: Simd>(self) {
         let whole = self.p.len() / LANES * LANES;
         for at in (0..whole).step_by(LANES) {
-            // SAFETY: as the caller promises; sixteen numbers from `at` on in all four.
+            // SAFETY: guaranteed by the caller; all four slices have sixteen elements from `at` on.
             unsafe {
                 self.factors.block::<S, P, G>(
                     self.p.as_mut_ptr().add(at),
@@ -101,7 +101,7 @@ impl<P: Element, G: Element> Kernel for Step<'_, P, G> {
                 );
             }
         }
-        // The last few, in a block of their own.
+        // The remaining elements, padded to a full block.
         let rest = whole..self.p.len();
         let (mut p, mut g) = ([P::default(); LANES], [G::default(); LANES]);
         let (mut m, mut v) = ([0.0; LANES], [0.0; LANES]);
@@ -122,7 +122,7 @@ impl<P: Element, G: Element> Kernel for Step<'_, P, G> {
 }
 
 impl Factors {
-    /// Sixteen parameters.
+    /// Updates sixteen parameters.
     #[inline(always)]
     unsafe fn block<S: Simd, P: Element, G: Element>(
         &self,
@@ -131,7 +131,7 @@ impl Factors {
         m: *mut f32,
         v: *mut f32,
     ) {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let gradient = G::load::<S>(g);
             let old = S::load(m);

@@ -1,4 +1,4 @@
-//! The types that numbers are stored in.
+//! Storage types of the kernels' elements.
 
 use half::bf16;
 
@@ -6,17 +6,17 @@ use crate::product::Word;
 use crate::simd::{LANES, Simd};
 
 /// f32 or bf16, read and written as f32.
-#[allow(private_bounds, reason = "what packed numbers are made of concerns this crate alone")]
+#[allow(private_bounds, reason = "the packed layout is private to this crate")]
 pub trait Element: Copy + Send + Sync + Default + 'static {
-    /// Four bytes of packed numbers.
+    /// Four bytes of packed elements.
     type Word: Word;
     fn widen(self) -> f32;
     fn narrow(x: f32) -> Self;
     /// # Safety
-    /// As [`Simd`]: sixteen numbers behind the pointer.
+    /// As [`Simd`]: the pointer is valid for reading sixteen elements.
     unsafe fn load<S: Simd>(from: *const Self) -> S::V;
     /// # Safety
-    /// As [`Simd`]: room for sixteen numbers behind the pointer.
+    /// As [`Simd`]: the pointer is valid for writing sixteen elements.
     unsafe fn store<S: Simd>(to: *mut Self, x: S::V);
 }
 
@@ -33,12 +33,12 @@ impl Element for f32 {
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { S::load(from) }
     }
     #[inline(always)]
     unsafe fn store<S: Simd>(to: *mut Self, x: S::V) {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { S::store(to, x) };
     }
 }
@@ -56,17 +56,17 @@ impl Element for bf16 {
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(from: *const Self) -> S::V {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { S::load_bf16(from) }
     }
     #[inline(always)]
     unsafe fn store<S: Simd>(to: *mut Self, x: S::V) {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { S::store_bf16(to, x) };
     }
 }
 
-/// Widens `from`, a multiple of sixteen long, into `to`.
+/// Widens `from`, whose length is a multiple of sixteen, into `to`.
 #[inline(always)]
 pub(crate) unsafe fn widen<S: Simd, T: Element>(from: &[T], to: &mut [f32]) {
     assert!(from.len() == to.len() && from.len().is_multiple_of(LANES));
@@ -76,13 +76,13 @@ pub(crate) unsafe fn widen<S: Simd, T: Element>(from: &[T], to: &mut [f32]) {
     }
 }
 
-/// Numbers of `T` in a word.
+/// Elements of `T` per word.
 pub(crate) const fn per_word<T: Element>() -> usize {
     <T::Word as Word>::DEPTH
 }
 
-/// Where number `d` of vector `lane` lies in a panel of sixteen vectors side by side, words of
-/// one vector's neighbouring numbers: [numbers / per word, 16].
+/// Index of element `d` of vector `lane` in a panel of sixteen interleaved vectors, in words of one
+/// vector's adjacent elements: [elements / per word, 16].
 #[inline(always)]
 pub(crate) fn place_in_panel<T: Element>(d: usize, lane: usize) -> usize {
     let pair = per_word::<T>();

@@ -1,12 +1,12 @@
 //! Fused kernels for CPU cores.
 //!
-//! What a tensor library does in several passes over memory, each with its dispatch, is done
-//! here in one. Slices in, slices out: nothing in this crate knows a tensor, a graph or a
-//! model, so each kernel is tested against a few plain lines. All arithmetic is f32; numbers
-//! in bf16 are widened as they are read and rounded as they are written.
+//! Each kernel does in one pass what a tensor library does in several passes over memory, each with
+//! its own dispatch. Inputs and outputs are slices: this crate depends on no tensor, graph or model
+//! type, so each kernel is tested against a few plain lines. All arithmetic is f32; bf16 numbers
+//! are widened on load and rounded on store.
 //!
-//! Work is cut the same way whatever the number of threads, and no sum is split between two
-//! of them: the same input gives the same bytes on one thread and on many.
+//! Work is split the same way regardless of the number of threads, and no sum is split between two
+//! threads: the same input gives the same bytes on one thread and on many.
 
 mod adamw;
 pub mod attention;

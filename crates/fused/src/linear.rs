@@ -1,17 +1,17 @@
-//! Products with a weight that is used again and again.
+//! Products with a weight that is reused.
 //!
-//! A library's product brings the weight into its own layout on every call, which for a few
-//! rows costs more than the arithmetic. Here it is brought into panels once.
+//! A library's product converts the weight into its own layout on every call, which for a few rows
+//! costs more than the arithmetic. Here the weight is packed into panels once.
 
 use crate::element::{Element, per_word, place_in_panel};
 use crate::product::{Matrix, Out, Panels, product_streamed};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
-/// Panels of one task: 64 outputs.
+/// Panels per task: 64 outputs.
 const PANELS: usize = 4;
 
-/// Matrix of one task.
+/// Rows per task.
 const ROWS: usize = 96;
 
 /// A matrix [out, in] in panels of sixteen outputs.
@@ -31,7 +31,7 @@ impl<T: Element> PackedWeight<T> {
     /// Packs `weight` [out, in], row-major.
     ///
     /// # Panics
-    /// Where `input` is not [supported](Self::supported) or the size is wrong.
+    /// If `input` is not [supported](Self::supported) or the size is wrong.
     pub fn new(threads: usize, weight: &[T], out: usize, input: usize) -> Self {
         assert!(Self::supported(input) && weight.len() == out * input);
         let panels = out.div_ceil(LANES);
@@ -39,7 +39,7 @@ impl<T: Element> PackedWeight<T> {
         let mut words = vec![T::Word::default(); panels * size];
         let shared = Shared::new(&mut words);
         each(threads, panels, |panel| {
-            // SAFETY: each task has a panel of its own; a word is as large as its numbers.
+            // SAFETY: each task writes its own panel; a word has the size of its elements.
             let numbers: &mut [T] = unsafe {
                 let words = shared.part(panel * size, size);
                 std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), LANES * input)
@@ -55,21 +55,21 @@ impl<T: Element> PackedWeight<T> {
         Self { words, out, input }
     }
 
-    /// Matrix of the matrix.
+    /// Number of outputs: the rows of the matrix.
     pub fn outputs(&self) -> usize {
         self.out
     }
 
-    /// `x` [rows, in] times the transposed matrix, to `y` [rows, out].
+    /// Multiplies `x` [rows, in] by the transposed matrix into `y` [rows, out].
     ///
     /// # Panics
-    /// Where the sizes do not fit.
+    /// If the sizes do not match.
     pub fn multiply(&self, threads: usize, x: &[T], y: &mut [T]) {
         let rows = x.len() / self.input;
         assert!(x.len() == rows * self.input && y.len() == rows * self.out);
         let mut wide = Vec::new();
         let x = if is_f32::<T>() {
-            // SAFETY: as just asked.
+            // SAFETY: `T` is f32, as just checked.
             unsafe { std::slice::from_raw_parts(x.as_ptr().cast::<f32>(), x.len()) }
         } else {
             wide.extend(x.iter().map(|x| x.widen()));
@@ -79,10 +79,12 @@ impl<T: Element> PackedWeight<T> {
         let (groups, chunks) = (panels.div_ceil(PANELS), rows.div_ceil(ROWS));
         let y = Shared::new(y);
         each(threads, groups * chunks, |task| {
-            // All rows of a group of panels one after the other: it comes from memory once.
+            // A group's tasks for all rows run consecutively, so the group is read from memory
+            // once.
             let (group, chunk) = (task / chunks, task % chunks);
             let rows = chunk * ROWS..rows.min((chunk + 1) * ROWS);
-            // Threads take tasks in turn: this one's next is probably so far away.
+            // Threads take tasks in turn, so this thread's next task is probably `threads` further
+            // on.
             let after = (task + threads) / chunks * PANELS;
             let panels = group * PANELS..panels.min((group + 1) * PANELS);
             dispatch(Multiply { weight: self, x, rows, panels, after, y: &y });
@@ -90,12 +92,12 @@ impl<T: Element> PackedWeight<T> {
     }
 }
 
-/// A type of one number a word and four bytes is f32.
+/// A four-byte type with one element per word is f32.
 fn is_f32<T: Element>() -> bool {
     per_word::<T>() == 1 && size_of::<T>() == size_of::<f32>()
 }
 
-/// Some rows and some panels.
+/// A range of rows and a range of panels.
 struct Multiply<'a, T: Element> {
     weight: &'a PackedWeight<T>,
     x: &'a [f32],
@@ -130,8 +132,8 @@ impl<T: Element> Kernel for Multiply<'_, T> {
             // The sums of whole panels are the result.
             let end = (self.rows.end - 1) * out + first + count;
             let y = self.y.pointer(self.rows.start * out + first..end).cast();
-            // SAFETY: the instruction set is there, as the caller promises; the slices hold
-            // what the shape names; rows and columns of `y` are one task's alone.
+            // SAFETY: the caller guarantees the instruction set; the slices have the lengths given
+            // by the shape; exactly one task writes these rows and columns of `y`.
             unsafe {
                 let (shape, x, words) = multiply;
                 let out = Out { at: y, stride: out, add: false };
@@ -147,7 +149,7 @@ impl<T: Element> Kernel for Multiply<'_, T> {
             product_streamed::<S, T::Word>(shape, x, words, out, after);
         }
         for (row, sums) in self.rows.zip(sums.chunks_exact(stride)) {
-            // SAFETY: rows and columns are one task's alone.
+            // SAFETY: exactly one task writes these rows and columns.
             let y = unsafe { self.y.part(row * out + first, count) };
             let whole = count / LANES * LANES;
             for at in (0..whole).step_by(LANES) {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_weights_multiply_as_matrices_do() {
+    fn packed_products_match_plain_products() {
         for (rows, out, input) in [(1, 160, 32), (1, 7, 16), (5, 100, 48), (200, 33, 64)] {
             check::<f32>(rows, out, input);
             check::<bf16>(rows, out, input);

@@ -4,30 +4,32 @@ use crate::element::Element;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
-/// Rows of one task. The sums over rows that the weight's gradient needs are made in chunks of
-/// this size whatever the number of threads.
+/// Rows per task. The row sums that the weight's gradient needs are computed in chunks of this size
+/// regardless of the number of threads.
 const ROWS: usize = 128;
 
-/// y `[rows, width]` for `x` `[rows, width]` and `weight` `[width]`, a multiple of sixteen.
+/// y `[rows, width]` for `x` `[rows, width]` and `weight` `[width]`; the width is a multiple of
+/// sixteen.
 ///
 /// # Panics
-/// Where the sizes do not fit.
+/// If the sizes do not match.
 pub fn rms_norm<T: Element>(threads: usize, x: &[T], weight: &[T], eps: f32, y: &mut [T]) {
     let width = checked(x, weight, y);
     let out = Shared::new(y);
     each(threads, x.len().div_ceil(width * ROWS), |task| {
         let start = task * ROWS * width;
         let x = &x[start..x.len().min(start + ROWS * width)];
-        // SAFETY: each task has rows of its own.
+        // SAFETY: tasks write disjoint rows.
         let y = unsafe { out.part(start, x.len()) };
         dispatch(Forward { x, weight, eps, y });
     });
 }
 
-/// Gradients of [`rms_norm`], given that of y: of x in `of_x`, and that of the weight.
+/// Gradients of [`rms_norm`], given the gradient of y: writes that of x to `of_x`, returns that of
+/// the weight.
 ///
 /// # Panics
-/// Where the sizes do not fit.
+/// If the sizes do not match.
 pub fn rms_norm_backward<T: Element>(
     threads: usize,
     x: &[T],
@@ -44,7 +46,7 @@ pub fn rms_norm_backward<T: Element>(
     each(threads, tasks, |task| {
         let start = task * ROWS * width;
         let end = x.len().min(start + ROWS * width);
-        // SAFETY: each task has rows and sums of its own.
+        // SAFETY: tasks write disjoint rows and sums.
         let (of_x, of_weight) =
             unsafe { (out.part(start, end - start), sums.part(task * width, width)) };
         dispatch(Backward {
@@ -70,17 +72,17 @@ fn checked<T>(x: &[T], weight: &[T], y: &[T]) -> usize {
     width
 }
 
-/// A function and not a closure, which would be compiled without the instruction set.
+/// A function rather than a closure, which would be compiled without the instruction set.
 #[inline(always)]
 unsafe fn load<S: Simd, T: Element>(from: &[T], at: usize) -> S::V {
-    // SAFETY: as the caller promises: sixteen numbers from `at` on.
+    // SAFETY: guaranteed by the caller: sixteen numbers from `at` on.
     unsafe { T::load::<S>(from.as_ptr().add(at)) }
 }
 
 /// 1 / rms(x)
 #[inline(always)]
 unsafe fn inverse_rms<S: Simd, T: Element>(x: &[T], eps: f32) -> f32 {
-    // SAFETY: as the caller promises; `x` is a multiple of sixteen long.
+    // SAFETY: guaranteed by the caller; `x` is a multiple of sixteen long.
     unsafe {
         let mut sum = S::splat(0.0);
         for at in (0..x.len()).step_by(LANES) {
@@ -105,7 +107,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
     unsafe fn run<S: Simd>(self) {
         let width = self.weight.len();
         for (x, y) in self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width)) {
-            // SAFETY: as the caller promises; rows are a multiple of sixteen long.
+            // SAFETY: guaranteed by the caller; rows are a multiple of sixteen long.
             unsafe {
                 let inverse = S::splat(inverse_rms::<S, T>(x, self.eps));
                 for at in (0..width).step_by(LANES) {
@@ -136,7 +138,7 @@ impl<T: Element> Kernel for Backward<'_, T> {
         let width = self.weight.len();
         let rows = self.x.chunks_exact(width).zip(self.of_y.chunks_exact(width));
         for ((x, of_y), of_x) in rows.zip(self.of_x.chunks_exact_mut(width)) {
-            // SAFETY: as the caller promises; rows are a multiple of sixteen long.
+            // SAFETY: guaranteed by the caller; rows are a multiple of sixteen long.
             unsafe {
                 let inverse = inverse_rms::<S, T>(x, self.eps);
                 let mut sum = S::splat(0.0);

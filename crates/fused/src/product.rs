@@ -1,21 +1,22 @@
-//! The one matrix product that everything here is made of.
+//! The matrix product that all kernels here are built on.
 //!
-//! out[r][16 v + l] (+)= Σ_p a[r][p] · b[v][p][l]: rows of `a` against panels of sixteen
-//! columns. Up to six rows are held in registers at a time, so that each load of a panel
-//! serves six rows and each number of `a` sixteen columns; a single row takes four panels at a
-//! time, and the last ones in four interleaved sums, so that as many are under way.
+//! out[r][16 v + l] (+)= Σ_p a[r][p] · b[v][p][l]: rows of `a` against panels of sixteen columns.
+//! Up to six rows are held in registers at a time, so that each load of a panel serves six rows and
+//! each number of `a` sixteen columns; a single row processes four panels at a time, and the
+//! remaining ones in four interleaved sums, to keep as many operations in flight.
 
 use crate::simd::{LANES, Simd};
 
-/// Most rows in registers: with two registers a vector, twelve sums of sixteen registers.
+/// Maximum rows in registers: with two registers per vector, twelve of the sixteen registers hold
+/// sums.
 const ROWS: usize = 6;
 
-/// Sums that a single row has under way: panels taken together, or parts of one.
+/// Sums in flight for a single row: panels processed together, or parts of one.
 const WIDE: usize = 4;
 
-/// What a panel is made of.
+/// Element of a panel.
 pub(crate) trait Word: Copy + Send + Sync + Default {
-    /// Depths in one word.
+    /// Depths per word.
     const DEPTH: usize;
 
     /// sums[r] += a[r · stride ..][.. DEPTH] · b.
@@ -40,7 +41,7 @@ impl Word for f32 {
         stride: usize,
         b: *const Self,
     ) {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let b = S::load(b);
             for (r, sum) in sums.iter_mut().enumerate() {
@@ -61,7 +62,7 @@ impl Word for u32 {
         stride: usize,
         b: *const Self,
     ) {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let (first, second) = S::load_pairs(b);
             for (r, sum) in sums.iter_mut().enumerate() {
@@ -73,15 +74,15 @@ impl Word for u32 {
     }
 }
 
-/// Row-major numbers: `stride` from one row to the next.
+/// Row-major elements; `stride` is the distance between rows.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix {
     pub at: *const f32,
     pub stride: usize,
 }
 
-/// Panels of sixteen columns: `panel` words from one to the next, `step` from one word of
-/// depth to the next.
+/// Panels of sixteen columns: `panel` words between panels, `step` words between consecutive words
+/// of depth.
 #[derive(Clone, Copy)]
 pub(crate) struct Panels<W> {
     pub at: *const W,
@@ -89,19 +90,20 @@ pub(crate) struct Panels<W> {
     pub step: usize,
 }
 
-/// Row-major results, a panel's columns side by side.
+/// Row-major results; a panel's columns are adjacent.
 #[derive(Clone, Copy)]
 pub(crate) struct Out {
     pub at: *mut f32,
     pub stride: usize,
-    /// Whether to add to what is there.
+    /// Whether to add to the existing values.
     pub add: bool,
 }
 
-/// `rows` rows of `a` times `panels` panels of `b`, over `depth` words.
+/// Multiplies `rows` rows of `a` by `panels` panels of `b`, over `depth` words.
 ///
 /// # Safety
-/// The instruction set of `S`; everything that the shapes name lies behind the pointers.
+/// The instruction set of `S` is present; the pointers are valid for everything the shapes
+/// describe.
 #[inline(always)]
 pub(crate) unsafe fn product<S: Simd, W: Word>(
     shape: (usize, usize, usize),
@@ -109,12 +111,12 @@ pub(crate) unsafe fn product<S: Simd, W: Word>(
     b: Panels<W>,
     out: Out,
 ) {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { product_of::<S, W, false>(shape, a, b, out, std::ptr::null()) };
 }
 
-/// As [`product`], of panels that come from memory and are not needed again soon: while one is
-/// multiplied the next is fetched, and at last the one at `after`, which need not exist.
+/// As [`product`], for panels that come from memory and are not needed again soon: while one is
+/// multiplied the next is prefetched, and at last the one at `after`, which need not exist.
 ///
 /// # Safety
 /// As [`product`].
@@ -126,7 +128,7 @@ pub(crate) unsafe fn product_streamed<S: Simd, W: Word>(
     out: Out,
     after: *const W,
 ) {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { product_of::<S, W, true>(shape, a, b, out, after) };
 }
 
@@ -143,7 +145,7 @@ unsafe fn product_of<S: Simd, W: Word, const STREAM: bool>(
     let mut panel = 0;
     while panel < panels {
         let wide = rows == 1 && panels - panel >= WIDE;
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let next = if panel + 1 < panels { b.at.add((panel + 1) * b.panel) } else { after };
             let b = Panels { at: b.at.add(panel * b.panel), ..b };
@@ -158,7 +160,7 @@ unsafe fn product_of<S: Simd, W: Word, const STREAM: bool>(
     }
 }
 
-/// What to fetch meanwhile: so many bytes with every word of depth.
+/// Memory to prefetch meanwhile: a number of bytes with every word of depth.
 #[derive(Clone, Copy)]
 struct Ahead {
     at: *const u8,
@@ -184,12 +186,12 @@ unsafe fn column<S: Simd, W: Word, const STREAM: bool>(
     out: Out,
     next: *const W,
 ) {
-    // Each block of rows fetches its part of the next panel.
+    // Each block of rows prefetches its part of the next panel.
     let blocks = rows.div_ceil(ROWS);
     let pace = b.step * size_of::<W>() / blocks;
     let mut row = 0;
     while row < rows {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let a = Matrix { at: a.at.add(row * a.stride), ..a };
             let out = Out { at: out.at.add(row * out.stride), ..out };
@@ -215,7 +217,7 @@ unsafe fn column<S: Simd, W: Word, const STREAM: bool>(
 /// As [`product`].
 #[inline(always)]
 unsafe fn single<S: Simd, W: Word>(depth: usize, a: Matrix, b: Panels<W>, out: Out) {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [[S::splat(0.0)]; WIDE];
         let whole = depth / WIDE * WIDE;
@@ -250,7 +252,7 @@ unsafe fn block<S: Simd, W: Word, const R: usize, const P: usize, const STREAM: 
     out: Out,
     ahead: Ahead,
 ) {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let mut sums = [[S::splat(0.0); R]; P];
         if out.add {
@@ -307,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn products_of_every_number_of_rows_and_panels_are_right() {
+    fn products_are_exact_for_all_row_and_panel_counts() {
         // Small whole numbers: every sum is exact, in bf16 too.
         let number = |i: usize| (i * 7 % 11) as f32 - 5.0;
         for rows in 1..=14 {

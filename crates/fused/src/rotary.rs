@@ -5,24 +5,24 @@ use crate::element::Element;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
-/// Tokens of one task.
+/// Tokens per task.
 const TOKENS: usize = 64;
 
-/// What a multiple of sixteen leaves when it is halved.
+/// Half of [`LANES`], the remainder when half a head is not a multiple of sixteen.
 const EIGHT: usize = LANES / 2;
 
-/// Which way to turn.
+/// Direction of the rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     Forth,
     Back,
 }
 
-/// Turned vectors [tokens, heads, head_dim] of `x`, whose tokens lie `stride` numbers apart,
-/// by `cos` and `sin` [tokens, head_dim / 2]; a head's width is a multiple of sixteen.
+/// Rotates the vectors [tokens, heads, head_dim] of `x`, whose tokens are `stride` elements apart,
+/// by `cos` and `sin` [tokens, head_dim / 2]; `head_dim` is a multiple of sixteen.
 ///
 /// # Panics
-/// Where the sizes do not fit.
+/// If the sizes do not match.
 pub fn rotary<T: Element>(
     threads: usize,
     (heads, head_dim): (usize, usize),
@@ -41,7 +41,7 @@ pub fn rotary<T: Element>(
     let out = Shared::new(y);
     each(threads, tokens.div_ceil(TOKENS), |task| {
         let (start, end) = (task * TOKENS, tokens.min((task + 1) * TOKENS));
-        // SAFETY: each task has tokens of its own.
+        // SAFETY: tasks write disjoint tokens.
         let y = unsafe { out.part(start * width, (end - start) * width) };
         let angles = start * head_dim / 2..end * head_dim / 2;
         dispatch(Rotary {
@@ -85,7 +85,7 @@ impl<T: Element> Kernel for Rotary<'_, T> {
             for (x, y) in x.chunks_exact(self.head_dim).zip(y.chunks_exact_mut(self.head_dim)) {
                 let whole = half / LANES * LANES;
                 for at in (0..whole).step_by(LANES) {
-                    // SAFETY: as the caller promises; sixteen numbers from `at` on in both halves.
+                    // SAFETY: guaranteed by the caller; sixteen elements from `at` in both halves.
                     unsafe {
                         let c = S::load(cos.as_ptr().add(at));
                         let s = S::mul(S::load(sin.as_ptr().add(at)), S::splat(sign));
@@ -105,7 +105,7 @@ impl<T: Element> Kernel for Rotary<'_, T> {
     }
 }
 
-/// The last eight pairs of a head whose halves are no multiple of sixteen, from `at` on.
+/// Rotates the last eight pairs, from `at` on, of a head whose half is not a multiple of sixteen.
 #[inline(always)]
 fn turn_eight<T: Element>(
     at: usize,

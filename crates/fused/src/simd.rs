@@ -1,8 +1,8 @@
-//! Sixteen numbers at a time, on whatever the processor has.
+//! Vectors of sixteen numbers, for the instruction set available at run time.
 //!
-//! A kernel is written once against [`Simd`] and compiled for each instruction set;
-//! [`dispatch`] picks at run time. Sums run in the same order on every run of one machine;
-//! between machines with and without fused multiply-add the last digits differ.
+//! A kernel is written once against [`Simd`] and compiled for each instruction set; [`dispatch`]
+//! selects one at run time. Sums run in the same order on every run of one machine; between
+//! machines with and without fused multiply-add the last digits differ.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -10,15 +10,14 @@ mod portable;
 
 use half::bf16;
 
-/// Numbers in one vector.
+/// Elements per vector.
 pub const LANES: usize = 16;
 
 /// Operations on sixteen f32 numbers.
 ///
 /// # Safety
-/// The methods of an implementation may be called only where its instruction set is present,
-/// which is what [`dispatch`] sees to; pointers must be valid for sixteen numbers, at any
-/// alignment.
+/// The methods of an implementation may be called only if its instruction set is present, which
+/// [`dispatch`] ensures; pointers must be valid for sixteen elements, at any alignment.
 #[allow(clippy::missing_safety_doc, reason = "one condition for all, stated on the trait")]
 pub trait Simd: Copy {
     type V: Copy;
@@ -35,7 +34,7 @@ pub trait Simd: Copy {
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
-    /// a · b + c, rounded once where the processor can.
+    /// a · b + c, rounded once if the processor supports it.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sqrt(x: Self::V) -> Self::V;
@@ -47,7 +46,7 @@ pub trait Simd: Copy {
     unsafe fn where_less(a: Self::V, b: Self::V, then: Self::V, otherwise: Self::V) -> Self::V;
     /// `x` in lanes whose bit is set, `otherwise` elsewhere.
     unsafe fn where_bits(bits: u16, x: Self::V, otherwise: Self::V) -> Self::V;
-    /// Brings what lies at `at`, which need not exist, nearer to the processor.
+    /// Prefetches the address `at`, which need not be valid.
     unsafe fn prefetch(at: *const u8);
     unsafe fn sum(x: Self::V) -> f32;
     unsafe fn largest(x: Self::V) -> f32;
@@ -63,14 +62,14 @@ pub trait Kernel {
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
-/// Runs a kernel with the widest instructions there are.
+/// Runs a kernel with the widest available instruction set.
 pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
         // SAFETY: both features have just been found.
         return unsafe { avx2::run(kernel) };
     }
-    // SAFETY: the portable implementation needs nothing.
+    // SAFETY: the portable implementation has no requirements.
     unsafe { kernel.run::<portable::Portable>() }
 }
 
@@ -80,12 +79,12 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 /// As [`Simd`].
 #[inline(always)]
 pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
-    // x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial for e^r. ln 2 in two parts, so that
-    // r loses nothing.
+    // x = n ln 2 + r with |r| <= ln 2 / 2, and a polynomial for e^r. ln 2 is split in two parts, so
+    // that r is exact.
     const LN2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
     const TERMS: [f32; 6] =
         [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_65, 0.5];
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let low = S::splat(-87.3);
         let high = S::splat(88.3);
@@ -121,11 +120,11 @@ mod tests {
     }
 
     #[test]
-    fn exponentials_are_right_to_two_units_in_the_last_place_from_end_to_end() {
+    fn exp_is_within_two_ulp_over_the_whole_range() {
         let inputs: Vec<f32> = (0..16 * 4096).map(|i| -87.2 + 175.4 * i as f32 / 65536.0).collect();
         let mut ours = [inputs.clone(), inputs.clone()];
         dispatch(Exp(&mut ours[0]));
-        // SAFETY: needs nothing.
+        // SAFETY: the portable implementation has no requirements.
         unsafe { Exp(&mut ours[1]).run::<Portable>() };
         for outputs in &ours {
             for (&x, &y) in inputs.iter().zip(outputs) {
@@ -138,7 +137,7 @@ mod tests {
         assert_eq!(ends[..4], [0.0, 0.0, 1.0, 0.0]);
     }
 
-    /// Everything else, by its own definition.
+    /// All other operations, by definition.
     struct Others<'a> {
         a: &'a [f32; LANES],
         b: &'a [f32; LANES],
@@ -185,11 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn wide_instructions_do_what_plain_loops_do() {
+    fn wide_instructions_match_plain_loops() {
         let a: [f32; LANES] = std::array::from_fn(|i| (i as f32 * 1.7 - 11.3) * 1.003);
         let b: [f32; LANES] = std::array::from_fn(|i| 3.1 - i as f32 * 0.9);
         let kernel = || Others { a: &a, b: &b, out: Vec::new() };
-        // SAFETY: needs nothing.
+        // SAFETY: the portable implementation has no requirements.
         let plain = unsafe { kernel().run::<Portable>() };
         assert_eq!(dispatch(kernel()), plain);
         assert_eq!(plain[0][3], a[3] + b[3]);

@@ -3,10 +3,10 @@
 use crate::element::Element;
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 
-/// Adds `y` to `x`, of one length, a multiple of sixteen.
+/// Adds `y` to `x`; both have the same length, a multiple of sixteen.
 ///
 /// # Panics
-/// Where the sizes do not fit.
+/// If the sizes do not match.
 pub fn add<T: Element>(x: &mut [T], y: &[T]) {
     assert!(x.len() == y.len() && x.len().is_multiple_of(LANES));
     dispatch(Add { x, y });
@@ -23,7 +23,7 @@ impl<T: Element> Kernel for Add<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         for (x, y) in self.x.chunks_exact_mut(LANES).zip(self.y.chunks_exact(LANES)) {
-            // SAFETY: the instruction set is there, as the caller promises; sixteen numbers each.
+            // SAFETY: the caller guarantees the instruction set; chunks have sixteen elements.
             unsafe {
                 let sum = S::add(T::load::<S>(x.as_ptr()), T::load::<S>(y.as_ptr()));
                 T::store::<S>(x.as_mut_ptr(), sum);

@@ -4,28 +4,28 @@ use crate::element::Element;
 use crate::simd::{Kernel, LANES, Simd, dispatch, exp};
 use crate::threads::{Shared, each};
 
-/// Rows of one task.
+/// Rows per task.
 const ROWS: usize = 64;
 
 /// silu(gate) · up [rows, inner] of `gate_up` [rows, 2 · inner], `inner` a multiple of sixteen.
 ///
 /// # Panics
-/// Where the sizes do not fit.
+/// If the sizes do not match.
 pub fn swiglu<T: Element>(threads: usize, inner: usize, gate_up: &[T], y: &mut [T]) {
     let rows = checked(inner, gate_up, y);
     let out = Shared::new(y);
     each(threads, rows.div_ceil(ROWS), |task| {
         let (start, end) = (task * ROWS, rows.min((task + 1) * ROWS));
-        // SAFETY: each task has rows of its own.
+        // SAFETY: tasks write disjoint rows.
         let y = unsafe { out.part(start * inner, (end - start) * inner) };
         dispatch(Forward { inner, gate_up: &gate_up[2 * start * inner..2 * end * inner], y });
     });
 }
 
-/// Gradient of `gate_up`, given that of [`swiglu`]'s result.
+/// Gradient of `gate_up`, given the gradient of [`swiglu`]'s result.
 ///
 /// # Panics
-/// Where the sizes do not fit.
+/// If the sizes do not match.
 pub fn swiglu_backward<T: Element>(
     threads: usize,
     inner: usize,
@@ -38,7 +38,7 @@ pub fn swiglu_backward<T: Element>(
     let out = Shared::new(of_gate_up);
     each(threads, rows.div_ceil(ROWS), |task| {
         let (start, end) = (task * ROWS * inner, rows.min((task + 1) * ROWS) * inner);
-        // SAFETY: each task has rows of its own.
+        // SAFETY: tasks write disjoint rows.
         let of_gate_up = unsafe { out.part(2 * start, 2 * (end - start)) };
         let gate_up = &gate_up[2 * start..2 * end];
         dispatch(Backward { inner, gate_up, of_y: &of_y[start..end], of_gate_up });
@@ -54,7 +54,7 @@ fn checked<T>(inner: usize, gate_up: &[T], y: &[T]) -> usize {
 /// 1 / (1 + e^−x)
 #[inline(always)]
 unsafe fn sigmoid<S: Simd>(x: S::V) -> S::V {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let one = S::splat(1.0);
         S::div(one, S::add(one, exp::<S>(S::sub(S::splat(0.0), x))))
@@ -75,7 +75,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
         let rows = self.gate_up.chunks_exact(2 * self.inner);
         for (gate_up, y) in rows.zip(self.y.chunks_exact_mut(self.inner)) {
             for at in (0..self.inner).step_by(LANES) {
-                // SAFETY: as the caller promises; a row has twice `inner` numbers.
+                // SAFETY: guaranteed by the caller; a row has 2 · `inner` elements.
                 unsafe {
                     let gate = T::load::<S>(gate_up.as_ptr().add(at));
                     let up = T::load::<S>(gate_up.as_ptr().add(self.inner + at));
@@ -104,7 +104,7 @@ impl<T: Element> Kernel for Backward<'_, T> {
         let rows = self.gate_up.chunks_exact(2 * inner).zip(self.of_y.chunks_exact(inner));
         for ((gate_up, of_y), out) in rows.zip(self.of_gate_up.chunks_exact_mut(2 * inner)) {
             for at in (0..inner).step_by(LANES) {
-                // SAFETY: as the caller promises; a row has twice `inner` numbers.
+                // SAFETY: guaranteed by the caller; a row has 2 · `inner` elements.
                 unsafe {
                     let gate = T::load::<S>(gate_up.as_ptr().add(at));
                     let up = T::load::<S>(gate_up.as_ptr().add(inner + at));

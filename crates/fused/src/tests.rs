@@ -1,4 +1,4 @@
-//! Elementwise kernels against their definitions in f64, and gradients against differences.
+//! Elementwise kernels against their f64 definitions, and gradients against finite differences.
 
 use half::bf16;
 
@@ -46,8 +46,8 @@ fn norm_by_definition(x: &[f64], weight: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn rms_norm_and_its_gradients_are_as_by_definition() {
-    // More rows than one task has.
+fn rms_norm_and_its_gradients_match_the_definition() {
+    // More rows than one task processes.
     let (rows, width) = (131, 32);
     let (x, w) = (numbers(rows * width, 1), numbers(width, 2));
     let of_y = numbers(rows * width, 3);
@@ -78,7 +78,7 @@ fn swiglu_by_definition(inner: usize, gate_up: &[f64]) -> Vec<f64> {
 }
 
 #[test]
-fn swiglu_and_its_gradient_are_as_by_definition() {
+fn swiglu_and_its_gradient_match_the_definition() {
     let (rows, inner) = (67, 16);
     let gate_up: Vec<f64> = numbers(rows * 2 * inner, 4).iter().map(|x| 4.0 * x).collect();
     let of_y = numbers(rows * inner, 5);
@@ -97,7 +97,7 @@ fn swiglu_and_its_gradient_are_as_by_definition() {
 }
 
 #[test]
-fn rotary_turns_halves_and_back_again() {
+fn rotary_and_its_inverse_match_the_definition() {
     for head_dim in [16, 32, 48] {
         check_rotary(head_dim);
     }
@@ -127,7 +127,7 @@ fn check_rotary(hd: usize) {
 }
 
 #[test]
-fn adamw_steps_as_by_definition_whatever_the_length() {
+fn adamw_matches_the_definition_for_every_length() {
     for n in [1, 16, 70_003] {
         let (start, gradients) = (numbers(n, 8), [numbers(n, 9), numbers(n, 10)]);
         let run = |threads| {

@@ -1,4 +1,4 @@
-//! The handle that a server holds.
+//! The handle to the engine that a server holds.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
@@ -19,15 +19,15 @@ use crate::options::Options;
 use crate::prepare::{self, Preparation};
 use crate::worker::{Message, Model, Worker};
 
-/// Threads that render and tokenise; more would only take cores from the engine.
+/// Threads that render and tokenise prompts; more would take cores from the engine.
 const PREPARING: usize = 2;
 
-/// A model in this process as a server's [`Backend`].
+/// Serves a model in this process as a server's [`Backend`].
 ///
-/// Dropping it ends its threads; requests that are open then still get their answers first.
+/// Dropping it ends its threads; requests that are open then are answered first.
 pub struct EngineBackend {
     /// `None` once the backend is shut down.
-    open: Mutex<Option<Doors>>,
+    open: Mutex<Option<Senders>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     counters: Arc<Counters>,
     conversations: Arc<Conversations>,
@@ -35,29 +35,29 @@ pub struct EngineBackend {
     number: AtomicU64,
 }
 
-/// Where requests and orders go in. The threads end when both are closed.
+/// Senders of requests and messages. The threads end when both channels are closed.
 #[derive(Clone)]
-struct Doors {
+struct Senders {
     arrivals: Sender<Arrival>,
-    orders: Sender<Message>,
+    messages: Sender<Message>,
 }
 
 impl EngineBackend {
     /// Starts the threads that serve `model` with `format`.
     ///
     /// # Errors
-    /// An engine that cannot be made; threads that cannot be started.
+    /// If the engine cannot be created or the threads cannot be started.
     pub fn start(
         model: Model,
         format: Arc<ChatFormat>,
         mut options: Options,
     ) -> Result<Self, LmError> {
-        // No request can be longer than what the cache holds.
+        // No request can be longer than the cache.
         options.card.context = model.limits.context.min(model.limits.cache_tokens);
         let counters = Arc::new(Counters::default());
         let conversations = Arc::new(Conversations::new(options.history_tokens));
         let (arrivals, arriving) = channel();
-        let (orders, ordered) = channel();
+        let (messages, ordered) = channel();
         let worker = Worker::new(
             model,
             Arc::clone(&conversations),
@@ -75,12 +75,12 @@ impl EngineBackend {
         let mut threads = vec![named("leyden-engine", move || worker.run())?];
         for _ in 0..PREPARING {
             let (preparation, arriving) = (Arc::clone(&preparation), Arc::clone(&arriving));
-            let orders = orders.clone();
-            let run = move || prepare::run(&preparation, &arriving, &orders);
+            let messages = messages.clone();
+            let run = move || prepare::run(&preparation, &arriving, &messages);
             threads.push(named("leyden-prepare", run)?);
         }
         Ok(Self {
-            open: Mutex::new(Some(Doors { arrivals, orders })),
+            open: Mutex::new(Some(Senders { arrivals, messages })),
             threads: Mutex::new(threads),
             counters,
             conversations,
@@ -89,68 +89,68 @@ impl EngineBackend {
         })
     }
 
-    /// Counts for metrics.
+    /// Counters for metrics.
     pub fn stats(&self) -> Stats {
         self.counters.read()
     }
 
-    /// Forgets a conversation: its history, and what the cache holds of it.
+    /// Forgets a conversation: its history and its cache entries.
     pub fn forget(&self, conversation: &str) {
         if let Some(key) = self.conversations.forget(conversation) {
-            self.order(Message::Forget(vec![key]));
+            self.send_message(Message::Forget(vec![key]));
         }
     }
 
-    /// Holds new requests back and returns once the running ones have ended, so that whoever
-    /// owns the weights may change them. They wait until [`EngineBackend::set_weights`] or
+    /// Holds back new requests and returns once the running ones have ended, so that the owner of
+    /// the weights may change them. New requests wait until [`EngineBackend::set_weights`] or
     /// [`EngineBackend::resume`].
     pub fn pause(&self) {
         self.wait_for(Message::Pause);
     }
 
-    /// Takes up the requests that were held back.
+    /// Processes the requests that were held back.
     pub fn resume(&self) {
-        self.order(Message::Resume);
+        self.send_message(Message::Resume);
     }
 
-    /// Exchanges the weights, of the same shape and type, between two requests: the running
-    /// ones end with the weights that they began with, the others wait. Every answer names
-    /// the `version` that wrote it.
+    /// Replaces the weights with others of the same shape and type, between requests: running
+    /// requests finish with the old weights, new ones wait. Every answer carries the `version` of
+    /// the weights that produced it.
     pub fn set_weights(&self, weights: Weights, version: u64) {
         self.wait_for(|done| Message::Weights { weights, version, done });
     }
 
-    /// Takes no more requests, waits for the open ones for at most `grace`, fails the rest,
-    /// and ends the threads. Does nothing the second time.
+    /// Accepts no more requests, waits for the open ones for at most `grace`, fails the rest, and
+    /// ends the threads. Later calls do nothing.
     pub fn shut_down(&self, grace: Duration) {
-        let Some(doors) = self.lock_open().take() else { return };
-        let _ = doors.orders.send(Message::EndBy(Instant::now() + grace));
-        drop(doors);
+        let Some(senders) = self.lock_open().take() else { return };
+        let _ = senders.messages.send(Message::EndBy(Instant::now() + grace));
+        drop(senders);
         let threads = std::mem::take(&mut *lock(&self.threads));
         for thread in threads {
-            // A thread that panicked has nothing left to wait for.
+            // A thread that panicked needs no further clean-up.
             let _ = thread.join();
         }
     }
 
-    fn order(&self, message: Message) {
-        if let Some(doors) = &*self.lock_open() {
-            let _ = doors.orders.send(message);
+    fn send_message(&self, message: Message) {
+        if let Some(senders) = &*self.lock_open() {
+            let _ = senders.messages.send(message);
         }
     }
 
-    /// Sends an order and waits until it is done, or the backend is shut down.
+    /// Sends a message and waits until it is handled, or the backend is shut down.
     fn wait_for(&self, message: impl FnOnce(std::sync::mpsc::SyncSender<()>) -> Message) {
         let (done, receiver): (_, Receiver<()>) = sync_channel(1);
-        self.order(message(done));
+        self.send_message(message(done));
         let _ = receiver.recv();
     }
 
-    fn lock_open(&self) -> std::sync::MutexGuard<'_, Option<Doors>> {
+    fn lock_open(&self) -> std::sync::MutexGuard<'_, Option<Senders>> {
         lock(&self.open)
     }
 
-    fn accept(&self, ask: Ask, events: &Events) -> Result<(), Failure> {
+    fn enqueue(&self, ask: Ask, events: &Events) -> Result<(), Failure> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let most = self.options.max_requests;
         let slot = Slot::take(&self.counters, most).ok_or_else(|| {
@@ -161,8 +161,8 @@ impl EngineBackend {
         let deadline = Instant::now() + self.options.deadline;
         let arrival = Arrival { ask, events: events.clone(), slot, number, deadline };
         let open = self.lock_open();
-        let doors = open.as_ref().ok_or(Failure::ShuttingDown)?;
-        doors.arrivals.send(arrival).map_err(|_| Failure::ShuttingDown)
+        let senders = open.as_ref().ok_or(Failure::ShuttingDown)?;
+        senders.arrivals.send(arrival).map_err(|_| Failure::ShuttingDown)
     }
 }
 
@@ -175,7 +175,7 @@ impl Backend for EngineBackend {
 
     fn submit(&self, ask: Ask) -> UnboundedReceiver<Event> {
         let (events, receiver) = unbounded_channel();
-        if let Err(failure) = self.accept(ask, &events) {
+        if let Err(failure) = self.enqueue(ask, &events) {
             let _ = events.send(Event::Failed(failure));
         }
         receiver

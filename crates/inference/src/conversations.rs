@@ -1,10 +1,10 @@
-//! What has been said in each conversation, so that its next prompt grows by tokens.
+//! Token history of each conversation, so that its next prompt grows by tokens.
 //!
-//! A rollout's calls arrive as separate requests that share nothing but the name of their
-//! conversation. Under that name lies a [`History`]: the ids that were prompted and sampled.
-//! The memory is bounded; the conversation that was used the longest ago is forgotten first,
-//! and one that comes back after that is tokenised anew, which costs it its cache and its
-//! prefix but is never wrong.
+//! A rollout's calls arrive as separate requests that share only the name of their conversation.
+//! Under that name a [`History`] is stored: the prompt ids and the sampled ids. The memory is
+//! bounded: the least recently used conversation is evicted first. A conversation that returns
+//! after eviction is tokenised again, so it loses its cache entries and its shared prefix, but
+//! remains correct.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,18 +12,18 @@ use leyden_core::Message;
 use leyden_text::{History, Prompt};
 use lru::LruCache;
 
-/// Histories by conversation.
-pub(crate) struct Conversations(Mutex<Known>);
+/// Histories by conversation name.
+pub(crate) struct Conversations(Mutex<Entries>);
 
-struct Known {
+struct Entries {
     by_name: LruCache<String, Conversation>,
-    /// Of all histories together.
+    /// Total over all histories.
     tokens: usize,
     limit: usize,
     next_key: u64,
 }
 
-/// One conversation: what the engine knows it by, and what has been said.
+/// One conversation: its key in the engine, and its history.
 #[derive(Clone)]
 pub(crate) struct Conversation {
     pub key: u64,
@@ -32,56 +32,56 @@ pub(crate) struct Conversation {
 }
 
 impl Conversations {
-    /// Keeps at most `limit` tokens, prompts and responses of all calls counted.
+    /// Keeps at most `limit` tokens, counting prompts and responses of all calls.
     pub fn new(limit: usize) -> Self {
         let by_name = LruCache::unbounded();
-        Self(Mutex::new(Known { by_name, tokens: 0, limit, next_key: 0 }))
+        Self(Mutex::new(Entries { by_name, tokens: 0, limit, next_key: 0 }))
     }
 
-    /// A key that no conversation has.
+    /// A key that no conversation uses.
     pub fn fresh_key(&self) -> u64 {
         self.lock().fresh_key()
     }
 
-    /// The conversation of this name, begun where there is none.
+    /// The conversation of this name, created if it does not exist.
     pub fn get(&self, name: &str) -> Conversation {
-        let mut known = self.lock();
-        if let Some(conversation) = known.by_name.get(name) {
+        let mut entries = self.lock();
+        if let Some(conversation) = entries.by_name.get(name) {
             return conversation.clone();
         }
-        known.begin(name)
+        entries.begin(name)
     }
 
-    /// Adds a call to a conversation. Returns the keys of those that had to be forgotten.
+    /// Adds a call to a conversation. Returns the keys of evicted conversations.
     pub fn push(&self, name: &str, prompt: Prompt, response: Vec<u32>, reply: Message) -> Vec<u64> {
         let added = prompt.ids.len() + response.len();
-        let mut known = self.lock();
-        if known.by_name.get(name).is_none() {
-            known.begin(name);
+        let mut entries = self.lock();
+        if entries.by_name.get(name).is_none() {
+            entries.begin(name);
         }
-        if let Some(conversation) = known.by_name.get_mut(name) {
-            // Copies the history only while a prompt is being made from it.
+        if let Some(conversation) = entries.by_name.get_mut(name) {
+            // Copies the history only while a prompt is being built from it.
             Arc::make_mut(&mut conversation.history).push(prompt, response, reply);
             conversation.tokens += added;
-            known.tokens += added;
+            entries.tokens += added;
         }
-        known.evict()
+        entries.evict()
     }
 
     /// Forgets a conversation; returns its key.
     pub fn forget(&self, name: &str) -> Option<u64> {
-        let mut known = self.lock();
-        let conversation = known.by_name.pop(name)?;
-        known.tokens -= conversation.tokens;
+        let mut entries = self.lock();
+        let conversation = entries.by_name.pop(name)?;
+        entries.tokens -= conversation.tokens;
         Some(conversation.key)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Known {
+impl Entries {
     fn fresh_key(&mut self) -> u64 {
         self.next_key += 1;
         self.next_key
@@ -94,10 +94,10 @@ impl Known {
         conversation
     }
 
-    /// Forgets the least recently used until the limits hold.
+    /// Evicts the least recently used conversations until the limits hold.
     fn evict(&mut self) -> Vec<u64> {
         let mut keys = Vec::new();
-        while self.tokens > self.limit || self.by_name.len() > MOST_CONVERSATIONS {
+        while self.tokens > self.limit || self.by_name.len() > MAX_CONVERSATIONS {
             let Some((_, oldest)) = self.by_name.pop_lru() else { break };
             self.tokens -= oldest.tokens;
             keys.push(oldest.key);
@@ -106,8 +106,8 @@ impl Known {
     }
 }
 
-/// Even empty conversations take memory: whoever talks to the server chooses their names.
-const MOST_CONVERSATIONS: usize = 65_536;
+/// Empty conversations take memory as well, and clients choose the names.
+const MAX_CONVERSATIONS: usize = 65_536;
 
 #[cfg(test)]
 mod tests {
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_the_longest_ago_is_forgotten_first() {
+    fn the_least_recently_used_conversation_is_evicted_first() {
         let prompt = prompt();
         let one = prompt.ids.len() + 1;
         let conversations = Conversations::new(2 * one);
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(conversations.get("a").history.len(), 1);
         assert_eq!(push("c"), [keys[1]], "a was used after b");
         assert_eq!(conversations.get("a").key, keys[0]);
-        assert!(conversations.get("b").history.is_empty(), "it begins anew");
+        assert!(conversations.get("b").history.is_empty(), "it starts empty");
         assert_ne!(conversations.get("b").key, keys[1]);
         assert_eq!(conversations.forget("a"), Some(keys[0]));
         assert_eq!(conversations.forget("a"), None);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conversation_beyond_all_bounds_is_forgotten_itself() {
+    fn a_conversation_larger_than_the_limit_is_evicted() {
         let prompt = prompt();
         let conversations = Conversations::new(prompt.ids.len());
         let key = conversations.get("a").key;

@@ -1,13 +1,13 @@
-//! What a server has done so far, for `/metrics`.
+//! Counters of a server, for `/metrics`.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use leyden_serve::backend::Figure;
 
-/// Counts, written by several threads.
+/// Counters, written by several threads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Accepted and not answered yet.
+    /// Accepted, but not yet answered.
     pub open: AtomicUsize,
     /// Of those, being generated.
     pub running: AtomicUsize,
@@ -44,25 +44,25 @@ impl Counters {
     }
 }
 
-/// Adds to a count; nothing else is ordered by it.
+/// Adds to a counter; no other memory access is ordered by it.
 pub(crate) fn add(counter: &AtomicU64, count: usize) {
     counter.fetch_add(count as u64, Ordering::Relaxed);
 }
 
-/// Counts at a moment, since the start where they only grow.
+/// The counters at one moment; totals count from the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Requests in the queue, those being tokenised included.
+    /// Requests in the queue, including those being tokenised.
     pub waiting: usize,
-    /// Requests that the engine generates.
+    /// Requests being generated.
     pub running: usize,
     /// Requests answered.
     pub finished: u64,
     /// Requests that ended with a failure.
     pub failed: u64,
-    /// Requests whose client went away.
+    /// Requests whose client disconnected.
     pub cancelled: u64,
-    /// Requests that found no room in the queue.
+    /// Requests rejected because the queue was full.
     pub refused: u64,
     /// Prompt tokens of answered requests, and how many of them were in the cache.
     pub prompt_tokens: u64,
@@ -70,27 +70,27 @@ pub struct Stats {
     pub generated_tokens: u64,
     /// Prompts that continued an earlier call of their conversation token for token.
     pub extended_prompts: u64,
-    /// Prompts whose template wrote the past of their conversation differently.
+    /// Prompts whose template rewrote earlier messages of their conversation.
     pub rewritten_prompts: u64,
-    /// Number of weight updates behind the policy.
+    /// Number of weight updates applied to the policy.
     pub policy_version: u64,
 }
 
 impl Stats {
-    /// The counts as `/metrics` shows them.
+    /// The counters as `/metrics` shows them.
     pub(crate) fn figures(&self) -> Vec<Figure> {
         let figure = |name, help, value| Figure { name, help, value };
         vec![
             figure("leyden_engine_waiting", "Requests in the queue.", self.waiting as u64),
-            figure("leyden_engine_running", "Requests that are generated.", self.running as u64),
+            figure("leyden_engine_running", "Requests being generated.", self.running as u64),
             figure("leyden_engine_finished_total", "Requests answered.", self.finished),
             figure("leyden_engine_failed_total", "Requests that failed.", self.failed),
             figure(
                 "leyden_engine_cancelled_total",
-                "Requests whose client went away.",
+                "Requests whose client disconnected.",
                 self.cancelled,
             ),
-            figure("leyden_engine_refused_total", "Requests that found no room.", self.refused),
+            figure("leyden_engine_refused_total", "Requests rejected: queue full.", self.refused),
             figure(
                 "leyden_engine_prompt_tokens_total",
                 "Prompt tokens of answered requests.",
@@ -113,12 +113,12 @@ impl Stats {
             ),
             figure(
                 "leyden_engine_rewritten_prompts_total",
-                "Prompts whose template wrote the past of their conversation differently.",
+                "Prompts whose template rewrote earlier messages of their conversation.",
                 self.rewritten_prompts,
             ),
             figure(
                 "leyden_engine_policy_version",
-                "Weight updates behind the policy.",
+                "Weight updates applied to the policy.",
                 self.policy_version,
             ),
         ]

@@ -1,4 +1,4 @@
-//! One request on its way: its tokens become deltas, and in the end an answer.
+//! The life of one request: its tokens become deltas, and finally an answer.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -14,25 +14,25 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::counters::Counters;
 use crate::options::Options;
 
-/// A request as it came in.
+/// A request as received.
 pub(crate) struct Arrival {
     pub ask: Ask,
     pub events: UnboundedSender<Event>,
     pub slot: Slot,
-    /// Of all requests so far.
+    /// Sequence number over all requests.
     pub number: u64,
     pub deadline: Instant,
 }
 
-/// A place among the requests that may be open at a time; given back when it is dropped.
+/// One of the limited number of open requests; released on drop.
 pub(crate) struct Slot(Arc<Counters>);
 
 impl Slot {
-    /// `None` where `most` are taken.
-    pub fn take(counters: &Arc<Counters>, most: usize) -> Option<Self> {
+    /// `None` if `limit` requests are open.
+    pub fn take(counters: &Arc<Counters>, limit: usize) -> Option<Self> {
         let slot = Self(Arc::clone(counters));
         let before = counters.open.fetch_add(1, Ordering::Relaxed);
-        (before < most).then_some(slot)
+        (before < limit).then_some(slot)
     }
 }
 
@@ -42,13 +42,13 @@ impl Drop for Slot {
     }
 }
 
-/// What the model continues.
-pub(crate) enum Asked {
+/// The prompt that the model continues.
+pub(crate) enum Input {
     Chat { prompt: Box<Prompt>, request: Box<ChatRequest> },
     Raw { ids: Vec<u32> },
 }
 
-impl Asked {
+impl Input {
     pub fn ids(&self) -> &[u32] {
         match self {
             Self::Chat { prompt, .. } => &prompt.ids,
@@ -57,17 +57,17 @@ impl Asked {
     }
 }
 
-/// A request that is being answered.
+/// A request being answered.
 pub(crate) struct Job {
-    pub asked: Asked,
-    pub writing: Writing,
+    pub input: Input,
+    pub reply_text: ReplyText,
     pub stop: Vec<String>,
     pub format: Arc<ChatFormat>,
     pub conversation: Option<String>,
     pub constrained: bool,
     pub stream: bool,
     pub deadline: Instant,
-    /// Since when it waits for new weights.
+    /// When it began to wait for new weights.
     pub held_since: Option<Instant>,
     pub policy_version: u64,
     pub tokens: Vec<Token>,
@@ -76,8 +76,8 @@ pub(crate) struct Job {
     pub slot: Slot,
 }
 
-/// What a conversation is to remember of a call.
-pub(crate) struct Said {
+/// A finished call, as its conversation records it.
+pub(crate) struct FinishedCall {
     pub conversation: String,
     pub prompt: Prompt,
     pub response: Vec<u32>,
@@ -85,11 +85,11 @@ pub(crate) struct Said {
 }
 
 impl Job {
-    /// Takes a token that was drawn, and tells the client where it listens.
+    /// Adds a sampled token, and sends a delta to a streaming client.
     pub fn take(&mut self, sampled: Sampled) {
         let token = self.token(&sampled);
         self.start();
-        let delta = self.writing.delta(sampled.id);
+        let delta = self.reply_text.delta(sampled.id);
         if self.stream {
             let ReplyDelta { content, tool_calls } = delta;
             let delta = Delta { content, tool_calls, tokens: vec![token.clone()] };
@@ -98,12 +98,12 @@ impl Job {
         self.tokens.push(token);
     }
 
-    /// Answers. `remember` is told first what the conversation must know before the client can
-    /// go on with it.
-    pub fn finish(mut self, completion: Completion, remember: impl FnOnce(Said)) {
+    /// Sends the answer. `remember` is called first, so that the conversation includes the call
+    /// before the client can continue it.
+    pub fn finish(mut self, completion: Completion, remember: impl FnOnce(FinishedCall)) {
         self.start();
-        let stopped = self.writing.stopped();
-        let ReplyEnd { delta, content, reply } = self.writing.end(completion.finish);
+        let stopped = self.reply_text.stopped();
+        let ReplyEnd { delta, content, reply } = self.reply_text.end(completion.finish);
         let stop_text = stopped.then(|| self.stop_text(&completion.ids, &reply.message.content));
         if self.stream && !delta.is_empty() {
             let ReplyDelta { content, tool_calls } = delta;
@@ -115,22 +115,27 @@ impl Job {
             malformed_call: reply.malformed_call,
             finish: completion.finish,
             stop_text: stop_text.flatten(),
-            prompt_ids: self.asked.ids().to_vec(),
+            prompt_ids: self.input.ids().to_vec(),
             tokens: std::mem::take(&mut self.tokens),
             cached_tokens: completion.cached_tokens,
             policy_version: self.policy_version,
             constrained: self.constrained,
         };
-        if let (Some(conversation), Asked::Chat { prompt, .. }) = (self.conversation, self.asked) {
+        if let (Some(conversation), Input::Chat { prompt, .. }) = (self.conversation, self.input) {
             let response = completion.ids;
-            remember(Said { conversation, prompt: *prompt, response, reply: reply.message });
+            remember(FinishedCall {
+                conversation,
+                prompt: *prompt,
+                response,
+                reply: reply.message,
+            });
         }
-        // Before the client hears of it, so that its next request finds a place.
+        // Before the answer is sent, so that the client's next request finds a free slot.
         drop(self.slot);
         let _ = self.events.send(Event::Finished(Box::new(answer)));
     }
 
-    /// Tells the client why there is no answer.
+    /// Sends the failure to the client.
     pub fn fail(self, failure: Failure) {
         drop(self.slot);
         let _ = self.events.send(Event::Failed(failure));
@@ -144,8 +149,8 @@ impl Job {
         found.max_by_key(|stop| stop.len()).cloned()
     }
 
-    /// What is said of a request that is late.
-    pub fn late(&self, options: &Options) -> Failure {
+    /// The failure of a request that missed its deadline.
+    pub fn deadline_failure(&self, options: &Options) -> Failure {
         let seconds = options.deadline.as_secs_f64();
         let state = match (self.started, self.tokens.len()) {
             (false, _) => "it was still waiting for the model".to_owned(),
@@ -156,17 +161,17 @@ impl Job {
         ))
     }
 
-    /// Says that generation begins, the first time, to whoever listens. Not before there is a
-    /// token: until then a failure can still become the status of the response.
+    /// Sends the start event once. Not before the first token: until then a failure can still
+    /// become the status of the response.
     fn start(&mut self) {
         if !std::mem::replace(&mut self.started, true) && self.stream {
-            let prompt_ids = self.asked.ids().to_vec();
+            let prompt_ids = self.input.ids().to_vec();
             self.send(Event::Started { prompt_ids, policy_version: self.policy_version });
         }
     }
 
     fn send(&self, event: Event) {
-        // Whether anybody listens is looked after between two forward passes.
+        // A closed channel is detected between two forward passes.
         let _ = self.events.send(event);
     }
 
@@ -182,27 +187,26 @@ impl Job {
     }
 }
 
-/// The text of an answer as it grows.
+/// The text of an answer while it is generated.
 ///
-/// Stop texts are found inside the engine's step, so that no pass is made in vain; the deltas
-/// are taken from it after the step. Both look at one [`ReplyStream`], and each token is given
-/// to it once.
+/// Stop texts are detected inside the engine's step, so that no superfluous pass runs; the deltas
+/// are taken after the step. Both use one [`ReplyStream`], which receives each token once.
 #[derive(Clone)]
-pub(crate) struct Writing(Arc<Mutex<Written>>);
+pub(crate) struct ReplyText(Arc<Mutex<ReplyState>>);
 
-struct Written {
+struct ReplyState {
     /// `None` once the answer is complete.
     stream: Option<ReplyStream>,
-    /// What the engine's step made certain, by token, until it is taken.
+    /// Deltas produced inside the engine's step, by token, until they are taken.
     pending: VecDeque<ReplyDelta>,
-    /// Begins the ids of tool calls.
+    /// Prefix of the ids of tool calls.
     call_prefix: String,
     calls: usize,
     single_call: bool,
     stops: bool,
 }
 
-impl Writing {
+impl ReplyText {
     pub fn new(
         format: &Arc<ChatFormat>,
         request: &ChatRequest,
@@ -210,7 +214,7 @@ impl Writing {
         call_prefix: String,
     ) -> Self {
         let request = ChatRequest { stop: stop.to_vec(), ..request.clone() };
-        Self(Arc::new(Mutex::new(Written {
+        Self(Arc::new(Mutex::new(ReplyState {
             stream: Some(ReplyStream::new(format, &request)),
             pending: VecDeque::new(),
             call_prefix,
@@ -220,17 +224,16 @@ impl Writing {
         })))
     }
 
-    /// What the engine asks after every token; `None` where nothing but the model ends the
-    /// answer.
+    /// The engine's check after every token; `None` if only the model ends the answer.
     pub fn stop_check(&self) -> Option<Box<dyn StopCheck>> {
-        let asked = {
+        let needed = {
             let written = self.lock();
             written.stops || written.single_call
         };
-        asked.then(|| Box::new(self.clone()) as Box<dyn StopCheck>)
+        needed.then(|| Box::new(self.clone()) as Box<dyn StopCheck>)
     }
 
-    /// What `id`, the latest token, makes certain.
+    /// The delta produced by `id`, the latest token.
     fn delta(&self, id: u32) -> ReplyDelta {
         let mut written = self.lock();
         match written.pending.pop_front() {
@@ -257,19 +260,19 @@ impl Writing {
         end
     }
 
-    fn lock(&self) -> MutexGuard<'_, Written> {
+    fn lock(&self) -> MutexGuard<'_, ReplyState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Written {
+impl ReplyState {
     fn push(&mut self, id: u32) -> ReplyDelta {
         let mut delta = self.stream.as_mut().map(|stream| stream.push(id)).unwrap_or_default();
         self.name(&mut delta.tool_calls);
         delta
     }
 
-    /// Gives the next calls of the answer their ids.
+    /// Assigns ids to the next tool calls of the answer.
     fn name(&mut self, calls: &mut [ToolCall]) {
         for call in calls {
             call.id = format!("{}{}", self.call_prefix, self.calls);
@@ -278,7 +281,7 @@ impl Written {
     }
 }
 
-impl StopCheck for Writing {
+impl StopCheck for ReplyText {
     fn stops(&mut self, id: u32) -> bool {
         let mut written = self.lock();
         let delta = written.push(id);

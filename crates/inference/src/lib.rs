@@ -1,19 +1,19 @@
 //! An engine behind a queue: conversations in, streamed replies out.
 //!
-//! The engine ([`leyden_lm::generate::Engine`]) knows token ids and forward passes; a server's clients
-//! know messages and come and go as they like. [`EngineBackend`] joins the two. A request
-//! passes three stations:
+//! The engine ([`leyden_lm::generate::Engine`]) handles token ids and forward passes; a server's
+//! clients send messages and disconnect at any time. [`EngineBackend`] connects the two. A request
+//! passes three stages:
 //!
-//! 1. [`submit`](leyden_serve::backend::Backend::submit) counts it, or refuses it where too
-//!    many wait. It never blocks.
-//! 2. A few preparing threads render and tokenise its prompt and compile its grammar. A long
-//!    prompt or a large schema so delays nobody whose tokens are being generated.
-//! 3. One thread owns the engine. Between two forward passes it takes in what has been
-//!    prepared, drops what nobody waits for any more, hands out tokens, and exchanges the
-//!    weights where a trainer asks for it.
+//! 1. [`submit`](leyden_serve::backend::Backend::submit) counts it, or rejects it if too many
+//!    wait. It never blocks.
+//! 2. Preparing threads render and tokenise its prompt and compile its grammar, so that a long
+//!    prompt or a large schema does not delay requests that are being generated.
+//! 3. One thread owns the engine. Between two forward passes it submits prepared requests,
+//!    cancels those whose client has disconnected, streams tokens, and replaces the weights when
+//!    a trainer requests it.
 //!
-//! Calls of one conversation grow by tokens: what the model wrote enters the next prompt as
-//! the ids that it sampled.
+//! Calls of one conversation grow by tokens: the model's output enters the next prompt as the
+//! sampled ids.
 
 mod backend;
 mod conversations;
@@ -23,7 +23,7 @@ mod options;
 mod prepare;
 mod worker;
 
-// The helpers of the tests see this crate from outside.
+// The test helpers access this crate as an external one.
 #[cfg(test)]
 extern crate self as leyden_inference;
 

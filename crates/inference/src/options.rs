@@ -1,4 +1,4 @@
-//! How an engine serves.
+//! Options of an engine that serves requests.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use leyden_serve::backend::ModelCard;
 /// Limits and names of an [`EngineBackend`](crate::EngineBackend).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// As `/v1/models` lists it.
+    /// The entry in `/v1/models`.
     pub card: ModelCard,
     /// Threads of libtorch, on the engine's own thread.
     pub threads: usize,
-    /// Most requests that are answered or wait at a time; the next one is told to come back.
+    /// Maximum number of open requests; further ones are rejected as busy.
     pub max_requests: usize,
     /// From a request's arrival to the end of its answer.
     pub deadline: Duration,
-    /// Longest wait for new weights before a request is told to come back.
+    /// Longest wait for new weights before a request is rejected as busy.
     pub update_wait: Duration,
-    /// Tokens of past calls that are kept for conversations; about 16 bytes each.
+    /// Tokens of past calls kept for conversations; about 16 bytes each.
     pub history_tokens: usize,
-    /// Root of the draws of requests that bring no seed.
+    /// Root seed for requests without a seed.
     pub seed: u64,
 }
 
 impl Options {
-    /// Sensible limits for a model that is known as `id`, with `context` tokens.
+    /// Default limits for a model served as `id`, with a context of `context` tokens.
     pub fn new(id: impl Into<String>, context: usize) -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let created = now.map_or(0, |since| since.as_secs());

@@ -1,4 +1,4 @@
-//! From a request to what the engine takes: rendered, tokenised, with its grammar.
+//! From a request to the engine's input: rendered, tokenised, with its grammar.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender};
@@ -11,11 +11,11 @@ use leyden_text::{ChatFormat, Growth, History, TextError};
 
 use crate::conversations::Conversations;
 use crate::counters::{Counters, add};
-use crate::job::{Arrival, Asked, Job, Writing};
+use crate::job::{Arrival, Input, Job, ReplyText};
 use crate::options::Options;
-use crate::worker::{Message, described};
+use crate::worker::{Message, panic_message};
 
-/// What preparing needs to know.
+/// Shared state of the preparing threads.
 pub(crate) struct Preparation {
     format: Arc<ChatFormat>,
     conversations: Arc<Conversations>,
@@ -25,20 +25,20 @@ pub(crate) struct Preparation {
     seed: SeedTree,
 }
 
-/// A request that the engine can take, and what becomes of its tokens.
+/// A request for the engine, and the job that receives its tokens.
 pub(crate) struct Prepared {
     pub request: Request,
     pub job: Job,
 }
 
-/// Prepares what arrives until nothing can arrive any more.
+/// Prepares arriving requests until the channel is closed.
 pub(crate) fn run(
     preparation: &Preparation,
     arriving: &Mutex<Receiver<Arrival>>,
-    orders: &Sender<Message>,
+    messages: &Sender<Message>,
 ) {
     loop {
-        // The lock is held while nothing arrives: the other threads have nothing to do either.
+        // Waiting with the lock held is harmless: the other threads have nothing to do either.
         let arrival = arriving.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(arrival) = arrival else { return };
         if arrival.events.is_closed() {
@@ -46,11 +46,11 @@ pub(crate) fn run(
             continue;
         }
         let events = arrival.events.clone();
-        // A template or a grammar that panics is the fault of one request.
+        // A template or a grammar that panics fails only its own request.
         let prepared = catch_unwind(AssertUnwindSafe(|| preparation.prepare(arrival)))
-            .unwrap_or_else(|panic| Err(Failure::Internal(described(&*panic))));
+            .unwrap_or_else(|panic| Err(Failure::Internal(panic_message(&*panic))));
         let failure = match prepared {
-            Ok(prepared) => match orders.send(Message::Request(Box::new(prepared))) {
+            Ok(prepared) => match messages.send(Message::Request(Box::new(prepared))) {
                 Ok(()) => continue,
                 Err(_) => Failure::ShuttingDown,
             },
@@ -78,7 +78,7 @@ impl Preparation {
         let Ask { prompt, sampling, stop, seed, top_logprobs, conversation, .. } = ask;
         let Ask { call_prefix, stream, ignore_eos, .. } = ask;
         let mut key = None;
-        let (asked, constraint) = match prompt {
+        let (input, constraint) = match prompt {
             Prompt::Chat(request) => {
                 let known = conversation.as_deref().map(|name| self.conversations.get(name));
                 key = known.as_ref().map(|conversation| conversation.key);
@@ -87,38 +87,40 @@ impl Preparation {
             }
             Prompt::Text(text) => {
                 let ids = self.format.tokenizer().encode_sequence(&text, usize::MAX);
-                (Asked::Raw { ids: ids.map_err(|e| refused("prompt", &e))? }, None)
+                (Input::Raw { ids: ids.map_err(|e| refused("prompt", &e))? }, None)
             }
-            Prompt::Ids(ids) => (Asked::Raw { ids }, None),
+            Prompt::Ids(ids) => (Input::Raw { ids }, None),
         };
-        self.check(asked.ids())?;
+        self.check(input.ids())?;
         let seed = match seed {
             Some(seed) => SeedTree::new(seed),
             None => self.seed.child("request").index(number),
         };
-        let writing = match &asked {
-            Asked::Chat { request, .. } => Writing::new(&self.format, request, &stop, call_prefix),
-            Asked::Raw { .. } => {
-                Writing::new(&self.format, &ChatRequest::default(), &stop, call_prefix)
+        let reply_text = match &input {
+            Input::Chat { request, .. } => {
+                ReplyText::new(&self.format, request, &stop, call_prefix)
+            }
+            Input::Raw { .. } => {
+                ReplyText::new(&self.format, &ChatRequest::default(), &stop, call_prefix)
             }
         };
         let request = Request {
             key: key.unwrap_or_else(|| self.conversations.fresh_key()),
-            prompt: asked.ids().to_vec(),
+            prompt: input.ids().to_vec(),
             sampling,
             seed,
             stop_ids: match ignore_eos && constraint.is_none() {
                 true => Arc::from([]),
                 false => Arc::clone(&self.stop_ids),
             },
-            stop: writing.stop_check(),
+            stop: reply_text.stop_check(),
             top_logprobs,
             constraint,
         };
         let constrained = request.constraint.is_some();
         let job = Job {
-            asked,
-            writing,
+            input,
+            reply_text,
             stop,
             format: Arc::clone(&self.format),
             conversation,
@@ -140,7 +142,7 @@ impl Preparation {
         &self,
         request: ChatRequest,
         history: &History,
-    ) -> Result<(Asked, Option<Box<dyn Constraint>>), Failure> {
+    ) -> Result<(Input, Option<Box<dyn Constraint>>), Failure> {
         let prompt = self.format.prompt(history, &request).map_err(|e| refused("messages", &e))?;
         match prompt.growth {
             Growth::Fresh => {}
@@ -150,10 +152,10 @@ impl Preparation {
         let param = if request.tools.is_empty() { "response_format" } else { "tools" };
         let grammar = self.format.grammar(&request).map_err(|e| refused(param, &e))?;
         let constraint = grammar.map(|grammar| Box::new(grammar) as Box<dyn Constraint>);
-        Ok((Asked::Chat { prompt: Box::new(prompt), request: Box::new(request) }, constraint))
+        Ok((Input::Chat { prompt: Box::new(prompt), request: Box::new(request) }, constraint))
     }
 
-    /// Whether there is anything to continue, and room for at least one token more.
+    /// Checks that the prompt is not empty and leaves room for at least one token.
     fn check(&self, ids: &[u32]) -> Result<(), Failure> {
         let (tokens, limit) = (ids.len(), self.options.card.context);
         if tokens == 0 {

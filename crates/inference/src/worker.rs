@@ -1,13 +1,13 @@
 //! The thread that owns the engine.
 //!
-//! Its loop does, between two forward passes: take in what has been prepared, drop what nobody
-//! waits for or what is late, hand requests to the engine, run one pass, hand out its tokens.
-//! While weights are exchanged nothing new is handed to the engine; what runs ends first, so
-//! that every answer was written by one version of the weights.
+//! Between two forward passes, its loop receives messages, cancels requests whose client has
+//! disconnected or whose deadline has passed, submits requests to the engine, runs one pass and
+//! distributes its tokens. During a weight update no new requests are submitted; the running ones
+//! finish first, so that each answer comes from one version of the weights.
 //!
-//! Should a forward pass fail, the requests in it fail with the reason, and the others go on.
-//! Should the engine panic, all its requests fail, and a new engine with the same weights takes
-//! its place: what it held in memory may be half written.
+//! If a forward pass fails, the requests in it fail with the reason, and the others continue. If
+//! the engine panics, all its requests fail and a new engine with the same weights replaces it,
+//! since its memory may be inconsistent.
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
@@ -30,21 +30,21 @@ use crate::job::Job;
 use crate::options::Options;
 use crate::prepare::Prepared;
 
-/// What an engine is made of.
+/// A model and how to run it.
 pub struct Model {
     pub config: LlamaConfig,
     pub weights: Weights,
     pub device: Device,
     pub limits: Limits,
-    /// Engines side by side; see [`Engine::split`].
+    /// Number of parallel engines; see [`Engine::split`].
     pub engines: usize,
 }
 
 impl Model {
-    /// A model as it was loaded, computing in `kind` on `device`.
+    /// A loaded model, computing in `kind` on `device`.
     ///
     /// # Errors
-    /// Missing tensors, too little memory.
+    /// If tensors are missing or memory is insufficient.
     pub fn of(
         loaded: &LoadedModel,
         (kind, device): (Kind, Device),
@@ -69,7 +69,7 @@ impl Model {
     }
 }
 
-/// What the engine's thread is told.
+/// Messages to the engine's thread.
 pub(crate) enum Message {
     Request(Box<Prepared>),
     Forget(Vec<u64>),
@@ -80,18 +80,18 @@ pub(crate) enum Message {
         version: u64,
         done: SyncSender<()>,
     },
-    /// The server goes down; what is open at that time fails.
+    /// The server shuts down; requests open at that time fail.
     EndBy(Instant),
 }
 
-/// How long an idle engine waits for another request that comes with the first: prompts that are
-/// computed together are done sooner than one after the other.
-const COMPANY: Duration = Duration::from_millis(1);
+/// How long an idle engine waits for a further request: prompts computed in one batch finish sooner
+/// than one after the other.
+const BATCH_WAIT: Duration = Duration::from_millis(1);
 /// Longest such wait, while more requests are being prepared.
-const LONGEST_GATHERING: Duration = Duration::from_millis(50);
+const MAX_BATCH_WAIT: Duration = Duration::from_millis(50);
 
-/// How often requests that are held back are looked after where nothing else happens.
-const LOOK_AFTER: Duration = Duration::from_millis(50);
+/// How often held requests are checked if nothing else happens.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The engine's thread.
 pub(crate) struct Worker {
@@ -100,13 +100,13 @@ pub(crate) struct Worker {
     conversations: Arc<Conversations>,
     counters: Arc<Counters>,
     options: Options,
-    orders: Receiver<Message>,
-    /// Not handed to the engine yet.
+    messages: Receiver<Message>,
+    /// Not yet submitted to the engine.
     held: VecDeque<Prepared>,
     running: HashMap<Ticket, Job>,
     version: u64,
     paused: bool,
-    /// What waits until no request runs.
+    /// Actions that wait until no request runs.
     when_idle: VecDeque<WhenIdle>,
     end_by: Option<Instant>,
 }
@@ -122,7 +122,7 @@ impl Worker {
         conversations: Arc<Conversations>,
         counters: Arc<Counters>,
         options: Options,
-        orders: Receiver<Message>,
+        messages: Receiver<Message>,
     ) -> Result<Self, LmError> {
         let engine = model.engine()?;
         Ok(Self {
@@ -131,7 +131,7 @@ impl Worker {
             conversations,
             counters,
             options,
-            orders,
+            messages,
             held: VecDeque::new(),
             running: HashMap::new(),
             version: 0,
@@ -141,15 +141,15 @@ impl Worker {
         })
     }
 
-    /// Serves until nobody can ask any more and all is answered.
+    /// Serves until all senders are gone and every request is answered.
     pub fn run(mut self) {
-        // libtorch keeps this number for each thread.
+        // libtorch stores this number per thread.
         tch::set_num_threads(i32::try_from(self.options.threads).unwrap_or(i32::MAX));
-        while self.take_orders() {
-            self.gather();
-            self.look_after();
+        while self.handle_messages() {
+            self.wait_for_batch();
+            self.end_expired();
             self.exchange_when_idle();
-            self.hand_over();
+            self.submit_held();
             if !self.running.is_empty() {
                 self.step();
             }
@@ -157,25 +157,25 @@ impl Worker {
         }
     }
 
-    /// Takes in all orders that are there; waits for one where there is nothing to do.
-    /// `false` once there is nothing left and nobody who could send more.
-    fn take_orders(&mut self) -> bool {
+    /// Handles all pending messages; blocks for one if there is nothing to do. Returns `false` once
+    /// all work is done and all senders are gone.
+    fn handle_messages(&mut self) -> bool {
         loop {
-            let order = if !self.running.is_empty() || (self.may_run() && !self.held.is_empty()) {
-                self.orders.try_recv()
+            let message = if !self.running.is_empty() || (self.may_run() && !self.held.is_empty()) {
+                self.messages.try_recv()
             } else if self.held.is_empty() {
-                self.orders.recv().map_err(|_| TryRecvError::Disconnected)
+                self.messages.recv().map_err(|_| TryRecvError::Disconnected)
             } else {
-                self.orders.recv_timeout(LOOK_AFTER).map_err(|e| match e {
+                self.messages.recv_timeout(CHECK_INTERVAL).map_err(|e| match e {
                     RecvTimeoutError::Timeout => TryRecvError::Empty,
                     RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
                 })
             };
-            match order {
-                Ok(order) => self.obey(order),
+            match message {
+                Ok(message) => self.handle(message),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => {
-                    // Nobody is left who could exchange the weights.
+                    // No sender is left that could update the weights.
                     self.paused = false;
                     return !self.running.is_empty() || !self.held.is_empty();
                 }
@@ -183,15 +183,15 @@ impl Worker {
         }
     }
 
-    /// Where nothing runs yet, waits for the requests that arrive together with the first.
-    fn gather(&mut self) {
+    /// If nothing runs yet, waits for requests that arrive together with the first.
+    fn wait_for_batch(&mut self) {
         if !self.running.is_empty() || self.held.is_empty() || !self.may_run() {
             return;
         }
         let began = Instant::now();
-        while began.elapsed() < LONGEST_GATHERING {
-            match self.orders.recv_timeout(COMPANY) {
-                Ok(order) => self.obey(order),
+        while began.elapsed() < MAX_BATCH_WAIT {
+            match self.messages.recv_timeout(BATCH_WAIT) {
+                Ok(message) => self.handle(message),
                 Err(RecvTimeoutError::Timeout) => {
                     let open = self.counters.open.load(Ordering::Relaxed);
                     if open <= self.held.len() {
@@ -203,8 +203,8 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, order: Message) {
-        match order {
+    fn handle(&mut self, message: Message) {
+        match message {
             Message::Request(prepared) => self.held.push_back(*prepared),
             Message::Forget(keys) => self.forget(&keys),
             Message::Pause(done) => self.when_idle.push_back(WhenIdle::Pause(done)),
@@ -241,34 +241,35 @@ impl Worker {
         }
     }
 
-    /// Ends what nobody waits for and what is late.
-    fn look_after(&mut self) {
+    /// Ends requests whose client has disconnected or whose deadline has passed.
+    fn end_expired(&mut self) {
         let now = Instant::now();
         let ends = self.end_by.is_some_and(|end| end <= now);
-        let verdict = |job: &Job| {
+        let outcome = |job: &Job| {
             if job.events.is_closed() {
                 Some(None)
             } else if ends {
                 Some(Some(Failure::ShuttingDown))
             } else if job.deadline <= now {
-                Some(Some(job.late(&self.options)))
+                Some(Some(job.deadline_failure(&self.options)))
             } else {
                 let held = job.held_since.map(|since| now - since);
-                held.filter(|&held| held > self.options.update_wait).map(|_| Some(updating()))
+                held.filter(|&held| held > self.options.update_wait)
+                    .map(|_| Some(weights_updating()))
             }
         };
-        let over: Vec<(Ticket, Option<Failure>)> = self
+        let expired: Vec<(Ticket, Option<Failure>)> = self
             .running
             .iter()
-            .filter_map(|(&ticket, job)| verdict(job).map(|failure| (ticket, failure)))
+            .filter_map(|(&ticket, job)| outcome(job).map(|failure| (ticket, failure)))
             .collect();
         let mut ended = Vec::new();
-        for (ticket, failure) in over {
+        for (ticket, failure) in expired {
             self.engine.cancel(ticket);
             ended.extend(self.running.remove(&ticket).map(|job| (job, failure)));
         }
         for mut prepared in std::mem::take(&mut self.held) {
-            match verdict(&prepared.job) {
+            match outcome(&prepared.job) {
                 Some(failure) => ended.push((prepared.job, failure)),
                 None => {
                     if !self.may_run() {
@@ -290,7 +291,7 @@ impl Worker {
         !self.paused && self.when_idle.is_empty()
     }
 
-    fn hand_over(&mut self) {
+    fn submit_held(&mut self) {
         while self.may_run()
             && let Some(Prepared { request, mut job }) = self.held.pop_front()
         {
@@ -301,14 +302,14 @@ impl Worker {
         }
     }
 
-    /// One forward pass, and what came of it.
+    /// Runs one forward pass and distributes its results.
     fn step(&mut self) {
         let stepped = catch_unwind(AssertUnwindSafe(|| self.engine.step()));
         let (sampled, error) = match stepped {
             Ok(Ok(sampled)) => (sampled, None),
-            // The engine ends what ran and goes on with what waits.
+            // The engine ends the running requests and continues with the waiting ones.
             Ok(Err(error)) => (Vec::new(), Some(error.to_string())),
-            Err(panic) => return self.start_over(&described(&*panic)),
+            Err(panic) => return self.restart(&panic_message(&*panic)),
         };
         for token in sampled {
             if let Some(job) = self.running.get_mut(&token.ticket) {
@@ -319,8 +320,8 @@ impl Worker {
         if let Some(error) = error {
             eprintln!("leyden: a forward pass failed: {error}");
             if finished.is_empty() {
-                // It would fail again, for ever.
-                return self.start_over(&error);
+                // It would fail again indefinitely.
+                return self.restart(&error);
             }
         }
         for (ticket, result) in finished {
@@ -336,15 +337,15 @@ impl Worker {
             Err(error) => return self.fail(job, failure_of(error)),
         };
         add(&self.counters.finished, 1);
-        add(&self.counters.prompt_tokens, job.asked.ids().len());
+        add(&self.counters.prompt_tokens, job.input.ids().len());
         add(&self.counters.cached_tokens, completion.cached_tokens);
         add(&self.counters.generated_tokens, completion.ids.len());
         let conversations = Arc::clone(&self.conversations);
         let mut forgotten = Vec::new();
-        // The conversation must know the call before the client can go on with it.
-        job.finish(completion, |said| {
+        // The conversation must include the call before the client can continue it.
+        job.finish(completion, |call| {
             forgotten =
-                conversations.push(&said.conversation, said.prompt, said.response, said.reply);
+                conversations.push(&call.conversation, call.prompt, call.response, call.reply);
         });
         self.forget(&forgotten);
     }
@@ -360,26 +361,26 @@ impl Worker {
         }
     }
 
-    /// Fails what runs and goes on with a new engine.
-    fn start_over(&mut self, why: &str) {
-        eprintln!("leyden: the engine failed and starts anew: {why}");
+    /// Fails the running requests and continues with a new engine.
+    fn restart(&mut self, why: &str) {
+        eprintln!("leyden: the engine failed and is restarted: {why}");
         for (_, job) in std::mem::take(&mut self.running) {
             self.fail(job, Failure::Internal(why.to_owned()));
         }
         match self.model.engine() {
             Ok(engine) => self.engine = engine,
-            // Then the old one has to do.
-            Err(error) => eprintln!("leyden: there is no new engine: {error}"),
+            // Keep the old engine.
+            Err(error) => eprintln!("leyden: the engine could not be recreated: {error}"),
         }
     }
 }
 
-fn updating() -> Failure {
+fn weights_updating() -> Failure {
     let message = "the model's weights are being updated; try again later".to_owned();
     Failure::Busy { retry_after_seconds: 5, message }
 }
 
-/// The engine's refusal of one request.
+/// Maps the engine's error for one request to a failure.
 fn failure_of(error: LmError) -> Failure {
     let invalid = |param: Option<&str>, message: String| Failure::Invalid {
         param: param.map(str::to_owned),
@@ -393,9 +394,9 @@ fn failure_of(error: LmError) -> Failure {
     }
 }
 
-/// What a panic said.
-pub(crate) fn described(panic: &(dyn Any + Send)) -> String {
+/// A panic's message.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", text.unwrap_or_else(|| "without saying why".to_owned()))
+    format!("it panicked: {}", text.unwrap_or_else(|| "without a message".to_owned()))
 }

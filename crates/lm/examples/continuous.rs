@@ -1,7 +1,7 @@
-//! What it costs to take requests as they come, with random weights: run it alone on the machine.
+//! Cost of continuous arrivals, with random weights. Run it alone on the machine.
 //!
 //! `cargo run --release -p leyden-lm --example continuous -- [smollm2|tiny] [f32|bf16] [shards]`
-//! generates for the same requests by `generate` and by `submit` and `step`, in turns, and
+//! generates for the same requests by `generate` and by `submit` and `step`, alternately, and
 //! prints tokens per second of both and the time to the first token.
 
 use std::time::Instant;
@@ -15,7 +15,7 @@ use tch::{Device, Kind};
 
 const ROUNDS: u64 = 5;
 
-/// A shape of model and of work.
+/// Model shape and workload.
 struct Preset {
     config: LlamaConfig,
     requests: usize,
@@ -25,7 +25,7 @@ struct Preset {
 
 fn preset(name: &str) -> Preset {
     let mut config = LlamaConfig::named("SmolLM2-135M").expect("the shape is built in");
-    // Nothing ends a response early.
+    // No stop token ends a response early.
     config.eos.clear();
     if name == "smollm2" {
         return Preset { config, requests: 32, prompt_tokens: 200, new_tokens: 64 };
@@ -57,7 +57,7 @@ fn requests(preset: &Preset, round: u64) -> Vec<Request> {
     (0..preset.requests).map(request).collect()
 }
 
-/// Seconds until the first token, until the last, and the number of steps.
+/// Seconds until the first and the last token, and the number of steps.
 fn by_steps(engine: &mut Engine, requests: Vec<Request>) -> Result<(f64, f64, usize), LmError> {
     let start = Instant::now();
     for request in requests {

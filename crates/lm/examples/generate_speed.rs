@@ -1,7 +1,7 @@
-//! How fast the engine generates, with random weights: run it alone on the machine.
+//! Speed of the generation engine with random weights. Run it alone on the machine.
 //!
 //! `cargo run --release -p leyden-lm --example generate_speed -- [smollm2|tiny] [f32|bf16]`
-//! prints tokens per second of prefill and of a whole call, and the time of a decoding step.
+//! prints tokens per second of prefill and of a whole call, and the time per decoding step.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use leyden_lm::generate::{Engine, Limits, Request};
 use leyden_lm::model::{LlamaConfig, Parameters, Weights, initialise};
 use tch::{Device, Kind};
 
-/// A shape of model and of work.
+/// Model shape and workload.
 struct Preset {
     config: LlamaConfig,
     prompts: usize,
@@ -23,7 +23,7 @@ struct Preset {
 
 fn preset(name: &str) -> Preset {
     let mut config = LlamaConfig::named("SmolLM2-135M").expect("the shape is built in");
-    // Nothing ends a response early.
+    // No stop token ends a response early.
     config.eos.clear();
     if name == "smollm2" {
         return Preset { config, prompts: 4, prompt_tokens: 200, samples: 8, new_tokens: 64 };

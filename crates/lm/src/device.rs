@@ -1,13 +1,13 @@
-//! Devices and number types by their names in configurations.
+//! Parses the names of devices and number types in configurations.
 
 use tch::{Cuda, Device, Kind};
 
 use crate::error::LmError;
 
-/// Reads `cpu`, `cuda` or `cuda:N`, and checks that it is there.
+/// Parses `cpu`, `cuda` or `cuda:N`, and checks that the device exists.
 ///
 /// # Errors
-/// An unknown name, or CUDA where libtorch sees none (with the reason).
+/// An unknown name, or CUDA if libtorch finds no device (with the reason).
 pub fn parse_device(name: &str) -> Result<Device, LmError> {
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
@@ -20,7 +20,9 @@ pub fn parse_device(name: &str) -> Result<Device, LmError> {
     let unavailable =
         |why: &str| LmError::NoDevice { device: name.to_owned(), why: why.to_owned() };
     if !Cuda::is_available() {
-        return Err(unavailable("this libtorch sees no CUDA device (`leyden doctor` says why)"));
+        return Err(unavailable(
+            "libtorch finds no CUDA device (run `leyden doctor` for the reason)",
+        ));
     }
     if index as i64 >= Cuda::device_count() {
         return Err(unavailable(&format!("there are only {} CUDA devices", Cuda::device_count())));
@@ -28,7 +30,7 @@ pub fn parse_device(name: &str) -> Result<Device, LmError> {
     Ok(Device::Cuda(index))
 }
 
-/// Reads `f32`, `bf16` or `f16` (the long names of PyTorch too).
+/// Parses `f32`, `bf16` or `f16` (or PyTorch's long names).
 ///
 /// # Errors
 /// An unknown name.

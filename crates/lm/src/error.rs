@@ -1,8 +1,8 @@
-//! What can go wrong with a language model, told as one sentence.
+//! Errors of language models; each message is one sentence.
 
 use std::path::PathBuf;
 
-/// Errors of this crate. Each names the file, key or figure and, where it helps, the way out.
+/// Errors of this crate. Each names the file, key or value and, if helpful, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum LmError {
     #[error("{}: {what}", path.display())]
@@ -13,7 +13,7 @@ pub enum LmError {
     Tensor { name: String, what: String },
     #[error("unknown device `{0}`: use cpu, cuda or cuda:N")]
     UnknownDevice(String),
-    #[error("device {device} was asked for, but {why}")]
+    #[error("device {device} is not available: {why}")]
     NoDevice { device: String, why: String },
     #[error("unknown dtype `{0}`: use f32, bf16 or f16")]
     UnknownKind(String),
@@ -42,7 +42,7 @@ impl LmError {
     }
 }
 
-/// libtorch's message without the C++ stack that follows it.
+/// libtorch's message without the C++ stack trace.
 fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::LmError;
 
     #[test]
-    fn libtorch_speaks_in_one_line() {
+    fn libtorch_errors_are_one_line() {
         let wrong = tch::Tensor::from(1f32).f_view([2, 3]).unwrap_err();
         let message = LmError::from(wrong).to_string();
         assert!(message.starts_with("libtorch: ") && message.contains("[2, 3]"), "{message}");

@@ -1,14 +1,14 @@
-//! Fused CPU kernels on tensors, as nodes of the graph.
+//! Fused CPU kernels on tensors, as nodes of the autograd graph.
 //!
-//! Each function here answers `None` where it does not apply (another device, a type or a
-//! width that the kernels do not know) and its caller then does the same by libtorch's own
-//! operations: one code path for every device, with a shorter one on CPU cores.
+//! Each function returns `None` if it does not apply (another device, an unsupported type or
+//! width); its caller then uses libtorch's own operations: one code path for every device, with a
+//! faster one on CPU cores.
 
 use std::sync::Arc;
 
 use half::bf16;
 use leyden_autograd::attach;
-use leyden_fused::attention::cached::{self, Look};
+use leyden_fused::attention::cached::{self, VisibleColumns};
 use leyden_fused::attention::{self, Heads, Outcome, Plan, Shape};
 use leyden_fused::simd::LANES;
 use leyden_fused::{AdamW, Element, PackedWeight, Turn};
@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::LmError;
 
-/// Whether kernels for numbers of this kind on this device exist.
+/// Whether kernels exist for this number type on this device.
 pub(crate) fn applies(kind: Kind, device: Device) -> bool {
     device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16)
 }
@@ -37,9 +37,9 @@ macro_rules! by_kind {
 
 pub(crate) use by_kind;
 
-/// The numbers of a CPU tensor from its first on, whatever its strides.
+/// The elements of a CPU tensor from its first to its last, regardless of strides.
 ///
-/// The tensor must be of `T`'s kind and may be written by nobody while the slice lives.
+/// The tensor must be of `T`'s kind and must not be written while the slice is alive.
 pub(crate) fn numbers<T: Element>(x: &Tensor) -> &[T] {
     debug_assert_eq!(x.device(), Device::Cpu);
     let sizes = x.size();
@@ -47,11 +47,11 @@ pub(crate) fn numbers<T: Element>(x: &Tensor) -> &[T] {
         return &[];
     }
     let last: i64 = sizes.iter().zip(x.stride()).map(|(size, stride)| (size - 1) * stride).sum();
-    // SAFETY: strides are not negative, so these are the numbers from the first to the last.
+    // SAFETY: strides are not negative, so these are the elements from the first to the last.
     unsafe { std::slice::from_raw_parts(x.data_ptr().cast(), last as usize + 1) }
 }
 
-/// A new tensor and its numbers.
+/// A new tensor and its elements.
 struct Fresh {
     tensor: Tensor,
 }
@@ -63,7 +63,7 @@ impl Fresh {
 
     fn numbers<T: Element>(&mut self) -> &mut [T] {
         let length = self.tensor.numel();
-        // SAFETY: contiguous and nobody else's yet.
+        // SAFETY: contiguous, and not shared yet.
         unsafe { std::slice::from_raw_parts_mut(self.tensor.data_ptr().cast(), length) }
     }
 }
@@ -111,12 +111,12 @@ fn swiglu_of<T: Element>(gate_up: &Tensor, inner: usize) -> Result<Tensor, LmErr
     Ok(attach(&[gate_up], &y.tensor, Box::new(backward))?)
 }
 
-/// Whether [`rotate`], [`tree_attention`] and [`cached_attention`] do heads of this width.
+/// Whether [`rotate`], [`tree_attention`] and [`cached_attention`] support heads of this width.
 pub(crate) fn fits_heads(head_dim: usize, kind: Kind, device: Device) -> bool {
     applies(kind, device) && head_dim > 0 && head_dim.is_multiple_of(LANES)
 }
 
-/// Turns `x` [n, heads, head_dim] by `cos` and `sin` [n, head_dim / 2], f32.
+/// Rotates `x` [n, heads, head_dim] by `cos` and `sin` [n, head_dim / 2], f32.
 pub(crate) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, LmError> {
     by_kind!(x.kind(), rotate_of(x, cos, sin))
 }
@@ -124,7 +124,7 @@ pub(crate) fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, L
 fn rotate_of<T: Element>(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor, LmError> {
     let size = x.size();
     let shape = (size[1] as usize, size[2] as usize);
-    // Tokens may lie apart, heads may not.
+    // Tokens may be strided, heads may not.
     let strides = x.stride();
     let input = match strides[1] == size[2] && strides[2] == 1 {
         true => x.detach(),
@@ -183,7 +183,7 @@ fn tree_attention_of<T: Element>(
     let mut mixed = Fresh::new(&[size[0], size[1] * size[2]], q.kind())?;
     let (hq, hk, hv) = (heads::<T>(&q_), heads::<T>(&k_), heads::<T>(&v_));
     let log_sums = attention::forward(threads(), plan, shape, hq, hk, hv, mixed.numbers());
-    // Detached: the tensor itself would hold the node that holds it, and never be freed.
+    // Detached: the tensor itself would own the node that owns it, and never be freed.
     let (plan, kept) = (plan.clone(), mixed.tensor.detach());
     let backward = move |gradient: &Tensor| {
         let gradient = gradient.contiguous();
@@ -202,8 +202,8 @@ fn tree_attention_of<T: Element>(
     Ok(attach(&[q, k, v], &mixed.tensor, Box::new(backward))?)
 }
 
-/// One step of AdamW in place; `values` and `gradients` of any kind that [`applies`], the
-/// moments f32, all contiguous and of one length.
+/// One step of AdamW in place; `values` and `gradients` of any kind that [`applies`], the moments
+/// f32, all contiguous and of equal length.
 pub(crate) fn adamw(
     rule: &AdamW,
     values: &Tensor,
@@ -228,11 +228,11 @@ fn adamw_of<P: Element, G: Element>(
     rule.step(threads(), p, numbers::<G>(gradients), m, v);
 }
 
-/// The numbers of a contiguous CPU tensor, to be changed; no other slice of them may live.
+/// The elements of a contiguous CPU tensor, mutably; no other slice of them may be alive.
 #[allow(clippy::mut_from_ref, reason = "tensors are shared memory by nature")]
 pub(crate) fn in_place<T: Element>(x: &Tensor) -> &mut [T] {
     assert!(x.is_contiguous() && x.device() == Device::Cpu);
-    // SAFETY: contiguous numbers of a kind that the caller has matched with `T`.
+    // SAFETY: contiguous elements of a kind that the caller has matched with `T`.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast(), x.numel()) }
 }
 
@@ -243,7 +243,7 @@ pub enum Packed {
 }
 
 impl Packed {
-    /// `weight` [out, in] packed, where there are kernels for it.
+    /// `weight` [out, in] packed, if there are kernels for it.
     pub(crate) fn of(weight: &Tensor) -> Option<Self> {
         let (out, input) = (weight.size()[0] as usize, weight.size()[1] as usize);
         let fits = applies(weight.kind(), weight.device()) && PackedWeight::<f32>::supported(input);
@@ -257,12 +257,12 @@ impl Packed {
         })
     }
 
-    /// Whether a product of so many rows is faster than libtorch's.
+    /// Whether a product with this many rows is faster than libtorch's.
     pub(crate) fn suits(rows: i64) -> bool {
         rows <= FEW_ROWS
     }
 
-    /// `x` [n, in] times the transposed matrix; `None` where libtorch does it faster.
+    /// `x` [n, in] times the transposed matrix; `None` if libtorch is faster.
     pub(crate) fn multiply(&self, x: &Tensor) -> Option<Result<Tensor, LmError>> {
         Self::suits(x.size()[0]).then(|| match self {
             Self::Single(weight) => multiply(weight, x),
@@ -271,12 +271,12 @@ impl Packed {
     }
 }
 
-/// A type of weights that are packed.
+/// A type of weights that can be packed.
 pub(crate) trait FusedElement: Element {
     /// The matrix of a weight of this type.
     ///
     /// # Panics
-    /// Where it is of the other type.
+    /// If it is of the other type.
     fn packed(weight: &Packed) -> &PackedWeight<Self>;
 }
 
@@ -294,7 +294,7 @@ impl FusedElement for bf16 {
     }
 }
 
-/// Rows up to which a packed weight is faster.
+/// Maximum number of rows for which a packed weight is faster.
 const FEW_ROWS: i64 = 256;
 
 fn multiply<T: Element>(weight: &PackedWeight<T>, x: &Tensor) -> Result<Tensor, LmError> {
@@ -304,8 +304,8 @@ fn multiply<T: Element>(weight: &PackedWeight<T>, x: &Tensor) -> Result<Tensor, 
     Ok(y.tensor)
 }
 
-/// One layer of a cache: [2, slots, kv_heads, capacity, head_dim] numbers in an order of the
-/// kernels' own.
+/// One layer of a cache: [2, slots, kv_heads, capacity, head_dim] elements in the kernels' own
+/// order.
 pub(crate) struct CachedLayer {
     memory: Tensor,
     slots: usize,
@@ -319,13 +319,13 @@ impl CachedLayer {
 
     pub(crate) fn layer<T: Element>(&self) -> cached::Layer<T> {
         let memory = in_place::<T>(&self.memory);
-        // SAFETY: the whole of a layer, kept alive by the tensor; an engine runs on one thread,
-        // and its stores are zeroed when they are made and hold finite numbers from then on.
+        // SAFETY: the memory covers a whole layer and is kept alive by the tensor; an engine runs
+        // on one thread, and its stores are zero-initialised and hold finite numbers from then on.
         unsafe { cached::Layer::new(memory.as_mut_ptr(), self.slots, self.capacity) }
     }
 }
 
-/// Writes keys and values [n, kv_heads, head_dim] to their places (token, slot, column).
+/// Writes keys and values [n, kv_heads, head_dim] to their positions (token, slot, column).
 pub(crate) fn write_cache(
     kind: Kind,
     shape: Shape,
@@ -352,22 +352,22 @@ pub(crate) fn cached_attention(
     kind: Kind,
     shape: Shape,
     layers: (&CachedLayer, &CachedLayer),
-    looks: &[Look],
+    visible: &[VisibleColumns],
     q: &Tensor,
 ) -> Result<Tensor, LmError> {
     fn of<T: Element>(
         shape: Shape,
         (own, trunk): (&CachedLayer, &CachedLayer),
-        looks: &[Look],
+        visible: &[VisibleColumns],
         q: &Tensor,
     ) -> Result<Tensor, LmError> {
         let width = (shape.heads * shape.head_dim) as i64;
         let mut mixed = Fresh::new(&[q.size()[0], width], q.kind())?;
         let layers = (own.layer::<T>(), trunk.layer::<T>());
-        cached::attend(threads(), shape, layers, looks, heads(q), mixed.numbers());
+        cached::attend(threads(), shape, layers, visible, heads(q), mixed.numbers());
         Ok(mixed.tensor)
     }
-    by_kind!(kind, of(shape, layers, looks, q))
+    by_kind!(kind, of(shape, layers, visible, q))
 }
 
 #[cfg(test)]
@@ -380,12 +380,12 @@ mod tests {
     use super::tree_attention;
 
     #[test]
-    fn a_graph_that_is_gone_keeps_nothing() {
+    fn a_dropped_graph_releases_its_memory() {
         let plan = Arc::new(Plan::new(&[None, Some(0), None], &[0..2, 2..3]));
         let random = || Tensor::randn([3, 2, 16], (Kind::Float, Device::Cpu));
         let [q, k, v] = [random(), random(), random()].map(|x| x.set_requires_grad(true));
         let mixed = tree_attention(&plan, &q, &k, &v).unwrap();
-        assert_eq!(Arc::strong_count(&plan), 2, "the graph holds what its way back needs");
+        assert_eq!(Arc::strong_count(&plan), 2, "the graph holds what its backward pass needs");
         mixed.sum(Kind::Float).backward();
         drop(mixed);
         assert_eq!(Arc::strong_count(&plan), 1);

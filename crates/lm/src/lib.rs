@@ -1,18 +1,17 @@
-//! Language models on libtorch: everything that touches a tensor of a model.
+//! Language models on libtorch: everything that operates on a model's tensors.
 //!
-//! A model is read by [`formats`] into [`model::Parameters`] under the names of the Hugging Face
-//! format. From them a [`model::Weights`] view in the compute type is made; the one forward pass
-//! ([`model::transform`]) runs on packed tokens and is told by an [`model::Attention`] who may
-//! look at whom. So training ([`policy`], a forest of prefixes), prefill and decoding
-//! ([`generate`], a KV cache) and the padded oracle of the tests are the same code with another
-//! attention. [`optim`] changes the parameters.
+//! [`formats`] loads a model into [`model::Parameters`] under the names of the Hugging Face format.
+//! A [`model::Weights`] view in the compute type is built from them; the single forward pass
+//! ([`model::transform`]) runs on packed tokens and takes an [`model::Attention`], which defines
+//! what each token attends to. So training ([`policy`], a forest of prefixes), prefill and decoding
+//! ([`generate`], a KV cache) and the padded oracle of the tests share this code and differ only in
+//! the attention. [`optim`] updates the parameters.
 //!
-//! Beside it stands a second, smaller family: the BERTs that make vectors of texts for search
-//! ([`encoder`]).
+//! A second, smaller family are the BERTs that embed texts for search ([`encoder`]).
 //!
-//! Things are imported by their wing (`leyden_lm::generate::Engine`). Inside the crate files
-//! import files, never a wing's `mod.rs`, and form no circles: error, device, threads ← kernels ←
-//! model ← formats ← policy, generate ← memory, golden.
+//! Items are imported by module (`leyden_lm::generate::Engine`). Inside the crate, files import
+//! files, never a directory's `mod.rs`, without cycles: error, device, threads ← kernels ← model ←
+//! formats ← policy, generate ← memory, golden.
 
 pub mod device;
 pub mod encoder;
@@ -30,5 +29,5 @@ pub mod threads;
 
 pub use error::LmError;
 
-/// The libtorch that this crate is built for and, by its build script's check, linked with.
+/// The libtorch version that this crate is built for; the build script checks the linked one.
 pub const TORCH_VERSION: &str = "2.13.0";

@@ -1,9 +1,9 @@
-//! What a run will need in memory, before anything is loaded: plain arithmetic on shapes.
+//! Estimates a run's memory before anything is loaded, by arithmetic on shapes.
 //!
-//! Each line follows what this crate allocates: the flat buffers of [`crate::model::Parameters`] and
-//! of the optimiser, the joined matrices of [`crate::model::Weights`], the tensors that autograd
-//! keeps of one [`crate::model::transform`], a chunk of logits, the KV cache. Lines are added up as
-//! if all existed at once, so the total is an upper bound but for the allocator's own waste
+//! Each line follows what this crate allocates: the flat buffers of [`crate::model::Parameters`]
+//! and of the optimiser, the joined matrices of [`crate::model::Weights`], the tensors that
+//! autograd keeps of one [`crate::model::transform`], a chunk of logits, the KV cache. Lines are
+//! summed as if all existed at once, so the total is an upper bound except for allocator overhead
 //! and libtorch itself (about 0.3 GB).
 
 use std::fmt;
@@ -16,40 +16,41 @@ use crate::model::config::LlamaConfig;
 use crate::model::parameters::projection_shapes;
 use crate::policy::head::CHUNK_NUMBERS;
 
-/// Bytes that the two f32 moments of AdamW take per trained parameter.
+/// Bytes of the two f32 moments of AdamW per trained parameter.
 const ADAMW_BYTES: u64 = 8;
 
-/// What is trained.
+/// The trained parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Training {
-    /// Nothing: generation and evaluation only.
+    /// None: generation and evaluation only.
     Frozen,
-    /// Every parameter; `master`: the optimiser keeps f32 values behind narrower ones.
+    /// All; `master`: the optimiser keeps f32 copies of narrower parameters.
     Full { master: bool },
     /// f32 adapters on a frozen base.
     Lora(LoraConfig),
 }
 
-/// What a run asks for.
+/// The parameters of a run that determine its memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryRequest {
     pub config: LlamaConfig,
-    /// Type in which the model's parameters are kept.
+    /// Type in which the model's parameters are stored.
     pub parameters: Kind,
-    /// Type of activations, of the weights they meet and of the KV cache.
+    /// Type of activations, of the compute weights and of the KV cache.
     pub compute: Kind,
     pub training: Training,
-    /// Whether a frozen copy stands beside a model that is trained whole, for a KL penalty.
+    /// Whether full fine-tuning keeps a frozen copy of the model, for a KL penalty.
     pub reference: bool,
     /// Tokens of one micro-batch, prefixes merged.
     pub pack_tokens: usize,
-    /// Replicas that share a micro-batch, each with gradients of its own.
+    /// Replicas that share a micro-batch, each with its own gradients.
     pub replicas: usize,
     /// Whether each layer is recomputed in the backward pass.
     pub checkpointing: bool,
-    /// Most actions whose logits exist at once; by default as [`crate::policy::PolicyOptions`].
+    /// Maximum number of actions whose logits exist at once; by default as in
+    /// [`crate::policy::PolicyOptions`].
     pub head_chunk: Option<usize>,
-    /// Rollouts that generate at the same time; 0 for training alone.
+    /// Rollouts that generate concurrently; 0 for training alone.
     pub rollouts: usize,
     /// Longest context of a rollout, prompt and response.
     pub context: usize,
@@ -60,7 +61,7 @@ pub struct MemoryRequest {
 pub struct MemoryLine {
     pub name: &'static str,
     pub bytes: u64,
-    /// Where the figure comes from.
+    /// How the value is computed.
     pub detail: String,
 }
 
@@ -81,7 +82,7 @@ impl MemoryPlan {
         self.total() <= available
     }
 
-    /// Bytes of the line called `name`; 0 where there is none.
+    /// Bytes of the line called `name`; 0 if there is none.
     pub fn bytes(&self, name: &str) -> u64 {
         self.lines.iter().find(|line| line.name == name).map_or(0, |line| line.bytes)
     }
@@ -91,7 +92,7 @@ impl MemoryRequest {
     /// The plan. Lines of 0 bytes are left out.
     ///
     /// # Errors
-    /// LoRA targets that the model does not have; number types that weights do not come in.
+    /// LoRA targets that the model does not have; number types that weights cannot have.
     pub fn plan(&self) -> Result<MemoryPlan, LmError> {
         let (stored, compute) = (width(self.parameters)?, width(self.compute)?);
         let parameters = self.config.parameters() as u64;
@@ -154,7 +155,7 @@ impl MemoryRequest {
         Ok(MemoryPlan { lines })
     }
 
-    /// Bytes of a [`crate::model::Weights`] beyond the parameters that it shares.
+    /// Bytes of a [`crate::model::Weights`] beyond the parameters it shares.
     fn joined_weights(&self, stored: u64, compute: u64) -> u64 {
         if self.parameters == self.compute {
             self.projections(|p| !matches!(p, "o_proj" | "down_proj")) * stored
@@ -163,8 +164,8 @@ impl MemoryRequest {
         }
     }
 
-    /// Bytes of the projections that the engine's merging of adapters makes anew, beyond
-    /// those that are joined in any case.
+    /// Bytes of the projections copied when the engine merges adapters, beyond those that are
+    /// joined anyway.
     fn merged(&self, stored: u64) -> u64 {
         let Training::Lora(lora) = &self.training else { return 0 };
         if self.parameters != self.compute {
@@ -174,7 +175,7 @@ impl MemoryRequest {
         self.projections(|p| matches!(p, "o_proj" | "down_proj") && targeted(p)) * stored
     }
 
-    /// Parameters of the layers' projections that `choose` names.
+    /// Parameters of the layers' projections that `choose` selects.
     fn projections(&self, choose: impl Fn(&str) -> bool) -> u64 {
         projections(&self.config)
             .into_iter()
@@ -203,7 +204,7 @@ impl MemoryRequest {
         } else {
             layers * self.layer_activations(compute)
         };
-        // The final norm, the gradient that comes back (f32), and one layer's gradients.
+        // The final norm, the gradient of the backward pass (f32), and one layer's gradients.
         let passing = 4 * d + 2 * compute * d + 4 * d + compute * (4 * d + 4 * f);
         (kept + passing) * self.pack_tokens as u64
     }
@@ -253,7 +254,7 @@ fn adapter_parameters(config: &LlamaConfig, lora: &LoraConfig) -> Result<u64, Lm
         let Some((_, out, input)) = known.iter().find(|(name, ..)| name == target) else {
             let names: Vec<&str> = known.iter().map(|(name, ..)| name.as_str()).collect();
             return Err(LmError::Invalid(format!(
-                "LoRA target `{target}` is no projection; there are {}",
+                "LoRA target `{target}` is not a projection; there are {}",
                 names.join(", ")
             )));
         };
@@ -262,7 +263,7 @@ fn adapter_parameters(config: &LlamaConfig, lora: &LoraConfig) -> Result<u64, Lm
     Ok(total * config.layers as u64)
 }
 
-/// Bytes in the unit that suits: 1 GB = 10⁹ bytes.
+/// Bytes in a suitable unit: 1 GB = 10⁹ bytes.
 pub fn readable_bytes(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
@@ -273,7 +274,7 @@ pub fn readable_bytes(bytes: u64) -> String {
 }
 
 impl fmt::Display for MemoryPlan {
-    /// An aligned table: name, size, where the figure comes from; the total last.
+    /// An aligned table: name, size, how the value is computed; the total last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.lines.iter().map(|line| line.name.len()).max().unwrap_or(0).max(5);
         for MemoryLine { name, bytes, detail } in &self.lines {
@@ -283,15 +284,15 @@ impl fmt::Display for MemoryPlan {
     }
 }
 
-/// Bytes that can still be had on `device`; `None` where it cannot be found out.
+/// Bytes still available on `device`; `None` if unknown.
 ///
-/// For the CPU what Linux calls available, or less if a control group allows less; for CUDA
-/// what `nvidia-smi` says.
+/// For the CPU, Linux's available memory, or less if a control group limits it; for CUDA, the value
+/// reported by `nvidia-smi`.
 pub fn available_memory(device: Device) -> Option<u64> {
     match device {
         Device::Cpu => {
             let free = kilobytes(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
-            Some(control_group_rest().map_or(free, |rest| rest.min(free)))
+            Some(control_group_available().map_or(free, |rest| rest.min(free)))
         }
         Device::Cuda(index) => {
             let output = std::process::Command::new("nvidia-smi")
@@ -316,8 +317,8 @@ fn mebibytes(answer: &str) -> Option<u64> {
     answer.trim().parse::<u64>().ok()?.checked_mul(1 << 20)
 }
 
-/// What the limit of a control group (version 2) leaves; file cache is given back on demand.
-fn control_group_rest() -> Option<u64> {
+/// The remainder of a control group's limit (version 2); file cache is reclaimed on demand.
+fn control_group_available() -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let statistics = read("stat")?;
@@ -421,13 +422,13 @@ mod tests {
     #[test]
     fn a_reference_model_costs_a_copy_unless_adapters_can_be_left_out() {
         let alone = request("SmolLM2-135M", Training::Full { master: false });
-        let beside = MemoryRequest { reference: true, ..alone.clone() };
+        let with_reference = MemoryRequest { reference: true, ..alone.clone() };
         let total = |request: &MemoryRequest| request.plan().unwrap().total();
-        assert_eq!(total(&beside) - total(&alone), 2 * 134_515_008);
+        assert_eq!(total(&with_reference) - total(&alone), 2 * 134_515_008);
         let lora = LoraConfig { rank: 4, alpha: 8.0, targets: vec!["q_proj".to_owned()] };
         let alone = request("SmolLM2-135M", Training::Lora(lora));
-        let beside = MemoryRequest { reference: true, ..alone.clone() };
-        assert_eq!(total(&beside), total(&alone));
+        let with_reference = MemoryRequest { reference: true, ..alone.clone() };
+        assert_eq!(total(&with_reference), total(&alone));
     }
 
     #[test]
@@ -452,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_the_system_are_read() {
+    fn system_output_is_parsed() {
         let meminfo = "MemTotal:       24689764 kB\nMemAvailable:   23333992 kB\n";
         assert_eq!(kilobytes(meminfo, "MemAvailable:"), Some(23_333_992 * 1024));
         assert_eq!(mebibytes("81037\n"), Some(81_037 << 20));

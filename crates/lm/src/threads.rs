@@ -1,23 +1,23 @@
-//! Work side by side: engines that share requests, replicas of a policy that share a batch.
+//! Parallel work: engines that share requests, replicas of a policy that share a batch.
 //!
-//! For models so small that a single product is not worth dividing among cores: each part has
-//! its share of libtorch's threads, and parts run at the same time.
+//! For models so small that a single product is not worth dividing among cores: each part has its
+//! share of libtorch's threads, and parts run concurrently.
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::LmError;
 
-/// Threads that stay from one piece of work to the next: a step of a tiny model takes less time
-/// than starting some. They are started when first needed.
+/// Persistent threads: a step of a tiny model takes less time than starting some. They are started
+/// when first needed.
 #[derive(Default)]
 pub struct ThreadTeam {
     pool: Option<ThreadPool>,
 }
 
 impl ThreadTeam {
-    /// Runs `work` on all of `parts` at once, each with the `count`th part of the caller's
+    /// Runs `work` on all `parts` concurrently, each with a `1 / count` share of the caller's
     /// libtorch threads; the results are in the order of the parts. A panic in one of them is
-    /// the caller's.
+    /// propagated to the caller.
     pub fn each<P: Send, T: Send, E: Send + From<LmError>>(
         &mut self,
         count: usize,
@@ -41,7 +41,7 @@ impl ThreadTeam {
             for (part, result) in parts.into_iter().zip(&mut results) {
                 let work = &work;
                 scope.spawn(move |_| {
-                    // libtorch keeps this number for each thread.
+                    // libtorch stores this number per thread.
                     if tch::get_num_threads() != share as i32 {
                         tch::set_num_threads(share as i32);
                     }

@@ -1,4 +1,4 @@
-//! AdamW against its formula, and state that survives a checkpoint.
+//! AdamW against its formula, and checkpointed state.
 
 mod common;
 
@@ -148,7 +148,7 @@ fn a_resumed_optimiser_equals_an_uninterrupted_one_to_the_bit() {
         let whole = fresh(&config, kind);
         let mut optimizer = Optimizer::new(whole.trained(), optimizer_config.clone()).unwrap();
         run(&whole, &mut optimizer, 2);
-        // A checkpoint holds copies; what goes on must not touch them.
+        // A checkpoint holds copies; later steps must not change them.
         let saved: Vec<_> = optimizer.state().into_iter().map(|(n, t)| (n, t.copy())).collect();
         let model = whole.trained().flat().copy();
         run(&whole, &mut optimizer, 3);
@@ -197,7 +197,7 @@ fn muon_moves_matrices_and_leaves_the_rest_to_adamw() {
         let matrix = tensor.dim() == 2 && name.contains(".layers.");
         assert_eq!(tensor.equal(other), !matrix, "{name}");
         if matrix {
-            // All singular values of the step are near lr · √(rows / columns) where tall.
+            // All singular values of the step are near lr · √(rows / columns) for tall matrices.
             let before = common::random_tensors(&config, 1);
             let start = &before.iter().find(|(n, _)| n == name).unwrap().1;
             let (_, sizes, _) = (other.detach() - start).svd(true, false);
@@ -224,7 +224,7 @@ fn wrong_constants_and_states_are_refused_by_name() {
     let error = optimizer.load_state(&state[..1]).unwrap_err().to_string();
     assert!(error.contains("`exp_avg`") && error.contains("missing"), "{error}");
     let other = common::parameters(&tiny(true), 1, true);
-    assert!(optimizer.step(&other, 1.0).unwrap_err().to_string().contains("made for"));
+    assert!(optimizer.step(&other, 1.0).unwrap_err().to_string().contains("created for"));
     let frozen = Parameters::new(vec![], Kind::Float, Device::Cpu, false).unwrap();
     assert!(Optimizer::new(&frozen, OptimizerConfig::default()).is_err());
 }

@@ -1,4 +1,4 @@
-//! What the prefix forest promises: the numbers and gradients of one padded row per call.
+//! The prefix forest gives the numbers and gradients of one padded row per call.
 
 mod common;
 
@@ -13,8 +13,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 const TEMPERATURE: f64 = 0.7;
 
-/// A cotangent that depends on the row and the place in it, on log-probability and entropy,
-/// and, so that the closure matters, on the value itself.
+/// A cotangent that depends on the row and position, on log-probability and entropy, and, so that
+/// the closure is exercised, on the value itself.
 fn cotangent(pack: &Pack, evaluated: &Evaluated) -> Cotangent {
     let per_row = |name: &str, values: &[f64]| -> Vec<Vec<f64>> {
         let rows = pack.rows.iter().zip(pack.gather(values));
@@ -29,7 +29,7 @@ fn cotangent(pack: &Pack, evaluated: &Evaluated) -> Cotangent {
     }
 }
 
-/// The loss whose derivative `cotangent` is, on the oracle's graph.
+/// The loss whose derivative is `cotangent`, on the oracle's graph.
 fn oracle_loss(weights: &Weights, config: &LlamaConfig, rows: &[Row]) -> Tensor {
     let (logp, entropy) = oracle(weights, config, rows, TEMPERATURE);
     let mut loss = Tensor::zeros([], (Kind::Float, Device::Cpu));
@@ -149,7 +149,7 @@ fn bf16_compute_gives_f32_gradients_close_to_those_of_f32() {
         assert_eq!(rounded.kind(), Kind::Float);
         let cosine = rounded.dot(&exact) / (rounded.norm() * exact.norm());
         assert!(cosine.double_value(&[]) > 0.995, "{cosine}");
-        // Sums over tokens in bf16 alone would land on its coarse grid.
+        // Sums over tokens in bf16 alone would lie on its coarse grid.
         let on_grid = rounded.to_kind(Kind::BFloat16).to_kind(Kind::Float).eq_tensor(&rounded);
         assert!(on_grid.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]) < 0.9);
     }
@@ -165,7 +165,7 @@ fn lora_policy(config: &LlamaConfig, options: PolicyOptions) -> Policy {
     Policy::with_lora(config.clone(), parameters(config, 1, false), lora, options).unwrap()
 }
 
-/// Gives B, zero at first, some values.
+/// Sets B, zero at first, to non-zero values.
 fn disturb(lora: &Lora) {
     let flat = lora.parameters().flat();
     let n = flat.size()[0];
@@ -246,7 +246,7 @@ fn adapters_get_the_gradient_of_the_merged_model() {
 }
 
 #[test]
-fn misuse_is_refused_in_words() {
+fn misuse_is_reported() {
     let config = tiny(true);
     let trained = policy(&config, PolicyOptions::default());
     let pack_of =

@@ -1,6 +1,6 @@
-//! Reports to look at: `cargo run -p leyden-report --example gallery -- FOLDER [RUN…]`
-//! writes those of runs that no run made (one run, three seeds, two experiments side by side)
-//! and an event file for TensorBoard; with run folders given, their report instead.
+//! Sample reports: `cargo run -p leyden-report --example gallery -- FOLDER [RUN…]` writes
+//! reports of synthetic runs (one run, three seeds, two experiments side by side) and an event
+//! file for TensorBoard; if run folders are given, their report instead.
 
 #[path = "../tests/synthetic/mod.rs"]
 mod synthetic;

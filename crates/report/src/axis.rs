@@ -1,4 +1,4 @@
-//! Axes: a range of values, round ticks, and the way from a value to a place.
+//! Axes: a range of values, round ticks, and the mapping from a value to a position.
 
 use crate::chart::Scale;
 
@@ -42,7 +42,7 @@ impl Axis {
         Self { low, high, log: false, ticks: ticks(low, high, step) }
     }
 
-    /// Named places; half a unit of room at both ends.
+    /// Named positions, with a margin of half a unit at both ends.
     pub fn categories(names: &[(f64, String)]) -> Self {
         let low = names.iter().map(|(x, _)| *x).fold(f64::INFINITY, f64::min);
         let high = names.iter().map(|(x, _)| *x).fold(f64::NEG_INFINITY, f64::max);
@@ -50,13 +50,13 @@ impl Axis {
     }
 
     fn linear(low: f64, high: f64, ceiling: Option<f64>) -> Self {
-        // Values that differ in their last digits only are equal for a reader, and ticks between
-        // them would number millions.
+        // Values that differ only in their last digits look equal to a reader, and there would be
+        // millions of ticks between them.
         let (low, high) = if high - low > 1e-6 * low.abs().max(high.abs()) {
             (low, high)
         } else {
-            let room = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
-            (low - room, high + room)
+            let margin = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
+            (low - margin, high + margin)
         };
         let step = round_step((high - low) / 5.0);
         let low = (low / step).floor() * step;
@@ -81,17 +81,17 @@ impl Axis {
         Self { low: first, high: last, log: true, ticks }
     }
 
-    /// Place of a value: 0 at the low end, 1 at the high end. `None` if it has no place.
+    /// Position of a value: 0 at the low end, 1 at the high end. `None` if the axis cannot show it.
     pub fn place(&self, value: f64) -> Option<f64> {
         let value = if self.log { value.log10() } else { value };
         value.is_finite().then(|| (value - self.low) / (self.high - self.low))
     }
 }
 
-/// The smallest of 1, 2, 5 × a power of ten that is not below `wanted`.
-fn round_step(wanted: f64) -> f64 {
-    let power = 10f64.powf(wanted.log10().floor());
-    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= wanted * 0.999_999);
+/// The smallest of 1, 2, 5 × a power of ten that is not below `minimum`.
+fn round_step(minimum: f64) -> f64 {
+    let power = 10f64.powf(minimum.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= minimum * 0.999_999);
     factor.unwrap_or(10.0) * power
 }
 
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn log_ticks_are_decades_and_zero_has_no_place() {
+    fn log_ticks_are_decades_and_zero_has_no_position() {
         let axis = Axis::over([0.0, 2e-6, 3e-4].into_iter(), Scale::Log);
         assert_eq!(labels(&axis), ["1e-6", "1e-5", "1e-4", "1e-3"]);
         assert_eq!(axis.place(0.0), None);

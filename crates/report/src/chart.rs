@@ -1,15 +1,15 @@
-//! A chart as data: what is drawn, without a word on how.
+//! A chart as data: what is drawn, not how.
 //!
-//! Kept apart from the drawing so that curves of runs, sweeps and several agents are built
-//! from the same pieces and tested as numbers.
+//! Separate from the drawing, so that curves of runs, sweeps and several agents are built from
+//! the same parts and tested as numbers.
 
-/// A colour by its part in the chart; the theme decides what it looks like.
+/// A colour by its role in the chart; the theme maps it to a concrete colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ink {
-    /// Colour of the n-th thing compared, from a palette safe for colour-blind readers.
+    /// Colour of the n-th series compared, from a palette safe for colour-blind readers.
     Series(usize),
     Text,
-    /// Second rank: axes, reference levels, background curves.
+    /// Secondary elements: axes, reference levels, background curves.
     Muted,
     Grid,
     Background,
@@ -22,7 +22,7 @@ pub enum Mark {
         width: f64,
         opacity: f64,
         dashed: bool,
-        /// A dot on each point: for the few points of evaluations.
+        /// A dot on each point, for evaluations, which have few points.
         dots: bool,
     },
     /// Bars centred on x, `width` in units of x.
@@ -32,7 +32,7 @@ pub enum Mark {
 impl Mark {
     /// A curve of many points.
     pub const CURVE: Self = Self::Line { width: 1.8, opacity: 1.0, dashed: false, dots: false };
-    /// A curve of few points, each measured at a cost.
+    /// A curve of few points, each expensive to measure.
     pub const MEASURED: Self = Self::Line { width: 2.0, opacity: 1.0, dashed: false, dots: true };
     /// One seed of several, or values before smoothing.
     pub const THIN: Self = Self::Line { width: 0.9, opacity: 0.42, dashed: false, dots: false };
@@ -80,12 +80,12 @@ pub enum Scale {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
     pub title: String,
-    /// What is shown of whom, below the title.
+    /// Text below the title, such as the experiment's name.
     pub subtitle: Option<String>,
     pub x_label: String,
     pub y_label: String,
     pub scale: Scale,
-    /// Whether x is a quantity, and not a number of steps from 0 on.
+    /// Whether x is a quantity rather than a step number starting at 0.
     pub x_is_quantity: bool,
     /// Names instead of numbers below the x axis, at these positions.
     pub categories: Option<Vec<(f64, String)>>,
@@ -96,12 +96,11 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// Size of one of several charts side by side: its letters stay readable when a phone
-    /// shows it alone.
+    /// Size of one of several charts side by side; the text stays readable on a phone.
     pub const SMALL: (f64, f64) = (390.0, 258.0);
-    /// Size of a page's main chart.
-    /// One of several charts of equal rank in a row.
+    /// Size of one of several charts of equal rank in a row.
     pub const PANEL: (f64, f64) = (430.0, 330.0);
+    /// Size of a page's main chart.
     pub const LARGE: (f64, f64) = (860.0, 430.0);
 
     pub fn new(title: &str, x_label: &str, y_label: &str) -> Self {
@@ -135,8 +134,8 @@ impl Chart {
     }
 }
 
-/// Mean over each point and `reach` neighbours on both sides, as far as there are any; gaps
-/// are left out of the mean. Centred, because a trailing mean shows a rise too late.
+/// Mean over each point and up to `reach` neighbours on both sides, ignoring gaps. Centred,
+/// because a trailing mean shows a rise too late.
 pub fn smooth(points: &[Point], reach: usize) -> Vec<Point> {
     points
         .iter()

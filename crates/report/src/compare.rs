@@ -1,8 +1,8 @@
-//! Two runs on the same test items.
+//! Comparison of two runs on the same test items.
 //!
-//! Items differ far more than runs do, so two runs are compared item by item: what an item is
-//! worth by itself cancels in the difference. That needs the same items on both sides, and
-//! anything else is refused by name, for a difference over other items looks just the same.
+//! Items differ far more than runs do, so two runs are compared item by item: an item's
+//! difficulty cancels in the difference. This requires the same items on both sides. A mismatch
+//! is an error that names the items, because a difference over other items would look the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -18,17 +18,17 @@ use crate::items::{self as stored, Item};
 use crate::run::Run;
 use crate::table::{cell, change_words};
 
-/// With fewer items a bootstrap says nothing.
+/// With fewer items a bootstrap interval is meaningless.
 const FEWEST_ITEMS: usize = 10;
-/// Most ids that a message or a list names.
-const NAMED: usize = 5;
+/// Maximum number of ids listed in a message.
+const MAX_LISTED: usize = 5;
 
 /// Why two runs cannot be compared.
 #[derive(Debug, Error)]
 pub enum CompareError {
     #[error(transparent)]
     Report(#[from] ReportError),
-    #[error("{}: there is no {mode} evaluation in it{}", path.display(), others(.found))]
+    #[error("{}: the run has no {mode} evaluation{}", path.display(), others(.found))]
     NoEvaluation { path: PathBuf, mode: String, found: Vec<String> },
     #[error(
         "{} and {} have no evaluation mode in common: the first has {}, the second {}",
@@ -71,8 +71,8 @@ fn differing(only_a: &[String], only_b: &[String], a: &PathBuf, b: &PathBuf) -> 
 
 /// The first ids, and whether there are more.
 fn named(ids: &[String]) -> String {
-    let more = if ids.len() > NAMED { ", …" } else { "" };
-    format!("{}{more}", ids[..ids.len().min(NAMED)].join(", "))
+    let more = if ids.len() > MAX_LISTED { ", …" } else { "" };
+    format!("{}{more}", ids[..ids.len().min(MAX_LISTED)].join(", "))
 }
 
 /// One of the two runs.
@@ -86,43 +86,44 @@ pub struct Side {
     pub mean: f64,
 }
 
-/// The items of one kind, or all.
+/// All items, or those with one value of a label.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slice {
     /// `all`, or a label with its value.
     pub name: String,
     pub a: f64,
     pub b: f64,
-    /// Mean of `b − a`; an interval where items are known one by one.
+    /// Mean of `b − a`, with an interval where per-item rewards are available.
     pub difference: Estimate,
-    /// Items on which the second scored higher, lower, the same; `None` if they are not known
-    /// one by one.
+    /// Items on which the second run scored higher, lower, the same; `None` without per-item
+    /// rewards.
     pub counts: Option<(usize, usize, usize)>,
 }
 
-/// A second run beside a first one.
+/// Result of comparing a second run with a first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Comparison {
     pub mode: String,
     pub a: Side,
     pub b: Side,
-    /// First all items, then those of each value of each label.
+    /// All items first, then one slice per value of each label.
     pub slices: Vec<Slice>,
-    /// Ids on which the second scored higher, and lower.
+    /// Ids on which the second run scored higher, and lower.
     pub won: Vec<String>,
     pub lost: Vec<String>,
-    /// Ids without a reward on one side, which are left out.
+    /// Ids that lack a reward on one side and are excluded.
     pub left_out: Vec<String>,
-    /// Where every reward is 0 or 1.
+    /// McNemar's test, if every reward is 0 or 1.
     pub test: Option<McNemar>,
-    /// Whether questions could be compared, and not ids only.
+    /// Whether questions were compared as well as ids.
     pub questions_known: bool,
 }
 
 /// Compares the last evaluations of two runs, in `mode` or in the first mode that both have.
 ///
 /// # Errors
-/// [`CompareError`] if there is no such evaluation, the items differ, or none has a reward.
+/// [`CompareError`] if there is no such evaluation, the items differ, or no item has a reward on
+/// both sides.
 pub fn compare(a: &Run, b: &Run, mode: Option<&str>) -> Result<Comparison, CompareError> {
     let mode = common_mode(a, b, mode)?;
     let (last_a, last_b) = (last(a, &mode)?, last(b, &mode)?);
@@ -218,7 +219,7 @@ fn same_questions(
     let common = || a.iter().filter_map(|(id, item)| Some((id, item, b.get(id)?)));
     for (what, text) in [
         ("the question", (|item| &item.question) as fn(&Item) -> &String),
-        ("the wanted answer", |item| &item.gold),
+        ("the reference answer", |item| &item.gold),
     ] {
         let mut other = common().filter(|(_, a, b)| text(a) != text(b)).map(|(id, _, _)| id);
         if let Some(id) = other.next() {
@@ -229,14 +230,14 @@ fn same_questions(
     Ok(())
 }
 
-/// One item's rewards; several rollouts of it are one item with their mean.
+/// One item's rewards, averaged over its rollouts.
 struct Pair {
     id: String,
     a: f64,
     b: f64,
 }
 
-/// The items that both sides scored, in the order of the second.
+/// The items with a reward on both sides, in the order of the second.
 fn pairs(a: &EvalRecord, b: &EvalRecord) -> Vec<Pair> {
     let first: BTreeMap<&str, f64> = items(&a.rewards).into_iter().collect();
     items(&b.rewards)
@@ -253,17 +254,17 @@ fn slice(name: String, pairs: &[&Pair]) -> Slice {
         pairs.iter().map(|pair| of(pair)).sum::<f64>() / pairs.len().max(1) as f64
     };
     let (a, b) = (mean(|pair| pair.a), mean(|pair| pair.b));
-    let without = Estimate { mean: b - a, interval: None, n: pairs.len() };
+    let no_interval = Estimate { mean: b - a, interval: None, n: pairs.len() };
     let difference = match paired(&rewards(|pair| pair.a), &rewards(|pair| pair.b)) {
         Some(difference) if pairs.len() >= FEWEST_ITEMS => difference,
-        _ => without,
+        _ => no_interval,
     };
     let count = |wanted: fn(&Pair) -> bool| pairs.iter().filter(|pair| wanted(pair)).count();
     let counts = (count(|p| p.b > p.a), count(|p| p.b < p.a), count(|p| p.b == p.a));
     Slice { name, a, b, difference, counts: Some(counts) }
 }
 
-/// The slices by label: item by item where the rollouts know labels, else the recorded means.
+/// The slices by label: per item where the stored rollouts have labels, else the recorded means.
 fn labels(
     pairs: &[Pair],
     stored: &BTreeMap<String, Item>,
@@ -287,7 +288,7 @@ fn labels(
     let mut found = Vec::new();
     for (label, values) in &b.by_label {
         for (value, (mean_b, n)) in values {
-            // Means over different numbers of items are not of the same items.
+            // Means over different numbers of items cover different items.
             let before = a.by_label.get(label).and_then(|values| values.get(value));
             let Some((mean_a, _)) = before.filter(|(_, before)| before == n && *n > 0) else {
                 continue;
@@ -301,7 +302,7 @@ fn labels(
 }
 
 impl Comparison {
-    /// What may be said, in one sentence.
+    /// The conclusion, in one sentence.
     pub fn verdict(&self) -> String {
         let difference = &self.slices[0].difference;
         let Some((low, high)) = difference.interval else {
@@ -310,7 +311,7 @@ impl Comparison {
                 difference.n, difference.mean
             );
         };
-        // Both must hold: the bootstrap of rare disagreements is too narrow.
+        // Require both: the bootstrap interval is too narrow when disagreements are rare.
         let by_chance = self.test.is_some_and(|test| test.p_value > 0.05);
         let words = if low > 0.0 && !by_chance {
             "the second run scores higher on these items"
@@ -373,12 +374,12 @@ impl Comparison {
         }
         if !self.questions_known {
             out.push_str(
-                "The items were compared by id only: not both runs kept their rollouts.\n",
+                "The items were compared by id only: at least one run kept no rollouts.\n",
             );
         }
         out.push_str(
             "Differences are second less first, with 95 % paired bootstrap intervals over the \
-             items: they say nothing of other seeds.\n",
+             items; they do not cover variation over seeds.\n",
         );
         out
     }

@@ -1,4 +1,4 @@
-//! `curves.csv`: every recorded figure of every run, for other programs to plot.
+//! `curves.csv`: every recorded metric of every run, for other programs to plot.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -8,8 +8,8 @@ use crate::interval::Estimate;
 use crate::table::field;
 use crate::tensorboard::step_scalars;
 
-/// Every curve: one line per experiment, seed and step, one column per series, empty where
-/// the series has nothing at that step. Six significant digits; a run's `metrics.jsonl` has all.
+/// Every curve: one line per experiment, seed and step, one column per series, empty where the
+/// series has no value at that step. Six significant digits; `metrics.jsonl` has full precision.
 pub(crate) fn curves_csv(experiments: &[RunGroup]) -> String {
     let mut columns = Columns::default();
     let mut lines: Vec<(String, Vec<(usize, f64)>)> = Vec::new();
@@ -58,7 +58,7 @@ pub(crate) fn curves_csv(experiments: &[RunGroup]) -> String {
     out
 }
 
-/// Columns in the order in which they are first asked for.
+/// Columns in order of first use.
 #[derive(Default)]
 struct Columns {
     names: Vec<String>,
@@ -76,7 +76,7 @@ impl Columns {
     }
 }
 
-/// The number nearest to `value` among those of six significant digits, in its shortest form.
+/// `value` rounded to six significant digits, in its shortest form.
 fn six_digits(value: f64) -> String {
     format!("{value:.5e}").parse::<f64>().unwrap_or(value).to_string()
 }
@@ -86,8 +86,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_cut_to_six_digits() {
-        let cut = [1.0 / 3.0, -1234567.0, 0.5, 1e-20, 2.0, f64::NAN].map(six_digits);
-        assert_eq!(cut, ["0.333333", "-1234570", "0.5", "0.00000000000000000001", "2", "NaN"]);
+    fn numbers_are_rounded_to_six_digits() {
+        let rounded = [1.0 / 3.0, -1234567.0, 0.5, 1e-20, 2.0, f64::NAN].map(six_digits);
+        assert_eq!(rounded, ["0.333333", "-1234570", "0.5", "0.00000000000000000001", "2", "NaN"]);
     }
 }

@@ -1,16 +1,16 @@
-//! Everything that can keep a report from being made, as one sentence each.
+//! Errors of reading runs and writing reports.
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a run could not be read or a report not be written.
+/// An error while reading a run or writing a report.
 #[derive(Debug, Error)]
 pub enum ReportError {
     #[error("there is no run folder at {0}: give the folder that `leyden run` wrote")]
     NoFolder(PathBuf),
     #[error(
-        "{0} holds no config.toml, so it is not a run folder: give the folder that `leyden run` wrote"
+        "{0} has no config.toml, so it is not a run folder: give the folder that `leyden run` wrote"
     )]
     NotARun(PathBuf),
     #[error("cannot read {path}: {source}")]
@@ -23,21 +23,21 @@ pub enum ReportError {
     Line { path: PathBuf, line: usize, message: String },
     #[error(
         "{path} line {line} has schema {found}, this program reads up to {known}: \
-         make the report with the version that wrote the run, or a newer one"
+         write the report with the version that wrote the run, or a newer one"
     )]
     Schema { path: PathBuf, line: usize, found: u64, known: u32 },
     #[error("cannot read rollouts from {path}: {source}")]
     Rollouts { path: PathBuf, source: rusqlite::Error },
-    #[error("{path} does not hold sample rollouts: {message}")]
+    #[error("{path} does not contain sample rollouts: {message}")]
     Samples { path: PathBuf, message: String },
     #[error("{path} is not what `leyden kernels --json` writes: {message}")]
     Kernels { path: PathBuf, message: String },
     #[error(
-        "{path} cannot be used: {what}; fetch the file anew, or record the runs again with \
+        "{path} cannot be used: {what}; fetch the file again, or record the runs again with \
          `leyden report … --record`"
     )]
     Archive { path: PathBuf, what: String },
-    /// About a file in an archive.
+    /// An error about a file inside an archive.
     #[error("{0}")]
     InArchive(String),
     #[error("{archive} has no run `{run}`; it has {}", .found.join(", "))]
@@ -48,7 +48,7 @@ pub enum ReportError {
     SameName(String),
     #[error("no run was given: name at least one run folder")]
     NoRuns,
-    #[error("{} has neither a step nor an evaluation yet, so there is nothing to report: wait for the first evaluation, or continue the run", list(.0))]
+    #[error("{} has no step and no evaluation yet, so there is nothing to report: wait for the first evaluation, or continue the run", list(.0))]
     Empty(Vec<PathBuf>),
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: std::io::Error },

@@ -1,9 +1,9 @@
-//! Runs that belong together: one experiment under several seeds.
+//! Groups of runs: one experiment under several seeds.
 //!
-//! Runs are seeds of one experiment if their configurations differ in nothing but seed and
-//! place. Runs of equal name whose configurations differ are different experiments and are
-//! told apart by the keys that differ, so that a changed learning rate is never averaged
-//! away as if it were a seed.
+//! Runs are seeds of one experiment if their configurations differ only in the seed and in
+//! incidental keys. Runs of equal name whose configurations otherwise differ are different
+//! experiments, labelled by the differing keys, so that a changed learning rate is never
+//! averaged away as if it were a seed.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::interval::{Estimate, items, over_items, over_seeds};
 use crate::run::Run;
 use leyden_core::record::{EvalRecord, StepRecord};
 
-/// Keys that do not make another experiment.
+/// Keys that do not distinguish experiments.
 const INCIDENTAL: [&str; 3] = ["seed", "run.seed", "model.threads"];
 
 /// One experiment: its runs, one per seed.
@@ -39,18 +39,18 @@ pub fn group(runs: &[Run]) -> Vec<RunGroup<'_>> {
     names.into_iter().zip(groups).map(|(name, (_, runs))| RunGroup { name, runs }).collect()
 }
 
-/// The run's name; where others share it, with the values that set this one apart.
+/// The run's name, followed by the distinguishing values if other experiments share it.
 fn name(groups: &[(BTreeMap<String, String>, Vec<&Run>)], index: usize) -> String {
     let (keys, runs) = &groups[index];
     let name = &runs[0].name;
-    let rivals: Vec<_> = groups.iter().filter(|(_, others)| others[0].name == *name).collect();
-    let keys_that_differ: std::collections::BTreeSet<&String> = rivals
+    let namesakes: Vec<_> = groups.iter().filter(|(_, others)| others[0].name == *name).collect();
+    let keys_that_differ: std::collections::BTreeSet<&String> = namesakes
         .iter()
         .flat_map(|(other, _)| other.keys())
         .filter(|key| !incidental(key))
-        .filter(|key| rivals.iter().any(|(other, _)| other.get(*key) != keys.get(*key)))
+        .filter(|key| namesakes.iter().any(|(other, _)| other.get(*key) != keys.get(*key)))
         .collect();
-    // The last part of a key says enough where no other key ends alike.
+    // The last part of a key suffices if no other differing key ends the same way.
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let short = |key: &str| {
         let alike = keys_that_differ.iter().filter(|other| last(other) == last(key)).count();
@@ -102,7 +102,7 @@ impl RunGroup<'_> {
         table.and_then(|agent| agent.get("name")).and_then(toml::Value::as_str).unwrap_or_default()
     }
 
-    /// Pairs of runs of equal seed: the second is a repetition and no evidence of its own.
+    /// Pairs of runs of equal seed: the second is a repetition, not independent evidence.
     pub fn repetitions(&self) -> Vec<(&Run, &Run)> {
         let mut found = Vec::new();
         for (index, run) in self.runs.iter().enumerate() {
@@ -113,7 +113,7 @@ impl RunGroup<'_> {
         found
     }
 
-    /// Per run: a figure of each training step.
+    /// Per run: the value of `figure` at each training step.
     pub fn step_curves(&self, figure: impl Fn(&StepRecord) -> f64) -> Vec<Vec<Point>> {
         self.runs
             .iter()
@@ -123,7 +123,7 @@ impl RunGroup<'_> {
             .collect()
     }
 
-    /// True if every recorded test reward lies between 0 and 1.
+    /// True if every recorded test reward is between 0 and 1.
     pub fn rewards_are_shares(&self) -> bool {
         let evals = self.runs.iter().flat_map(|run| &run.evals);
         evals
@@ -181,7 +181,7 @@ impl RunGroup<'_> {
     }
 }
 
-/// Mean test reward with its interval over items. The mean is the record's own.
+/// Mean test reward, as recorded, with its interval over items.
 pub(crate) fn reward_of(eval: &EvalRecord) -> Option<Estimate> {
     let values: Vec<f64> = items(&eval.rewards).into_iter().map(|(_, reward)| reward).collect();
     let interval = if values.is_empty() { None } else { over_items(&values).interval };
@@ -189,8 +189,8 @@ pub(crate) fn reward_of(eval: &EvalRecord) -> Option<Estimate> {
     known.then_some(Estimate { mean: eval.reward_mean, interval, n: values.len() })
 }
 
-/// Mean reward at one value of a label. Its items are not recorded one by one, so there is
-/// an interval only where rewards are 0 or 1 and the mean says everything.
+/// Mean reward at one value of a label. Its items are not recorded individually, so there is an
+/// interval only where rewards are 0 or 1 and the mean is a sufficient statistic.
 pub(crate) fn label_of(eval: &EvalRecord, label: &str, value: &str) -> Option<Estimate> {
     let (mean, n) = *eval.by_label.get(label)?.get(value)?;
     let binary = eval.rewards.iter().flat_map(|(_, reward)| reward).all(|r| *r == 0.0 || *r == 1.0);
@@ -198,8 +198,8 @@ pub(crate) fn label_of(eval: &EvalRecord, label: &str, value: &str) -> Option<Es
     (n > 0 && mean.is_finite()).then_some(Estimate { mean, interval, n })
 }
 
-/// Mean over seeds with its interval, at the steps that every seed has reached. A single
-/// curve is returned as it is, with its own intervals.
+/// Mean over seeds with its interval, at the steps that every seed has reached. A single curve is
+/// returned unchanged, with its own intervals.
 pub fn across(curves: &[Vec<Point>]) -> Vec<Point> {
     let [first, others @ ..] = curves else { return Vec::new() };
     if others.is_empty() {

@@ -1,4 +1,4 @@
-//! Which charts a report shows.
+//! Selection of the charts in a report.
 //!
 //! One experiment: rewards of training and of both evaluation modes in one chart. Several
 //! experiments: one chart per kind of reward with a colour per experiment, so that a legend
@@ -13,7 +13,7 @@ use crate::experiment::{RunGroup, across};
 use crate::metric;
 use crate::text::significant;
 
-/// A chart with the name of its files and a sentence on how to read it.
+/// A chart with its file name and caption.
 #[derive(Debug, Clone)]
 pub struct Figure {
     /// Name of the files, without extension.
@@ -23,25 +23,25 @@ pub struct Figure {
     pub caption: String,
 }
 
-/// Where a figure stands on the page.
+/// The section of the page that shows a figure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
-    /// Of a sweep's variants.
+    /// Comparison of a sweep's variants.
     Comparison,
     Reward,
-    /// The reward of one of several agents, to stand beside those of the others.
+    /// The reward of one of several agents, shown side by side.
     Panels,
     Labels,
     Rollouts,
     Health,
 }
 
-/// All figures of a report, those without data left out.
+/// All figures of a report that have data.
 pub fn figures(experiments: &[RunGroup]) -> Vec<Figure> {
     let agents = by_agent(experiments);
     let mut found = match &agents[..] {
         [] | [_] => rewards(experiments),
-        agents => agents.iter().filter_map(|(agent, own)| panel(agent, own)).collect(),
+        agents => agents.iter().filter_map(|(agent, members)| panel(agent, members)).collect(),
     };
     found.extend(labels(experiments));
     found.extend(experiments.iter().enumerate().map(|(index, e)| histogram(e, index, experiments)));
@@ -65,7 +65,7 @@ fn by_agent<'a>(experiments: &[RunGroup<'a>]) -> Vec<(String, Vec<RunGroup<'a>>)
     for experiment in experiments {
         let agent = experiment.agent().to_owned();
         match agents.iter_mut().find(|(known, _)| *known == agent) {
-            Some((_, own)) => own.push(experiment.clone()),
+            Some((_, members)) => members.push(experiment.clone()),
             None => agents.push((agent, vec![experiment.clone()])),
         }
     }
@@ -73,12 +73,12 @@ fn by_agent<'a>(experiments: &[RunGroup<'a>]) -> Vec<(String, Vec<RunGroup<'a>>)
 }
 
 /// The reward of one agent among others.
-fn panel(agent: &str, own: &[RunGroup]) -> Option<Figure> {
-    let mut figure = rewards(own).into_iter().next()?;
+fn panel(agent: &str, members: &[RunGroup]) -> Option<Figure> {
+    let mut figure = rewards(members).into_iter().next()?;
     figure.file = format!("reward_{}", slug(agent));
     figure.section = Section::Panels;
     figure.chart.size = Chart::PANEL;
-    if own.len() > 1 {
+    if members.len() > 1 {
         figure.chart.title = format!("{agent}: {}", figure.chart.title);
     }
     Some(figure)
@@ -86,8 +86,7 @@ fn panel(agent: &str, own: &[RunGroup]) -> Option<Figure> {
 
 /// Draws the curves of one quantity: each seed thin, their mean with its band.
 ///
-/// The building block of every line chart here; sweeps and pages of several agents use it
-/// with a colour per cell.
+/// Every line chart uses this; sweeps and pages of several agents with a colour per cell.
 pub fn draw(chart: &mut Chart, name: &str, ink: Ink, mark: Mark, curves: &[Vec<Point>]) {
     if curves.len() > 1 {
         for curve in curves {
@@ -98,7 +97,7 @@ pub fn draw(chart: &mut Chart, name: &str, ink: Ink, mark: Mark, curves: &[Vec<P
     chart.push(Some(name), ink, mark, across(curves));
 }
 
-/// Training curves: single steps faint, a centred mean over them where steps are many.
+/// Draws training curves: single steps faint, with a centred mean if there are many steps.
 pub(crate) fn draw_smoothed(chart: &mut Chart, name: &str, ink: Ink, curves: &[Vec<Point>]) {
     let reach = reach(curves.iter().map(Vec::len).max().unwrap_or(0));
     let smoothed: Vec<Vec<Point>> = curves.iter().map(|curve| smooth(curve, reach)).collect();
@@ -111,13 +110,13 @@ pub(crate) fn draw_smoothed(chart: &mut Chart, name: &str, ink: Ink, curves: &[V
     }
 }
 
-/// Neighbours on each side in the mean of a training curve: a fortieth of the run, none in
-/// short ones.
+/// Neighbours on each side in the smoothed training curve: a fortieth of the run, none in short
+/// runs.
 fn reach(steps: usize) -> usize {
     if steps < 30 { 0 } else { (steps / 40).clamp(1, 25) }
 }
 
-/// How training curves are drawn, for the page.
+/// Explains on the page how training curves are drawn.
 pub(crate) fn smoothing_words(experiments: &[RunGroup]) -> Option<String> {
     let steps = experiments.iter().flat_map(|e| &e.runs).map(|run| run.steps.len()).max()?;
     let window = 2 * reach(steps) + 1;
@@ -134,10 +133,10 @@ pub(crate) fn smoothing_words(experiments: &[RunGroup]) -> Option<String> {
     }
 }
 
-/// How a caption says that every seed is drawn.
+/// Caption for charts that draw every seed.
 pub(crate) const SEED_LINES: &str = "Thin lines: seeds. Thick line: their mean.";
 
-/// What the bands mean, for captions.
+/// Caption that explains the bands.
 pub(crate) fn band_words(experiments: &[RunGroup]) -> String {
     let most = experiments.iter().map(|e| e.runs.len()).max().unwrap_or(0);
     if most > 1 {
@@ -167,7 +166,7 @@ fn rewards(experiments: &[RunGroup]) -> Vec<Figure> {
     if let [experiment] = experiments {
         let mut chart = Chart::new(&format!("{}: reward", experiment.name), "step", "mean reward");
         draw_smoothed(&mut chart, "train", Ink::Muted, &experiment.step_curves(train_reward));
-        // A third band would hide the two that count.
+        // A third band would obscure those of the evaluations.
         for point in chart.series.iter_mut().flat_map(|series| &mut series.points) {
             point.interval = None;
         }
@@ -198,12 +197,12 @@ fn rewards(experiments: &[RunGroup]) -> Vec<Figure> {
         .collect()
 }
 
-/// Reward of a step's rollouts; a gap where there are none, as in supervised steps.
+/// Mean reward of a step's rollouts; a gap if there are none, as in supervised steps.
 fn train_reward(step: &StepRecord) -> f64 {
     if step.rollouts > step.rollouts_without_reward { step.reward_mean } else { f64::NAN }
 }
 
-/// The reference levels of all configurations, each once.
+/// The distinct reference levels of all configurations.
 fn levels(experiments: &[RunGroup]) -> Vec<Level> {
     let mut found: Vec<Level> = Vec::new();
     for level in experiments.iter().flat_map(|e| e.runs.iter().flat_map(|run| run.levels())) {
@@ -215,10 +214,10 @@ fn levels(experiments: &[RunGroup]) -> Vec<Level> {
     found
 }
 
-/// Most curves in one chart; labels with more values are in the table only.
+/// Maximum number of curves in one chart; labels with more values are in the table only.
 const MOST_CURVES: usize = 12;
 
-/// One chart per label, of the sampled evaluations if there are any.
+/// One chart per label, from the sampled evaluations if there are any.
 fn labels(experiments: &[RunGroup]) -> Vec<Figure> {
     let mut found = Vec::new();
     for (index, experiment) in experiments.iter().enumerate() {
@@ -245,7 +244,7 @@ fn labels(experiments: &[RunGroup]) -> Vec<Figure> {
     found
 }
 
-/// Share of rollouts by reward, first against last training steps.
+/// Share of rollouts by reward, first versus last training steps.
 fn histogram(experiment: &RunGroup, index: usize, experiments: &[RunGroup]) -> Figure {
     let steps = experiment.runs.iter().map(|run| run.steps.len()).max().unwrap_or(0);
     let span = (steps / 10).clamp(1, 10).min(steps.max(1));
@@ -283,8 +282,7 @@ fn histogram(experiment: &RunGroup, index: usize, experiments: &[RunGroup]) -> F
     }
 }
 
-/// Places on the axis of a reward histogram: the values themselves if they are few,
-/// otherwise ten intervals.
+/// Bins of a reward histogram: the values themselves if there are few, otherwise ten intervals.
 enum Bins {
     Values(Vec<f64>),
     Intervals { low: f64, width: f64 },
@@ -363,7 +361,7 @@ fn signals(experiment: &RunGroup, index: usize, experiments: &[RunGroup]) -> Fig
         file: numbered("signals", index, experiments),
         section: Section::Rollouts,
         chart,
-        caption: "Events of training rollouts that are known without the reward.".to_owned(),
+        caption: "Events of training rollouts that are available without the reward.".to_owned(),
     }
 }
 
@@ -371,12 +369,12 @@ pub(crate) fn share(part: usize, whole: usize) -> f64 {
     if whole == 0 { f64::NAN } else { part as f64 / whole as f64 }
 }
 
-/// The experiment's name, where several share a page.
+/// The experiment's name if several share a page.
 fn subtitle(experiment: &RunGroup, experiments: &[RunGroup]) -> Option<String> {
     (experiments.len() > 1).then(|| experiment.name.clone())
 }
 
-/// File names of figures that each experiment has: numbered if there are several.
+/// File name of a per-experiment figure, numbered if there are several experiments.
 fn numbered(file: &str, index: usize, experiments: &[RunGroup]) -> String {
     if experiments.len() == 1 { file.to_owned() } else { format!("{file}_{}", index + 1) }
 }
@@ -386,14 +384,14 @@ pub(crate) fn words(name: &str) -> String {
     name.replace('_', " ")
 }
 
-/// An identifier as a title: its words, the first with a capital.
+/// An identifier as a title: its words, the first capitalised.
 pub(crate) fn title(name: &str) -> String {
     let words = words(name);
     let mut letters = words.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A name fit for files, short enough for every file system.
+/// A safe file name, short enough for every file system.
 pub(crate) fn slug(name: &str) -> String {
     let safe = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '_' };
     name.chars().take(60).map(safe).collect::<String>().to_lowercase()

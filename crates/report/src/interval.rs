@@ -1,6 +1,6 @@
-//! The few statistics that a report needs: intervals for one run (over its test items) and
-//! for several seeds (over seeds). The two kinds of noise are never mixed: an interval is
-//! over items or over seeds, and the text beside it says which.
+//! Statistics for reports: intervals for one run (over its test items) and for several seeds
+//! (over seeds). The two sources of noise are never mixed: an interval is over items or over
+//! seeds, and the accompanying text states which.
 
 use std::collections::HashMap;
 
@@ -9,20 +9,20 @@ use leyden_stats::{
     Interval, Z_95, bootstrap_interval, mean, paired_bootstrap, sample_std, wilson_interval,
 };
 
-/// Resamples of a bootstrap; the error of a 95 % bound is then about 1 % of the width.
+/// Bootstrap resamples; the error of a 95 % bound is then about 1 % of the width.
 const RESAMPLES: usize = 2000;
 
-/// The bootstrap's place in the seed tree: fixed, so that equal runs give equal reports.
+/// Seed of the bootstrap: fixed, so that equal runs give equal reports.
 fn seeds() -> SeedTree {
     SeedTree::new(0).child("report").child("bootstrap")
 }
 
-/// A mean with its 95 % interval, where one can be given.
+/// A mean with its 95 % interval, if one can be computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
     pub mean: f64,
     pub interval: Option<(f64, f64)>,
-    /// Number of items or seeds behind it.
+    /// Number of items or seeds.
     pub n: usize,
 }
 
@@ -61,8 +61,8 @@ pub fn over_seeds(values: &[f64]) -> Estimate {
     Estimate { mean: average, interval, n }
 }
 
-/// Reward per item: several rollouts of a task are one item with their mean, a missing
-/// reward is left out. In order of first appearance.
+/// Reward per item, in order of first appearance: the mean over a task's rollouts, ignoring
+/// missing rewards.
 pub fn items(rewards: &[(String, Option<f64>)]) -> Vec<(&str, f64)> {
     let mut order: Vec<&str> = Vec::new();
     let mut sums: HashMap<&str, (f64, usize)> = HashMap::new();
@@ -111,8 +111,8 @@ fn student(freedom: usize) -> f64 {
 mod tests {
     use super::*;
 
-    fn close(found: f64, wanted: f64, tolerance: f64) {
-        assert!((found - wanted).abs() < tolerance, "{found} instead of {wanted}");
+    fn close(found: f64, expected: f64, tolerance: f64) {
+        assert!((found - expected).abs() < tolerance, "{found} instead of {expected}");
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The test items of an evaluation, as its rollouts tell them.
+//! The test items of an evaluation, read from its rollouts.
 //!
-//! What a run's metrics know of an item is its id and reward. The store of rollouts knows the
-//! question too, and so whether two runs mean the same by an id; and the labels, where the
-//! program that wrote it kept them (a column `labels`, one JSON object a rollout).
+//! A run's metrics have only an item's id and reward. The store of rollouts also has the
+//! question, which shows whether an id means the same in two runs, and the labels if the program
+//! that wrote it kept them (column `labels`, one JSON object per rollout).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) struct Item {
     pub labels: BTreeMap<String, String>,
 }
 
-/// The items of one evaluation by task id; none if the run kept no rollouts of it.
+/// The items of one evaluation by task id; empty if the run kept no rollouts of it.
 pub(crate) fn read(
     path: &Path,
     step: u64,

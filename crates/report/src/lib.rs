@@ -1,20 +1,20 @@
 //! Curves, tables and pages from run folders.
 //!
-//! [`load`] reads what a run left, [`mod@write`] makes a folder from one run or several: a page
-//! that needs nothing but itself, every chart as SVG and PNG, the table as CSV and Markdown.
+//! [`load`] reads a run folder, [`mod@write`] writes a report of one run or several: a
+//! self-contained page, every chart as SVG and PNG, the table as CSV and Markdown.
 //! Several runs of one configuration are seeds of one experiment; different configurations
 //! are compared side by side. Equal runs give equal bytes.
 //!
-//! [`sweep`] does the same for a sweep folder: variants compared over their seeds, with
-//! verdicts in words. [`compare`] sets two runs side by side on the same test items.
+//! [`sweep`] does the same for a sweep folder: variants compared over their seeds, with verdicts
+//! in words. [`compare`] compares two runs on the same test items.
 //!
-//! [`recorded`] is what is kept of runs in a repository, and how it is read again.
+//! [`recorded`] writes and reads the compact form in which runs are kept in a repository.
 //!
-//! [`export`] reads the rollouts themselves, one by one, and writes them for other programs.
+//! [`export`] reads individual rollouts and exports them to other programs.
 //!
-//! The pieces serve other pages too: [`chart`] describes a chart, [`figures::draw`] puts the
-//! curves of several seeds into it, [`svg::render`] sets several charts side by side, and
-//! [`tensorboard`] writes the same figures as event files.
+//! The parts can be used for other pages: [`chart`] describes a chart, [`figures::draw`] adds the
+//! curves of several seeds, [`svg::render`] draws several charts side by side, and
+//! [`tensorboard`] writes the same metrics as event files.
 
 pub mod chart;
 pub mod compare;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::chart::{Ink, Level, Mark, Point, Series};
-use crate::svg::{Drawing, comes_again, level_name};
+use crate::svg::{Drawing, is_repeated, level_name};
 use crate::text::{escape, significant};
 
 impl Drawing<'_> {
@@ -17,7 +17,7 @@ impl Drawing<'_> {
             match series.mark {
                 Mark::Bars { width } => self.bars(series, width),
                 Mark::Line { width, opacity, dashed, dots } => {
-                    let dashed = dashed || comes_again(series.ink);
+                    let dashed = dashed || is_repeated(series.ink);
                     let dash = if dashed { " stroke-dasharray=\"6 4\"" } else { "" };
                     let attributes = format!(
                         " stroke-width=\"{width}\" stroke-opacity=\"{opacity}\" \
@@ -52,7 +52,7 @@ impl Drawing<'_> {
                 let path = path(run.iter().map(|(x, y, _)| (*x, *y)));
                 self.stroke(&path, series.ink, attributes);
             }
-            // A lone point would be invisible as a line.
+            // A single point would be invisible as a line.
             if dots || run.len() == 1 {
                 let radius = if dots { 2.8 } else { 1.6 };
                 for (x, y, point) in &run {
@@ -97,7 +97,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Reference levels; their names stand right of the data and are pushed apart.
+    /// Reference levels; their names are right of the data, moved apart to avoid overlap.
     pub fn levels(&mut self) {
         let chart = self.chart;
         let mut levels: Vec<(f64, &Level)> = chart
@@ -118,7 +118,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// What a reader sees who points at a mark.
+    /// Tooltip of a mark.
     fn tip(&self, series: &Series, point: &Point) -> String {
         let distance = |place: f64| (place - point.x).abs();
         let at = match &self.chart.categories {
@@ -136,7 +136,7 @@ impl Drawing<'_> {
     }
 }
 
-/// Straight lines through places.
+/// SVG path of straight lines through positions.
 fn path(places: impl Iterator<Item = (f64, f64)>) -> String {
     let mut path = String::new();
     for (x, y) in places {
@@ -145,7 +145,7 @@ fn path(places: impl Iterator<Item = (f64, f64)>) -> String {
     path
 }
 
-/// Runs of neighbouring points that have a place; what has none is a gap.
+/// Runs of adjacent points that have a position; points without one are gaps.
 fn pieces<T>(points: &[Point], place: impl Fn(&Point) -> Option<T>) -> Vec<Vec<T>> {
     let (mut runs, mut current) = (Vec::new(), Vec::new());
     for point in points {

@@ -1,7 +1,7 @@
-//! The figures of training steps: which ones, with which unit, in which chart.
+//! The metrics of training steps that are charted, with units.
 //!
-//! A table rather than code: another figure is another entry. Charts of figures that are 0
-//! throughout are left out, except where 0 is what the reader wants to see.
+//! A new metric is a new table entry. Charts of metrics that are 0 throughout are omitted, except
+//! where 0 is informative.
 
 use leyden_core::record::StepRecord;
 
@@ -9,7 +9,7 @@ use crate::chart::{Chart, Ink, Scale};
 use crate::experiment::RunGroup;
 use crate::figures::{Figure, Section, draw_smoothed, share, slug, title};
 
-/// All charts of training figures, those of the algorithm's own included.
+/// All charts of training metrics, including algorithm-specific ones.
 pub(crate) fn figures(experiments: &[RunGroup]) -> Vec<Figure> {
     let mut found: Vec<Figure> =
         METRICS.iter().flat_map(|metric| metric.figures(experiments)).collect();
@@ -19,7 +19,7 @@ pub(crate) fn figures(experiments: &[RunGroup]) -> Vec<Figure> {
 
 type Part = (&'static str, fn(&StepRecord) -> f64);
 
-/// One chart of training figures: one or two curves of the same unit.
+/// One chart of training metrics: one to three curves of the same unit.
 struct Metric {
     file: &'static str,
     section: Section,
@@ -27,7 +27,7 @@ struct Metric {
     y_label: &'static str,
     scale: Scale,
     parts: &'static [Part],
-    /// Shown even if it is 0 throughout, because 0 is news.
+    /// Shown even if it is 0 throughout, because 0 is informative.
     always: bool,
     caption: &'static str,
 }
@@ -42,17 +42,17 @@ const METRICS: &[Metric] = &[
         parts: &[("tokens of a response", |s| s.response_length)], caption: "Mean tokens of one model call." },
     Metric { file: "calls_per_rollout", section: Section::Rollouts, title: "Model calls of a rollout", y_label: "calls", scale: FROM_ZERO, always: true,
         parts: &[("calls", |s| s.calls_per_rollout)], caption: "" },
-    Metric { file: "groups", section: Section::Rollouts, title: "Groups that teach nothing", y_label: "share of groups", scale: SHARE, always: true,
+    Metric { file: "groups", section: Section::Rollouts, title: "Groups without a learning signal", y_label: "share of groups", scale: SHARE, always: true,
         parts: &[("all rewards equal", |s| share(s.groups_without_variance, s.tasks)), ("one rollout only", |s| share(s.groups_of_one, s.tasks))],
         caption: "Groups without variance have advantage 0." },
-    Metric { file: "left_out", section: Section::Rollouts, title: "Left out and cut off", y_label: "share", scale: SHARE, always: false,
-        parts: &[("rollouts without reward", |s| share(s.rollouts_without_reward, s.rollouts)), ("responses cut off", |s| s.truncated)],
-        caption: "Rollouts without a reward are left out of training." },
+    Metric { file: "left_out", section: Section::Rollouts, title: "Excluded and truncated", y_label: "share", scale: SHARE, always: false,
+        parts: &[("rollouts without reward", |s| share(s.rollouts_without_reward, s.rollouts)), ("responses truncated", |s| s.truncated)],
+        caption: "Rollouts without a reward are excluded from training." },
     Metric { file: "entropy", section: Section::Health, title: "Entropy", y_label: "nats per token", scale: FROM_ZERO, always: true,
         parts: &[("entropy", |s| s.entropy)], caption: "Mean over action tokens." },
-    Metric { file: "sampler", section: Section::Health, title: "Sampler against trainer", y_label: "KL in nats; largest gap", scale: Scale::Log, always: true,
+    Metric { file: "sampler", section: Section::Health, title: "Sampler versus trainer", y_label: "KL in nats; largest gap", scale: Scale::Log, always: true,
         parts: &[("KL, k3 estimate", |s| s.sampler_kl), ("largest log-probability gap", |s| s.sampler_gap)],
-        caption: "Should stay at rounding level. Values of 0 have no place on this axis." },
+        caption: "Should stay at rounding level. Values of 0 cannot be shown on this axis." },
     Metric { file: "sampler_outside", section: Section::Health, title: "Ratio to sampler outside [0.9, 1.1]", y_label: "share of tokens", scale: SHARE, always: false,
         parts: &[("tokens outside", |s| s.sampler_outside)], caption: "" },
     Metric { file: "grad_norm", section: Section::Health, title: "Gradient norm", y_label: "norm before clipping", scale: FROM_ZERO, always: true,
@@ -67,13 +67,12 @@ const METRICS: &[Metric] = &[
         parts: &[("one row per call", |s| s.row_tokens as f64), ("prefixes merged", |s| s.packed_tokens as f64), ("with a gradient", |s| s.action_tokens as f64)], caption: "" },
 ];
 
-/// Title and unit of the figures that an algorithm records beside those of every step; others
-/// are called by their names.
+/// Title and unit of algorithm-specific metrics; those not listed here are titled by their keys.
 #[rustfmt::skip]
 const EXTRAS: &[(&str, &str, &str)] = &[
     ("prompts_extended", "Prompts extended", "prompts"),
     ("prompts_rewritten", "Prompts rewritten", "prompts"),
-    ("groups_left_out", "Groups left out", "groups"),
+    ("groups_left_out", "Groups excluded", "groups"),
     ("sampler_chi2", "χ² of trainer to sampler, by token", "χ² divergence"),
     ("sampler_chi2_sequence", "χ² of trainer to sampler, by response", "χ² divergence"),
     ("sampler_perplexity_ratio", "Perplexity, trainer over sampler", "ratio"),
@@ -82,22 +81,22 @@ const EXTRAS: &[(&str, &str, &str)] = &[
     ("correction_rejected", "Tokens that the correction rejects", "share"),
     ("critic_loss", "Critic loss", "loss"),
     ("critic_explained_variance", "Explained variance of the critic", "share of variance"),
-    ("reward_seen_mean", "Reward as training sees it", "mean reward"),
+    ("reward_seen_mean", "Reward used in training", "mean reward"),
     ("reference_kl", "KL to the reference policy", "nats per token"),
     ("kl_coefficient", "KL coefficient", "coefficient"),
 ];
 
 impl Metric {
-    /// One chart; for several experiments one per part, in their colours.
+    /// One chart; for several experiments one per part, with a colour per experiment.
     fn figures(&self, experiments: &[RunGroup]) -> Vec<Figure> {
-        let wanted = |part: &Part| {
+        let has_data = |part: &Part| {
             experiments
                 .iter()
                 .flat_map(|e| e.step_curves(part.1))
                 .flatten()
                 .any(|p| p.y.is_finite() && p.y != 0.0)
         };
-        let parts: Vec<&Part> = self.parts.iter().filter(|part| wanted(part)).collect();
+        let parts: Vec<&Part> = self.parts.iter().filter(|part| has_data(part)).collect();
         let rollouts = experiments
             .iter()
             .flat_map(|e| &e.runs)
@@ -138,19 +137,19 @@ impl Metric {
                 draw_smoothed(&mut chart, name, ink, &curves);
             }
         }
-        drop_needless_legend(&mut chart);
+        drop_redundant_legend(&mut chart);
         Figure { file, section: self.section, chart, caption: self.caption.to_owned() }
     }
 }
 
 /// A single curve needs no legend: the title names it.
-fn drop_needless_legend(chart: &mut Chart) {
+fn drop_redundant_legend(chart: &mut Chart) {
     if chart.series.iter().filter(|series| series.name.is_some()).count() == 1 {
         chart.series.iter_mut().for_each(|series| series.name = None);
     }
 }
 
-/// One chart per further figure that the algorithm recorded.
+/// One chart per algorithm-specific metric.
 fn extras(experiments: &[RunGroup]) -> Vec<Figure> {
     let keys: std::collections::BTreeSet<&String> = experiments
         .iter()
@@ -169,7 +168,7 @@ fn extras(experiments: &[RunGroup]) -> Vec<Figure> {
             let ink = Ink::Series(index);
             draw_smoothed(&mut chart, &experiment.name, ink, &curves);
         }
-        drop_needless_legend(&mut chart);
+        drop_redundant_legend(&mut chart);
         Figure {
             file: format!("extra_{}", slug(key)),
             section: Section::Health,

@@ -1,8 +1,8 @@
-//! The page: one HTML file with everything inside.
+//! The page: one self-contained HTML file.
 //!
-//! The template escapes every value by itself; only the charts, whose text is escaped where
-//! they are drawn, are inserted as they are. Rollouts are text from outside, so the page
-//! also forbids scripts and requests by a content security policy.
+//! The template escapes every value except the charts, whose text is escaped when they are drawn.
+//! Rollouts are untrusted text, so the page also forbids scripts and requests by a content
+//! security policy.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,7 @@ use crate::text::visible;
 use crate::transcript::{self, SampleView};
 use crate::write::Options;
 
-/// The templates by their names; the pages share their head with its style, and the look of a
-/// figure.
+/// The templates by name; the pages share the head, its style, and the layout of a figure.
 const TEMPLATES: [(&str, &str); 6] = [
     ("head.html", include_str!("../templates/head.html")),
     ("style.html", include_str!("../templates/style.html")),
@@ -33,10 +32,10 @@ const TEMPLATES: [(&str, &str); 6] = [
     ("kernels.html", include_str!("../templates/kernels.html")),
     ("sweep.html", include_str!("../templates/sweep.html")),
 ];
-/// The palette on a dark ground: the same hues, lighter.
+/// The palette for dark backgrounds: the same hues, lighter.
 pub(crate) const DARK: [&str; 8] =
     ["#56b4ff", "#ff8c42", "#2fc99a", "#e8a3cb", "#f2b632", "#9bd3f5", "#b79bd0", "#b0b0b0"];
-/// Size of the main chart for narrow screens: the letters stay as large as on wide ones.
+/// Size of the main chart on narrow screens; the text stays as large as on wide ones.
 const NARROW: (f64, f64) = (430.0, 330.0);
 
 /// The page as HTML.
@@ -74,7 +73,7 @@ pub(crate) fn page(
     fill_in("page.html", view)
 }
 
-/// A page from its template; everything that is not a chart is escaped.
+/// Renders a template; everything except charts is escaped.
 pub(crate) fn fill_in(template: &str, view: impl Serialize) -> Result<String, ReportError> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -85,7 +84,7 @@ pub(crate) fn fill_in(template: &str, view: impl Serialize) -> Result<String, Re
     Ok(environment.get_template(template)?.render(Serde(view))?)
 }
 
-/// Everything that the template reads.
+/// The values that the template uses.
 #[derive(Serialize)]
 struct PageView<'a> {
     title: String,
@@ -94,12 +93,12 @@ struct PageView<'a> {
     headlines: Vec<Headline>,
     run_words: Vec<String>,
     sections: Vec<SectionView>,
-    /// Several experiments, which tables then name.
+    /// Whether there are several experiments; tables then name them.
     several: bool,
-    /// How training curves were drawn.
+    /// Explains how training curves were drawn.
     smoothing: Option<String>,
     brief: Vec<RowView>,
-    /// Only where the rows of seeds differ from the brief ones.
+    /// Rows per seed, only if they differ from the brief ones.
     every: Option<Vec<RowView>>,
     intervals: &'static str,
     samples: Vec<SamplesView>,
@@ -142,7 +141,7 @@ fn sections(figures: &[Figure], files: bool) -> Vec<SectionView> {
 
 #[derive(Serialize)]
 struct RowView {
-    /// What this row and the following ones are of, where that changes.
+    /// Heading of this row and the following ones, where it changes.
     heading: Option<String>,
     slice: String,
     tasks: usize,
@@ -176,7 +175,7 @@ fn row_views<'a>(rows: impl Iterator<Item = &'a Row>, several: bool) -> Vec<RowV
     .collect()
 }
 
-/// In the first table a seed stands for itself only where there is no mean over seeds.
+/// The first table has rows of single seeds only where there is no mean over seeds.
 fn is_brief(row: &Row, rows: &[Row]) -> bool {
     let key = |row: &Row| (row.experiment.clone(), row.mode.clone(), row.slice.clone());
     row.averaged || !rows.iter().any(|other| other.averaged && key(other) == key(row))
@@ -186,7 +185,7 @@ fn is_brief(row: &Row, rows: &[Row]) -> bool {
 struct Headline {
     experiment: String,
     mode: String,
-    /// Absent if there is one evaluation only.
+    /// Absent if there is only one evaluation.
     start: Option<String>,
     end: String,
     interval: String,
@@ -213,7 +212,7 @@ fn headlines(rows: &[Row]) -> Vec<Headline> {
         .collect()
 }
 
-/// One sentence on what was run.
+/// One sentence per experiment: its seeds, steps and rollouts.
 fn run_words(experiments: &[RunGroup]) -> Vec<String> {
     experiments
         .iter()
@@ -260,8 +259,7 @@ struct SamplesView {
     view: SampleView,
 }
 
-/// Rollouts of the first run of each experiment would repeat themselves over seeds; all runs
-/// that kept some are shown, the first one open.
+/// Sample rollouts of every run that kept some, in order; the page expands the first.
 fn samples(runs: &[&Run], limit: usize) -> Vec<SamplesView> {
     let kept = |run: &&Run| -> Option<(String, Samples)> {
         Some((format!("{}, {}", run.name, run.seed_label()), run.samples.clone()?))
@@ -316,7 +314,7 @@ struct Setting {
     values: Vec<String>,
 }
 
-/// Keys in which the runs differ, with each run's value.
+/// Configuration keys in which the runs differ, with each run's value.
 fn settings(runs: &[&Run]) -> Vec<Setting> {
     let tables: Vec<BTreeMap<String, String>> =
         runs.iter().map(|run| flatten(&run.config)).collect();
@@ -339,18 +337,18 @@ struct TimingView {
     run: String,
     total: String,
     parts: Vec<(String, String)>,
-    /// Of a mean rollout: what it waited for, and the median over steps in seconds.
+    /// Parts of a mean rollout's time, with the median over steps in seconds.
     per_rollout: Vec<(String, String)>,
 }
 
-/// What the parts of [`Timing::per_rollout`](leyden_core::record::Timing) mean.
+/// Descriptions of the parts of [`Timing::per_rollout`](leyden_core::record::Timing).
 const ROLLOUT_PARTS: [(&str, &str); 3] = [
-    ("agent", "its agent and tools at work"),
-    ("model", "in the engine, or waiting for it"),
+    ("agent", "running the agent and its tools"),
+    ("model", "running in the engine, or waiting for it"),
     ("queue", "waiting for a process or a worker"),
 ];
 
-/// The median over the steps of a run of each part of a rollout's time.
+/// Median over a run's steps of each part of a rollout's time.
 fn per_rollout(run: &Run) -> Vec<(String, String)> {
     let median = |part: &str| {
         let mut all: Vec<f64> =
@@ -364,7 +362,7 @@ fn per_rollout(run: &Run) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Where the time of each run went, largest first.
+/// Time per phase and part of each run, largest first.
 fn timings(runs: &[&Run]) -> Vec<TimingView> {
     runs.iter()
         .filter(|run| !run.timings.is_empty())

@@ -1,21 +1,21 @@
 //! PNG files from SVG text.
 //!
-//! Text needs a font and a fresh machine may have none, so one is linked in: Ubuntu Light
-//! (Ubuntu Font Licence 1.0) from the crate `epaint_default_fonts`. Fonts of the system are
-//! not used at all, so that equal runs give equal pictures everywhere.
+//! Text needs a font and a fresh machine may have none, so one is linked in: Ubuntu Light (Ubuntu
+//! Font Licence 1.0) from the crate `epaint_default_fonts`. System fonts are never used, so that
+//! equal runs give equal images everywhere.
 
 use std::sync::{Arc, OnceLock};
 
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb::Database};
 
-/// Pixels per CSS pixel: sharp on paper and on dense screens.
+/// Pixels per CSS pixel, for print and high-density screens.
 const SCALE: f32 = 2.0;
 
-/// Draws an SVG document as PNG bytes, two pixels to the unit.
+/// Renders an SVG document as PNG bytes, two pixels per unit.
 ///
 /// # Errors
-/// A sentence if the document is not SVG or has no area.
+/// A message if the document is not SVG or has no area.
 pub fn png(svg: &str) -> Result<Vec<u8>, String> {
     let options =
         Options { font_family: "Ubuntu".to_owned(), fontdb: fonts(), ..Options::default() };
@@ -23,7 +23,7 @@ pub fn png(svg: &str) -> Result<Vec<u8>, String> {
     let size = tree.size();
     let (width, height) = ((size.width() * SCALE).ceil(), (size.height() * SCALE).ceil());
     let mut pixels = Pixmap::new(width as u32, height as u32)
-        .ok_or_else(|| format!("a picture of {width} × {height} pixels cannot be allocated"))?;
+        .ok_or_else(|| format!("an image of {width} × {height} pixels cannot be allocated"))?;
     resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
     pixels.encode_png().map_err(|error| error.to_string())
 }

@@ -1,10 +1,10 @@
-//! Rollouts to read with one's own eyes, from `rollouts.sqlite`.
+//! Sample rollouts for manual inspection, from `rollouts.sqlite`.
 //!
-//! Two views. The same test tasks before and after training, chosen by what happened to
-//! their reward (with the count of each kind beside, so that a choice cannot flatter the
-//! run); and one training group of the first and of the last step, where each call's credit
-//! and advantage can be compared within the group. Only what is shown is read: a database
-//! of a long run is large.
+//! Two views: the same test tasks before and after training, selected by the change of their
+//! reward (with the count of each kind, so that the selection cannot flatter the run); and one
+//! training group of the first and of the last step, where each call's credit and advantage can
+//! be compared within the group. Only what is shown is read, because the database of a long run
+//! is large.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::error::ReportError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleCall {
     pub role: String,
-    /// The rendered prompt; kept for evaluations only.
+    /// The rendered prompt; stored for evaluations only.
     pub prompt: Option<String>,
     pub prompt_tokens: usize,
     pub text: String,
@@ -46,7 +46,7 @@ pub struct Transcript {
     pub signals: Vec<(i64, String, String)>,
 }
 
-/// What training did to the reward of one task.
+/// Change of one task's reward during training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -56,12 +56,12 @@ pub enum Change {
     StayedLow,
 }
 
-/// How many tasks of each kind are shown, in this order.
+/// Number of tasks of each kind that are shown, in this order.
 const SHOWN: [(Change, usize); 4] =
     [(Change::Rose, 2), (Change::StayedLow, 1), (Change::Fell, 1), (Change::StayedHigh, 1)];
 
 impl Change {
-    /// High and low are split at half of the usual reward range.
+    /// The threshold between high and low is half of the usual reward range.
     fn of(before: f64, after: f64) -> Self {
         if after > before {
             Self::Rose
@@ -84,7 +84,7 @@ impl Change {
     }
 }
 
-/// One task before and after training; the same rollout twice if there was one evaluation.
+/// One task before and after training; the same rollout twice if there was only one evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pair {
     pub change: Change,
@@ -95,11 +95,11 @@ pub struct Pair {
 /// The rollouts of a report.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Samples {
-    /// `sampled`, or `greedy` where nothing was sampled.
+    /// `sampled`, or `greedy` if there is no sampled evaluation.
     pub phase: String,
     pub before_step: i64,
     pub after_step: i64,
-    /// Tasks of each kind among those rewarded at both steps.
+    /// Number of tasks of each kind among those with a reward at both steps.
     pub counts: Vec<(Change, usize)>,
     pub pairs: Vec<Pair>,
     /// One group of the first and one of the last training step.
@@ -116,9 +116,9 @@ pub fn read(path: &Path) -> Result<Option<Samples>, ReportError> {
         .map_err(|source| ReportError::Rollouts { path: path.to_owned(), source })
 }
 
-/// Opens the database for reading. Without a write-ahead log beside it nobody writes, and it
-/// is opened as immutable: SQLite would otherwise want to create files beside it, which a
-/// read-only disk refuses and a reader should not do.
+/// Opens the database for reading. Without a write-ahead log there is no writer, and it is opened
+/// as immutable: SQLite would otherwise create files next to it, which fails on a read-only disk
+/// and which a reader should not do.
 pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut log = path.as_os_str().to_owned();
@@ -214,8 +214,8 @@ fn first_of_each_task(
     Ok(first)
 }
 
-/// The first group of a step whose rewards differ, because only such a group has
-/// advantages to show; the first group if none does.
+/// The first group of a step whose rewards differ, because only such a group has non-zero
+/// advantages; the first group if there is none.
 fn group(database: &Connection, step: i64) -> rusqlite::Result<Vec<Transcript>> {
     let grp: i64 = database.query_row(
         "SELECT grp FROM rollouts WHERE step = ?1 AND phase = 'train' GROUP BY grp
@@ -258,7 +258,7 @@ fn transcript(
             })
         },
     )?;
-    // Four bytes a token id.
+    // Four bytes per token id.
     let mut calls = database.prepare(
         "SELECT role, prompt_text, length(prompt_ids) / 4, text, length(response_ids) / 4,
                 finish, credit, advantage

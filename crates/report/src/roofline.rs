@@ -1,8 +1,8 @@
-//! Kernels under the roof of a machine.
+//! Roofline plot of kernels.
 //!
-//! The roofline of Williams, Waterman and Patterson (2009): across, how many operations a kernel
-//! does with each byte; up, how many it does in a second. Memory bounds it by a slope, products
-//! by a ceiling, and how far below the roof a point lies is what is left to be gained.
+//! The roofline model of Williams, Waterman and Patterson (2009): arithmetic intensity (FLOP per
+//! byte) on the x axis, throughput (FLOP/s) on the y axis. Memory bandwidth bounds throughput by a
+//! slope, matrix products by a ceiling; the distance of a point to the roof is the headroom.
 
 use std::fmt::Write;
 use std::fs;
@@ -17,15 +17,15 @@ use crate::svg::SERIES;
 use crate::text::escape;
 use crate::write::Folder;
 
-/// What a page of kernels shows.
+/// Contents of a page of kernels.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Roofline {
     pub title: String,
     /// Machine, model and number type, in words.
     pub about: String,
-    /// Bytes per second.
+    /// Bytes per second of a copy.
     pub copy: f64,
-    /// FLOP/s of products.
+    /// FLOP/s of matrix products.
     pub products: f64,
     pub kernels: Vec<Row>,
 }
@@ -35,12 +35,12 @@ pub struct Roofline {
 pub struct Row {
     pub name: String,
     pub shape: String,
-    /// FLOP and bytes of a run; 0 where they are not counted.
+    /// FLOP and bytes per run; 0 where they are not counted.
     pub flops: f64,
     pub bytes: f64,
-    /// Seconds, each of a run: median, least, most.
+    /// Seconds per run: median, minimum, maximum.
     pub seconds: (f64, f64, f64),
-    /// Floor over median.
+    /// Lower bound of the time over its median.
     pub share: Option<f64>,
 }
 
@@ -48,7 +48,7 @@ pub struct Row {
 const FIGURES: &str = "kernels.json";
 const TABLE: &str = "kernels.md";
 
-/// What is read of `kernels.json`.
+/// The part of `kernels.json` that is read.
 #[derive(Deserialize)]
 struct Figures {
     dtype: String,
@@ -90,7 +90,7 @@ const SIZE: (f64, f64) = (860.0, 460.0);
 const AREA: (f64, f64, f64, f64) = (70.0, 36.0, 640.0, 410.0);
 
 impl Row {
-    /// The place in the picture: FLOP per byte and FLOP/s.
+    /// The position in the plot: FLOP per byte and FLOP/s.
     fn place(&self) -> Option<(f64, f64)> {
         let counted = self.flops > 0.0 && self.bytes > 0.0 && self.seconds.0 > 0.0;
         counted.then(|| (self.flops / self.bytes, self.flops / self.seconds.0))
@@ -98,7 +98,7 @@ impl Row {
 }
 
 impl Roofline {
-    /// The picture.
+    /// The plot.
     pub fn svg(&self) -> String {
         let points: Vec<(usize, (f64, f64))> =
             self.kernels.iter().enumerate().filter_map(|(i, k)| Some((i, k.place()?))).collect();
@@ -143,7 +143,7 @@ impl Roofline {
             text(right + 20.0, top + 12.0 + 18.0 * place as f64, "start", "#1a1a1a", &words);
         }
         let (from, to) = (10f64.powf(x.0), 10f64.powf(x.1));
-        // The slope begins where it enters the picture.
+        // The slope begins where it enters the plot.
         let enters = from.max(10f64.powf(y.0) / self.copy);
         let _ = writeln!(
             out,
@@ -172,16 +172,16 @@ impl Roofline {
         out
     }
 
-    /// Whether a folder keeps the figures of `leyden kernels`.
+    /// Whether a folder contains a recording of `leyden kernels`.
     pub fn is_recorded(folder: &Path) -> bool {
         [FIGURES, TABLE].iter().all(|file| folder.join(file).is_file())
     }
 
-    /// Reads what `leyden kernels --record` wrote: figures from `kernels.json`, title and
+    /// Reads the output of `leyden kernels --record`: measurements from `kernels.json`, title and
     /// machine from the head of `kernels.md`.
     ///
     /// # Errors
-    /// A file that is missing or is not one of these.
+    /// A file that is missing or has another format.
     pub fn read(folder: &Path) -> Result<Self, ReportError> {
         let text = |path: &PathBuf| {
             fs::read_to_string(path)
@@ -215,7 +215,7 @@ impl Roofline {
         })
     }
 
-    /// Writes what a repository keeps, `kernels.md` and `roofline.png`, beside `kernels.json`.
+    /// Writes the files for a repository, `kernels.md` and `roofline.png`, next to `kernels.json`.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -228,8 +228,8 @@ impl Roofline {
         Ok(())
     }
 
-    /// Writes `index.html`, `roofline.svg`, `roofline.png` and `kernels.md` into `folder`, which
-    /// is made if missing.
+    /// Writes `index.html`, `roofline.svg`, `roofline.png` and `kernels.md` into `folder`, which is
+    /// created if missing.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -254,7 +254,7 @@ impl Roofline {
         Ok(())
     }
 
-    /// Head of the table.
+    /// Header of the table.
     pub const COLUMNS: [&str; 6] =
         ["kernel", "works on", "time", "GFLOP/s", "GB/s", "share of the roof"];
 
@@ -309,7 +309,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Seconds in the unit that reads best.
+/// Seconds in a suitable unit.
 fn time(seconds: f64) -> String {
     match seconds {
         s if s >= 1.0 => format!("{} s", number(s)),
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_whole_and_escapes_what_it_shows() {
+    fn the_page_is_complete_and_escapes_its_contents() {
         let folder = tempfile::tempdir().unwrap();
         roofline().write(folder.path()).unwrap();
         let page = std::fs::read_to_string(folder.path().join("index.html")).unwrap();
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recorded_gives_the_page_again() {
+    fn a_recording_round_trips() {
         let folder = tempfile::tempdir().unwrap();
         let kernel = |kernel: &Row| {
             serde_json::json!({
@@ -378,17 +378,17 @@ mod tests {
                 },
             })
         };
-        let wanted = roofline();
+        let expected = roofline();
         let figures = serde_json::json!({
             "dtype": "bf16",
             "roof": {"copy": 1e10, "products_f32": 1e9, "products_bf16": 1e11, "dispatch": 1e-6},
-            "kernels": wanted.kernels.iter().map(kernel).collect::<Vec<_>>(),
+            "kernels": expected.kernels.iter().map(kernel).collect::<Vec<_>>(),
         });
         fs::write(folder.path().join(FIGURES), figures.to_string()).unwrap();
         assert!(!Roofline::is_recorded(folder.path()));
-        wanted.record(folder.path()).unwrap();
+        expected.record(folder.path()).unwrap();
         assert!(Roofline::is_recorded(folder.path()));
-        assert_eq!(Roofline::read(folder.path()).unwrap(), wanted);
+        assert_eq!(Roofline::read(folder.path()).unwrap(), expected);
         fs::write(folder.path().join(FIGURES), "{}").unwrap();
         let error = Roofline::read(folder.path()).unwrap_err().to_string();
         assert!(error.contains("kernels.json is not what"), "{error}");

@@ -1,9 +1,9 @@
-//! A run folder, read: configuration, provenance, metrics, timings, sample rollouts.
+//! Reads a run folder: configuration, provenance, metrics, timings, sample rollouts.
 //!
-//! A report must be possible while the run is still being written and after it was killed,
-//! so a torn last line is left out with a note, and files that a run may lack (timings,
-//! provenance, rollouts) are optional. What is there and cannot be understood is an error
-//! that names the line: a curve with silent holes would be worse than none.
+//! A report must be possible while the run is active and after it was killed, so a truncated
+//! last line is skipped with a note, and files that a run may lack (timings, provenance,
+//! rollouts) are optional. Invalid content is an error that names the line: a curve with silent
+//! gaps would be worse than none.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::error::ReportError;
 use crate::recorded;
 use crate::rollouts::{self, Samples};
 
-/// Everything that a report shows of one run.
+/// The data of one run that a report shows.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub folder: PathBuf,
@@ -25,20 +25,20 @@ pub struct Run {
     /// The resolved configuration, as a tree and as written.
     pub config: toml::Table,
     pub config_text: String,
-    /// What the run was made with and from; empty if the file is missing.
+    /// Program, machine and inputs of the run; empty if the file is missing.
     pub provenance: serde_json::Map<String, Value>,
     /// Ascending by step.
     pub steps: Vec<StepRecord>,
     /// Ascending by step, in each step in the order of the file.
     pub evals: Vec<EvalRecord>,
     pub timings: Vec<Timing>,
-    /// Rollouts to read; `None` if the run kept none.
+    /// Sample rollouts; `None` if the run kept none.
     pub samples: Option<Samples>,
-    /// What the reader should know about how this was read.
+    /// Warnings from reading the run, for the reader of the report.
     pub notes: Vec<String>,
 }
 
-/// A reward level to draw in for comparison, with its name.
+/// A reward level drawn for comparison, with its name.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReferenceLevel {
     pub label: String,
@@ -70,7 +70,7 @@ impl Run {
             .collect()
     }
 
-    /// `seed 3`, or the folder's name where no seed is known.
+    /// `seed 3`, or the folder's name if the seed is unknown.
     pub fn seed_label(&self) -> String {
         match self.seed {
             Some(seed) => format!("seed {seed}"),
@@ -82,9 +82,8 @@ impl Run {
 /// Reads a run folder, or a run of a recorded folder ([`recorded`]).
 ///
 /// # Errors
-/// [`ReportError`] if the folder or its configuration is missing, a line is not a record or
-/// has a newer schema, or the rollouts' database does not open; and for a recorded folder of
-/// several runs.
+/// [`ReportError`] if the folder or its configuration is missing, a line is not a record or has a
+/// newer schema, the rollouts' database cannot be opened, or a recorded folder has several runs.
 pub fn load(run_dir: &Path) -> Result<Run, ReportError> {
     if recorded::is_recorded(run_dir) {
         return match recorded::sources(&[run_dir.to_owned()])?.as_slice() {
@@ -104,7 +103,7 @@ pub fn load(run_dir: &Path) -> Result<Run, ReportError> {
     load_folder(run_dir)
 }
 
-/// Reads a run folder as it lies there.
+/// Reads a run folder that is not recorded.
 pub(crate) fn load_folder(run_dir: &Path) -> Result<Run, ReportError> {
     let config_path = run_dir.join("config.toml");
     let config_text =
@@ -152,7 +151,7 @@ fn metrics(
     Ok((steps, evals))
 }
 
-/// The records of a `metrics.jsonl`, in its order; none if there is no file.
+/// The records of a `metrics.jsonl`, in order; empty if there is no file.
 pub(crate) fn records(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Record>, ReportError> {
     let mut records = Vec::new();
     for (line, value) in json_lines(path, notes)? {
@@ -183,8 +182,8 @@ fn timings(path: &Path, notes: &mut Vec<String>) -> Result<Vec<Timing>, ReportEr
         .collect()
 }
 
-/// One record from its JSON. JSON has no NaN: `serde_json` writes it as null, and a run
-/// whose gradient exploded is one whose curves one wants to see, so null comes back as NaN.
+/// Parses one record. JSON has no NaN and `serde_json` writes it as null; null is read back as
+/// NaN, so that runs with an exploding gradient can be reported.
 fn record(mut value: Value) -> Result<Record, serde_json::Error> {
     let mut blanks = Vec::new();
     if let Some(object) = value.as_object_mut() {
@@ -224,8 +223,8 @@ fn record(mut value: Value) -> Result<Record, serde_json::Error> {
     Ok(record)
 }
 
-/// The lines of a JSONL file with their numbers, counted from 1; nothing if there is no file.
-/// A last line without its newline that does not parse was torn by an interruption.
+/// The lines of a JSONL file with their numbers from 1; empty if there is no file. A last line
+/// without newline that does not parse was truncated by an interruption.
 fn json_lines(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, Value)>, ReportError> {
     let Some(text) = read(path)? else { return Ok(Vec::new()) };
     let mut lines = Vec::new();
@@ -238,7 +237,7 @@ fn json_lines(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, Value)
             Ok(value) => lines.push((index + 1, value)),
             Err(_) if pieces.peek().is_none() && !piece.ends_with('\n') => {
                 let file = folder_name(path);
-                notes.push(format!("The last line of {file} is torn and was left out."));
+                notes.push(format!("The last line of {file} is truncated and was skipped."));
             }
             Err(error) => {
                 let (path, message) = (path.to_owned(), error.to_string());
@@ -249,7 +248,7 @@ fn json_lines(path: &Path, notes: &mut Vec<String>) -> Result<Vec<(usize, Value)
     Ok(lines)
 }
 
-/// The rollouts to show, where a recording kept them.
+/// The sample rollouts of a recording.
 fn recorded_samples(path: &Path) -> Result<Option<Samples>, ReportError> {
     let Some(text) = read(path)? else { return Ok(None) };
     serde_json::from_str(&text)
@@ -265,7 +264,7 @@ fn provenance(path: &Path) -> Result<serde_json::Map<String, Value>, ReportError
     })
 }
 
-/// A file's text, lossy where a torn write cut a character; `None` if there is no file.
+/// A file's text, lossy where a truncated write split a character; `None` if there is no file.
 fn read(path: &Path) -> Result<Option<String>, ReportError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),

@@ -1,11 +1,11 @@
 //! Charts as SVG text.
 //!
-//! Written by hand rather than by a plotting library for three reasons: the page needs
-//! colours that follow the reader's light or dark setting (CSS variables), lines need
-//! fractional coordinates to be smooth when enlarged, and names must stand outside the data.
-//! One drawing serves the page, the SVG file and, through [`crate::png`], the PNG.
+//! No plotting library, for three reasons: the page needs colours that follow the reader's light
+//! or dark setting (CSS variables), lines need fractional coordinates to be smooth when enlarged,
+//! and names must be placed outside the data. One drawing serves the page, the SVG file and,
+//! through [`crate::png`], the PNG.
 //!
-//! Here is everything around the data: document, frame, legend. The data is in `marks`.
+//! This module draws document, frame and legend; `marks` draws the data.
 
 use std::fmt::Write;
 
@@ -13,16 +13,16 @@ use crate::axis::Axis;
 use crate::chart::{Chart, Ink, Mark, Scale, Series};
 use crate::text::{escape, fit, text_width};
 
-/// What inks look like.
+/// Mapping from inks to colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Theme {
-    /// CSS variables that the page defines: `--s0` … `--s7`, `--text`, `--muted`, `--grid`, `--card`.
+    /// CSS variables of the page: `--s0` … `--s7`, `--text`, `--muted`, `--grid`, `--card`.
     Page,
     /// Fixed colours on white, for files.
     Paper,
 }
 
-/// Okabe and Ito's palette (2008), told apart with every common colour vision.
+/// Okabe and Ito's palette (2008), distinguishable with all common types of colour vision.
 pub(crate) const SERIES: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4d4d4d"];
 
@@ -87,7 +87,7 @@ pub(crate) struct Drawing<'a> {
     legend: Vec<Vec<&'a Series>>,
     x: Axis,
     y: Axis,
-    /// Bands end here.
+    /// Bands are clipped to this range.
     pub limits: (f64, f64),
     /// Left, top, right, bottom of the plot area.
     pub area: (f64, f64, f64, f64),
@@ -131,7 +131,7 @@ impl<'a> Drawing<'a> {
         self.titles();
         self.frame();
         self.draw_legend();
-        // Dots at the edge may stick out a little, lines outside the range may not.
+        // Dots at the edge may extend slightly beyond the plot area, lines may not.
         let (left, top, right, bottom) = self.area;
         let (width, height) = (right - left + 8.0, bottom - top + 8.0);
         let id = self.id.clone();
@@ -156,7 +156,7 @@ impl<'a> Drawing<'a> {
         format!("style=\"fill:{}\"", self.theme.colour(ink))
     }
 
-    /// A path without filling; `attributes` besides colour.
+    /// A path without fill; `attributes` in addition to the colour.
     pub fn stroke(&mut self, path: &str, ink: Ink, attributes: &str) {
         let colour = self.theme.colour(ink);
         self.put(format_args!(
@@ -174,14 +174,14 @@ impl<'a> Drawing<'a> {
 
     fn titles(&mut self) {
         let (left, fill) = (self.area.0, self.fill(Ink::Text));
-        let room = self.chart.size.0 - left - 8.0;
-        // The title is bolder than what the estimate of widths was made for.
-        let title = escape(&fit(&self.chart.title, TITLE * 1.08, room));
+        let available = self.chart.size.0 - left - 8.0;
+        // The title is bold; the width estimate is for regular text.
+        let title = escape(&fit(&self.chart.title, TITLE * 1.08, available));
         self.put(format_args!(
             "<text x=\"{left:.1}\" y=\"20\" font-size=\"{TITLE}\" font-weight=\"600\" {fill}>{title}</text>"
         ));
         if let Some(subtitle) = &self.chart.subtitle {
-            self.text((left, 20.0 + ROW), "start", Ink::Muted, &fit(subtitle, LABEL, room));
+            self.text((left, 20.0 + ROW), "start", Ink::Muted, &fit(subtitle, LABEL, available));
         }
     }
 
@@ -194,13 +194,13 @@ impl<'a> Drawing<'a> {
             self.text((left - 7.0, y + 4.0), "end", Ink::Muted, &label);
         }
         self.stroke(&format!("M{left:.1} {bottom:.1}H{right:.1}"), Ink::Muted, "");
-        let room = (right - left) / self.x.ticks.len().max(1) as f64;
+        let available = (right - left) / self.x.ticks.len().max(1) as f64;
         for (value, label) in self.x.ticks.clone() {
             let x = self.place_x(value);
             if self.chart.categories.is_none() {
                 self.stroke(&format!("M{x:.1} {bottom:.1}v4"), Ink::Muted, "");
             }
-            self.text((x, bottom + 17.0), "middle", Ink::Muted, &fit(&label, LABEL, room));
+            self.text((x, bottom + 17.0), "middle", Ink::Muted, &fit(&label, LABEL, available));
         }
         let middle = ((left + right) / 2.0, self.chart.size.1 - 8.0);
         self.text(middle, "middle", Ink::Muted, &self.chart.x_label);
@@ -219,7 +219,7 @@ impl<'a> Drawing<'a> {
                 let fill = self.fill(series.ink);
                 match series.mark {
                     Mark::Line { width, dashed, dots, .. } => {
-                        let dashed = dashed || comes_again(series.ink);
+                        let dashed = dashed || is_repeated(series.ink);
                         let dash = if dashed { " stroke-dasharray=\"5 3\"" } else { "" };
                         let path = format!("M{x:.1} {y:.1}h20");
                         self.stroke(&path, series.ink, &format!(" stroke-width=\"{width}\"{dash}"));
@@ -243,7 +243,7 @@ impl<'a> Drawing<'a> {
         }
     }
 
-    /// Room right of the plot area.
+    /// Width right of the plot area.
     pub fn margin(&self) -> f64 {
         self.chart.size.0 - self.area.2
     }
@@ -259,13 +259,13 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// Whether the palette has begun anew: lines are then dashed, to be told from the first ones.
-pub(crate) fn comes_again(ink: Ink) -> bool {
+/// Whether the colour is a repetition; lines are then dashed to distinguish them.
+pub(crate) fn is_repeated(ink: Ink) -> bool {
     matches!(ink, Ink::Series(index) if index >= SERIES.len())
 }
 
-/// Where bands end. Intervals over few seeds know nothing of what a quantity can be: they end
-/// at 0 and at the ceiling if no value lies beyond; on a log axis at the smallest value.
+/// Clipping range of bands. Intervals over few seeds can exceed the range of the quantity: they
+/// are clipped at 0 and at the ceiling if no value is beyond; on a log axis at the smallest value.
 fn limits(chart: &Chart) -> (f64, f64) {
     let values: Vec<f64> = chart
         .series
@@ -287,19 +287,19 @@ fn limits(chart: &Chart) -> (f64, f64) {
     }
 }
 
-/// Room of an entry's line or box.
+/// Width of an entry's line or box.
 const SWATCH: f64 = 26.0;
 
 fn legend_rows(chart: &Chart, width: f64) -> Vec<Vec<&Series>> {
     let mut rows: Vec<Vec<&Series>> = Vec::new();
     let mut used = f64::INFINITY;
     for series in chart.series.iter().filter(|series| series.name.is_some()) {
-        let wanted = legend_width(&legend_name(series, width));
-        if used + wanted > width {
+        let needed = legend_width(&legend_name(series, width));
+        if used + needed > width {
             rows.push(Vec::new());
             used = 0.0;
         }
-        used += wanted;
+        used += needed;
         if let Some(row) = rows.last_mut() {
             row.push(series);
         }
@@ -315,7 +315,7 @@ fn legend_width(name: &str) -> f64 {
     SWATCH + text_width(name, LABEL) + 16.0
 }
 
-/// A level's name as it fits right of the plot area.
+/// A level's name, shortened to fit right of the plot area.
 pub(crate) fn level_name(label: &str, margin: f64) -> String {
     fit(label, LABEL, margin - 9.0)
 }
@@ -341,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn a_log_axis_covers_the_data_and_not_more() {
-        // Without intervals a bound of "no interval" once stretched the axis to 1e-308.
+    fn a_log_axis_covers_only_the_data() {
+        // Regression: a missing interval stretched the axis to 1e-308.
         let points = vec![Point::new(1.0, 2e-9), Point::new(2.0, 0.0), Point::new(3.0, 3e-8)];
         let svg = render(&[chart(Scale::Log, points)], 1, Theme::Paper, "x");
         let ticks: Vec<&str> = texts(&svg).into_iter().filter(|t| t.starts_with("1e-")).collect();
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_colour_that_comes_again_is_dashed() {
+    fn a_repeated_colour_is_dashed() {
         let mut chart = Chart::new("title", "step", "unit");
         let points = vec![Point::new(0.0, 1.0), Point::new(1.0, 2.0)];
         chart.push(Some("first"), Ink::Series(0), Mark::CURVE, points.clone());

@@ -1,4 +1,4 @@
-//! Start and end figures of every experiment, as rows, CSV and Markdown.
+//! Start and end rewards of every experiment, as rows, CSV and Markdown.
 
 use std::fmt::Write;
 
@@ -12,9 +12,9 @@ use crate::run::Run;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
     pub experiment: String,
-    /// The seed, or how many seeds were averaged.
+    /// The seed, or the number of seeds averaged.
     pub seed: String,
-    /// True if the figures are means over seeds and intervals are over seeds, not items.
+    /// True if the values are means over seeds and the intervals are over seeds, not items.
     pub averaged: bool,
     /// `sampled` or `greedy`.
     pub mode: String,
@@ -25,12 +25,12 @@ pub struct Row {
     pub start: Estimate,
     pub end_step: u64,
     pub end: Estimate,
-    /// Difference on equal tasks; an interval only where it can be paired.
+    /// Difference on equal tasks; with an interval only if tasks can be paired.
     pub change: Option<Estimate>,
 }
 
-/// All rows: per experiment and mode first the means over seeds, then each seed; in each
-/// first all tasks, then each label's values.
+/// All rows: per experiment and mode the means over seeds, then each seed; within these all
+/// tasks, then each label's values.
 pub fn rows(experiments: &[RunGroup]) -> Vec<Row> {
     let mut rows = Vec::new();
     for experiment in experiments {
@@ -90,8 +90,8 @@ fn row(
     })
 }
 
-/// The mean over seeds; `None` for fewer than two or if they stand at different steps.
-/// Intervals of `shares` end at 0 and 1: Student's t knows nothing of these bounds.
+/// The mean over seeds; `None` for fewer than two seeds or if they are at different steps.
+/// Intervals of `shares` are clipped to 0 and 1, because Student's t ignores these bounds.
 fn averaged(seeds: &[&Row], shares: bool) -> Option<Row> {
     let [first, _, ..] = seeds else { return None };
     if seeds.iter().any(|row| (row.start_step, row.end_step) != (first.start_step, first.end_step))
@@ -114,7 +114,7 @@ fn averaged(seeds: &[&Row], shares: bool) -> Option<Row> {
     })
 }
 
-/// The interval of a share, or of a change of one, within what it can be: `floor` to 1.
+/// Clips the interval of a share, or of a change of one, to the range `floor` to 1.
 fn bounded(estimate: Estimate, floor: f64, shares: bool) -> Estimate {
     let inside = |(low, high): (f64, f64)| (low.max(floor), high.min(1.0));
     let interval = if shares { estimate.interval.map(inside) } else { estimate.interval };
@@ -129,7 +129,7 @@ pub(crate) fn words(estimate: &Estimate) -> String {
     }
 }
 
-/// As [`words`], with the sign of a change.
+/// Like [`words`], with an explicit sign.
 pub(crate) fn change_words(change: Option<&Estimate>) -> String {
     match change {
         None => "–".to_owned(),
@@ -177,7 +177,7 @@ fn numbers(estimate: Option<&Estimate>) -> String {
     }
 }
 
-/// One field, quoted where it must be.
+/// One field, quoted if necessary.
 pub(crate) fn field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
@@ -186,7 +186,7 @@ pub(crate) fn field(text: &str) -> String {
     }
 }
 
-/// The rows as a Markdown table with a sentence on the intervals.
+/// The rows as a Markdown table with an explanation of the intervals.
 pub fn markdown(rows: &[Row]) -> String {
     let mut out = String::from(
         "| experiment | seed | test mode | tasks | n | start | end | change |\n\
@@ -212,12 +212,12 @@ pub fn markdown(rows: &[Row]) -> String {
     out
 }
 
-/// What the intervals of the table are.
+/// Explains the intervals of the table.
 pub(crate) const INTERVALS: &str = "Mean test reward with 95 % intervals. One run: over test \
     items (Wilson where rewards are 0 or 1, bootstrap otherwise; the change is paired by task). \
     Mean of several seeds: over seeds (Student's t).";
 
-/// Text that cannot end its cell or become markup.
+/// Escapes text so that it cannot end its cell or become markup.
 pub(crate) fn cell(text: &str) -> String {
     let mut out = String::new();
     for letter in text.chars() {

@@ -2,9 +2,9 @@
 //!
 //! An event file is a sequence of frames, each a serialised protobuf `Event`:
 //! `u64 length | u32 masked CRC of the length | bytes | u32 masked CRC of the bytes`, all
-//! little endian (TFRecord; CRC-32C, masked as in TensorFlow's `crc32c.h`). A scalar needs
-//! five fields of that message, so they are written here rather than through a protobuf
-//! library and generated code.
+//! little endian (TFRecord; CRC-32C, masked as in TensorFlow's `crc32c.h`). A scalar needs only
+//! five fields of that message, so they are encoded here instead of with a protobuf library and
+//! generated code.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -27,7 +27,7 @@ impl EventWriter {
     /// `wall_time`: seconds since 1970.
     ///
     /// # Errors
-    /// If the folder cannot be made or the file not be written.
+    /// If the folder cannot be created or the file cannot be written.
     pub fn create(dir: &Path, wall_time: f64) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let path = dir.join("events.out.tfevents.leyden");
@@ -38,13 +38,13 @@ impl EventWriter {
         Ok(Self { file, path })
     }
 
-    /// As [`EventWriter::create`], and writes the records that `metrics` (a `metrics.jsonl`,
-    /// which need not exist) holds already. For resumed runs: what the run cut off beyond its
-    /// checkpoint is then gone from here too. These events get `wall_time`, because a record
-    /// does not know when it was made.
+    /// Like [`EventWriter::create`], and also writes the existing records of `metrics` (a
+    /// `metrics.jsonl`, which need not exist). For resumed runs: records beyond the checkpoint,
+    /// which the run discarded, disappear here too. These events get `wall_time`, because records
+    /// have no timestamp.
     ///
     /// # Errors
-    /// If the file cannot be written or `metrics` not be read.
+    /// If the file cannot be written or `metrics` cannot be read.
     pub fn resume(dir: &Path, metrics: &Path, wall_time: f64) -> io::Result<Self> {
         let records = crate::run::records(metrics, &mut Vec::new()).map_err(io::Error::other)?;
         let mut writer = Self::create(dir, wall_time)?;
@@ -58,7 +58,7 @@ impl EventWriter {
         &self.path
     }
 
-    /// Writes all figures of a record as one event.
+    /// Writes all metrics of a record as one event.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -83,7 +83,7 @@ impl EventWriter {
     }
 }
 
-/// Figures of a training step by tag.
+/// Metrics of a training step by tag.
 pub fn step_scalars(step: &StepRecord) -> Vec<(String, f64)> {
     let named = [
         ("reward", step.reward_mean),
@@ -113,7 +113,7 @@ pub fn step_scalars(step: &StepRecord) -> Vec<(String, f64)> {
     scalars
 }
 
-/// Figures of an evaluation by tag.
+/// Metrics of an evaluation by tag.
 pub fn eval_scalars(eval: &EvalRecord) -> Vec<(String, f64)> {
     let prefix = format!("test/{}", eval.mode);
     let mut scalars = vec![
@@ -186,7 +186,7 @@ fn frame(event: &[u8]) -> Vec<u8> {
     out
 }
 
-/// CRC-32C, rotated and shifted so that the CRC of data that holds CRCs stays good.
+/// CRC-32C, rotated and offset so that the CRC of data that contains CRCs stays reliable.
 fn masked_crc(bytes: &[u8]) -> u32 {
     CRC32C.checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_first_frame_is_the_one_tensorflow_writes() {
-        // The head of any event file: 24 bytes, wall time, file version; the CRC of the
+        // The header of any event file: 24 bytes, wall time, file version; the CRC of the
         // length 24 is the same in all of them.
         let mut event = wall_time_field(0.0);
         bytes_field(&mut event, 3, b"brain.Event:2");
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn a_scalar_event_by_hand() {
         let event = scalar_event(300, 1.0, &[("a".to_owned(), 0.5)]);
-        let wanted = [
+        let expected = [
             &[0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f][..], // wall_time = 1.0
             &[0x10, 0xac, 0x02],                       // step = 300
             &[0x2a, 10, 0x0a, 8],                      // summary { value {
@@ -224,6 +224,6 @@ mod tests {
             &[0x15, 0, 0, 0, 0x3f],                    // simple_value = 0.5
         ]
         .concat();
-        assert_eq!(event, wanted);
+        assert_eq!(event, expected);
     }
 }

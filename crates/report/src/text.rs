@@ -1,4 +1,4 @@
-//! Numbers and foreign text on their way into a page or a chart.
+//! Formatting of numbers and untrusted text for pages and charts.
 
 /// Four significant digits at most.
 pub(crate) fn significant(value: f64) -> String {
@@ -13,7 +13,7 @@ pub(crate) fn significant(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Width of text in pixels, estimated: the reader's font is not known here.
+/// Estimated width of text in pixels; the reader's font is unknown.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let ems: f64 = text
         .chars()
@@ -29,17 +29,17 @@ pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     ems * size
 }
 
-/// Text cut, with an ellipsis, to what fits into `width` pixels.
+/// Truncates text with an ellipsis to fit into `width` pixels.
 pub(crate) fn fit(text: &str, size: f64, width: f64) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
     }
-    let room = width - text_width("…", size);
+    let available = width - text_width("…", size);
     let mut kept = String::new();
     let mut used = 0.0;
     for letter in text.chars() {
         used += text_width(letter.encode_utf8(&mut [0; 4]), size);
-        if used > room {
+        if used > available {
             break;
         }
         kept.push(letter);
@@ -47,8 +47,8 @@ pub(crate) fn fit(text: &str, size: f64, width: f64) -> String {
     kept + "…"
 }
 
-/// Text for XML attributes and elements on one line: markup escaped; what XML forbids or what
-/// would hide or reorder other letters replaced.
+/// Text for XML attributes and elements on one line: markup is escaped; characters that XML
+/// forbids or that would hide or reorder others are replaced.
 pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -66,8 +66,8 @@ pub(crate) fn escape(text: &str) -> String {
     out
 }
 
-/// Text with the letters that would hide or reorder others shown as their code points.
-/// Markup is left to the template, which escapes it.
+/// Shows characters that would hide or reorder others as their code points. Markup is escaped by
+/// the template.
 pub(crate) fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -80,7 +80,7 @@ pub(crate) fn visible(text: &str) -> String {
     out
 }
 
-/// Control characters, marks of writing direction, letters of no width, and non-characters.
+/// Control characters, directional marks, zero-width characters, and non-characters.
 fn hides(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (value, wanted) in [
+        for (value, expected) in [
             (0.0, "0"),
             (1.0, "1"),
             (0.78, "0.78"),
@@ -113,7 +113,7 @@ mod tests {
             (100.0, "100"),
             (f64::NAN, "–"),
         ] {
-            assert_eq!(significant(value), wanted);
+            assert_eq!(significant(value), expected);
         }
     }
 }

@@ -1,14 +1,14 @@
-//! Rollouts as a reader sees them: what was asked, what the model wrote, what came back.
+//! Rollouts for display: prompts, responses and tool results.
 //!
-//! A call's prompt repeats everything before it. Where it continues the previous call's
-//! prompt and response, only what was added is shown (tool results, mostly).
+//! Where a call's prompt extends the previous call's prompt and response, only the added part
+//! (mostly tool results) is shown.
 
 use serde::Serialize;
 
 use crate::rollouts::{Change, Samples, Transcript};
 use crate::text::significant;
 
-/// Longest text shown in full, in characters.
+/// Maximum length of text shown in full, in characters.
 const LONG: usize = 6000;
 
 /// Samples of one run.
@@ -17,7 +17,7 @@ pub(crate) struct SampleView {
     phase: String,
     before_step: i64,
     after_step: i64,
-    /// False if there was one evaluation only.
+    /// False if there was only one evaluation.
     two: bool,
     counts: Vec<(&'static str, usize)>,
     pairs: Vec<PairView>,
@@ -47,7 +47,7 @@ struct RolloutView {
     name: String,
     answer: Option<String>,
     reward: String,
-    /// `good`, `bad` or `none`: at least half of the reward, less, or none given.
+    /// `good`, `bad` or `none`: a reward of at least 0.5, below 0.5, or no reward.
     verdict: &'static str,
     calls: Vec<CallView>,
     signals: Vec<(i64, String, String)>,
@@ -57,10 +57,10 @@ struct RolloutView {
 struct CallView {
     number: usize,
     role: String,
-    /// The prompt, if it stands for itself.
+    /// The whole prompt, if it does not extend the previous call.
     prompt: Option<String>,
     prompt_tokens: usize,
-    /// What was added since the previous call's response.
+    /// The part added since the previous call's response.
     added: Option<String>,
     text: String,
     response_tokens: usize,
@@ -154,7 +154,7 @@ fn rollout(transcript: &Transcript, name: String) -> RolloutView {
     }
 }
 
-/// Very long text is cut, saying so: a page must stay a page.
+/// Truncates very long text with a note, to bound the size of the page.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(LONG) {
         None => text.to_owned(),

@@ -1,4 +1,4 @@
-//! The report folder: every file of a report, written at its place.
+//! Writes the files of a report.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use crate::run::Run;
 use crate::svg::{Theme, render};
 use crate::{experiment, page, table};
 
-/// What a report contains besides what every report contains.
+/// Optional contents of a report.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// Title of the page; without one, the names of the experiments.
     pub title: Option<String>,
-    /// Tasks shown before and after training, at most five.
+    /// Number of tasks shown before and after training, at most five.
     pub samples: usize,
-    /// Charts also as SVG and PNG files.
+    /// Whether charts are also written as SVG and PNG files.
     pub files: bool,
 }
 
@@ -28,7 +28,7 @@ impl Default for Options {
     }
 }
 
-/// What was written.
+/// The files written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     pub page: PathBuf,
@@ -36,7 +36,7 @@ pub struct Written {
     pub files: Vec<PathBuf>,
     /// The table as Markdown, for a terminal.
     pub table: String,
-    /// Things that the reader of a run should know, as sentences.
+    /// Warnings for the reader of the report.
     pub notes: Vec<String>,
 }
 
@@ -78,11 +78,11 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
     if options.files {
         folder.put_figures(&figures)?;
     }
-    // The panels together, as one picture for a README.
+    // The panels together as one image for a README.
     let panels: Vec<Chart> =
         figures.iter().filter(|f| f.section == Section::Panels).map(|f| f.chart.clone()).collect();
     if !panels.is_empty() && options.files {
-        folder.put_picture("reward", &panels, "panels")?;
+        folder.put_image("reward", &panels, "panels")?;
     }
     folder.put("table.csv", table::csv(&rows).as_bytes())?;
     let markdown = table::markdown(&rows);
@@ -93,7 +93,7 @@ pub fn write(runs: &[Run], out_dir: &Path, options: &Options) -> Result<Written,
     Ok(Written { page, files: folder.files, table: markdown, notes })
 }
 
-/// A folder being filled.
+/// The output folder and the files written to it.
 pub(crate) struct Folder {
     path: PathBuf,
     pub files: Vec<PathBuf>,
@@ -117,21 +117,21 @@ impl Folder {
     /// Every chart as SVG and PNG files.
     pub fn put_figures(&mut self, figures: &[Figure]) -> Result<(), ReportError> {
         figures.iter().try_for_each(|figure| {
-            self.put_picture(&figure.file, std::slice::from_ref(&figure.chart), "chart")
+            self.put_image(&figure.file, std::slice::from_ref(&figure.chart), "chart")
         })
     }
 
-    /// Charts side by side as one picture, in SVG and PNG; `id` is the SVG's own.
-    fn put_picture(&mut self, file: &str, charts: &[Chart], id: &str) -> Result<(), ReportError> {
+    /// Charts side by side as one image, in SVG and PNG; `id` is that of the SVG.
+    fn put_image(&mut self, file: &str, charts: &[Chart], id: &str) -> Result<(), ReportError> {
         self.put_drawing(file, &render(charts, charts.len(), Theme::Paper, id))
     }
 
     /// A drawing in SVG and PNG.
     pub fn put_drawing(&mut self, file: &str, svg: &str) -> Result<(), ReportError> {
-        let picture =
+        let image =
             png(svg).map_err(|message| ReportError::Raster { figure: file.to_owned(), message })?;
         self.put(&format!("{file}.svg"), svg.as_bytes())?;
-        self.put(&format!("{file}.png"), &picture)?;
+        self.put(&format!("{file}.png"), &image)?;
         Ok(())
     }
 }

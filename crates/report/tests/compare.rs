@@ -1,4 +1,4 @@
-//! Comparisons of hand-made runs whose right answer is plain.
+//! Comparisons of hand-made runs with known results.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,7 +36,7 @@ fn run(dir: &Path, name: &str, evals: Vec<EvalRecord>) -> Run {
     load(&folder).unwrap()
 }
 
-/// A store of rollouts: step 10, sampled, one rollout an item with its question and labels.
+/// A store of rollouts: step 10, sampled, one rollout per item with its question and labels.
 fn store(run: &Run, items: &[(String, &str, Option<&str>)]) {
     let database = Connection::open(run.folder.join("rollouts.sqlite")).unwrap();
     let columns = "step INTEGER, phase TEXT, id INTEGER, task_id TEXT, grp INTEGER, \
@@ -59,7 +59,7 @@ fn store(run: &Run, items: &[(String, &str, Option<&str>)]) {
     }
 }
 
-/// Forty items; the second run gains twelve, loses two and leaves the rest as they are.
+/// Forty items; the second run gains twelve and loses two.
 fn forty() -> (Vec<String>, Vec<f64>, Vec<f64>) {
     let ids = (0..40).map(|k| format!("t{k:02}")).collect();
     let before = (0..40).map(|k| f64::from(u8::from(k >= 20))).collect();
@@ -82,10 +82,10 @@ fn items_are_won_lost_and_tied() {
     let first =
         [eval(0, "sampled", &rewards(&ids, &after)), eval(10, "sampled", &rewards(&ids, &before))];
     let a = run(dir.path(), "a", first.to_vec());
-    // In another order: items meet by id.
-    let mut turned = rewards(&ids, &after);
-    turned.reverse();
-    let b = run(dir.path(), "b", vec![eval(10, "sampled", &turned)]);
+    // In another order: items are matched by id.
+    let mut reversed = rewards(&ids, &after);
+    reversed.reverse();
+    let b = run(dir.path(), "b", vec![eval(10, "sampled", &reversed)]);
     let found = compared(&a, &b);
     let all = &found.slices[0];
     assert_eq!((all.a, all.b, all.counts), (0.5, 0.75, Some((12, 2, 26))));
@@ -106,11 +106,11 @@ fn items_are_won_lost_and_tied() {
     let words = found.markdown();
     assert!(words.contains("| all | 40 | 0.500 | 0.750 | +0.250 ["), "{words}");
     assert!(words.contains("| 12 | 2 | 26 |") && words.contains("Items lost: t21, t20."));
-    assert!(words.contains("by id only") && words.contains("nothing of other seeds"));
+    assert!(words.contains("by id only") && words.contains("variation over seeds"));
 }
 
 #[test]
-fn other_items_are_refused_by_name() {
+fn differing_items_are_rejected_by_name() {
     let dir = TempDir::new().unwrap();
     let one = |k: usize| (k, Some(1.0));
     let of = |name: &str, ids: &[usize]| {
@@ -144,7 +144,7 @@ fn an_id_with_another_question_is_another_item() {
 }
 
 #[test]
-fn a_missing_reward_is_left_out_and_is_no_zero() {
+fn a_missing_reward_is_excluded_and_not_zero() {
     let dir = TempDir::new().unwrap();
     let a = [("x", Some(1.0)), ("y", None), ("z", Some(0.0))];
     let b = [("x", Some(1.0)), ("y", Some(1.0)), ("z", None)];
@@ -153,7 +153,7 @@ fn a_missing_reward_is_left_out_and_is_no_zero() {
     let found = compared(&a, &b);
     assert_eq!((found.slices[0].counts, found.slices[0].a), (Some((0, 0, 1)), 1.0));
     assert_eq!(found.left_out, ["y", "z"]);
-    // One item is no ground for an interval.
+    // One item is too few for an interval.
     assert!(found.slices[0].difference.interval.is_none());
     assert!(found.verdict().contains("no verdict"), "{}", found.verdict());
     let nothing = [("x", None), ("y", None), ("z", None)];
@@ -163,7 +163,7 @@ fn a_missing_reward_is_left_out_and_is_no_zero() {
 }
 
 #[test]
-fn labels_are_compared_item_by_item_where_they_are_known() {
+fn labels_are_compared_per_item_where_available() {
     let dir = TempDir::new().unwrap();
     let (ids, before, after) = forty();
     let labels = |k: usize| if k < 20 { r#"{"depth":"1"}"# } else { r#"{"depth":"2"}"# };
@@ -185,7 +185,7 @@ fn labels_are_compared_item_by_item_where_they_are_known() {
 }
 
 #[test]
-fn labels_of_which_only_means_are_known_have_no_interval() {
+fn labels_with_means_only_have_no_interval() {
     let dir = TempDir::new().unwrap();
     let (ids, before, after) = forty();
     let of = |name: &str, values: &[f64], mean: f64, n: usize| {
@@ -195,7 +195,7 @@ fn labels_of_which_only_means_are_known_have_no_interval() {
         eval.by_label.insert("depth".to_owned(), BTreeMap::from(depths));
         run(dir.path(), name, vec![eval])
     };
-    // The second value has another number of items on each side.
+    // The second value has different numbers of items on the two sides.
     let found = compared(&of("a", &before, 0.0, 20), &of("b", &after, 0.6, 19));
     let names: Vec<&str> = found.slices.iter().map(|slice| slice.name.as_str()).collect();
     assert_eq!(names, ["all", "depth = 1"]);
@@ -204,7 +204,7 @@ fn labels_of_which_only_means_are_known_have_no_interval() {
 }
 
 #[test]
-fn evaluations_that_are_not_there_are_named() {
+fn missing_evaluations_are_named() {
     let dir = TempDir::new().unwrap();
     let values = [("x", Some(1.0))];
     let a = run(dir.path(), "a", vec![eval(10, "sampled", &values)]);

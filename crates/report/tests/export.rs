@@ -1,4 +1,4 @@
-//! Exports: what is read back from JSON lines and Parquet equals what the store holds.
+//! Exports: JSON lines and Parquet round-trip the contents of the store.
 
 use std::path::Path;
 
@@ -146,7 +146,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
 }
 
-/// A row against the call that it is of.
+/// Compares a row with its call.
 fn check(row: &Map<String, Value>, rollout: &Rollout, number: usize) {
     let call = &rollout.calls[number];
     let text = |name: &str| row[name].as_str();
@@ -169,7 +169,7 @@ fn check(row: &Map<String, Value>, rollout: &Rollout, number: usize) {
     assert_eq!(numbers(&row["response_ids"]), ids(&call.response_ids));
     let whole = [call.prompt_ids.as_slice(), &call.response_ids].concat();
     assert_eq!(numbers(&row["token_ids"]), ids(&whole));
-    // Bit by bit: a log-probability is what ratios are made of.
+    // Bit for bit, because importance ratios are computed from log-probabilities.
     let as_f32 = |value: &Value| numbers(value).iter().map(|&n| n as f32).collect::<Vec<_>>();
     assert_eq!(as_f32(&row["response_logprobs"]), call.logprobs);
     let padded = [vec![0.0; call.prompt_ids.len()], call.logprobs.clone()].concat();
@@ -186,7 +186,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_exported_is_what_was_stored(mut rollouts in prop::collection::vec(rollout(), 1..5)) {
+    fn exports_round_trip_the_store(mut rollouts in prop::collection::vec(rollout(), 1..5)) {
         let folder = tempfile::tempdir().unwrap();
         for (number, rollout) in rollouts.iter_mut().enumerate() {
             rollout.id = format!("3/train/{number}");
@@ -208,7 +208,7 @@ proptest! {
     }
 }
 
-/// A rollout with one call, of this place and reward.
+/// A rollout with one call and the given address and reward.
 fn plain(id: &str, reward: Option<f64>) -> Rollout {
     let (place, _) = id.rsplit_once('/').unwrap();
     Rollout {
@@ -227,7 +227,7 @@ fn plain(id: &str, reward: Option<f64>) -> Rollout {
 }
 
 #[test]
-fn a_file_for_one_reader_has_its_fields_and_no_other() {
+fn a_file_for_one_reader_has_only_its_fields() {
     let folder = tempfile::tempdir().unwrap();
     store(folder.path(), &[plain("1/train/0", Some(1.0))]);
     let names = |rows: &[Map<String, Value>]| rows[0].keys().cloned().collect::<Vec<_>>();
@@ -291,18 +291,18 @@ fn filters_and_places() {
 }
 
 #[test]
-fn calls_that_a_grammar_held_are_told_where_the_store_knows_them() {
+fn constrained_calls_are_read_where_the_store_has_the_column() {
     let folder = tempfile::tempdir().unwrap();
     let database = store(folder.path(), &[plain("1/train/0", None)]);
-    let held = || {
+    let constrained = || {
         let store = RunStore::open(folder.path()).unwrap();
         store.rollout("1/train/0").unwrap().unwrap().calls[0].constrained
     };
-    assert!(!held());
+    assert!(!constrained());
     database.execute_batch("ALTER TABLE calls ADD COLUMN constrained INTEGER").unwrap();
-    assert!(!held());
+    assert!(!constrained());
     database.execute("UPDATE calls SET constrained = 1", []).unwrap();
-    assert!(held());
+    assert!(constrained());
 }
 
 #[test]
@@ -317,19 +317,19 @@ fn bad_stores_are_named() {
     std::fs::write(&file, "").unwrap();
     assert!(matches!(open(folder.path()), ExportError::NotAStore(_)));
 
-    // Half a number, and a log-probability too few.
+    // An incomplete number, and a missing log-probability.
     std::fs::remove_file(&file).unwrap();
     let database = store(folder.path(), &[plain("1/train/0", None), plain("1/train/1", None)]);
     database.execute("UPDATE calls SET prompt_ids = x'010203' WHERE rollout = 0", []).unwrap();
     database.execute("UPDATE calls SET logprobs = x'' WHERE rollout = 1", []).unwrap();
     let damaged = RunStore::open(folder.path()).unwrap();
     let error = damaged.rollout("1/train/0").unwrap_err().to_string();
-    assert!(error.contains("1/train/0, call 0: prompt_ids is cut off"), "{error}");
+    assert!(error.contains("1/train/0, call 0: prompt_ids ends in the middle"), "{error}");
     let error = damaged.rollout("1/train/1").unwrap_err().to_string();
     assert!(error.contains("1 response tokens and 0 log-probabilities"), "{error}");
     drop((database, damaged));
 
-    // Pages of the file written over.
+    // Overwrite pages of the file.
     let mut bytes = std::fs::read(&file).unwrap();
     let length = bytes.len();
     bytes[4096..length].fill(0xff);

@@ -1,5 +1,5 @@
-//! Recorded folders: the report of an archive is the report of its runs, nothing at work is
-//! touched, and the recordings in `results/` give the numbers of their tables.
+//! Recorded folders: the report of an archive equals that of its runs, active runs are not
+//! touched, and the recordings in `results/` reproduce their tables.
 
 mod synthetic;
 
@@ -66,13 +66,14 @@ fn files(written: &Written) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn what_is_recorded_gives_the_report_again() {
+fn a_recording_reproduces_the_report() {
     let dir = TempDir::new().unwrap();
     let runs = seeds(dir.path());
     let out = dir.path().join("kept");
     let written = record_runs(&runs, &out).unwrap();
-    let wanted = ["README.md", "config.toml", "provenance.json", "reward.png", ARCHIVE, "table.md"];
-    assert_eq!(names(&out), wanted);
+    let expected =
+        ["README.md", "config.toml", "provenance.json", "reward.png", ARCHIVE, "table.md"];
+    assert_eq!(names(&out), expected);
     assert!(is_recorded(&out) && !is_sweep(&out));
     let config = fs::read_to_string(out.join("config.toml")).unwrap();
     assert!(config.starts_with("# mini-calc-0.0003-1; mini-calc-0.0003-2 differs in seed\n"));
@@ -94,15 +95,15 @@ fn what_is_recorded_gives_the_report_again() {
     assert!(again == direct, "a file of the report differs");
     assert!(page.contains("Sample rollouts") && page.contains("credit 1"));
 
-    // The same runs give the same bytes, also when they come out of the recording.
+    // The same runs give the same bytes, also when they are read from the recording.
     let bytes = fs::read(out.join(ARCHIVE)).unwrap();
     record_runs(std::slice::from_ref(&out), &out).unwrap();
     assert!(bytes == fs::read(out.join(ARCHIVE)).unwrap());
-    assert_eq!(names(&out), wanted);
+    assert_eq!(names(&out), expected);
 }
 
 #[test]
-fn a_run_is_read_out_of_a_recording_by_its_path() {
+fn a_run_in_a_recording_is_read_by_its_path() {
     let dir = TempDir::new().unwrap();
     let runs = seeds(dir.path());
     let out = dir.path().join("kept");
@@ -135,7 +136,7 @@ fn a_damaged_recording_is_named() {
     fs::write(&archive, &bytes[..bytes.len() / 2]).unwrap();
     let error = load_all(std::slice::from_ref(&out)).unwrap_err().to_string();
     assert!(error.contains("kept/runs.tar.zst cannot be used"), "{error}");
-    // So is damage that was there before it was packed.
+    // So is damage from before packing.
     let folder = seeds(dir.path()).remove(0);
     let metrics = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     fs::write(folder.join("metrics.jsonl"), metrics.replacen("{\"kind\"", "{kind", 1)).unwrap();
@@ -149,7 +150,7 @@ fn a_sweep_is_recorded_with_its_failures() {
     let root = sweep(dir.path());
     let out = dir.path().join("kept");
     let written = record_sweep(&root, &out).unwrap();
-    let wanted = [
+    let expected = [
         "README.md",
         "base.toml",
         "cells.csv",
@@ -161,31 +162,31 @@ fn a_sweep_is_recorded_with_its_failures() {
         "sweep.toml",
         "variants.csv",
     ];
-    assert_eq!(names(&out), wanted);
+    assert_eq!(names(&out), expected);
     assert!(is_sweep(&out) && written.table.contains("lost-seed1: failed: out of memory"));
     let again = load_sweep(&out).unwrap();
     let report = write_sweep(&again, &dir.path().join("report"), &page_only()).unwrap();
     assert_eq!(report.table, written.table);
     assert_eq!(load(&out.join("cells/good-seed1")).unwrap().steps.len(), 20);
     record_sweep(&out, &out).unwrap();
-    assert_eq!(names(&out), wanted);
-    // The sweep itself is as it was.
+    assert_eq!(names(&out), expected);
+    // The sweep itself is unchanged.
     assert!(root.join("cells/good-seed1/rollouts.sqlite").is_file());
     assert!(root.join("cells.jsonl").is_file());
 }
 
 #[test]
-fn an_earlier_recording_is_replaced_and_a_run_at_work_is_not() {
+fn an_earlier_recording_is_replaced_but_an_active_run_is_kept() {
     let dir = TempDir::new().unwrap();
     let runs = seeds(dir.path());
-    // Whole run folders beside the files of a report, and a README that shows two pictures.
+    // Complete run folders next to the files of a report, and a README that shows two images.
     write(&load_all(&runs).unwrap(), dir.path(), &Options::default()).unwrap();
     fs::remove_file(runs[0].join("rollouts.sqlite")).unwrap();
     fs::write(dir.path().join("README.md"), "![a](entropy.png) ![b](groups.png)\n").unwrap();
     fs::write(dir.path().join("notes.txt"), "mine\n").unwrap();
     record_runs(&runs, dir.path()).unwrap();
     // The second run still has its rollouts, which no recording keeps.
-    let wanted = [
+    let expected = [
         "README.md",
         "config.toml",
         "entropy.png",
@@ -196,7 +197,7 @@ fn an_earlier_recording_is_replaced_and_a_run_at_work_is_not() {
         ARCHIVE,
         "table.md",
     ];
-    assert_eq!(names(dir.path()), wanted);
+    assert_eq!(names(dir.path()), expected);
     assert_eq!(names(&runs[1]).len(), 5);
 }
 
@@ -214,7 +215,7 @@ fn recordings(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn recorded_tables_are_those_of_their_archives() {
+fn recorded_tables_match_their_archives() {
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../results");
     let mut found = Vec::new();
     recordings(&results, &mut found);

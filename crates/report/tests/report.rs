@@ -1,5 +1,5 @@
-//! Reports of synthetic runs: the page has its sections and right numbers, nothing in a run
-//! can break out of it, damage to a run's files is told or tolerated as it should be.
+//! Reports of synthetic runs: the page has its sections and the right numbers, run contents
+//! cannot inject markup, damage to a run's files is reported or tolerated as specified.
 
 mod synthetic;
 
@@ -16,7 +16,7 @@ fn small() -> Plan {
     Plan { steps: 40, tasks: 60, ..Plan::default() }
 }
 
-/// No picture files: drawing them takes most of a report's time.
+/// No image files: drawing them takes most of a report's time.
 fn page_only() -> Options {
     Options { files: false, ..Options::default() }
 }
@@ -104,7 +104,7 @@ fn the_page_has_its_sections_and_the_runs_numbers() {
 fn nothing_in_a_run_breaks_out_of_the_page() {
     let dir = TempDir::new().unwrap();
     let folder = small().write(dir.path());
-    // Names reach titles and charts, labels reach legends, signals and extras likewise.
+    // Names appear in titles and charts, labels in legends, and so do signals and extras.
     let config = fs::read_to_string(folder.join("config.toml")).unwrap();
     let hostile = toml::Value::from(HOSTILE).to_string();
     let config = config.replace("\"mini-calc\"", &hostile).replace("\"paper, 3B\"", &hostile);
@@ -142,11 +142,11 @@ fn nothing_in_a_run_breaks_out_of_the_page() {
     let page = fs::read_to_string(out.join("index.html")).unwrap();
     assert!(page.contains("&lt;script&gt;") && page.contains("⟨U+202E⟩"));
     let inside = written.files.iter().all(|path| path.parent() == Some(&out));
-    assert!(inside, "a name led out of the report's folder");
+    assert!(inside, "a name escaped the report's folder");
 }
 
 #[test]
-fn figures_of_an_algorithm_have_titles_and_not_names() {
+fn algorithm_metrics_have_titles() {
     let dir = TempDir::new().unwrap();
     let folder = small().write(dir.path());
     let mut records = small().records();
@@ -167,7 +167,7 @@ fn figures_of_an_algorithm_have_titles_and_not_names() {
 }
 
 #[test]
-fn the_page_needs_nothing_but_itself() {
+fn the_page_is_self_contained() {
     let dir = TempDir::new().unwrap();
     let page = text(&report(&[small()], dir.path()), "index.html");
     for piece in page.split("href=\"").skip(1).chain(page.split("src=\"").skip(1)) {
@@ -211,7 +211,7 @@ fn seeds_are_averaged_and_other_configurations_are_not() {
 }
 
 #[test]
-fn a_repeated_seed_is_told() {
+fn a_repeated_seed_is_noted() {
     let dir = TempDir::new().unwrap();
     let folder = small().write(dir.path());
     let runs = [load(&folder).unwrap(), load(&folder).unwrap()];
@@ -232,7 +232,7 @@ fn a_run_with_one_evaluation_is_shown() {
 }
 
 #[test]
-fn a_torn_last_line_is_left_out_with_a_note() {
+fn a_truncated_last_line_is_skipped_with_a_note() {
     let dir = TempDir::new().unwrap();
     let folder = small().write(dir.path());
     let path = folder.join("metrics.jsonl");
@@ -244,21 +244,21 @@ fn a_torn_last_line_is_left_out_with_a_note() {
         assert_eq!(run.steps.len() + run.evals.len(), whole.lines().count() - 1);
         assert!(run.notes[0].contains("metrics.jsonl"), "{:?}", run.notes);
     }
-    let torn = [whole.as_bytes(), b"{\"kind\": \"\xc3"].concat();
-    fs::write(&path, torn).unwrap();
+    let truncated = [whole.as_bytes(), b"{\"kind\": \"\xc3"].concat();
+    fs::write(&path, truncated).unwrap();
     assert_eq!(load(&folder).unwrap().steps.len(), 40);
-    // A complete line without its newline is a record, and not torn.
+    // A complete line without its newline is a record, not a truncated one.
     fs::write(&path, whole.trim_end()).unwrap();
     let run = load(&folder).unwrap();
     assert!(run.notes.is_empty() && run.steps.len() == 40);
     // The note reaches the page.
     fs::write(&path, &whole.as_bytes()[..whole.len() - 30]).unwrap();
     let written = write(&[load(&folder).unwrap()], &dir.path().join("r"), &page_only()).unwrap();
-    assert!(fs::read_to_string(written.page).unwrap().contains("is torn"));
+    assert!(fs::read_to_string(written.page).unwrap().contains("is truncated"));
 }
 
 #[test]
-fn damage_within_a_file_is_told_with_its_line() {
+fn damage_within_a_file_is_reported_with_its_line() {
     let dir = TempDir::new().unwrap();
     let folder = small().write(dir.path());
     let path = folder.join("metrics.jsonl");
@@ -276,7 +276,7 @@ fn damage_within_a_file_is_told_with_its_line() {
 }
 
 #[test]
-fn a_figure_that_was_not_a_number_is_a_gap() {
+fn a_nan_value_is_a_gap() {
     let dir = TempDir::new().unwrap();
     let folder = small().write(dir.path());
     let mut records = small().records();
@@ -296,7 +296,7 @@ fn a_figure_that_was_not_a_number_is_a_gap() {
 }
 
 #[test]
-fn what_is_missing_is_told_in_a_sentence() {
+fn missing_files_are_reported() {
     let dir = TempDir::new().unwrap();
     let nowhere = load(&dir.path().join("nowhere")).unwrap_err().to_string();
     assert!(nowhere.contains("nowhere") && nowhere.contains("leyden run"), "{nowhere}");
@@ -312,7 +312,7 @@ fn what_is_missing_is_told_in_a_sentence() {
     let error = write(std::slice::from_ref(&run), &out, &page_only()).unwrap_err().to_string();
     assert!(error.contains("empty") && error.contains("nothing to report"), "{error}");
     assert!(!out.exists(), "an empty report was left behind");
-    // Beside a run that has something, the empty one is a note.
+    // Next to a run with data, the empty one is a note.
     let full = load(&small().write(dir.path())).unwrap();
     let written = write(&[run, full], &out, &page_only()).unwrap();
     assert!(written.notes[0].contains("empty"), "{:?}", written.notes);
@@ -371,7 +371,7 @@ fn event_files_hold_every_record() {
         writer.record(record, 1.5e9).unwrap();
     }
     let bytes = fs::read(writer.path()).unwrap();
-    // Walk the frames by their lengths: head, then one event a record.
+    // Walk the frames by their lengths: header, then one event per record.
     let (mut at, mut frames) = (0, 0);
     while at < bytes.len() {
         let length = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;

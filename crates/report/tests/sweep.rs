@@ -1,5 +1,5 @@
-//! Reports of synthetic sweeps: the numbers are those of the runs, unfinished cells have no
-//! part in them, verdicts claim what the seeds allow.
+//! Reports of synthetic sweeps: the statistics match the runs, unfinished cells are excluded,
+//! verdicts claim only what the number of seeds allows.
 
 mod synthetic;
 
@@ -90,7 +90,7 @@ fn iqm_of_five(mut values: Vec<f64>) -> f64 {
 }
 
 #[test]
-fn the_statistics_are_those_of_the_runs() {
+fn the_statistics_match_the_runs() {
     let dir = TempDir::new().unwrap();
     let planned = two(5);
     let sweep = load_sweep(&planned.write(dir.path())).unwrap();
@@ -113,8 +113,8 @@ fn the_statistics_are_those_of_the_runs() {
         assert!(least <= low && low <= measured.value && measured.value <= high && high <= most);
         // Evaluations at 0, 10, 20, 30: the trapezoid rule, by hand.
         let area = |c: &Vec<(f64, f64)>| (c[0].1 / 2.0 + c[1].1 + c[2].1 + c[3].1 / 2.0) / 3.0;
-        let wanted = iqm_of_five(curves.iter().map(area).collect());
-        assert!((variant.area.unwrap().value - wanted).abs() < 1e-12);
+        let expected = iqm_of_five(curves.iter().map(area).collect());
+        assert!((variant.area.unwrap().value - expected).abs() < 1e-12);
         let arrival = |c: &Vec<(f64, f64)>| c.iter().find(|(_, r)| *r >= 0.4).map(|(s, _)| *s);
         assert_eq!(variant.steps_to, curves.iter().map(arrival).collect::<Vec<_>>());
     }
@@ -124,7 +124,7 @@ fn the_statistics_are_those_of_the_runs() {
     let difference = good.final_reward.unwrap().value - plain.final_reward.unwrap().value;
     assert!((good.difference.unwrap().value - difference).abs() < 1e-12);
     assert_eq!(plain.verdict.kind, VerdictKind::Baseline);
-    // 30 steps of 128 rollouts; 250 calls of so many tokens; times as the plan writes them.
+    // 30 steps of 128 rollouts; 250 calls per step; timings as written by the plan.
     let cost = good.cost.unwrap();
     assert_eq!((cost.rollouts, cost.trained, cost.learned), (3840.0, 192_000.0, 105_000.0));
     assert!((cost.seconds - 30.0 * 1.52).abs() < 1e-9 && cost.evaluation_seconds == 0.0);
@@ -157,7 +157,7 @@ fn the_files_have_the_numbers_and_the_page_its_sections() {
     assert_eq!(plain.split(',').count(), columns, "{plain}");
     assert_eq!(files["cells.csv"].lines().count(), 1 + 10);
     assert!(files["cells.csv"].contains("good-seed3,good,3,finished,30,"));
-    // Nothing of a sweep that has not changed changes.
+    // An unchanged sweep gives an unchanged report.
     let again = written(&sweep, &dir.path().join("again"), &Options::default());
     assert!(files == again, "equal sweeps gave different reports");
 }
@@ -187,7 +187,7 @@ fn equal_variants_are_not_called_different_nor_equal() {
     let variants = vec![("one", 0.7), ("other", 0.7)];
     let planned = Planned { variants, seeds: 5, settings: "" };
     let summary = summarise(&load_sweep(&planned.write(dir.path())).unwrap());
-    // The first is the baseline where none is named, and its level is nine tenths of its end.
+    // The first variant is the default baseline; the threshold is nine tenths of its final reward.
     assert_eq!(summary.variants[0].verdict.kind, VerdictKind::Baseline);
     let end = summary.variants[0].final_reward.unwrap().value;
     assert!((summary.threshold.unwrap() - 0.9 * end).abs() < 1e-12 && !summary.threshold_given);
@@ -198,11 +198,11 @@ fn equal_variants_are_not_called_different_nor_equal() {
 }
 
 #[test]
-fn unfinished_cells_have_curves_and_no_part_in_the_statistics() {
+fn unfinished_cells_have_curves_but_are_excluded_from_the_statistics() {
     let dir = TempDir::new().unwrap();
     let root = two(5).write(dir.path());
     let folder = |id: &str| root.join("cells").join(id);
-    // One stopped, one failed, one not begun, one whose metrics are damaged.
+    // One stopped, one failed, one not started, one with damaged metrics.
     fs::remove_file(folder("good-seed1").join("finished")).unwrap();
     fs::remove_file(folder("good-seed2").join("finished")).unwrap();
     fs::create_dir(root.join("status")).unwrap();
@@ -224,14 +224,14 @@ fn unfinished_cells_have_curves_and_no_part_in_the_statistics() {
     for words in ["good-seed2: failed: step 3: the loss is NaN", "plain-seed3: not begun"] {
         assert!(files["sweep.md"].contains(words), "{}", files["sweep.md"]);
     }
-    assert!(files["index.html"].contains("plain-seed4 is left out: "));
+    assert!(files["index.html"].contains("plain-seed4 is excluded: "));
     let curves = &files["curves.csv"];
     assert!(curves.starts_with("experiment,seed,step,"), "{curves}");
     assert!(curves.contains("\ngood,seed 1,0,"), "{curves}");
 }
 
 #[test]
-fn what_should_not_be_mixed_is_told() {
+fn incomparable_cells_are_noted() {
     let dir = TempDir::new().unwrap();
     let root = two(2).write(dir.path());
     let folder = root.join("cells/good-seed1");
@@ -247,7 +247,7 @@ fn what_should_not_be_mixed_is_told() {
 }
 
 #[test]
-fn a_sweep_that_cannot_be_reported_is_refused_in_a_sentence() {
+fn a_sweep_that_cannot_be_reported_is_an_error() {
     let dir = TempDir::new().unwrap();
     let none = load_sweep(dir.path()).unwrap_err().to_string();
     assert!(none.contains("sweep.toml"), "{none}");

@@ -1,10 +1,10 @@
-//! Loss aggregation: how much each token counts.
+//! Loss aggregation: the weight of each token.
 //!
-//! An aggregation mode is nothing but a weight per token: the loss of a batch is
-//! `Σ_t weight_t · L_t` over the tokens inside the mask. The weights are computed once over
-//! the whole batch that makes one update; whoever splits it into micro-batches cuts the
-//! weights along, and the sums over the parts add up to the same loss and gradient. (Where a
-//! library takes means per micro-batch instead, its gradient depends on the split.)
+//! An aggregation mode is a weight per token: the loss of a batch is `Σ_t weight_t · L_t` over the
+//! tokens inside the mask. The weights are computed once over the whole batch of one update; a
+//! caller that splits the batch into micro-batches slices the weights accordingly, and the sums
+//! over the parts add up to the same loss and gradient. (In libraries that take means per
+//! micro-batch, the gradient depends on the split.)
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::rows::Rows;
 
-/// Added to token counts by which sums are divided, as verl does.
+/// Added to token counts used as divisors, as in verl.
 pub(crate) const COUNT_EPSILON: f64 = 1e-8;
 
-/// How the tokens' losses become one number; the names are verl's.
+/// How token losses are reduced to one number; the names are verl's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aggregation {
@@ -29,11 +29,11 @@ pub enum Aggregation {
     /// Sum over all tokens divided by a constant (Dr.GRPO), by default the longest row's
     /// length; not divided by the number of rows.
     SeqMeanTokenSumNorm,
-    /// Mean over the tokens of a rollout, all its rows together, then mean over rollouts: a
-    /// rollout counts once, however many calls it took.
+    /// Mean over all tokens of a rollout, then mean over rollouts: a rollout counts once,
+    /// regardless of its number of calls.
     PerRolloutMean,
-    /// The same divided by the number of rows, as agent-lightning does (whatever the name of
-    /// its count says): rollouts of more rows make the gradient smaller.
+    /// Like `PerRolloutMean` but divided by the number of rows, as agent-lightning does (contrary
+    /// to the name of its count): more rows per rollout make the gradient smaller.
     PerRolloutMeanOverRows,
 }
 
@@ -48,8 +48,7 @@ impl Aggregation {
     ];
 }
 
-/// The weight of each token where every row is a rollout of its own; see
-/// [`token_weights_by_rollout`].
+/// The weight of each token with one rollout per row; see [`token_weights_by_rollout`].
 pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
     let rollouts: Vec<usize> = (0..rows.len()).collect();
     token_weights_by_rollout(mode, constant, rows, &rollouts)
@@ -57,11 +56,10 @@ pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> V
 
 /// The weight of each token; 0 outside the mask.
 ///
-/// With N tokens inside the mask, n of them in the token's row and M in its rollout, B rows and
-/// R rollouts that have any: `1/N`, `1/B`, `1/(B (n + 1e-8))`, `1/constant`, `1/(R M)`,
-/// `1/(B' M)` with B' all rows. `constant` is used by [`Aggregation::SeqMeanTokenSumNorm`]
-/// alone and defaults to the longest row's length, masked tokens included: of a padded matrix,
-/// its width.
+/// With N tokens inside the mask, n of them in the token's row and M in its rollout, B rows and R
+/// rollouts that have any: `1/N`, `1/B`, `1/(B (n + 1e-8))`, `1/constant`, `1/(R M)`, `1/(B' M)`
+/// with B' all rows. `constant` is used only by [`Aggregation::SeqMeanTokenSumNorm`] and defaults
+/// to the longest row's length including masked tokens: the width of a padded matrix.
 ///
 /// # Panics
 /// If there is not one rollout per row.
@@ -97,14 +95,14 @@ pub fn token_weights_by_rollout(
     spread(rows, counts, row_weight)
 }
 
-/// Weights under which every row counts 1/B in all, shared equally by its tokens; B counts
-/// rows without tokens too. For losses that are one number per row ([`crate::loss::geo_mean`]).
+/// Weights that sum to 1/B per row, shared equally by its tokens; B includes rows without tokens.
+/// For losses with one value per row ([`crate::loss::geo_mean`]).
 pub fn row_mean_weights(rows: &Rows) -> Vec<f64> {
     let counts = rows.active_lengths();
     spread(rows, counts, |_, count| 1.0 / (count as f64 * rows.len() as f64))
 }
 
-/// `row_weight` is only asked about rows that have tokens, by row and count.
+/// Calls `row_weight` with row and count for each row that has tokens.
 fn spread(rows: &Rows, counts: &[usize], row_weight: impl Fn(usize, usize) -> f64) -> Vec<f64> {
     let weight =
         |(row, &count): (usize, &usize)| if count == 0 { 0.0 } else { row_weight(row, count) };
@@ -127,7 +125,7 @@ mod tests {
     use super::*;
 
     fn rows() -> Rows {
-        // Two tokens, none, and one with a hole before it.
+        // Rows with two, no and one active tokens.
         Rows::new(&[2, 1, 3], vec![true, true, false, true, false, false]).unwrap()
     }
 
@@ -158,7 +156,7 @@ mod tests {
         let over_rows = weights(Aggregation::PerRolloutMeanOverRows);
         let twelfth = 1.0 / 12.0;
         assert_eq!(over_rows, [twelfth, twelfth, 0.0, twelfth, 0.0, 0.0, 0.25]);
-        // The gradient of a rollout does not depend on how its tokens are cut into rows.
+        // The gradient of a rollout does not depend on how its tokens are split into rows.
         let merged = Rows::new(&[6, 1], rows.mask().to_vec()).unwrap();
         let weights = token_weights_by_rollout(Aggregation::PerRolloutMean, None, &merged, &[7, 8]);
         assert_eq!(weights, own);

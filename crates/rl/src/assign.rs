@@ -1,10 +1,10 @@
 //! From trajectories to advantages: credit, shaping, comparison.
 //!
-//! Any rule of credit, any estimator and any loss compose, as far as the pairing makes sense
-//! (what does not, [`AlgorithmConfig::validate`] refuses). This is the one place where they
-//! meet: credit gives each trained call a number; overlong shaping and a KL penalty in the
-//! reward are added to what was earned; then the calls are compared, within their task or,
-//! by [`GroupBy`], only with calls of the same role or turn.
+//! Any credit rule, estimator and loss can be combined as far as the pairing is meaningful
+//! ([`AlgorithmConfig::validate`] rejects the rest). This module combines them: credit gives each
+//! trained call a return; overlong shaping and a KL penalty in the reward are added to it; then the
+//! calls are compared within their task or, with [`GroupBy`], only with calls of the same role or
+//! turn.
 
 use std::collections::HashMap;
 
@@ -18,24 +18,25 @@ use crate::rows::Rows;
 /// Credit and advantage of the trained calls, which are the rows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Assigned {
-    /// What each call earned before shaping; of credit that is an advantage, that.
+    /// The return of each call before shaping, or its advantage if the credit rule computes
+    /// advantages.
     pub returns: Vec<f64>,
     /// The task group of each call.
     pub groups: Vec<usize>,
     /// The index of each call's trajectory.
     pub trajectories: Vec<usize>,
     pub advantages: Advantages,
-    /// What a critic should have said, if the algorithm has one.
+    /// Critic targets, if the algorithm has a critic.
     pub targets: Option<Targets>,
 }
 
 impl AlgorithmConfig {
     /// Credit and advantages of all trained calls of `trajectories`. `rows` are these calls in
-    /// order; `kl_penalties`, one per token, are taken off the rewards
+    /// order; `kl_penalties`, one per token, are subtracted from the rewards
     /// ([`crate::kl::KlConfig::penalties`]).
     ///
     /// # Errors
-    /// If credit or estimator lack something, or a number is not finite.
+    /// If an input of the credit rule or the estimator is missing, or a number is not finite.
     ///
     /// # Panics
     /// If there is not one row per trained call or one penalty per token.
@@ -72,7 +73,7 @@ impl AlgorithmConfig {
         })
     }
 
-    /// What each row is compared by.
+    /// Scores and token rewards after shaping.
     fn shaped(&self, credit: &CallReturns, rows: &Rows, penalties: Option<&[f64]>) -> Shaped {
         let mut scores = credit.returns.clone();
         if let Some(overlong) = &self.overlong {
@@ -98,7 +99,7 @@ impl AlgorithmConfig {
         Shaped { scores, token_rewards }
     }
 
-    /// Rows of equal numbers are compared.
+    /// The comparison group of each row.
     fn comparison_groups(&self, credit: &CallReturns, trajectories: &[Trajectory]) -> Vec<usize> {
         if self.group_by == GroupBy::Task {
             return credit.groups.clone();
@@ -121,7 +122,7 @@ impl AlgorithmConfig {
 
 struct Shaped {
     scores: Vec<f64>,
-    /// Only where something else than the score is given: penalties of tokens.
+    /// Present only with token penalties.
     token_rewards: Option<Vec<f64>>,
 }
 
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(task.advantages.per_row, [-0.25, 0.75, -0.25, -0.25]);
         let role = run("role");
         assert_eq!(role.advantages.per_row, [0.0, 0.5, -0.5, 0.0]);
-        assert_eq!(role.groups, [4; 4], "the task's group is kept for who packs by it");
+        assert_eq!(role.groups, [4; 4], "the task's group is kept for packing");
         let turn = run("turn");
         assert_eq!(turn.advantages.per_row, [0.0, 0.5, 0.0, -0.5]);
         let counters = GroupCounters { groups: 2, zero_variance: 1, singletons: 0 };
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn long_answers_lose_before_they_are_compared() {
+    fn overlong_penalties_apply_before_the_comparison() {
         let text = format!("{PLAIN}[overlong]\nmax_tokens = 4\nbuffer = 2\n");
         let trajectories = [Trajectory::of_calls(0, 1.0, 1), Trajectory::of_calls(0, 1.0, 1)];
         let assigned = config(&text).assign(&trajectories, &Rows::dense(&[3, 2]), None).unwrap();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn penalties_come_off_the_scores_and_token_by_token() {
+    fn kl_penalties_are_subtracted_from_scores_and_token_rewards() {
         let trajectories = [Trajectory::of_calls(0, 1.0, 1), Trajectory::of_calls(0, 0.0, 1)];
         let rows = Rows::dense(&[2, 1]);
         let penalties = [0.25, 0.5, 0.75];

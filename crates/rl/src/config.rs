@@ -1,9 +1,9 @@
-//! The choice of an algorithm, as it is written in an experiment file.
+//! The algorithm section of an experiment file.
 //!
-//! Each step of the mathematics has a table; a table's `name` selects the algorithm and its
-//! other keys are that algorithm's own. Unknown names and keys are refused. The defaults are
-//! those of the paper's recipes: identical credit, GRPO over all calls, PPO with clip 0.2 / 0.3
-//! and dual clip 3, token mean, no KL, no entropy bonus, no correction.
+//! Each step of the computation has a table; its `name` selects the algorithm and its other keys
+//! are that algorithm's parameters. Unknown names and keys are rejected. The defaults are the
+//! paper's recipe: identical credit, GRPO over all calls, PPO with clip 0.2 / 0.3 and dual clip 3,
+//! token mean, no KL, no entropy bonus, no correction.
 //!
 //! ```toml
 //! aggregation = "token-mean"
@@ -37,9 +37,9 @@ pub enum GroupBy {
     /// All, as in the paper.
     #[default]
     Task,
-    /// Those of the same agent role: what different roles earn may be of different size.
+    /// Those of the same agent role, since returns of different roles may differ in scale.
     Role,
-    /// Those at the same place in their trajectories: what is left to earn depends on it.
+    /// Those at the same index in their trajectories, since the remaining return depends on it.
     Turn,
 }
 
@@ -55,7 +55,7 @@ pub struct AlgorithmConfig {
     pub entropy_coefficient: f64,
     /// Which calls of a task are compared with each other.
     pub group_by: GroupBy,
-    /// Punishment of responses near the token limit; none if absent.
+    /// Penalty on responses near the token limit; none if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub overlong: Option<OverlongConfig>,
     pub credit: CreditConfig,
@@ -66,13 +66,13 @@ pub struct AlgorithmConfig {
 }
 
 impl AlgorithmConfig {
-    /// The weight of each token of a batch that makes one update, each row being a rollout of
-    /// its own; see [`LossConfig::token_weights`].
+    /// The weight of each token of the batch of one update, with one rollout per row; see
+    /// [`LossConfig::token_weights`].
     pub fn token_weights(&self, rows: &Rows) -> Vec<f64> {
         self.loss.token_weights(self.aggregation, self.aggregation_constant, rows)
     }
 
-    /// The weight of each token of a batch that makes one update, row r being of rollout
+    /// The weight of each token of the batch of one update, with row r belonging to rollout
     /// `rollouts[r]`; see [`LossConfig::token_weights_by_rollout`].
     ///
     /// # Panics
@@ -83,8 +83,7 @@ impl AlgorithmConfig {
     }
 
     /// # Errors
-    /// The first value that the chosen algorithms cannot work with, or the first two choices
-    /// that do not go together.
+    /// The first invalid value, or the first incompatible combination.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if let Some(constant) = self.aggregation_constant {
             positive("aggregation_constant", constant)?;
@@ -101,13 +100,13 @@ impl AlgorithmConfig {
         self.validate_pairing()
     }
 
-    /// What may stand with what.
+    /// Rejects incompatible combinations.
     fn validate_pairing(&self) -> Result<(), ConfigError> {
         let (credit, advantage) = (self.credit.name(), self.advantage.name());
         if self.credit.is_advantage() {
             if !self.advantage.takes_advantages() {
                 let why = format!(
-                    "credit {credit} already says how much better than expected a call was, and \
+                    "credit {credit} is already an advantage, and \
                      {advantage} would compare that again: use {}",
                     listed(AdvantageConfig::all(), |other| {
                         other.takes_advantages().then(|| other.name())
@@ -135,12 +134,12 @@ impl AlgorithmConfig {
         Ok(())
     }
 
-    /// Whether it measures calls or tokens against a critic's values.
+    /// Whether the algorithm uses a critic's values.
     pub fn needs_critic(&self) -> bool {
         self.needs().any(|need| need == Need::Critic)
     }
 
-    /// What its rules need of a run, each rule's own by itself.
+    /// The needs of all selected rules.
     fn needs(&self) -> impl Iterator<Item = Need> {
         let (credit, advantage) = (self.credit.needs(), self.advantage.needs());
         credit.iter().chain(advantage).chain(self.loss.needs()).copied()
@@ -149,7 +148,7 @@ impl AlgorithmConfig {
     /// Whether a run with these capabilities can use the algorithm.
     ///
     /// # Errors
-    /// The first thing that is missing, what needs it and what would do instead.
+    /// The first missing capability, the rule that needs it and alternatives.
     pub fn check(&self, run: &Capabilities) -> Result<(), ConfigError> {
         let lacks = |needs: &[Need]| needs.iter().copied().find(|need| !need.is_met(run));
         if let Some(need) = lacks(self.credit.needs()) {
@@ -183,7 +182,7 @@ impl AlgorithmConfig {
     }
 }
 
-/// Why a run cannot use a rule: what it lacks, and which rules would do.
+/// The error for a rule that a run cannot use: the missing capability and alternative rules.
 fn refusal(key: &'static str, rule: &str, need: Need, others: &str) -> ConfigError {
     let instead = match others {
         "" => String::new(),
@@ -192,7 +191,7 @@ fn refusal(key: &'static str, rule: &str, need: Need, others: &str) -> ConfigErr
     ConfigError::combination(key, format!("{rule} {}{instead}", need.refusal()))
 }
 
-/// The names that `name` gives some of the rules, as a list.
+/// The names of the rules for which `name` returns one, comma-separated.
 fn listed<T>(rules: Vec<T>, name: impl Fn(&T) -> Option<&'static str>) -> String {
     rules.iter().filter_map(name).collect::<Vec<_>>().join(", ")
 }
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_survives_being_written() {
+    fn a_configuration_round_trips_through_toml() {
         let config = parse(
             "aggregation = 'seq-mean-token-sum-norm'\n\
              aggregation_constant = 512\n\
@@ -238,10 +237,9 @@ mod tests {
         assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
     }
 
-    /// Every rule of credit with every estimator and every loss: possible, or refused with a
-    /// reason.
+    /// Every credit rule with every estimator and every loss is valid or rejected with a reason.
     #[test]
-    fn what_does_not_go_together_is_refused() {
+    fn incompatible_combinations_are_rejected() {
         let losses = LossConfig::NAMES;
         let read = |credit: &str, advantage: &str, more: &str| {
             let tables =
@@ -272,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_and_keys_are_refused() {
+    fn unknown_names_and_keys_are_rejected() {
         for text in [
             "agregation = 'token-mean'",
             "aggregation = 'token_mean'",
@@ -293,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_values_are_refused_by_key() {
+    fn invalid_values_are_rejected_by_key() {
         for (text, key) in [
             ("aggregation_constant = 0", "aggregation_constant"),
             ("entropy_coefficient = -1", "entropy_coefficient"),
@@ -321,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_run_lacks_is_refused_and_what_it_has_is_not() {
+    fn rules_need_the_capabilities_of_the_run() {
         let plain = Capabilities { samples: 4, ..Capabilities::default() };
         let one = Capabilities { samples: 1, anchors: true, ..plain };
         let whiten = "[advantage]\nname = 'whiten'\n";
@@ -350,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn one_rollout_is_enough_where_nothing_is_compared() {
+    fn one_rollout_suffices_without_group_comparison() {
         let one = Capabilities { samples: 1, ..Capabilities::default() };
         for text in [
             "[advantage]\nname = 'reinforce_plus_plus'",

@@ -1,17 +1,16 @@
-//! Correction for samplers that are not quite the trainer's policy.
+//! Correction for a mismatch between the sampler's and the trainer's policy.
 //!
 //! Sampler and trainer run the same weights through different code, or weights of different
-//! age, so tokens were drawn from a slightly different policy than the one that is
-//! differentiated. Importance sampling weighs each token's loss by
-//! `w = π_trainer / π_sampler`, held back where it runs away; rejection leaves out tokens or
-//! rows that lie outside bounds. Both are constants: no gradient flows through them, and both
-//! become one factor per token on the weights of the loss. The factors of a row need that row
-//! only, so micro-batches change nothing; rejected tokens stay in the normalisers, which makes
-//! the step smaller instead of lifting the rest.
+//! versions, so tokens were drawn from a slightly different policy than the one being
+//! differentiated. Importance sampling weighs each token's loss by `w = π_trainer / π_sampler`,
+//! bounded; rejection excludes tokens or rows outside bounds. Both are constants without gradient
+//! and become one factor per token on the loss weights. A row's factors depend only on that row, so
+//! the split into micro-batches has no effect; rejected tokens stay in the normalisers, which makes
+//! the step smaller instead of scaling up the remaining tokens.
 //!
-//! `d = logp_trainer − logp_sampler` per token, clamped to ±20 before exponentiation, and so
-//! is its sum over a row. The combinations have names elsewhere: token and truncate is TIS,
-//! token and reject IcePop, row and reject the sequence mask of TRL (there with `high = 3`).
+//! `d = logp_trainer − logp_sampler` per token; d and its sum over a row are clamped to ±20 before
+//! exponentiation. Some combinations have names elsewhere: token with truncate is TIS, token with
+//! reject IcePop, sequence with reject the sequence mask of TRL (there with `high = 3`).
 
 use serde::{Deserialize, Serialize};
 
@@ -19,11 +18,11 @@ use crate::error::{ConfigError, not_negative, positive, require};
 use crate::ratio::LOG_RATIO_LIMIT;
 use crate::rows::Rows;
 
-/// What has one importance weight.
+/// The unit of an importance weight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightOf {
-    /// Nothing: every weight is 1.
+    /// None: every weight is 1.
     #[default]
     None,
     /// A token: its ratio.
@@ -32,36 +31,36 @@ pub enum WeightOf {
     Sequence,
 }
 
-/// What happens to weights outside their bounds.
+/// Treatment of weights outside their bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Beyond {
-    /// They are moved to the bound.
+    /// They are clamped to the bound.
     #[default]
     Truncate,
     /// They become 0.
     Reject,
 }
 
-/// Over what a rejection measures.
+/// The unit over which a rejection measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectOver {
-    /// Each token, which alone is rejected.
+    /// Each token; rejects single tokens.
     Token,
-    /// The sum over a row; as all below it rejects the row.
+    /// The sum over a row. This and the following reject whole rows.
     SequenceSum,
     /// The mean over a row.
     SequenceMean,
-    /// The largest of a row; of k2 and k3 only, since k1 has a sign.
+    /// The maximum of a row; for k2 and k3 only, since k1 is signed.
     SequenceMax,
 }
 
-/// What a rejection measures.
+/// The measure of a rejection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectBy {
-    /// The ratio: bounds are of `exp(d)`, `exp(Σ d)` or, as geometric mean, `exp(mean d)`.
+    /// The ratio: bounds apply to `exp(d)`, `exp(Σ d)` or, as geometric mean, `exp(mean d)`.
     K1,
     /// `d²/2`.
     K2,
@@ -69,16 +68,16 @@ pub enum RejectBy {
     K3,
 }
 
-/// Leaves out what lies outside bounds.
+/// Excludes tokens or rows outside bounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rejection {
     pub over: RejectOver,
     pub by: RejectBy,
-    /// The least that is kept; absent is no bound.
+    /// Lower bound; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low: Option<f64>,
-    /// The most that is kept; absent is no bound.
+    /// Upper bound; none if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
 }
@@ -88,7 +87,7 @@ pub struct Rejection {
 #[serde(default, deny_unknown_fields)]
 pub struct CorrectionConfig {
     pub weight: WeightOf,
-    /// Least weight.
+    /// Smallest weight.
     pub low: f64,
     /// Largest weight.
     pub high: f64,
@@ -116,7 +115,7 @@ impl CorrectionConfig {
     }
 
     /// # Errors
-    /// Bounds that nothing or anything satisfies, or a maximum of k1.
+    /// Contradictory or missing bounds, or a maximum of k1.
     pub fn validate(&self) -> Result<(), ConfigError> {
         not_negative("correction.low", self.low)?;
         positive("correction.high", self.high)?;
@@ -124,7 +123,7 @@ impl CorrectionConfig {
         require(ordered, "correction.low", self.low, "at most correction.high")?;
         for rejection in &self.reject {
             if rejection.over == RejectOver::SequenceMax && rejection.by == RejectBy::K1 {
-                let why = "k1 has a sign, so its maximum says nothing of ratios below 1: use k2 \
+                let why = "k1 is signed, so its maximum ignores ratios below 1: use k2 \
                            or k3";
                 return Err(ConfigError::combination("correction.reject", why));
             }
@@ -141,13 +140,13 @@ impl CorrectionConfig {
     }
 }
 
-/// Counts and sums over the tokens of a batch or of a part of it; parts merge.
+/// Counts and sums over the tokens of a batch or of part of it; parts can be merged.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CorrectionFigures {
     pub tokens: usize,
     /// Tokens whose weight was outside its bounds.
     pub beyond: usize,
-    /// Tokens that are left out, for whatever reason.
+    /// Tokens excluded for any reason.
     pub rejected: usize,
     /// Sum of the factors.
     pub sum: f64,
@@ -156,7 +155,7 @@ pub struct CorrectionFigures {
 }
 
 impl CorrectionFigures {
-    /// Adds the figures of another part.
+    /// Adds the counts and sums of another part.
     pub fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;
         self.beyond += other.beyond;
@@ -170,7 +169,7 @@ impl CorrectionFigures {
         self.beyond as f64 / self.tokens.max(1) as f64
     }
 
-    /// Share of tokens that are left out; 0 without tokens.
+    /// Share of excluded tokens; 0 without tokens.
     pub fn rejected_share(&self) -> f64 {
         self.rejected as f64 / self.tokens.max(1) as f64
     }
@@ -181,20 +180,20 @@ impl CorrectionFigures {
     }
 }
 
-/// `(Σ w)² / (n Σ w²)`; 1 of nothing.
+/// `(Σ w)² / (n Σ w²)`; 1 without tokens.
 pub(crate) fn effective_share(n: usize, sum: f64, square_sum: f64) -> f64 {
     if n == 0 || square_sum == 0.0 { 1.0 } else { sum * sum / (n as f64 * square_sum) }
 }
 
-/// A correction of a batch or of a part of it.
+/// A correction of a batch or of part of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Correction {
-    /// The factor of each token's weight; 0 where it is left out or outside the mask.
+    /// The factor of each token's weight; 0 if excluded or outside the mask.
     pub factors: Vec<f64>,
     pub figures: CorrectionFigures,
 }
 
-/// The factors under which tokens drawn by the sampler stand for the trainer's policy.
+/// The correction factors for tokens drawn by the sampler.
 ///
 /// # Panics
 /// If an array does not have one entry per token.
@@ -253,8 +252,8 @@ fn ratio(log: f64) -> f64 {
 }
 
 impl Rejection {
-    /// Whether a row of these differences is kept. A difference that is not a number is not
-    /// rejected: it must be seen in the loss.
+    /// Whether a row with these differences is kept. NaN is not rejected, so that it is visible in
+    /// the loss.
     fn keeps_row(&self, differences: &[f64]) -> bool {
         if self.over == RejectOver::Token || differences.is_empty() {
             return true;
@@ -272,7 +271,7 @@ impl Rejection {
         self.over != RejectOver::Token || self.is_inside(self.measure(d))
     }
 
-    /// What is summed: of k1 the difference itself, whose exponential is bounded.
+    /// The summand; for k1 the difference itself, whose exponential is bounded.
     fn measure(&self, d: f64) -> f64 {
         match self.by {
             RejectBy::K1 => d,
@@ -296,7 +295,7 @@ impl Rejection {
 mod tests {
     use super::*;
 
-    /// Rows of ratios 3, 0.5, (a hole) and 0.8, 1.
+    /// Rows of ratios 3, 0.5, (masked) and 0.8, 1.
     fn run(text: &str) -> Correction {
         let rows = Rows::new(&[3, 2], vec![true, true, false, true, true]).unwrap();
         let trainer = [3.0_f64.ln() - 1.0, 0.5_f64.ln() - 1.0, f64::NAN, 0.8_f64.ln() - 1.0, -1.0];
@@ -351,7 +350,7 @@ mod tests {
         // k2 of 0.8 is 0.025.
         let square = run("reject = [{ over = 'sequence_sum', by = 'k2', high = 0.02 }]");
         assert_eq!(square.figures.rejected, 4);
-        // All must agree.
+        // A token is kept only if all rejections keep it.
         let both = run("weight = 'token'\nreject = [\
              { over = 'sequence_sum', by = 'k1', low = 0.9 },\
              { over = 'token', by = 'k1', high = 2.5 }]");
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn off_it_changes_nothing() {
+    fn switched_off_all_factors_are_one() {
         let off = run("");
         close(&off.factors, &[1.0, 1.0, 0.0, 1.0, 1.0]);
         assert_eq!(off.figures.effective_share(), 1.0);
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_that_is_no_number_stays_visible() {
+    fn nan_differences_stay_visible() {
         for text in ["weight = 'token'", "weight = 'sequence'\nbeyond = 'reject'"] {
             let config: CorrectionConfig = toml::from_str(text).unwrap();
             let result = correct(&config, &[f64::NAN], &[-1.0], &Rows::dense(&[1]));
@@ -376,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_that_cannot_be_are_refused() {
+    fn invalid_bounds_are_rejected() {
         for (text, key) in [
             ("low = 3.0", "correction.low"),
             ("high = 0.0", "correction.high"),

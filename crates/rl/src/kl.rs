@@ -1,14 +1,14 @@
 //! Estimators of the Kullback-Leibler divergence from single samples.
 //!
-//! With `d = logp − logp_ref` of a token drawn from the policy, the divergence is estimated
-//! by `k1 = d` (unbiased, high variance), `k2 = d²/2` (biased, its gradient is the right one),
+//! With `d = logp − logp_ref` of a token drawn from the policy, the divergence is estimated by
+//! `k1 = d` (unbiased, high variance), `k2 = d²/2` (biased, but with the correct gradient),
 //! `k3 = exp(−d) − 1 + d` (unbiased, never negative) and `|d|` (Schulman, *Approximating KL
-//! divergence*, 2020). Each comes with its derivative with respect to `logp`, so that a KL
-//! term is one more summand of the loss and of its gradient. `k1+` and `k3+` have the value of
-//! k1 and k3 but the derivative of k2 (straight through).
+//! divergence*, 2020). Each comes with its derivative with respect to `logp`, so that a KL term
+//! adds to the loss and its gradient. `k1+` and `k3+` have the value of k1 and k3 but the
+//! derivative of k2 (straight-through).
 //!
-//! A penalty acts in the loss or, before advantages are estimated, in the reward. Its factor is
-//! fixed or follows a target ([`KlController`]).
+//! A penalty is applied in the loss or, before advantages are estimated, in the reward. Its factor
+//! is fixed or adapts to a target ([`KlController`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ use crate::rows::Rows;
 /// Values of k3 beyond this are clamped, as in verl.
 const K3_LIMIT: f64 = 10.0;
 
-/// An estimator; verl's names (`kl`, `mse`, `low_var_kl`) are understood too.
+/// A KL estimator; verl's names (`kl`, `mse`, `low_var_kl`) are aliases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlEstimator {
@@ -40,7 +40,8 @@ pub enum KlEstimator {
 impl KlEstimator {
     /// The estimate at one token and its derivative with respect to `logp`.
     ///
-    /// k3 clamps `−d` to ±20 and its value to ±10; where a clamp acts the derivative is 0.
+    /// k3 clamps `−d` to ±20 and its value to at most 10; where a clamp is active the derivative is
+    /// 0.
     pub fn estimate(self, logp: f64, logp_ref: f64) -> (f64, f64) {
         let d = logp - logp_ref;
         match self {
@@ -59,14 +60,14 @@ impl KlEstimator {
     }
 }
 
-/// Where the penalty acts.
+/// Where the penalty is applied.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlPlacement {
-    /// As a further summand of the loss.
+    /// As a term of the loss.
     #[default]
     Loss,
-    /// Taken off the reward of each token before advantages are estimated.
+    /// Subtracted from the reward of each token before advantages are estimated.
     Reward,
 }
 
@@ -78,10 +79,10 @@ pub struct KlConfig {
     /// Factor β of the penalty; 0 is off and needs no reference model.
     pub coefficient: f64,
     pub placement: KlPlacement,
-    /// Whether k3 is multiplied by the ratio to the policy that acted, which makes the term's
-    /// gradient unbiased off that policy too (DeepSeek-V3.2, arXiv 2512.02556).
+    /// Whether k3 is multiplied by the ratio to the sampling policy, which makes the term's
+    /// gradient unbiased off-policy too (DeepSeek-V3.2, arXiv 2512.02556).
     pub unbiased: bool,
-    /// Lets the factor follow a target, beginning at `coefficient`.
+    /// Adapts the factor to a target, starting at `coefficient`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<AdaptiveKl>,
 }
@@ -109,18 +110,18 @@ impl KlConfig {
         self.is_on() && self.placement == KlPlacement::Loss
     }
 
-    /// Whether a penalty is taken off the rewards.
+    /// Whether a penalty is subtracted from the rewards.
     pub fn is_in_reward(&self) -> bool {
         self.is_on() && self.placement == KlPlacement::Reward
     }
 
-    /// The factor at the start of a run.
+    /// The controller at the start of a run.
     pub fn controller(&self) -> KlController {
         KlController { coefficient: self.coefficient }
     }
 
     /// # Errors
-    /// A value that is not possible, or an adaptive or unbiased term that cannot be.
+    /// An invalid value, or an invalid adaptive or unbiased term.
     pub fn validate(&self) -> Result<(), ConfigError> {
         not_negative("kl.coefficient", self.coefficient)?;
         if self.unbiased {
@@ -148,7 +149,7 @@ impl KlConfig {
         Ok(())
     }
 
-    /// The penalty of each token that is taken off its reward, `β kl_t`; 0 outside the mask.
+    /// The penalty `β kl_t` to subtract from each token's reward; 0 outside the mask.
     ///
     /// # Panics
     /// If an array does not have one entry per token.
@@ -163,13 +164,13 @@ impl KlConfig {
     }
 }
 
-/// The target that an adaptive factor follows.
+/// Settings of an adaptive factor.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaptiveKl {
-    /// Divergence that is aimed at, in nats per token.
+    /// Target divergence in nats per token.
     pub target: f64,
-    /// Number of rollouts in which the factor can change by a factor of about e^0.2.
+    /// Number of rollouts over which the factor can change by a factor of about e^0.2.
     pub horizon: f64,
 }
 
@@ -179,16 +180,16 @@ impl Default for AdaptiveKl {
     }
 }
 
-/// The factor β of a run, which a checkpoint must hold.
+/// The factor β of a run; part of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct KlController {
     pub coefficient: f64,
 }
 
 impl KlController {
-    /// `β ← β (1 + clip(KL/target − 1, ±0.2) · n/horizon)` after a step of `rollouts` rollouts
-    /// whose mean divergence was `kl` (Ziegler et al., arXiv 1909.08593). A fixed factor stays,
-    /// and so does any where `kl` is not a number.
+    /// `β ← β (1 + clip(KL/target − 1, ±0.2) · n/horizon)` after a step of `rollouts` rollouts with
+    /// mean divergence `kl` (Ziegler et al., arXiv 1909.08593). A fixed factor is unchanged, as is
+    /// any factor if `kl` is NaN.
     pub fn update(&mut self, config: &KlConfig, kl: f64, rollouts: usize) {
         let Some(adaptive) = &config.adaptive else { return };
         if !kl.is_nan() {
@@ -198,28 +199,28 @@ impl KlController {
     }
 }
 
-/// What a KL term looks at: flat arrays with one entry per token of the rows.
+/// Input of a KL term: flat arrays with one entry per token of the rows.
 #[derive(Debug, Clone, Copy)]
 pub struct KlInput<'a> {
     pub rows: &'a Rows,
     /// Log-probabilities under the policy that is differentiated.
     pub logp: &'a [f64],
-    /// Under the policy before the update, for the unbiased term.
+    /// Log-probabilities under the policy before the update, for the unbiased term.
     pub logp_old: &'a [f64],
-    /// Under the reference.
+    /// Log-probabilities under the reference model.
     pub logp_ref: &'a [f64],
-    /// How much each token counts in the whole batch.
+    /// The weight of each token in the whole batch.
     pub weights: &'a [f64],
 }
 
-/// A KL term of a batch or of a part of it.
+/// A KL term of a batch or of part of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct KlTerm {
     /// `β Σ_t weight_t · kl_t`.
     pub loss: f64,
     /// d loss / d logp, per token; 0 outside the mask.
     pub grad: Vec<f64>,
-    /// Sum of the estimates, without β and weights, over `tokens` tokens: parts add up.
+    /// Sum of the estimates over `tokens` tokens, without β and weights; additive over parts.
     pub sum: f64,
     pub tokens: usize,
 }
@@ -314,7 +315,7 @@ mod tests {
         assert!((at(-0.3).grad[0] - expected).abs() < 1e-15);
         let numeric = (at(-0.3 + 1e-6).loss - at(-0.3 - 1e-6).loss) / 2e-6;
         assert!((numeric - expected).abs() < 1e-8);
-        assert_eq!(at(-0.3).sum, KlEstimator::K3.estimate(-0.3, -1.4).0, "the figure is k3's");
+        assert_eq!(at(-0.3).sum, KlEstimator::K3.estimate(-0.3, -1.4).0, "the sum is k3's");
     }
 
     #[test]
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_that_cannot_be_are_refused_with_a_reason() {
+    fn invalid_terms_are_rejected() {
         let key = |config: KlConfig| config.validate().unwrap_err().key();
         let unbiased = KlConfig { unbiased: true, ..KlConfig::default() };
         assert_eq!(unbiased.validate(), Ok(()));

@@ -1,22 +1,21 @@
-//! The mathematics of reinforcement learning, as pure functions on plain slices.
+//! Reinforcement learning algorithms as pure functions on slices.
 //!
-//! A batch is a number of [`Rows`]: ragged token sequences with a mask, laid flat one after
-//! the other. Four steps lead from returns to a gradient, each a folder with one file per
-//! algorithm:
+//! The shape of a batch is [`Rows`]: ragged token sequences with a mask, stored flat. Four steps
+//! lead from rewards to a gradient:
 //!
-//! 1. [`credit`]: what each call of a trajectory earned;
+//! 1. [`credit`]: the return of each call of a trajectory;
 //! 2. [`advantage`]: how much better than expected that was, per token;
-//! 3. [`aggregate`]: the weight with which each token counts in the batch;
+//! 3. [`aggregate`]: the weight of each token in the batch;
 //! 4. [`loss`]: a scalar and, in closed form, its derivative with respect to each token's
-//!    log-probability. Whoever computed the log-probabilities back-propagates from there.
+//!    log-probability. The caller back-propagates from there.
 //!
-//! [`config`] chooses among them, [`assign`] leads through the first two, [`objective`] joins
-//! the loss with [`kl`], entropy and the [`correction`] of the sampler; [`needs`] says what a run
-//! must have for a choice to be possible. What can be wrong stands in [`error`].
+//! [`config`] selects the algorithms, [`assign`] runs the first two steps, [`objective`] combines
+//! the loss with [`kl`], entropy and the [`correction`] of the sampler; [`needs`] lists the
+//! capabilities that a run must have for a rule. Errors are in [`error`].
 //!
-//! A rule is one file that implements its kind's trait and one row in its kind's registry
-//! (`credit/mod.rs`, `advantage/mod.rs`, `loss/mod.rs`). Files import downwards: a rule never
-//! imports the registry that names it.
+//! A rule is one file that implements its kind's trait, and one row in its kind's registry
+//! (`credit/mod.rs`, `advantage/mod.rs`, `loss/mod.rs`). Imports are acyclic: a rule never imports
+//! the registry that lists it.
 //!
 //! Weights are computed once over the whole batch and losses are weighted sums, so splitting
 //! the rows into micro-batches changes neither loss nor gradient. Everything is f64. Values
@@ -35,7 +34,7 @@
 //! assert!(assigned.advantages.per_row[0] > 0.0 && assigned.advantages.per_row[2] < 0.0);
 //! ```
 //!
-//! The numbers agree with those of verl (`core_algos`), which [`golden`] recomputes.
+//! The results agree with verl (`core_algos`); [`golden`] checks this.
 
 pub mod advantage;
 pub mod aggregate;

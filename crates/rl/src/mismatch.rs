@@ -1,28 +1,27 @@
-//! How far the sampler's log-probabilities are from the trainer's.
+//! Mismatch between the sampler's and the trainer's log-probabilities.
 //!
-//! Sampler and trainer run the same weights through different code, so at the first update
-//! of a step their log-probabilities differ by rounding only. If they differ by more, the
-//! gradient is of another policy than the one that acted: wrong positions, a wrong
-//! temperature, a truncated distribution. These figures are measured at every step, whether or
-//! not anything is corrected. They are sums, a maximum and counts, so that the figures of
-//! micro-batches of whole rows merge into the batch's.
+//! Sampler and trainer run the same weights through different code, so at the first update of a
+//! step their log-probabilities differ by rounding only. If they differ by more, the gradient is
+//! not that of the sampling policy: wrong positions, a wrong temperature, a truncated distribution.
+//! These metrics are computed at every step, whether or not a correction is on. They are sums,
+//! maxima and counts, so that the metrics of micro-batches of whole rows merge into the batch's.
 
 use crate::correction::effective_share;
 use crate::ratio::LOG_RATIO_LIMIT;
 use crate::rows::Rows;
 
-/// Ratios of probabilities inside this range count as equal.
+/// Probability ratios inside this range count as equal.
 pub const RATIO_RANGE: (f64, f64) = (0.9, 1.1);
 
 /// Differences `d = logp_trainer − logp_sampler` over the tokens inside the mask.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Mismatch {
     pub tokens: usize,
-    /// Sum of `−d`: k1 of KL(sampler ‖ trainer), since the sampler drew the tokens.
+    /// Sum of `−d`: k1 of KL(sampler ‖ trainer), since the tokens come from the sampler.
     pub k1_sum: f64,
     /// Sum of `exp(d) − 1 − d`: k3 of KL(sampler ‖ trainer), d clamped to ±20.
     pub k3_sum: f64,
-    /// Largest |d|; infinite if a difference is not a number.
+    /// Largest |d|; infinite if a difference is NaN.
     pub max_gap: f64,
     /// Tokens with `exp(d)` outside [0.9, 1.1].
     pub outside: usize,
@@ -39,7 +38,7 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    /// Measures a batch or a part of it.
+    /// Measures a batch or part of it.
     ///
     /// # Panics
     /// If an array does not have one entry per token.
@@ -67,7 +66,7 @@ impl Mismatch {
         Self {
             tokens: 1,
             k1_sum: -d,
-            // exp_m1 keeps the digits that matter here: d is of the order of rounding.
+            // exp_m1 preserves precision: d is of the order of rounding errors.
             k3_sum: clamped.exp_m1() - clamped,
             max_gap: if d.is_nan() { f64::INFINITY } else { d.abs() },
             outside: usize::from(!inside),
@@ -77,7 +76,7 @@ impl Mismatch {
         }
     }
 
-    /// Adds a row of so many tokens whose differences add up to `sum`.
+    /// Adds a row of `tokens` tokens whose differences add up to `sum`.
     fn add_row(&mut self, sum: f64, tokens: usize) {
         self.rows += 1;
         let log = sum.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
@@ -85,7 +84,7 @@ impl Mismatch {
         self.perplexity_ratio_sum += (-sum / tokens as f64).exp();
     }
 
-    /// Adds the figures of another part.
+    /// Adds the metrics of another part.
     pub fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;
         self.k1_sum += other.k1_sum;
@@ -119,13 +118,13 @@ impl Mismatch {
         if self.tokens == 0 { 0.0 } else { self.ratio_square_sum / self.tokens as f64 - 1.0 }
     }
 
-    /// χ² by row, `mean exp(Σ d)² − 1`; 0 without rows. Far more sensitive: it is what the
-    /// variance of a sequence's importance weight grows with.
+    /// χ² by row, `mean exp(Σ d)² − 1`; 0 without rows. Far more sensitive: it determines the
+    /// variance of a sequence's importance weight.
     pub fn chi2_sequence(&self) -> f64 {
         if self.rows == 0 { 0.0 } else { self.row_ratio_square_sum / self.rows as f64 - 1.0 }
     }
 
-    /// Mean over rows of the trainer's perplexity over the sampler's; 1 without rows.
+    /// Mean over rows of the ratio of the trainer's perplexity to the sampler's; 1 without rows.
     pub fn perplexity_ratio(&self) -> f64 {
         if self.rows == 0 { 1.0 } else { self.perplexity_ratio_sum / self.rows as f64 }
     }
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nan_is_seen() {
+    fn a_nan_is_visible() {
         let m = Mismatch::measure(&[f64::NAN], &[-1.0], &Rows::dense(&[1]));
         assert_eq!(m.max_gap, f64::INFINITY);
         assert_eq!(m.outside, 1);

@@ -1,28 +1,27 @@
-//! What a rule may need of a run, and what a run can give.
+//! Needs of rules and capabilities of runs.
 //!
-//! Some rules need more than rollouts with rewards: a critic, a reference model, several
-//! rollouts of a task. Each row of a registry ([`crate::credit`], [`crate::advantage`],
-//! [`crate::loss`]) lists its [`Need`]s; a run says before it begins what it can give
-//! ([`Capabilities`]).
+//! Some rules need more than rollouts with rewards: a critic, a reference model, several rollouts
+//! of a task. Each row of a registry ([`crate::credit`], [`crate::advantage`], [`crate::loss`])
+//! lists its [`Need`]s; a run declares its [`Capabilities`] before it starts.
 
-/// What a run can give.
+/// The capabilities of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
     /// Rollouts of each task in a step.
     pub samples: usize,
-    /// A value head that is trained along with the policy.
+    /// A value head trained with the policy.
     pub critic: bool,
     /// Log-probabilities of a frozen reference model.
     pub reference: bool,
-    /// Agents name the states in which they call.
+    /// Agents name the states in which they call the model.
     pub anchors: bool,
-    /// Agents score their trajectories without a call.
+    /// Agents score their trajectories with a call left out.
     pub counterfactuals: bool,
     /// Trajectories can be continued several times from the state before a call.
     pub branching: bool,
 }
 
-/// Something that a rule needs beyond rollouts with rewards.
+/// An input of a rule beyond rollouts with rewards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// Two or more rollouts of each task.
@@ -31,7 +30,8 @@ pub enum Need {
     Critic,
     /// Names of the states in which calls were made ([`crate::credit::TrajectoryCall::anchor`]).
     Anchors,
-    /// Rewards of trajectories without a call ([`crate::credit::TrajectoryCall::reward_without`]).
+    /// Rewards of trajectories with a call left out
+    /// ([`crate::credit::TrajectoryCall::reward_without`]).
     Counterfactuals,
     /// Mean rewards of completions from the state before a call
     /// ([`crate::credit::TrajectoryCall::value`]).
@@ -39,7 +39,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// Whether a run gives it.
+    /// Whether a run satisfies the need.
     pub fn is_met(self, run: &Capabilities) -> bool {
         match self {
             Self::Group => run.samples >= 2,
@@ -50,7 +50,8 @@ impl Need {
         }
     }
 
-    /// What the rule does with it and what the run lacks, to follow the rule's name.
+    /// Predicate for an error message, following the rule's name: why the rule needs it and what
+    /// the run lacks.
     pub fn refusal(self) -> &'static str {
         match self {
             Self::Group => {

@@ -1,18 +1,18 @@
 //! The whole objective of an update: policy loss, correction, KL term, entropy bonus.
 //!
-//! One function from what the model says about some rows to a scalar and its derivatives, so
-//! that a trainer back-propagates without knowing what the objective is made of. Everything
-//! is a weighted sum over whole rows: micro-batches add up.
+//! One function from the model's outputs for some rows to a scalar and its derivatives, so that a
+//! trainer back-propagates independently of the objective's terms. Everything is a weighted sum
+//! over whole rows: micro-batches add up.
 
 use crate::config::AlgorithmConfig;
 use crate::correction::{self, CorrectionFigures};
 use crate::kl::{self, KlInput};
 use crate::loss::{LossInput, LossStatistics, entropy};
 
-/// What the objective looks at.
+/// Input of the objective.
 #[derive(Debug, Clone, Copy)]
 pub struct ObjectiveInput<'a> {
-    /// The policy loss's own part; `weights` are without any correction.
+    /// Input of the policy loss; `weights` are uncorrected.
     pub policy: LossInput<'a>,
     /// The model's entropies, one per token, in nats.
     pub entropies: &'a [f64],
@@ -20,11 +20,11 @@ pub struct ObjectiveInput<'a> {
     pub logp_sampler: &'a [f64],
     /// The reference model's log-probabilities; needed if a KL term is in the loss.
     pub logp_ref: Option<&'a [f64]>,
-    /// The KL term's factor, which an adaptive one has from its controller.
+    /// The KL term's factor, from the controller if adaptive.
     pub kl_coefficient: f64,
 }
 
-/// The objective of a batch or of a part of it.
+/// The objective of a batch or of part of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Objective {
     pub loss: f64,
@@ -35,7 +35,7 @@ pub struct Objective {
     pub figures: ObjectiveFigures,
 }
 
-/// Counts and sums over the tokens of a batch or of a part of it; parts merge.
+/// Counts and sums over the tokens of a batch or of part of it; parts can be merged.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct ObjectiveFigures {
     pub policy: LossStatistics,
@@ -47,7 +47,7 @@ pub struct ObjectiveFigures {
 }
 
 impl ObjectiveFigures {
-    /// Adds the figures of another part.
+    /// Adds the counts and sums of another part.
     pub fn merge(&mut self, other: &Self) {
         self.policy.merge(&other.policy);
         self.correction.merge(&other.correction);
@@ -66,8 +66,8 @@ impl AlgorithmConfig {
     /// The objective and its derivatives.
     ///
     /// # Panics
-    /// If an array does not have one entry per token, or a KL term is in the loss and there is
-    /// no reference, which [`AlgorithmConfig::check`] refuses.
+    /// If an array does not have one entry per token, or a KL term is in the loss without a
+    /// reference model, which [`AlgorithmConfig::check`] rejects.
     pub fn objective(&self, input: &ObjectiveInput) -> Objective {
         let policy = &input.policy;
         let mut figures = ObjectiveFigures::default();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_terms_add_up_and_the_correction_concerns_the_policy_loss_alone() {
+    fn the_terms_add_up_and_the_correction_applies_to_the_policy_loss_only() {
         let rows = rows();
         let config = config(
             "entropy_coefficient = 0.125\n[loss]\nname = 'gpg'\n\

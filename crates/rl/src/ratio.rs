@@ -1,4 +1,4 @@
-//! Probability ratios, one at a time and many.
+//! Probability ratios, single and in blocks.
 
 use std::ops::Range;
 
@@ -22,17 +22,16 @@ impl Ratio {
     }
 }
 
-/// Tokens that are worked on at once.
+/// Tokens per block.
 pub(crate) const BLOCK: usize = 64;
 
-/// A range of tokens cut into blocks.
+/// Splits a range of tokens into blocks.
 pub(crate) fn blocks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
     range.step_by(BLOCK).map(move |start| start..end.min(start + BLOCK))
 }
 
-/// The ratios of a block of tokens: what [`Ratio`] is of one, to a few units in the last
-/// place, in a third of the time.
+/// The ratios of a block of tokens: equal to [`Ratio`] within a few ulps, in a third of the time.
 pub(crate) struct Ratios {
     /// The logarithms, clamped.
     pub log: [f64; BLOCK],
@@ -41,15 +40,15 @@ pub(crate) struct Ratios {
 }
 
 impl Ratios {
-    /// Those of no tokens, to be set.
+    /// Default ratios, to be filled by [`Ratios::set`].
     pub fn new() -> Self {
         Self { log: [0.0; BLOCK], value: [1.0; BLOCK], slope: [1.0; BLOCK] }
     }
 
-    /// Sets the first entries to the ratios of as many tokens; the others keep what they had.
+    /// Sets the first entries to the ratios of the given tokens; the others are unchanged.
     ///
     /// # Panics
-    /// If there are more tokens than a block has, or not as many of the one as of the other.
+    /// If there are more tokens than a block has, or the lengths differ.
     #[inline(always)]
     pub fn set(&mut self, logp_new: &[f64], logp_old: &[f64]) {
         let n = logp_new.len();
@@ -64,15 +63,15 @@ impl Ratios {
     }
 }
 
-/// `exp(x)` for `|x|` up to some hundred, within a few units in the last place; NaN of NaN.
+/// `exp(x)` for `|x|` up to a few hundred, within a few ulps; NaN for NaN.
 ///
-/// The C library's is as exact and knows all numbers, but is a call for each of them. This one
-/// is straight-line arithmetic, of which compilers make vector instructions: with
-/// `x = k ln 2 + r`, `|r| ≤ ln 2 / 2`, it is `2^k` times Taylor's polynomial of degree 13,
-/// whose remainder there is below `2^-57`.
+/// The C library's `exp` is as exact and handles all numbers, but costs a function call each. This
+/// one is straight-line arithmetic that compilers vectorise: with `x = k ln 2 + r`,
+/// `|r| ≤ ln 2 / 2`, it is `2^k` times Taylor's polynomial of degree 13, whose remainder there is
+/// below `2^-57`.
 #[inline(always)]
 fn exp_of_clamped(x: f64) -> f64 {
-    /// Added and taken away again it rounds to an integer, which stands in its lowest bits.
+    /// Adding and subtracting it rounds to an integer, which is in the lowest bits of the sum.
     const ROUND: f64 = 6_755_399_441_055_744.0; // 1.5 · 2^52
     /// ln 2 in two parts: products of the first with small integers are exact.
     const LN_2: (f64, f64) = (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10);
@@ -88,7 +87,7 @@ fn exp_of_clamped(x: f64) -> f64 {
     let shifted = x * std::f64::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
     let r = (x - k * LN_2.0) - k * LN_2.1;
-    // Four sums, by powers of r^4, that do not wait for each other.
+    // Four independent sums, by powers of r^4, for instruction-level parallelism.
     let (square, fourth) = (r * r, (r * r) * (r * r));
     let four =
         |n: usize| (TAYLOR[n] + TAYLOR[n + 1] * r) + (TAYLOR[n + 2] + TAYLOR[n + 3] * r) * square;
@@ -104,10 +103,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_are_as_one() {
+    fn blocks_agree_with_single_ratios() {
         let mut new: Vec<f64> = (0..59).map(|i| f64::from(i) * -0.9).collect();
         let mut old: Vec<f64> = (0..59).map(|i| f64::from(i % 7) * -8.0).collect();
-        // Just on the limits, where there still is a slope.
+        // Exactly at the limits, where the slope is still non-zero.
         new.extend([-1.0, -1.0 - LOG_RATIO_LIMIT]);
         old.extend([-1.0 - LOG_RATIO_LIMIT, -1.0]);
         let mut ratios = Ratios::new();

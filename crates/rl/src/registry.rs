@@ -1,24 +1,24 @@
-//! One row per rule: its name, its configuration, what is special about it, what it needs.
+//! One row per rule: name, configuration, kind-specific property, needs.
 //!
-//! [`registry!`] makes of such a table the enum that configurations name, its `serde` tags, its
-//! default (the first row), the list of names of the reference text, the dispatch to the rule's
-//! trait, and the list of all rules from which tests are made. So a rule is a file that
-//! implements the trait, and one row.
+//! From such a table [`registry!`] generates the enum used in configurations, its `serde` tags, its
+//! default (the first row), the list of names for the reference text, the dispatch to the rule's
+//! trait, and the list of all rules for tests. A new rule is thus a file that implements the trait,
+//! and one row.
 
-/// Makes the enum of a kind of rules; see the module's description.
+/// Generates the enum of a kind of rules; see the module documentation.
 ///
 /// ```text
 /// registry! {
 ///     /// Documentation of the enum.
-///     pub enum CreditConfig: CreditRule, Says, "what else the reference text says" {
+///     pub enum CreditConfig: CreditRule, CreditKind, "further reference text" {
 ///         "identical", Identical(IdenticalCredit), Return, [];
 ///         "gigpo", Gigpo(GigpoCredit), Advantage, [Group, Anchors];
 ///     }
 /// }
 /// ```
 ///
-/// `Says` is an enum of the kind's own, of which the third column is a variant; the fourth lists
-/// variants of [`crate::needs::Need`].
+/// The third column is a variant of the enum `CreditKind`, which is specific to the kind of rules;
+/// the fourth lists variants of [`crate::needs::Need`].
 macro_rules! registry {
     (
         $(#[$meta:meta])*
@@ -43,10 +43,10 @@ macro_rules! registry {
         }
 
         impl $Config {
-            /// The names of all rules, as a configuration writes them.
+            /// The names of all rules, as in a configuration.
             pub const NAMES: &'static [&'static str] = &[$first, $($name),*];
 
-            /// The same as a text, for the reference of configuration keys.
+            /// The names as text, for the reference of configuration keys.
             pub const REFERENCE: &'static str =
                 concat!("name = ", $first, $(", ", $name,)* "; ", $more);
 
@@ -63,7 +63,7 @@ macro_rules! registry {
                 }
             }
 
-            /// What the rule needs of a run.
+            /// The rule's needs.
             pub fn needs(&self) -> &'static [$crate::needs::Need] {
                 match self {
                     Self::$First(_) => &[$($crate::needs::Need::$first_need),*],
@@ -72,7 +72,7 @@ macro_rules! registry {
             }
 
             /// # Errors
-            /// The first value that the rule cannot work with.
+            /// The first invalid value.
             pub fn validate(&self) -> Result<(), $crate::error::ConfigError> {
                 self.rule().validate()
             }
@@ -92,7 +92,7 @@ macro_rules! registry {
                 }
             }
 
-            /// The rule that verl calls `name` in files of its numbers, if it has it.
+            /// The rule that verl calls `name` in golden files, if any.
             pub fn of_verl(name: &str) -> Option<Self> {
                 if let Some(rule) = <$FirstType as $Rule>::of_verl(name) {
                     return Some(Self::$First(rule));

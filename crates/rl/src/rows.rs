@@ -1,29 +1,29 @@
 //! The shape of a batch: ragged rows with a mask.
 //!
-//! A row is one training sequence. All per-token arrays of a batch are flat, row after row;
-//! the mask says which of the tokens the policy sampled. A mask may have holes: where the
-//! calls of a trajectory are merged into one row, the tool results between them are not
-//! the policy's. A padded matrix is the case of equal lengths.
+//! A row is one training sequence. All per-token arrays of a batch are flat, row after row; the
+//! mask marks the tokens that the policy sampled. A mask may have gaps: if the calls of a
+//! trajectory are merged into one row, the tool results between them are masked. A padded matrix is
+//! the case of equal lengths.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-/// Fewest tokens that are worth another thread's attention.
+/// Minimum number of tokens per parallel task.
 const PIECE_TOKENS: usize = 1 << 15;
 
 /// Lengths and mask of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
-    /// Start of each row in the flat arrays, and at the end their length: `len() + 1` numbers.
+    /// Start of each row in the flat arrays, followed by their total length: `len() + 1` numbers.
     starts: Vec<usize>,
     mask: Vec<bool>,
-    /// Tokens inside the mask by row: asked for many times, counted once.
+    /// Cached number of tokens inside the mask by row.
     active_lengths: Vec<usize>,
 }
 
-/// Lengths and mask that do not belong together.
+/// Lengths and mask that do not match.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the rows have {tokens} tokens in all, but the mask has {mask} entries")]
 pub struct ShapeError {
@@ -31,11 +31,11 @@ pub struct ShapeError {
     pub mask: usize,
 }
 
-/// Some consecutive rows of a batch: a micro-batch.
+/// Consecutive rows of a batch: a micro-batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     pub rows: Rows,
-    /// Where its tokens are in the flat arrays of the whole.
+    /// The range of its tokens in the batch's flat arrays.
     pub tokens: Range<usize>,
 }
 
@@ -60,7 +60,7 @@ impl Rows {
         Ok(Self { starts, mask, active_lengths })
     }
 
-    /// Rows whose tokens were all sampled by the policy: one call per row, without its prompt.
+    /// Rows whose tokens were all sampled by the policy: one call per row, without the prompt.
     pub fn dense(lengths: &[usize]) -> Self {
         let mask = vec![true; lengths.iter().sum()];
         Self::new(lengths, mask).expect("the mask is made from the lengths")
@@ -80,7 +80,7 @@ impl Rows {
         self.mask.len()
     }
 
-    /// Where row `row` is in the flat arrays.
+    /// The range of row `row` in the flat arrays.
     pub fn range(&self, row: usize) -> Range<usize> {
         self.starts[row]..self.starts[row + 1]
     }
@@ -144,7 +144,7 @@ impl Rows {
         Part { rows: Self { starts, mask, active_lengths }, tokens }
     }
 
-    /// Gives each token inside the mask its row's value, and 0 to the others.
+    /// Broadcasts per-row values to the tokens inside the mask; 0 for the others.
     ///
     /// # Panics
     /// If there is not one value per row.
@@ -163,13 +163,12 @@ impl Rows {
         per_token
     }
 
-    /// Makes a flat array: calls `work` with consecutive ranges of rows and their entries, all
-    /// of them 0, on all cores; what it returns is in the order of the rows. Where the rows are
-    /// cut depends on their lengths alone, so sums over the results are the same on any number
-    /// of cores.
+    /// Builds a flat array: calls `work` in parallel with consecutive ranges of rows and their
+    /// zeroed entries; returns its results in row order. The split depends only on the rows'
+    /// lengths, so sums over the results are the same on any number of cores.
     ///
-    /// A piece is zeroed by the thread that fills it, while it is in that core's cache: batches
-    /// are larger than caches, and a pass of its own over memory would cost as much as the work.
+    /// Each piece is zeroed by the thread that fills it, while it is in that core's cache: batches
+    /// exceed the caches, and a separate pass over memory would cost as much as the work.
     pub(crate) fn make_in_pieces<R: Send>(
         &self,
         work: impl Fn(Range<usize>, &mut [f64]) -> R + Sync,
@@ -191,12 +190,12 @@ impl Rows {
             0 | 1 => pieces.into_iter().map(work).collect(),
             _ => pieces.into_par_iter().map(work).collect(),
         };
-        // SAFETY: the pieces cover these entries, and `zeroed` has initialised each of them.
+        // SAFETY: the pieces cover these entries, and `zeroed` initialised each of them.
         unsafe { array.set_len(self.tokens()) };
         (array, results)
     }
 
-    /// Asserts that a flat array fits; the callers of this crate's functions see to it.
+    /// Asserts that a flat array has one entry per token; callers of this crate guarantee it.
     pub(crate) fn assert_fits(&self, name: &str, array: &[f64]) {
         assert_eq!(array.len(), self.tokens(), "{name} must have one entry per token of the rows");
     }
@@ -204,7 +203,7 @@ impl Rows {
 
 fn zeroed(piece: &mut [MaybeUninit<f64>]) -> &mut [f64] {
     piece.fill(MaybeUninit::new(0.0));
-    // SAFETY: the line above has initialised every entry, and the layouts are the same.
+    // SAFETY: the line above initialised every entry, and the layouts are the same.
     unsafe { &mut *(std::ptr::from_mut(piece) as *mut [f64]) }
 }
 
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_are_flat_and_skip_holes() {
+    fn positions_are_flat_and_skip_masked_tokens() {
         let rows = holed();
         assert_eq!(rows.len(), 3);
         assert_eq!(rows.active().collect::<Vec<_>>(), [0, 2, 4]);
@@ -255,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_the_rows_themselves() {
+    fn a_part_has_the_rows_of_its_range() {
         let part = holed().part(1..3);
         assert_eq!(part.tokens, 3..5);
         assert_eq!(part.rows, Rows::new(&[0, 2], vec![false, true]).unwrap());

@@ -1,20 +1,20 @@
-//! What DAPO does to rewards before advantages: overlong shaping.
+//! Overlong reward shaping, from DAPO.
 //!
-//! Yu et al., *DAPO*, arXiv 2503.14476. Its dynamic sampling is the trainer's: it decides which
-//! tasks are sampled.
+//! Yu et al., *DAPO*, arXiv 2503.14476. Its dynamic sampling is implemented in the trainer, which
+//! selects the tasks to sample.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, require};
 
-/// A soft punishment of responses that come near the token limit, which tells the policy that
-/// the length and not the content was wrong.
+/// A soft penalty on responses near the token limit, which attributes the failure to length rather
+/// than content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OverlongConfig {
-    /// Responses longer than this are punished in full.
+    /// Responses at or beyond this length get the full penalty.
     pub max_tokens: usize,
-    /// The punishment grows over this many tokens before the limit.
+    /// The penalty grows over this many tokens before the limit.
     pub buffer: usize,
 }
 
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_punishment_grows_within_the_buffer() {
+    fn the_penalty_grows_within_the_buffer() {
         let config = OverlongConfig { max_tokens: 100, buffer: 20 };
         let expected = [(0, 0.0), (80, 0.0), (85, -0.25), (100, -1.0), (101, -1.0), (999, -1.0)];
         for (tokens, penalty) in expected {

@@ -1,7 +1,6 @@
-//! Estimates over time: advantages of consecutive steps from rewards and values.
+//! Generalised advantage estimates of consecutive steps from rewards and values.
 //!
-//! What a step is, whoever calls says: a token ([`crate::advantage::gae`]) or a whole call
-//! ([`crate::credit`]).
+//! A step is a token ([`crate::advantage::gae`]) or a whole call ([`crate::credit`]).
 
 /// Generalised advantage estimates (Schulman et al., arXiv 1506.02438) of consecutive steps, each
 /// given by its reward and the value of its state: `δ_k = r_k + γ V_{k+1} − V_k`,

@@ -1,4 +1,4 @@
-//! What advantages must keep to, whatever the batch.
+//! Property tests of advantages over arbitrary batches.
 
 use leyden_rl::Rows;
 use leyden_rl::advantage::grpo::GrpoConfig;
@@ -18,12 +18,12 @@ fn close(a: f64, b: f64, tolerance: f64) -> bool {
     (a - b).abs() <= tolerance
 }
 
-/// Rewards as they occur: often equal, sometimes fractions.
+/// Realistic rewards: often equal, sometimes fractional.
 fn reward() -> impl Strategy<Value = f64> {
     prop_oneof![Just(0.0), Just(1.0), Just(0.1), -3.0..3.0]
 }
 
-/// Per row: score, group, rollout, length. Rollouts stay within their group.
+/// Per row: score, group, rollout, length. A rollout belongs to one group.
 fn batches() -> impl Strategy<Value = Vec<(f64, usize, usize, usize)>> {
     let row = (reward(), 0usize..3, 0usize..4, 1usize..5);
     vec(row.prop_map(|(score, group, k, length)| (score, group, group * 10 + k, length)), 2..14)
@@ -61,7 +61,7 @@ fn over(group_over: GroupOver) -> [AdvantageConfig; 5] {
     ]
 }
 
-/// All estimators, those that compare over rows and over rollouts.
+/// All estimators; those that compare, both over rows and over rollouts.
 fn estimators() -> Vec<AdvantageConfig> {
     [&AdvantageConfig::all()[..], &over(GroupOver::Rows), &over(GroupOver::Rollouts)].concat()
 }
@@ -113,7 +113,7 @@ proptest! {
         }
     }
 
-    /// One call per rollout: rows and rollouts are the same thing.
+    /// With one call per rollout, rows and rollouts are equivalent.
     #[test]
     fn rollouts_of_one_row_are_rows(batch in batches()) {
         let mut batch = batch;
@@ -125,15 +125,15 @@ proptest! {
         }
     }
 
-    /// Rewards in other units say the same: without its epsilon GRPO does not see them.
+    /// Without its epsilon GRPO is invariant to the scale of rewards.
     #[test]
-    fn grpo_does_not_see_the_unit_of_the_reward(
+    fn grpo_is_invariant_to_the_reward_scale(
         batch in batches(),
         scale in 0.1..10.0,
         shift in -2.0..2.0,
     ) {
         let exact = AdvantageConfig::Grpo(GrpoConfig { epsilon: 0.0, ..GrpoConfig::default() });
-        // Groups whose spread is rounding have no unit to compare in.
+        // Skip groups whose spread is only rounding.
         let mut batch = batch;
         for row in &mut batch {
             row.0 = (row.0 * 8.0).round() / 8.0;
@@ -146,7 +146,7 @@ proptest! {
         }
     }
 
-    /// Values, token rewards and token credit outside the mask do not exist.
+    /// Values, token rewards and token credit outside the mask are ignored.
     #[test]
     fn nothing_outside_the_mask_is_read(
         masks in vec(vec(any::<bool>(), 1..6), 2..8),
@@ -169,8 +169,8 @@ proptest! {
                     .advantages(&AdvantageInputs { values, token_rewards, token_credit: Some(tokens), ..plain })
                     .unwrap()
             };
-            let (clean, spoilt) = (of(&with(0.0)), of(&with(f64::NAN)));
-            prop_assert_eq!(&clean, &spoilt, "{:?}", config);
+            let (clean, corrupted) = (of(&with(0.0)), of(&with(f64::NAN)));
+            prop_assert_eq!(&clean, &corrupted, "{:?}", config);
             for t in (0..rows.tokens()).filter(|&t| !rows.mask()[t]) {
                 prop_assert_eq!(clean.per_token[t], 0.0);
             }
@@ -194,7 +194,7 @@ proptest! {
     }
 }
 
-/// Trajectories with everything that a rule of credit may ask for.
+/// Trajectories with all inputs that a credit rule may need.
 fn trajectories() -> impl Strategy<Value = Vec<Trajectory>> {
     let call = (0usize..3, -1.0..1.0, any::<bool>(), 0usize..4).prop_map(
         |(state, value, trained, tokens)| TrajectoryCall {
@@ -214,9 +214,9 @@ fn trajectories() -> impl Strategy<Value = Vec<Trajectory>> {
 }
 
 proptest! {
-    /// Credit of a trajectory does not depend on where it stands among the others.
+    /// The credit of a trajectory does not depend on its position among the others.
     #[test]
-    fn the_order_of_the_episodes_does_not_matter(
+    fn the_order_of_the_trajectories_does_not_matter(
         (trajectories, order) in trajectories().prop_flat_map(|trajectories| {
             let order: Vec<usize> = (0..trajectories.len()).collect();
             (Just(trajectories), Just(order).prop_shuffle())
@@ -239,7 +239,7 @@ proptest! {
     }
 }
 
-/// From trajectories to advantages as the trainer does it.
+/// From trajectories to advantages, as in the trainer.
 #[test]
 fn credit_feeds_the_advantage() {
     let trajectories = [Trajectory::of_calls(0, 1.0, 2), Trajectory::of_calls(0, 0.0, 1)];
@@ -257,9 +257,9 @@ fn credit_feeds_the_advantage() {
     assert_eq!(advantages.per_token, [0.5, 0.5, 0.5, 0.5, -0.5, -0.5]);
 }
 
-/// What every estimator does with nothing, and with a reward that is none.
+/// Every estimator with an empty batch, and with a non-finite reward.
 #[test]
-fn empty_batches_and_broken_rewards() {
+fn empty_batches_and_non_finite_rewards() {
     let compat = Some(Compat::Verl);
     let rows = Rows::dense(&[2, 2]);
     let values = [0.0; 4];

@@ -1,4 +1,4 @@
-//! verl's numbers, and what happens to a file that is not such a file.
+//! Checks of verl's golden values, and errors of malformed files.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,7 @@ fn the_numbers_of_another_release_are_reproduced() {
     assert!(report.families.iter().all(|family| family.cases >= 6), "\n{report}");
 }
 
-/// A check that agrees with anything would be worthless: each of these must be noticed.
+/// Each of these changes must be detected.
 #[test]
 fn a_wrong_number_anywhere_is_a_disagreement() {
     let original = cases();
@@ -64,7 +64,7 @@ fn a_wrong_number_anywhere_is_a_disagreement() {
 }
 
 #[test]
-fn a_refusal_of_verl_must_be_ours_too_and_the_other_way_round() {
+fn rejected_cases_must_match_in_both_directions() {
     let original = cases();
     let mut refused = original.clone();
     refused["cases"][0]["advantages"]["grpo"] = json!({ "error": "ValueError: no" });
@@ -85,7 +85,7 @@ fn a_file_without_cases_does_not_hold() {
 }
 
 #[test]
-fn malformed_files_are_told_by_file_and_key() {
+fn errors_of_malformed_files_name_file_and_key() {
     let missing = check(&PathBuf::from("/nowhere/verl.json")).unwrap_err().to_string();
     assert!(missing.starts_with("/nowhere/verl.json cannot be read"), "{missing}");
     let nothing = check_value(&json!([])).unwrap_err().to_string();
@@ -98,12 +98,12 @@ fn malformed_files_are_told_by_file_and_key() {
     };
     for (pointer, value, sentence) in [
         ("/cases/0/mask/1", json!([1, 1]), "cases[0].mask[1] has 2 elements instead of 6"),
-        ("/cases/0/mask/1/0", json!(0.5), "cases[0].mask holds other numbers than 0 and 1"),
+        ("/cases/0/mask/1/0", json!(0.5), "cases[0].mask has numbers other than 0 and 1"),
         ("/cases/2/values/0/3", json!("x"), "cases[2].values[0][3] is not a number"),
         ("/cases/1/rows", json!(-1), "cases[1].rows is not a whole number"),
-        ("/cases/1/kl", json!({ "k9": [] }), "cases[1].kl.k9 is no known estimator"),
-        ("/cases/1/advantages", json!({ "grop": [] }), "cases[1].advantages.grop is no known"),
-        ("/cases/1/policy_loss", json!({ "vanilla": {} }), "vanilla is no known aggregation"),
+        ("/cases/1/kl", json!({ "k9": [] }), "cases[1].kl.k9 is not a known estimator"),
+        ("/cases/1/advantages", json!({ "grop": [] }), "cases[1].advantages.grop is not a known"),
+        ("/cases/1/policy_loss", json!({ "vanilla": {} }), "vanilla is not a known aggregation"),
         ("/cases/1/returns", json!({}), "cases[1].returns.grpo is missing"),
     ] {
         let error = broken(pointer, value);

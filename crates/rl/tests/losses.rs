@@ -1,5 +1,5 @@
-//! What every loss must keep to: gradients are derivatives, micro-batches change nothing, and
-//! what is outside the mask does not exist.
+//! Property tests of losses: gradients are derivatives, micro-batches have no effect, and values
+//! outside the mask are ignored.
 
 use leyden_rl::Rows;
 use leyden_rl::aggregate::{Aggregation, token_weights};
@@ -12,11 +12,11 @@ use leyden_rl::loss::{Gradient, LossConfig, LossInput, LossStatistics, PolicyLos
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Step of finite differences, and how far they may be from the truth.
+/// Step of finite differences, and their tolerance.
 const STEP: f64 = 1e-6;
 const PRECISION: f64 = 1e-4;
 
-/// A batch of rows with holes; arrays are flat.
+/// A batch of rows with masked tokens; arrays are flat.
 #[derive(Debug, Clone)]
 struct LossCase {
     rows: Rows,
@@ -46,7 +46,7 @@ fn rows() -> impl Strategy<Value = Rows> {
 }
 
 /// Ratios on every side of the clips, and advantages of either sign. Log-ratios are odd multiples
-/// of 0.05, so that no clip's edge, where there is no derivative, is hit.
+/// of 0.05, which avoids the edges of the clips, where there is no derivative.
 fn batch() -> impl Strategy<Value = LossCase> {
     rows().prop_flat_map(|rows| {
         let n = rows.tokens();
@@ -60,8 +60,7 @@ fn batch() -> impl Strategy<Value = LossCase> {
     })
 }
 
-/// Every loss, and where its own clips are too wide or too narrow for that, with clips that
-/// random ratios reach.
+/// Every loss, with clips adjusted where necessary so that random ratios reach them.
 fn losses() -> Vec<LossConfig> {
     let (clip_low, clip_high) = (0.2, 0.3);
     let reached = [
@@ -72,7 +71,7 @@ fn losses() -> Vec<LossConfig> {
     LossConfig::all().into_iter().chain(reached).collect()
 }
 
-/// The losses whose gradient is the derivative of this.
+/// The losses with this kind of gradient.
 fn losses_with(gradient: Gradient) -> impl Iterator<Item = LossConfig> {
     losses().into_iter().filter(move |loss| loss.gradient() == gradient)
 }
@@ -81,7 +80,7 @@ fn close(a: f64, b: f64, tolerance: f64) -> bool {
     (a - b).abs() <= tolerance
 }
 
-/// Splits the rows of a batch at `cut`, and what the losses of the two parts add up to.
+/// The sum of the losses of a batch's two parts, split at row `cut`.
 fn in_two_parts(config: &LossConfig, batch: &LossCase, weights: &[f64], cut: usize) -> PolicyLoss {
     let mut sum = PolicyLoss::default();
     for range in [0..cut, cut..batch.rows.len()] {
@@ -106,7 +105,7 @@ fn same_statistics(a: &LossStatistics, b: &LossStatistics) -> bool {
         && close(a.kl_sum, b.kl_sum, 1e-9)
 }
 
-/// The batch with one log-probability moved by `by`, and the loss there.
+/// The loss with one log-probability shifted by `by`.
 fn moved(config: &LossConfig, batch: &LossCase, weights: &[f64], t: usize, by: f64) -> f64 {
     let mut batch = batch.clone();
     batch.logp_new[t] += by;
@@ -120,7 +119,7 @@ fn slope(loss_at: impl Fn(f64) -> f64) -> Option<f64> {
     close(left, right, PRECISION).then_some((above - below) / (2.0 * STEP))
 }
 
-/// Whether the gradient with respect to each log-probability is the slope of the loss. All
+/// Checks that the gradient with respect to each log-probability is the slope of the loss. All
 /// weights are 1, so that slopes are of the order of 1.
 fn gradient_is_slope(config: &LossConfig, batch: &LossCase) -> Result<(), TestCaseError> {
     let weights = vec![1.0; batch.rows.tokens()];
@@ -149,17 +148,17 @@ proptest! {
     }
 
     #[test]
-    fn what_is_outside_the_mask_does_not_exist(batch in batch()) {
-        let mut spoilt = batch.clone();
+    fn values_outside_the_mask_are_ignored(batch in batch()) {
+        let mut corrupted = batch.clone();
         for t in (0..batch.rows.tokens()).filter(|&t| !batch.rows.mask()[t]) {
-            spoilt.logp_new[t] = f64::NAN;
-            spoilt.logp_old[t] = f64::NEG_INFINITY;
-            spoilt.advantages[t] = f64::NAN;
+            corrupted.logp_new[t] = f64::NAN;
+            corrupted.logp_old[t] = f64::NEG_INFINITY;
+            corrupted.advantages[t] = f64::NAN;
         }
         for config in losses() {
             let weights = config.token_weights(Aggregation::TokenMean, None, &batch.rows);
             let clean = config.loss(&batch.input(&weights));
-            prop_assert_eq!(&clean, &config.loss(&spoilt.input(&weights)), "{:?}", config);
+            prop_assert_eq!(&clean, &config.loss(&corrupted.input(&weights)), "{:?}", config);
             for t in (0..batch.rows.tokens()).filter(|&t| !batch.rows.mask()[t]) {
                 prop_assert_eq!(clean.grad[t], 0.0);
             }
@@ -173,8 +172,7 @@ proptest! {
         }
     }
 
-    /// Where the advantages of a row are equal, GSPO's surrogate has the derivative of the
-    /// row's own loss.
+    /// If the advantages of a row are equal, GSPO's surrogate has the derivative of the row's loss.
     #[test]
     fn the_gradient_of_gspo_is_a_derivative_for_rows_of_one_advantage(batch in batch()) {
         let mut batch = batch;
@@ -187,7 +185,7 @@ proptest! {
         }
     }
 
-    /// CISPO and REINFORCE take the ratio for a constant: moving both log-probabilities keeps it.
+    /// CISPO and REINFORCE hold the ratio constant: shifting both log-probabilities keeps it.
     #[test]
     fn the_gradient_of_cispo_and_reinforce_is_the_derivative_at_a_constant_ratio(batch in batch()) {
         for config in losses_with(Gradient::AtConstantRatio) {
@@ -274,9 +272,9 @@ proptest! {
     }
 }
 
-/// A NaN inside the mask is an error upstream; a loss that swallowed it would hide it.
+/// A NaN inside the mask is an upstream error and must be visible in the loss.
 #[test]
-fn a_nan_inside_the_mask_is_seen() {
+fn a_nan_inside_the_mask_is_visible() {
     let rows = Rows::dense(&[2]);
     for config in losses() {
         for advantage in [1.0, -1.0] {

@@ -1,7 +1,7 @@
-//! A rule is one file and one row: nothing else in the workspace names it.
+//! A rule is one file and one registry row: no other code in the workspace names it.
 //!
-//! What is counted are the type of a rule's configuration, and its name in texts where that is no
-//! everyday word. Comments and tests may name what they like.
+//! Checked are the type name of a rule's configuration, and the rule's name in string literals
+//! unless it is an everyday word. Comments and tests are exempt.
 
 use std::fmt::Debug;
 use std::fs;
@@ -11,12 +11,12 @@ use leyden_rl::advantage::AdvantageConfig;
 use leyden_rl::credit::CreditConfig;
 use leyden_rl::loss::LossConfig;
 
-/// A rule as its registry has it.
+/// A rule of a registry.
 struct Rule {
     name: &'static str,
-    /// `Grpo` of `Grpo(GrpoConfig { … })`.
+    /// `Grpo` in `Grpo(GrpoConfig { … })`.
     variant: String,
-    /// `GrpoConfig` of the same.
+    /// `GrpoConfig` in the same.
     configuration: String,
 }
 
@@ -28,7 +28,7 @@ impl Rule {
         Self { name, variant: variant.to_owned(), configuration: rest[..end].to_owned() }
     }
 
-    /// Whether code names it by a name that is nothing else's.
+    /// Whether code uses one of its distinctive names.
     fn is_named_in(&self, code: &str) -> bool {
         let texts: Vec<&str> =
             code.lines().flat_map(|line| line.split('"').skip(1).step_by(2)).collect();
@@ -48,7 +48,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     for folder in ["crates", "agents", "datasets", "benchmarks"] {
         collect(&root().join(folder), &mut found);
     }
-    assert!(found.len() > 200, "the sources are elsewhere: {} files", found.len());
+    assert!(found.len() > 200, "too few source files found: {}", found.len());
     found
 }
 
@@ -67,7 +67,7 @@ fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// A source up to its tests, without its comments.
+/// A source file without its tests and comments.
 fn code_of(source: &str) -> String {
     let code = source.split("#[cfg(test)]").next().unwrap();
     code.lines()
@@ -77,18 +77,18 @@ fn code_of(source: &str) -> String {
         .join("\n")
 }
 
-/// How often a whole word occurs.
+/// Number of occurrences of a whole word.
 fn count(code: &str, word: &str) -> usize {
     code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|part| *part == word).count()
 }
 
-/// Holds the rules of a registry against the whole workspace.
+/// Checks the rules of a registry against the whole workspace.
 fn check(kind: &str, rules: &[Rule], sources: &[(PathBuf, String)]) {
     let folder = root().join("crates/rl/src").join(kind);
     let registry = folder.join("mod.rs");
     let rows = &sources.iter().find(|(path, _)| *path == registry).unwrap().1;
     for rule in rules {
-        // `Variant(module::Configuration)` stands in the rule's row and nowhere else.
+        // `Variant(module::Configuration)` occurs only in the rule's row.
         let place = format!("{}(", rule.variant);
         let row = rows.split(&place).nth(1).unwrap();
         let module = row.split("::").next().unwrap();
@@ -96,7 +96,7 @@ fn check(kind: &str, rules: &[Rule], sources: &[(PathBuf, String)]) {
         assert_eq!(count(rows, &rule.configuration), 1, "{}: one row", rule.name);
         assert_eq!(rows.matches(&format!("mod {module};")).count(), 1, "{}", rule.name);
         let own = folder.join(module).with_extension("rs");
-        assert!(own.is_file(), "{} has no file of its own: {}", rule.name, own.display());
+        assert!(own.is_file(), "{} has no separate file: {}", rule.name, own.display());
         let elsewhere: Vec<&PathBuf> = sources
             .iter()
             .filter(|(path, code)| *path != own && *path != registry && rule.is_named_in(code))

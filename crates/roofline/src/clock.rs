@@ -1,4 +1,4 @@
-//! Taking time.
+//! Timing of kernels.
 
 use std::time::Instant;
 
@@ -7,47 +7,47 @@ use leyden_stats::quantile;
 use serde::Serialize;
 use tch::{Cuda, Device};
 
-/// How long and how often.
+/// Timing settings: duration and number of repetitions.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     pub device: Device,
-    /// Repetitions of which the spread is taken.
+    /// Number of repetitions over which the spread is computed.
     pub repetitions: usize,
-    /// A repetition runs the kernel until this many seconds are over, so that reading the clock
-    /// and starting the device do not count.
+    /// Minimum duration of a repetition in seconds, so that reading the clock and launching on the
+    /// device are negligible.
     pub least: f64,
 }
 
-/// Seconds of one run over the repetitions.
+/// Seconds per run, over the repetitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Spread {
     pub median: f64,
     pub least: f64,
     pub most: f64,
     pub repetitions: usize,
-    /// Runs of one repetition.
+    /// Runs per repetition.
     pub runs: usize,
 }
 
 impl Clock {
     /// # Errors
-    /// What `run` says.
+    /// Errors of `run`.
     pub fn time(
         &self,
         run: &mut dyn FnMut(usize) -> Result<(), LmError>,
     ) -> Result<Spread, LmError> {
         let mut number = 0;
         let mut several = |runs: usize| -> Result<f64, LmError> {
-            self.settle();
+            self.synchronize();
             let started = Instant::now();
             for _ in 0..runs {
                 run(number)?;
                 number += 1;
             }
-            self.settle();
+            self.synchronize();
             Ok(started.elapsed().as_secs_f64())
         };
-        // Kernels are chosen and compiled, memory is found, caches are filled.
+        // Warm-up: kernels are selected and compiled, memory is allocated, caches are filled.
         several(2)?;
         let once = several(1)?;
         let runs = (self.least / once.max(1e-9)).ceil().clamp(1.0, 1e6) as usize;
@@ -58,8 +58,8 @@ impl Clock {
         Ok(Spread::of(times, runs))
     }
 
-    /// Waits until the device has done what it was told.
-    fn settle(&self) {
+    /// Waits until the device has completed all queued work.
+    fn synchronize(&self) {
         if let Device::Cuda(index) = self.device {
             Cuda::synchronize(index as i64);
         }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_stands_between_the_ends() {
+    fn spread_has_median_minimum_and_maximum() {
         let odd = Spread::of(vec![3.0, 1.0, 2.0], 4);
         assert_eq!(
             (odd.least, odd.median, odd.most, odd.repetitions, odd.runs),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_kernel_says_is_handed_on() {
+    fn kernel_errors_are_propagated() {
         let clock = Clock { device: Device::Cpu, repetitions: 1, least: 0.0 };
         let error = clock.time(&mut |_| Err(LmError::Invalid("no".to_owned())));
         assert!(error.unwrap_err().to_string().contains("no"));

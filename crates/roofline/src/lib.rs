@@ -1,16 +1,15 @@
-//! Kernels against the floor.
+//! Roofline benchmarks of kernels.
 //!
-//! A time alone says little: of a matrix product one wants to know what share of the
-//! processor's products per second it got, of a normalisation what share of the memory's
-//! bandwidth. So first the machine is measured ([`roof`]), then every kernel of the training
-//! and generation path at the shapes of a given model ([`pieces`]), then the whole: prefill,
-//! decoding, a training step, new weights for the engine ([`whole`]). Each has its work written
-//! beside it, in floating-point operations and bytes that cannot be saved, and from both the
-//! floor below which no implementation gets on this machine.
+//! A time alone is not informative; what matters is the share of the processor's peak FLOP/s that a
+//! matrix product achieves, or the share of memory bandwidth that a normalisation achieves. So the
+//! machine's limits are measured first ([`roof`]), then every kernel of the training and generation
+//! path at the shapes of a given model ([`pieces`]), then composites: prefill, decoding, a training
+//! step, a weight update of the engine ([`whole`]). Each benchmark declares its minimum work in
+//! floating-point operations and bytes, which with the limits gives a lower bound on its time on
+//! this machine.
 //!
-//! How time is taken is in [`clock`]: warm-up, rotation of inputs so that a cache does not
-//! answer for the memory, synchronisation where the device runs ahead, and the spread over
-//! repetitions.
+//! [`clock`] does the timing: warm-up, rotation of inputs so that caches do not hide memory
+//! traffic, synchronisation with asynchronous devices, and the spread over repetitions.
 
 pub mod clock;
 pub mod pieces;
@@ -25,7 +24,7 @@ use tch::{Device, Kind};
 use clock::{Clock, Spread};
 use roof::Roof;
 
-/// What is measured, and where.
+/// The model, device and batch shape of a measurement.
 #[derive(Debug, Clone)]
 pub struct Shape {
     pub config: LlamaConfig,
@@ -33,59 +32,59 @@ pub struct Shape {
     pub kind: Kind,
     /// Tokens of a micro-batch of training, prefixes merged.
     pub tokens: usize,
-    /// Prompts that generate together, and rollouts of each.
+    /// Prompts generated concurrently, and rollouts of each.
     pub prompts: usize,
     pub samples: usize,
-    /// Tokens of a prompt, and of a response.
+    /// Tokens per prompt, and per response.
     pub prompt: usize,
     pub response: usize,
 }
 
 impl Shape {
-    /// Group rollouts as a step of training has them, scaled to what `tokens` allow.
+    /// Group rollouts as in a training step.
     pub fn new(config: LlamaConfig, device: Device, kind: Kind, tokens: usize) -> Self {
         Self { config, device, kind, tokens, prompts: 4, samples: 8, prompt: 200, response: 64 }
     }
 
-    /// Rows of a step of decoding.
+    /// Rows of a decoding step.
     pub fn rows(&self) -> usize {
         self.prompts * self.samples
     }
 
-    /// Bytes of a number.
+    /// Bytes per element.
     pub fn size(&self) -> f64 {
         if self.kind == Kind::Float { 4.0 } else { 2.0 }
     }
 }
 
-/// Work that cannot be saved.
+/// The minimum work of a kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Work {
-    /// Floating-point operations, a multiplication and an addition counted as two.
+    /// Floating-point operations; a multiply-add counts as two.
     pub flops: f64,
-    /// Bytes that go through memory at least once.
+    /// Bytes that must pass through memory.
     pub bytes: f64,
 }
 
 impl Work {
-    /// Seconds below which no implementation gets under `roof`; 0 of work that is not counted.
+    /// Lower bound on the time in seconds under `roof`; 0 if no work is declared.
     pub fn floor(&self, roof: &Roof, kind: Kind) -> f64 {
         (self.flops / roof.products(kind)).max(self.bytes / roof.copy)
     }
 }
 
-/// A kernel that can be run again and again; the number of the run rotates its inputs.
+/// A repeatable kernel; the run number selects among its rotated inputs.
 pub struct Kernel {
-    /// What it works on, in words.
+    /// Description of its input shapes.
     pub shape: String,
     pub work: Work,
     pub run: Box<dyn FnMut(usize) -> Result<(), LmError>>,
 }
 
-/// How a kernel is made; it holds its inputs, so it is made when its turn comes.
+/// Constructor of a kernel. A kernel owns its inputs, so it is constructed just before it is timed.
 pub type Maker = fn(&Shape) -> Result<Kernel, LmError>;
 
-/// A kernel's name and its maker.
+/// A kernel's name and its constructor.
 pub type Named = (&'static str, Maker);
 
 /// A kernel and its time.
@@ -96,17 +95,17 @@ pub struct Measured {
     pub work: Work,
     /// Seconds.
     pub time: Spread,
-    /// FLOP/s and bytes/s of the median.
+    /// FLOP/s and bytes/s at the median time.
     pub flops_per_second: f64,
     pub bytes_per_second: f64,
-    /// Floor over median: 1 is as fast as this machine can be. Absent where no work is counted.
+    /// Lower bound over median time; 1 is optimal on this machine. Absent if no work is declared.
     pub share: Option<f64>,
 }
 
-/// Makes and times one kernel.
+/// Constructs and times one kernel.
 ///
 /// # Errors
-/// What the kernel itself says, memory before all.
+/// Errors of the kernel, mostly out of memory.
 pub fn measure(
     (name, maker): Named,
     shape: &Shape,
@@ -115,11 +114,11 @@ pub fn measure(
 ) -> Result<Measured, LmError> {
     let mut kernel = maker(shape)?;
     let time = clock.time(&mut kernel.run)?;
-    let Kernel { shape: words, work, .. } = kernel;
+    let Kernel { shape: description, work, .. } = kernel;
     let floor = work.floor(roof, shape.kind);
     Ok(Measured {
         name,
-        shape: words,
+        shape: description,
         work,
         flops_per_second: work.flops / time.median,
         bytes_per_second: work.bytes / time.median,
@@ -128,7 +127,7 @@ pub fn measure(
     })
 }
 
-/// All kernels, in the order of a forward pass, then what comes after it.
+/// All kernels: those of a forward pass in order, then the others.
 pub const KERNELS: &[Named] = &[
     ("embedding", pieces::embedding),
     ("rms_norm", pieces::rms_norm),
@@ -149,7 +148,7 @@ pub const KERNELS: &[Named] = &[
     ("credit_advantage_loss", pieces::credit_advantage_loss),
 ];
 
-/// The same for what is made of them.
+/// The composite benchmarks.
 pub const WHOLE: &[Named] = &[
     ("prefill", whole::prefill),
     ("decode_step", whole::decode_step),

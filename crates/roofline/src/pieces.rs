@@ -1,8 +1,8 @@
 //! Single kernels at the shapes of a model.
 //!
-//! Inputs are drawn once and rotated: what a kernel reads was last touched so many bytes ago
-//! that it comes from memory, as it does between the layers of a model that does not fit into
-//! a cache. Bytes are counted as if everything read once and written once.
+//! Inputs are sampled once and rotated, so that a kernel's inputs come from memory rather than
+//! cache, as between the layers of a model that does not fit into a cache. Bytes are counted as if
+//! each input were read once and each output written once.
 
 use leyden_core::SeedTree;
 use leyden_lm::LmError;
@@ -21,18 +21,18 @@ use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use crate::{Kernel, Shape, Work};
 
-/// Bytes of input that are rotated through: beyond the caches of processors of today.
+/// Bytes of rotated inputs: larger than current processor caches.
 const ROTATED: f64 = 128e6;
 
-/// Most copies of an input.
+/// Maximum number of copies of an input.
 const COPIES: usize = 64;
 
-/// Normal numbers of the shape's type.
+/// Normally distributed numbers of the shape's type.
 fn drawn(shape: &Shape, size: &[i64]) -> Result<Tensor, LmError> {
     Ok(Tensor::f_randn(size, (Kind::Float, shape.device))?.f_to_kind(shape.kind)?)
 }
 
-/// Copies of inputs of `bytes` each.
+/// Copies of an input of `bytes` bytes.
 fn rotated<T>(bytes: f64, mut make: impl FnMut() -> Result<T, LmError>) -> Result<Vec<T>, LmError> {
     let copies = ((ROTATED / bytes.max(1.0)).ceil() as usize).clamp(1, COPIES);
     (0..copies).map(|_| make()).collect()
@@ -52,15 +52,15 @@ fn kernel(
 }
 
 pub fn embedding(shape: &Shape) -> Result<Kernel, LmError> {
-    let (n, width, words) = (shape.tokens, shape.config.hidden_size, shape.config.vocab_size);
-    let table = drawn(shape, &[words as i64, width as i64])?;
+    let (n, width, vocab) = (shape.tokens, shape.config.hidden_size, shape.config.vocab_size);
+    let table = drawn(shape, &[vocab as i64, width as i64])?;
     let bytes = (n * width) as f64 * 2.0 * shape.size();
     let ids = rotated(bytes, || {
         let seed = SeedTree::new(1);
-        integers(shape, (0..n).map(|i| (seed.index(i as u64).uniform() * words as f64) as i64))
+        integers(shape, (0..n).map(|i| (seed.index(i as u64).uniform() * vocab as f64) as i64))
     })?;
     let work = Work { flops: 0.0, bytes };
-    Ok(kernel(format!("[{n}] of [{words}, {width}]"), work, move |run| {
+    Ok(kernel(format!("[{n}] of [{vocab}, {width}]"), work, move |run| {
         let _guard = no_grad_guard();
         let _ = Tensor::f_embedding(&table, &ids[run % ids.len()], -1, false, false)?;
         Ok(())
@@ -153,16 +153,16 @@ fn heads(shape: &Shape, n: usize) -> Result<[Tensor; 3], LmError> {
     Ok([of(c.heads)?, of(c.kv_heads)?, of(c.kv_heads)?])
 }
 
-/// Bytes of queries and results of `n` tokens, and of keys and values of `seen`.
+/// Bytes of queries and outputs of `n` tokens, and of keys and values of `seen` tokens.
 fn attention_bytes(shape: &Shape, n: usize, seen: usize) -> f64 {
     let c = &shape.config;
     (2 * n * c.heads + 2 * seen * c.kv_heads) as f64 * c.head_dim as f64 * shape.size()
 }
 
-/// Rows of tokens that mean nothing: `rows` responses to one prompt.
+/// Synthetic rows: `rows` responses to one prompt.
 fn forest(prompt: usize, rows: usize, response: usize) -> Result<Pack, LmError> {
     let start: Vec<u32> = (0..prompt as u32).map(|i| i % 7).collect();
-    // Each begins with a token of its own, so that nothing but the prompt is shared.
+    // Each response starts with a distinct token, so that only the prompt is shared.
     let row = |row: usize| {
         let own: Vec<u32> = (0..response as u32).map(|i| 8 + (i + row as u32) % 97).collect();
         Row::call(&start, &[&[110 + row as u32], &own[1..]].concat())
@@ -173,7 +173,7 @@ fn forest(prompt: usize, rows: usize, response: usize) -> Result<Pack, LmError> 
     packs.pop().ok_or_else(|| LmError::Invalid("nothing to pack".to_owned()))
 }
 
-/// Pairs of a token and one that it looks at, itself included.
+/// Number of pairs of a token and a token that it attends to, including itself.
 fn pairs(pack: &Pack) -> f64 {
     let mut depth = vec![0usize; pack.len()];
     for node in 0..pack.len() {
@@ -185,12 +185,12 @@ fn pairs(pack: &Pack) -> f64 {
 fn attention(
     shape: &Shape,
     packed: &Pack,
-    words: String,
+    description: String,
     backward: bool,
 ) -> Result<Kernel, LmError> {
     let c = &shape.config;
     let n = packed.len();
-    // Scores and mixtures; their backward pass has two products for each of them.
+    // Two products, scores and weighted values; the backward pass has two for each.
     let forward = 4.0 * pairs(packed) * (c.heads * c.head_dim) as f64;
     let bytes = attention_bytes(shape, n, n);
     let factor = if backward { 3.0 } else { 1.0 };
@@ -201,7 +201,7 @@ fn attention(
     })?;
     let widths = (c.heads, c.kv_heads, c.head_dim);
     let mut attention = ForestAttention::new(packed, widths, shape.kind, shape.device)?;
-    Ok(kernel(words, work, move |run| {
+    Ok(kernel(description, work, move |run| {
         let [q, k, v] = &inputs[run % inputs.len()];
         if backward {
             let out = attention.attend(0, q, k, v)?;
@@ -221,20 +221,20 @@ pub fn attention_prefill(shape: &Shape) -> Result<Kernel, LmError> {
     attention(shape, &chain, format!("{n} tokens, causal"), false)
 }
 
-/// Half of the tokens are a prompt that eight responses share.
+/// A prompt of half the tokens, shared by eight responses.
 fn tree(shape: &Shape) -> Result<(Pack, String), LmError> {
     let (prompt, response) = (shape.tokens / 2, (shape.tokens / 16).max(1));
     Ok((forest(prompt, 8, response)?, format!("8 responses of {response} to {prompt} tokens")))
 }
 
 pub fn attention_tree(shape: &Shape) -> Result<Kernel, LmError> {
-    let (packed, words) = tree(shape)?;
-    attention(shape, &packed, words, false)
+    let (packed, description) = tree(shape)?;
+    attention(shape, &packed, description, false)
 }
 
 pub fn attention_tree_backward(shape: &Shape) -> Result<Kernel, LmError> {
-    let (packed, words) = tree(shape)?;
-    attention(shape, &packed, words, true)
+    let (packed, description) = tree(shape)?;
+    attention(shape, &packed, description, true)
 }
 
 pub fn attention_decode(shape: &Shape) -> Result<Kernel, LmError> {
@@ -247,17 +247,17 @@ pub fn attention_decode(shape: &Shape) -> Result<Kernel, LmError> {
     let first = DecodeAttention::new(c, options, groups, lengths)?;
     let bytes = attention_bytes(shape, rows, first.cached());
     let flops = 4.0 * first.visible() as f64 * (c.heads * c.head_dim) as f64;
-    // As many layers as rotate the cache out of the processor's.
+    // Enough layers that the KV cache exceeds the processor cache.
     let mut layers = vec![first];
     let more = rotated(bytes, || Ok(()))?.len().min(c.layers) - 1;
     for _ in 0..more {
         layers.push(DecodeAttention::new(c, options, groups, lengths)?);
     }
-    let words = format!(
+    let description = format!(
         "{rows} rows of 1 to {} tokens on {} prompts of {}",
         shape.response, shape.prompts, shape.prompt
     );
-    Ok(kernel(words, Work { flops, bytes }, move |run| {
+    Ok(kernel(description, Work { flops, bytes }, move |run| {
         let _guard = no_grad_guard();
         let [q, k, v] = &inputs[run % inputs.len()];
         let layer = run % layers.len();
@@ -266,23 +266,23 @@ pub fn attention_decode(shape: &Shape) -> Result<Kernel, LmError> {
     }))
 }
 
-/// The head at the actions of the tree, forward or forward and backward.
+/// The head at the actions of the tree: forward, or forward and backward.
 fn head(shape: &Shape, backward: bool) -> Result<Kernel, LmError> {
     let c = &shape.config;
     let (packed, _) = tree(shape)?;
-    let (width, words) = (c.hidden_size, c.vocab_size);
+    let (width, vocab) = (c.hidden_size, c.vocab_size);
     let actions = packed.actions.len();
     let hidden = drawn(shape, &[packed.len() as i64, width as i64])?;
-    let weight = drawn(shape, &[words as i64, width as i64])?.f_mul_scalar(0.02)?;
-    let gradient = Tensor::f_zeros([words as i64, width as i64], (Kind::Float, shape.device))?;
-    let product = 2.0 * (actions * width * words) as f64;
+    let weight = drawn(shape, &[vocab as i64, width as i64])?.f_mul_scalar(0.02)?;
+    let gradient = Tensor::f_zeros([vocab as i64, width as i64], (Kind::Float, shape.device))?;
+    let product = 2.0 * (actions * width * vocab) as f64;
     let flops = if backward { 3.0 * product } else { product };
-    let read = ((words + actions) * width) as f64 * shape.size();
-    // Backward also adds to the gradient of the table, in f32.
-    let bytes = if backward { 2.0 * read + 8.0 * (words * width) as f64 } else { read };
-    let shape_words = format!("{actions} actions, [{width}] by [{words}, {width}]");
+    let read = ((vocab + actions) * width) as f64 * shape.size();
+    // The backward pass also accumulates the table's gradient, in f32.
+    let bytes = if backward { 2.0 * read + 8.0 * (vocab * width) as f64 } else { read };
+    let description = format!("{actions} actions, [{width}] by [{vocab}, {width}]");
     let slopes = vec![1.0 / actions as f64; actions];
-    Ok(kernel(shape_words, Work { flops, bytes }, move |_| {
+    Ok(kernel(description, Work { flops, bytes }, move |_| {
         let mut head = Head::new(&packed, &weight, 1.0)?;
         head.forward(&hidden)?;
         if backward {
@@ -302,20 +302,20 @@ pub fn head_backward(shape: &Shape) -> Result<Kernel, LmError> {
 }
 
 pub fn sampling(shape: &Shape) -> Result<Kernel, LmError> {
-    let (rows, words) = (shape.rows(), shape.config.vocab_size);
-    let bytes = (rows * words) as f64 * shape.size();
-    let logits = rotated(bytes, || drawn(shape, &[rows as i64, words as i64]))?;
+    let (rows, vocab) = (shape.rows(), shape.config.vocab_size);
+    let bytes = (rows * vocab) as f64 * shape.size();
+    let logits = rotated(bytes, || drawn(shape, &[rows as i64, vocab as i64]))?;
     let uniforms: Vec<f64> =
         (0..rows).map(|row| SeedTree::new(2).index(row as u64).uniform()).collect();
     let work = Work { flops: 0.0, bytes };
-    Ok(kernel(format!("[{rows}, {words}]"), work, move |run| {
+    Ok(kernel(format!("[{rows}, {vocab}]"), work, move |run| {
         let _guard = no_grad_guard();
         draw(&logits[run % logits.len()], 1.0, &uniforms)?;
         Ok(())
     }))
 }
 
-/// On the parameters of one layer, f32.
+/// AdamW on the parameters of one layer, in f32.
 pub fn adamw(shape: &Shape) -> Result<Kernel, LmError> {
     let c = &shape.config;
     let numbers =
@@ -331,8 +331,7 @@ pub fn adamw(shape: &Shape) -> Result<Kernel, LmError> {
     }))
 }
 
-/// Credit, advantage and loss with its gradient, by the default algorithm; on the processor,
-/// whatever the device.
+/// Credit, advantage and loss with its gradient, with the default algorithm; always on the CPU.
 pub fn credit_advantage_loss(shape: &Shape) -> Result<Kernel, LmError> {
     const CALLS: usize = 4;
     let rollouts = 8 * shape.rows();
@@ -350,10 +349,10 @@ pub fn credit_advantage_loss(shape: &Shape) -> Result<Kernel, LmError> {
     let algorithm = AlgorithmConfig::default();
     let weights = algorithm.token_weights(&rows);
     let entropies = vec![0.0; rows.tokens()];
-    let words = format!("{rollouts} rollouts of {CALLS} calls of {tokens} tokens");
+    let description = format!("{rollouts} rollouts of {CALLS} calls of {tokens} tokens");
     // Reads log-probabilities three times, writes advantages, weights and slopes.
     let work = Work { flops: 0.0, bytes: 6.0 * 8.0 * rows.tokens() as f64 };
-    Ok(kernel(words, work, move |_| {
+    Ok(kernel(description, work, move |_| {
         let assigned = algorithm
             .assign(&trajectories, &rows, None)
             .map_err(|e| LmError::Invalid(e.to_string()))?;

@@ -1,9 +1,9 @@
-//! What the machine can do.
+//! Measured limits of the machine.
 //!
-//! Three numbers say it for kernels like ours: how fast memory is copied, how fast large
-//! matrices are multiplied in each number type, and what it costs to call an operation at all.
-//! They are measured with libtorch itself, so a kernel at its roof is as fast as this libtorch
-//! on this machine can be; a hand-written kernel may be faster.
+//! Three numbers suffice for these kernels: memory copy bandwidth, matrix-product throughput per
+//! number type, and the dispatch cost of an operation. They are measured with libtorch itself, so a
+//! kernel that reaches the roof is as fast as this libtorch on this machine; a hand-written kernel
+//! may be faster.
 
 use leyden_lm::LmError;
 use serde::Serialize;
@@ -11,38 +11,38 @@ use tch::{Device, Kind, Tensor, no_grad_guard};
 
 use crate::clock::Clock;
 
-/// Bytes of the arrays that are copied: beyond every cache.
+/// Bytes of the copied arrays: larger than any cache.
 const COPIED: i64 = 256 << 20;
 
-/// Edge of the matrices that are multiplied.
+/// Edge length of the multiplied matrices.
 const EDGE: i64 = 2048;
 
-/// FLOP/s below which a type is taken to have no instructions of its own.
+/// FLOP/s below which a type is assumed to have no native instructions.
 const SLOW: f64 = 20e9;
 
 /// Measured limits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Roof {
-    /// Bytes per second that a copy moves, reads and writes counted.
+    /// Bytes per second moved by a copy, counting reads and writes.
     pub copy: f64,
     /// FLOP/s of matrix products.
     pub products_f32: f64,
     pub products_bf16: f64,
-    /// Seconds of an operation on one number.
+    /// Seconds per operation on a single element.
     pub dispatch: f64,
 }
 
 impl Roof {
     /// # Errors
-    /// No memory for the arrays.
+    /// Out of memory for the arrays.
     pub fn measure(device: Device, clock: &Clock) -> Result<Self, LmError> {
         Self::of(device, clock, COPIED, EDGE)
     }
 
-    /// As [`Roof::measure`], with arrays of `copied` bytes and matrices of `edge`².
+    /// Like [`Roof::measure`], with arrays of `copied` bytes and matrices of `edge`².
     ///
     /// # Errors
-    /// No memory for the arrays.
+    /// Out of memory for the arrays.
     pub fn of(device: Device, clock: &Clock, copied: i64, edge: i64) -> Result<Self, LmError> {
         let _guard = no_grad_guard();
         let from = Tensor::f_ones([copied / 4], (Kind::Float, device))?;
@@ -60,7 +60,7 @@ impl Roof {
             })?;
             Ok::<_, LmError>(2.0 * (edge as f64).powi(3) / time.least)
         };
-        // A processor without instructions for a type would take minutes over large matrices.
+        // Without native instructions for a type, large matrices would take minutes.
         let products = |kind: Kind| match products_of(kind, edge / 4)? {
             slow if slow < SLOW => Ok(slow),
             _ => products_of(kind, edge),

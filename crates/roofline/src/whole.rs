@@ -1,4 +1,4 @@
-//! What kernels are for: prefill, decoding, a training step, new weights for the engine.
+//! Composite benchmarks: prefill, decoding, a training step, a weight update of the engine.
 
 use leyden_core::{Sampling, SeedTree};
 use leyden_lm::LmError;
@@ -11,7 +11,7 @@ use tch::Kind;
 
 use crate::{Kernel, Shape, Work};
 
-/// A model of the shape with drawn weights, trained or frozen.
+/// A model of the shape with random weights, trainable or frozen.
 fn policy(shape: &Shape, trained: bool) -> Result<Policy, LmError> {
     let tensors = initialise(&shape.config, SeedTree::new(1))?;
     let stored = if trained { Kind::Float } else { shape.kind };
@@ -29,7 +29,7 @@ fn engine(shape: &Shape, policy: &Policy) -> Result<Engine, LmError> {
     Ok(Engine::new(shape.config.clone(), policy.inference_weights()?, shape.device, limits))
 }
 
-/// Parameters that multiply every token; the embedding is looked up.
+/// Parameters of the matrix products applied to every token; the embedding is a lookup.
 fn multiplied(config: &LlamaConfig) -> f64 {
     let head = config.vocab_size * config.hidden_size;
     let tables = if config.tied { head } else { 2 * head };
@@ -45,17 +45,17 @@ fn weight_bytes(shape: &Shape) -> f64 {
     (multiplied(&shape.config) + head(&shape.config)) * shape.size()
 }
 
-/// `prompts` different prompts, each asked `samples` times.
+/// `prompts` different prompts with `samples` requests each.
 fn requests(
     shape: &Shape,
     samples: usize,
     max_tokens: usize,
     round: usize,
 ) -> Vec<leyden_lm::generate::Request> {
-    let words = shape.config.vocab_size as f64;
+    let vocab = shape.config.vocab_size as f64;
     let prompt = |number: usize| -> Vec<u32> {
         let seed = SeedTree::new(round as u64).index(number as u64);
-        (0..shape.prompt).map(|i| (seed.index(i as u64).uniform() * words) as u32).collect()
+        (0..shape.prompt).map(|i| (seed.index(i as u64).uniform() * vocab) as u32).collect()
     };
     (0..shape.prompts)
         .flat_map(|number| {
@@ -75,12 +75,12 @@ fn generating(
     samples: usize,
     max_tokens: usize,
     work: Work,
-    words: String,
+    description: String,
 ) -> Result<Kernel, LmError> {
     let mut engine = engine(shape, &policy(shape, false)?)?;
     let owned = shape.clone();
     Ok(Kernel {
-        shape: words,
+        shape: description,
         work,
         run: Box::new(move |run| {
             engine.forget_all();
@@ -90,31 +90,31 @@ fn generating(
     })
 }
 
-/// One token for each of a few prompts: their prefill and one draw.
+/// One token for each of a few prompts: prefill and one sampling step.
 pub fn prefill(shape: &Shape) -> Result<Kernel, LmError> {
     let tokens = (shape.prompts * shape.prompt) as f64;
     let flops =
         2.0 * (multiplied(&shape.config) * tokens + head(&shape.config) * shape.prompts as f64);
-    let words = format!("{} prompts of {} tokens", shape.prompts, shape.prompt);
+    let description = format!("{} prompts of {} tokens", shape.prompts, shape.prompt);
     let work = Work { flops, bytes: weight_bytes(shape) };
-    generating(shape, 1, 1, work, words)
+    generating(shape, 1, 1, work, description)
 }
 
-/// Group rollouts as a step of training samples them.
+/// Group rollouts as sampled in a training step.
 pub fn generate(shape: &Shape) -> Result<Kernel, LmError> {
     let (rows, response) = (shape.rows() as f64, shape.response as f64);
     let tokens = (shape.prompts * shape.prompt) as f64 + rows * (response - 1.0);
     let flops = 2.0 * (multiplied(&shape.config) * tokens + head(&shape.config) * rows * response);
     let bytes = weight_bytes(shape) * response;
-    let words = format!(
+    let description = format!(
         "{} prompts of {} tokens × {} samples × {} tokens",
         shape.prompts, shape.prompt, shape.samples, shape.response
     );
-    generating(shape, shape.samples, shape.response, Work { flops, bytes }, words)
+    generating(shape, shape.samples, shape.response, Work { flops, bytes }, description)
 }
 
-/// A step of decoding of all rows: what generating costs beyond its prefill, by step. Each run
-/// generates so few tokens that the cache is as long at the end as at the start.
+/// Decoding steps of all rows: the cost of generation beyond prefill. Each run generates so few
+/// tokens that the cache length is about constant.
 pub fn decode_step(shape: &Shape) -> Result<Kernel, LmError> {
     const STEPS: usize = 16;
     let policy = policy(shape, false)?;
@@ -126,21 +126,22 @@ pub fn decode_step(shape: &Shape) -> Result<Kernel, LmError> {
         bytes: steps * weight_bytes(shape),
     };
     let owned = shape.clone();
-    let asked = move || requests(&owned, owned.samples, STEPS, 0);
-    // The prompts stay cached; a row that goes on from its prompt needs no prefill.
-    engine.generate(asked())?;
-    let words = format!("{STEPS} steps of {} rows after {} tokens", shape.rows(), shape.prompt);
+    let requested = move || requests(&owned, owned.samples, STEPS, 0);
+    // The prompts stay cached, so continuing from them needs no prefill.
+    engine.generate(requested())?;
+    let description =
+        format!("{STEPS} steps of {} rows after {} tokens", shape.rows(), shape.prompt);
     Ok(Kernel {
-        shape: words,
+        shape: description,
         work,
         run: Box::new(move |_| {
-            engine.generate(asked())?;
+            engine.generate(requested())?;
             Ok(())
         }),
     })
 }
 
-/// Responses to one prompt, as many tokens as the shape has.
+/// Responses to one prompt, up to the shape's number of tokens.
 fn batch(shape: &Shape) -> Result<Vec<Pack>, LmError> {
     let prompt: Vec<u32> =
         (0..shape.prompt.min(shape.tokens / 2)).map(|i| (i % 90) as u32).collect();
@@ -154,7 +155,7 @@ fn batch(shape: &Shape) -> Result<Vec<Pack>, LmError> {
     pack(&rows, &vec![0; rows.len()], shape.tokens).map_err(|e| LmError::Invalid(e.to_string()))
 }
 
-/// Forward, backward and the optimiser on one micro-batch.
+/// Forward pass, backward pass and optimiser step on one micro-batch.
 pub fn training_step(shape: &Shape) -> Result<Kernel, LmError> {
     let policy = policy(shape, true)?;
     let mut optimizer = Optimizer::new(policy.trained(), OptimizerConfig::default())?;
@@ -168,9 +169,9 @@ pub fn training_step(shape: &Shape) -> Result<Kernel, LmError> {
         // Weights forward and backward, gradients, and the optimiser's seven arrays.
         bytes: 2.0 * weight_bytes(shape) + 4.0 * numbers + 28.0 * numbers,
     };
-    let words = format!("{tokens} unique tokens, {actions} actions, with AdamW");
+    let description = format!("{tokens} unique tokens, {actions} actions, with AdamW");
     Ok(Kernel {
-        shape: words,
+        shape: description,
         work,
         run: Box::new(move |_| {
             policy.trained().zero_grad();
@@ -185,12 +186,12 @@ pub fn training_step(shape: &Shape) -> Result<Kernel, LmError> {
     })
 }
 
-/// The trained weights in the engine's type, and the engine told of them.
+/// Converts the trained weights to the engine's type and sets them in the engine.
 pub fn weight_push(shape: &Shape) -> Result<Kernel, LmError> {
     let policy = policy(shape, true)?;
     let mut engine = engine(shape, &policy)?;
     let numbers = shape.config.parameters() as f64;
-    // Equal types share their storage: nothing is copied.
+    // Equal types share storage: nothing is copied.
     let bytes = if shape.kind == Kind::Float { 0.0 } else { numbers * (4.0 + shape.size()) };
     Ok(Kernel {
         shape: format!("{numbers} parameters"),

@@ -1,7 +1,7 @@
 //! A live page without a run: `cargo run -p leyden-serve --example live_demo`.
 //!
-//! A made-up run of 400 steps takes a minute and a half, so that the page can be looked at and
-//! worked on.
+//! A simulated run of 400 steps that takes a minute and a half, for viewing and developing the
+//! page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         facts: vec![("agent".to_owned(), "calc".to_owned()), ("seed".to_owned(), "7".to_owned())],
     });
     let handle =
-        serve(([127, 0, 0, 1], port).into(), Guard::loopback(), feed.clone(), Arc::new(MadeUp))?;
+        serve(([127, 0, 0, 1], port).into(), Guard::loopback(), feed.clone(), Arc::new(Simulated))?;
     println!("{}", handle.url());
     for step in 0..=STEPS {
         if step > 0 {
-            fly(&feed, step);
+            publish_flight(&feed, step);
             feed.record(&Record::Step(Box::new(StepRecord {
                 step,
                 rollouts: 32,
@@ -53,18 +53,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A learning curve.
+/// A simulated learning curve.
 fn reward(step: u64) -> f64 {
     0.1 + 0.75 / (1.0 + (-(step as f64 - 130.0) / 40.0).exp())
 }
 
-/// Something between -1 and 1.
+/// Deterministic noise between -1 and 1.
 fn noise(step: u64) -> f64 {
     (step as f64 * 12.9898).sin() * (step as f64 * 0.37).cos()
 }
 
-/// The rollouts of one step, on their way.
-fn fly(feed: &Feed, step: u64) {
+/// Publishes the rollouts in flight of one step.
+fn publish_flight(feed: &Feed, step: u64) {
     for tick in 0..4_u64 {
         let rollout = |id: usize| InFlight {
             id,
@@ -88,10 +88,10 @@ fn fly(feed: &Feed, step: u64) {
     }
 }
 
-/// Finished rollouts of whatever step is asked for.
-struct MadeUp;
+/// Simulated finished rollouts of any step.
+struct Simulated;
 
-impl Rollouts for MadeUp {
+impl Rollouts for Simulated {
     fn list(&self, query: &Query) -> Result<Listing, Unreadable> {
         let step = query.step.unwrap_or(STEPS);
         let row = |id: u64| Summary {

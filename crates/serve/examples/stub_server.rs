@@ -1,12 +1,12 @@
-//! All endpoints over a model that follows a script, for trying out clients.
+//! Serves all endpoints with a scripted model, for trying out clients.
 //!
 //! ```text
 //! cargo run -p leyden-serve --example stub_server -- 8080
 //! OPENAI_BASE_URL=http://127.0.0.1:8080/v1 OPENAI_API_KEY=none python my_agent.py
 //! ```
 //!
-//! It calls the first tool that is offered with `{"a": 2, "b": 3}`, until a tool has answered;
-//! then, and without tools, it says how many messages it has seen. No keys, no store.
+//! It calls the first offered tool with `{"a": 2, "b": 3}` until a tool has answered; then, and
+//! without tools, it returns the number of messages received. No keys, no store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,7 +36,7 @@ fn script(ask: &Ask) -> Reply {
     }
 }
 
-/// Prints one line for every call.
+/// Prints one line per call.
 struct Printer;
 
 #[async_trait]

@@ -1,9 +1,9 @@
-//! One call of a model endpoint, as the gateway hands it to a protocol.
+//! A call of a model endpoint, as the gateway passes it to a protocol.
 //!
-//! The gateway knows whose call it is and what the server allows; the protocol knows the body.
-//! [`crate::protocol::handle`] brings both together and answers with a response, streamed or
-//! whole. What was seen and written is given to the [`Recorder`] before the last byte leaves,
-//! so that an agent never holds an answer that the store does not have.
+//! The gateway supplies the caller's identity and the server's limits; the protocol interprets the
+//! body. [`crate::protocol::handle`] combines both and returns a response, streamed or whole. The
+//! call is passed to the [`Recorder`] before the last byte is sent, so an agent never holds a
+//! response that the store does not have.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The path below the API's root, as events and metrics name it.
+    /// The path below the API's root, used in events and metrics.
     pub fn path(self) -> &'static str {
         match self {
             Self::Chat => "chat/completions",
@@ -37,24 +37,25 @@ impl Endpoint {
     }
 }
 
-/// What holds for a call whatever its body says.
+/// Settings that override the request's body.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Overrides {
-    /// Instead of the body's temperature (training: 1.0; validation: what the run says).
+    /// Replaces the body's temperature (training: 1.0; validation: the run's setting).
     pub temperature: Option<f64>,
-    /// Instead of the body's `top_p`; its `top_k` is then off, for both cut the distribution.
+    /// Replaces the body's `top_p` and disables its `top_k`, because both truncate the
+    /// distribution.
     pub top_p: Option<f64>,
-    /// Token ids are part of the response whether or not the body asks.
+    /// Always include token ids in the response.
     pub token_ids: bool,
-    /// Log-probabilities are part of the response whether or not the body asks.
+    /// Always include log-probabilities in the response.
     pub logprobs: bool,
-    /// The body's `model` is not looked at: the run has one.
+    /// Ignore the body's `model`: the run determines it.
     pub any_model: bool,
-    /// A truncated answer of `/v1/responses` is reported as completed (the OpenAI Agents SDK
-    /// ends its agent on `incomplete`); the record keeps the true reason.
+    /// Report a truncated `/v1/responses` response as completed (the OpenAI Agents SDK aborts its
+    /// agent on `incomplete`); the record keeps the true reason.
     pub truncated_as_completed: bool,
-    /// Most tokens where the body names no limit; `None` is the rest of the context (of
-    /// `/v1/completions` 16 tokens, as OpenAI has it).
+    /// Token limit if the body has none; `None` means the rest of the context (for
+    /// `/v1/completions` 16 tokens, as at OpenAI).
     pub default_max_tokens: Option<usize>,
 }
 
@@ -65,14 +66,14 @@ pub struct CallContext {
     pub recorder: Arc<dyn Recorder>,
     pub memory: Arc<dyn ResponseMemory>,
     pub overrides: Overrides,
-    /// `rollout/attempt`, where the URL names them.
+    /// `rollout/attempt`, if the URL names them.
     pub conversation: Option<String>,
-    /// The agent's role, where a header names it.
+    /// The agent's role, if a header names it.
     pub role: Option<String>,
 }
 
-/// A JSON body in writing, and what is looked up in it: a body with log-probabilities has
-/// thousands of values, and is written once for both the client and the record.
+/// A serialised JSON body and the fields that are read from it. A body with log-probabilities has
+/// thousands of values, so it is serialised once for both the client and the record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     pub text: String,
@@ -83,7 +84,7 @@ pub struct Written {
 }
 
 impl Written {
-    /// The body, read again.
+    /// The body, parsed.
     pub fn value(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
@@ -105,38 +106,38 @@ impl std::fmt::Display for Written {
     }
 }
 
-/// What happened in one call. With `n > 1` it has several answers.
+/// The record of one call. With `n > 1` it has several answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CallRecord {
     pub endpoint: Endpoint,
-    /// The body as it came.
+    /// The request body as received.
     pub request: Value,
-    /// The body that was answered, also where it was streamed; an error's body where it failed.
+    /// The complete response body, also of a streamed response; the error body if the call failed.
     pub response: Written,
     pub answers: Vec<Answer>,
     pub status: u16,
     pub seconds: f64,
     pub role: Option<String>,
-    /// Why there is no answer.
+    /// Why the call failed, if it did.
     pub failure: Option<Failure>,
 }
 
-/// Keeps what happened in calls.
+/// Stores call records.
 #[async_trait]
 pub trait Recorder: Send + Sync {
     /// Returns once the record is durable.
     ///
     /// # Errors
-    /// Where it could not be kept; the call then fails with it.
+    /// If the record could not be stored; the call then fails with this error.
     async fn record(&self, record: CallRecord) -> Result<(), Failure>;
 }
 
 /// Conversations by response id, for `previous_response_id`.
 #[async_trait]
 pub trait ResponseMemory: Send + Sync {
-    /// Keeps all items of a conversation, input and output, under the id of its last response.
+    /// Stores all items of a conversation, input and output, under the id of its last response.
     async fn keep(&self, id: &str, items: Vec<Value>);
 
-    /// `None` where the id is unknown or was evicted.
+    /// `None` if the id is unknown or was evicted.
     async fn recall(&self, id: &str) -> Option<Vec<Value>>;
 }

@@ -1,19 +1,19 @@
-//! Linking: what every package with a libtorch binary or test says to the linker.
+//! Linker arguments for every package with a libtorch binary or test.
 //!
-//! `torch-sys` finds libtorch at build time but leaves two things undone. It sets no run
-//! path, so a binary would start only with `LD_LIBRARY_PATH`; and nothing in Rust refers to
-//! a symbol of `libtorch_cuda`, so the linker drops it and CUDA is silently missing. Both
-//! are arguments of the final link, which Cargo takes only from the build script of the
-//! package that makes the binary: hence one line, `leyden_setup::link_libtorch()`, in each.
+//! `torch-sys` finds libtorch at build time but leaves two gaps. It sets no run path, so a binary
+//! would start only with `LD_LIBRARY_PATH`; and no Rust code refers to a symbol of
+//! `libtorch_cuda`, so the linker drops it and CUDA is silently missing. Both need arguments of
+//! the final link, which Cargo takes only from the build script of the package that builds the
+//! binary: hence each such build script calls `leyden_setup::link_libtorch()`.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// Emits the run path of libtorch and, where the CUDA half is present, keeps it linked.
+/// Emits the run path of libtorch and keeps its CUDA library linked if present.
 ///
-/// Call it from `build.rs` of a package that depends on `torch-sys` directly: Cargo hands
-/// `DEP_TCH_LIBTORCH_LIB` only to those. Without libtorch nothing is emitted, and
-/// `torch-sys` itself fails with its own message.
+/// Call it from `build.rs` of a package that depends on `torch-sys` directly: Cargo sets
+/// `DEP_TCH_LIBTORCH_LIB` only for those. Without libtorch it emits nothing, and `torch-sys`
+/// fails with its own message.
 pub fn link_libtorch() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
@@ -27,7 +27,7 @@ pub fn link_libtorch() {
     println!("cargo:rustc-env=LEYDEN_LIBTORCH_LIB={}", lib.display());
 }
 
-/// The linker arguments for the libtorch whose libraries lie in `lib`.
+/// The linker arguments for the libtorch with libraries in `lib`.
 fn link_arguments(lib: &Path) -> Vec<String> {
     let mut arguments = vec![format!("-Wl,-rpath,{}", lib.display())];
     if lib.join("libtorch_cuda.so").exists() {

@@ -1,10 +1,9 @@
-//! `cargo run -p leyden-setup`: fetches libtorch from the PyPI wheel into `.libtorch`.
+//! `cargo run -p leyden-setup`: downloads libtorch from the PyPI wheel into `.libtorch`.
 //!
-//! Without an NVIDIA driver only the CPU half is kept (about 600 MB instead of 4.7 GB):
-//! links to the four libraries that are needed and a one-line linker script in place of
-//! `libtorch.so`, which would otherwise drag the CUDA half in. With a driver the whole
-//! wheel stays. Nothing happens where `LIBTORCH` or `LIBTORCH_USE_PYTORCH` is set, or where
-//! the layout is already complete.
+//! Without an NVIDIA driver only the CPU libraries are kept (about 600 MB instead of 4.7 GB):
+//! links to the required libraries and a one-line linker script in place of `libtorch.so`, which
+//! would otherwise pull in the CUDA libraries. With a driver the whole wheel is kept. Does
+//! nothing if `LIBTORCH` or `LIBTORCH_USE_PYTORCH` is set, or if the layout is already complete.
 
 use std::fs;
 use std::io;
@@ -14,7 +13,7 @@ use std::process::{Command, ExitCode};
 
 /// The libtorch that `tch` 0.26 binds.
 const TORCH_VERSION: &str = "2.13.0";
-/// `libtorch_cpu` of this wheel names these two CUDA libraries even where no GPU exists.
+/// `libtorch_cpu` of this wheel links to these two CUDA libraries even without a GPU.
 const CUDA_STUBS: [&str; 2] = ["nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"];
 
 fn main() -> ExitCode {
@@ -24,7 +23,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(message) => {
-            eprintln!("libtorch could not be set up: {message}");
+            eprintln!("cannot set up libtorch: {message}");
             ExitCode::FAILURE
         }
     }
@@ -52,22 +51,25 @@ fn run() -> Result<String, String> {
         && fs::read_to_string(&marker).is_ok_and(|f| f.trim() == flavour);
     if complete {
         return Ok(format!(
-            "libtorch {TORCH_VERSION} ({flavour}) is in place: {}",
+            "libtorch {TORCH_VERSION} ({flavour}) is already set up: {}",
             target.display()
         ));
     }
-    println!("libtorch {TORCH_VERSION} ({flavour}): fetching the wheel into {}", target.display());
-    // Built aside and renamed, so that an interrupted set-up is never taken for a complete one.
-    let aside = root.join(".libtorch.tmp");
-    remove_dir(&aside)?;
-    let site = aside.join("site");
+    println!(
+        "libtorch {TORCH_VERSION} ({flavour}): downloading the wheel into {}",
+        target.display()
+    );
+    // Built in a temporary folder and renamed, so that an interrupted set-up never looks complete.
+    let temporary = root.join(".libtorch.tmp");
+    remove_dir(&temporary)?;
+    let site = temporary.join("site");
     pip_install(&site, cuda)?;
-    let layout = if cuda { full_layout(&aside) } else { lean_layout(&aside) };
-    layout.map_err(|e| format!("laying out {}: {e}", aside.display()))?;
-    write(&aside.join("build-version"), TORCH_VERSION)?;
-    write(&aside.join("flavour"), flavour)?;
+    let layout = if cuda { full_layout(&temporary) } else { lean_layout(&temporary) };
+    layout.map_err(|e| format!("creating the layout in {}: {e}", temporary.display()))?;
+    write(&temporary.join("build-version"), TORCH_VERSION)?;
+    write(&temporary.join("flavour"), flavour)?;
     remove_dir(&target)?;
-    fs::rename(&aside, &target).map_err(|e| format!("{}: {e}", target.display()))?;
+    fs::rename(&temporary, &target).map_err(|e| format!("{}: {e}", target.display()))?;
     Ok(format!("libtorch {TORCH_VERSION} ({flavour}) is ready: {}", target.display()))
 }
 
@@ -84,8 +86,8 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 
 /// Installs the wheel (and, without CUDA, the two stub libraries alone) into `site`.
 ///
-/// Python version and platform are named, so that a Python for which no wheel exists can
-/// still fetch one: only the C++ half is used.
+/// Fixes Python version and platform, so that a Python without a matching wheel can still
+/// download one: only the C++ libraries are used.
 fn pip_install(site: &Path, cuda: bool) -> Result<(), String> {
     let arch = std::env::consts::ARCH;
     let mut pip = Command::new("python3");
@@ -107,13 +109,13 @@ fn pip_install(site: &Path, cuda: bool) -> Result<(), String> {
     })?;
     if !status.success() {
         return Err(format!(
-            "pip could not fetch torch {TORCH_VERSION} ({status}); is the package index reachable?"
+            "pip could not download torch {TORCH_VERSION} ({status}); is the package index reachable?"
         ));
     }
     Ok(())
 }
 
-/// The CPU half: `include`, links to the libraries, a linker script for `libtorch.so`.
+/// The CPU layout: `include`, links to the libraries, a linker script for `libtorch.so`.
 fn lean_layout(root: &Path) -> io::Result<()> {
     let torch = Path::new("site/torch");
     symlink(torch.join("include"), root.join("include"))?;
@@ -128,7 +130,7 @@ fn lean_layout(root: &Path) -> io::Result<()> {
     prune(root)
 }
 
-/// Deletes the CUDA libraries and the Python half, which the CPU layout never opens.
+/// Deletes the CUDA libraries and the Python files, which the CPU layout does not use.
 fn prune(root: &Path) -> io::Result<()> {
     let keep_torch = ["include", "lib"];
     for entry in fs::read_dir(root.join("site/torch"))? {

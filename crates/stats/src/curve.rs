@@ -1,9 +1,9 @@
-//! Figures of a learning curve: how much of it lies under the line, and when it arrived.
+//! Metrics of a learning curve: area under the curve and steps to a threshold.
 
-/// Area under a curve of `(step, value)` by the trapezoid rule, divided by the range of steps:
-/// the mean level, in units of the value. A policy that learns the same sooner has more. One
-/// point is its own level. `None` of no points, of steps that do not ascend, or of numbers
-/// that are not finite.
+/// Area under a curve of `(step, value)` by the trapezoid rule, divided by the range of steps: the
+/// mean level, in units of the value. A policy that learns the same sooner has a larger area. For a
+/// single point, its value. `None` for no points, steps that are not ascending, or non-finite
+/// numbers.
 ///
 /// ```
 /// // From 0 to 1 in 10 steps, then 10 steps at 1.
@@ -29,9 +29,9 @@ pub fn area_under_curve(points: &[(f64, f64)]) -> Option<f64> {
     Some(area / (last.0 - first.0))
 }
 
-/// The first step at which a curve of `(step, value)` is at or above `threshold`, taken where
-/// it was measured and not in between; `None` if it never is. A single lucky evaluation
-/// counts, so give a smoothed curve where evaluations are noisy.
+/// The first measured step at which a curve of `(step, value)` is at or above `threshold`, without
+/// interpolation; `None` if it never is. A single lucky evaluation counts, so smooth noisy curves
+/// first.
 ///
 /// ```
 /// let curve = [(0.0, 0.1), (50.0, 0.5), (100.0, 0.8)];

@@ -1,4 +1,4 @@
-//! Intervals of a mean and of a share.
+//! Confidence intervals of a mean and of a proportion.
 
 use leyden_core::SeedTree;
 
@@ -21,8 +21,8 @@ impl Interval {
     }
 }
 
-/// The interval of a mean under the normal approximation, `mean ± 1.96 s/√n`; `None` of fewer
-/// than two.
+/// The interval of a mean under the normal approximation, `mean ± 1.96 s/√n`; `None` for fewer than
+/// two values.
 ///
 /// ```
 /// let interval = leyden_stats::normal_interval(&[1.0, 2.0, 3.0]).unwrap();
@@ -33,8 +33,8 @@ pub fn normal_interval(values: &[f64]) -> Option<Interval> {
     mean(values).map(|mean| Interval { low: mean - half, high: mean + half })
 }
 
-/// The interval of a mean by the percentile bootstrap (Efron 1979) with `resamples`
-/// resamples; `None` of no values or no resamples.
+/// The interval of a mean by the percentile bootstrap (Efron 1979) with `resamples` resamples;
+/// `None` without values or resamples.
 ///
 /// ```
 /// use leyden_core::SeedTree;
@@ -58,12 +58,11 @@ pub fn bootstrap_interval(values: &[f64], resamples: usize, seeds: SeedTree) -> 
     Some(Interval { low: quantile(&means, 0.025)?, high: quantile(&means, 0.975)? })
 }
 
-/// Wilson's interval of a share, `successes` of `n` (Wilson 1927): unlike the normal one it
-/// stays inside [0, 1] and is right at 0 of n. `None` if n is 0 or there are more successes
-/// than n.
+/// Wilson's interval of a proportion, `successes` of `n` (Wilson 1927): unlike the normal one it
+/// stays inside [0, 1] and is valid at 0 of n. `None` if n is 0 or there are more successes than n.
 ///
 /// ```
-/// // None of ten right: the share may still be up to 0.28.
+/// // None of ten correct: the proportion may still be up to 0.28.
 /// let interval = leyden_stats::wilson_interval(0, 10).unwrap();
 /// assert_eq!(interval.low, 0.0);
 /// assert!((interval.high - 0.2775).abs() < 1e-4);
@@ -77,7 +76,7 @@ pub fn wilson_interval(successes: usize, n: usize) -> Option<Interval> {
     let centre = (share + z2 / (2.0 * n_f)) / (1.0 + z2 / n_f);
     let half =
         Z_95 / (1.0 + z2 / n_f) * (share * (1.0 - share) / n_f + z2 / (4.0 * n_f * n_f)).sqrt();
-    // The ends are exact where the share is; rounding would leave 1e-17.
+    // The bounds are exact at 0 and 1; rounding would leave 1e-17.
     let low = if successes == 0 { 0.0 } else { centre - half };
     let high = if successes == n { 1.0 } else { centre + half };
     Some(Interval { low, high })

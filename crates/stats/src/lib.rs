@@ -1,15 +1,15 @@
-//! Statistics of runs and sweeps: what reports and evaluations rest on.
+//! Statistics of runs and sweeps, for reports and evaluations.
 //!
-//! Deep reinforcement learning is reported from few runs, and means of few runs mislead. So
-//! beside means and deviations there are the tools of Agarwal et al., *Deep Reinforcement
-//! Learning at the Edge of the Statistical Precipice*, arXiv 2108.13264 ([`scores`]):
+//! Deep reinforcement learning is reported from few runs, and means of few runs mislead. In
+//! addition to means and deviations, [`scores`] therefore has the tools of Agarwal et al., *Deep
+//! Reinforcement Learning at the Edge of the Statistical Precipice*, arXiv 2108.13264:
 //! interquartile means, performance profiles, probabilities of improvement, with bootstraps
-//! stratified by task; their numbers agree with those of rliable. Comparisons item by item are
-//! in [`paired`], learning curves in [`curve`], intervals of a mean or a share in [`interval`].
+//! stratified by task; the values agree with rliable. Comparisons item by item are in [`paired`],
+//! learning curves in [`curve`], intervals of a mean or a proportion in [`interval`].
 //!
 //! Intervals are at 95 %. Bootstraps draw from the seed tree, so the same run gives the same
-//! interval. Nothing here knows of training: the crate is apart from `leyden-rl`, whose rules
-//! work within a step, so that a change of a report never rebuilds the trainer.
+//! interval. The crate is independent of `leyden-rl`, whose rules work within a step, so that a
+//! change to a report does not rebuild the trainer.
 
 pub mod curve;
 pub mod interval;

@@ -1,21 +1,21 @@
-//! Mean, deviation, quantile, and a draw: what the other files share.
+//! Shared helpers: mean, deviation, quantile, and an integer draw.
 
 use leyden_core::SeedTree;
 
-/// The mean, or `None` of nothing. Of equal numbers it is exactly that number.
+/// The mean, or `None` of an empty slice. The mean of equal numbers is exactly that number.
 ///
 /// ```
 /// assert_eq!(leyden_stats::mean(&[1.0, 2.0, 6.0]), Some(3.0));
 /// assert_eq!(leyden_stats::mean(&[]), None);
 /// ```
 pub fn mean(values: &[f64]) -> Option<f64> {
-    // Taken from the first value on, rounding cannot move the mean of equal numbers.
+    // Offsets from the first value, so that rounding cannot shift the mean of equal numbers.
     let first = *values.first()?;
     Some(first + values.iter().map(|x| x - first).sum::<f64>() / values.len() as f64)
 }
 
-/// The standard deviation with divisor n − 1, or `None` of fewer than two. Of equal numbers it
-/// is exactly 0.
+/// The standard deviation with divisor n − 1, or `None` of fewer than two values. Exactly 0 for
+/// equal numbers.
 ///
 /// ```
 /// assert_eq!(leyden_stats::sample_std(&[1.0, 3.0]), Some(2.0_f64.sqrt()));
@@ -27,8 +27,8 @@ pub fn sample_std(values: &[f64]) -> Option<f64> {
     (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
 }
 
-/// The quantile of sorted values by linear interpolation between the neighbours (type 7 of
-/// Hyndman and Fan), or `None` of nothing.
+/// The quantile of sorted values by linear interpolation between the neighbours (type 7 of Hyndman
+/// and Fan), or `None` of an empty slice.
 ///
 /// ```
 /// assert_eq!(leyden_stats::quantile(&[0.0, 10.0, 20.0], 0.25), Some(5.0));
@@ -41,7 +41,7 @@ pub fn quantile(sorted: &[f64], probability: f64) -> Option<f64> {
     Some(low + (high - low) * (position - below as f64))
 }
 
-/// A number below `n`, this node's single draw; `n` is at least 1.
+/// An integer below `n` from this node's single draw; `n` is at least 1.
 pub(crate) fn draw(seed: SeedTree, n: usize) -> usize {
     ((seed.uniform() * n as f64) as usize).min(n - 1)
 }

@@ -1,15 +1,15 @@
 //! Comparisons of two policies on the same items.
 //!
-//! Items differ far more than policies do; what an item contributes to both sides cancels in
-//! the difference. Of graded rewards the bootstrap of the mean difference says what is sure,
-//! of right and wrong answers McNemar's test.
+//! Items differ far more than policies do; an item's contribution to both sides cancels in the
+//! difference. Graded rewards use the bootstrap of the mean difference, binary correctness
+//! McNemar's test.
 
 use leyden_core::SeedTree;
 
 use crate::interval::{Interval, bootstrap_interval};
 use crate::numbers::mean;
 
-/// Two series that cannot be compared item by item.
+/// Why two series cannot be compared item by item.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PairedError {
     #[error("a paired comparison needs the same items on both sides: {before} and {after} differ")]
@@ -18,7 +18,7 @@ pub enum PairedError {
     Empty,
 }
 
-/// A difference on the same items.
+/// A paired difference.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
     /// Mean of `after − before`.
@@ -34,16 +34,16 @@ impl Difference {
     }
 }
 
-/// The mean difference `after − before` of the same items in the same order, with its paired
-/// percentile bootstrap.
+/// The mean difference `after − before` of the same items in the same order, with a paired
+/// percentile bootstrap interval.
 ///
 /// # Errors
-/// If the series differ in length or there is nothing to draw from.
+/// If the series differ in length, or there are no items or no resamples.
 ///
 /// ```
 /// use leyden_core::SeedTree;
 ///
-/// // Each item gained: the difference is clear, however far the items are apart.
+/// // Every item improved: the difference is significant despite the spread of the items.
 /// let (before, after) = ([0.0, 5.0, 90.0, 40.0], [1.0, 7.0, 91.0, 42.0]);
 /// let difference = leyden_stats::paired_bootstrap(&before, &after, 500, SeedTree::new(1)).unwrap();
 /// assert_eq!(difference.mean, 1.5);
@@ -64,21 +64,21 @@ pub fn paired_bootstrap(
     Ok(Difference { mean, interval, items: differences.len() })
 }
 
-/// How the right answers of two policies differ.
+/// Differences in correctness between two policies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct McNemar {
-    /// Items that only the first got right.
+    /// Items that only the first answered correctly.
     pub only_before: usize,
-    /// Items that only the second got right.
+    /// Items that only the second answered correctly.
     pub only_after: usize,
-    /// Probability of a difference at least this large if both were equally good; exact and
+    /// Probability of a difference at least this large if both are equally good; exact and
     /// two-sided.
     pub p_value: f64,
 }
 
-/// McNemar's exact test (McNemar 1947): of the n items on which the two disagree, the number
-/// that only one got right is binomial with probability ½ if they are equally good.
-/// `p = min(1, 2 P(X ≤ min))`. Without a disagreement it is 1.
+/// McNemar's exact test (McNemar 1947): of the n items on which the two disagree, the number that
+/// one of them answers correctly is binomial with probability ½ if they are equally good.
+/// `p = min(1, 2 P(X ≤ min))`; 1 without disagreements.
 ///
 /// # Errors
 /// If the series differ in length or are empty.
@@ -102,7 +102,7 @@ pub fn mcnemar(before: &[bool], after: &[bool]) -> Result<McNemar, PairedError> 
     };
     let (only_before, only_after) = (count(true, false), count(false, true));
     let (n, k) = (only_before + only_after, only_before.min(only_after));
-    // Logarithms of the probabilities, each from the one before: the first underflows early.
+    // Log-probabilities by recurrence, since the first probability underflows for large n.
     let mut log_term = -(n as f64) * std::f64::consts::LN_2;
     let mut tail = log_term.exp();
     for i in 1..=k {
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn pairing_removes_what_items_have_in_common() {
-        // Items differ by hundreds; each gains 1, or 2 every other time.
+        // Items differ by hundreds; they gain 1 and 2 alternately.
         let before: Vec<f64> = (0..50).map(|i| f64::from(i) * 100.0).collect();
         let after: Vec<f64> =
             before.iter().enumerate().map(|(i, x)| x + 1.0 + (i % 2) as f64).collect();
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(empty.unwrap_err(), PairedError::Empty);
     }
 
-    /// Items right on one side only, and some on which both agree.
+    /// Items correct on one side only, and some on which both agree.
     fn disagreements(only_before: usize, only_after: usize) -> McNemar {
         let pairs = [(true, false, only_before), (false, true, only_after), (true, true, 7)];
         let items = pairs.iter().flat_map(|&(b, a, n)| vec![(b, a); n]);
@@ -156,7 +156,7 @@ mod tests {
         close(disagreements(40, 60).p_value, 0.056_887_933_640_980_89);
         close(disagreements(5, 5).p_value, 1.0);
         close(disagreements(0, 0).p_value, 1.0);
-        // 2^-2000 is no number, the sum is.
+        // 2^-2000 underflows, the sum does not.
         let many = disagreements(900, 1100).p_value;
         assert!(many > 1e-6 && many < 1e-4, "{many}");
         assert_eq!(mcnemar(&[], &[]), Err(PairedError::Empty));

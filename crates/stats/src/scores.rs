@@ -1,10 +1,10 @@
 //! Scores of several runs on several tasks.
 //!
-//! Agarwal et al., arXiv 2108.13264. Runs are seeds; tasks are what each run was tested on (a
-//! benchmark each, or a kind of item). Point estimates come with intervals that resample the
-//! runs of each task apart (stratified), since runs of one task say nothing of another's
-//! spread. On a full table the numbers are those of rliable; tasks may also differ in their
-//! number of runs.
+//! Agarwal et al., arXiv 2108.13264. Runs are seeds; tasks are what each run was evaluated on (a
+//! benchmark each, or a kind of item). The intervals of point estimates resample the runs of each
+//! task separately (stratified), since runs of one task carry no information about the spread of
+//! another. On a full table the values agree with rliable; tasks may also differ in their number of
+//! runs.
 
 use leyden_core::SeedTree;
 use rayon::prelude::*;
@@ -25,7 +25,7 @@ pub enum ScoreError {
     Tasks { x: usize, y: usize },
 }
 
-/// Scores by task and run; every task has a run and every score is finite.
+/// Scores by task and run; every task has at least one run and every score is finite.
 ///
 /// ```
 /// use leyden_core::SeedTree;
@@ -44,7 +44,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Scores by task, each with those of its runs.
+    /// Scores by task, one per run.
     ///
     /// # Errors
     /// If there is no task, a task has no run, or a score is not finite.
@@ -88,9 +88,9 @@ impl Scores {
         quantile(&means, 0.5).unwrap_or(f64::NAN)
     }
 
-    /// Interquartile mean: the mean of all scores without the lowest and the highest quarter
-    /// (of n scores ⌊n/4⌋ at each end). It bears outliers as the median does and wastes half
-    /// as much.
+    /// Interquartile mean: the mean of all scores without the lowest and the highest quarter (of n
+    /// scores ⌊n/4⌋ at each end). As robust to outliers as the median, with half the discarded
+    /// scores.
     pub fn iqm(&self) -> f64 {
         let mut all = self.all();
         all.sort_by(f64::total_cmp);
@@ -98,8 +98,8 @@ impl Scores {
         mean(&all[cut..all.len() - cut]).unwrap_or(f64::NAN)
     }
 
-    /// How far scores are below `target` on average, `target − mean(min(score, target))`:
-    /// what exceeds the target on one task does not make up for another.
+    /// Mean shortfall of the scores below `target`, `target − mean(min(score, target))`: exceeding
+    /// the target on one task does not compensate for another.
     pub fn optimality_gap(&self, target: f64) -> f64 {
         let capped: Vec<f64> = self.all().iter().map(|score| score.min(target)).collect();
         target - mean(&capped).unwrap_or(f64::NAN)
@@ -110,7 +110,7 @@ impl Scores {
         shares_above(&self.all(), thresholds)
     }
 
-    /// The same of the tasks' means.
+    /// The performance profile of the task means.
     pub fn mean_profile(&self, thresholds: &[f64]) -> Vec<f64> {
         shares_above(&self.task_means(), thresholds)
     }
@@ -126,13 +126,13 @@ impl Scores {
         percentiles(resamples, |k| statistic(&self.resample(seeds.index(k))))
     }
 
-    /// As many runs of each task, drawn with replacement.
+    /// The runs of each task drawn with replacement, as many as there are.
     fn resample(&self, seeds: SeedTree) -> Self {
-        let again = |(task, runs): (usize, &Vec<f64>)| {
+        let redraw = |(task, runs): (usize, &Vec<f64>)| {
             let seeds = seeds.index(task as u64);
             (0..runs.len() as u64).map(|run| runs[draw(seeds.index(run), runs.len())]).collect()
         };
-        Self { tasks: self.tasks.iter().enumerate().map(again).collect() }
+        Self { tasks: self.tasks.iter().enumerate().map(redraw).collect() }
     }
 }
 
@@ -334,8 +334,8 @@ mod tests {
         let of = |x: &Scores, y: &Scores| {
             difference_interval(x, y, Scores::mean, 20_000, SeedTree::new(8)).unwrap()
         };
-        // Means of 3 × 5 and 3 × 7 draws: variances add, and the bootstrap of a mean is normal
-        // enough to be held to that.
+        // Means of 3 × 5 and 3 × 7 draws: variances add, and the bootstrap of a mean is close
+        // enough to normal for this check.
         let variance = |scores: &Scores| {
             let spread = |runs: &Vec<f64>| {
                 let centre = mean(runs).unwrap();
@@ -354,30 +354,30 @@ mod tests {
 
     #[test]
     fn resamples_stay_within_their_task_and_repeat() {
-        // Tasks without spread leave nothing to draw, however far they are apart.
+        // Tasks without spread give no variance, however different their levels.
         let flat = Scores::of_tasks(vec![vec![0.0; 4], vec![1.0; 2]]).unwrap();
         let interval = flat.interval(Scores::mean, 200, SeedTree::new(1)).unwrap();
         assert_eq!(interval, Interval { low: 0.5, high: 0.5 });
-        let again = |seed| x().interval(Scores::iqm, 300, SeedTree::new(seed)).unwrap();
-        assert_eq!(again(3), again(3));
-        assert_ne!(again(3), again(4));
+        let redraw = |seed| x().interval(Scores::iqm, 300, SeedTree::new(seed)).unwrap();
+        assert_eq!(redraw(3), redraw(3));
+        assert_ne!(redraw(3), redraw(4));
         assert_eq!(x().interval(Scores::iqm, 0, SeedTree::new(1)), None);
     }
 
     #[test]
     fn the_quarters_are_cut_by_whole_scores() {
         let iqm = |scores: &[f64]| Scores::of_tasks(vec![scores.to_vec()]).unwrap().iqm();
-        // Of three nothing is cut, of five one at each end.
+        // Of three scores none is cut, of five one at each end.
         assert_eq!(iqm(&[0.0, 1.0, 5.0]), 2.0);
         assert_eq!(iqm(&[9.0, 1.0, 2.0, 3.0, -7.0]), 2.0);
     }
 
     #[test]
-    fn tables_that_are_none_are_refused() {
-        let refuse = |tasks: Vec<Vec<f64>>| Scores::of_tasks(tasks).unwrap_err();
-        assert_eq!(refuse(vec![]), ScoreError::NoTasks);
-        assert_eq!(refuse(vec![vec![1.0], vec![]]), ScoreError::NoRuns { task: 1 });
-        let infinite = refuse(vec![vec![1.0, f64::INFINITY]]);
+    fn invalid_tables_are_rejected() {
+        let error_of = |tasks: Vec<Vec<f64>>| Scores::of_tasks(tasks).unwrap_err();
+        assert_eq!(error_of(vec![]), ScoreError::NoTasks);
+        assert_eq!(error_of(vec![vec![1.0], vec![]]), ScoreError::NoRuns { task: 1 });
+        let infinite = error_of(vec![vec![1.0, f64::INFINITY]]);
         assert_eq!(infinite, ScoreError::Score { task: 0, run: 1, score: f64::INFINITY });
         let one = Scores::of_tasks(vec![vec![1.0]]).unwrap();
         let error = probability_of_improvement(&one, &x(), 0, SeedTree::new(0)).unwrap_err();

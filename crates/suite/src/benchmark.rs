@@ -1,10 +1,10 @@
-//! What a benchmark is: an agent with its tasks, its scorer and everything else that only it
-//! knows.
+//! The [`Benchmark`] trait: an agent with its tasks, its scorer and everything else specific to
+//! it.
 //!
-//! A [`Benchmark`] is what a program is made with, once; a [`Dataset`] is a benchmark under the
-//! settings of one experiment. Its tasks come from files or from the generated world of the
-//! same kind; once they are read, they are assembled: the agent, the scorer and, where a model
-//! is to imitate them, demonstrations, all over the same databases or corpus.
+//! A [`Benchmark`] is registered once per program; a [`Dataset`] is a benchmark with the settings
+//! of one experiment. It reads tasks from files or from its generated world, and then assembles
+//! the agent, the scorer and, for supervised training, demonstrations, all over the same
+//! databases or corpus.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,58 +25,58 @@ use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
 use crate::settings::BenchmarkSettings;
 
-/// An agent with its tasks, its scorer and everything else that only it knows.
+/// An agent with its tasks, its scorer and everything else specific to it.
 pub trait Benchmark: Send + Sync {
     /// The name of the agent in experiments: `calc`.
     fn name(&self) -> &'static str;
 
-    /// The same in a word or two, for lists of names.
+    /// A description of one or two words, for lists of names.
     fn what(&self) -> &'static str;
 
-    /// Keys of an experiment file that only this benchmark has: in `[agent]`, in `[data]`, or in
-    /// tables of its own. Several benchmarks may share a key, which they then declare alike.
+    /// Benchmark-specific keys of an experiment file: in `[agent]`, in `[data]`, or in separate
+    /// tables. Benchmarks that share a key must declare it identically.
     fn keys(&self) -> Vec<OwnKey> {
         Vec::new()
     }
 
-    /// What an answer must be to earn its reward, for the reference of keys.
+    /// The criterion of the default reward, for the key reference.
     fn reward(&self) -> &'static str {
         ""
     }
 
-    /// Names of rewards besides `default` that only this benchmark has.
+    /// Names of benchmark-specific rewards besides `default`.
     fn rewards(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// What its files of tasks are, for the reference of keys.
+    /// Formats of its task files, for the key reference.
     fn files(&self) -> &'static str {
         ""
     }
 
-    /// Most model calls of one rollout where nobody says how many.
+    /// Default maximum number of model calls per rollout.
     fn max_turns(&self) -> usize {
         4
     }
 
-    /// Changes settings at their defaults to those that the tiny model was pretrained with.
+    /// Adjusts default settings to those that the tiny model was pretrained with.
     fn for_tiny(&self, settings: &mut BenchmarkSettings) {
         let _ = settings;
     }
 
-    /// The benchmark under `settings`; `registry` are all benchmarks of the program.
+    /// Creates the dataset for `settings`; `registry` has all benchmarks of the program.
     ///
     /// # Errors
-    /// Settings that make no sense, by key.
+    /// Invalid settings, by key.
     fn prepare(&self, settings: BenchmarkSettings, registry: &Registry)
     -> Result<Box<dyn Dataset>>;
 
-    /// Its generated world, where it has one.
+    /// Its generated world, if it has one.
     fn world(&self) -> Option<GeneratedWorld> {
         None
     }
 
-    /// The published dataset behind it, where there is one.
+    /// Its published dataset, if there is one.
     fn published(&self) -> Option<Published> {
         None
     }
@@ -84,27 +84,27 @@ pub trait Benchmark: Send + Sync {
     /// Downloads the published dataset.
     ///
     /// # Errors
-    /// The hub's and the file system's; a repository without tasks.
+    /// Errors of the hub and of the file system; a repository without tasks.
     fn fetch(&self, fetch: &Fetch<'_>) -> Result<Written> {
         bail!("{}: {} has no dataset to fetch", fetch.repository, self.name())
     }
 
-    /// Whether a file is one of its dataset, by the names of fields that occur in it.
+    /// Whether a file belongs to its dataset, by the field names in the file.
     fn recognises(&self, has: &dyn Fn(&str) -> bool) -> bool {
         let _ = has;
         false
     }
 
-    /// Scores a file of predictions as the official evaluator of its dataset does.
+    /// Scores a file of predictions like the official evaluator of its dataset.
     ///
     /// # Errors
-    /// Files that cannot be read, predictions that do not fit the questions.
+    /// Files that cannot be read, predictions that do not match the questions.
     fn score(&self, files: &Files, registry: &Registry) -> Result<Scored> {
         let _ = registry;
         bail!("{}: {} has no evaluator", files.gold, self.name())
     }
 
-    /// Why a rollout did not earn its reward; `reward` is less than 1.
+    /// Why a rollout failed; `reward` is less than 1.
     fn failure(&self, rollout: &Rollout, reward: f64) -> Failure {
         let _ = reward;
         Failure::usual(rollout, rollout.answer.is_some())
@@ -128,24 +128,24 @@ pub trait Benchmark: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
     pub name: &'static str,
-    /// Its repository on the hub, where nobody names another.
+    /// Its default repository on the hub.
     pub repository: &'static str,
 }
 
-/// What is to be fetched, and where to.
+/// Source and target of a download.
 pub struct Fetch<'a> {
     pub hub: &'a Hub,
     /// `owner/name`.
     pub repository: &'a str,
     pub out: &'a Path,
-    /// Also what tasks do not need.
+    /// Also download files that tasks do not need.
     pub all: bool,
 }
 
 /// A kind of golden file.
 pub struct Golden {
     pub name: &'static str,
-    /// Recomputes the cases of a file; some need a folder of databases.
+    /// Recomputes the cases of a file; some kinds need a folder of databases.
     pub check: fn(&Path, Option<&Path>) -> Result<GoldenReport>,
 }
 
@@ -154,38 +154,38 @@ pub struct Golden {
 pub struct GeneratedWorld {
     /// Its name among the sources of tasks.
     pub name: &'static str,
-    /// Makes it from its seed.
+    /// Creates it from a seed.
     pub make: fn(u64) -> Arc<dyn World>,
 }
 
-/// A file or folder of a world that was written: its name, how many entries it has, and what
-/// one of them is called.
+/// A written file or folder of a world: its name, its number of entries, and the noun for one
+/// entry.
 pub type Entries = (&'static str, usize, &'static str);
 
-/// A generated world: an endless stream of training tasks, and test tasks apart from them.
+/// A generated world: an infinite stream of training tasks, and disjoint test tasks.
 pub trait World: Send + Sync {
     fn train(&self, index: u64) -> Task;
 
     fn test(&self, count: usize) -> Vec<Task>;
 
-    /// Writes so many tasks as files in the format of the published dataset.
+    /// Writes `train` and `test` tasks as files in the format of the published dataset.
     ///
     /// # Errors
-    /// The file system's own.
+    /// Errors of the file system.
     fn write(&self, out: &Path, train: u64, test: usize) -> Result<Vec<Entries>>;
 
-    /// What else is worth knowing, as a sentence.
+    /// A remark for the description of the world.
     fn note(&self) -> Option<String> {
         None
     }
 }
 
-/// What a file gave: its tasks, and sentences on the rows that were left out.
+/// The tasks of a file, and messages about rejected rows.
 #[derive(Default)]
 pub struct LoadedTasks {
     pub tasks: Vec<Task>,
     pub rejected: Vec<String>,
-    /// What else a reader should know, such as databases that cannot be used.
+    /// Other warnings, such as databases that cannot be used.
     pub notes: Vec<String>,
 }
 
@@ -196,10 +196,10 @@ impl From<Loaded> for LoadedTasks {
     }
 }
 
-/// The rows of a file, by a dataset's readers: of its own format, and of Parquet.
+/// Reads the rows of a file with a dataset's readers for its own format and for Parquet.
 ///
 /// # Errors
-/// Where the file as a whole cannot be read; bad rows are in the result.
+/// A file that cannot be read as a whole; bad rows are in the result.
 pub fn read_rows(
     path: &Path,
     from_file: impl FnOnce(&Path) -> Result<Loaded, LoadError>,
@@ -213,29 +213,29 @@ pub fn read_rows(
     Ok(loaded.into())
 }
 
-/// Where the training tasks come from.
+/// Source of the training tasks.
 #[derive(Clone, Copy)]
 pub enum Train<'a> {
     World,
     Tasks(&'a [Task]),
 }
 
-/// A dataset with everything that works on it.
+/// The components of a dataset that are ready to run.
 pub struct Assembled {
     pub agent: Arc<dyn Agent>,
     pub scorer: Arc<dyn Scorer>,
-    /// Of the training tasks, if they were asked for.
+    /// Demonstrations of the training tasks, if requested.
     pub demonstrations: Option<Box<dyn DemonstrationSource>>,
-    /// What else is in use (databases, corpus, index), for the provenance.
+    /// Other resources in use (databases, corpus, index), for the provenance.
     pub described: Value,
-    /// Files of a generated world, kept as long as it is worked on.
+    /// Files of a generated world, deleted on drop.
     pub folder: Option<tempfile::TempDir>,
-    /// What agents outside of this process need besides the task.
+    /// Additional inputs of agents outside of this process.
     pub extras: Arc<dyn Extras>,
 }
 
 impl Assembled {
-    /// An agent and a scorer that need nothing else.
+    /// An agent and a scorer without other resources.
     pub fn of(agent: impl Agent + 'static, scorer: impl Scorer + 'static) -> Self {
         Self {
             agent: Arc::new(agent),
@@ -248,9 +248,9 @@ impl Assembled {
     }
 }
 
-/// A benchmark under the settings of one experiment.
+/// A benchmark with the settings of one experiment.
 pub trait Dataset {
-    /// Its generated world and the world's name, where there is one.
+    /// Its generated world with the world's name, if it has one.
     fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
         None
     }
@@ -258,28 +258,27 @@ pub trait Dataset {
     /// Reads a file of tasks.
     ///
     /// # Errors
-    /// Where the file as a whole cannot be read; bad rows are in the result.
+    /// A file that cannot be read as a whole; bad rows are in the result.
     fn read(&self, path: &Path) -> Result<LoadedTasks>;
 
-    /// Puts together what works on the tasks that were read.
+    /// Assembles the components for the given tasks.
     ///
     /// # Errors
-    /// BenchmarkSettings that make no sense, a corpus that cannot be searched, no task that can be
-    /// demonstrated.
+    /// Invalid settings, a corpus that cannot be searched, no task that can be demonstrated.
     fn assemble(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Assembled>;
 
-    /// Tasks in figures; they were read by this dataset or are of its world.
+    /// Statistics of tasks that were read by this dataset or are from its world.
     ///
     /// # Errors
-    /// Where what the tasks are about cannot be read.
+    /// Databases or corpora of the tasks that cannot be read.
     fn describe(&self, name: &str, tasks: &[Task]) -> Result<Description> {
         Ok(Description::usual(name, tasks))
     }
 }
 
-/// The folder of `tables.json` and the databases that a file of questions is about: `databases`
-/// if somebody said so, else where the questions are.
+/// The folder of `tables.json` and of the databases that a file of questions refers to:
+/// `databases` if given, else the questions' own folder.
 pub fn databases_of(questions: &Path, databases: Option<&Path>) -> PathBuf {
-    let beside = questions.parent().filter(|parent| !parent.as_os_str().is_empty());
-    databases.or(beside).unwrap_or(Path::new(".")).to_owned()
+    let parent = questions.parent().filter(|parent| !parent.as_os_str().is_empty());
+    databases.or(parent).unwrap_or(Path::new(".")).to_owned()
 }

@@ -1,4 +1,4 @@
-//! Demonstrations of generated worlds, and their tasks as an endless stream.
+//! Demonstrations of generated worlds, and their tasks as an infinite stream.
 
 use std::sync::Arc;
 
@@ -8,16 +8,17 @@ use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
 
 use crate::benchmark::World;
 
-/// Tasks of base models begin here in a world's stream: runs from its start never meet them.
-const FIRST_LESSON: u64 = 1 << 40;
+/// First index of pretraining tasks in a world's stream, out of the reach of training runs,
+/// which start at 0.
+const FIRST_PRETRAINING_TASK: u64 = 1 << 40;
 
-/// The task of a world's stream that demonstration `index` is about: the one that a run meets as
-/// that number, if it is `gold`.
-pub fn lesson(gold: bool, index: u64) -> u64 {
-    if gold { index } else { FIRST_LESSON + index }
+/// The index in a world's stream of the task of demonstration `index`. With `gold`, it is the
+/// task that a training run gets at the same index.
+pub fn task_index(gold: bool, index: u64) -> u64 {
+    if gold { index } else { FIRST_PRETRAINING_TASK + index }
 }
 
-/// The endless stream of a world as the tasks of a run.
+/// The infinite stream of a world as the tasks of a run.
 pub struct Stream(pub Arc<dyn World>);
 
 impl TaskSource for Stream {
@@ -30,18 +31,18 @@ impl TaskSource for Stream {
     }
 }
 
-/// Demonstrations of several endless sources in turn, after some exercises in copying. With
-/// any at all, every round ends with one more, so that what they teach is not unlearned.
-pub struct InTurn {
+/// Interleaves several infinite sources, after some copying exercises. If there are any
+/// exercises, every round ends with one more, so that the model does not unlearn copying.
+pub struct Interleaved {
     exercises: Copying,
-    /// So many exercises come first.
+    /// Number of exercises at the start.
     first: u64,
     sources: Vec<Box<dyn DemonstrationSource>>,
-    /// Whose turn it is, round by round; a source may have several turns of a round.
+    /// Source of each turn of a round; a source may have several turns per round.
     turns: Vec<usize>,
 }
 
-impl InTurn {
+impl Interleaved {
     pub fn new(
         sources: Vec<Box<dyn DemonstrationSource>>,
         turns: Vec<usize>,
@@ -51,9 +52,9 @@ impl InTurn {
         Self { exercises: Copying(NamesAgain::new(seed)), first, sources, turns }
     }
 
-    /// The source of item `index` after the first exercises, and which of that source's items
-    /// it is; no source where the turn is an exercise's.
-    fn place(&self, index: u64) -> (Option<usize>, u64) {
+    /// The source of item `index` after the first exercises, and the index within that source;
+    /// `None` for an exercise.
+    fn locate(&self, index: u64) -> (Option<usize>, u64) {
         let exercise = u64::from(self.first > 0);
         let round = self.turns.len() as u64 + exercise;
         let slot = (index % round) as usize;
@@ -65,7 +66,7 @@ impl InTurn {
     }
 }
 
-impl DemonstrationSource for InTurn {
+impl DemonstrationSource for Interleaved {
     fn len(&self) -> Option<u64> {
         None
     }
@@ -74,16 +75,15 @@ impl DemonstrationSource for InTurn {
         let Some(index) = index.checked_sub(self.first) else {
             return self.exercises.conversation(index);
         };
-        match self.place(index) {
+        match self.locate(index) {
             (Some(source), item) => self.sources[source].conversation(item),
             (None, exercise) => self.exercises.conversation(exercise),
         }
     }
 }
 
-/// Exercises in copying: draws from a list of names. A model that begins with some thousands
-/// of these has learned to copy a name by what it is before it meets anything else, and every
-/// other lesson goes faster.
+/// Copying exercises: draws from a list of names. A model that starts with some thousands of
+/// these first learns to copy names by their content, which speeds up all later pretraining.
 struct Copying(NamesAgain);
 
 impl DemonstrationSource for Copying {
@@ -92,9 +92,9 @@ impl DemonstrationSource for Copying {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        let (told, again) = self.0.exercise(index);
-        let asked = Message::user(format!("draw from{told}."));
-        Conversation { messages: vec![asked, Message::assistant(again)], tools: Vec::new() }
+        let (names, drawn) = self.0.exercise(index);
+        let request = Message::user(format!("draw from{names}."));
+        Conversation { messages: vec![request, Message::assistant(drawn)], tools: Vec::new() }
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
     use leyden_train::config::Demonstrations;
 
     #[test]
-    fn gold_demonstrations_solve_the_tasks_that_a_run_meets() {
+    fn gold_demonstrations_solve_the_training_tasks() {
         let registry = crate::registry();
         for (_, benchmark) in registry.worlds() {
             let agent = benchmark.name();
@@ -130,19 +130,19 @@ mod tests {
     }
 
     #[test]
-    fn a_source_with_two_turns_gives_twice_as_many_and_none_twice() {
-        let in_turn = InTurn::new(Vec::new(), vec![0, 1, 0], 0, 0);
-        let places: Vec<(Option<usize>, u64)> = (0..6).map(|i| in_turn.place(i)).collect();
+    fn a_source_with_two_turns_gives_twice_as_many_items_without_repeats() {
+        let interleaved = Interleaved::new(Vec::new(), vec![0, 1, 0], 0, 0);
+        let located: Vec<(Option<usize>, u64)> = (0..6).map(|i| interleaved.locate(i)).collect();
         let (a, b) = (Some(0), Some(1));
-        assert_eq!(places, [(a, 0), (b, 0), (a, 1), (a, 2), (b, 1), (a, 3)]);
+        assert_eq!(located, [(a, 0), (b, 0), (a, 1), (a, 2), (b, 1), (a, 3)]);
     }
 
     #[test]
     fn exercises_come_first_and_one_ends_every_round() {
-        let in_turn = InTurn::new(Vec::new(), vec![0], 0, 2);
-        let places: Vec<(Option<usize>, u64)> = (0..4).map(|i| in_turn.place(i)).collect();
-        assert_eq!(places, [(Some(0), 0), (None, 2), (Some(0), 1), (None, 3)]);
-        let first: Vec<Conversation> = [0, 1, 3, 5].map(|i| in_turn.conversation(i)).into();
+        let interleaved = Interleaved::new(Vec::new(), vec![0], 0, 2);
+        let located: Vec<(Option<usize>, u64)> = (0..4).map(|i| interleaved.locate(i)).collect();
+        assert_eq!(located, [(Some(0), 0), (None, 2), (Some(0), 1), (None, 3)]);
+        let first: Vec<Conversation> = [0, 1, 3, 5].map(|i| interleaved.conversation(i)).into();
         for (number, conversation) in first.iter().enumerate() {
             let asked = &conversation.messages[0].content;
             assert!(asked.starts_with("draw from"), "{conversation:?}");

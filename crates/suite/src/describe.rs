@@ -1,7 +1,6 @@
-//! A dataset in figures: how many tasks, of which kinds, how long, with which flaws.
+//! Statistics of a dataset: number, kinds, lengths and flaws of its tasks.
 //!
-//! What is worth knowing differs from dataset to dataset and is each one's own module; how it
-//! is laid out is here.
+//! Each dataset's module computes its own statistics; this module formats them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,35 +9,35 @@ use leyden_core::Task;
 
 use crate::table::{Side, aligned, counted, indented, shortened};
 
-/// Values of a label or a count that are listed; beyond them only their number or range is
-/// told.
+/// Maximum number of listed values of a label or count; above it only their number or range is
+/// shown.
 const LISTED: usize = 12;
-/// Rows that are shown.
+/// Number of sample rows.
 const SAMPLES: usize = 3;
-/// Characters of a shown text.
+/// Maximum number of characters of a shown text.
 pub(crate) const SHOWN: usize = 240;
 
-/// What is in some tasks.
+/// Statistics of some tasks.
 pub struct Description {
     name: String,
     tasks: usize,
     /// Label, value, tasks.
     labels: BTreeMap<String, BTreeMap<String, usize>>,
-    /// What only this dataset has, line by line.
+    /// Lines specific to this dataset.
     pub(crate) own: Vec<String>,
-    /// What is measured, and its lengths in characters, ascending.
+    /// Field name, and the field's lengths in characters, ascending.
     lengths: Vec<(&'static str, Vec<usize>)>,
     rows: Vec<Row>,
 }
 
-/// A task that is shown: its id, and its fields by name.
+/// A sample task: its id, and its fields by name.
 struct Row {
     id: String,
     fields: Vec<(&'static str, String)>,
 }
 
 impl Description {
-    /// Question and reference of tasks of which nothing else is known.
+    /// Default statistics: question and reference answer.
     pub fn usual(name: &str, tasks: &[Task]) -> Self {
         let mut description = Self::new(name, tasks);
         description.measure("question", tasks.iter().map(|task| task.question.as_str()));
@@ -49,7 +48,7 @@ impl Description {
         description
     }
 
-    /// Tasks counted by their labels; what else there is to say is added.
+    /// Counts tasks by their labels; further statistics are added later.
     pub fn new(name: &str, tasks: &[Task]) -> Self {
         let mut labels: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
         for (label, value) in tasks.iter().flat_map(|task| &task.labels) {
@@ -59,7 +58,7 @@ impl Description {
         Self { name: name.to_owned(), tasks: tasks.len(), labels, own, lengths, rows }
     }
 
-    /// Adds the lengths of some texts; none are left out.
+    /// Adds the lengths of a field's texts, if there are any.
     pub fn measure<'a>(&mut self, what: &'static str, texts: impl Iterator<Item = &'a str>) {
         let mut lengths: Vec<usize> = texts.map(|text| text.chars().count()).collect();
         lengths.sort_unstable();
@@ -68,7 +67,7 @@ impl Description {
         }
     }
 
-    /// Shows a few tasks with the fields that `fields` tells of each.
+    /// Adds a few sample tasks with the fields returned by `fields`.
     pub fn show<'a>(
         &mut self,
         tasks: &'a [Task],
@@ -146,7 +145,7 @@ pub(crate) fn listed<K: fmt::Display>(counts: &BTreeMap<K, usize>) -> String {
     counts.iter().map(|(key, count)| format!("{key}: {count}")).collect::<Vec<_>>().join(", ")
 }
 
-/// How often each number occurs: `1: 500, 2: 300`, or `3 to 40` where there are many.
+/// Frequency of each number: `1: 500, 2: 300`, or the range `3 to 40` if there are many.
 pub(crate) fn distribution(numbers: impl Iterator<Item = usize>) -> String {
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     for number in numbers {
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn many_different_numbers_are_told_as_a_range() {
+    fn many_different_numbers_are_shown_as_a_range() {
         assert_eq!(distribution([2, 3, 2].into_iter()), "2: 2, 3: 1");
         assert_eq!(distribution(5..30), "5 to 29");
         assert_eq!(distribution(std::iter::empty()), "");

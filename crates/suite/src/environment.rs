@@ -1,4 +1,4 @@
-//! From an experiment's names to the environment that its policy is trained in.
+//! Builds the training environment of an experiment from the names in its configuration.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,23 +14,23 @@ use serde_json::{Map, Value, json};
 
 use crate::TEST_TASKS;
 use crate::benchmark::{Assembled, Dataset, Train};
-use crate::demonstrations::{InTurn, Stream};
+use crate::demonstrations::{Interleaved, Stream};
 use crate::model::tiny;
 use crate::registry::Registry;
 use crate::settings::BenchmarkSettings;
 use crate::sources::{self, Source};
 
-/// A run's environment, with the files that it needs as long as it lasts.
+/// A run's environment, with the temporary files that it needs.
 pub struct Stage {
     pub environment: Environment,
-    /// Databases of a generated world, kept as long as this value.
+    /// Databases of a generated world, deleted on drop.
     pub folder: Option<tempfile::TempDir>,
 }
 
-/// Agent, tasks, scorer and demonstrations of an experiment whose run folder is `folder`.
+/// Builds agent, tasks, scorer and demonstrations of an experiment with run folder `folder`.
 ///
 /// # Errors
-/// Names of what there is not, settings that make no sense, files that cannot be read.
+/// Unknown names, invalid settings, files that cannot be read.
 pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Result<Stage> {
     let data = &experiment.data;
     let settings =
@@ -51,14 +51,14 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
         } else {
             if !demonstrated {
                 let [world] = worlds[..] else {
-                    bail!("data.train: worlds cannot be mixed where rewards are the objective");
+                    bail!("data.train: worlds can be mixed only with the supervised objective");
                 };
                 sources::world_of(registry, world, dataset.as_ref())?;
             }
             let mut assembled = dataset.assemble(Train::World, &test, demonstrated)?;
             if demonstrated {
-                let lessons = lessons(registry, &worlds, &settings, &mut assembled)?;
-                assembled.demonstrations = Some(Box::new(lessons));
+                let interleaved = interleave(registry, &worlds, &settings, &mut assembled)?;
+                assembled.demonstrations = Some(Box::new(interleaved));
             }
             let source = |world: &&str| json!({ "source": world, "seed": data.seed });
             let described = worlds.iter().map(source).collect();
@@ -93,14 +93,14 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
     Ok(Stage { environment, folder: assembled.folder })
 }
 
-/// The rollouts of another run that are imitated, and what provenance says of them.
+/// The successful rollouts of another run to train on, with their provenance.
 fn own_successes(experiment: &Experiment) -> Result<Option<(Successes, Value)>> {
     let data = &experiment.data;
     if data.successes.is_empty() {
         return Ok(None);
     }
     if experiment.train.objective != Objective::Supervised {
-        bail!("data.successes: rollouts are imitated where train.objective is supervised");
+        bail!("data.successes: requires train.objective to be supervised");
     }
     let run = Path::new(&data.successes);
     let successes = Successes::read(run, data.success_reward, &experiment.train.roles)?;
@@ -115,7 +115,7 @@ fn own_successes(experiment: &Experiment) -> Result<Option<(Successes, Value)>> 
     Ok(Some((successes, described)))
 }
 
-/// The generated worlds among `names`; none, or all of them.
+/// The generated worlds among `names`: either none, or all of them.
 fn worlds(registry: &Registry, names: &[String]) -> Result<Vec<&'static str>> {
     let mut worlds = Vec::new();
     for name in names {
@@ -129,8 +129,8 @@ fn worlds(registry: &Registry, names: &[String]) -> Result<Vec<&'static str>> {
     Ok(worlds)
 }
 
-/// Training tasks of files, without those whose question is a test question too: some
-/// datasets repeat questions across their own splits.
+/// Training tasks from files, without those whose question is also a test question: some
+/// datasets repeat questions across splits.
 fn training_tasks(
     registry: &Registry,
     data: &DataConfig,
@@ -144,22 +144,25 @@ fn training_tasks(
     tasks.retain(|task| !held_out.contains(task.question.trim()));
     if tasks.len() < before {
         let shared = before - tasks.len();
-        eprintln!("data: {shared} training tasks left out, whose question is in data.test too");
+        eprintln!(
+            "data: {shared} training tasks removed because their question is also in data.test"
+        );
         described = json!({ "sources": described, "left_out_as_test_questions": shared });
     }
     Ok((tasks, described))
 }
 
-/// Demonstrations of all `worlds` in turn, each by its own agent; those of the experiment's
-/// agent are in `assembled` already. A world that is named twice has two turns of each round.
-fn lessons(
+/// Interleaves the demonstrations of all `worlds`, each by its own agent; those of the
+/// experiment's agent are already in `assembled`. A world that is listed twice has two turns per
+/// round.
+fn interleave(
     registry: &Registry,
     worlds: &[&str],
     settings: &BenchmarkSettings,
     assembled: &mut Assembled,
-) -> Result<InTurn> {
+) -> Result<Interleaved> {
     if settings.data.demonstrations == Demonstrations::Gold && worlds.len() > 1 {
-        bail!("data.demonstrations: gold ones are those of one world; name one as data.train");
+        bail!("data.demonstrations: gold requires exactly one world in data.train");
     }
     let mut distinct: Vec<&str> = Vec::new();
     let mut sources: Vec<Box<dyn DemonstrationSource>> = Vec::new();
@@ -168,21 +171,21 @@ fn lessons(
             continue;
         }
         distinct.push(world);
-        let (_, benchmark) = registry.world(world).context("a world without an agent")?;
+        let (_, benchmark) = registry.world(world).context("world without an agent")?;
         let agent = benchmark.name();
         let own = if agent == settings.agent.name { assembled.demonstrations.take() } else { None };
         sources.push(match own {
             Some(own) => own,
-            None => Box::new(tiny::lessons(registry, agent, settings.data.seed)?),
+            None => Box::new(tiny::demonstrations(registry, agent, settings.data.seed)?),
         });
     }
     let turn = |world: &&str| distinct.iter().position(|known| known == world);
     let turns = worlds.iter().filter_map(turn).collect();
     let data = &settings.data;
-    Ok(InTurn::new(sources, turns, data.seed, data.exercises))
+    Ok(Interleaved::new(sources, turns, data.seed, data.exercises))
 }
 
-/// Refuses to test on rows that are trained on.
+/// Fails if test rows are also training rows.
 fn check_disjoint(registry: &Registry, train: &[String], test: &[String]) -> Result<()> {
     for a in train {
         for b in test {

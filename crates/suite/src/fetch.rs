@@ -1,8 +1,7 @@
-//! Datasets of the hub as the files that experiments name.
+//! Writes datasets of the hub as the files that experiments use.
 //!
-//! Rows are written as they come, so that the largest split needs no memory; files are
-//! written aside and renamed at the end, so that an interrupted download leaves none that
-//! looks whole.
+//! Rows are streamed, so that even the largest split needs little memory; files are written to
+//! temporary paths and renamed at the end, so that an interrupted download never looks complete.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,15 +17,16 @@ use serde_json::{Map, Value};
 
 use crate::table::{Side, aligned, counted};
 
-/// What was written.
+/// Summary of the written files.
 #[derive(Debug, Default)]
 pub struct Written {
-    /// Path and rows.
+    /// Path and number of rows.
     pub(crate) files: Vec<(PathBuf, usize)>,
-    /// Rows that could not be read or lack what a task needs, with the first of them.
+    /// Number of rows that could not be read or lack required fields.
     pub(crate) rejected: usize,
+    /// Message about the first rejected row.
     pub(crate) first: Option<String>,
-    /// What else a user should know, in sentences.
+    /// Other messages for the user.
     pub(crate) notes: Vec<String>,
 }
 
@@ -48,10 +48,10 @@ impl fmt::Display for Written {
     }
 }
 
-/// Writes rows to JSONL files, each row to the one that it belongs to.
+/// Distributes rows over JSONL files.
 pub struct JsonlFiles<'a> {
     out: &'a Path,
-    /// Fields without which a row is no task; all are texts.
+    /// Required text fields of a row.
     required: &'static [&'static str],
     open: BTreeMap<PathBuf, (BufWriter<File>, usize)>,
     rejected: usize,
@@ -63,25 +63,25 @@ impl<'a> JsonlFiles<'a> {
         Self { out, required, open: BTreeMap::new(), rejected: 0, first: None }
     }
 
-    /// Takes the rows of a JSONL or Parquet file; `place` says to which file, within the
-    /// folder, each belongs.
+    /// Adds the rows of a JSONL or Parquet file; `target` maps each row to its file within the
+    /// output folder.
     pub fn file(
         &mut self,
         path: &Path,
-        place: impl Fn(&Map<String, Value>) -> PathBuf,
+        target: impl Fn(&Map<String, Value>) -> PathBuf,
     ) -> Result<()> {
         let name = path.display().to_string();
         if parquet::is_parquet(path) {
             let rows = parquet::rows(path)?;
             let total = rows.row_count() as u64;
             let rows = rows.map(|row| row.map_err(|error| error.to_string()));
-            return self.rows(&name, total, rows, place);
+            return self.rows(&name, total, rows, target);
         }
         let rows = JsonLines::open(path)?.map(|line| match line {
             Ok(line) => line.row.map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         });
-        self.rows(&name, 0, rows, place)
+        self.rows(&name, 0, rows, target)
     }
 
     fn rows(
@@ -89,7 +89,7 @@ impl<'a> JsonlFiles<'a> {
         name: &str,
         total: u64,
         rows: impl Iterator<Item = Result<Map<String, Value>, String>>,
-        place: impl Fn(&Map<String, Value>) -> PathBuf,
+        target: impl Fn(&Map<String, Value>) -> PathBuf,
     ) -> Result<()> {
         let mut progress = Progress::new("rows", total, 0);
         let mut count = 0;
@@ -97,10 +97,10 @@ impl<'a> JsonlFiles<'a> {
             count += 1;
             let row = row.and_then(|row| match self.missing(&row) {
                 None => Ok(row),
-                Some(field) => Err(format!("the field {field} is no text")),
+                Some(field) => Err(format!("the field {field} is not a text")),
             });
             match row {
-                Ok(row) => self.row(&place(&row), &row)?,
+                Ok(row) => self.row(&target(&row), &row)?,
                 Err(what) => {
                     self.rejected += 1;
                     self.first.get_or_insert_with(|| format!("{name}, row {count}: {what}"));
@@ -115,18 +115,18 @@ impl<'a> JsonlFiles<'a> {
         Ok(())
     }
 
-    /// The first field that a task needs and this row lacks.
+    /// The first required field that the row lacks.
     fn missing(&self, row: &Map<String, Value>) -> Option<&'static str> {
         let lacks = |field: &&&str| !row.get(**field).is_some_and(Value::is_string);
         self.required.iter().find(lacks).copied()
     }
 
-    fn row(&mut self, place: &Path, row: &Map<String, Value>) -> Result<()> {
-        let path = self.out.join(place);
+    fn row(&mut self, file: &Path, row: &Map<String, Value>) -> Result<()> {
+        let path = self.out.join(file);
         let failed = |path: &Path| path.display().to_string();
         if !self.open.contains_key(&path) {
             make_folder(&path)?;
-            let file = File::create(aside(&path)).with_context(|| failed(&path))?;
+            let file = File::create(temporary_path(&path)).with_context(|| failed(&path))?;
             self.open.insert(path.clone(), (BufWriter::new(file), 0));
         }
         if let Some((file, count)) = self.open.get_mut(&path) {
@@ -141,7 +141,7 @@ impl<'a> JsonlFiles<'a> {
         let mut files = Vec::new();
         for (path, (mut file, count)) in self.open {
             let done = file.flush().and_then(|()| file.get_ref().sync_all());
-            done.and_then(|()| fs::rename(aside(&path), &path))
+            done.and_then(|()| fs::rename(temporary_path(&path), &path))
                 .with_context(|| path.display().to_string())?;
             files.push((path, count));
         }
@@ -154,14 +154,14 @@ impl<'a> JsonlFiles<'a> {
     }
 }
 
-/// Makes the folder of a file.
+/// Creates the folder of a file.
 pub fn make_folder(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())
 }
 
-/// Where a file is written before it is whole.
-pub fn aside(path: &Path) -> PathBuf {
+/// Temporary path of a file until it is complete.
+pub fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     path.with_file_name(name)
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_what_a_task_needs_are_counted_and_the_first_is_named() {
+    fn rows_without_required_fields_are_counted_and_the_first_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let mut files = JsonlFiles::new(folder.path(), &["id", "answer"]);
         let mut broken = row("b");
@@ -196,8 +196,9 @@ mod tests {
         let written = files.finish().unwrap();
         assert_eq!(written.files, [(folder.path().join("d/a.jsonl"), 1)]);
         let text = written.to_string();
-        let told = "left out: 2 rows (first: x.parquet, row 2: the field answer is no text)\n";
-        assert!(text.ends_with(told), "{text}");
+        let expected =
+            "left out: 2 rows (first: x.parquet, row 2: the field answer is not a text)\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is in a world or a file.
+//! Prints statistics of a generated world or a file of tasks.
 
 use std::path::Path;
 
@@ -12,22 +12,22 @@ use crate::own_tasks::Fields;
 use crate::registry::Registry;
 use crate::sources::{self, Source};
 
-/// Training tasks of an endless world that are looked at.
+/// Number of sampled training tasks of a world.
 const WORLD_SAMPLE: u64 = 5_000;
 
-/// Lessons that are shown.
-const LESSONS: u64 = 8;
+/// Number of shown demonstrations of the tiny model's pretraining data.
+const DEMONSTRATIONS: u64 = 8;
 
-/// Prints what is in `name`; `databases` are where the questions are not.
+/// Prints statistics of `name`; `databases` is the databases' folder if it is not the questions'.
 ///
 /// # Errors
-/// A file that cannot be read, or has no good row.
+/// A file that cannot be read or has no valid rows.
 pub fn info(registry: &Registry, name: &str, seed: u64, databases: Option<&Path>) -> Result<()> {
     let (path, rows) = match Source::parse(name, registry)? {
         Source::World(world) => {
-            let (_, benchmark) = registry.world(world).context("a world without an agent")?;
+            let (_, benchmark) = registry.world(world).context("world without an agent")?;
             self::world(registry, world, benchmark, seed)?;
-            return lessons(registry, benchmark.name(), seed);
+            return demonstrations(registry, benchmark.name(), seed);
         }
         Source::File { path, rows } => (path, rows),
     };
@@ -39,20 +39,20 @@ pub fn info(registry: &Registry, name: &str, seed: u64, databases: Option<&Path>
     }
     let dataset = registry.prepare(settings)?;
     let read: LoadedTasks = dataset.read(&path)?;
-    sources::tell(&read, &path);
+    sources::report(&read, &path);
     let tasks = sources::cut(read, rows, name)?.tasks;
     if tasks.is_empty() {
-        bail!("{}: there is no good row in it", path.display());
+        bail!("{}: the file has no valid rows", path.display());
     }
     print!("{}", dataset.describe(name, &tasks)?);
     Ok(())
 }
 
-/// Training and test tasks of a world, and what they are about.
+/// Statistics of training and test tasks of a world.
 fn world(registry: &Registry, name: &str, benchmark: &dyn Benchmark, seed: u64) -> Result<()> {
     let dataset = registry.prepare(tiny::settings(registry, benchmark.name(), seed)?)?;
     let world = sources::world_of(registry, name, dataset.as_ref())?;
-    println!("{name} (seed {seed}), endless training tasks\n");
+    println!("{name} (seed {seed}), infinite stream of training tasks\n");
     let train: Vec<_> = (0..WORLD_SAMPLE).map(|i| world.train(i)).collect();
     print!("{}", dataset.describe("training, the first of the stream", &train)?);
     print!("\n{}", dataset.describe("test", &world.test(TEST_TASKS))?);
@@ -62,11 +62,11 @@ fn world(registry: &Registry, name: &str, benchmark: &dyn Benchmark, seed: u64) 
     Ok(())
 }
 
-fn lessons(registry: &Registry, agent: &str, seed: u64) -> Result<()> {
-    println!("\nlessons of the tiny model, which is to be good at the protocol only");
-    let lessons = tiny::lessons(registry, agent, seed)?;
-    for index in 0..LESSONS {
-        let conversation = lessons.conversation(index);
+fn demonstrations(registry: &Registry, agent: &str, seed: u64) -> Result<()> {
+    println!("\npretraining data of the tiny model, which learns only the protocol from it");
+    let source = tiny::demonstrations(registry, agent, seed)?;
+    for index in 0..DEMONSTRATIONS {
+        let conversation = source.conversation(index);
         println!("  {index}");
         for message in &conversation.messages {
             let speaker = format!("{:?}", message.role).to_lowercase();
@@ -79,7 +79,7 @@ fn lessons(registry: &Registry, agent: &str, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// The benchmark whose dataset a file holds, by the fields of its beginning.
+/// The benchmark that a file's dataset belongs to, by the field names in its first rows.
 fn benchmark_of<'a>(registry: &'a Registry, path: &Path) -> Result<&'a dyn Benchmark> {
     let fields = Fields::of(path)?;
     registry.recognise(&|field| fields.has(field))
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dataset_is_known_by_its_fields() {
+    fn a_dataset_is_recognised_by_its_fields() {
         let registry = crate::registry();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.jsonl");

@@ -1,10 +1,9 @@
-//! The benchmarks: agents with their tasks and scorers, as the trainer and the command line use
-//! them.
+//! The benchmarks: agents with their tasks and scorers, for the trainer and the command line.
 //!
-//! A [`Benchmark`] owns everything that only it knows: its name and its keys in experiment
-//! files, its agent, where its tasks come from, its scorer and demonstrations, its published
-//! dataset, its generated world. The command line is handed a [`Registry`] of them and knows
-//! none by name, so that one written elsewhere has all commands.
+//! A [`Benchmark`] defines everything specific to it: its name and keys in experiment files, its
+//! agent, its sources of tasks, its scorer and demonstrations, its published dataset, its
+//! generated world. The command line takes a [`Registry`] and refers to no benchmark by name, so
+//! that a benchmark from another crate has all commands.
 //!
 //! | module | benchmark |
 //! |---|---|
@@ -12,14 +11,13 @@
 //! | [`sql`] | the text-to-SQL agent on Spider and mini-spider |
 //! | [`rag`] | the retrieval agent on MuSiQue and mini-musique |
 //! | [`external`] | an agent outside of this process on the tasks of another benchmark |
-//! | [`chat`] | one question, one answer, on tasks of a user's own |
+//! | [`chat`] | single-turn question answering on a user's own tasks |
 //!
-//! What they share stands beside them: [`sources`] of tasks, an experiment's [`environment`],
-//! [`evaluation`]s, [`predictions`], models by [`model`] name, [`own_tasks`] of a user and a
-//! [`reward`] for them.
+//! Shared modules: [`sources`] of tasks, an experiment's [`environment`], [`evaluation`]s,
+//! [`predictions`], [`model`] sources, a user's [`own_tasks`] and [`reward`]s for them.
 //!
 //! ```no_run
-//! // It links libtorch, which a documentation test is not told where to find.
+//! // Not run: it links libtorch, which documentation tests cannot find.
 //! let registry = leyden_suite::registry();
 //! let names: Vec<&str> = registry.iter().map(|benchmark| benchmark.name()).collect();
 //! assert_eq!(names, ["calc", "sql", "rag", "external", "chat"]);
@@ -53,7 +51,7 @@ pub use rag::recall;
 pub use registry::Registry;
 pub use settings::BenchmarkSettings;
 
-/// Tasks of a generated test split where nobody says how many.
+/// Default number of tasks of a generated test split.
 pub const TEST_TASKS: usize = 256;
 
 /// The benchmarks of this crate.

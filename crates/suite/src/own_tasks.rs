@@ -1,8 +1,7 @@
-//! Task files of a user's own: rows of `id`, `question` and `answer`, and whatever else there is
-//! to say of a task.
+//! A user's own task files: rows of `id`, `question`, `answer` and optional further fields.
 //!
-//! JSONL, one JSON list, or Parquet. Short texts, numbers and truth values beside the three are
-//! labels, by which evaluations are broken down; so are the entries of `labels`.
+//! JSONL, one JSON list, or Parquet. Other fields with short texts, numbers or Booleans become
+//! labels, by which evaluations are broken down; so do the entries of `labels`.
 
 use std::fs::File;
 use std::io::Read;
@@ -16,16 +15,16 @@ use serde_json::{Map, Value};
 
 use crate::benchmark::{LoadedTasks, read_rows};
 
-/// Longest text that is a label, in characters.
+/// Maximum length of a label in characters.
 const LONGEST_LABEL: usize = 64;
 
-/// Bytes of a file that are looked at for the names of its fields.
-const LOOKED_AT: u64 = 1 << 20;
+/// Number of bytes of a file that are searched for field names.
+const SEARCHED: u64 = 1 << 20;
 
-/// Reads a file of rows, of each of which `task` makes a task.
+/// Reads a file of rows and converts each with `task`.
 ///
 /// # Errors
-/// Where the file as a whole cannot be read; bad rows are in the result.
+/// A file that cannot be read as a whole; bad rows are in the result.
 pub fn read(
     path: &Path,
     task: impl Fn(Map<String, Value>, Place) -> Result<Task, RowError>,
@@ -41,10 +40,10 @@ pub fn read(
     )
 }
 
-/// A row as a task, whose reference stands in the field `answer` or another one.
+/// Converts a row to a task; `answer` is the name of the field with the reference answer.
 ///
 /// # Errors
-/// A field that is missing, empty or of another kind, by name.
+/// A field that is missing, empty or of the wrong type, by name.
 pub fn task(mut row: Map<String, Value>, answer: &'static str) -> Result<Task, RowError> {
     let id = match row.shift_remove("id") {
         Some(Value::Number(id)) => id.to_string(),
@@ -61,7 +60,7 @@ pub fn task(mut row: Map<String, Value>, answer: &'static str) -> Result<Task, R
             return Err(RowError::Empty(answer.into()));
         }
         Some(Value::String(text)) => text,
-        // Numbers, and the objects and lists that the reward `json` compares.
+        // Numbers, and objects and lists for the reward `json`.
         Some(other) => other.to_string(),
     };
     if let Some(aliases) = row.get("answer_aliases")
@@ -83,18 +82,18 @@ pub fn task(mut row: Map<String, Value>, answer: &'static str) -> Result<Task, R
     Ok(Task { id, question, gold, labels, fields: row })
 }
 
-/// The names of fields that occur at the beginning of a file.
+/// The field names at the beginning of a file.
 pub struct Fields {
-    /// Of the first row of a Parquet file.
+    /// Names in the first row of a Parquet file.
     names: Option<Vec<String>>,
     text: String,
 }
 
 impl Fields {
-    /// Looks into a file.
+    /// Reads the beginning of a file.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// A file that cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
         if parquet::is_parquet(path) {
             let first: Option<Map<String, Value>> = parquet::rows(path)?.next().transpose()?;
@@ -103,11 +102,11 @@ impl Fields {
         }
         let mut start = Vec::new();
         let file = File::open(path).with_context(|| path.display().to_string())?;
-        file.take(LOOKED_AT).read_to_end(&mut start).with_context(|| path.display().to_string())?;
+        file.take(SEARCHED).read_to_end(&mut start).with_context(|| path.display().to_string())?;
         Ok(Self { names: None, text: String::from_utf8_lossy(&start).into_owned() })
     }
 
-    /// Whether there is such a field.
+    /// Whether the field occurs.
     pub fn has(&self, field: &str) -> bool {
         match &self.names {
             Some(names) => names.iter().any(|name| name == field),
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_names_file_line_and_field() {
+    fn errors_name_file_line_and_field() {
         let read = read_text(
             b"{\"id\": \"a\", \"question\": \"q\"}\n\
               {\"question\": \"q\", \"answer\": \"x\"}\n\
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_seen_at_the_beginning() {
+    fn fields_are_found_at_the_beginning() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("my.jsonl");
         std::fs::write(&path, "{\"id\": 1, \"question\": \"q\"}").unwrap();

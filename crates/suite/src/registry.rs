@@ -9,7 +9,7 @@ use crate::benchmark::{Benchmark, Dataset, GeneratedWorld};
 use crate::reward::Rule;
 use crate::settings::BenchmarkSettings;
 
-/// The benchmarks of a program, in the order of lists.
+/// The benchmarks of a program, in the order in which they are listed.
 ///
 /// ```no_run
 /// let registry = leyden_suite::registry();
@@ -21,7 +21,7 @@ pub struct Registry {
     benchmarks: Vec<Box<dyn Benchmark>>,
 }
 
-/// The keys that benchmarks declare, at their defaults.
+/// The defaults of the keys that benchmarks declare.
 pub(crate) struct Defaults {
     pub agent: Values,
     pub data: Values,
@@ -29,16 +29,16 @@ pub(crate) struct Defaults {
 }
 
 impl Registry {
-    /// No benchmark.
+    /// An empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One benchmark more.
+    /// Adds a benchmark.
     ///
     /// # Panics
-    /// Where its name is taken, or one of its keys is declared otherwise: that is a mistake in
-    /// the program, not in what it is given.
+    /// Its name is taken, or one of its keys is declared with another default: a bug in the
+    /// program, not in its input.
     #[must_use]
     pub fn with(mut self, benchmark: impl Benchmark + 'static) -> Self {
         let name = benchmark.name();
@@ -58,7 +58,7 @@ impl Registry {
     /// The benchmark whose agent has this name.
     ///
     /// # Errors
-    /// Where there is none, with those that there are.
+    /// No such benchmark; the message lists the available ones.
     pub fn get(&self, name: &str) -> Result<&dyn Benchmark> {
         match self.iter().find(|benchmark| benchmark.name() == name) {
             Some(benchmark) => Ok(benchmark),
@@ -69,17 +69,17 @@ impl Registry {
     fn no_agent(&self, name: &str) -> String {
         let names: Vec<&str> = self.iter().map(Benchmark::name).collect();
         let known = match names.as_slice() {
-            [] => "there is none at all".to_owned(),
+            [] => "there are none".to_owned(),
             [one] => format!("there is {one}"),
             [others @ .., last] => format!("there are {} and {last}", others.join(", ")),
         };
         format!("there is no agent `{name}`; {known}")
     }
 
-    /// The benchmark under `settings`, which name it.
+    /// Prepares the benchmark named in `settings`.
     ///
     /// # Errors
-    /// Where there is no such agent; settings that make no sense.
+    /// No such agent; invalid settings.
     pub fn prepare(&self, settings: BenchmarkSettings) -> Result<Box<dyn Dataset>> {
         self.get(&settings.agent.name)?.prepare(settings, self)
     }
@@ -97,7 +97,7 @@ impl Registry {
     /// The benchmark whose published dataset has this name.
     ///
     /// # Errors
-    /// Where there is none, with those that there are.
+    /// No such benchmark; the message lists the available ones.
     pub fn published(&self, name: &str) -> Result<&dyn Benchmark> {
         let known = || self.iter().filter_map(|benchmark| Some(benchmark.published()?.name));
         let is_it = |benchmark: &&(dyn Benchmark + 'static)| {
@@ -109,11 +109,11 @@ impl Registry {
         })
     }
 
-    /// The benchmark whose dataset a file holds, by the names of fields that occur in it: the
-    /// first that recognises it, or the first of all.
+    /// The benchmark that a file's dataset belongs to, by its field names: the first that
+    /// recognises it, or else the first one.
     ///
     /// # Errors
-    /// Where there is no benchmark.
+    /// The registry is empty.
     pub fn recognise(&self, has: &dyn Fn(&str) -> bool) -> Result<&dyn Benchmark> {
         let found = self.iter().find(|benchmark| benchmark.recognises(has));
         found.or(self.iter().next()).context("this program has no benchmark")
@@ -176,10 +176,10 @@ impl Schema for Registry {
         }
     }
 
-    /// Prepares the agent, which reads nothing but its settings.
+    /// Validates the settings by preparing the benchmark, which reads no data.
     fn check(&self, experiment: &Experiment) -> Result<(), KeyError> {
         let prepared = self.prepare(BenchmarkSettings::of(experiment));
-        // The sentences of benchmarks begin with the key.
+        // Error messages of benchmarks begin with the key.
         prepared.map(drop).map_err(|error| {
             let sentence = format!("{error:#}");
             match sentence.split_once(": ") {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_experiment_file_is_one_and_is_written_back_alike() {
+    fn every_experiment_file_parses_and_round_trips() {
         let registry = crate::registry();
         let files = experiments();
         assert!(files.len() >= 11, "{files:?}");
@@ -222,9 +222,9 @@ mod tests {
         }
     }
 
-    /// Run folders of earlier versions are continued only where this stays as it is.
+    /// Run folders of earlier versions can be resumed only if this stays unchanged.
     #[test]
-    fn a_resolved_experiment_has_its_keys_in_the_order_that_they_always_had() {
+    fn the_key_order_of_a_resolved_experiment_is_stable() {
         let registry = crate::registry();
         let resolved = |name: &str| {
             let path = experiments().into_iter().find(|path| path.ends_with(name)).unwrap();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_refused_before_anything_runs() {
+    fn invalid_settings_are_rejected_before_anything_runs() {
         let registry = crate::registry();
         let path = experiments().into_iter().find(|path| path.ends_with("mini/calc.toml")).unwrap();
         for (change, sentence) in [
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// Declares a key of another benchmark, otherwise.
+    /// Declares a key of another benchmark with another default.
     struct Rival;
 
     impl Benchmark for Rival {

@@ -1,23 +1,24 @@
-//! Demonstrations by playing: an agent runs against a script, and what it asked with what it
-//! was told are the conversations. So no prompt is written twice.
+//! Demonstrations by running an agent against scripted replies: its requests with the replies are
+//! the conversations. So prompts need not be duplicated.
 
 use futures::executor::block_on;
 use leyden_core::{Agent, Episode, Message, Script, Task};
 use leyden_train::data::Conversation;
 
-/// The conversations of an agent whose model replies as written: for each reply what was
-/// asked, and the reply. Replies that the agent does not ask for are left out.
+/// The conversations of an agent with scripted model replies: one per reply, consisting of the
+/// request and the reply. Unused replies are skipped.
 pub fn play(agent: &dyn Agent, task: &Task, replies: Vec<Message>) -> Vec<Conversation> {
     let script = Script::of_messages(replies.clone());
     let episode = Episode::new(&script);
-    // An agent that asks for more than is written ends with an error; what came before counts.
+    // An agent that makes more requests than there are replies ends with an error; the earlier
+    // conversations are still valid.
     let _ = block_on(agent.run(task, &episode));
     drop(episode);
-    let asked = script.into_asked().into_iter();
+    let requests = script.into_asked().into_iter();
     let conversation = |(request, reply): (leyden_core::ChatRequest, Message)| {
         let mut messages = request.messages;
         messages.push(reply);
         Conversation { messages, tools: request.tools }
     };
-    asked.zip(replies).map(conversation).collect()
+    requests.zip(replies).map(conversation).collect()
 }

@@ -1,4 +1,4 @@
-//! What a benchmark is told of an experiment.
+//! The part of an experiment's configuration that a benchmark receives.
 
 use std::path::PathBuf;
 
@@ -8,17 +8,17 @@ use leyden_train::config::{AgentConfig, DataConfig, Demonstrations, RewardConfig
 
 use crate::registry::Registry;
 
-/// What a benchmark is told of an experiment.
+/// The part of an experiment's configuration that a benchmark receives.
 #[derive(Debug, Clone)]
 pub struct BenchmarkSettings {
     pub agent: AgentConfig,
     pub data: DataConfig,
-    /// Tables that benchmarks declare.
+    /// Tables declared by benchmarks.
     pub own: Values,
     pub reward: RewardConfig,
-    /// Where encoders of passages run.
+    /// Device of passage encoders.
     pub device: String,
-    /// Folder of the run, where there is one.
+    /// Folder of the run, if there is one.
     pub run: Option<PathBuf>,
 }
 
@@ -34,10 +34,10 @@ impl BenchmarkSettings {
         }
     }
 
-    /// Every key at its default, without tasks, for the agent of this name.
+    /// Default settings without tasks, for the agent of this name.
     ///
     /// # Errors
-    /// Where there is no such agent.
+    /// No such agent.
     pub fn defaults(registry: &Registry, agent: &str) -> Result<Self> {
         let benchmark = registry.get(agent)?;
         let own = registry.defaults();
@@ -65,10 +65,10 @@ impl BenchmarkSettings {
         found.ok_or_else(|| anyhow!("{path}: no benchmark of this program declares this key"))
     }
 
-    /// Sets a key that a benchmark declares.
+    /// Sets a benchmark's key.
     ///
     /// # Errors
-    /// Where none does.
+    /// A key that no benchmark declares.
     pub fn set(&mut self, path: &str, value: impl Into<toml::Value>) -> Result<()> {
         let value = value.into();
         let done = match path.split_once('.') {
@@ -82,16 +82,16 @@ impl BenchmarkSettings {
         Ok(())
     }
 
-    /// The text of a key that a benchmark declares.
+    /// The text value of a benchmark's key.
     ///
     /// # Errors
-    /// Where none does, as with the others.
+    /// A key that no benchmark declares, or a value of another type.
     pub fn text(&self, path: &str) -> Result<&str> {
         let value = self.value(path)?;
         value.as_str().ok_or_else(|| anyhow!("{path}: `{value}` is not a string"))
     }
 
-    /// The whole number of a key.
+    /// The non-negative integer value of a key.
     ///
     /// # Errors
     /// As [`BenchmarkSettings::text`].
@@ -109,7 +109,7 @@ impl BenchmarkSettings {
         Ok(usize::try_from(self.number(path)?)?)
     }
 
-    /// The value of a key that is true or false.
+    /// The Boolean value of a key.
     ///
     /// # Errors
     /// As [`BenchmarkSettings::text`].
@@ -118,7 +118,7 @@ impl BenchmarkSettings {
         value.as_bool().ok_or_else(|| anyhow!("{path}: `{value}` is neither true nor false"))
     }
 
-    /// The list of texts of a key.
+    /// The value of a key that is a list of texts.
     ///
     /// # Errors
     /// As [`BenchmarkSettings::text`].
@@ -128,7 +128,7 @@ impl BenchmarkSettings {
         Ok(texts.filter_map(|text| text.as_str().map(str::to_owned)).collect())
     }
 
-    /// Names and texts of a key that is a table.
+    /// The value of a key that is a table of texts.
     ///
     /// # Errors
     /// As [`BenchmarkSettings::text`].
@@ -139,15 +139,15 @@ impl BenchmarkSettings {
         Ok(entries.filter_map(text).collect())
     }
 
-    /// Whether a generated world shows its training tasks solved.
+    /// Whether demonstrations of a generated world are solutions of its training tasks.
     pub fn gold(&self) -> bool {
         self.data.demonstrations == Demonstrations::Gold
     }
 
-    /// How much the agent's prompts explain: whether only one line.
+    /// Whether the agent uses the compact, one-line prompt.
     ///
     /// # Errors
-    /// Another word than full and compact.
+    /// A value other than full and compact.
     pub fn compact(&self) -> Result<bool> {
         match self.agent.prompt.as_str() {
             "full" => Ok(false),
@@ -156,10 +156,10 @@ impl BenchmarkSettings {
         }
     }
 
-    /// Refuses a reward that the benchmark does not have.
+    /// Rejects a reward that the benchmark does not have.
     ///
     /// # Errors
-    /// Every reward but the default.
+    /// A reward other than the default.
     pub fn only_default_reward(&self) -> Result<()> {
         match self.reward.name.as_str() {
             "default" => Ok(()),

@@ -1,6 +1,6 @@
-//! Where tasks come from, by the names that experiments and commands use.
+//! Sources of tasks by name.
 //!
-//! A generated world, or the path of a file of tasks, with an optional range of rows:
+//! A name is a generated world, or the path of a file of tasks with an optional range of rows:
 //! `data/calcx/svamp.jsonl:700..1000`.
 
 use std::ops::Range;
@@ -15,7 +15,7 @@ use crate::benchmark::{Dataset, LoadedTasks, World};
 use crate::registry::Registry;
 use crate::table::counted;
 
-/// A source of tasks by name.
+/// A parsed source of tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A generated world, by its name.
@@ -27,10 +27,10 @@ pub enum Source {
 }
 
 impl Source {
-    /// Reads a source's name.
+    /// Parses a source's name.
     ///
     /// # Errors
-    /// A row selection that is no range.
+    /// An invalid range of rows.
     pub fn parse(text: &str, registry: &Registry) -> Result<Self> {
         if let Some((world, _)) = registry.world(text) {
             return Ok(Self::World(world.name));
@@ -54,10 +54,10 @@ impl Source {
     }
 }
 
-/// Refuses a path at which nothing is: most likely the misspelt name of a world.
+/// Rejects a path that does not exist, which is most likely a misspelt world.
 ///
 /// # Errors
-/// Where nothing is there, with the worlds that there are.
+/// The path does not exist; the message lists the worlds.
 pub fn check_exists(path: &Path, registry: &Registry) -> Result<()> {
     if path.exists() {
         return Ok(());
@@ -66,12 +66,12 @@ pub fn check_exists(path: &Path, registry: &Registry) -> Result<()> {
     bail!("{}: there is no such file; the worlds are {}", path.display(), worlds.join(", "));
 }
 
-/// The range `rows` of what a file gave; `name` is how the file was asked for.
+/// Keeps the range `rows` of a file's tasks; `name` is the source's name for messages.
 pub fn cut(mut read: LoadedTasks, rows: Option<Range<usize>>, name: &str) -> Result<LoadedTasks> {
     if let Some(rows) = rows {
         let total = read.tasks.len();
         if rows.start >= total || rows.is_empty() {
-            bail!("{name}: the file has {}", counted(total, "good row"));
+            bail!("{name}: the file has {}", counted(total, "valid row"));
         }
         read.tasks.truncate(rows.end.min(total));
         read.tasks.drain(..rows.start);
@@ -79,11 +79,11 @@ pub fn cut(mut read: LoadedTasks, rows: Option<Range<usize>>, name: &str) -> Res
     Ok(read)
 }
 
-/// Rejected rows and notes of one file that are told one by one.
+/// Maximum number of reported rejected rows per file.
 const NAMED: usize = 5;
 
-/// Says on standard error what is wrong with a file.
-pub fn tell(read: &LoadedTasks, path: &Path) {
+/// Reports a file's notes and rejected rows on standard error.
+pub fn report(read: &LoadedTasks, path: &Path) {
     for note in &read.notes {
         eprintln!("{note}");
     }
@@ -95,14 +95,13 @@ pub fn tell(read: &LoadedTasks, path: &Path) {
     }
 }
 
-/// The tasks that `names` stand for, at most `limit` of each (0 is all; of a world,
+/// The tasks of the sources `names`, at most `limit` of each (0 is all; of a world,
 /// `of_world`), and a description with hashes for the provenance.
 ///
-/// A malformed row is named on standard error and left out; a file without any good row is
-/// an error.
+/// Malformed rows are reported on standard error and skipped.
 ///
 /// # Errors
-/// A source that is none, a world of another agent, a file without any good row.
+/// An invalid source, a world of another agent, a file without valid rows.
 pub fn tasks(
     registry: &Registry,
     names: &[String],
@@ -122,7 +121,7 @@ pub fn tasks(
             Source::File { path, rows } => {
                 check_exists(&path, registry)?;
                 let read = dataset.read(&path)?;
-                tell(&read, &path);
+                report(&read, &path);
                 let rejected = read.rejected.len();
                 let read = cut(read, rows, name)?;
                 described.push(json!({
@@ -136,7 +135,7 @@ pub fn tasks(
             }
         };
         if tasks.is_empty() {
-            bail!("{name}: there is no good row in it");
+            bail!("{name}: the file has no valid rows");
         }
         if limit > 0 {
             tasks.truncate(limit);
@@ -146,10 +145,10 @@ pub fn tasks(
     Ok((all, Value::Array(described)))
 }
 
-/// The world of this name, which must be the dataset's own.
+/// The world of this name, which must be that of the dataset.
 ///
 /// # Errors
-/// Where another agent lives in it.
+/// The world belongs to another agent.
 pub fn world_of(registry: &Registry, world: &str, dataset: &dyn Dataset) -> Result<Arc<dyn World>> {
     match dataset.world() {
         Some((own, found)) if own == world => Ok(found),
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_beyond_the_file_is_refused() {
+    fn a_range_beyond_the_file_is_rejected() {
         let task = |i: usize| Task {
             id: i.to_string(),
             question: "q".to_owned(),
@@ -191,7 +190,9 @@ mod tests {
         let ids = |read: LoadedTasks| read.tasks.into_iter().map(|t| t.id).collect::<Vec<_>>();
         assert_eq!(ids(cut(rows(), Some(1..3), "f").unwrap()), ["1", "2"]);
         assert_eq!(ids(cut(rows(), Some(3..usize::MAX), "f").unwrap()), ["3"]);
-        assert!(cut(rows(), Some(4..5), "f").is_err_and(|e| e.to_string().contains("4 good rows")));
+        assert!(
+            cut(rows(), Some(4..5), "f").is_err_and(|e| e.to_string().contains("4 valid rows"))
+        );
         assert!(cut(rows(), Some(2..2), "f").is_err());
     }
 }

@@ -1,14 +1,14 @@
-//! Aligned columns of plain text, for the terminal and for files that people read.
+//! Plain-text tables with aligned columns.
 
-/// Which side of a column its texts lie against.
+/// Alignment of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Left,
     Right,
 }
 
-/// Lays `rows` out in columns, two spaces apart, one line each. `sides` says how each column
-/// is aligned; columns beyond it are left-aligned.
+/// Formats `rows` as columns, two spaces apart, one line each. `sides` are the alignments of the
+/// columns; further columns are left-aligned.
 pub fn aligned(rows: &[Vec<String>], sides: &[Side]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -34,7 +34,7 @@ pub fn aligned(rows: &[Vec<String>], sides: &[Side]) -> String {
     text
 }
 
-/// Every line of `text` two spaces further in.
+/// Indents every line of `text` by two spaces.
 pub fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
 }

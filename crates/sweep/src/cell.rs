@@ -1,4 +1,4 @@
-//! From a sweep file to its cells.
+//! Expands a sweep file into its cells.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ use crate::file::{ReportSettings, SweepFile, flatten, key};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cell {
-    /// Names the cell's files; unique in the sweep.
+    /// Base name of the cell's files; unique in the sweep.
     pub id: String,
     pub variant: String,
     pub seed: u64,
-    /// What the cell sets in the base experiment, as `key=TOML value`, in order.
+    /// The cell's overrides of the base experiment, as `key=TOML value`, in order.
     pub overrides: Vec<String>,
 }
 
-/// A sweep, expanded.
+/// An expanded sweep.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sweep {
-    /// Fit for a folder's name.
+    /// Valid as a folder name.
     pub name: String,
-    /// Whether the sweep file says it, or it is the file's own.
+    /// Whether the sweep file sets the name; otherwise it is derived from the file name.
     pub name_is_written: bool,
     /// The sweep file and its text.
     pub path: PathBuf,
@@ -37,8 +37,8 @@ pub struct Sweep {
     /// Names of the variants, in the order of the file.
     pub variants: Vec<String>,
     pub baseline: String,
-    /// Seed by seed, each with every variant: a sweep that is stopped half-way has then
-    /// compared all variants on the seeds it has.
+    /// Ordered by seed, each with all variants, so that a sweep stopped half-way has compared all
+    /// variants on the finished seeds.
     pub cells: Vec<Cell>,
     pub report: ReportSettings,
 }
@@ -47,9 +47,8 @@ impl Sweep {
     /// Reads a sweep file and its base and expands it; `seeds` replaces those of the file.
     ///
     /// # Errors
-    /// Everything that is wrong with the file itself, each with the key: files that are
-    /// missing, seeds or names that collide, a baseline that is no variant. Whether the cells'
-    /// experiments are possible is [`crate::check`]'s to say.
+    /// Errors in the file itself, with the key: missing files, duplicate seeds or names, a
+    /// baseline that is not a variant. [`crate::check`] validates the cells' experiments.
     pub fn read(path: &Path, seeds: Option<&[u64]>) -> Result<Self, SweepError> {
         let text = std::fs::read_to_string(path).map_err(|error| SweepError::file(path, error))?;
         let file = SweepFile::parse(&text, path)?;
@@ -63,7 +62,7 @@ impl Sweep {
         let stem = path.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
         let name = file_name(file.name.as_deref().unwrap_or(&stem));
         if name.is_empty() || name.starts_with('.') {
-            return Err(key(path, "name", format!("`{name}` is no name of a folder")));
+            return Err(key(path, "name", format!("`{name}` is not a valid folder name")));
         }
         let variants = variants(&file, path)?;
         let names: Vec<String> = variants.iter().map(|variant| variant.name.clone()).collect();
@@ -96,13 +95,13 @@ impl Sweep {
     }
 }
 
-/// A variant with everything that it sets.
+/// A variant with all its overrides.
 struct Variant {
     name: String,
     overrides: Vec<String>,
 }
 
-/// The variants of the file, each in every combination of the grid.
+/// The variants of the file, each with every combination of the grid.
 fn variants(file: &SweepFile, path: &Path) -> Result<Vec<Variant>, SweepError> {
     let grid = combinations(file, path)?;
     let listed: Vec<(&str, Vec<(String, Value)>)> = if file.variant.is_empty() {
@@ -129,10 +128,10 @@ fn variants(file: &SweepFile, path: &Path) -> Result<Vec<Variant>, SweepError> {
             }
             let all: Vec<&(String, Value)> = fixed.iter().chain(own).chain(values).collect();
             if let Some((reserved, _)) = all.iter().find(|(key, _)| is_reserved(key)) {
-                let what = format!("`{reserved}` is the sweep's own to set: use seeds and name");
+                let what = format!("`{reserved}` is set by the sweep: use seeds and name");
                 return Err(variant(path, &name, &what));
             }
-            // What is set later holds; the earlier would only make the command longer.
+            // Later values override earlier ones, which are dropped to shorten the command.
             let last = |index: usize| !all[index + 1..].iter().any(|(key, _)| *key == all[index].0);
             let overrides = (0..all.len())
                 .filter(|index| last(*index))
@@ -157,7 +156,7 @@ fn variant(path: &Path, variant: &str, what: &str) -> SweepError {
     }
 }
 
-/// Names are told apart as folders too, where capitals may count for nothing.
+/// Names must also be distinct as folders on case-insensitive file systems.
 fn distinct_names(variants: &[Variant], path: &Path) -> Result<(), SweepError> {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for entry in variants {
@@ -170,21 +169,21 @@ fn distinct_names(variants: &[Variant], path: &Path) -> Result<(), SweepError> {
     Ok(())
 }
 
-/// A point of the grid: its name and the values that it sets.
+/// A point of the grid: its name and its overrides.
 type Point = (String, Vec<(String, Value)>);
 
-/// Every combination of the grid's values, with its name; one empty one without a grid.
+/// Every combination of the grid's values, with its name; a single empty one without a grid.
 fn combinations(file: &SweepFile, path: &Path) -> Result<Vec<Point>, SweepError> {
     let axes = flatten(&file.grid);
-    // The last part of a key says enough where no other key ends alike.
+    // The last part of a key suffices if no other key has the same last part.
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let mut points: Vec<Point> = vec![(String::new(), Vec::new())];
     for (axis, values) in &axes {
-        let place = format!("grid.{axis}");
+        let grid_key = format!("grid.{axis}");
         let values = values
             .as_array()
             .filter(|values| !values.is_empty())
-            .ok_or_else(|| key(path, &place, "write a list of values".to_owned()))?;
+            .ok_or_else(|| key(path, &grid_key, "must be a list of values".to_owned()))?;
         let alike = axes.iter().filter(|(other, _)| last(other) == last(axis)).count();
         let short = if alike == 1 { last(axis) } else { axis.clone() };
         let extended = |point: &Point| -> Vec<Point> {
@@ -202,7 +201,7 @@ fn combinations(file: &SweepFile, path: &Path) -> Result<Vec<Point>, SweepError>
     Ok(points)
 }
 
-/// A value as part of a name: strings without quotes, a choice by its name.
+/// A value as part of a name: strings without quotes, tagged tables by their `name`.
 fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -213,7 +212,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// A name fit for folders and for the name of an experiment.
+/// Converts a name to one that is valid for folders and experiments.
 fn file_name(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
     let text: String = name.chars().map(safe).take(100).collect();

@@ -1,4 +1,4 @@
-//! Everything that can be known to be wrong before the first cell runs.
+//! Validates all cells before the first one runs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,26 +10,25 @@ use crate::cell::Cell;
 use crate::error::SweepError;
 use crate::folder::SweepFolder;
 
-/// Which state of the program made something; read from a run's `provenance.json`.
+/// Revision of the program, as recorded in a run's `provenance.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Revision {
     /// Version of the program.
     pub leyden: Option<String>,
     pub git_revision: Option<String>,
-    /// Of what was changed since that revision.
+    /// Hash of the uncommitted changes.
     pub git_diff_sha256: Option<String>,
 }
 
 impl Revision {
-    /// The revision that a run was begun with; `None` if it has not got that far or does not
-    /// say.
+    /// The revision that started a run; `None` if it is not recorded.
     pub fn of_run(folder: &Path) -> Option<Self> {
         let text = fs::read_to_string(folder.join("provenance.json")).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    /// The revision for a reader.
+    /// The revision in human-readable form.
     pub fn words(&self) -> String {
         let revision = self.git_revision.as_deref().or(self.leyden.as_deref());
         let revision: String = revision.unwrap_or("unknown").chars().take(12).collect();
@@ -43,14 +42,14 @@ impl Revision {
     }
 }
 
-/// Refuses cells that cannot run or would not be what they claim to be. `resolve` gives the
-/// configuration of a cell as a run would write it, or the sentence why there is none;
-/// `rewrite` what a run would write today of what an older version wrote; `here` is what runs
-/// them, `None` to let cells of any revision stand.
+/// Rejects cells that cannot run or whose run folder does not match. `resolve` returns the
+/// configuration of a cell as a run would write it, or an error message; `rewrite` converts a
+/// configuration written by an older version to today's format; `here` is the current revision,
+/// `None` to accept cells of any revision.
 ///
 /// # Errors
-/// The first cell whose experiment is not possible, two variants that are the same experiment,
-/// or a run folder of another configuration or revision.
+/// The first cell whose experiment is invalid, two variants that are the same experiment, or a
+/// run folder of another configuration or revision.
 pub fn check(
     folder: &SweepFolder,
     sweep_file: &Path,
@@ -80,7 +79,7 @@ pub fn check(
     Ok(())
 }
 
-/// The name of an experiment makes no difference.
+/// Removes the name of an experiment, which is irrelevant for equality.
 fn without_name(config: &str) -> String {
     let parsed: Result<toml::Table, _> = config.parse();
     parsed.map_or_else(

@@ -1,10 +1,10 @@
-//! Everything that keeps a sweep from going on, as one sentence each.
+//! Errors of sweeps.
 
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a sweep cannot be expanded, shared or gone on with.
+/// Why a sweep cannot be expanded, shared or resumed.
 #[derive(Debug, Error)]
 pub enum SweepError {
     #[error("{}: {what}", path.display())]
@@ -16,25 +16,25 @@ pub enum SweepError {
     #[error("seeds `{text}`: {what}")]
     Seeds { text: String, what: String },
     #[error(
-        "{}: there are no cells in it, so it is no sweep folder: give the folder that \
-         `leyden sweep` made",
+        "{}: not a sweep folder, because it has no cells: specify a folder created by \
+        `leyden sweep`",
         path.display()
     )]
     NoSweep { path: PathBuf },
     #[error(
-        "{}: this folder holds another sweep: {what}; choose another --folder or remove it",
+        "{}: this folder contains another sweep: {what}; choose another --folder or remove it",
         path.display()
     )]
     OtherSweep { path: PathBuf, what: String },
     #[error(
-        "cell {cell}: {} holds a run of another configuration{what}; move that folder away to \
-         run the cell anew, or choose another --folder",
+        "cell {cell}: {} contains a run of another configuration{what}; move that folder away to \
+        run the cell again, or choose another --folder",
         path.display()
     )]
     OtherConfiguration { cell: String, path: PathBuf, what: String },
     #[error(
-        "cell {cell}: {} was begun by revision {found}, and this is {here}: go on with that \
-         revision, move the folder away, or say --any-revision to mix them",
+        "cell {cell}: {} was started by revision {found}, and this is {here}: resume it with that \
+        revision, move the folder away, or use --any-revision to mix them",
         path.display()
     )]
     OtherRevision { cell: String, path: PathBuf, found: String, here: String },

@@ -1,11 +1,11 @@
 //! The sweep file.
 //!
 //! ```toml
-//! base = "../mini/calc.toml"        # an experiment, beside this file
-//! baseline = "identical"             # what the others are compared with; else the first
+//! base = "../mini/calc.toml"        # an experiment, relative to this file
+//! baseline = "identical"             # the variant to compare with; default: the first
 //! seeds = "1..5"                     # or a list
 //!
-//! [set]                              # holds for every cell
+//! [set]                              # applies to every cell
 //! train.steps = 120
 //!
 //! [[variant]]
@@ -15,7 +15,7 @@
 //! name = "discounted"
 //! set = { algorithm.credit = { name = "discounted", gamma = 0.9 } }
 //!
-//! [grid]                             # every combination, of every variant
+//! [grid]                             # every combination, for every variant
 //! rollout.samples = [4, 8]
 //!
 //! [report]
@@ -31,11 +31,11 @@ use toml::{Table, Value};
 use crate::error::SweepError;
 use crate::seeds::{distinct, parse_seeds};
 
-/// A sweep file as it is written.
+/// The contents of a sweep file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepFile {
-    /// The file's own name if absent.
+    /// Default: the file name.
     pub name: Option<String>,
     /// The experiment that every cell starts from; relative to the sweep file.
     pub base: PathBuf,
@@ -61,14 +61,13 @@ pub(crate) struct VariantEntry {
     pub set: Table,
 }
 
-/// What the report of a sweep measures.
+/// Settings of the sweep's report.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportSettings {
-    /// `sampled` or `greedy`; if absent, what the runs have, sampled first.
+    /// `sampled` or `greedy`; default: the mode that the runs have, preferably sampled.
     pub mode: Option<String>,
-    /// The reward whose arrival sample efficiency measures; if absent, nine tenths of what the
-    /// baseline ends with.
+    /// The reward threshold for sample efficiency; default: 90 % of the baseline's final reward.
     pub threshold: Option<f64>,
 }
 
@@ -105,7 +104,7 @@ impl SweepFile {
         Ok(file)
     }
 
-    /// The seeds of the file; `None` if it says nothing of them.
+    /// The seeds of the file; `None` if it has none.
     pub(crate) fn seeds(&self, path: &Path) -> Result<Option<Vec<u64>>, SweepError> {
         let refuse = |what: String| key(path, "seeds", what);
         let Some(value) = &self.seeds else { return Ok(None) };
@@ -115,7 +114,7 @@ impl SweepFile {
                 .iter()
                 .map(|seed| seed.as_integer().and_then(|seed| u64::try_from(seed).ok()))
                 .collect::<Option<Vec<u64>>>()
-                .ok_or_else(|| refuse(format!("{value} is no list of whole numbers from 0")))?,
+                .ok_or_else(|| refuse(format!("{value} is not a list of non-negative integers")))?,
             other => return Err(refuse(format!("{other}: write \"1..5\" or [1, 2, 7]"))),
         };
         distinct(&seeds).map_err(refuse)?;
@@ -127,11 +126,11 @@ pub(crate) fn key(path: &Path, key: &str, what: String) -> SweepError {
     SweepError::Key { path: path.to_owned(), key: key.to_owned(), what }
 }
 
-/// A table as dotted keys with their values, in the order of the table.
+/// Flattens a table to dotted keys with values, in the order of the table.
 ///
-/// Tables are descended into, so that single keys of a table can be set. A table of the
-/// algorithm that has a `name` is a choice, and stays whole: it replaces the base's choice
-/// with all its keys, which the other algorithm may not know.
+/// Nested tables are flattened, so that single keys can be set. A table of the algorithm with a
+/// `name` selects a variant and is kept whole: it replaces the base's table with all its keys,
+/// which may be invalid for the other variant.
 pub(crate) fn flatten(table: &Table) -> Vec<(String, Value)> {
     fn walk(prefix: &str, table: &Table, out: &mut Vec<(String, Value)>) {
         for (key, value) in table {
@@ -148,6 +147,6 @@ pub(crate) fn flatten(table: &Table) -> Vec<(String, Value)> {
 }
 
 fn is_choice(path: &str, table: &Table) -> bool {
-    // In a grid a name is a list of names, and no choice yet.
+    // In a grid, `name` is a list of names, not a selection.
     path.starts_with("algorithm.") && table.get("name").is_some_and(Value::is_str)
 }

@@ -1,17 +1,17 @@
-//! The sweep folder: what is written where, and who may write it.
+//! The sweep folder: its files and their locking.
 //!
 //! ```text
 //! sweep.toml           the sweep file, with the sweep's name
-//! base.toml            the experiment it starts from, as every cell sees it
-//! cells.jsonl          one line a cell; lines are added and never changed
+//! base.toml            the base experiment of all cells
+//! cells.jsonl          one line per cell; append-only
 //! cells/ID/            the run folders
 //! status/ID.lock       held while the cell runs
-//! status/ID.log        what its runs printed
-//! status/ID.failed     why it failed, until it is tried again
-//! report/              what `leyden report` makes of it
+//! status/ID.log        output of its runs
+//! status/ID.failed     why it failed, until it is retried
+//! report/              the output of `leyden report`
 //! ```
 //!
-//! A cell is finished when its run says so; nothing is written down twice.
+//! A cell is finished when its run folder is marked as finished; this is not recorded twice.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::error::SweepError;
 use crate::file::SweepFile;
 use crate::lock::{self, Claim};
 
-/// The file of the cells; a folder that has it is a sweep folder.
+/// The file of the cells; a folder with it is a sweep folder.
 pub const CELLS: &str = "cells.jsonl";
 
 /// A sweep's folder.
@@ -30,17 +30,17 @@ pub struct SweepFolder {
     root: PathBuf,
 }
 
-/// What has become of a cell.
+/// State of a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Nothing has been written yet.
+    /// Not started.
     Waiting,
-    /// Begun and stopped; it goes on where it was.
+    /// Started and stopped; it can be resumed.
     Begun,
-    /// A run is going on; by whom.
+    /// Running, with the holder of its lock.
     Running(String),
     Finished,
-    /// Why.
+    /// Failed, with the reason.
     Failed(String),
 }
 
@@ -50,7 +50,7 @@ impl SweepFolder {
         Self { root: root.into() }
     }
 
-    /// Whether a folder is that of a sweep.
+    /// Whether a folder is a sweep folder.
     pub fn is_one(root: &Path) -> bool {
         root.join(CELLS).is_file()
     }
@@ -59,7 +59,7 @@ impl SweepFolder {
         &self.root
     }
 
-    /// The base experiment, as frozen.
+    /// The frozen base experiment.
     pub fn base(&self) -> PathBuf {
         self.root.join("base.toml")
     }
@@ -68,7 +68,7 @@ impl SweepFolder {
         self.root.join("cells").join(&cell.id)
     }
 
-    /// What the cell's runs printed.
+    /// The log of the cell's runs.
     pub fn log(&self, cell: &Cell) -> PathBuf {
         self.status(cell, "log")
     }
@@ -81,23 +81,23 @@ impl SweepFolder {
         self.status(cell, "failed")
     }
 
-    /// Ids contain dots, so the ending is appended rather than set.
+    /// Ids contain dots, so the extension is appended rather than set.
     fn status(&self, cell: &Cell, ending: &str) -> PathBuf {
         self.root.join("status").join(format!("{}.{ending}", cell.id))
     }
 
-    /// Writes the sweep down, or adds to it what it does not have: further seeds and variants
-    /// join a sweep, what is there never changes. Returns all cells, in the order of the file.
+    /// Writes the sweep, or adds new seeds and variants to an existing one; existing cells never
+    /// change. Returns all cells, in the order of the file.
     ///
     /// # Errors
-    /// A folder that holds a sweep of another base experiment or in which a cell's id stands
-    /// for something else; the file system's own.
+    /// A folder with a sweep of another base experiment, or with a different cell of the same id;
+    /// errors of the file system.
     pub fn freeze(&self, sweep: &Sweep) -> Result<Vec<Cell>, SweepError> {
         for folder in ["cells", "status"] {
             let path = self.root.join(folder);
             fs::create_dir_all(&path).map_err(|error| SweepError::file(path, error))?;
         }
-        // Workers that start together must not write over each other.
+        // Workers that start concurrently must not overwrite each other.
         let path = self.root.join("status").join(".lock");
         let lock = open_lock(&path)?;
         lock.lock().map_err(|error| SweepError::file(&path, error))?;
@@ -128,7 +128,7 @@ impl SweepFolder {
         let path = self.base();
         match fs::read_to_string(&path) {
             Ok(before) if before == sweep.base_text => Ok(()),
-            // Stopped between the base and the cells.
+            // Interrupted between writing the base and the cells.
             _ if new => write_atomic(&path, sweep.base_text.as_bytes()),
             Ok(_) => {
                 let what = format!("its base.toml is not {} as it is now", sweep.base.display());
@@ -141,7 +141,7 @@ impl SweepFolder {
     /// The frozen cells.
     ///
     /// # Errors
-    /// A folder without them, or a line that is no cell.
+    /// A folder without cells, or an invalid line.
     pub fn cells(&self) -> Result<Vec<Cell>, SweepError> {
         let path = self.root.join(CELLS);
         if !path.is_file() {
@@ -157,7 +157,7 @@ impl SweepFolder {
             // Ids become paths.
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if cell.id.is_empty() || cell.id.starts_with('.') || !cell.id.chars().all(plain) {
-                return Err(refuse(format!("`{}` is no id of a cell", cell.id)));
+                return Err(refuse(format!("`{}` is not a valid cell id", cell.id)));
             }
             if cells.iter().any(|other| other.id == cell.id) {
                 return Err(refuse(format!("cell {} is in it twice", cell.id)));
@@ -167,10 +167,10 @@ impl SweepFolder {
         Ok(cells)
     }
 
-    /// The sweep file as it was last given.
+    /// The latest sweep file.
     ///
     /// # Errors
-    /// If it is missing or cannot be understood.
+    /// The file is missing or invalid.
     pub fn file(&self) -> Result<SweepFile, SweepError> {
         SweepFile::read(&self.root.join("sweep.toml"))
     }
@@ -180,21 +180,21 @@ impl SweepFolder {
         self.run_folder(cell).join("finished").is_file()
     }
 
-    /// Why the cell failed, if it did and has not been tried again.
+    /// Why the cell failed, if it did and has not been retried.
     pub fn failure(&self, cell: &Cell) -> Option<String> {
         let text = fs::read(self.failed(cell)).ok()?;
         Some(String::from_utf8_lossy(&text).trim().to_owned())
     }
 
-    /// What has become of a cell.
+    /// The state of a cell.
     ///
     /// # Errors
-    /// The file system's own.
+    /// Errors of the file system.
     pub fn state(&self, cell: &Cell) -> Result<State, SweepError> {
         if self.is_finished(cell) {
             return Ok(State::Finished);
         }
-        // Not claimed where nothing is locked: a reader makes no files.
+        // Only probe existing lock files: reading the state must not create files.
         let lock = self.lock(cell);
         if lock.is_file()
             && let Claim::Held(by) = lock::probe(&lock)?
@@ -209,8 +209,8 @@ impl SweepFolder {
     }
 }
 
-/// The text of the sweep file with the sweep's name in it, which may be that of the file: a
-/// folder that is copied elsewhere keeps it.
+/// The text of the sweep file with an explicit sweep name, so that a copied folder keeps the name
+/// even if it was derived from the file name.
 fn named(sweep: &Sweep) -> String {
     if sweep.name_is_written {
         sweep.text.clone()
@@ -229,7 +229,7 @@ pub(crate) fn open_lock(path: &Path) -> Result<File, SweepError> {
         .map_err(|error| SweepError::file(path, error))
 }
 
-/// Whoever reads the file meanwhile sees the old text or the new one.
+/// Concurrent readers see either the old text or the new one.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), SweepError> {
     leyden_core::write_atomically(path, |out| out.write_all(bytes))
         .map_err(|error| SweepError::file(path, error))

@@ -1,14 +1,14 @@
-//! Sweeps: one experiment in several variants under several seeds.
+//! Sweeps: one experiment in several variants with several seeds.
 //!
-//! A [`Sweep`] is read from a file and expanded into [`Cell`]s, one a variant and seed. They
-//! are frozen in a [`SweepFolder`], which any number of workers share, on one machine or on
-//! several: [`work`] takes the cells that are free, one after the other, and runs each as a
-//! process of its own. A run that crashes, whose loss is no number or that runs out of memory
-//! costs its own cell only, and since a run goes on where it was stopped, so does a sweep.
+//! A [`Sweep`] is read from a file and expanded into [`Cell`]s, one per variant and seed. They
+//! are frozen in a [`SweepFolder`], which any number of workers on one or several machines share:
+//! [`work`] claims free cells one after another and runs each in a separate process. A crash, a
+//! NaN loss or an out-of-memory error fails only its own cell, and since runs can be resumed, so
+//! can sweeps.
 //!
-//! The crate knows nothing of models and trainers. Whoever starts a sweep hands it the command
-//! that runs a cell and a function that resolves a cell's configuration, so that what is wrong
-//! with any cell is told before the first one runs ([`check`]).
+//! The crate is independent of models and trainers. The caller provides the command that runs a
+//! cell and a function that resolves a cell's configuration, so that all cells are validated
+//! before the first one runs ([`check`]).
 
 mod cell;
 mod check;

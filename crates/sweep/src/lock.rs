@@ -1,13 +1,13 @@
-//! Who runs a cell.
+//! Locks of cells.
 //!
-//! The lock is the operating system's own on an open file, as a run's is, and not a file whose
-//! existence or age is the lock: it ends with the process that holds it, however that ends, so
-//! there are no stale locks, no clocks to compare and nothing to clean up. Linux carries it
-//! over NFS to other machines; on a file system that cannot lock, taking one fails and the
-//! sweep says so. What stands in the file (machine and process) is for people.
+//! Uses an operating system lock on an open file, like a run's lock, not the existence or age of
+//! a file: it ends with the process that holds it, so there are no stale locks, no clock
+//! comparisons and no clean-up. On Linux it works across machines over NFS; on a file system
+//! without locking, claiming fails with an error. The file's contents (machine and process) are
+//! informational.
 //!
-//! The run itself holds the lock too, as its standard input: if the sweep is killed and the
-//! run lives on, the cell stays taken until the run has ended.
+//! The run also holds the lock, as its standard input: if the sweep is killed and the run
+//! survives, the cell stays locked until the run has ended.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -18,26 +18,27 @@ use std::time::Duration;
 use crate::error::SweepError;
 use crate::folder::open_lock;
 
-/// A cell's lock, held until it and every process that was given it are gone.
+/// A cell's lock, held until this value is dropped and all processes that inherited it have
+/// exited.
 #[derive(Debug)]
 pub struct CellLock {
     file: File,
 }
 
-/// What came of taking a lock.
+/// The result of claiming a lock.
 #[derive(Debug)]
 pub enum Claim {
     Taken(CellLock),
-    /// By whom.
+    /// Held by another process, with its description.
     Held(String),
 }
 
-/// Takes the lock at `path` if it is free.
+/// Acquires the lock at `path` if it is free.
 ///
 /// # Errors
-/// The file system's own, one that cannot lock among them.
+/// Errors of the file system, including a file system without locking.
 pub fn claim(path: &Path) -> Result<Claim, SweepError> {
-    // Somebody who only looks, or a process that was just killed, holds it a moment.
+    // A process that only probes, or that was just killed, holds it for a moment.
     let mut claim = probe(path)?;
     for _ in 0..5 {
         if matches!(claim, Claim::Held(_)) {
@@ -46,19 +47,19 @@ pub fn claim(path: &Path) -> Result<Claim, SweepError> {
         }
     }
     if let Claim::Taken(lock) = &claim {
-        lock.sign().map_err(|error| SweepError::file(path, error))?;
+        lock.write_holder().map_err(|error| SweepError::file(path, error))?;
     }
     Ok(claim)
 }
 
-/// As [`claim`], without saying in the file who holds it: to see whether it is held.
+/// Like [`claim`], but does not write the holder to the file: to test whether it is held.
 pub(crate) fn probe(path: &Path) -> Result<Claim, SweepError> {
     let mut file = open_lock(path)?;
     match file.try_lock() {
         Ok(()) => Ok(Claim::Taken(CellLock { file })),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Half-written or unreadable: somebody all the same.
+            // It is held even if the file is incomplete or unreadable.
             let _ = file.read_to_string(&mut holder);
             let holder = holder.trim();
             let unknown = holder.is_empty();
@@ -72,7 +73,7 @@ pub(crate) fn probe(path: &Path) -> Result<Claim, SweepError> {
 }
 
 impl CellLock {
-    fn sign(&self) -> std::io::Result<()> {
+    fn write_holder(&self) -> std::io::Result<()> {
         let mut file = &self.file;
         file.set_len(0)?;
         file.rewind()?;
@@ -80,16 +81,16 @@ impl CellLock {
         file.flush()
     }
 
-    /// The lock as a process's standard input, for the process to hold as well.
+    /// The lock as a process's standard input, so that the process also holds it.
     ///
     /// # Errors
-    /// If the process has no file handles left.
+    /// No file handles are left.
     pub fn as_stdin(&self) -> std::io::Result<Stdio> {
         Ok(self.file.try_clone()?.into())
     }
 }
 
-/// This machine's name, for people.
+/// This machine's name, for messages.
 fn machine() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = name.or_else(|| std::env::var("HOSTNAME").ok());

@@ -1,12 +1,11 @@
-//! Seeds as they are written: `1..5`, `1,2,7`, or both.
+//! Parses lists of seeds: `1..5`, `1,2,7`, or both.
 
 use crate::error::SweepError;
 
-/// Most seeds of one sweep: a slip of the keyboard should not fill a disk.
+/// Maximum number of seeds of a sweep, as a safeguard against typing errors.
 const MOST: usize = 1000;
 
-/// Reads seeds: numbers and ranges, separated by commas. A range has both its ends: `1..5` is
-/// five seeds.
+/// Parses seeds: numbers and inclusive ranges, separated by commas: `1..5` is five seeds.
 ///
 /// # Errors
 /// [`SweepError::Seeds`] if a part is neither number nor range, a range runs backwards, a seed
@@ -14,11 +13,11 @@ const MOST: usize = 1000;
 pub fn parse_seeds(text: &str) -> Result<Vec<u64>, SweepError> {
     let refuse = |what: String| SweepError::Seeds { text: text.to_owned(), what };
     let number = |part: &str| {
-        part.trim()
-            .parse::<u64>()
+        let part = part.trim();
+        part.parse::<u64>()
             .ok()
             .filter(|seed| i64::try_from(*seed).is_ok())
-            .ok_or_else(|| refuse(format!("`{}` is no seed; write 1..5 or 1,2,7", part.trim())))
+            .ok_or_else(|| refuse(format!("`{part}` is not a seed; use 1..5 or 1,2,7")))
     };
     let mut seeds = Vec::new();
     for part in text.split(',') {
@@ -40,7 +39,7 @@ pub fn parse_seeds(text: &str) -> Result<Vec<u64>, SweepError> {
     Ok(seeds)
 }
 
-/// Refuses seeds that collide: a seed twice is one run, and no evidence of its own.
+/// Rejects duplicate seeds: they would be the same run, not independent evidence.
 pub(crate) fn distinct(seeds: &[u64]) -> Result<(), String> {
     let mut seen = std::collections::HashSet::new();
     if seeds.is_empty() {
@@ -50,7 +49,7 @@ pub(crate) fn distinct(seeds: &[u64]) -> Result<(), String> {
         return Err(format!("more than {MOST} seeds"));
     }
     match seeds.iter().find(|seed| !seen.insert(**seed)) {
-        Some(seed) => Err(format!("seed {seed} is in it twice, and would be one run, not two")),
+        Some(seed) => Err(format!("duplicate seed {seed}")),
         None => Ok(()),
     }
 }
@@ -62,23 +61,23 @@ mod tests {
     use super::parse_seeds;
 
     #[test]
-    fn ranges_have_both_their_ends() {
+    fn ranges_are_inclusive() {
         assert_eq!(parse_seeds("1..5").unwrap(), [1, 2, 3, 4, 5]);
         assert_eq!(parse_seeds(" 7, 2..3 ").unwrap(), [7, 2, 3]);
         assert_eq!(parse_seeds("0..0").unwrap(), [0]);
     }
 
     #[test]
-    fn what_is_no_list_of_seeds_is_named() {
+    fn invalid_lists_of_seeds_are_rejected() {
         for (text, named) in [
-            ("", "`` is no seed"),
+            ("", "`` is not a seed"),
             ("1..x", "`x`"),
             ("-1", "`-1`"),
             ("5..1", "backwards"),
-            ("1,2,1", "seed 1 is in it twice"),
-            ("1..3,2", "seed 2 is in it twice"),
+            ("1,2,1", "duplicate seed 1"),
+            ("1..3,2", "duplicate seed 2"),
             ("0..99999999999", "more than"),
-            ("18446744073709551615", "no seed"),
+            ("18446744073709551615", "not a seed"),
             ("1..2..3", "`2..3`"),
         ] {
             let error = parse_seeds(text).unwrap_err().to_string();
@@ -88,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_seeds_or_a_sentence(text in "[0-9., x-]{0,20}") {
+        fn any_text_is_parsed_or_rejected(text in "[0-9., x-]{0,20}") {
             if let Ok(seeds) = parse_seeds(&text) {
                 let unique: std::collections::HashSet<_> = seeds.iter().collect();
                 prop_assert!(!seeds.is_empty() && unique.len() == seeds.len());

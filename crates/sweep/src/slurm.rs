@@ -1,23 +1,23 @@
-//! A sweep as a job array of Slurm.
+//! Runs a sweep as a Slurm job array.
 //!
-//! Each task of the array is a worker that is given one cell by its line in `cells.jsonl`.
-//! Locks, skipping and failures are those of every other worker, so the same file can be
-//! submitted again, and workers elsewhere may share the folder.
+//! Each task of the array is a worker for one cell, given by its line in `cells.jsonl`. Locks,
+//! skipping and failures work as for any worker, so the same script can be submitted again, and
+//! other workers may share the folder.
 
 use std::path::PathBuf;
 
-/// What the job script says.
+/// Contents of the job script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     pub name: String,
     /// Lines of `cells.jsonl`, counted from 1, ascending.
     pub lines: Vec<usize>,
-    /// Most tasks at the same time; all if absent.
+    /// Maximum number of parallel tasks; unlimited if absent.
     pub at_once: Option<usize>,
     pub cpus: usize,
-    /// Where the command is started.
+    /// Working directory of the command.
     pub directory: PathBuf,
-    /// Where the tasks' own output goes.
+    /// Output file of the tasks.
     pub output: PathBuf,
     /// The command and its arguments, to which the line is appended.
     pub command: Vec<String>,
@@ -38,8 +38,8 @@ impl Job {
              #SBATCH --chdir={}\n\
              #SBATCH --output={}\n\
              #SBATCH --open-mode=append\n\
-             # One task a cell, by its line in cells.jsonl. Submit this file again to go on:\n\
-             # finished cells end at once, failed ones say why and stay (add --retry).\n\
+             # One task per cell, by its line in cells.jsonl. Submit this file again to resume:\n\
+             # finished cells exit immediately, failed ones report why (add --retry to rerun).\n\
              exec {} --cell \"$SLURM_ARRAY_TASK_ID\"\n",
             self.name,
             ranges(&self.lines),
@@ -66,7 +66,7 @@ fn ranges(numbers: &[usize]) -> String {
     runs.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
-/// A word as the shell must read it.
+/// Quotes a word for the shell.
 pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+%@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_told_as_ranges() {
+    fn lines_are_formatted_as_ranges() {
         assert_eq!(ranges(&[1, 2, 3, 7, 9, 10]), "1-3,7,9-10");
         assert_eq!(ranges(&[4]), "4");
     }

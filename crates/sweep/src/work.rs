@@ -1,4 +1,4 @@
-//! Workers: take a free cell, run it, say what became of it.
+//! Workers, which claim free cells, run them and report the results.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -13,16 +13,16 @@ use crate::error::SweepError;
 use crate::folder::{SweepFolder, write_atomic};
 use crate::lock::{CellLock, Claim, claim};
 
-/// How to work.
+/// Options of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Cells that run at the same time.
+    /// Number of cells to run in parallel.
     pub workers: usize,
-    /// Whether cells that failed are tried again.
+    /// Whether failed cells are retried.
     pub retry: bool,
 }
 
-/// Something that happened, told while it does.
+/// A progress event.
 #[derive(Debug)]
 pub enum Event<'a> {
     Began(&'a Cell),
@@ -30,50 +30,50 @@ pub enum Event<'a> {
     Failed(&'a Cell, &'a str),
 }
 
-/// What became of the cells that were asked for.
+/// Results of the requested cells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Finished before.
     pub skipped: usize,
     /// Finished now.
     pub finished: usize,
-    /// Failed cells, now or before, with why.
+    /// Failed cells, now or before, with the reason.
     pub failed: Vec<(String, String)>,
-    /// Cells that others are running, and who.
+    /// Cells that other processes are running, with the holder.
     pub held: Vec<(String, String)>,
-    /// Cells that were not come to, because a run was interrupted from outside.
+    /// Cells that were not run because a run was interrupted.
     pub left: usize,
 }
 
 impl Tally {
-    /// Whether every cell that was asked for is finished.
+    /// Whether all requested cells are finished.
     pub fn is_complete(&self) -> bool {
         self.failed.is_empty() && self.held.is_empty() && self.left == 0
     }
 }
 
-/// What became of one cell.
+/// Result of one cell.
 enum Outcome {
     Skipped,
     Finished,
     Failed(String),
     Held(String),
-    /// A person or a scheduler ended the run: no fault of the cell.
+    /// The run was interrupted by a user or a scheduler; the cell has not failed.
     Interrupted,
 }
 
-/// Runs the `cells` that are neither finished, nor failed, nor taken by others, each by
-/// `command`, whose run folder must be [`SweepFolder::run_folder`]. Its output goes to the
-/// cell's log. After a run that was interrupted from outside no further cell is begun.
+/// Runs the `cells` that are neither finished, nor failed, nor locked by other processes, each
+/// with `command`, whose run folder must be [`SweepFolder::run_folder`]. Its output goes to the
+/// cell's log. After an interrupted run no further cell is started.
 ///
 /// # Errors
-/// The file system's own. Cells that fail are no error here but counted.
+/// Errors of the file system. Failed cells are counted, not returned as errors.
 pub fn work(
     folder: &SweepFolder,
     cells: &[Cell],
     options: Options,
     command: &(dyn Fn(&Cell) -> Command + Sync),
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Tally, SweepError> {
     let next = AtomicUsize::new(0);
     let stopped = AtomicBool::new(false);
@@ -82,7 +82,7 @@ pub fn work(
         while !stopped.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(cell) = cells.get(index) else { break };
-            let outcome = one(folder, cell, options.retry, command, tell).inspect_err(|_| {
+            let outcome = one(folder, cell, options.retry, command, report).inspect_err(|_| {
                 stopped.store(true, Ordering::Relaxed);
             })?;
             if matches!(outcome, Outcome::Interrupted) {
@@ -119,7 +119,7 @@ fn one(
     cell: &Cell,
     retry: bool,
     command: &(dyn Fn(&Cell) -> Command + Sync),
-    tell: &(dyn Fn(Event<'_>) + Sync),
+    report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Outcome, SweepError> {
     if folder.is_finished(cell) {
         return Ok(Outcome::Skipped);
@@ -128,7 +128,7 @@ fn one(
         Claim::Taken(lock) => lock,
         Claim::Held(by) => return Ok(Outcome::Held(by)),
     };
-    // Another worker may have had it until just now.
+    // Another worker may have finished it since the first check.
     if folder.is_finished(cell) {
         return Ok(Outcome::Skipped);
     }
@@ -139,29 +139,29 @@ fn one(
         let path = folder.failed(cell);
         fs::remove_file(&path).map_err(|error| SweepError::file(path, error))?;
     }
-    tell(Event::Began(cell));
+    report(Event::Began(cell));
     let started = Instant::now();
     match run(folder, cell, command(cell), &lock)? {
         None => {
-            tell(Event::Finished(cell, started.elapsed()));
+            report(Event::Finished(cell, started.elapsed()));
             Ok(Outcome::Finished)
         }
         Some(Ended::Interrupted) => Ok(Outcome::Interrupted),
         Some(Ended::Failed(why)) => {
             write_atomic(&folder.failed(cell), format!("{why}\n").as_bytes())?;
-            tell(Event::Failed(cell, &why));
+            report(Event::Failed(cell, &why));
             Ok(Outcome::Failed(why))
         }
     }
 }
 
-/// How a run ended that did not finish.
+/// How an unfinished run ended.
 enum Ended {
     Failed(String),
     Interrupted,
 }
 
-/// Runs the command to its end; `None` if it finished the cell.
+/// Runs the command to completion; `None` if it finished the cell.
 fn run(
     folder: &SweepFolder,
     cell: &Cell,
@@ -191,9 +191,8 @@ fn run(
     Ok(Some(Ended::Failed(sentence(&printed, status))))
 }
 
-/// Whether somebody asked the run to stop: by the keyboard, by hanging up, or by terminating
-/// it, as a scheduler does. A kill is not among them, for it is what running out of memory
-/// looks like.
+/// Whether the run was stopped by SIGINT, SIGHUP or SIGTERM, as a user or a scheduler does.
+/// SIGKILL does not count, because it is also the result of running out of memory.
 #[cfg(unix)]
 fn was_interrupted(status: ExitStatus) -> bool {
     use std::os::unix::process::ExitStatusExt;
@@ -206,7 +205,7 @@ fn was_interrupted(_: ExitStatus) -> bool {
     false
 }
 
-/// The last of what a file says after `from`.
+/// The end of a file's contents after `from`.
 fn tail(path: &Path, from: u64) -> std::io::Result<String> {
     const MOST: u64 = 1 << 16;
     let mut file = File::open(path)?;
@@ -217,8 +216,8 @@ fn tail(path: &Path, from: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Why a run failed: the sentence that the program ends with, or else its last line, or else
-/// how it ended.
+/// Why a run failed: the program's error message, or else its last line, or else its exit
+/// status.
 fn sentence(printed: &str, status: ExitStatus) -> String {
     let lines = || printed.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty());
     let own = lines().rev().find_map(|line| line.strip_prefix("leyden: "));
@@ -228,7 +227,7 @@ fn sentence(printed: &str, status: ExitStatus) -> String {
     };
     match own.or_else(|| lines().next_back()) {
         Some(line) if status.code() == Some(1) => line.to_owned(),
-        Some(line) => format!("{ended}; its last words: {line}"),
+        Some(line) => format!("{ended}; last output: {line}"),
         None => ended,
     }
 }
@@ -240,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sentence_of_a_failed_run_is_found() {
+    fn the_error_message_of_a_failed_run_is_found() {
         let code = |code: i32| ExitStatus::from_raw(code << 8);
         let killed = ExitStatus::from_raw(9);
         let printed = "step 1\rstep 2\nleyden: step 3: the loss is NaN\nbye\n";

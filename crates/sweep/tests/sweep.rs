@@ -1,5 +1,5 @@
-//! Sweeps of runs that are shell scripts: what a sweep expands to, what it refuses, how workers
-//! share it, and what a kill or a failure leaves.
+//! Sweeps whose runs are shell scripts: expansion, validation, sharing between workers, and
+//! recovery after kills and failures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn frozen(text: &str) -> (TempDir, SweepFolder, Vec<Cell>) {
     (dir, folder, cells)
 }
 
-/// Runs cells by a shell script that sees the run folder as `$1` and the cell as `$2`.
+/// Runs cells with a shell script that gets the run folder as `$1` and the cell as `$2`.
 fn run_by(folder: &SweepFolder, cells: &[Cell], script: &str, options: Options) -> Tally {
     let command = |cell: &Cell| {
         let mut command = Command::new("sh");
@@ -50,7 +50,7 @@ fn run_by(folder: &SweepFolder, cells: &[Cell], script: &str, options: Options) 
 }
 
 const ONE_WORKER: Options = Options { workers: 1, retry: false };
-/// A run: notes that it ran, and finishes.
+/// A run that records that it ran, and finishes.
 const FINE: &str = "mkdir -p $1 && echo $2 >> $1/../../ran && touch $1/finished";
 
 fn ran(folder: &SweepFolder) -> Vec<String> {
@@ -83,10 +83,10 @@ fn a_grid_is_every_combination_of_every_variant() {
     assert_eq!(sweep.cells.len(), 2 * 2 * 2 * 2);
     let names: Vec<&str> = sweep.variants.iter().map(String::as_str).collect();
     assert!(names.contains(&"discounted, late, loss=ppo, learning_rate=0.001"), "{names:?}");
-    // Names of algorithms alone.
+    // Only names of algorithms.
     let sweep = expand("base = 'base.toml'\n[grid]\nalgorithm.loss.name = ['ppo', 'gspo']\n");
     assert_eq!(sweep.unwrap().variants, ["name=ppo", "name=gspo"]);
-    // A later value of a key holds and stands once; a grid replaces what a variant sets.
+    // A later value of a key overrides earlier ones; a grid overrides a variant.
     let text = "base = 'base.toml'\n[set]\ntrain.steps = 1\n[[variant]]\nname = 'a'\n\
         set = { train.steps = 2 }\n[grid]\ntrain.steps = [3]\neval.modes = [['greedy']]\n";
     let sweep = expand(text).unwrap();
@@ -99,13 +99,13 @@ fn a_grid_is_every_combination_of_every_variant() {
 }
 
 #[test]
-fn what_is_wrong_with_a_sweep_file_is_named() {
+fn errors_in_a_sweep_file_are_reported() {
     let variant = |name: &str| format!("[[variant]]\nname = '{name}'\n");
     for (text, named) in [
         ("base = 'nowhere.toml'\n".to_owned(), "nowhere.toml"),
         ("bsae = 'base.toml'\n".to_owned(), "line 1"),
-        ("base = 'base.toml'\nseeds = [1, 1]\n".to_owned(), "seed 1 is in it twice"),
-        ("base = 'base.toml'\nseeds = [1, -1]\n".to_owned(), "no list of whole numbers"),
+        ("base = 'base.toml'\nseeds = [1, 1]\n".to_owned(), "duplicate seed 1"),
+        ("base = 'base.toml'\nseeds = [1, -1]\n".to_owned(), "not a list of non-negative integers"),
         ("base = 'base.toml'\nseeds = []\n".to_owned(), "no seed"),
         (TWO.replace("'paper'\nseeds", "'papre'\nseeds"), "none of the variants: paper; disc"),
         (format!("{TWO}{}", variant("Paper")), "collides with `paper`"),
@@ -114,7 +114,7 @@ fn what_is_wrong_with_a_sweep_file_is_named() {
         (format!("{TWO}{}", variant(" ")), "a variant without a name"),
         (format!("{TWO}[grid]\ntrain.steps = 3\n"), "grid.train.steps"),
         (format!("{TWO}[grid]\ntrain.steps = []\n"), "grid.train.steps"),
-        (TWO.replace("train.steps", "seed"), "the sweep's own"),
+        (TWO.replace("train.steps", "seed"), "is set by the sweep"),
         (format!("{TWO}[report]\nmode = 'beam'\n"), "report.mode"),
         (format!("{TWO}[report]\nthreshold = nan\n"), "report.threshold"),
     ] {
@@ -124,16 +124,16 @@ fn what_is_wrong_with_a_sweep_file_is_named() {
 }
 
 #[test]
-fn cells_are_frozen_and_only_added_to() {
+fn cells_are_frozen_and_append_only() {
     let (dir, folder, cells) = frozen(TWO);
     assert_eq!(folder.cells().unwrap(), cells);
     assert_eq!(folder.file().unwrap().name.as_deref(), Some("credit"));
     let path = dir.path().join("credit.toml");
-    // Further seeds join, fewer take nothing away.
+    // New seeds are added; missing ones are not removed.
     let more = Sweep::read(&path, Some(&[2, 3])).unwrap();
     let all = folder.freeze(&more).unwrap();
     assert_eq!((&all[..4], all.len()), (&cells[..], 6));
-    // Another value under an old id is refused, and nothing changes.
+    // Another value under an existing id is rejected, and nothing changes.
     fs::write(&path, TWO.replace("steps = 7", "steps = 8")).unwrap();
     let error = folder.freeze(&Sweep::read(&path, None).unwrap()).unwrap_err().to_string();
     assert!(error.contains("paper-seed1") && error.contains("steps=8"), "{error}");
@@ -146,7 +146,7 @@ fn cells_are_frozen_and_only_added_to() {
 }
 
 #[test]
-fn a_list_of_cells_that_was_tampered_with_is_told() {
+fn invalid_lists_of_cells_are_rejected() {
     let (_dir, folder, _) = frozen(TWO);
     let path = folder.root().join("cells.jsonl");
     let whole = fs::read_to_string(&path).unwrap();
@@ -160,11 +160,11 @@ fn a_list_of_cells_that_was_tampered_with_is_told() {
         assert!(error.contains(named), "{error}");
     }
     let none = SweepFolder::at(folder.root().join("cells")).cells().unwrap_err().to_string();
-    assert!(none.contains("no sweep folder"), "{none}");
+    assert!(none.contains("not a sweep folder"), "{none}");
 }
 
 #[test]
-fn cells_that_cannot_run_are_named_before_any_runs() {
+fn invalid_cells_are_rejected_before_any_runs() {
     let (_dir, folder, cells) = frozen(TWO);
     let file = Path::new("credit.toml");
     let config = |cell: &Cell| -> Result<String, String> {
@@ -177,7 +177,7 @@ fn cells_that_cannot_run_are_named_before_any_runs() {
     assert_eq!(checked(&config, None), Ok(()));
     let error = checked(&|_| Err("unknown field `stepz`".to_owned()), None).unwrap_err();
     assert!(error.contains("variant `paper`: unknown field"), "{error}");
-    // Names differ, and nothing else does.
+    // Only names differ.
     let same = |cell: &Cell| Ok(format!("name = '{}'\nseed = {}\n", cell.id, cell.seed));
     let error = checked(&same, None).unwrap_err();
     assert!(error.contains("`discounted, late`: is the same experiment as `paper`"), "{error}");
@@ -190,7 +190,7 @@ fn cells_that_cannot_run_are_named_before_any_runs() {
     let error = checked(&config, None).unwrap_err();
     assert!(error.contains("cell discounted_late-seed1"), "{error}");
     assert!(error.contains("it has `seed = 9`, the cell `seed = 1`"), "{error}");
-    // What an older version wrote of the same is the same.
+    // The same configuration written by an older version is accepted.
     let older = format!("{}y = 'gone'\n", config(&cells[1]).unwrap());
     fs::write(run.join("config.toml"), older).unwrap();
     assert_eq!(checked(&config, None), Ok(()));
@@ -219,7 +219,7 @@ fn finished_cells_are_skipped() {
 #[test]
 fn workers_that_share_a_folder_share_its_cells() {
     let (_dir, folder, cells) = frozen(TWO);
-    // Two sweeps of two workers each, begun together.
+    // Two sweeps of two workers each, started together.
     let together = std::sync::Barrier::new(2);
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
         let sweep = || {
@@ -238,10 +238,10 @@ fn workers_that_share_a_folder_share_its_cells() {
 }
 
 #[test]
-fn a_cell_that_another_runs_is_left_to_it() {
+fn a_locked_cell_is_skipped() {
     let (_dir, folder, cells) = frozen(TWO);
     let lock = folder.root().join("status").join(format!("{}.lock", cells[0].id));
-    let Claim::Taken(held) = claim(&lock).unwrap() else { panic!("somebody has it") };
+    let Claim::Taken(held) = claim(&lock).unwrap() else { panic!("the lock is held") };
     let tally = run_by(&folder, &cells[..2], FINE, ONE_WORKER);
     assert_eq!((tally.finished, tally.held.len()), (1, 1));
     let own = format!("process {} on ", std::process::id());
@@ -253,12 +253,12 @@ fn a_cell_that_another_runs_is_left_to_it() {
     assert!(run_by(&folder, &cells[..2], FINE, ONE_WORKER).is_complete());
 }
 
-/// The sweep may be killed and its run live on: its cell must not be begun a second time.
+/// If a sweep is killed and its run survives, its cell must not be started again.
 #[test]
-fn a_run_that_outlives_its_sweep_keeps_its_cell() {
+fn a_run_that_outlives_its_sweep_keeps_the_lock() {
     let (_dir, folder, cells) = frozen(TWO);
     let path = folder.root().join("status").join(format!("{}.lock", cells[0].id));
-    let Claim::Taken(lock) = claim(&path).unwrap() else { panic!("somebody has it") };
+    let Claim::Taken(lock) = claim(&path).unwrap() else { panic!("the lock is held") };
     let mut orphan =
         Command::new("sleep").arg("1000").stdin(lock.as_stdin().unwrap()).spawn().unwrap();
     drop(lock);
@@ -270,9 +270,9 @@ fn a_run_that_outlives_its_sweep_keeps_its_cell() {
 }
 
 #[test]
-fn a_sweep_that_is_interrupted_goes_on_by_the_same_command() {
+fn the_same_command_resumes_an_interrupted_sweep() {
     let (_dir, folder, cells) = frozen(TWO);
-    // The second cell's run is terminated from outside, as by a scheduler, after it has begun.
+    // The second cell's run is terminated after its start, as by a scheduler.
     let script = format!(
         "mkdir -p $1; touch $1/config.toml; [ $2 = {} ] && [ ! -e $1/again ] && touch $1/again \
          && kill -TERM $$; {FINE}",
@@ -288,7 +288,7 @@ fn a_sweep_that_is_interrupted_goes_on_by_the_same_command() {
 }
 
 #[test]
-fn a_cell_that_fails_costs_itself_and_is_retried_on_request() {
+fn a_failed_cell_is_isolated_and_retried_on_request() {
     let (_dir, folder, cells) = frozen(TWO);
     let bad = format!(
         "if [ $2 = {} ]; then echo 'step 3'; echo 'leyden: step 3: the loss is NaN' >&2; exit 1; \
@@ -302,7 +302,7 @@ fn a_cell_that_fails_costs_itself_and_is_retried_on_request() {
     assert_eq!(tally.failed[0].1, "step 3: the loss is NaN");
     assert!(tally.failed[1].1.contains("signal: 9"), "{tally:?}");
     assert!(fs::read_to_string(folder.log(&cells[0])).unwrap().starts_with("step 3\n"));
-    // Without being asked it is not tried again, but named again.
+    // Without `retry` it is not run again, but reported again.
     let again = run_by(&folder, &cells, FINE, ONE_WORKER);
     assert_eq!((again.finished, again.failed), (0, tally.failed));
     let why = "step 3: the loss is NaN".to_owned();
@@ -312,16 +312,16 @@ fn a_cell_that_fails_costs_itself_and_is_retried_on_request() {
 }
 
 #[test]
-fn what_cannot_be_started_or_ends_too_early_is_a_failed_cell() {
+fn a_run_that_cannot_start_or_does_not_finish_fails_its_cell() {
     let (_dir, folder, cells) = frozen(TWO);
     let nowhere = |_: &Cell| Command::new("/nowhere/leyden");
-    let told = AtomicUsize::new(0);
-    let tell = |_: Event<'_>| {
-        told.fetch_add(1, Ordering::Relaxed);
+    let events = AtomicUsize::new(0);
+    let report = |_: Event<'_>| {
+        events.fetch_add(1, Ordering::Relaxed);
     };
-    let tally = work(&folder, &cells[..1], ONE_WORKER, &nowhere, &tell).unwrap();
+    let tally = work(&folder, &cells[..1], ONE_WORKER, &nowhere, &report).unwrap();
     assert!(tally.failed[0].1.contains("/nowhere/leyden cannot be started"), "{tally:?}");
-    assert_eq!(told.load(Ordering::Relaxed), 2, "begun, failed");
+    assert_eq!(events.load(Ordering::Relaxed), 2, "started, failed");
     let tally = run_by(&folder, &cells[1..2], "true", ONE_WORKER);
     assert_eq!(tally.failed[0].1, "it ended without finishing");
 }

@@ -1,8 +1,8 @@
 //! A model's chat format: tokenizer, template, tool calls and end of turn together.
 //!
-//! Everything between an agent's messages and a model's tokens goes through here, at run
-//! time and when demonstrations are prepared, so that both see the same tokens. Immutable;
-//! share it behind an `Arc`. How prompts grow over a rollout is in [`prompt`](crate::Prompt).
+//! All conversion between an agent's messages and a model's tokens goes through here, at run time
+//! and when demonstrations are prepared, so that both produce the same tokens. Immutable; share it
+//! behind an `Arc`. Growth of prompts over a rollout is in [`prompt`](crate::Prompt).
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::stop::CutText;
 use crate::tool_format::PYTHON_TAG;
 use crate::{ChatTemplate, GgufTokenizer, NaiveDate, TextError, Tokenizer, ToolFormat};
 
-/// How one model is talked to.
+/// The chat format of one model.
 #[derive(Debug)]
 pub struct ChatFormat {
     tokenizer: Tokenizer,
@@ -34,8 +34,8 @@ pub struct ChatFormat {
     pub(crate) vocabulary: Vocabulary,
 }
 
-/// Stands in for an assistant's text to find where the template puts it: private-use
-/// characters that no template treats in any way.
+/// Placeholder for an assistant's text, to find its position in the template's output: private-use
+/// characters that no template transforms.
 pub(crate) const PLACE: &str = "\u{E0F1}\u{E0F2}assistant\u{E0F2}\u{E0F1}";
 
 impl ChatFormat {
@@ -79,14 +79,14 @@ impl ChatFormat {
         Ok(Self::new(tokenizer, template))
     }
 
-    /// Further tokens at which generation stops.
+    /// Adds tokens at which generation stops.
     #[must_use]
     pub fn with_stop_ids(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
         self.stop_ids.extend(ids);
         self
     }
 
-    /// Further names that the template may ask for, such as `enable_thinking`.
+    /// Adds variables for the template, such as `enable_thinking`.
     #[must_use]
     pub fn with_variables(mut self, variables: Map<String, Value>) -> Self {
         self.variables = variables;
@@ -98,10 +98,10 @@ impl ChatFormat {
         self.control_tokens = control_tokens;
     }
 
-    /// The date that templates write, if they write one.
+    /// Sets the date that templates write, if any.
     ///
     /// # Errors
-    /// None that the template did not give before.
+    /// None beyond those of the template's first compilation.
     pub fn with_date(mut self, date: NaiveDate) -> Result<Self, TextError> {
         self.template = self.template.with_date(date)?;
         Ok(self)
@@ -129,7 +129,7 @@ impl ChatFormat {
         self.end_of_turn
     }
 
-    /// The ids of a text that may well have been seen before.
+    /// The ids of a text, memoised.
     pub(crate) fn ids(&self, text: &str) -> Result<Vec<u32>, TextError> {
         self.memo.ids(text, |text| self.tokenizer.encode(text))
     }
@@ -181,16 +181,16 @@ impl ChatFormat {
         self.tokenizer.is_special(first).then_some(first)
     }
 
-    /// The conversation as the template writes it.
+    /// Renders the conversation with the template.
     ///
-    /// A generated message is given to the template as the text that the model wrote, without
-    /// structured tool calls, for every family: Hermes templates would write the calls a
-    /// second time, and Llama 3's, given the text alone, writes it verbatim (up to white
-    /// space around it) and takes any number of calls.
-    /// Structured calls are passed on only for messages whose text does not contain them.
+    /// A generated message is passed to the template as the text that the model wrote, without
+    /// structured tool calls, for every family: Hermes templates would write the calls twice, and
+    /// Llama 3's, given the text alone, writes it verbatim (except for surrounding white space) and
+    /// accepts any number of calls. Structured calls are passed on only for messages whose text
+    /// does not contain them.
     ///
     /// # Errors
-    /// The template's.
+    /// Errors of the template.
     pub fn render(
         &self,
         messages: &[Message],
@@ -246,7 +246,7 @@ impl ChatFormat {
             && self.tool_format.parse(&message.content, 0).calls.is_empty()
     }
 
-    /// The conversation for a template that knows system, user and assistant only.
+    /// The conversation for a template that supports only system, user and assistant roles.
     fn without_tool_roles(&self, messages: &[Message], tools: &[ToolSpec]) -> Vec<Value> {
         let mut plain: Vec<Message> = Vec::with_capacity(messages.len() + 1);
         let mut after_tool = false;
@@ -276,7 +276,7 @@ impl ChatFormat {
         plain.iter().map(|m| json!({"role": m.role, "content": m.content})).collect()
     }
 
-    /// The text that the model writes, or wrote, for this message, its tool calls included.
+    /// The text of this message as the model writes it, including its tool calls.
     pub(crate) fn assistant_text(&self, message: &Message) -> String {
         if self.has_structured_calls(message) {
             self.tool_format.write(&message.content, &message.tool_calls)
@@ -285,12 +285,12 @@ impl ChatFormat {
         }
     }
 
-    /// What the model answered to `request` with `response_ids`: the text as sampled, up to
-    /// the first stop text and without the stop token at its end, and the tool calls in it.
-    /// Where no tools are offered, the text is not searched for calls.
+    /// The reply to `request` in `response_ids`: the text as sampled, up to the first stop text and
+    /// without a trailing stop token, and the tool calls in it. If no tools are offered, the text
+    /// is not searched for calls.
     ///
-    /// Calls are numbered over the conversation; [`ReplyStream`](crate::ReplyStream) gives the
-    /// same piece by piece and can name them otherwise.
+    /// Calls are numbered over the conversation; [`ReplyStream`](crate::ReplyStream) yields the
+    /// same incrementally and supports other call ids.
     pub fn reply(
         &self,
         request: &ChatRequest,

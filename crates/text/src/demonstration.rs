@@ -1,31 +1,31 @@
 //! Demonstrations as tokens, for a supervised warm start.
 //!
-//! Built turn by turn through the same prompts as at run time, the demonstrated text taking
-//! the place of the sampled one: what is trained on is exactly what the model will see.
+//! Built turn by turn with the same prompts as at run time, with the demonstrated text in place of
+//! the sampled one, so training data matches exactly what the model will see.
 
 use leyden_core::{ChatRequest, Message, Speaker, ToolSpec};
 
 use crate::{ChatFormat, Growth, History, TextError};
 
-/// One conversation to learn from.
+/// One demonstrated conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Demonstration {
     pub ids: Vec<u32>,
-    /// For each id whether the assistant has to write it, the end of its turns included;
-    /// as long as `ids`.
+    /// For each id, whether the assistant writes it, including the end of its turns; as long as
+    /// `ids`.
     pub mask: Vec<bool>,
 }
 
 impl ChatFormat {
-    /// The ids of a conversation up to the last message of the assistant, and which of them
-    /// the assistant writes.
+    /// The ids of a conversation up to the assistant's last message, and a mask of those the
+    /// assistant writes.
     ///
-    /// Tool calls may stand in a message's text, as sampled, or in its `tool_calls` alone;
-    /// then they are written as the model's format has them.
+    /// Tool calls may be in a message's text, as sampled, or only in its `tool_calls`; the latter
+    /// are written in the model's format.
     ///
     /// # Errors
-    /// No message of the assistant; a template that rewrites history, under which the
-    /// conversation is not one sequence; the template's and the tokenizer's own.
+    /// No assistant message; a template that rewrites history, under which the conversation is not
+    /// one sequence; errors of the template and the tokenizer.
     pub fn encode_demonstration(
         &self,
         messages: &[Message],

@@ -1,20 +1,20 @@
-//! What can go wrong between text and tokens.
+//! Errors of the conversion between text and tokens.
 
 use std::path::{Path, PathBuf};
 
 use leyden_core::ModelError;
 
-/// Why text could not become tokens or a conversation could not become text.
+/// Errors of tokenisation, templates and grammars.
 #[derive(Debug, thiserror::Error)]
 pub enum TextError {
     #[error("{path} cannot be read: {source}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path} cannot be written: {source}")]
     Write { path: PathBuf, source: std::io::Error },
-    #[error("{file} is not what it should be: {what}")]
+    #[error("{file} is malformed: {what}")]
     Malformed { file: String, what: String },
     #[error(
-        "{file} has no chat_template and no chat_template.jinja lies beside it; add either, or \
+        "{file} has no chat_template and no chat_template.jinja next to it; add either, or \
          use the instruction-tuned model"
     )]
     NoTemplate { file: String },
@@ -26,20 +26,20 @@ pub enum TextError {
     Refused(String),
     #[error("the tokenizer cannot be used: {0}")]
     Tokenizer(String),
-    #[error("the tokenizer has no token {0}; the model and the tokenizer do not belong together")]
+    #[error("the tokenizer has no token {0}; the model and the tokenizer do not match")]
     UnknownToken(String),
     #[error(
         "the template rewrites the conversation before message {message} (counted from 0), so \
          the demonstration is not one sequence; split it there"
     )]
     RewrittenHistory { message: usize },
-    #[error("a demonstration needs a message of the assistant; this one has {messages} others")]
+    #[error("a demonstration needs an assistant message; this one has {messages} others")]
     NothingToLearn { messages: usize },
-    /// A part of a request that no grammar can be made of. `what` names the place within it.
-    #[error("{field} cannot be followed: {what}")]
+    /// A part of a request that cannot be compiled to a grammar. `what` names its location.
+    #[error("{field} cannot be enforced: {what}")]
     Constraint { field: String, what: String },
-    /// A grammar gave up while it was followed.
-    #[error("the grammar of the response cannot be followed: {0}")]
+    /// A grammar failed while it was applied.
+    #[error("the grammar of the response cannot be enforced: {0}")]
     Grammar(String),
 }
 

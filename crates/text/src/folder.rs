@@ -1,9 +1,9 @@
 //! Chat formats in Hugging Face folders.
 //!
 //! The template is `chat_template.jinja`, otherwise `chat_template` in
-//! `tokenizer_config.json`. The tokens at which generation stops are spread over three files:
-//! `generation_config.json` and `config.json` (`eos_token_id`, a number or a list) and
-//! `tokenizer_config.json` (`eos_token`, a text or an object); all of them count.
+//! The stop tokens come from three files: `generation_config.json` and `config.json`
+//! (`eos_token_id`, a number or a list) and `tokenizer_config.json` (`eos_token`, a string or an
+//! object); all of them count.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ const TEMPLATE: &str = "chat_template.jinja";
 const GENERATION: &str = "generation_config.json";
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` of a folder, and the special tokens from the files beside it.
+    /// Reads `tokenizer.json` of a folder, and the special tokens from the other files of it.
     ///
     /// # Errors
     /// A file that cannot be read or parsed; a special token outside the vocabulary.
@@ -49,8 +49,8 @@ impl Tokenizer {
 }
 
 impl ChatFormat {
-    /// Reads a Hugging Face folder: `tokenizer.json`, and what there is of
-    /// `tokenizer_config.json`, `chat_template.jinja`, `generation_config.json`, `config.json`.
+    /// Reads a Hugging Face folder: `tokenizer.json` and, if present, `tokenizer_config.json`,
+    /// `chat_template.jinja`, `generation_config.json`, `config.json`.
     ///
     /// # Errors
     /// A file that cannot be read or parsed, no template, a special token outside the
@@ -72,8 +72,8 @@ impl ChatFormat {
         Ok(format.with_stop_ids(stops))
     }
 
-    /// Reads the contents of `tokenizer.json` and `tokenizer_config.json`, for formats that
-    /// are part of a program.
+    /// Reads the contents of `tokenizer.json` and `tokenizer_config.json`, for formats that are
+    /// embedded in a program.
     ///
     /// # Errors
     /// As [`from_folder`](Self::from_folder).
@@ -85,8 +85,8 @@ impl ChatFormat {
         assemble(tokenizer, &config, CONFIG)
     }
 
-    /// Writes `tokenizer.json`, `tokenizer_config.json` (template included) and
-    /// `generation_config.json` as transformers reads them.
+    /// Writes `tokenizer.json`, `tokenizer_config.json` (including the template) and
+    /// `generation_config.json` in the layout that transformers reads.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -143,7 +143,7 @@ fn assemble(tokenizer: Tokenizer, config: &Value, file: &str) -> Result<ChatForm
     Ok(ChatFormat::new(tokenizer, template))
 }
 
-/// A token in `tokenizer_config.json`: a text, or an object with `content`.
+/// A token in `tokenizer_config.json`: a string, or an object with `content`.
 fn token_text(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value["content"].as_str())
 }
@@ -157,7 +157,7 @@ fn id_list(value: &Value) -> Vec<u32> {
     }
 }
 
-/// A JSON object, or null where there is no such file.
+/// A JSON object, or null if the file does not exist.
 fn json_or_null(path: &Path) -> Result<Value, TextError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,

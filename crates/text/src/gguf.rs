@@ -1,7 +1,7 @@
 //! Byte-level BPE from GGUF metadata.
 //!
-//! GGUF stores tokens, merges and the NAME of a pre-tokenizer; the rule behind the name lives
-//! in llama.cpp's source (`llama-vocab.cpp`). Each name is mapped to the pre-tokenizer of the
+//! GGUF stores tokens, merges and the NAME of a pre-tokenizer; the corresponding rule is defined in
+//! llama.cpp's source (`llama-vocab.cpp`). Each name is mapped to the pre-tokenizer of the
 //! `tokenizer.json` from which such files are converted.
 
 use serde::{Deserialize, Serialize};
@@ -18,16 +18,16 @@ use crate::{TextError, Tokenizer};
 /// The tokenizer part of a GGUF file's metadata, key by key (`tokenizer.ggml.*`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct GgufTokenizer {
-    /// `model`: `gpt2` is byte-level BPE, the only kind that is read here.
+    /// `model`: `gpt2` is byte-level BPE, the only supported kind.
     pub model: String,
-    /// `pre`: the name of the pre-tokenizer; empty where the file has none.
+    /// `pre`: the name of the pre-tokenizer; empty if the file has none.
     pub pre: String,
     /// `tokens`, by id, in the byte alphabet of GPT-2.
     pub tokens: Vec<String>,
     /// `token_type`, by id: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
-    /// Empty where the file has none: all normal.
+    /// Empty if the file has none: all normal.
     pub token_types: Vec<i32>,
-    /// `merges`: two tokens with a space between them, the best first.
+    /// `merges`: two tokens separated by a space, best first.
     pub merges: Vec<String>,
     /// `bos_token_id`
     pub bos: Option<u32>,
@@ -57,18 +57,18 @@ fn split_then_bytes(pattern: String) -> Result<PreTokenizerWrapper, TextError> {
     Ok(Sequence::new(vec![split.into(), ByteLevel::new(false, true, false).into()]).into())
 }
 
-/// Digits one by one, then GPT-2's words.
+/// Single digits, then GPT-2's words.
 pub(crate) fn single_digits() -> PreTokenizerWrapper {
     let words = ByteLevel::new(false, true, true);
     Sequence::new(vec![Digits::new(true).into(), words.into()]).into()
 }
 
-/// What a pre-tokenizer's name stands for.
+/// The rule behind a pre-tokenizer's name.
 struct Rule {
     pre_tokenizer: PreTokenizerWrapper,
-    /// Whether text is brought into Unicode's composed form first.
+    /// Whether text is first normalised to NFC.
     composed: bool,
-    /// Whether a word that is in the vocabulary is taken whole, merges or not.
+    /// Whether a word in the vocabulary is one token, regardless of merges.
     ignore_merges: bool,
 }
 
@@ -178,7 +178,7 @@ mod tests {
         let mut token_types = vec![3, 4];
         tokens.extend(alphabet.iter().map(char::to_string));
         tokens.extend(merges.iter().map(|merge| merge.replace(' ', "")));
-        // A whole word that no merges lead to: taken only where merges are ignored.
+        // A whole word that no merges produce: used only if merges are ignored.
         tokens.push("xyz".into());
         token_types.resize(tokens.len(), 1);
         GgufTokenizer {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
+    fn unsupported_metadata_is_reported_with_its_key() {
         let error = |meta: GgufTokenizer| match Tokenizer::from_gguf(&meta) {
             Err(TextError::Tokenizer(what)) => what,
             other => panic!("{other:?}"),

@@ -1,4 +1,4 @@
-//! Renderings of chat templates made by transformers, and how ours compare.
+//! Compares our renderings of chat templates with those of transformers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,8 +25,8 @@ struct Rendering {
     error: Option<String>,
 }
 
-/// Renders every case of `file` with the templates in `templates_dir` and compares bytes.
-/// Where transformers raised an error, ours must be an error too. One family a template.
+/// Renders every case of `file` with the templates in `templates_dir` and compares bytes. Where
+/// transformers raised an error, ours must fail too. One family per template.
 ///
 /// # Errors
 /// `file` cannot be read or has another structure; a template cannot be read or compiled.
@@ -65,7 +65,7 @@ fn render(case: &Rendering, source: &str) -> Result<Result<String, TextError>, T
     Ok(template.render(&case.messages, tools, case.add_generation_prompt, &variables))
 }
 
-/// The first difference with a few characters around it.
+/// The first difference, with surrounding characters.
 fn describe(case: &Rendering, ours: &Result<String, TextError>) -> String {
     let place = format!(
         "conversation {}{}{}",

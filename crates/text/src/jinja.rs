@@ -1,9 +1,9 @@
-//! What Python's Jinja2 does, as transformers sets it up, and minijinja does not.
+//! Behaviour of Python's Jinja2, as configured by transformers, that minijinja lacks.
 //!
-//! Chat templates are written for Jinja2 over Python values: `tojson` is `json.dumps`, `trim`
-//! is `str.strip` (and turns None into the text `None`), a string is iterable and None is
-//! not, `{% generation %}` marks what an assistant wrote. A template renders other bytes, and
-//! a model sees other tokens, wherever one of these differs.
+//! Chat templates are written for Jinja2 over Python values: `tojson` is `json.dumps`, `trim` is
+//! `str.strip` (and turns None into the text `None`), a string is iterable and None is not, `{%
+//! generation %}` marks assistant output. Any difference makes a template render other bytes, so
+//! that the model sees other tokens.
 
 use std::fmt::Write;
 
@@ -20,7 +20,7 @@ use serde_json::Value as Json;
 #[error("{0}")]
 pub(crate) struct Raised(pub String);
 
-/// An environment as transformers' `_compile_jinja_template` has it; `date` is what
+/// An environment equivalent to transformers' `_compile_jinja_template`; `date` is what
 /// `strftime_now` formats, at midnight.
 pub(crate) fn environment(date: NaiveDate) -> Environment<'static> {
     let mut env = Environment::new();
@@ -66,7 +66,7 @@ fn iterable(value: &Value) -> bool {
         && value.try_iter().is_ok()
 }
 
-/// Python's methods; stripping white space is ours, the others pycompat's.
+/// Python's methods; `strip` is implemented here, the others by pycompat.
 fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
     let to_strip = args.first().is_none_or(Value::is_none);
     match (value.as_str(), name) {
@@ -77,8 +77,8 @@ fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resul
     }
 }
 
-/// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`,
-/// the filter that transformers puts in place of Jinja2's (which escapes HTML).
+/// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, the
+/// filter that replaces Jinja2's HTML-escaping one in transformers.
 fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
         None => None,
@@ -104,7 +104,7 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
     Ok(out)
 }
 
-/// JSON as Jinja sees it: integers stay integers, objects keep their order.
+/// JSON as a Jinja value: integers stay integers, objects keep their order.
 pub(crate) fn to_jinja(value: &Json) -> Value {
     match value {
         Json::Null => Value::from(()),
@@ -222,8 +222,8 @@ impl Dumper {
     }
 }
 
-/// Python's `repr(float)`: the shortest digits that read back, plain where
-/// 1e-4 ≤ |x| < 1e16, otherwise with an exponent of at least two digits.
+/// Python's `repr(float)`: the shortest digits that round-trip, plain for 1e-4 ≤ |x| < 1e16,
+/// otherwise with an exponent of at least two digits.
 fn float_repr(x: f64) -> String {
     if x.is_nan() {
         return "NaN".to_owned();
@@ -241,8 +241,8 @@ fn float_repr(x: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// Replaces `{% generation %}` … `{% endgeneration %}` by a block that renders its body in a
-/// scope of its own, which is all that the extension does to the text.
+/// Replaces `{% generation %}` … `{% endgeneration %}` by a block that renders its body in a new
+/// scope, which is the extension's only effect on the text.
 pub(crate) fn without_generation_blocks(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;

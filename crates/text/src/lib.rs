@@ -1,16 +1,15 @@
-//! Text to tokens and back.
+//! Conversion between text and tokens.
 //!
-//! A model sees token ids, an agent sees messages. Between them lie a [`Tokenizer`], a
-//! [`ChatTemplate`] (the model's own Jinja template), a [`ToolFormat`] (how its family writes
-//! tool calls) and the rule by which a conversation grows; a [`ChatFormat`] is the four
-//! together. The rule: what the model wrote enters the next prompt as the ids that it
-//! sampled, never as text that is tokenised again, because two token sequences of equal text
-//! have different probabilities and a trainer that confuses them trains on actions that
-//! nobody took.
+//! A model processes token ids, an agent exchanges messages. A [`ChatFormat`] converts between
+//! them; it combines a [`Tokenizer`], a [`ChatTemplate`] (the model's own Jinja template), a
+//! [`ToolFormat`] (its family's syntax for tool calls) and the rule by which a conversation grows:
+//! the model's output enters the next prompt as the sampled ids, never as re-tokenised text,
+//! because two token sequences of equal text have different probabilities, and training on the
+//! wrong one means training on actions that were never taken.
 //!
-//! The other direction is a [`ReplyStream`]: tokens become text and tool calls as they are sampled,
-//! and the text ends before a stop text ([`StopTexts`]). A [`Grammar`] restricts what is
-//! sampled to JSON under a schema, or to a tool call.
+//! In the other direction, a [`ReplyStream`] turns tokens into text and tool calls as they are
+//! sampled, and ends the text before a stop text ([`StopTexts`]). A [`Grammar`] restricts sampling
+//! to JSON under a schema, or to a tool call.
 
 mod chat_format;
 mod control;
@@ -49,6 +48,6 @@ pub use tokenizer::Tokenizer;
 pub use tool_format::{Parsed, ToolFormat};
 pub use train::{BpeTraining, train_bpe};
 
-/// A ChatML template of our own with Hermes tool calls; tools are described by name and
-/// argument names alone, so that a model with a short context can afford them.
+/// Leyden's own ChatML template with Hermes tool calls; tools are described only by name and
+/// argument names, to fit models with a short context.
 pub const CHATML_TEMPLATE: &str = include_str!("chatml.jinja");

@@ -1,9 +1,8 @@
-//! Tool-call markup in text that arrives piece by piece.
+//! Incremental parsing of tool-call markup in streamed text.
 //!
-//! Gives out, as early as it is certain, what [`ToolFormat::parse`] finds in the whole text:
-//! the text outside calls, trimmed, and the calls. Where only the end of the text can decide
-//! (Llama 3's calls are the whole message, a Hermes call may lack its closing tag), nothing is
-//! given out before.
+//! Emits, as early as it is certain, what [`ToolFormat::parse`] finds in the complete text: the
+//! text outside calls, trimmed, and the calls. If only the end of the text can decide (Llama 3's
+//! calls are the whole message, a Hermes call may lack its closing tag), nothing is emitted before.
 
 use leyden_core::ToolCall;
 
@@ -15,14 +14,14 @@ use crate::tool_format::{CLOSE, JsonState, OPEN, PYTHON_TAG, hermes_call, json_s
 /// Separates text from calls.
 #[derive(Debug, Clone)]
 pub(crate) enum Markup {
-    /// No tools are offered: all is text.
+    /// No tools are offered: everything is text.
     Plain,
     Hermes(ToolFormat, Hermes),
     Llama3(Llama3),
 }
 
 impl Markup {
-    /// For text in which calls are written in `format`, or none at all.
+    /// For text with calls in `format`, or without calls.
     pub fn new(format: Option<ToolFormat>) -> Self {
         match format {
             None => Self::Plain,
@@ -39,7 +38,7 @@ impl Markup {
         }
     }
 
-    /// Adds text; what is certain now goes to `delta`. Calls have no id yet.
+    /// Adds text; output that is now certain is added to `delta`. Calls have no id yet.
     pub fn push(&mut self, text: &str, delta: &mut ReplyDelta) {
         match self {
             Self::Plain => delta.content.push_str(text),
@@ -49,7 +48,7 @@ impl Markup {
     }
 }
 
-/// Removes white space at both ends of a text that arrives piece by piece.
+/// Removes white space at both ends of a streamed text.
 #[derive(Debug, Clone, Default)]
 struct Trimmed {
     begun: bool,
@@ -75,8 +74,7 @@ impl Trimmed {
 pub(crate) struct Hermes {
     state: State,
     content: Trimmed,
-    /// Text that was not yet given out or thrown away: what may be an opening tag, or the
-    /// call so far.
+    /// Text neither emitted nor discarded: a possible opening tag, or the call so far.
     buffer: String,
     open: Needles,
     close: Needles,
@@ -86,7 +84,7 @@ pub(crate) struct Hermes {
 enum State {
     Text,
     Call(Call),
-    /// After a call that does not parse: all up to the closing tag is left out.
+    /// After a call that does not parse: everything up to the closing tag is dropped.
     Skip,
 }
 
@@ -94,9 +92,9 @@ enum State {
 #[derive(Debug, Clone, Default)]
 struct Call {
     json: JsonEnd,
-    /// How much of the buffer was looked at.
+    /// Number of scanned bytes of the buffer.
     at: usize,
-    /// Size of the buffer when it was last parsed to see whether it is hopeless.
+    /// Size of the buffer when it was last parsed to check whether it can still become a call.
     tried: usize,
 }
 
@@ -114,13 +112,14 @@ impl Hermes {
     fn push(&mut self, text: &str, delta: &mut ReplyDelta) {
         let mut new = self.buffer.len();
         self.buffer.push_str(text);
-        // Each turn leaves a state with some of the buffer; the rest is new to the next state.
+        // Each transition leaves a state with some of the buffer; the rest is new to the next
+        // state.
         while self.turn(new, delta) {
             new = 0;
         }
     }
 
-    /// Goes on in the current state from byte `new` of the buffer; true if the state changed.
+    /// Continues in the current state from byte `new` of the buffer; true if the state changed.
     fn turn(&mut self, new: usize, delta: &mut ReplyDelta) -> bool {
         match &mut self.state {
             State::Text => {
@@ -136,9 +135,9 @@ impl Hermes {
                 }
                 found.is_some()
             }
-            State::Call(call) => match call.look(&self.buffer, &mut self.close) {
-                Look::Open => false,
-                Look::Closed { end } => {
+            State::Call(call) => match call.scan(&self.buffer, &mut self.close) {
+                Scan::Open => false,
+                Scan::Closed { end } => {
                     if let (Ok((name, arguments)), _) = hermes_call(&self.buffer[..end]) {
                         let id = String::new();
                         delta.tool_calls.push(ToolCall { id, name, arguments });
@@ -147,7 +146,7 @@ impl Hermes {
                     self.state = State::Text;
                     true
                 }
-                Look::Hopeless => {
+                Scan::NotACall => {
                     self.close.reset();
                     self.state = State::Skip;
                     true
@@ -165,41 +164,41 @@ impl Hermes {
     }
 }
 
-/// Where the first needle ends in `text`, which continues what the needles saw.
+/// End of the first match in `text`, which continues the needles' earlier input.
 fn find(needles: &mut Needles, text: &str) -> Option<usize> {
     text.bytes().position(|byte| needles.push(byte).is_some()).map(|at| at + 1)
 }
 
-enum Look {
-    /// More text decides.
+enum Scan {
+    /// Undecided until more text arrives.
     Open,
     /// JSON and a closing tag that ends at `end`.
     Closed { end: usize },
-    /// Whatever follows, it is no call.
-    Hopeless,
+    /// Not a call, whatever follows.
+    NotACall,
 }
 
 impl Call {
-    /// Looks at what is new in `body`, the text after the opening tag. `close` finds closing
-    /// tags in it.
-    fn look(&mut self, body: &str, close: &mut Needles) -> Look {
+    /// Scans the new part of `body`, the text after the opening tag. `close` finds closing tags in
+    /// it.
+    fn scan(&mut self, body: &str, close: &mut Needles) -> Scan {
         while self.json != JsonEnd::Reached {
-            let Some(&byte) = body.as_bytes().get(self.at) else { return Look::Open };
+            let Some(&byte) = body.as_bytes().get(self.at) else { return Scan::Open };
             self.at += 1;
             self.json.push(byte);
             match self.json {
-                JsonEnd::Never => return Look::Hopeless,
+                JsonEnd::Never => return Scan::NotACall,
                 JsonEnd::Reached if json_state(&body[..self.at]) != JsonState::Whole => {
-                    return Look::Hopeless;
+                    return Scan::NotACall;
                 }
                 _ => {}
             }
-            // A closing tag within the JSON: either in a string or after an error. Looked at
-            // again only when the body has doubled, so that all looks together are linear.
+            // A closing tag within the JSON: either in a string or after an error. Parsed again
+            // only when the body has doubled, so that the total cost stays linear.
             if close.push(byte).is_some() && self.at >= 2 * self.tried {
                 self.tried = self.at;
                 if json_state(&body[..self.at]) == JsonState::Broken {
-                    return Look::Hopeless;
+                    return Scan::NotACall;
                 }
             }
         }
@@ -207,16 +206,16 @@ impl Call {
         self.at += space;
         let rest = &body[self.at..];
         if rest.starts_with(CLOSE) {
-            Look::Closed { end: self.at + CLOSE.len() }
+            Scan::Closed { end: self.at + CLOSE.len() }
         } else if CLOSE.starts_with(rest) {
-            Look::Open
+            Scan::Open
         } else {
-            Look::Hopeless
+            Scan::NotACall
         }
     }
 }
 
-/// Finds where a JSON object, array or string ends, without looking whether it is well-formed.
+/// Finds where a JSON object, array or string ends, without validating it.
 #[derive(Debug, Clone, PartialEq, Default)]
 enum JsonEnd {
     #[default]
@@ -227,7 +226,7 @@ enum JsonEnd {
         escaped: bool,
     },
     Reached,
-    /// Something else, or no JSON: in any case no call.
+    /// Not an object, array or string, or invalid JSON: not a call.
     Never,
 }
 
@@ -259,15 +258,15 @@ impl JsonEnd {
     }
 }
 
-/// Llama 3 writes calls as the whole message, or after `<|python_tag|>`; whether JSON is an
-/// answer or a call is known at its end.
+/// Llama 3 writes calls as the whole message, or after `<|python_tag|>`; whether JSON is an answer
+/// or a call is known only at its end.
 #[derive(Debug, Clone)]
 pub(crate) struct Llama3 {
     content: Trimmed,
-    /// What may be the beginning of the tag.
+    /// A possible beginning of the tag.
     buffer: String,
     tag: Needles,
-    /// All further text waits for the end.
+    /// All further text is held until the end.
     waiting: bool,
 }
 

@@ -1,21 +1,21 @@
 //! Prompts that grow by tokens.
 //!
-//! The second call of a rollout shows the model what it wrote in the first. Rendering the
-//! whole conversation and tokenising it again may give other tokens than the model sampled
-//! (BPE has many spellings of one text), and then prefix caches miss, prefixes of a rollout
-//! do not merge, and a trainer sees actions that nobody took. So the ids of the next prompt
-//! are the ids of the last prompt, the ids of the response, and the tokens of the tail: what
-//! the template writes after the assistant's text. The tail is found by rendering the
-//! conversation with a mark in place of that text.
+//! The second call of a rollout shows the model its own output of the first. Rendering and
+//! re-tokenising the whole conversation may give other tokens than the model sampled (BPE allows
+//! many spellings of one text); then prefix caches miss, prefixes of a rollout do not merge, and
+//! the trainer sees actions that were never taken. Therefore the ids of the next prompt are the ids
+//! of the last prompt, the ids of the response, and the tokens of the tail: what the template
+//! writes after the assistant's text. The tail is found by rendering the conversation with a
+//! placeholder in place of that text.
 //!
-//! Some templates rewrite what came before (Qwen3 drops the thinking of earlier turns). Then
-//! the prompt is tokenised anew and says so, and the trainer counts it.
+//! Some templates rewrite earlier messages (Qwen3 drops the thinking of earlier turns). Then the
+//! prompt is tokenised afresh and marked [`Growth::Rewritten`], which the trainer counts.
 //!
-//! A response that a stop text ended has tokens that the agent never saw: those of the stop
-//! text. They are part of the action, since the model drew them, but not of what the agent
-//! says next. The next prompt keeps the sampled ids up to the token in which the stop text
-//! begins; what that token still has of the answer is tokenised with the tail. So both
-//! prompts share all ids before the cut, and the later one shows what the agent has.
+//! A response ended by a stop text contains tokens that the agent never saw: those of the stop
+//! text. They are part of the action, since the model sampled them, but not of the next prompt. The
+//! next prompt keeps the sampled ids up to the token in which the stop text begins; that token's
+//! remaining part of the answer is tokenised with the tail. So both prompts share all ids before
+//! the cut, and the later one contains the text the agent received.
 
 use leyden_core::{ChatRequest, Message, Speaker, ToolCall, ToolSpec};
 use serde_json::Value;
@@ -24,25 +24,25 @@ use crate::chat_format::PLACE;
 use crate::control::Rendering;
 use crate::{ChatFormat, TextError, TextStream};
 
-/// How a prompt came about.
+/// How a prompt relates to earlier calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Growth {
-    /// It begins with the `reused` ids of an earlier prompt and its response, the latter up to
-    /// the stop text if one ended it.
+    /// It begins with the `reused` ids of an earlier prompt and its response, the latter up to the
+    /// stop text if one ended it.
     Extended { reused: usize },
     /// It continues no earlier call of this rollout.
     Fresh,
-    /// It continues an earlier call, but the template writes the past differently now.
+    /// It continues an earlier call, but the template now renders the earlier messages differently.
     Rewritten,
 }
 
-/// What the model is shown.
+/// A model's prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     pub ids: Vec<u32>,
     pub growth: Growth,
-    /// The conversation as the template writes it; equal to the decoded ids unless the
-    /// template trims, or the tokenizer normalises, what the model wrote.
+    /// The conversation as rendered by the template; equal to the decoded ids unless the template
+    /// trims, or the tokenizer normalises, the model's output.
     pub rendered: String,
     messages: Vec<Message>,
     tools: Vec<ToolSpec>,
@@ -66,14 +66,14 @@ impl History {
         Self::default()
     }
 
-    /// Remembers a call: its prompt, the ids that the model wrote (the end-of-turn token and
-    /// the stop text's tokens included if they were sampled) and the message that the agent
-    /// received, its text as sampled up to the stop text.
+    /// Adds a call: its prompt, the sampled ids (including the end-of-turn token and the stop
+    /// text's tokens if they were sampled) and the message that the agent received, its text as
+    /// sampled up to the stop text.
     pub fn push(&mut self, prompt: Prompt, response_ids: Vec<u32>, reply: Message) {
         self.calls.push(PastCall { prompt, response_ids, reply });
     }
 
-    /// Number of calls remembered.
+    /// Number of calls.
     pub fn len(&self) -> usize {
         self.calls.len()
     }
@@ -86,13 +86,13 @@ impl History {
 impl ChatFormat {
     /// The prompt for `request`, grown from the longest earlier call that it continues.
     ///
-    /// A request continues a call if it begins with the call's messages, then has the
-    /// assistant's message that the call returned, and offers the same tools. The message may
-    /// have its text as sampled or, as clients of OpenAI's protocol send it, the text outside
-    /// the tool calls and the calls, perhaps trimmed and with ids of the client's own.
+    /// A request continues a call if it begins with the call's messages, then has the assistant's
+    /// message that the call returned, and offers the same tools. The message may contain the text
+    /// as sampled or, as clients of OpenAI's protocol send it, the text outside the tool calls and
+    /// the calls, possibly trimmed and with the client's own ids.
     ///
     /// # Errors
-    /// The template's or the tokenizer's.
+    /// Errors of the template or the tokenizer.
     pub fn prompt(&self, history: &History, request: &ChatRequest) -> Result<Prompt, TextError> {
         let past =
             history.calls.iter().filter(|call| self.continues(request, call)).max_by_key(|call| {
@@ -138,7 +138,7 @@ impl ChatFormat {
             && request.messages.iter().zip(past).all(|(now, then)| self.same(now, then))
     }
 
-    /// Whether `now` is the message `then`, whose text, if the model wrote it, is as sampled.
+    /// Whether `now` is the same message as `then`; text generated by the model must be as sampled.
     fn same(&self, now: &Message, then: &Message) -> bool {
         if then.role != Speaker::Assistant {
             return now.role == then.role && now.name == then.name && now.content == then.content;
@@ -155,10 +155,10 @@ impl ChatFormat {
         calls && text == self.tool_format().parse(&then.content, 0).content
     }
 
-    /// How many of the response's ids the next prompt keeps, and what the template writes
-    /// after them, less the stop token if it is among them; `None` if the template writes
-    /// something else than `call` saw before the reply, or writes the reply itself differently
-    /// (white space around it aside).
+    /// Number of response ids that the next prompt keeps, and the template's text after them,
+    /// without the stop token if it is among them; `None` if the template writes other text before
+    /// the reply than in `call`, or writes the reply itself differently (except for surrounding
+    /// white space).
     fn tail(
         &self,
         call: &PastCall,
@@ -184,8 +184,8 @@ impl ChatFormat {
         Ok(Some((call.response_ids.len(), marked.tail(from, ""))))
     }
 
-    /// Of a response that goes on after its reply, because a stop text ended it: the number
-    /// of tokens that lie wholly within the reply, and what they leave of it.
+    /// For a response that continues past its reply because a stop text ended it: the number of
+    /// tokens wholly within the reply, and the remaining text of the reply.
     fn before_stop_text<'c>(&self, call: &'c PastCall) -> Option<(usize, &'c str)> {
         let reply = call.reply.content.as_str();
         let body = match call.response_ids.split_last() {
@@ -213,7 +213,7 @@ impl ChatFormat {
         Some((kept, &reply[spelt..]))
     }
 
-    /// The stop token with which `text` begins, as text.
+    /// The stop token at the beginning of `text`, as text.
     fn stop_text_before<'t>(&self, text: &'t str) -> &'t str {
         let stops = self.stop_ids().iter().map(|&id| self.tokenizer().token_bytes(id));
         let longest = stops.filter(|stop| text.as_bytes().starts_with(stop)).map(<[u8]>::len).max();
@@ -221,15 +221,15 @@ impl ChatFormat {
     }
 }
 
-/// Whether the calls are the same but for their ids, which clients may replace.
+/// Whether the calls are equal except for their ids, which clients may replace.
 fn same_calls(now: &[ToolCall], then: &[ToolCall]) -> bool {
     let pairs = || now.iter().zip(then);
     now.len() == then.len()
         && pairs().all(|(a, b)| a.name == b.name && same_json(&a.arguments, &b.arguments))
 }
 
-/// Whether two JSON values are the same, numbers by value: `2.0` is `2` to a client in
-/// JavaScript.
+/// Whether two JSON values are equal, comparing numbers by value: JavaScript clients send `2.0` as
+/// `2`.
 fn same_json(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),

@@ -1,10 +1,9 @@
-//! A reply while it is being generated.
+//! Incremental parsing of a reply while it is generated.
 //!
-//! What a client sees piece by piece must be, joined, what it would have seen at once. So
-//! whatever may still turn out not to be text is held back: bytes of an unfinished character,
-//! the beginning of a stop text, and, where tools are offered, the beginning of a tool call
-//! and white space around calls. Every token is looked at once; a response of n tokens takes
-//! O(n) time.
+//! The concatenated deltas must equal the complete reply. Anything that may turn out not to be text
+//! is held back: bytes of an unfinished character, the beginning of a stop text and, if tools are
+//! offered, the beginning of a tool call and white space around calls. Each token is processed
+//! once; a response of n tokens takes O(n) time.
 
 use std::sync::Arc;
 
@@ -14,24 +13,24 @@ use crate::ChatFormat;
 use crate::markup::Markup;
 use crate::stop::CutText;
 
-/// Turns the tokens of a response into text and tool calls as they come.
+/// Turns the tokens of a response into text and tool calls incrementally.
 #[derive(Debug, Clone)]
 pub struct ReplyStream {
     format: Arc<ChatFormat>,
     text: CutText,
     markup: Markup,
     ids: CallIds,
-    /// What was given out so far.
+    /// Bytes of content emitted so far.
     content: usize,
     calls: usize,
 }
 
-/// What is certain now and was not before.
+/// Output that has become certain since the last delta.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReplyDelta {
     /// Text outside tool calls.
     pub content: String,
-    /// Tool calls that are complete.
+    /// Complete tool calls.
     pub tool_calls: Vec<ToolCall>,
 }
 
@@ -44,15 +43,15 @@ impl ReplyDelta {
 /// The end of a reply.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplyEnd {
-    /// What was held back until now.
+    /// Output held back until the end.
     pub delta: ReplyDelta,
     /// The whole text outside tool calls: all deltas joined.
     pub content: String,
-    /// The reply as [`ChatFormat::reply`] gives it, its text as sampled, up to the stop text.
+    /// The reply as returned by [`ChatFormat::reply`], its text as sampled, up to the stop text.
     pub reply: ChatReply,
 }
 
-/// How tool calls are named.
+/// How tool calls are numbered.
 #[derive(Debug, Clone)]
 enum CallIds {
     /// `call_<n>`, where n counts the calls of the conversation.
@@ -70,13 +69,14 @@ impl CallIds {
     }
 }
 
-/// Number of tool calls in the conversation that `request` shows.
+/// Number of tool calls in the conversation of `request`.
 pub(crate) fn earlier_calls(request: &ChatRequest) -> usize {
     request.messages.iter().map(|message| message.tool_calls.len()).sum()
 }
 
 impl ReplyStream {
-    /// A reply to `request`. Without offered tools the text stays as it is, markup included.
+    /// A stream for the reply to `request`. Without offered tools the text is kept unchanged,
+    /// including markup.
     pub fn new(format: &Arc<ChatFormat>, request: &ChatRequest) -> Self {
         let offered = !request.offered_tools().is_empty();
         Self {
@@ -92,15 +92,16 @@ impl ReplyStream {
         }
     }
 
-    /// Names tool calls by `seed` and their position in the reply, whatever the request says: ids that are unique wherever seeds are. A server that answers many
-    /// conversations needs it, since a client may keep them together.
+    /// Derives tool-call ids from `seed` and the position in the reply, regardless of the request:
+    /// ids that are unique if seeds are. Needed by a server with many conversations, since a client
+    /// may merge them.
     #[must_use]
     pub fn with_call_seed(mut self, seed: u64) -> Self {
         self.ids = CallIds::Prefixed { prefix: format!("call_{seed:016x}_") };
         self
     }
 
-    /// Takes the next token. Nothing is given out after a stop text.
+    /// Adds the next token. Nothing is emitted after a stop text.
     pub fn push(&mut self, id: u32) -> ReplyDelta {
         let mut delta = ReplyDelta::default();
         self.markup.push(self.text.push(&self.format, id), &mut delta);
@@ -108,7 +109,7 @@ impl ReplyStream {
         delta
     }
 
-    /// Whether a stop text is complete: generation should end.
+    /// Whether a stop text is complete and generation should end.
     pub fn stopped(&self) -> bool {
         self.text.stopped()
     }
@@ -128,7 +129,7 @@ impl ReplyStream {
         for (index, call) in calls.iter_mut().enumerate() {
             call.id = self.ids.id(index);
         }
-        // What came last, and what only the end of the text makes certain.
+        // The last output, and what becomes certain only at the end of the text.
         let rest = ReplyDelta {
             content: content.get(self.content..).unwrap_or_default().to_owned(),
             tool_calls: calls.get(self.calls..).unwrap_or_default().to_vec(),

@@ -1,32 +1,31 @@
-//! Stop texts: where a response ends before the model ends it.
+//! Stop texts, which end a response before the model does.
 //!
-//! A stop text may begin in one token and end in another, so it is looked for byte by byte,
-//! by Knuth, Morris and Pratt's automaton: linear in the length of the response, and with it
-//! comes, for streaming, how much of the text so far may turn out to be the beginning of a
-//! stop text. Where several stop texts overlap, the one that is complete first counts, and of
-//! several that end at the same byte the longest. So the result does not depend on how the
-//! text is cut into tokens.
+//! A stop text may begin in one token and end in another, so the search is bytewise, by the
+//! automaton of Knuth, Morris and Pratt: linear in the length of the response. For streaming it
+//! also yields how much of the text so far may be the beginning of a stop text. If several stop
+//! texts overlap, the one that completes first wins; of several that end at the same byte, the
+//! longest. So the result does not depend on the tokenisation of the text.
 
 use std::sync::Arc;
 
 use crate::{ChatFormat, TextStream};
 
-/// Texts that are looked for in bytes that arrive one by one.
+/// Texts searched for in a byte stream.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Needles(Vec<Needle>);
 
 #[derive(Debug, Clone)]
 struct Needle {
     bytes: Vec<u8>,
-    /// For each prefix, by length − 1: the length of its longest proper suffix that is a
-    /// prefix as well.
+    /// For each prefix, by length − 1: the length of its longest proper suffix that is also a
+    /// prefix.
     borders: Vec<usize>,
-    /// How many bytes of the needle the input ends with.
+    /// Number of bytes of the needle matched at the end of the input.
     matched: usize,
 }
 
 impl Needles {
-    /// Empty texts are left out: they would be found everywhere.
+    /// Empty texts are ignored: they would match everywhere.
     pub fn new<T: AsRef<str>>(texts: &[T]) -> Self {
         let texts = texts.iter().map(|text| text.as_ref().as_bytes());
         Self(texts.filter(|text| !text.is_empty()).map(Needle::new).collect())
@@ -36,17 +35,17 @@ impl Needles {
         self.0.is_empty()
     }
 
-    /// Takes a byte and returns the length of the longest text that ends with it.
+    /// Adds a byte and returns the length of the longest text that ends with it.
     pub fn push(&mut self, byte: u8) -> Option<usize> {
         self.0.iter_mut().filter_map(|needle| needle.push(byte)).max()
     }
 
-    /// The number of bytes at the end of the input that may become a text.
+    /// The number of bytes at the end of the input that may be the beginning of a text.
     pub fn begun(&self) -> usize {
         self.0.iter().map(|needle| needle.matched).max().unwrap_or(0)
     }
 
-    /// Forgets the input.
+    /// Resets to empty input.
     pub fn reset(&mut self) {
         for needle in &mut self.0 {
             needle.matched = 0;
@@ -83,12 +82,12 @@ impl Needle {
 pub(crate) struct CutText {
     stream: TextStream,
     stops: Needles,
-    /// Where the text ends because a stop text begins there.
+    /// Position at which a stop text begins.
     cut: Option<usize>,
-    /// How much of the text was given out.
+    /// Number of bytes emitted.
     given: usize,
-    /// An end-of-turn token is not part of the text if it is the last one, which is known
-    /// only with the next one.
+    /// A trailing end-of-turn token is not part of the text; whether it is trailing is known only
+    /// with the next token.
     last: Option<u32>,
 }
 
@@ -103,7 +102,7 @@ impl CutText {
         }
     }
 
-    /// Adds a token and returns the text that certainly stays. Nothing after a stop text.
+    /// Adds a token and returns the text that is now final. Empty after a stop text.
     pub fn push(&mut self, format: &ChatFormat, id: u32) -> &str {
         let from = self.given;
         if let Some(last) = self.last.take() {
@@ -117,7 +116,7 @@ impl CutText {
         &self.stream.text()[from..self.given]
     }
 
-    /// Ends the text and returns what was held back.
+    /// Ends the text and returns the part that was held back.
     pub fn finish(&mut self) -> &str {
         let from = self.given;
         if self.cut.is_none() {
@@ -132,7 +131,7 @@ impl CutText {
         self.cut.is_some()
     }
 
-    /// All that was given out.
+    /// All text emitted so far.
     pub fn text(&self) -> &str {
         &self.stream.text()[..self.given]
     }
@@ -146,7 +145,7 @@ impl CutText {
         }
     }
 
-    /// Looks for a stop text that ends within the last `new` bytes.
+    /// Searches for a stop text that ends within the last `new` bytes.
     fn search(&mut self, new: usize) {
         if self.stops.is_empty() {
             return;
@@ -162,8 +161,7 @@ impl CutText {
     }
 }
 
-/// Watches a response for its stop texts, and does nothing else: for a sampler that has to
-/// know when to end.
+/// Detects stop texts only, for a sampler that must know when to end.
 #[derive(Debug, Clone)]
 pub struct StopTexts {
     format: Arc<ChatFormat>,
@@ -171,12 +169,12 @@ pub struct StopTexts {
 }
 
 impl StopTexts {
-    /// Watches for any of `stops`; empty ones are left out.
+    /// Detects any of `stops`; empty ones are ignored.
     pub fn new(format: &Arc<ChatFormat>, stops: &[String]) -> Self {
         Self { format: Arc::clone(format), text: CutText::new(stops) }
     }
 
-    /// Takes the next token of the response and says whether a stop text is complete.
+    /// Adds the next token of the response; returns whether a stop text is complete.
     pub fn push(&mut self, id: u32) -> bool {
         self.text.push(&self.format, id);
         self.text.stopped()

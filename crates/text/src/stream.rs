@@ -1,10 +1,10 @@
-//! Text that arrives token by token.
+//! Incremental decoding of tokens to text.
 //!
-//! Byte-level BPE may cut a character in two, so bytes are held back until they are whole.
+//! Byte-level BPE may split a character, so bytes are held back until the character is complete.
 
 use crate::Tokenizer;
 
-/// The text of a response while it is being generated.
+/// The text of a response while it is generated.
 #[derive(Debug, Clone, Default)]
 pub struct TextStream {
     text: String,
@@ -43,7 +43,7 @@ impl TextStream {
         &self.text[start..]
     }
 
-    /// All whole characters so far.
+    /// All complete characters so far.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -53,7 +53,7 @@ impl TextStream {
         !self.pending.is_empty()
     }
 
-    /// Gives up waiting: an unfinished character becomes U+FFFD, and is returned.
+    /// Emits an unfinished character as U+FFFD.
     pub fn flush(&mut self) -> &str {
         let start = self.text.len();
         self.text.push_str(&String::from_utf8_lossy(&self.pending));
@@ -61,8 +61,8 @@ impl TextStream {
         &self.text[start..]
     }
 
-    /// The text with what was held back: equal to [`Tokenizer::decode`] of the tokens, special
-    /// ones kept.
+    /// The text including held-back bytes: equal to [`Tokenizer::decode`] of the tokens with
+    /// special tokens kept.
     pub fn finish(mut self) -> String {
         self.flush();
         self.text

@@ -1,9 +1,8 @@
-//! Chat templates: a conversation becomes the text that the model was trained to see.
+//! Chat templates: render a conversation to the text format that the model was trained on.
 //!
-//! A template is a Jinja program shipped with the model. It is run as transformers runs it,
-//! byte for byte, with one difference: the date that some templates write into the system
-//! message is a parameter with a fixed default, so that the same conversation is the same
-//! prompt tomorrow.
+//! A template is a Jinja program shipped with the model. It renders the same bytes as transformers,
+//! with one difference: the date that some templates write into the system message is a parameter
+//! with a fixed default, so that prompts do not depend on the current date.
 
 use std::error::Error as _;
 
@@ -34,7 +33,7 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles `source`; `bos` and `eos` are what it sees as `bos_token` and `eos_token`.
+    /// Compiles `source`; the template sees `bos` and `eos` as `bos_token` and `eos_token`.
     ///
     /// # Errors
     /// A syntax error, with its line.
@@ -50,9 +49,9 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// Compiles the value of `chat_template` in a `tokenizer_config.json`: a text, or a list
-    /// of `{"name", "template"}` of which `default` is used, and `tool_use` where there are
-    /// tools. `file` is named in errors.
+    /// Compiles the value of `chat_template` in a `tokenizer_config.json`: a string, or a list of
+    /// `{"name", "template"}` of which `default` is used, and `tool_use` if there are tools. `file`
+    /// is named in errors.
     ///
     /// # Errors
     /// Neither form, no `default` in the list, a syntax error.
@@ -66,7 +65,7 @@ impl ChatTemplate {
             return Self::new(source, bos, eos);
         }
         let entries = value.as_array().ok_or_else(|| {
-            TextError::malformed(file, "chat_template is neither a text nor a list of templates")
+            TextError::malformed(file, "chat_template is neither a string nor a list of templates")
         })?;
         let named = |name: &str| {
             let entry = entries.iter().find(|entry| entry["name"] == name)?;
@@ -81,10 +80,10 @@ impl ChatTemplate {
         Ok(template)
     }
 
-    /// The same template on another day.
+    /// The same template with another date.
     ///
     /// # Errors
-    /// None that compiling it the first time did not give.
+    /// None beyond those of the first compilation.
     pub fn with_date(mut self, date: NaiveDate) -> Result<Self, TextError> {
         self.env = environment(date);
         self.compile()?;
@@ -102,12 +101,12 @@ impl ChatTemplate {
         Ok(())
     }
 
-    /// The template's text; of a list the one that is used with tools.
+    /// The template's source; of a list, the one used with tools.
     pub fn source(&self) -> &str {
         self.tool_use.as_deref().unwrap_or(&self.source)
     }
 
-    /// The template as `tokenizer_config.json` holds it.
+    /// The value of `chat_template` in `tokenizer_config.json`.
     pub fn to_config(&self) -> Json {
         match &self.tool_use {
             None => Json::from(self.source.as_str()),
@@ -120,9 +119,8 @@ impl ChatTemplate {
 
     /// Renders a conversation.
     ///
-    /// `messages` and `tools` are JSON as transformers' `apply_chat_template` takes them;
-    /// `variables` are further names that the template may ask for (`date_string`,
-    /// `enable_thinking`, …).
+    /// `messages` and `tools` are JSON in the format of transformers' `apply_chat_template`;
+    /// `variables` are further variables of the template (`date_string`, `enable_thinking`, …).
     ///
     /// # Errors
     /// [`TextError::Refused`] with the message of a `raise_exception`, otherwise

@@ -1,9 +1,9 @@
-//! The tokenizer: the `tokenizers` crate for encoding, a table of bytes for decoding.
+//! The tokenizer: the `tokenizers` crate for encoding, a byte table for decoding.
 //!
-//! Decoding is the concatenation of each token's bytes. So decoding a sequence equals
-//! decoding its parts, whatever the cut, and a character split over two tokens can be held
-//! back until it is whole ([`TextStream`](crate::TextStream)). The crate's own decoder works
-//! on whole strings and gives neither.
+//! Decoding is the concatenation of each token's bytes. So decoding a sequence equals decoding its
+//! parts, wherever it is split, and a character split over two tokens can be held back until it is
+//! complete ([`TextStream`](crate::TextStream)). The crate's own decoder works on whole strings and
+//! supports neither.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,12 +14,12 @@ use tokenizers::{PostProcessor, TruncationDirection};
 
 use crate::TextError;
 
-/// A tokenizer with the ids of its special tokens. Cheap to share behind an `Arc`.
+/// A tokenizer with the ids of its special tokens. Share it behind an `Arc`.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same, by which control tokens are text; made when it is first needed, as it is large.
     literal: OnceLock<Box<tokenizers::Tokenizer>>,
-    /// By id: the bytes that the token stands for; empty for ids that do not exist.
+    /// By id: the token's bytes; empty for ids that do not exist.
     bytes: Vec<Vec<u8>>,
     /// By id: whether it is a control token such as the end of a turn.
     special: Vec<bool>,
@@ -52,7 +52,7 @@ impl Tokenizer {
     }
 
     pub(crate) fn from_inner(mut inner: tokenizers::Tokenizer) -> Self {
-        // A file may ask for truncation or padding of batches; here every text counts whole.
+        // A file may specify truncation or padding; here texts are encoded in full.
         let _ = inner.with_truncation(None);
         inner.with_padding(None);
         let byte_level = inner.get_decoder().is_some_and(is_byte_level);
@@ -75,11 +75,10 @@ impl Tokenizer {
         Self { inner, literal: OnceLock::new(), bytes, special, bos: None, eos: None, pad: None }
     }
 
-    /// The ids of `text`. No token is added; special tokens that the text spells out are
-    /// recognised.
+    /// The ids of `text`. No token is added; special tokens spelled out in the text are recognised.
     ///
     /// # Errors
-    /// The tokenizer's own, for instance a character outside a vocabulary without fallback.
+    /// Errors of the tokenizer, for instance a character outside a vocabulary without fallback.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding =
             self.inner.encode_fast(text, false).map_err(|e| TextError::Tokenizer(e.to_string()))?;
@@ -107,9 +106,9 @@ impl Tokenizer {
         ids.filter_map(|id| std::str::from_utf8(&self.bytes[id]).ok())
     }
 
-    /// The ids of `text` as one whole sequence: inside the special tokens that the tokenizer's
-    /// own template puts around it, as encoders want it (`[CLS] … [SEP]`). The end of a text
-    /// that is too long is left out, so that all are at most `limit` tokens.
+    /// The ids of `text` as one sequence for an encoder, with the special tokens that the
+    /// tokenizer's own template adds around it (`[CLS] … [SEP]`). Long texts are truncated to at
+    /// most `limit` tokens in total.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`]; a `limit` that the special tokens alone exceed.
@@ -137,27 +136,27 @@ impl Tokenizer {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The bytes that `id` stands for, not necessarily whole characters.
+    /// The bytes of `id`, not necessarily complete characters.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.bytes.get(id as usize).map_or(&[], Vec::as_slice)
     }
 
-    /// The token as it stands in the vocabulary.
+    /// The token's string in the vocabulary.
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
-    /// The id of a token as it stands in the vocabulary.
+    /// The id of a token, given its string in the vocabulary.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// Whether `id` is a control token, which ordinary text never yields.
+    /// Whether `id` is a control token, which ordinary text never produces.
     pub fn is_special(&self, id: u32) -> bool {
         self.special.get(id as usize).copied().unwrap_or(false)
     }
 
-    /// One more than the largest id: the least number of rows an embedding needs.
+    /// One more than the largest id: the minimum number of rows of an embedding.
     pub fn vocab_size(&self) -> usize {
         self.bytes.len()
     }
@@ -193,8 +192,8 @@ fn is_byte_level(decoder: &DecoderWrapper) -> bool {
     }
 }
 
-/// The inverse of GPT-2's `bytes_to_unicode`: printable Latin-1 bytes stand for themselves,
-/// the other 68 for U+0100 and onwards, in ascending order (Radford et al. 2019, encoder.py).
+/// The inverse of GPT-2's `bytes_to_unicode`: printable Latin-1 bytes map to themselves, the other
+/// 68 to U+0100 and onwards, in ascending order (Radford et al. 2019, encoder.py).
 fn char_to_byte() -> HashMap<char, u8> {
     let mut next = 0x100;
     (0..=255u8)
@@ -211,7 +210,7 @@ fn char_to_byte() -> HashMap<char, u8> {
         .collect()
 }
 
-/// A token outside the byte alphabet (an unused place in the vocabulary) stands for itself.
+/// A token outside the byte alphabet (an unused vocabulary entry) maps to itself.
 fn byte_level_bytes(token: &str, of_char: &HashMap<char, u8>) -> Vec<u8> {
     let bytes: Option<Vec<u8>> = token.chars().map(|c| of_char.get(&c).copied()).collect();
     bytes.unwrap_or_else(|| token.as_bytes().to_vec())

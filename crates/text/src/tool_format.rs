@@ -1,10 +1,10 @@
 //! Tool calls in the model's own chat format.
 //!
-//! A model calls a tool by writing text; families differ in which. Hermes (Qwen2.5, Qwen3,
-//! Leyden's own tiny model) puts JSON between `<tool_call>` tags, Llama 3 answers with JSON
-//! alone. Models whose template knows no tools (SmolLM2) get the Hermes form, explained in
-//! the system message. Whatever a model writes is parsed without failing: a call that does
-//! not parse is reported as malformed, which is an event of the episode and not an error.
+//! A model calls a tool by writing text, in a syntax that depends on its family. Hermes (Qwen2.5,
+//! Qwen3, Leyden's own tiny model) puts JSON between `<tool_call>` tags, Llama 3 answers with JSON
+//! alone. Models whose template does not support tools (SmolLM2) use the Hermes form, explained in
+//! the system message. Parsing never fails: a call that does not parse is reported as malformed,
+//! which is an event of the episode and not an error.
 
 use leyden_core::{ToolCall, ToolSpec};
 use serde_json::{Map, Value, json};
@@ -15,31 +15,31 @@ pub(crate) const OPEN: &str = "<tool_call>";
 pub(crate) const CLOSE: &str = "</tool_call>";
 pub(crate) const PYTHON_TAG: &str = "<|python_tag|>";
 
-/// How a model writes tool calls and is told about tools.
+/// The tool-call syntax of a model, and how tools are presented to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToolFormat {
     /// `<tool_call>{"name": …, "arguments": {…}}</tool_call>`; the template shows the tools.
     Hermes,
-    /// `{"name": …, "parameters": {…}}` as the whole message, perhaps after
-    /// `<|python_tag|>`; the template shows the tools.
+    /// `{"name": …, "parameters": {…}}` as the whole message, optionally after `<|python_tag|>`;
+    /// the template shows the tools.
     Llama3Json,
-    /// Hermes, for a template that knows no tools: they are described in the system message
-    /// and their results are messages of the user.
+    /// Hermes, for a template without tool support: tools are described in the system message and
+    /// their results are user messages.
     HermesInSystem,
 }
 
-/// What a text says, taken apart.
+/// The parsed parts of a text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Parsed {
-    /// The text outside the tool calls, white space around it removed.
+    /// The text outside the tool calls, without surrounding white space.
     pub content: String,
     pub calls: Vec<ToolCall>,
-    /// What is wrong with the first tool call that does not parse.
+    /// The error of the first tool call that does not parse.
     pub malformed: Option<String>,
 }
 
 impl ToolFormat {
-    /// Finds the format in a chat template's text.
+    /// Detects the format from a chat template's source.
     pub fn detect(template: &str) -> Self {
         if template.contains(OPEN) {
             Self::Hermes
@@ -50,8 +50,8 @@ impl ToolFormat {
         }
     }
 
-    /// Takes `text` apart. Calls are numbered `call_<first>`, `call_<first + 1>`, …, where
-    /// `first` is the number of calls earlier in the conversation.
+    /// Parses `text`. Calls are numbered `call_<first>`, `call_<first + 1>`, …, where `first` is
+    /// the number of calls earlier in the conversation.
     pub fn parse(self, text: &str, first: usize) -> Parsed {
         match self {
             Self::Hermes | Self::HermesInSystem => parse_hermes(text, first),
@@ -59,8 +59,8 @@ impl ToolFormat {
         }
     }
 
-    /// The text by which an assistant with `content` makes `calls`: the inverse of
-    /// [`parse`](Self::parse). Llama 3 writes no content beside a call.
+    /// The text with which an assistant writes `content` and makes `calls`: the inverse of
+    /// [`parse`](Self::parse). Llama 3 writes no content with a call.
     pub fn write(self, content: &str, calls: &[ToolCall]) -> String {
         if calls.is_empty() {
             return content.to_owned();
@@ -90,7 +90,7 @@ impl ToolFormat {
         }
     }
 
-    /// The passage that tells a model without tool support what it may call.
+    /// The description of the available tools for a model without tool support.
     pub fn describe(tools: &[ToolSpec]) -> String {
         let mut text = format!(
             "You may call a tool by writing\n{OPEN}\n{{\"name\": \"...\", \"arguments\": \
@@ -148,8 +148,8 @@ fn parse_hermes(text: &str, first: usize) -> Parsed {
     parsed
 }
 
-/// One call after its opening tag, and the text after its closing tag. A call that is whole
-/// but for the closing tag at the end of the text counts, as elsewhere (vLLM).
+/// One call after its opening tag, and the text after its closing tag. A complete call that only
+/// lacks the closing tag at the end of the text counts, as in vLLM.
 pub(crate) fn hermes_call(body: &str) -> (Result<(String, Value), String>, &str) {
     let to_close = || body.find(CLOSE).map_or("", |end| &body[end + CLOSE.len()..]);
     let (value, after) = match json_prefix(body) {
@@ -177,7 +177,7 @@ fn parse_llama3(text: &str, first: usize) -> Parsed {
     }
     loop {
         match json_prefix(rest) {
-            // JSON that is no call, and was not announced as one, is an answer in JSON.
+            // JSON that is not a call, and has no tag, is an answer in JSON.
             Ok((value, _)) if !tagged && value.get("name").is_none() => return plain(text),
             Ok((value, after)) => {
                 parsed.note(as_call(value, &["parameters", "arguments"]), first);
@@ -204,13 +204,13 @@ fn json_prefix(text: &str) -> Result<(Value, &str), String> {
     }
 }
 
-/// How far a JSON value at the start of a text has come.
+/// Parse state of a JSON value at the start of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum JsonState {
     Whole,
-    /// More text may make it whole.
+    /// May be completed by more text.
     Unfinished,
-    /// No further text can.
+    /// Cannot be completed.
     Broken,
 }
 
@@ -223,7 +223,7 @@ pub(crate) fn json_state(text: &str) -> JsonState {
     }
 }
 
-/// Name and arguments of a call; arguments written as JSON inside a string count as well.
+/// Name and arguments of a call; arguments encoded as a JSON string are accepted.
 fn as_call(value: Value, keys: &[&str]) -> Result<(String, Value), String> {
     let Value::Object(mut object) = value else {
         return Err("the tool call is not a JSON object".to_owned());
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn hermes_calls_are_taken_out_of_the_text() {
+    fn hermes_calls_are_removed_from_the_text() {
         let text = "Let me see.\n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": \"</tool_call>\"}}\n</tool_call>\n<tool_call>{\"name\":\"g\",\"arguments\":\"{}\"}</tool_call> ok";
         let parsed = ToolFormat::Hermes.parse(text, 2);
         assert_eq!(parsed.content, "Let me see.\n\n ok");
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_hermes_calls_say_why() {
+    fn malformed_hermes_calls_report_the_reason() {
         for (text, word) in [
             ("<tool_call>{\"name\": \"f\", \"arguments\": {\"x\": 1}", "not JSON"),
             ("<tool_call></tool_call>", "not JSON"),

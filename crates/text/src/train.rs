@@ -1,9 +1,9 @@
 //! Training a small byte-level BPE.
 //!
-//! For the tiny model. Digits stay single, so that numbers of any length are copied digit by
-//! digit; the fixed scaffold of a tool call is one token each (`protocol`), so that a tiny
-//! model spends no capacity on spelling it; both are taken out of the texts before pairs are
-//! counted, or the merges would be spent on them a second time.
+//! For the tiny model. Digits stay single, so that numbers of any length are copied digit by digit;
+//! the fixed syntax of a tool call is one token per part (`protocol`), so that a tiny model spends
+//! no capacity on spelling it; both are removed from the texts before pairs are counted, so that no
+//! merges are spent on them.
 
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -17,23 +17,23 @@ use tokenizers::{AddedToken, Trainer};
 use crate::gguf::single_digits;
 use crate::{TextError, Tokenizer};
 
-/// What a tokenizer is trained to.
+/// Options of tokenizer training.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BpeTraining {
-    /// Entries, all others included; at least 256 + special + protocol.
+    /// Total number of entries; at least 256 + special + protocol.
     pub vocab_size: usize,
     /// Control tokens; their ids are 0, 1, … in this order.
     pub special: Vec<String>,
-    /// Texts that are one token wherever they occur, but ordinary text otherwise.
+    /// Texts that are one token wherever they occur, but are otherwise ordinary text.
     pub protocol: Vec<String>,
     /// A pair is merged only if it occurs this often.
     pub min_frequency: u64,
-    /// A regular expression whose matches are words of their own: no token reaches across
-    /// their ends. For invented words that must fall into the same parts everywhere.
+    /// A regular expression whose matches are separate words: no token crosses their boundaries.
+    /// For invented words that must be split equally everywhere.
     pub isolated: Option<String>,
 }
 
-/// Trains on `texts`. Equal texts in equal order give equal bytes of `tokenizer.json`.
+/// Trains on `texts`. The same texts in the same order give the same bytes of `tokenizer.json`.
 ///
 /// # Errors
 /// A vocabulary too small for the 256 bytes with the special and protocol tokens.
@@ -90,7 +90,7 @@ pub fn train_bpe(
     Ok(Tokenizer::from_inner(inner))
 }
 
-/// The parts of `text` between the markers; where two begin at one place the longer counts.
+/// The parts of `text` between the markers; if two begin at the same position, the longer wins.
 fn without(text: &str, markers: &[&str]) -> Vec<String> {
     let mut parts = Vec::new();
     let mut rest = text;
@@ -170,7 +170,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn isolated_parts_are_tokens_of_their_own_wherever_they_stand() {
+    fn isolated_words_are_split_equally_everywhere() {
         let texts = ["the kalo of nalo and the nabi", "always alone, all along", "'kabi' kalo"];
         let isolated = Some(" ?[kn]a(?=lo|bi)".to_owned());
         let tokenizer = train_bpe(texts, &BpeTraining { isolated, ..training() }).unwrap();
@@ -186,7 +186,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_vocabulary_without_room_is_refused() {
+    fn a_vocabulary_that_is_too_small_is_rejected() {
         let small = BpeTraining { vocab_size: 260, ..training() };
         let error = train_bpe(TEXTS, &small).unwrap_err().to_string();
         assert!(error.contains("260"), "{error}");

@@ -1,4 +1,4 @@
-//! Chat formats as Hugging Face folders: what is read from which file, and what is missing.
+//! Chat formats as Hugging Face folders: which file provides what, and missing files.
 
 use std::path::Path;
 
@@ -71,7 +71,7 @@ fn special_tokens_come_from_every_file_that_names_them() {
 }
 
 #[test]
-fn what_is_missing_or_broken_is_named() {
+fn missing_and_broken_files_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let error = || ChatFormat::from_folder(dir.path()).unwrap_err();
     assert!(error().to_string().contains("tokenizer.json"));

@@ -1,4 +1,4 @@
-//! Chat templates render what transformers renders, byte for byte.
+//! Chat templates render the same bytes as transformers.
 
 use leyden_core::shared_material;
 use leyden_text::check_renderings;

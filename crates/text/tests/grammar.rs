@@ -1,4 +1,4 @@
-//! What a grammar lets a sampler draw is what was asked for, whatever is drawn.
+//! Every token sequence that a grammar allows satisfies the request's constraint.
 
 mod common;
 
@@ -9,8 +9,8 @@ use leyden_core::{ChatRequest, FinishReason, Message, ResponseFormat, ToolChoice
 use leyden_text::{CHATML_TEMPLATE, ChatFormat, Grammar};
 use serde_json::{Value, json};
 
-/// Draws tokens until the end. Every other draw is from all that is allowed; the rest prefers
-/// tokens that close something, or a uniform draw would write one string for ever.
+/// Draws tokens until the end. Every other draw is from all allowed tokens; the others prefer
+/// tokens that close something, or a uniform draw would write one string indefinitely.
 fn walk(format: &ChatFormat, mut grammar: Grammar, seed: u64) -> Vec<u32> {
     let mut draws = Draws(seed);
     let mut ids = Vec::new();
@@ -30,7 +30,7 @@ fn walk(format: &ChatFormat, mut grammar: Grammar, seed: u64) -> Vec<u32> {
     ids
 }
 
-/// Whether `value` is valid under `schema`, a part of `root`, as far as the schemas here go.
+/// Whether `value` is valid under `schema`, a part of `root`, for the keywords used here.
 fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
     let Value::Object(keys) = schema else { return schema != &json!(false) };
     let sub = |schema: &Value, value: &Value| valid(root, schema, value);
@@ -74,7 +74,7 @@ fn valid(root: &Value, schema: &Value, value: &Value) -> bool {
         "minimum" => value.as_f64().is_none_or(|n| n >= rule.as_f64().unwrap()),
         "maximum" => value.as_f64().is_none_or(|n| n <= rule.as_f64().unwrap()),
         "pattern" => {
-            assert_eq!(rule, "^[a-c]{2,4}$", "the only pattern that this knows");
+            assert_eq!(rule, "^[a-c]{2,4}$", "the only supported pattern");
             let text = value.as_str().unwrap();
             (2..=4).contains(&text.len()) && text.bytes().all(|b| (b'a'..=b'c').contains(&b))
         }
@@ -90,7 +90,7 @@ fn text_length(value: &Value) -> Option<u64> {
     value.as_str().map(|text| text.chars().count() as u64)
 }
 
-/// Numbers such as 2e464 are JSON, but serde_json cannot hold them.
+/// Numbers such as 2e464 are valid JSON, but serde_json cannot represent them.
 fn beyond_floats(error: &impl ToString) -> bool {
     error.to_string().contains("number out of range")
 }
@@ -208,7 +208,7 @@ fn a_required_call_is_one_call_of_an_offered_tool() {
 }
 
 #[test]
-fn a_call_is_what_the_models_format_writes() {
+fn a_constrained_call_equals_the_formats_own_text() {
     for template in [CHATML_TEMPLATE, TRIMMING, PLAIN] {
         let format = format(template);
         let request = ChatRequest {
@@ -313,9 +313,9 @@ fn a_token_that_is_not_allowed_is_refused() {
     assert!(follow.accept(one).is_err());
 }
 
-/// Grammars of one format share what is made of its vocabulary.
+/// Grammars of one format share its compiled vocabulary.
 #[test]
-fn grammars_are_followed_side_by_side() {
+fn grammars_work_in_parallel() {
     let format = format(CHATML_TEMPLATE);
     let threads: Vec<_> = (0..4)
         .map(|seed| {

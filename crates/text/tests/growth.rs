@@ -1,4 +1,4 @@
-//! Prompts grow from responses that a stop text cut, and from replies as clients send them back.
+//! Prompts after responses cut by a stop text, and after replies in clients' form.
 
 mod common;
 
@@ -10,7 +10,7 @@ use leyden_text::{CHATML_TEMPLATE, ChatFormat, Growth, History, Prompt};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// A first call, and what it takes to ask the next.
+/// A first call, and the state needed for the next.
 struct Turn {
     format: Arc<ChatFormat>,
     history: History,
@@ -29,14 +29,14 @@ impl Turn {
         Self { format, history, prompt, response, request, reply }
     }
 
-    /// The prompt after the agent has sent `reply` back and asked on.
+    /// The prompt after the agent has returned `reply` and asked the next question.
     fn next(&self, reply: Message) -> Prompt {
         let mut request = self.request.clone();
         request.messages.extend([reply, Message::user("and?")]);
         self.format.prompt(&self.history, &request).unwrap()
     }
 
-    /// How many tokens of the response `prompt` begins with.
+    /// Number of response tokens at the beginning of `prompt`.
     fn kept(&self, prompt: &Prompt) -> usize {
         let Growth::Extended { reused } = prompt.growth else { panic!("{:?}", prompt.growth) };
         let kept = reused - self.prompt.ids.len();
@@ -70,7 +70,7 @@ fn tokens_of_the_stop_text_do_not_enter_the_next_prompt() {
 }
 
 #[test]
-fn a_token_over_the_edge_of_the_stop_text_is_spelt_anew() {
+fn a_token_that_crosses_the_stop_text_is_tokenised_again() {
     let format = format(CHATML_TEMPLATE);
     let the = format.tokenizer().encode(" the").unwrap();
     assert_eq!(the.len(), 1, "` the` is one token here");
@@ -83,7 +83,7 @@ fn a_token_over_the_edge_of_the_stop_text_is_spelt_anew() {
 }
 
 #[test]
-fn a_conversation_goes_on_growing_after_a_stop_text() {
+fn a_conversation_keeps_growing_after_a_stop_text() {
     let format = format(PLAIN);
     let mut turn = Turn::new(Arc::clone(&format), stopping("STOP"), bytes(&format, "one STOP"));
     for answer in ["two STOP", "three", "STOP"] {
@@ -178,7 +178,7 @@ fn a_forbidden_tool_is_not_shown() {
 }
 
 #[test]
-fn of_two_equal_conversations_the_one_with_the_text_as_sent_goes_on() {
+fn of_two_equal_conversations_the_one_with_the_sent_text_is_continued() {
     let format = format(CHATML_TEMPLATE);
     let mut turn =
         Turn::new(Arc::clone(&format), request(vec![Message::user("q")]), bytes(&format, "a"));
@@ -192,10 +192,10 @@ fn of_two_equal_conversations_the_one_with_the_text_as_sent_goes_on() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// Whatever the spelling, the next prompt shows the cut text, in the sampled tokens as far
-    /// as they lie before the cut.
+    /// For every spelling, the next prompt shows the cut text, with the sampled tokens as far as
+    /// they precede the cut.
     #[test]
-    fn the_next_prompt_shows_what_the_agent_has(
+    fn the_next_prompt_shows_the_agents_text(
         which in 0usize..3,
         before in "[a-z é🦀\n]{0,12}( the| Obs)?",
         after in "[a-z é🦀]{0,6}",
@@ -219,18 +219,18 @@ proptest! {
         let shown = decode(&next.ids);
         prop_assert!(!shown.contains("nd of it"));
         if which == 1 {
-            // This template trims; sampled white space stays as it was sampled.
+            // This template trims; sampled white space is kept as sampled.
             let solid = |text: &str| text.split_whitespace().collect::<String>();
             prop_assert_eq!(solid(&shown), solid(&next.rendered));
         } else {
             prop_assert_eq!(&shown, &next.rendered);
         }
-        // No later token lies wholly before the cut.
+        // No further token lies wholly before the cut.
         let longer = decode(&turn.response[..=kept]);
         prop_assert!(!before.starts_with(&longer), "{longer:?}");
     }
 
-    /// Tools or none, whatever is sampled before a stop text is what the reply says.
+    /// With or without tools, the reply equals the text sampled before a stop text.
     #[test]
     fn replies_and_growth_agree(text in "[a-z<>{}\" ]{0,20}", offered in any::<bool>()) {
         let format = FORMATS.with(|formats| Arc::clone(&formats[0]));

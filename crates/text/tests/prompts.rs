@@ -1,4 +1,4 @@
-//! Prompts grow by tokens, replies are taken apart, demonstrations equal what runs show.
+//! Prompts grow by tokens, replies are parsed, demonstrations match run-time prompts.
 
 use leyden_core::{
     ChatRequest, FinishReason, Message, Speaker, ToolCall, ToolSpec, shared_material,
@@ -10,7 +10,7 @@ use leyden_text::{
 use proptest::prelude::*;
 use serde_json::json;
 
-/// A template of Llama's kind: content trimmed, nothing after the end-of-turn token.
+/// A template like Llama's: content trimmed, nothing after the end-of-turn token.
 const TRIMMING: &str = r#"{{- bos_token }}
 {%- for m in messages %}
     {%- if m.role == 'tool' %}{% set role = 'ipython' %}{% else %}{% set role = m.role %}{% endif %}
@@ -25,12 +25,12 @@ const TRIMMING: &str = r#"{{- bos_token }}
 {#- tools: {"name": ..., "parameters": ...} #}
 {%- if add_generation_prompt %}{{- '<|start|>assistant<|end|>\n\n' }}{% endif %}"#;
 
-/// A template that knows no tools.
+/// A template without tool support.
 const PLAIN: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + \
                      '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}\
                      {{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/// A template that drops what came before the last `</think>` of earlier answers.
+/// A template that drops text before the last `</think>` of earlier answers.
 const FORGETTING: &str = "{% for m in messages %}{% if m.role == 'assistant' and not loop.last %}\
     {% set text = m.content.split('</think>')[-1] %}{% else %}{% set text = m.content %}{% endif %}\
     {{ '<|im_start|>' + m.role + '\n' + text + '<|im_end|>\n' }}{% endfor %}\
@@ -69,8 +69,8 @@ fn request(messages: Vec<Message>) -> ChatRequest {
     ChatRequest { messages, tools: vec![calculator()], ..ChatRequest::default() }
 }
 
-/// What the model would sample for `text`, spelt byte by byte: a spelling that tokenising
-/// the text again does not give.
+/// The sampled ids of `text`, spelt byte by byte: a spelling that tokenising the text again does
+/// not give.
 fn sampled(format: &ChatFormat, text: &str, ended: bool) -> Vec<u32> {
     let tokenizer = format.tokenizer();
     let mut ids: Vec<u32> = text
@@ -87,8 +87,8 @@ fn sampled(format: &ChatFormat, text: &str, ended: bool) -> Vec<u32> {
     ids
 }
 
-/// Runs a conversation of `answers`; after each the agent adds a tool result. Returns the
-/// prompts and the responses.
+/// Runs a conversation of `answers`; after each the agent adds a tool result. Returns the prompts
+/// and the responses.
 fn converse(
     format: &ChatFormat,
     answers: &[(String, bool)],
@@ -144,7 +144,7 @@ fn a_sampled_end_of_turn_is_not_written_twice() {
 }
 
 #[test]
-fn another_stop_token_than_the_templates_takes_its_place() {
+fn a_different_stop_token_replaces_the_templates() {
     let format = format(TRIMMING);
     let mut history = History::new();
     let first = request(vec![Message::user("q")]);
@@ -161,7 +161,7 @@ fn another_stop_token_than_the_templates_takes_its_place() {
 }
 
 #[test]
-fn a_template_that_forgets_is_noticed() {
+fn a_template_that_rewrites_history_is_detected() {
     let format = format(FORGETTING);
     let thinking = ("hm</think>yes".to_owned(), true);
     let (prompts, _) = converse(&format, &[thinking, ("no".into(), true)]);
@@ -172,7 +172,7 @@ fn a_template_that_forgets_is_noticed() {
 }
 
 #[test]
-fn another_conversation_is_fresh_and_the_longest_past_counts() {
+fn an_unrelated_conversation_is_fresh_and_the_longest_match_counts() {
     let format = format(CHATML_TEMPLATE);
     let mut history = History::new();
     let mut messages = vec![Message::user("q")];
@@ -236,7 +236,7 @@ fn replies_are_searched_for_calls_only_where_tools_were_offered() {
 }
 
 #[test]
-fn models_without_tools_are_told_about_them() {
+fn models_without_tool_support_get_a_description() {
     let format = format(PLAIN);
     let call = ToolCall { id: "c".into(), name: "calculator".into(), arguments: json!({"x": 1}) };
     let assistant = Message { tool_calls: vec![call.clone()], ..Message::assistant("") };
@@ -262,7 +262,7 @@ fn models_without_tools_are_told_about_them() {
     assert!(text.starts_with("<|im_start|>system\nBe kind.\n\nYou may call"), "{text}");
 }
 
-/// What we write for a structured call is what the models' own templates write.
+/// Our text of a structured call equals the output of the models' own templates.
 #[test]
 fn structured_calls_are_written_as_real_templates_write_them() {
     let Some(folder) = shared_material("data/chat_templates") else { return };
@@ -285,7 +285,7 @@ fn structured_calls_are_written_as_real_templates_write_them() {
     }
 }
 
-/// Real templates let a tool conversation grow; Qwen3's forgets thinking once the user speaks.
+/// Real templates let a tool conversation grow; Qwen3's drops thinking once the user speaks.
 #[test]
 fn conversations_in_real_templates_extend() {
     let Some(folder) = shared_material("data/chat_templates") else { return };
@@ -325,7 +325,7 @@ fn conversations_in_real_templates_extend() {
 }
 
 #[test]
-fn demonstrations_are_what_a_run_shows() {
+fn demonstrations_match_run_time_prompts() {
     for template in [CHATML_TEMPLATE, TRIMMING, PLAIN] {
         let format = format(template);
         let call = ToolCall {
@@ -380,8 +380,8 @@ fn demonstrations_without_answers_or_with_a_rewritten_past_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
-    /// Every prompt begins with the ids of the one before it and of its response, and spells
-    /// the conversation with what the model wrote, untouched, in its place.
+    /// Every prompt begins with the ids of the previous one and its response, and spells the
+    /// conversation with the model's output unchanged in its place.
     #[test]
     fn prompts_extend(
         which in 0usize..3,
@@ -399,7 +399,7 @@ proptest! {
             let mut before = prompts[i - 1].ids.clone();
             before.extend_from_slice(&responses[i - 1]);
             prop_assert_eq!(&prompts[i].ids[..reused], &before[..]);
-            // What the template writes after an answer that needs no trimming.
+            // The template's text after an answer that needs no trimming.
             let neutral: Vec<_> = answers[..i].iter().map(|_| ("x".to_owned(), true)).collect();
             let (neutral, _) = converse(&format, &[&neutral[..], &answers[i..]].concat());
             let tail = neutral[i].rendered.strip_prefix(&neutral[i - 1].rendered).unwrap();
@@ -413,7 +413,7 @@ proptest! {
         }
     }
 
-    /// A conversation that nobody sampled is spelt by its own rendering.
+    /// Without sampled messages, a prompt decodes to its own rendering.
     #[test]
     fn fresh_prompts_decode_to_their_rendering(contents in prop::collection::vec(".{0,20}", 1..5)) {
         let format = format(CHATML_TEMPLATE);

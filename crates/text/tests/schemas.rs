@@ -1,4 +1,4 @@
-//! Schemas that are wrong are refused by the place that is wrong; hostile ones are bounded.
+//! Invalid schemas are rejected with their location; hostile ones are bounded.
 
 mod common;
 
@@ -15,10 +15,10 @@ fn refusal(format: &ChatFormat, request: &ChatRequest) -> String {
 }
 
 #[test]
-fn what_cannot_be_required_is_named() {
+fn unsupported_constraints_are_reported() {
     let format = format(CHATML_TEMPLATE);
     let none = ChatRequest { tool_choice: ToolChoice::Required, ..ChatRequest::default() };
-    assert!(refusal(&format, &none).starts_with("tool_choice cannot be followed"));
+    assert!(refusal(&format, &none).starts_with("tool_choice cannot be enforced"));
     let unknown = ChatRequest { tool_choice: ToolChoice::Named("f".into()), ..request(vec![]) };
     assert!(refusal(&format, &unknown).contains("`f`"));
     for (parameters, word) in [
@@ -37,7 +37,7 @@ fn what_cannot_be_required_is_named() {
 }
 
 #[test]
-fn a_schema_that_is_none_is_refused_with_its_place() {
+fn invalid_schemas_are_rejected_with_their_location() {
     let format = format(CHATML_TEMPLATE);
     let long = "é".repeat(200);
     for (schema, word) in [
@@ -47,7 +47,7 @@ fn a_schema_that_is_none_is_refused_with_its_place() {
         (Value::Null, "not null"),
         (json!({"type": "objekt"}), "/type: `objekt`"),
         (json!({"type": []}), "/type"),
-        (json!({"type": ["string", 4]}), "a number is no type"),
+        (json!({"type": ["string", 4]}), "a number is not a type"),
         (json!({"type": long}), "/type"),
         (json!({"properties": []}), "/properties: expected schemas by name"),
         (json!({"properties": {"a": {"items": 4}}}), "/properties/a/items"),
@@ -76,13 +76,13 @@ fn a_schema_that_is_none_is_refused_with_its_place() {
         (json!({"oneOf": [{"type": "integer"}, {"type": "number"}]}), "`oneOf`"),
     ] {
         let error = refusal(&format, &json_request(schema.clone()));
-        assert!(error.starts_with("the schema of response_format cannot be followed"), "{error}");
+        assert!(error.starts_with("the schema of response_format cannot be enforced"), "{error}");
         assert!(error.contains(word), "{schema}: {error}");
         assert!(!error.contains('\n') && error.len() < 400, "{error}");
     }
 }
 
-/// Schemas made to take time, memory or stack: an answer or a sentence, soon.
+/// Schemas designed to take time, memory or stack: an answer or an error, quickly.
 #[test]
 fn hostile_schemas_are_bounded() {
     let format = format(CHATML_TEMPLATE);
@@ -188,7 +188,7 @@ fn hostile_schemas_are_bounded() {
             }
             Err(error) => panic!("{what}: {error}"),
         };
-        // Following it for a while is bounded as well.
+        // Applying it for a while is bounded as well.
         let mut draws = Draws(3);
         let mut left = 200;
         while left > 0 && !follow.ended() {

@@ -1,10 +1,10 @@
-//! Sequences as encoders read them: special tokens around the text, long texts cut.
+//! Sequences for encoders: special tokens around the text, long texts truncated.
 
 use leyden_text::Tokenizer;
 use proptest::prelude::*;
 use serde_json::json;
 
-/// Words `a` … `e` as 0 … 4, between 5 and 6 where `framed`.
+/// Words `a` … `e` as 0 … 4, between 5 and 6 if `framed`.
 fn tokenizer(framed: bool) -> Tokenizer {
     let token = |name: &str| json!({ "SpecialToken": { "id": name, "type_id": 0 } });
     let whole = |name: &str, id: u32| json!({ "id": name, "ids": [id], "tokens": [name] });

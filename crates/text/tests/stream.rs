@@ -1,4 +1,4 @@
-//! What comes piece by piece is, joined, what comes at once; and it comes early.
+//! Concatenated deltas equal the complete reply, and are emitted early.
 
 mod common;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 const STOP: FinishReason = FinishReason::Stop;
 
-/// All deltas, each with the number of tokens after which it came; then the end.
+/// All deltas, each with the number of tokens after which it was emitted; then the end.
 fn stream(
     format: &Arc<ChatFormat>,
     request: &ChatRequest,
@@ -41,8 +41,8 @@ fn stopping(stops: &[&str]) -> ChatRequest {
     ChatRequest { stop: stops.iter().map(ToString::to_string).collect(), ..ChatRequest::default() }
 }
 
-/// The definition, without any regard to time: the stop text that ends first, of those that
-/// end together the longest, and all before it.
+/// The definition, regardless of time: the stop text that ends first (the longest of those that end
+/// together), and all text before it.
 fn cut<'t>(text: &'t str, stops: &[String]) -> &'t str {
     let ends = (0..=text.len()).filter(|&end| text.is_char_boundary(end));
     for end in ends {
@@ -59,7 +59,7 @@ fn cut<'t>(text: &'t str, stops: &[String]) -> &'t str {
 }
 
 #[test]
-fn text_comes_at_once_but_for_the_beginning_of_a_stop_text() {
+fn text_is_emitted_at_once_except_for_the_beginning_of_a_stop_text() {
     let format = format(CHATML_TEMPLATE);
     let request = stopping(&["abc", ""]);
     let ids = bytes(&format, "xabyab");
@@ -73,7 +73,7 @@ fn text_comes_at_once_but_for_the_beginning_of_a_stop_text() {
 }
 
 #[test]
-fn the_stop_text_that_ends_first_counts_and_then_the_longest() {
+fn the_stop_text_that_ends_first_wins_then_the_longest() {
     let format = format(CHATML_TEMPLATE);
     for (stops, text, expected) in [
         (&["abcd", "c"][..], "xabcd", "xab"),
@@ -93,12 +93,12 @@ fn the_stop_text_that_ends_first_counts_and_then_the_longest() {
 }
 
 #[test]
-fn a_sampler_is_told_with_the_token_that_completes_a_stop_text() {
+fn stop_texts_are_detected_with_the_token_that_completes_them() {
     let format = format(CHATML_TEMPLATE);
     let ids = bytes(&format, "xxé!y");
     let mut stops = StopTexts::new(&format, &["never".to_owned(), "é!".to_owned()]);
-    let told: Vec<bool> = ids.iter().map(|&id| stops.push(id)).collect();
-    assert_eq!(told, [false, false, false, false, true, true]);
+    let stopped: Vec<bool> = ids.iter().map(|&id| stops.push(id)).collect();
+    assert_eq!(stopped, [false, false, false, false, true, true]);
     let mut none = StopTexts::new(&format, &[]);
     assert!(!ids.iter().any(|&id| none.push(id)));
 }
@@ -117,7 +117,7 @@ fn the_end_of_turn_is_no_text_unless_more_follows() {
 }
 
 #[test]
-fn a_call_comes_with_its_closing_tag_and_text_without_the_space_around() {
+fn calls_are_emitted_at_their_closing_tag_and_text_is_trimmed() {
     let format = format(CHATML_TEMPLATE);
     let text = " So: \n<tool_call>\n{\"name\": \"f\", \"arguments\": {\"x\": \"</tool_call>}\"}}\n\
                 </tool_call>\n and <tool\n";
@@ -152,10 +152,10 @@ fn a_broken_call_does_not_hold_back_what_follows() {
     }
 }
 
-/// Closing tags within strings and errors around them: where a broken call ends is decided by
-/// what is wrong with it.
+/// Closing tags within strings and errors around them: the parse error decides where a broken call
+/// ends.
 #[test]
-fn broken_calls_end_where_parsing_the_whole_says() {
+fn streamed_broken_calls_end_as_in_the_complete_text() {
     let format = format(CHATML_TEMPLATE);
     for call in [
         "[\"</tool_call>\" 1] </tool_call>",
@@ -205,7 +205,7 @@ fn a_stop_text_within_a_call_cuts_the_call() {
 }
 
 #[test]
-fn llama_answers_in_text_come_at_once_and_json_at_the_end() {
+fn llama_text_is_emitted_at_once_and_json_at_the_end() {
     let format = format(TRIMMING);
     let request = request(vec![]);
     let (deltas, end) = stream(&format, &request, &bytes(&format, " hi <|py"));
@@ -261,7 +261,7 @@ fn calls_are_numbered_over_the_conversation_or_named_by_a_seed() {
     assert!(longest <= 40, "OpenAI's limit: {longest}");
 }
 
-/// Long hostile responses are done in a moment; quadratic work would take minutes.
+/// Long hostile responses finish quickly; quadratic work would take minutes.
 #[test]
 fn long_responses_take_linear_time() {
     let format = format(CHATML_TEMPLATE);
@@ -349,15 +349,18 @@ fn check(format: &Arc<ChatFormat>, request: &ChatRequest, ids: &[u32]) {
     assert_eq!(contents(&deltas).concat(), expected);
     let calls: Vec<ToolCall> = deltas.iter().flat_map(|(_, calls)| calls.clone()).collect();
     assert_eq!(calls, reply.message.tool_calls);
-    // A sampler pushes nothing after the token that completes a stop text.
+    // A sampler adds nothing after the token that completes a stop text.
     let mut watcher = StopTexts::new(format, &request.stop);
-    let told = ids.iter().position(|&id| watcher.push(id)).map_or(ids.len(), |at| at + 1);
-    let (early, end) = stream(format, request, &ids[..told]);
-    assert_eq!(early[..told], deltas[..told]);
+    let stopped = ids.iter().position(|&id| watcher.push(id)).map_or(ids.len(), |at| at + 1);
+    let (early, end) = stream(format, request, &ids[..stopped]);
+    assert_eq!(early[..stopped], deltas[..stopped]);
     assert!(
-        deltas[told..].iter().take(ids.len() - told).all(|(c, t)| c.is_empty() && t.is_empty())
+        deltas[stopped..]
+            .iter()
+            .take(ids.len() - stopped)
+            .all(|(c, t)| c.is_empty() && t.is_empty())
     );
-    if told < ids.len() {
+    if stopped < ids.len() {
         assert_eq!(end.reply, reply);
     }
 }
@@ -384,7 +387,7 @@ proptest! {
         check(&format, &ChatRequest { stop, tools, ..ChatRequest::default() }, &ids);
     }
 
-    /// Any tokens whatever, control tokens and broken characters included.
+    /// Arbitrary tokens, including control tokens and broken characters.
     #[test]
     fn any_tokens_stream(
         which in 0usize..3,

@@ -1,29 +1,28 @@
-//! LightningRL in one file, from the first token to the changed weights.
+//! LightningRL in one file, from the first token to the updated weights.
 //!
-//! This is what `leyden run benchmarks/experiments/mini/calc.toml` does, without what makes a
-//! laboratory of it: no configuration, no checkpoints, no choice of algorithm, one thread of
-//! thought from top to bottom. It is meant to be read. The crates that follow it do the same
-//! for any agent and any algorithm; a test holds this file against them, step for step.
+//! This does the same as `leyden run benchmarks/experiments/mini/calc.toml`, without configuration,
+//! checkpoints or choice of algorithm, and reads top to bottom. The library crates generalise it
+//! to any agent and any algorithm; a test checks that both agree, step for step.
 //!
 //! ```sh
 //! cargo run --release -p leyden-train --example nano        # 20 steps, a second or two each
 //! ```
 //!
 //! **The problem.** An agent is a program that calls a language model several times, with tools
-//! in between, and in the end is right or wrong. Nobody says which of its calls was good.
+//! in between, and gets a single reward at the end. It is unknown which of its calls was good.
 //!
-//! **The idea** (Agent Lightning, arXiv 2508.03680). Take each call for one action of a Markov
+//! **The idea** (Agent Lightning, arXiv 2508.03680). Treat each call as one action of a Markov
 //! decision process: the state is the prompt, the action is the response. A rollout of the agent
-//! is then a list of (prompt, response) pairs with one reward at its end. Give every call that
-//! reward, compare it with what other rollouts of the same task earned, and train each call as
-//! if it were a question and an answer: any single-turn method does.
+//! is then a list of (prompt, response) pairs with one reward at its end. Credit every call with
+//! that reward, compare it with those of other rollouts of the same task, and train each call
+//! like a single-turn prompt and response: any single-turn method applies.
 //!
-//! A step therefore has four parts, which are the four sections below:
+//! A step has four parts, the four sections below:
 //!
 //! 1. *sample*: run the agent several times on each of some tasks;
-//! 2. *credit*: what did each call earn, and how much better than expected was that?
-//! 3. *loss*: how should the log-probability of each token change?
-//! 4. *update*: back-propagate that, and let AdamW move the weights.
+//! 2. *credit*: the return of each call, and its advantage;
+//! 3. *loss*: the derivative of the objective with respect to each token's log-probability;
+//! 4. *update*: back-propagation and an AdamW step.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -43,20 +42,20 @@ use leyden_text::{ChatFormat, History};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor, no_grad};
 
-/// A Llama of a million parameters that speaks the tool protocol and knows no arithmetic.
+/// A Llama of a million parameters, pretrained on the tool protocol but not on arithmetic.
 pub const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../suite/assets/tiny");
 const SEED: u64 = 1;
 const STEPS: usize = 180;
-/// Tasks of a step, and rollouts of each: the group within which rewards are compared.
+/// Tasks per step, and rollouts per task: the group within which rewards are compared.
 const TASKS: usize = 16;
 const SAMPLES: usize = 8;
-/// Most calls of a rollout, and tokens of a response.
+/// Maximum calls per rollout, and tokens per response.
 const MAX_TURNS: usize = 3;
 const MAX_TOKENS: usize = 48;
 const TEMPERATURE: f64 = 1.0;
 const LEARNING_RATE: f64 = 7e-4;
 const WARMUP: usize = 10;
-/// Tokens of one forward and backward pass.
+/// Maximum tokens per forward and backward pass.
 const MICRO_BATCH: usize = 16_384;
 
 type Failure = Box<dyn std::error::Error>;
@@ -71,20 +70,20 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A model that learns.
+/// A model in training.
 pub struct Nano {
-    /// The weights, and gradients beside them.
+    /// The weights and their gradients.
     policy: Policy,
     optimizer: AdamW,
-    /// Generates with the same weights.
+    /// Generates with the policy's weights.
     engine: Engine,
-    /// Between messages and tokens: tokenizer, chat template, tool calls.
+    /// Converts between messages and tokens: tokenizer, chat template, tool calls.
     format: Arc<ChatFormat>,
-    /// Word problems without end, and what is their right answer.
+    /// An endless source of word problems with their answers.
     world: MiniCalc,
 }
 
-/// What a step says of itself.
+/// Metrics of a step.
 pub struct Figures {
     /// Mean over all rollouts.
     pub reward: f64,
@@ -105,8 +104,8 @@ impl Nano {
 
     /// Step number `step`, counted from 1.
     pub fn step(&mut self, step: usize) -> Result<Figures, Failure> {
-        // 1. Sample. Every random draw has its own place in a tree of seeds (run, step, rollout,
-        //    call, token), so it does not depend on what else is generated at the same time.
+        // 1. Sample. Every random draw has its own path in the seed tree (run, step, rollout,
+        //    call, token), so it does not depend on other concurrent generation.
         self.engine.set_weights(self.policy.inference_weights()?);
         let numbers = (step - 1) * TASKS..step * TASKS;
         let tasks: Vec<Task> = numbers.map(|n| self.world.train(n as u64)).collect();
@@ -129,21 +128,20 @@ impl Nano {
 
 /// One run of the agent on a task.
 struct Rollout {
-    /// Which task: rollouts of the same task are a group.
+    /// The task's index: rollouts of the same task are a group.
     group: usize,
-    /// Prompt and response of every call, as the tokens that the model saw and wrote: the same
-    /// text tokenised again may be other tokens, actions that nobody took.
+    /// Prompt and response of every call as the model's own tokens: re-tokenising the text may
+    /// give other tokens, which are not the actions taken.
     calls: Vec<Row>,
-    /// `None` where there is none (the agent failed): such a rollout is left out, never taken
-    /// for a failure to answer.
+    /// `None` if the agent failed: such a rollout is excluded from training, not scored as wrong.
     reward: Option<f64>,
 }
 
-/// A rollout under way: the agent's conversation with its model.
+/// A running rollout: the agent's conversation with its model.
 struct Conversation<'a> {
     task: &'a Task,
     messages: Vec<Message>,
-    /// Tokens of the calls so far, which the next prompt continues.
+    /// Tokens of the previous calls, which the next prompt extends.
     history: History,
     calls: Vec<Row>,
     answer: Option<String>,
@@ -152,8 +150,8 @@ struct Conversation<'a> {
 
 /// `SAMPLES` rollouts of each task.
 ///
-/// The agent is a loop (ask the model; run the tools it calls; ask again), and all rollouts go
-/// through it side by side: one turn of all of them is one batch of the engine.
+/// The agent is a loop (call the model, run its tool calls, repeat), and all rollouts run it in
+/// lockstep: one turn of all of them is one batch of the engine.
 fn sample(
     tasks: &[Task],
     engine: &mut Engine,
@@ -175,9 +173,9 @@ fn sample(
     let sampling =
         Sampling { temperature: TEMPERATURE, max_tokens: MAX_TOKENS, ..Sampling::default() };
     for turn in 0..MAX_TURNS {
-        let (mut asked, mut requests) = (Vec::new(), Vec::new());
-        let goes_on = |(_, c): &(usize, &Conversation)| c.answer.is_none() && !c.failed;
-        for (id, conversation) in conversations.iter().enumerate().filter(goes_on) {
+        let (mut pending, mut requests) = (Vec::new(), Vec::new());
+        let is_open = |(_, c): &(usize, &Conversation)| c.answer.is_none() && !c.failed;
+        for (id, conversation) in conversations.iter().enumerate().filter(is_open) {
             let question = ChatRequest {
                 agent_role: ROLE.to_owned(),
                 messages: conversation.messages.clone(),
@@ -190,12 +188,12 @@ fn sample(
                 stop_ids: Arc::clone(&stop_ids),
                 ..Request::new(id as u64, prompt.ids.clone(), sampling.clone(), own)
             });
-            asked.push((id, question, prompt));
+            pending.push((id, question, prompt));
         }
         let completions = engine.generate(requests)?;
-        for ((id, question, prompt), completion) in asked.into_iter().zip(completions) {
+        for ((id, question, prompt), completion) in pending.into_iter().zip(completions) {
             let conversation = &mut conversations[id];
-            // Such as a prompt that is longer than the model's context.
+            // For example, a prompt that exceeds the context.
             let Ok(Completion { ids, finish, .. }) = completion else {
                 conversation.failed = true;
                 continue;
@@ -221,7 +219,7 @@ fn sample(
     }
     engine.forget_all();
     let finish = |(id, conversation): (usize, Conversation)| {
-        // Who still calls tools at the last turn has no answer, which is a wrong one.
+        // A tool call in the last turn leaves no answer, which is scored as wrong.
         let score = CalcxScorer.score(conversation.task, conversation.answer.as_deref());
         let reward = score.ok().filter(|_| !conversation.failed).map(|score| score.reward);
         Rollout { group: id / SAMPLES, calls: conversation.calls, reward }
@@ -229,7 +227,7 @@ fn sample(
     Ok(conversations.into_iter().enumerate().map(finish).collect())
 }
 
-/// What the calculator says to a call; whatever is wrong with it, the model is told.
+/// The calculator's result for a call; errors are returned to the model.
 fn run_tool(call: &ToolCall) -> String {
     if call.name != "calculator" {
         return format!("ERROR: there is no tool `{}`, only `calculator`", call.name);
@@ -247,12 +245,12 @@ fn run_tool(call: &ToolCall) -> String {
 struct Call {
     row: Row,
     group: usize,
-    /// What it earned.
+    /// Its return.
     credit: f64,
 }
 
-/// Identical credit: every call of a rollout earns the rollout's reward. It does not say which
-/// call was good, but it is right on average, and the comparison below does the rest.
+/// Identical credit: every call of a rollout earns the rollout's reward. It does not distinguish
+/// between calls, but it is unbiased, and the comparison below provides the signal.
 fn credit(rollouts: Vec<Rollout>) -> Vec<Call> {
     let mut all = Vec::new();
     for Rollout { group, calls, reward } in rollouts {
@@ -263,11 +261,11 @@ fn credit(rollouts: Vec<Rollout>) -> Vec<Call> {
     all
 }
 
-/// GRPO (arXiv 2402.03300): how far a call's credit is from the mean of its group, in standard
-/// deviations. `A = (c − mean) / (std + 1e-6)`, one number per call.
+/// GRPO (arXiv 2402.03300): a call's credit minus the mean of its group, in standard deviations.
+/// `A = (c − mean) / (std + 1e-6)`, one number per call.
 ///
-/// The group's mean stands in for a critic: it is what this policy earns on this task. A task
-/// whose rollouts all earned the same says nothing about what to do differently.
+/// The group's mean replaces a critic: it estimates this policy's expected reward on this task. A
+/// task whose rollouts all have the same reward has no gradient.
 fn grpo(calls: &[Call]) -> Vec<f64> {
     let mut groups: HashMap<usize, Vec<f64>> = HashMap::new();
     for call in calls {
@@ -290,10 +288,10 @@ fn grpo(calls: &[Call]) -> Vec<f64> {
 
 /// PPO's clipped surrogate of one token, and its derivative with respect to `new`.
 ///
-/// `ρ = exp(new − old)` is how much likelier the token has become since it was drawn, and
-/// `L = −A ρ` would make it as likely as A is large. The clip takes the reward off moving
-/// further than to 0.8 or 1.3 within one batch (arXiv 1707.06347; the higher upper bound is
-/// DAPO's); a third bound keeps tokens with a negative advantage from running away upwards.
+/// `ρ = exp(new − old)` is the ratio of the token's probability to that when it was sampled, and
+/// `L = −A ρ` is the surrogate. The clip removes the incentive to move beyond 0.8 or 1.3 within
+/// one batch (arXiv 1707.06347; the higher upper bound is DAPO's); a third bound (dual clip)
+/// limits the loss of tokens with a negative advantage and a large ratio.
 fn ppo(new: f64, old: f64, advantage: f64) -> (f64, f64) {
     let ratio = (new - old).exp();
     let (plain, clipped) = (-advantage * ratio, -advantage * ratio.clamp(0.8, 1.3));
@@ -311,26 +309,25 @@ fn ppo(new: f64, old: f64, advantage: f64) -> (f64, f64) {
 impl Nano {
     /// One step of the optimiser on all calls; returns the loss.
     fn update(&mut self, calls: &[Call], advantages: &[f64], step: usize) -> Result<f64, Failure> {
-        // Every token counts the same: the loss is the mean over all that the model wrote.
+        // Token mean: the loss is the mean over all generated tokens.
         let tokens: usize = calls.iter().map(|call| call.row.action_tokens()).sum();
         let weight = 1.0 / tokens as f64;
         // Calls with advantage 0 have no gradient, so they need no backward pass.
-        let taught: Vec<usize> = (0..calls.len()).filter(|&at| advantages[at] != 0.0).collect();
-        let rows: Vec<Row> = taught.iter().map(|&at| calls[at].row.clone()).collect();
+        let active: Vec<usize> = (0..calls.len()).filter(|&at| advantages[at] != 0.0).collect();
+        let rows: Vec<Row> = active.iter().map(|&at| calls[at].row.clone()).collect();
         let mut loss = 0.0;
         self.policy.trained().zero_grad();
-        // Rows become a forest of prefixes: what they have in common from their start on, the
-        // instructions, the question, the earlier turns, is computed once. The gradient is that
-        // of one row after the other.
+        // Rows are packed into a prefix forest: common prefixes (instructions, question, earlier
+        // turns) are computed once. The gradient is the same as for separate rows.
         for pack in forest::pack(&rows, &vec![0; rows.len()], MICRO_BATCH)? {
-            // The policy says the log-probabilities and is told how they should change; the
-            // mathematics above never sees a tensor.
+            // The policy computes log-probabilities and receives their derivatives; the functions
+            // above never see a tensor.
             let mut derivative = |now: &Evaluated| {
                 let logp = pack.gather(&now.logp);
                 let mut slopes = Vec::new();
                 for (row, logp) in pack.rows.iter().zip(logp) {
-                    let advantage = advantages[taught[row.row]];
-                    // There is one update per batch, so the policy that acted is this one.
+                    let advantage = advantages[active[row.row]];
+                    // There is one update per batch, so the sampling policy is the current one.
                     let of_token = |&new: &f64| {
                         let (token_loss, slope) = ppo(new, new, advantage);
                         loss += weight * token_loss;
@@ -342,14 +339,14 @@ impl Nano {
             };
             self.policy.forward_backward(&pack, TEMPERATURE, &mut derivative)?;
         }
-        // A gradient longer than 1 is scaled down to 1: single batches must not throw it far.
+        // Clips the gradient norm to 1, which bounds the effect of a single batch.
         clip_grad_norm(self.policy.trained(), Some(1.0))?;
         self.optimizer.step(self.policy.trained(), learning_rate(step))?;
         Ok(loss)
     }
 }
 
-/// Linear warm-up, then in a straight line to 0 at the last step.
+/// Linear warm-up, then linear decay to 0 at the last step.
 fn learning_rate(step: usize) -> f64 {
     let done = step - 1;
     let factor = match done < WARMUP {
@@ -378,7 +375,7 @@ impl AdamW {
 
     fn step(&mut self, parameters: &Parameters, rate: f64) -> Result<(), Failure> {
         self.steps += 1;
-        // Both means begin at 0; these factors make up for it.
+        // Bias correction: both means start at 0.
         let rate = (-rate / (1.0 - Self::BETA1.powi(self.steps))) as f32;
         let root = (1.0 / (1.0 - Self::BETA2.powi(self.steps)).sqrt()) as f32;
         let (fresh1, fresh2) = ((1.0 - Self::BETA1) as f32, (1.0 - Self::BETA2) as f32);

@@ -1,8 +1,8 @@
-//! From rollouts to a batch: which calls are trained on, what each of them earned.
+//! From rollouts to a batch: selection of trained calls, credit, packing.
 //!
-//! Every call is a row: its prompt and its response, of which the response is action. Credit
-//! and advantage give each row its numbers; what rows have in common from their start on, the
-//! instructions of the agent before all, is computed once when the batch is packed.
+//! Every call is a row of prompt and response; the response tokens are the actions. Credit and
+//! advantage are assigned per row; common prefixes of rows, mostly the agent's instructions, are
+//! computed once when the batch is packed.
 
 use std::collections::HashSet;
 
@@ -23,27 +23,27 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Task group of each row.
     pub groups: Vec<usize>,
-    /// Rollout of each row: equal numbers are calls of one rollout.
+    /// Rollout of each row: rows of equal numbers are calls of one rollout.
     pub rollouts: Vec<usize>,
-    /// Response lengths; the mask is full, since a row's actions are all its response.
+    /// Response lengths; the mask is full, since all response tokens are actions.
     pub shape: Rows,
     pub logp_sampler: Vec<f64>,
     pub advantages: Vec<f64>,
     pub counters: GroupCounters,
-    /// What a critic should have said, of algorithms that have one.
+    /// Critic targets, for algorithms with a critic.
     pub targets: Option<Targets>,
     layout: Layout,
     trajectories: Vec<Trajectory>,
     /// Rollout of each trajectory.
-    played: Vec<usize>,
+    sources: Vec<usize>,
     /// Rollout and call of each row.
     places: Vec<(usize, usize)>,
-    /// By rollout and call, for the store; absent where a call is not trained on.
+    /// By rollout and call, for the store; absent for untrained calls.
     pub credit: Vec<Vec<CallCredit>>,
 }
 
-/// Micro-batches of `rows` of at most `budget` merged tokens. All rows are one trie, whatever
-/// their tasks: the tasks of an agent begin with the same instructions.
+/// Packs `rows` into micro-batches of at most `budget` merged tokens. Rows of all tasks share one
+/// trie, since the prompts of an agent begin with the same instructions.
 ///
 /// # Errors
 /// A row that cannot be packed.
@@ -51,18 +51,18 @@ pub fn pack(rows: &[Row], budget: usize) -> Result<Vec<Pack>, TrainError> {
     forest::pack(rows, &vec![0; rows.len()], budget).map_err(|e| TrainError::Invalid(e.to_string()))
 }
 
-/// Which calls are trained on.
+/// Selection of the trained calls.
 pub struct Selection<'a> {
-    /// Empty is all.
+    /// Trained roles; empty is all.
     pub roles: &'a [String],
     pub max_prompt_tokens: usize,
-    /// Groups that are left out whole.
+    /// Groups that are excluded entirely.
     pub left_out: &'a HashSet<usize>,
     pub layout: Layout,
 }
 
 impl Selection<'_> {
-    fn takes(&self, call: &leyden_core::Call) -> bool {
+    fn includes(&self, call: &leyden_core::Call) -> bool {
         !call.response_ids.is_empty()
             && !call.constrained
             && call.prompt_ids.len() <= self.max_prompt_tokens
@@ -71,22 +71,22 @@ impl Selection<'_> {
 }
 
 impl Batch {
-    /// The selected calls of all rollouts that have a reward; nothing is said yet of what they
-    /// earned.
+    /// The selected calls of all rollouts with a reward, before credit assignment.
     pub fn unassigned(rollouts: &[Rollout], selection: &Selection<'_>) -> Self {
-        let (mut trajectories, mut played) = (Vec::new(), Vec::new());
+        let (mut trajectories, mut sources) = (Vec::new(), Vec::new());
         let mut places = Vec::new();
-        let taken = |rollout: &Rollout| !selection.left_out.contains(&rollout.group);
-        for (index, rollout) in rollouts.iter().enumerate().filter(|(_, rollout)| taken(rollout)) {
+        let included = |rollout: &Rollout| !selection.left_out.contains(&rollout.group);
+        for (index, rollout) in rollouts.iter().enumerate().filter(|(_, rollout)| included(rollout))
+        {
             let Some(mut trajectory) = Trajectory::of(rollout) else { continue };
-            for (number, known) in trajectory.calls.iter_mut().enumerate() {
-                known.trained = selection.takes(&rollout.calls[number]);
-                if known.trained {
+            for (number, call) in trajectory.calls.iter_mut().enumerate() {
+                call.trained = selection.includes(&rollout.calls[number]);
+                if call.trained {
                     places.push((index, number));
                 }
             }
             trajectories.push(trajectory);
-            played.push(index);
+            sources.push(index);
         }
         let call = |&(rollout, call): &(usize, usize)| &rollouts[rollout].calls[call];
         let lengths: Vec<usize> = places.iter().map(|p| call(p).response_ids.len()).collect();
@@ -108,18 +108,18 @@ impl Batch {
             credit: rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect(),
             shape: Rows::dense(&lengths),
             trajectories,
-            played,
+            sources,
             places,
         }
     }
 
     /// The trajectories, each with the number of its rollout.
     pub fn trajectories(&mut self) -> impl Iterator<Item = (usize, &mut Trajectory)> + Send {
-        self.played.iter().copied().zip(&mut self.trajectories)
+        self.sources.iter().copied().zip(&mut self.trajectories)
     }
 
-    /// Gives every trained call a critic's values, one per token: what to expect before it is
-    /// the first of them.
+    /// Sets a critic's values, one per token, on every trained call; the call's value is the first
+    /// of them.
     pub fn set_values(&mut self, values: &[f64]) {
         let mut ranges = self.shape.ranges();
         for call in self.trajectories.iter_mut().flat_map(|trajectory| &mut trajectory.calls) {
@@ -132,11 +132,11 @@ impl Batch {
         }
     }
 
-    /// Gives every row its credit and its advantages; `kl_penalties`, one per token, are taken
-    /// off the rewards.
+    /// Assigns credit and advantages to every row; `kl_penalties`, one per token, are subtracted
+    /// from the rewards.
     ///
     /// # Errors
-    /// Where the estimator refuses the batch, in its own words.
+    /// If the credit rule or the estimator rejects the batch.
     pub fn assign(
         &mut self,
         algorithm: &AlgorithmConfig,
@@ -160,7 +160,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Tokens of all rows if each were computed on its own.
+    /// Tokens of all rows without prefix merging.
     pub fn row_tokens(&self) -> usize {
         self.rows.iter().map(|row| row.ids.len()).sum()
     }
@@ -168,10 +168,10 @@ impl Batch {
     /// The rows of `members` as micro-batches of at most `budget` merged tokens.
     ///
     /// # Errors
-    /// None with rows made by [`Batch::unassigned`].
+    /// None for rows from [`Batch::unassigned`].
     pub fn pack(&self, members: &[usize], budget: usize) -> Result<Vec<Pack>, TrainError> {
         let rows: Vec<Row> = members.iter().map(|&m| self.rows[m].clone()).collect();
-        // Rows of equal numbers share what they begin with.
+        // Rows of equal numbers share prefixes.
         let tree = |&row: &usize| match self.layout {
             Layout::Forest => 0,
             Layout::Trajectories => self.places[row].0,
@@ -187,8 +187,8 @@ impl Batch {
         Ok(packs)
     }
 
-    /// What `evaluate` says of every token of the batch, flat, in packs of at most `budget` merged
-    /// tokens; it says it of a pack's unique actions.
+    /// Per-token values of the whole batch, flat, from `evaluate`, which returns those of a pack's
+    /// unique actions. Packs have at most `budget` merged tokens.
     ///
     /// # Errors
     /// Those of `evaluate`.
@@ -197,18 +197,18 @@ impl Batch {
         budget: usize,
         evaluate: impl Fn(&Pack) -> Result<Vec<f64>, LmError>,
     ) -> Result<Vec<f64>, TrainError> {
-        let mut said = vec![0.0; self.shape.tokens()];
+        let mut per_token = vec![0.0; self.shape.tokens()];
         let all: Vec<usize> = (0..self.rows.len()).collect();
         for pack in self.pack(&all, budget)? {
             let per_row = pack.gather(&evaluate(&pack)?);
             for (row, values) in pack.rows.iter().zip(&per_row) {
-                said[self.shape.range(row.row)].copy_from_slice(values);
+                per_token[self.shape.range(row.row)].copy_from_slice(values);
             }
         }
-        Ok(said)
+        Ok(per_token)
     }
 
-    /// The rows in `parts` nearly equal mini-batches; a task's rows stay together.
+    /// Splits the rows into `parts` nearly equal mini-batches; a task's rows stay together.
     pub fn mini_batches(&self, parts: usize) -> Vec<Vec<usize>> {
         let mut tasks: Vec<usize> = self.groups.clone();
         tasks.dedup();

@@ -1,9 +1,9 @@
-//! Checkpoints: everything that a run needs to go on as if nothing had happened.
+//! Checkpoints: the state that a run needs to resume with identical results.
 //!
-//! Sampling, task order and credit are pure functions of seed and step, so a checkpoint holds
-//! only what is not: parameters, the optimiser's moments, and a few counters. It is written
-//! into a folder aside, brought to the disk and renamed; whatever a crash leaves is either a
-//! whole checkpoint or none.
+//! Sampling, task order and credit are pure functions of seed and step, so a checkpoint has only
+//! the remaining state: parameters, the optimiser's moments, and a few counters. It is written into
+//! a temporary folder, synced to disk and renamed, so after a crash a checkpoint is either complete
+//! or absent.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -27,16 +27,16 @@ struct State {
     schema: u32,
     step: u64,
     position: u64,
-    /// Steps in a row without any variance of reward.
+    /// Consecutive steps without reward variance.
     quiet_steps: u64,
-    /// The factor of a KL penalty, which may follow a target.
+    /// The factor of a KL penalty, which may be adaptive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kl_coefficient: Option<f64>,
 }
 
 const SCHEMA: u32 = 1;
 
-/// Before the names of a critic's tensors.
+/// Prefix of the names of a critic's tensors.
 const CRITIC: &str = "critic.";
 
 fn folder(root: &Path, step: u64) -> PathBuf {
@@ -46,18 +46,18 @@ fn folder(root: &Path, step: u64) -> PathBuf {
 /// Writes the checkpoint of `step` and removes all but the `keep` latest.
 ///
 /// # Errors
-/// The file system's own, a full disk among them: earlier checkpoints are then untouched.
+/// File system errors, including a full disk; earlier checkpoints are then unchanged.
 pub fn save(root: &Path, step: u64, keep: usize, trainer: &Trainer<'_>) -> Result<(), TrainError> {
     let target = folder(root, step);
-    let aside = target.with_extension("tmp");
-    let _ = fs::remove_dir_all(&aside);
-    let result = write(&aside, step, trainer);
+    let temporary = target.with_extension("tmp");
+    let _ = fs::remove_dir_all(&temporary);
+    let result = write(&temporary, step, trainer);
     if result.is_err() {
-        let _ = fs::remove_dir_all(&aside);
+        let _ = fs::remove_dir_all(&temporary);
     }
     result?;
     let _ = fs::remove_dir_all(&target);
-    fs::rename(&aside, &target).map_err(|e| TrainError::file(&target, e))?;
+    fs::rename(&temporary, &target).map_err(|e| TrainError::file(&target, e))?;
     sync_folder(&root.join("checkpoints"))?;
     let steps = steps(root)?;
     for old in &steps[..steps.len().saturating_sub(keep)] {
@@ -71,8 +71,8 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     let failed = |what: &dyn Display| TrainError::Step {
         step,
         what: format!(
-            "the checkpoint was not written: {what}; the run is safe up to its previous \
-             checkpoint: free some space and give the same command again"
+            "the checkpoint was not written: {what}; the run is saved up to its previous \
+             checkpoint: free some disk space and run the same command again"
         ),
     };
     fs::create_dir_all(dir).map_err(|e| failed(&TrainError::file(dir, e)))?;
@@ -103,7 +103,7 @@ fn sync_folder(path: &Path) -> Result<(), TrainError> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| TrainError::file(path, e))
 }
 
-/// The steps of which there is a checkpoint, ascending.
+/// The steps that have a checkpoint, ascending.
 fn steps(root: &Path) -> Result<Vec<u64>, TrainError> {
     let dir = root.join("checkpoints");
     let entries = fs::read_dir(&dir).map_err(|e| TrainError::file(&dir, e))?;
@@ -117,17 +117,18 @@ fn steps(root: &Path) -> Result<Vec<u64>, TrainError> {
     Ok(steps)
 }
 
-/// Brings the trainer to the latest checkpoint; returns its step, or `None` without any.
+/// Restores the trainer from the latest checkpoint; returns its step, or `None` without a
+/// checkpoint.
 ///
 /// # Errors
-/// A checkpoint that is damaged or of another model, named.
+/// A checkpoint that is damaged or belongs to another model.
 pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, TrainError> {
     let Some(&step) = steps(root)?.last() else { return Ok(None) };
     let dir = folder(root, step);
     let damaged = |what: String| {
         TrainError::file(
             &dir,
-            format!("{what}; remove this folder to go on from an earlier checkpoint"),
+            format!("{what}; remove this folder to resume from an earlier checkpoint"),
         )
     };
     let state: State = fs::read(dir.join("state.json"))
@@ -137,7 +138,7 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
         })?;
     if state.schema != SCHEMA || state.step != step {
         return Err(damaged(format!(
-            "the checkpoint is of schema {}, step {}",
+            "the checkpoint has schema {}, step {}",
             state.schema, state.step
         )));
     }
@@ -173,12 +174,12 @@ fn restore_part(
     mut tensors: Vec<(String, Tensor)>,
 ) -> Result<(), LmError> {
     let Some(place) = tensors.iter().position(|(name, _)| name == "parameters") else {
-        return Err(LmError::Invalid("there are no parameters in it".to_owned()));
+        return Err(LmError::Invalid("it has no parameters".to_owned()));
     };
     let (_, saved) = tensors.swap_remove(place);
     let flat = parameters.flat();
     if flat.size() != saved.size() {
-        return Err(LmError::Invalid("its parameters are of another model".to_owned()));
+        return Err(LmError::Invalid("its parameters belong to another model".to_owned()));
     }
     no_grad(|| flat.shallow_clone().f_copy_(&saved))?;
     optimizer.load_state(&tensors)

@@ -1,10 +1,10 @@
-//! An experiment as it stands in a TOML file.
+//! The configuration of an experiment, read from a TOML file.
 //!
-//! Reading has two stages: the text with its overrides becomes an [`Experiment`] in which
-//! every key has a value; whoever builds model, agent and data from it interprets the names.
-//! Unknown keys are refused. [`reference::reference`] describes every key once, those that benchmarks add
-//! by a [`Schema`](schema::Schema) among them; `leyden run --help` is printed from it, and a test holds it
-//! against the structures.
+//! The text with its overrides is resolved to an [`Experiment`] in which every key has a value;
+//! callers that build model, agent and data from it interpret the names. Unknown keys are rejected.
+//! [`reference::reference`] describes every key once, including those that benchmarks add with a
+//! [`Schema`](schema::Schema); `leyden run --help` is printed from it, and a test checks it against
+//! the structs.
 
 use leyden_lm::model::LoraConfig;
 use leyden_rl::config::AlgorithmConfig;
@@ -23,8 +23,8 @@ pub use error::ConfigError;
 use own::Rest;
 pub use own::{Flag, KeyError, OwnKey, Preset, Values};
 
-/// Implements serde's traits of a struct with the field `own`, which holds the keys that
-/// benchmarks declare.
+/// Implements serde's traits for a struct with the field `own`, which has the keys declared by
+/// benchmarks.
 macro_rules! with_own_keys {
     ($config:ident) => {
         impl Serialize for $config {
@@ -47,7 +47,7 @@ with_own_keys!(Experiment);
 with_own_keys!(AgentConfig);
 with_own_keys!(DataConfig);
 
-/// A whole experiment, every key resolved.
+/// An experiment with every key resolved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct Experiment {
@@ -75,18 +75,19 @@ pub struct Experiment {
     pub checkpoint: CheckpointConfig,
     #[serde(default)]
     pub report: ReportConfig,
-    /// The declarations that it was resolved against.
+    /// The key declarations that it was resolved against.
     #[serde(skip)]
     keys: Vec<OwnKey>,
 }
 
 impl Experiment {
-    /// Engines that share the rollouts: several are for CPU cores, where each wants a thread.
+    /// Number of engines that share the rollouts: at most one per thread on a CPU, one on other
+    /// devices.
     pub fn engines(&self) -> usize {
         self.workers(self.rollout.engines)
     }
 
-    /// Replicas that share an update, likewise; a policy with adapters is alone.
+    /// Number of replicas that share an update, with the same limits; 1 for a policy with adapters.
     pub fn replicas(&self) -> usize {
         match self.model.lora {
             Some(_) => 1,
@@ -94,14 +95,14 @@ impl Experiment {
         }
     }
 
-    fn workers(&self, asked: usize) -> usize {
+    fn workers(&self, requested: usize) -> usize {
         match self.model.device.as_str() {
-            "cpu" => asked.min(self.model.threads),
+            "cpu" => requested.min(self.model.threads),
             _ => 1,
         }
     }
 
-    /// Whether a critic is trained along with the policy.
+    /// Whether a critic is trained with the policy.
     pub fn has_critic(&self) -> bool {
         self.train.objective == Objective::Reinforcement && self.algorithm.needs_critic()
     }
@@ -123,7 +124,7 @@ pub struct ModelConfig {
     pub master_dtype: String,
     #[serde(default = "two")]
     pub threads: usize,
-    /// 0: what the model was made for.
+    /// 0: the model's own context length.
     #[serde(default)]
     pub context: usize,
     #[serde(default)]
@@ -144,25 +145,25 @@ fn two() -> usize {
     2
 }
 
-/// The agent, with the keys that its benchmark and the others declare.
+/// The agent, with the keys declared by benchmarks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct AgentConfig {
     pub name: String,
-    /// How much its prompts explain.
+    /// The level of detail of its prompts.
     #[serde(default = "full")]
     pub prompt: String,
     #[serde(default = "four")]
     pub max_turns: usize,
     #[serde(flatten, skip_deserializing)]
     pub own: Values,
-    /// Longest result of a tool that is shown, in characters; 0 is the agent's own.
+    /// Maximum length of a tool result shown to the model, in characters; 0 is the agent's default.
     #[serde(default)]
     pub result_characters: usize,
-    /// What becomes of a rollout whose agent failed or was late.
+    /// Handling of a rollout whose agent failed or timed out.
     #[serde(default)]
     pub on_failure: OnFailure,
-    /// Further attempts at such a rollout, with `on_failure = "retry"`.
+    /// Maximum retries of such a rollout, with `on_failure = "retry"`.
     #[serde(default = "one_more")]
     pub retries: usize,
 }
@@ -172,7 +173,7 @@ fn one_more() -> usize {
 }
 
 impl AgentConfig {
-    /// An agent at the defaults of an experiment file, without keys of its own.
+    /// An agent with the defaults of an experiment file, without benchmark keys.
     pub fn of(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -203,26 +204,28 @@ pub struct DataConfig {
     pub test: Vec<String>,
     #[serde(flatten, skip_deserializing)]
     pub own: Values,
-    /// Most training tasks taken from each source; 0 is all.
+    /// Maximum number of training tasks from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
-    /// Exercises in copying before the lessons of generated worlds (supervised only).
+    /// Number of copying exercises before the pretraining data of generated worlds (supervised
+    /// only).
     #[serde(default)]
     pub exercises: u64,
-    /// How right the demonstrations of generated worlds are (supervised only).
+    /// Quality of the demonstrations of generated worlds (supervised only).
     #[serde(default)]
     pub demonstrations: Demonstrations,
     /// A run folder whose successful training rollouts are imitated instead of demonstrations
     /// (supervised only); none if empty.
     #[serde(default)]
     pub successes: String,
-    /// Least reward of a rollout that is imitated.
+    /// Minimum reward of imitated rollouts.
     #[serde(default = "whole")]
     pub success_reward: f64,
-    /// Longest demonstration, in tokens; longer ones are left out (supervised only).
+    /// Maximum length of a demonstration in tokens; longer ones are skipped (supervised only).
     #[serde(default = "default_demonstration_tokens")]
     pub demonstration_tokens: usize,
-    /// Seed of generated worlds and of splits; not the run's, so that seeds share a test set.
+    /// Seed of generated worlds and of splits; separate from the run's seed, so that runs share a
+    /// test set.
     #[serde(default)]
     pub seed: u64,
 }
@@ -231,11 +234,11 @@ pub struct DataConfig {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Demonstrations {
-    /// What its base model is raised on: right in the protocol, mostly wrong in the choices, of
-    /// tasks that no run meets.
+    /// The pretraining data of its base model: correct protocol, mostly wrong choices, on tasks
+    /// that no run uses.
     #[default]
     Noisy,
-    /// The training tasks of a run, each solved as it should be.
+    /// The training tasks of a run with correct solutions.
     Gold,
 }
 
@@ -265,28 +268,28 @@ impl Default for DataConfig {
     }
 }
 
-/// What a rollout earns.
+/// The reward of a rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RewardConfig {
-    /// `default` is the dataset's own.
+    /// `default` is the dataset's scorer.
     pub name: String,
-    /// Program and arguments that give rewards instead; none if empty.
+    /// Program and arguments that compute rewards instead; none if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Seconds that the program may take for one reward.
+    /// Timeout of the program for one reward, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<f64>,
-    /// Processes of the program.
+    /// Number of processes of the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub processes: Option<usize>,
-    /// Probability with which training sees 1 − r instead of r.
+    /// Probability that training sees 1 − r instead of r.
     pub flip: f64,
-    /// Added, in training, for each call of a rollout.
+    /// Added to the training reward for each call of a rollout.
     pub per_call: f64,
-    /// Added, in training, for each token that a rollout wrote.
+    /// Added to the training reward for each generated token of a rollout.
     pub per_token: f64,
-    /// Training sees 1 for every rollout that kept to the form, whatever it answered.
+    /// Training sees 1 for every well-formed rollout, regardless of its answer, and 0 for others.
     pub format_only: bool,
 }
 
@@ -314,26 +317,25 @@ pub struct RolloutConfig {
     pub top_p: f64,
     pub top_k: usize,
     pub max_tokens: usize,
-    /// Most tokens that the KV cache of one round may hold.
+    /// Maximum number of tokens in the KV cache of one round.
     pub cache_tokens: usize,
-    /// Engines that share the rollouts, each on threads of its own; see
-    /// [`Experiment::engines`].
+    /// Engines that share the rollouts, each with its own threads; see [`Experiment::engines`].
     pub engines: usize,
-    /// Most times that a step samples further tasks for those whose rollouts all earned the
-    /// same (DAPO's dynamic sampling); 0 is off.
+    /// Maximum number of times that a step samples further tasks to replace those without reward
+    /// variance (DAPO's dynamic sampling); 0 is off.
     pub refills: usize,
-    /// Completions from which the value of a state is estimated (credit monte_carlo).
+    /// Completions per state value estimate (credit monte_carlo).
     pub completions: usize,
     pub schedule: Schedule,
-    /// Seconds that one request of the engine may take (continuous schedule); 0 is without end.
+    /// Timeout of one engine request in seconds (continuous schedule); 0 is unlimited.
     pub call_deadline: f64,
-    /// Seconds that an agent may take between an answer and its next question or its end.
+    /// Timeout of an agent between a reply and its next request or its end, in seconds.
     pub turn_deadline: f64,
-    /// Seconds that a rollout may take.
+    /// Timeout of a rollout in seconds.
     pub rollout_deadline: f64,
-    /// Seconds that all rollouts of a step may take together.
+    /// Timeout of all rollouts of a step in seconds.
     pub step_deadline: f64,
-    /// Least rollouts of a step that must have a reward; with fewer the run stops.
+    /// Minimum number of rollouts with a reward per step; with fewer the run stops.
     pub at_least: usize,
 }
 
@@ -373,7 +375,7 @@ impl Default for RolloutConfig {
     }
 }
 
-/// What the gradient comes from.
+/// The source of the gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objective {
@@ -383,16 +385,16 @@ pub enum Objective {
     Supervised,
 }
 
-/// Which tokens of a batch are computed once and not once a row. The gradient is the same.
+/// Which common prefixes of rows are computed once. The gradient is the same.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// Whatever any rows begin with in common.
+    /// Common prefixes of any rows.
     #[default]
     Forest,
-    /// What the calls of one rollout have in common.
+    /// Common prefixes of the calls of one rollout.
     Trajectories,
-    /// Nothing: a row for each call.
+    /// None: every row is computed separately.
     Rows,
 }
 
@@ -410,7 +412,7 @@ pub struct TrainConfig {
     pub steps: u64,
     pub optimizer: OptimizerName,
     pub learning_rate: f64,
-    /// Muon's rate for the layers' matrices.
+    /// Muon's learning rate for the layers' matrices.
     pub matrix_learning_rate: f64,
     pub schedule: String,
     pub warmup: u64,
@@ -420,7 +422,7 @@ pub struct TrainConfig {
     pub grad_clip: f64,
     pub epochs: usize,
     pub mini_batches: usize,
-    /// Tokens of one forward and backward pass, after merging prefixes.
+    /// Tokens per forward and backward pass, after merging prefixes.
     pub micro_batch_tokens: usize,
     /// Replicas of the policy that share the micro-batches; see [`Experiment::replicas`].
     pub replicas: usize,
@@ -428,11 +430,11 @@ pub struct TrainConfig {
     pub activation_checkpointing: bool,
     /// Roles that are trained; empty is all.
     pub roles: Vec<String>,
-    /// Rows with a longer prompt are left out of training.
+    /// Calls with a longer prompt are excluded from training.
     pub max_prompt_tokens: usize,
-    /// Steps in a row without any variance of reward after which the run stops.
+    /// Consecutive steps without reward variance after which the run stops.
     pub patience_without_variance: u64,
-    /// Demonstrations of one step (supervised only).
+    /// Demonstrations per step (supervised only).
     pub batch: usize,
 }
 
@@ -464,16 +466,16 @@ impl Default for TrainConfig {
     }
 }
 
-/// The critic of algorithms that have one.
+/// The critic, for algorithms that need one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CriticConfig {
-    /// Units between hidden state and value; 0 is the model's width.
+    /// Hidden units of the value head; 0 is the model's width.
     pub width: usize,
     pub learning_rate: f64,
     /// Passes over the rollouts of a step.
     pub epochs: usize,
-    /// A prediction is not pulled further than this from what it was.
+    /// Clip range of predictions around their old values.
     pub clip: f64,
 }
 

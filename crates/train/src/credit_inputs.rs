@@ -1,9 +1,9 @@
-//! What rules of credit want to know of a trajectory beyond what its rollout says.
+//! Inputs of credit rules beyond the rollout itself.
 //!
-//! A rollout says what was called and how it ended. Rules that judge a call by its state need
-//! more, and here is where it comes from: the names of states are the prompts themselves,
-//! counterfactual rewards are those of the answers that stood before a call, values are a
-//! critic's or the mean reward of fresh completions from the same state.
+//! A rollout has the calls and the outcome. Rules that evaluate a call relative to its state need
+//! more: the name of a state is its prompt, counterfactual rewards are those of the latest answer
+//! before a call, values come from a critic or are the mean reward of fresh completions from the
+//! same state.
 
 use std::collections::HashMap;
 
@@ -18,14 +18,14 @@ use crate::rounds::Job;
 use crate::sample::Sampled;
 use crate::sampler::Sampler;
 
-/// Figures of what was added, by name.
+/// Metrics of the added inputs, by name.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-/// Adds to the trajectories of a batch what the algorithm's rule of credit needs, but for a critic's
-/// values. `seed` is the step's.
+/// Adds the inputs of the algorithm's credit rule, except a critic's values, to the trajectories of
+/// a batch. `seed` is the step's.
 ///
 /// # Errors
-/// The engine's, where completions are sampled.
+/// Errors of the engine when sampling completions.
 pub(crate) fn add(
     batch: &mut Batch,
     sampled: &Sampled,
@@ -38,14 +38,15 @@ pub(crate) fn add(
             Need::Anchors => name_states(batch, sampled),
             Need::Counterfactuals => score_without(batch, sampled, &*sampler.environment.scorer),
             Need::Completions => figures = complete(batch, sampled, sampler, seed)?,
-            // Every step has groups, and the critic has spoken.
+            // Groups always exist, and the critic's values are already set.
             Need::Group | Need::Critic => {}
         }
     }
     Ok(figures)
 }
 
-/// The reward of each trajectory as it stood without each call: of the latest answer before.
+/// The counterfactual reward of each trajectory without each call: that of the latest answer before
+/// it.
 fn score_without(batch: &mut Batch, sampled: &Sampled, scorer: &dyn Scorer) {
     batch.trajectories().par_bridge().for_each(|(index, trajectory)| {
         let rollout = &sampled.rollouts[index];
@@ -63,8 +64,8 @@ fn score_without(batch: &mut Batch, sampled: &Sampled, scorer: &dyn Scorer) {
 }
 
 /// Values of the states before trained calls: mean rewards of completions from there. Other
-/// rollouts of the group that came through the same state are such completions; what is missing
-/// to `rollout.completions` of them is sampled, once for each state.
+/// rollouts of the group that visited the same state count as completions; each state is filled up
+/// to `rollout.completions` by sampling.
 fn complete(
     batch: &mut Batch,
     sampled: &Sampled,
@@ -73,13 +74,13 @@ fn complete(
 ) -> Result<Figures, TrainError> {
     let states = States::of(batch, sampled);
     let (noise, seed) = (seed.child("completions' reward"), seed.child("completions"));
-    let wanted = sampler.experiment.rollout.completions;
+    let target = sampler.experiment.rollout.completions;
     let mut jobs = Vec::new();
     let mut owners = Vec::new();
     for (state, visits) in states.visits.iter().enumerate() {
         let (rollout, call) = visits[0];
         let origin = &sampled.rollouts[rollout];
-        for _ in visits.len()..=wanted {
+        for _ in visits.len()..=target {
             let id = jobs.len();
             jobs.push(Job {
                 id,
@@ -103,7 +104,7 @@ fn complete(
             let others = states.visits[state].iter().filter(|&&(other, _)| other != index);
             let others = others.filter_map(|&(other, _)| sampled.seen[other].outcome.reward());
             let all: Vec<f64> = fresh[state].iter().copied().chain(others).collect();
-            // Where every completion failed, its own reward: the call is then worth nothing.
+            // If every completion failed, the trajectory's own reward, so the advantage is 0.
             call.value = Some(if all.is_empty() { trajectory.reward } else { mean(&all) });
         }
     }
@@ -123,7 +124,7 @@ fn complete(
     ])
 }
 
-/// The states in which a batch's trained calls were made, each with its visits.
+/// The states of a batch's trained calls, each with its visits.
 #[derive(Default)]
 struct States {
     /// Rollout and call of every visit.
@@ -133,7 +134,7 @@ struct States {
 }
 
 impl States {
-    /// Equal prompts within a task are one state: the policy cannot tell them apart.
+    /// Equal prompts within a task are one state: the policy cannot distinguish them.
     fn of(batch: &mut Batch, sampled: &Sampled) -> Self {
         let mut known: HashMap<(usize, &[u32]), usize> = HashMap::new();
         let mut states = Self::default();

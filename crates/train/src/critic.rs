@@ -1,9 +1,9 @@
-//! The critic of a run, where its algorithm has one.
+//! The critic, for algorithms that need one.
 //!
-//! It values the states of a step's rollouts before credit is assigned and learns from what
-//! credit says it should have said, before the policy moves: a value and its target are of the
-//! same policy. States are computed pack by pack and kept only where a step has a single pack,
-//! so its memory is bounded as the policy's.
+//! It computes the values of a step's states before credit assignment and is fitted to the targets
+//! from credit before the policy is updated, so a value and its target belong to the same policy.
+//! States are computed per pack and kept only if a step has a single pack, so memory is bounded
+//! like the policy's.
 
 use leyden_core::SeedTree;
 use leyden_lm::optim::{Optimizer, OptimizerConfig, clip_grad_norm};
@@ -22,18 +22,18 @@ pub struct Critic<'a> {
     pub optimizer: Optimizer,
 }
 
-/// What a critic said before it learned, and how it learned.
+/// Metrics of fitting a critic.
 #[derive(Default)]
 pub(crate) struct CriticFigures {
-    /// Of the first pass, in which it says what it said before.
+    /// Loss of the first pass, before any update.
     pub loss: f64,
-    /// Share of the targets' variance that it knew of; below 0 it was worse than their mean.
+    /// Share of the targets' variance explained before fitting; negative if worse than their mean.
     pub explained_variance: f64,
 }
 
 impl<'a> Critic<'a> {
     /// # Errors
-    /// No memory.
+    /// Out of memory.
     pub fn new(
         experiment: &'a Experiment,
         policy: &Policy,
@@ -55,16 +55,16 @@ impl<'a> Critic<'a> {
     /// The value of the state before each token of a batch, flat; states are those of `policy`.
     ///
     /// # Errors
-    /// The model's.
+    /// Errors of the model.
     pub fn values(&self, policy: &Policy, batch: &Batch) -> Result<Vec<f64>, TrainError> {
         let budget = self.experiment.train.micro_batch_tokens;
         batch.over_packs(budget, |pack| self.head.values(&policy.states(pack)?))
     }
 
-    /// Fits the critic to what it should have said of a batch that it valued at `before`.
+    /// Fits the critic to a batch's targets; `before` are its values before fitting.
     ///
     /// # Errors
-    /// The model's and the optimiser's.
+    /// Errors of the model and the optimiser.
     pub(crate) fn fit(
         &mut self,
         policy: &Policy,
@@ -78,7 +78,7 @@ impl<'a> Critic<'a> {
         figures.explained_variance = explained_variance(before, &targets, &weights);
         let all: Vec<usize> = (0..batch.rows.len()).collect();
         let packs = batch.pack(&all, train.micro_batch_tokens)?;
-        // The states of one pack are kept for all epochs: memory is bounded by a pack's anyway.
+        // With a single pack its states are kept for all epochs, within the same memory bound.
         let kept = match &packs[..] {
             [only] => Some(policy.states(only)?),
             _ => None,
@@ -96,12 +96,12 @@ impl<'a> Critic<'a> {
                     Some(states) => states.shallow_clone(),
                     None => policy.states(pack)?,
                 };
-                self.head.forward_backward(&states, &mut |said| {
+                self.head.forward_backward(&states, &mut |predicted| {
                     let ValueLoss { loss, grad, .. } = value::loss(
                         &ValueConfig { clip: config.clip },
                         &ValueInput {
                             rows: &rows,
-                            values_new: &pack.gather(said).concat(),
+                            values_new: &pack.gather(predicted).concat(),
                             values_old: &old,
                             returns: &returns,
                             weights: &weights,
@@ -121,8 +121,8 @@ impl<'a> Critic<'a> {
     }
 }
 
-/// Target and weight of each token, flat; the weights add up to 1. A critic of calls speaks at
-/// the first token of each.
+/// Target and weight of each token, flat; the weights add up to 1. For call-level targets only the
+/// first token of each call has a weight.
 fn per_token(batch: &Batch, targets: &Targets) -> (Vec<f64>, Vec<f64>) {
     let tokens = batch.shape.tokens();
     match targets {
@@ -138,7 +138,8 @@ fn per_token(batch: &Batch, targets: &Targets) -> (Vec<f64>, Vec<f64>) {
     }
 }
 
-/// `1 − Var(target − value) / Var(target)` where the weights are not 0; 0 of constant targets.
+/// `1 − Var(target − value) / Var(target)` over tokens with non-zero weight; 0 for constant
+/// targets.
 fn explained_variance(values: &[f64], targets: &[f64], weights: &[f64]) -> f64 {
     let variance = |of: &dyn Fn(usize) -> f64| {
         let mean: f64 = weights.iter().enumerate().map(|(t, w)| w * of(t)).sum();
@@ -156,14 +157,14 @@ mod tests {
     use super::explained_variance;
 
     #[test]
-    fn what_is_explained_is_what_a_value_takes_off_the_spread() {
+    fn explained_variance_of_known_values() {
         let weights = [0.25; 4];
         let targets = [0.0, 1.0, 0.0, 1.0];
         assert_eq!(explained_variance(&targets, &targets, &weights), 1.0);
         assert_eq!(explained_variance(&[0.5; 4], &targets, &weights), 0.0);
         assert!(explained_variance(&[1.0, 0.0, 1.0, 0.0], &targets, &weights) < 0.0);
         assert_eq!(explained_variance(&[0.3; 4], &[1.0; 4], &weights), 0.0);
-        // Tokens of no weight do not count.
+        // Tokens with weight 0 are ignored.
         assert_eq!(explained_variance(&[0.0, 9.0], &[0.0, 1.0], &[1.0, 0.0]), 0.0);
     }
 }

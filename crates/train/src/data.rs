@@ -1,4 +1,4 @@
-//! Where tasks come from, and in which order a run visits them.
+//! Sources of tasks and demonstrations, and the order in which a run visits them.
 
 use leyden_core::{Message, SeedTree, Task, ToolSpec};
 use leyden_lm::policy::forest::Row;
@@ -7,12 +7,12 @@ use rand::seq::SliceRandom;
 
 use crate::error::TrainError;
 
-/// Training tasks by number. A generated world has as many as one asks for.
+/// Training tasks by index. A generated world is endless.
 pub trait TaskSource: Send + Sync {
     /// Number of tasks, or `None` for an endless source.
     fn len(&self) -> Option<u64>;
 
-    /// The task with number `index`, below `len`.
+    /// The task with index `index`, below `len`.
     fn task(&self, index: u64) -> Task;
 
     fn is_empty(&self) -> bool {
@@ -30,27 +30,26 @@ impl TaskSource for Vec<Task> {
     }
 }
 
-/// A whole conversation as it should go: what supervised training imitates.
+/// A demonstration: a whole conversation that supervised training imitates.
 ///
-/// Without messages it is none: supervised training refuses it by name, as one without a turn
-/// to learn.
+/// A conversation without messages has no turn to learn and is an error in supervised training.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Conversation {
     pub messages: Vec<Message>,
     pub tools: Vec<ToolSpec>,
 }
 
-/// Demonstrations by number.
+/// Demonstrations by index.
 pub trait DemonstrationSource: Send + Sync {
     /// Number of demonstrations, or `None` for an endless source.
     fn len(&self) -> Option<u64>;
 
     fn conversation(&self, index: u64) -> Conversation;
 
-    /// The demonstration as tokens, and which of them are learned.
+    /// The demonstration as tokens, with the learned positions.
     ///
     /// # Errors
-    /// A conversation without a turn to learn; the template's or the tokenizer's.
+    /// A conversation without a turn to learn; errors of the template or the tokenizer.
     fn row(&self, index: u64, format: &ChatFormat) -> Result<Row, TrainError> {
         encode(&self.conversation(index), index, format)
     }
@@ -60,11 +59,10 @@ pub trait DemonstrationSource: Send + Sync {
     }
 }
 
-/// A conversation as tokens: the row and its learned positions. `index` is its number, for
-/// errors.
+/// A conversation as tokens, with the learned positions. `index` is for error messages.
 ///
 /// # Errors
-/// A conversation without a turn to learn; the template's or the tokenizer's.
+/// A conversation without a turn to learn; errors of the template or the tokenizer.
 pub fn encode(
     conversation: &Conversation,
     index: u64,
@@ -109,20 +107,20 @@ impl VisitOrder {
     }
 }
 
-/// Where a run is in its order of visits.
+/// A run's position in its order of visits.
 pub struct Visits {
     order: VisitOrder,
-    /// Items visited so far, which is all that a resumed run needs.
+    /// Number of items visited so far; sufficient state to resume.
     pub position: u64,
 }
 
 impl Visits {
-    /// The order of `len` items, `None` of an endless source, from its start.
+    /// The order of `len` items, `None` for an endless source, from its start.
     pub fn new(len: Option<u64>, seed: SeedTree) -> Self {
         Self { order: VisitOrder::new(len, seed), position: 0 }
     }
 
-    /// The number of the next item.
+    /// The index of the next item.
     pub fn next_item(&mut self) -> u64 {
         let item = self.order.at(self.position);
         self.position += 1;
@@ -144,7 +142,7 @@ mod tests {
             assert_eq!(sorted, (0..10).collect::<Vec<_>>());
         }
         assert_ne!(visits[..10], visits[10..]);
-        // Jumping into the middle, as a resumed run does, gives the same.
+        // Starting in the middle, as a resumed run does, gives the same order.
         assert_eq!(VisitOrder::new(Some(10), SeedTree::new(3)).at(13), visits[13]);
     }
 }

@@ -1,4 +1,4 @@
-//! What a run needs to be given: the agent, its tasks, its scorer.
+//! The caller-provided parts of a run: agent, tasks, scorer, observer.
 
 use std::sync::Arc;
 
@@ -7,35 +7,35 @@ use leyden_core::{Agent, Scorer, Task};
 
 use crate::data::{DemonstrationSource, TaskSource};
 
-/// The world a policy is trained in.
+/// The environment in which a policy is trained.
 pub struct Environment {
     pub agent: Arc<dyn Agent>,
     pub scorer: Arc<dyn Scorer>,
     pub train: Box<dyn TaskSource>,
     /// Held-out tasks, in the order of every evaluation.
     pub test: Vec<Task>,
-    /// What supervised training imitates; absent where nobody demonstrates.
+    /// Demonstrations for supervised training, if any.
     pub demonstrations: Option<Box<dyn DemonstrationSource>>,
     /// Names and hashes of model, template and data, for `provenance.json`.
     pub provenance: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Someone who watches a run: a writer of TensorBoard events, a live page.
+/// Receives the records of a run, for example to write TensorBoard events or serve a live page.
 pub trait Observer {
     /// A line was written to `metrics.jsonl`.
     fn record(&mut self, record: &Record);
 
-    /// The run resumes: these lines were kept, everything after them is made again.
+    /// The run resumes: these lines were kept, all later ones are regenerated.
     fn resumed(&mut self, kept: &[Record]) {
         let _ = kept;
     }
 
-    /// Whether [`Observer::flight`] is to be called, which costs some copying.
+    /// Whether [`Observer::flight`] should be called, which costs some copying.
     fn wants_flight(&self) -> bool {
         false
     }
 
-    /// Where the rollouts of a step or an evaluation stand, a few times a second.
+    /// Progress of the rollouts of a step or an evaluation, a few times a second.
     fn flight(&mut self, flight: &Flight) {
         let _ = flight;
     }

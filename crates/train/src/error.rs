@@ -1,4 +1,4 @@
-//! What can stop a run.
+//! Errors of training.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use leyden_lm::LmError;
 
 use crate::config::ConfigError;
 
-/// Errors of training; each sentence names the file, step or task.
+/// Errors of training; each message names the file, step or task.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]
@@ -22,15 +22,15 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// The same error; where the weights have diverged, with the step and the way out.
+    /// Adds the step and a remedy to the error of diverged weights; other errors are unchanged.
     #[must_use]
     pub fn at(self, step: u64) -> Self {
         match self {
             Self::Model(error @ LmError::NotFinite) => Self::Step {
                 step,
                 what: format!(
-                    "{error}; lower train.learning_rate, or use another dtype, and begin anew or \
-                     from an earlier checkpoint"
+                    "{error}; lower train.learning_rate, or use another dtype, and restart or \
+                     resume from an earlier checkpoint"
                 ),
             },
             other => other,

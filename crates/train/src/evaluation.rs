@@ -11,7 +11,7 @@ use crate::store::Place;
 use crate::trainer::Trainer;
 
 impl Trainer<'_> {
-    /// Number of tasks of one evaluation.
+    /// Number of tasks per evaluation.
     pub fn eval_tasks(&self) -> usize {
         match (self.experiment.eval.tasks, self.environment.test.len()) {
             (0, all) => all,
@@ -22,7 +22,7 @@ impl Trainer<'_> {
     /// Evaluates the current policy on the held-out tasks, `mode` greedy or sampled.
     ///
     /// # Errors
-    /// The engine's and the store's.
+    /// Errors of the engine and the store.
     pub fn evaluate(
         &mut self,
         step: u64,
@@ -35,7 +35,7 @@ impl Trainer<'_> {
         let config = &self.experiment.eval;
         let tasks = &self.environment.test;
         let tasks = &tasks[..self.eval_tasks()];
-        // The same draws at every evaluation: what changes between two of them is the policy.
+        // The same random draws at every evaluation, so that only the policy differs.
         let seed = self.seed.child("eval");
         let jobs = tasks
             .iter()
@@ -57,7 +57,7 @@ impl Trainer<'_> {
     }
 }
 
-/// The line of an evaluation.
+/// The record of an evaluation.
 pub fn summarise(step: u64, mode: &str, tasks: &[Task], rollouts: &[Rollout]) -> EvalRecord {
     let mut record = EvalRecord {
         schema: RECORD_SCHEMA,
@@ -76,7 +76,7 @@ pub fn summarise(step: u64, mode: &str, tasks: &[Task], rollouts: &[Rollout]) ->
         for (label, value) in &task.labels {
             let entry =
                 record.by_label.entry(label.clone()).or_default().entry(value.clone()).or_default();
-            // A sum here, a mean below.
+            // A sum here, converted to a mean below.
             *entry = (entry.0 + reward, entry.1 + 1);
         }
     }

@@ -1,4 +1,4 @@
-//! The figures of a step: what `metrics.jsonl` says about it.
+//! The metrics of a step, for `metrics.jsonl`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::rounds::signal_counts;
 use crate::sample::Sampled;
 use crate::update::Update;
 
-/// The line of a step of reinforcement.
+/// The record of a reinforcement learning step.
 pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Update) -> StepRecord {
     let Sampled { tasks, rollouts, prompts, left_out, .. } = sampled;
     let rewards: Vec<f64> = rollouts.iter().filter_map(|r| r.outcome.reward()).collect();

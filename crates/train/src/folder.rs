@@ -1,18 +1,18 @@
-//! The run folder: what is written where, and what survives an interruption.
+//! The run folder: its files, and their consistency after an interruption.
 //!
 //! ```text
 //! config.toml        the resolved experiment
 //! provenance.json    revision, versions, hashes, seeds
-//! metrics.jsonl      one line a step or evaluation; nothing in it depends on the clock
-//! timings.jsonl      seconds of the same
+//! metrics.jsonl      one line per step or evaluation; nothing in it depends on the clock
+//! timings.jsonl      durations of the same
 //! rollouts.sqlite    every call
-//! checkpoints/       step-000040/…, written aside, synced, renamed
+//! checkpoints/       step-000040/…, written to a temporary folder, synced, renamed
 //! final/             the trained model as a Hugging Face folder
 //! finished           exists once the run is complete
 //! ```
 //!
-//! A resumed run goes back to its latest checkpoint and cuts everything after it off the
-//! other files, so that its bytes are those of a run that was left alone.
+//! A resumed run restores its latest checkpoint and truncates the other files to it, so that the
+//! result is byte-identical to an uninterrupted run.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -31,15 +31,15 @@ pub struct RunFolder {
     root: PathBuf,
     metrics: File,
     timings: File,
-    /// Held while the run is going on: two processes in one folder would spoil it.
+    /// Held during the run: two processes in one folder would corrupt it.
     _lock: File,
 }
 
 impl RunFolder {
-    /// Creates the folder, or opens that of an earlier start of the same experiment.
+    /// Creates the folder, or opens the existing one of the same experiment.
     ///
     /// # Errors
-    /// A folder that holds another experiment, or in which a run is going on.
+    /// A folder of another experiment, or one locked by a running process.
     pub fn open(root: &Path, experiment: &Experiment) -> Result<Self, TrainError> {
         fs::create_dir_all(root.join("checkpoints")).map_err(|e| TrainError::file(root, e))?;
         let lock = lock(&root.join("lock"))?;
@@ -58,7 +58,7 @@ impl RunFolder {
                 return Err(TrainError::file(
                     root,
                     format!(
-                        "this folder holds a run of another configuration{line}; \
+                        "this folder has a run of another configuration{line}; \
                          choose another name or remove the folder"
                     ),
                 ));
@@ -96,16 +96,16 @@ impl RunFolder {
     /// Marks the run as complete.
     ///
     /// # Errors
-    /// The file system's own.
+    /// File system errors.
     pub fn finish(&self) -> Result<(), TrainError> {
         self.sync()?;
         write_atomic(&self.root.join("finished"), b"")
     }
 
-    /// Writes `provenance.json`; of several starts the latest is kept under `resumed`.
+    /// Writes `provenance.json`; resumes with different provenance are appended under `resumed`.
     ///
     /// # Errors
-    /// The file system's own.
+    /// File system errors.
     pub fn provenance(&self, mut now: Value) -> Result<(), TrainError> {
         let path = self.root.join("provenance.json");
         let before: Option<Value> =
@@ -130,7 +130,7 @@ impl RunFolder {
     /// Appends one line to `metrics.jsonl`.
     ///
     /// # Errors
-    /// The file system's own, a full disk among them.
+    /// File system errors, including a full disk.
     pub fn record(&mut self, record: &Record) -> Result<(), TrainError> {
         let line = serde_json::to_string(record).expect("a record is plain data");
         append_line(&mut self.metrics, &line).map_err(|e| self.full("metrics.jsonl", e))
@@ -139,30 +139,30 @@ impl RunFolder {
     /// Appends one line to `timings.jsonl`.
     ///
     /// # Errors
-    /// The file system's own.
+    /// File system errors.
     pub fn timing(&mut self, timing: &Timing) -> Result<(), TrainError> {
         let line = serde_json::to_string(timing).expect("a timing is plain data");
         append_line(&mut self.timings, &line).map_err(|e| self.full("timings.jsonl", e))
     }
 
     fn full(&self, name: &str, e: io::Error) -> TrainError {
-        let again = "the run is safe up to its latest checkpoint; the same command goes on from it";
+        let again = "the run is saved up to its latest checkpoint; run the same command to resume";
         TrainError::file(self.root.join(name), format!("{e} ({again})"))
     }
 
-    /// Brings the metrics to the disk, before a checkpoint claims them.
+    /// Syncs the metrics to disk, before a checkpoint that relies on them.
     ///
     /// # Errors
-    /// The file system's own.
+    /// File system errors.
     pub fn sync(&self) -> Result<(), TrainError> {
         self.metrics.sync_all().map_err(|e| self.full("metrics.jsonl", e))
     }
 
-    /// Cuts off all lines after `step`, or everything where there is no checkpoint; returns the
-    /// metrics that are left.
+    /// Truncates all lines after `step`, or all lines without a checkpoint; returns the remaining
+    /// metrics.
     ///
     /// # Errors
-    /// The file system's own.
+    /// File system errors.
     pub fn cut_after(&mut self, step: Option<u64>) -> Result<Vec<Record>, TrainError> {
         let path = |name: &str| self.root.join(name);
         cut(&self.timings, &path("timings.jsonl"), step, |timing: &Timing| timing.step)?;
@@ -173,8 +173,8 @@ impl RunFolder {
     }
 }
 
-/// Keeps the lines of `file` up to step `last`. A torn line, which a killed process may leave,
-/// ends the reading.
+/// Keeps the lines of `file` up to step `last`. Stops at an incomplete line, which a killed process
+/// may leave.
 fn cut<T: DeserializeOwned>(
     file: &File,
     path: &Path,
@@ -200,7 +200,7 @@ fn append_line(file: &mut File, line: &str) -> io::Result<()> {
     file.write_all(format!("{line}\n").as_bytes())
 }
 
-/// Takes the folder's lock, which the system releases when the process ends, however it ends.
+/// Takes the folder's lock, which the operating system releases when the process ends.
 fn lock(path: &Path) -> Result<File, TrainError> {
     let file = OpenOptions::new()
         .create(true)
@@ -208,13 +208,12 @@ fn lock(path: &Path) -> Result<File, TrainError> {
         .write(true)
         .open(path)
         .map_err(|e| TrainError::file(path, e))?;
-    // A process that was just killed, or a child that it was starting, may hold it a moment
-    // longer.
-    let given_up = Instant::now() + Duration::from_secs(1);
+    // A process that was just killed, or a child that it was spawning, may hold the lock briefly.
+    let deadline = Instant::now() + Duration::from_secs(1);
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < given_up => {
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(fs::TryLockError::WouldBlock) => {
@@ -225,7 +224,7 @@ fn lock(path: &Path) -> Result<File, TrainError> {
     }
 }
 
-/// Whoever reads the file meanwhile, or after a power cut, sees the old text or the new one.
+/// Replaces a file atomically: readers see the old or the new contents, also after a power failure.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     leyden_core::write_atomically(path, |out| out.write_all(bytes))
         .map_err(|e| TrainError::file(path, e))

@@ -1,10 +1,10 @@
-//! How long the parts of a step take.
+//! Durations of the parts of a step.
 
 use std::time::Instant;
 
 use leyden_core::record::Timing;
 
-/// A clock that notes the parts of a step one after the other.
+/// A clock that records consecutive parts of a step.
 pub(crate) struct Laps<'t> {
     pub timing: &'t mut Timing,
     started: Instant,
@@ -15,7 +15,7 @@ impl<'t> Laps<'t> {
         Self { timing, started: Instant::now() }
     }
 
-    /// Notes how long `part` took, which ends here; the next one begins.
+    /// Records the duration of `part`, which ends now; the next part starts.
     pub fn end(&mut self, part: &str) {
         self.timing.seconds.insert(part.to_owned(), self.started.elapsed().as_secs_f64());
         self.started = Instant::now();

@@ -1,11 +1,11 @@
 //! The LightningRL loop.
 //!
-//! `step.rs` is one step from top to bottom: sample → batch → reference and critic → credit →
-//! update → record. [`run()`] repeats it, with evaluations and checkpoints between, and writes
-//! everything down in a run folder ([`folder`]). The trainer knows `dyn Agent`, `dyn Scorer` and
-//! a source of tasks, never a particular agent: whoever starts a run hands it an [`Environment`].
+//! `step.rs` is one step: sample → batch → reference and critic → credit → update → record.
+//! [`run()`] repeats it with evaluations and checkpoints, and writes everything to a run folder
+//! ([`folder`]). The trainer depends on `dyn Agent`, `dyn Scorer` and a source of tasks, never on a
+//! particular agent: the caller passes an [`Environment`].
 //!
-//! The same in one file, for one agent and one algorithm: `examples/nano.rs`.
+//! `examples/nano.rs` is the same in one file, for one agent and one algorithm.
 
 pub mod batch;
 pub mod checkpoint;

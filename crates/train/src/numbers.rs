@@ -1,11 +1,11 @@
-//! Mean, deviation and histogram of the numbers of a step.
+//! Mean, deviation and histogram.
 
-/// The mean; 0 of nothing.
+/// The mean; 0 of an empty slice.
 pub(crate) fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / values.len() as f64 }
 }
 
-/// The standard deviation with divisor n; 0 of nothing.
+/// The standard deviation with divisor n; 0 of an empty slice.
 pub(crate) fn deviation(values: &[f64]) -> f64 {
     let m = mean(values);
     mean(&values.iter().map(|v| (v - m).powi(2)).collect::<Vec<_>>()).sqrt()

@@ -1,8 +1,7 @@
-//! Memory of an experiment before anything is loaded, and what to change where it is too much.
+//! Memory planning of an experiment before loading, and changes that make it fit.
 //!
-//! A plan needs the model's shape only. Advice is
-//! found by trying: the changes that cost the least are made one after the other until the
-//! plan fits, then those that turn out unnecessary are taken back.
+//! A plan needs only the model's shape. Advice is found by search: the changes are applied in order
+//! of cost until the plan fits, then those that turn out unnecessary are reverted.
 
 use leyden_lm::LmError;
 use leyden_lm::device::parse_kind;
@@ -11,10 +10,10 @@ use leyden_lm::model::{LlamaConfig, LoraConfig};
 
 use crate::Experiment;
 
-/// What `experiment` asks of the memory with a model of this shape.
+/// The memory request of `experiment` with a model of this shape.
 ///
 /// # Errors
-/// Number types that there are not.
+/// Unknown number types.
 pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryRequest, LmError> {
     let model = &experiment.model;
     let train = &experiment.train;
@@ -24,7 +23,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         Some(lora) => Training::Lora(lora.with_full_names()),
     };
     let context = context(experiment, shape);
-    let asked = (rollout.tasks * rollout.samples).max(experiment.eval.tasks);
+    let requested = (rollout.tasks * rollout.samples).max(experiment.eval.tasks);
     Ok(MemoryRequest {
         config: shape.clone(),
         parameters: parse_kind(&model.master_dtype)?,
@@ -35,13 +34,13 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         replicas: experiment.replicas(),
         checkpointing: train.activation_checkpointing,
         head_chunk: None,
-        // More rollouts than the cache holds run in waves.
-        rollouts: asked.min(rollout.cache_tokens / context.max(1)).max(1),
+        // Rollouts that exceed the cache run in waves.
+        rollouts: requested.min(rollout.cache_tokens / context.max(1)).max(1),
         context,
     })
 }
 
-/// The longest prompt and response together that a rollout can come to.
+/// Maximum length of prompt and response together.
 fn context(experiment: &Experiment, shape: &LlamaConfig) -> usize {
     let limit = shape.context(experiment.model.context);
     limit.min(experiment.train.max_prompt_tokens.saturating_add(experiment.rollout.max_tokens))
@@ -50,29 +49,29 @@ fn context(experiment: &Experiment, shape: &LlamaConfig) -> usize {
 /// The plan of `experiment`.
 ///
 /// # Errors
-/// As [`request`]; adapters that the model has no place for.
+/// As [`request`]; adapters that do not fit the model.
 pub fn plan(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryPlan, LmError> {
     request(experiment, shape)?.plan()
 }
 
-/// What can be done about a plan that is too large.
+/// Advice for a plan that is too large.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Advice {
     /// These overrides together make it fit.
     Change { overrides: Vec<String>, total: u64 },
-    /// Nothing helps; this much is needed at least.
+    /// No change suffices; the minimum that is needed.
     TooSmall { least: u64 },
 }
 
-/// A change of an experiment: makes it and returns it as overrides, or none if there is
-/// nothing left to change.
+/// A change to an experiment: applies it and returns it as overrides, empty if there is nothing
+/// left to change.
 struct Change {
     apply: fn(&mut Experiment) -> Vec<String>,
-    /// Whether it can be made several times, each going further.
+    /// Whether it can be applied repeatedly.
     again: bool,
 }
 
-/// Changes in the order of what they cost: first time, then speed, then what is learned.
+/// Changes in order of cost: first time, then precision, then the trained parameters.
 const CHANGES: [Change; 6] = [
     Change { apply: checkpoint_activations, again: false },
     Change { apply: halve_micro_batches, again: true },
@@ -82,7 +81,7 @@ const CHANGES: [Change; 6] = [
     Change { apply: train_adapters, again: false },
 ];
 
-/// Smallest micro-batch and cache that are proposed, in tokens.
+/// Smallest proposed micro-batch and cache, in tokens.
 const SMALLEST: usize = 2048;
 
 fn checkpoint_activations(experiment: &mut Experiment) -> Vec<String> {
@@ -95,7 +94,7 @@ fn halve_micro_batches(experiment: &mut Experiment) -> Vec<String> {
 }
 
 fn halve_cache(experiment: &mut Experiment) -> Vec<String> {
-    // One whole rollout must always fit.
+    // One complete rollout must always fit.
     let longest = experiment.train.max_prompt_tokens.saturating_add(experiment.rollout.max_tokens);
     let tokens = &mut experiment.rollout.cache_tokens;
     halve("rollout.cache_tokens", tokens, SMALLEST.max(longest))
@@ -109,7 +108,7 @@ fn halve(key: &str, tokens: &mut usize, smallest: usize) -> Vec<String> {
     vec![format!("{key}={tokens}")]
 }
 
-/// A frozen base gains nothing from wide numbers.
+/// A frozen base gains nothing from higher precision.
 fn keep_base_narrow(experiment: &mut Experiment) -> Vec<String> {
     let model = &mut experiment.model;
     if model.lora.is_none() || model.dtype == model.master_dtype {
@@ -144,14 +143,13 @@ fn train_adapters(experiment: &mut Experiment) -> Vec<String> {
     overrides
 }
 
-/// The adapters that are proposed: all projections, as in the LoRA reports that match full
-/// fine-tuning.
+/// The proposed adapters: all projections, as in the LoRA reports that match full fine-tuning.
 pub fn adapters() -> LoraConfig {
     let targets = ["q", "k", "v", "o", "gate", "up", "down"].map(|name| format!("{name}_proj"));
     LoraConfig { rank: 16, alpha: 32.0, targets: targets.to_vec() }
 }
 
-/// What to change so that `experiment` fits into `available` bytes.
+/// Changes that make `experiment` fit into `available` bytes.
 ///
 /// # Errors
 /// As [`plan`].
@@ -160,13 +158,13 @@ pub fn advise(
     shape: &LlamaConfig,
     available: u64,
 ) -> Result<Advice, LmError> {
-    // How often each change is made.
+    // How often each change is applied.
     let mut times = [0; CHANGES.len()];
     let total_with = |times: &[usize]| -> Result<(u64, Vec<String>), LmError> {
         let mut changed = experiment.clone();
         let mut overrides = Vec::new();
         for (change, &times) in CHANGES.iter().zip(times) {
-            // Of a change that is made again, the last says all.
+            // The last override of a repeated change supersedes the earlier ones.
             let last = (0..times).map(|_| (change.apply)(&mut changed)).last();
             overrides.extend(last.unwrap_or_default());
         }
@@ -226,9 +224,9 @@ mod tests {
         (experiment.rollout.tasks, experiment.rollout.samples) = (64, 8);
         experiment.eval.tasks = 0;
         experiment.rollout.cache_tokens = 100 * 6144;
-        let asked = request(&experiment, &shape).unwrap();
+        let requested = request(&experiment, &shape).unwrap();
         // 4096 tokens of a prompt and 2048 of a response.
-        assert_eq!((asked.context, asked.rollouts), (6144, 100));
+        assert_eq!((requested.context, requested.rollouts), (6144, 100));
         experiment.rollout.cache_tokens = 1 << 40;
         assert_eq!(request(&experiment, &shape).unwrap().rollouts, 512);
         experiment.model.context = 1024;
@@ -236,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn advice_fits_and_holds_nothing_unnecessary() {
+    fn advice_fits_and_is_minimal() {
         let (experiment, shape) = experiment("Llama-3.2-1B", "");
         let need = plan(&experiment, &shape).unwrap().total();
         for share in [95, 80, 60, 40, 25] {
@@ -247,7 +245,7 @@ mod tests {
                 panic!("{share} % cannot be reached");
             };
             assert!(total <= available && !overrides.is_empty(), "{share} %: {overrides:?}");
-            // What is proposed can be given as it stands.
+            // The proposed overrides can be applied as they are.
             let text = experiment.to_toml();
             let changed = Experiment::parse(&text, Path::new("x.toml"), &overrides, &()).unwrap();
             assert_eq!(plan(&changed, &shape).unwrap().total(), total, "{share} %");
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cheapest_change_comes_first_and_the_impossible_is_said() {
+    fn the_cheapest_change_comes_first_and_impossible_plans_are_reported() {
         let (experiment, shape) = experiment("Llama-3.2-1B", "");
         let need = plan(&experiment, &shape).unwrap().total();
         let Advice::Change { overrides, .. } = advise(&experiment, &shape, need - 1).unwrap()

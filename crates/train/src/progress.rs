@@ -1,14 +1,14 @@
-//! Progress of long work: a bar with rate and estimate on a terminal, plain lines elsewhere.
+//! Progress display: a bar with rate and estimate on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Between plain lines; what is over sooner says nothing.
+/// Interval between plain lines; shorter work prints nothing.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Shows how far something is. Cheap to update.
+/// A progress display. Cheap to update.
 pub struct Progress {
     bar: Option<ProgressBar>,
     what: String,
@@ -19,7 +19,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A display of `total` units of which `done` are done already; a total of 0 is not known.
+    /// A display of `total` units of which `done` are already done; a total of 0 is unknown.
     pub fn new(what: &str, total: u64, done: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let template = match total {
@@ -43,7 +43,7 @@ impl Progress {
         }
     }
 
-    /// Moves to `done` units, with a word on what happened.
+    /// Moves to `done` units, with a message.
     pub fn update(&mut self, done: u64, message: impl FnOnce() -> String) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
@@ -65,7 +65,7 @@ impl Progress {
         }
     }
 
-    /// A line that stays, above the bar.
+    /// Prints a permanent line, above the bar.
     pub fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
@@ -80,7 +80,7 @@ impl Progress {
         }
     }
 
-    /// Ends the display and takes it away: what it led to is told in a line of its own.
+    /// Ends and removes the display; the caller prints the result as a separate line.
     pub fn clear(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

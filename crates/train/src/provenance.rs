@@ -1,4 +1,4 @@
-//! Where a run comes from: what one needs to know to make it again.
+//! Provenance of a run: the information needed to reproduce it.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ pub fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// SHA-256 of a file, or what is wrong with it.
+/// SHA-256 of a file.
 pub fn hash_file(path: &Path) -> Result<String, std::io::Error> {
     let mut hasher = Sha256::new();
     let mut file = std::fs::File::open(path)?;
@@ -32,8 +32,8 @@ impl std::io::Write for HashWriter<'_> {
     }
 }
 
-/// Revision, machine and versions; `own` adds what the caller knows (hashes of data, model
-/// and template, device, threads, seed).
+/// Revision, machine and versions; `own` adds the caller's entries (hashes of data, model and
+/// template, device, threads, seed).
 pub fn collect(own: Map<String, Value>) -> Value {
     let git = |args: &[&str]| command("git", args);
     let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).filter(|s| !s.is_empty());

@@ -1,8 +1,8 @@
-//! The reference model of a KL penalty: the policy as it was before the first step.
+//! The reference model of a KL penalty: the policy before the first step.
 //!
-//! With adapters it is the model without them and costs nothing; otherwise a frozen copy in
-//! the compute type stands beside the policy. It never enters a checkpoint: a resumed run
-//! makes it again from the same source.
+//! With adapters it is the base model and needs no extra memory; otherwise it is a frozen copy in
+//! the compute type. It is not part of a checkpoint: a resumed run recreates it from the same
+//! source.
 
 use leyden_lm::model::Parameters;
 use leyden_lm::policy::{Policy, PolicyOptions};
@@ -12,19 +12,19 @@ use crate::batch::Batch;
 use crate::config::Experiment;
 use crate::error::TrainError;
 
-/// What a KL penalty needs: whom to stay near, and how much it counts.
+/// The reference model and the factor of a KL penalty.
 pub struct Reference<'a> {
     experiment: &'a Experiment,
-    /// Absent where the policy has adapters.
+    /// Absent if the policy has adapters.
     frozen: Option<Policy>,
     pub controller: KlController,
 }
 
 impl<'a> Reference<'a> {
-    /// Of a policy whose weights are those to stay near.
+    /// A reference with the current weights of `policy`.
     ///
     /// # Errors
-    /// No memory for the copy.
+    /// Out of memory for the copy.
     pub fn new(experiment: &'a Experiment, policy: &Policy) -> Result<Self, TrainError> {
         let controller = experiment.algorithm.kl.controller();
         if policy.lora().is_some() {
@@ -40,10 +40,10 @@ impl<'a> Reference<'a> {
     }
 
     /// Log-probabilities of a batch's tokens under the reference model, flat. `policy` is the
-    /// one that is trained: without its adapters it is the reference.
+    /// trained policy, which without its adapters is the reference.
     ///
     /// # Errors
-    /// The model's.
+    /// Errors of the model.
     pub fn logp(&self, policy: &Policy, batch: &Batch) -> Result<Vec<f64>, TrainError> {
         let temperature = self.experiment.rollout.temperature;
         batch.over_packs(self.experiment.train.micro_batch_tokens, |pack| {
@@ -55,17 +55,16 @@ impl<'a> Reference<'a> {
         })
     }
 
-    /// The penalty of each token that is taken off the rewards of a batch, where the algorithm
-    /// has it there. The policy's side of the estimate are the probabilities with which the
-    /// tokens were drawn.
+    /// The penalty of each token to subtract from the rewards of a batch, if the algorithm places
+    /// it there. The estimate uses the sampler's log-probabilities for the policy.
     pub fn penalties(&self, batch: &Batch, logp_ref: &[f64]) -> Option<Vec<f64>> {
         let kl = &self.experiment.algorithm.kl;
         let beta = self.controller.coefficient;
         kl.is_in_reward().then(|| kl.penalties(beta, &batch.logp_sampler, logp_ref, &batch.shape))
     }
 
-    /// How far the policy that acted was from the reference, in nats per token, and the factor
-    /// of the penalty in this step; an adaptive factor follows the distance over the step's
+    /// The KL divergence of the sampling policy from the reference in nats per token, and the
+    /// penalty factor of this step. Updates an adaptive factor with the divergence over the step's
     /// `rollouts`.
     pub fn follow(&mut self, batch: &Batch, logp_ref: &[f64], rollouts: usize) -> (f64, f64) {
         let kl = &self.experiment.algorithm.kl;

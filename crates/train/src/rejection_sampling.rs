@@ -1,8 +1,8 @@
-//! An agent's own successes as demonstrations: rejection-sampling fine-tuning.
+//! Rejection-sampling fine-tuning: a run's successful rollouts as demonstrations.
 //!
-//! A run keeps every call of its rollouts as the model sampled it. Those of rollouts with a
-//! high reward can be imitated, token for token: what STaR (Zelikman et al. 2022) and RAFT
-//! (Dong et al. 2023) do with their own samples. No text is tokenised again.
+//! A run stores every call of its rollouts as the model sampled it. Calls of rollouts with a high
+//! reward can be imitated token for token, as STaR (Zelikman et al. 2022) and RAFT (Dong et al.
+//! 2023) do with their own samples. No text is re-tokenised.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -14,26 +14,26 @@ use rusqlite::{Connection, OpenFlags};
 use crate::data::{Conversation, DemonstrationSource};
 use crate::error::TrainError;
 
-/// Calls of successful rollouts, each once.
+/// Deduplicated calls of successful rollouts.
 pub struct Successes {
     rows: Vec<Row>,
-    /// Rollouts that they are of.
+    /// Number of rollouts that they come from.
     pub rollouts: usize,
 }
 
 impl Successes {
-    /// The calls of all training rollouts of the run in `folder` with a reward of at least
-    /// `least`; of `roles` alone, unless there are none.
+    /// The calls of all training rollouts of the run in `folder` with a reward of at least `least`,
+    /// restricted to `roles` unless empty.
     ///
     /// # Errors
-    /// No run, or one without such a rollout.
+    /// If there is no run, or it has no such rollout.
     pub fn read(folder: &Path, least: f64, roles: &[String]) -> Result<Self, TrainError> {
         let path = folder.join("rollouts.sqlite");
         let fail = |e: rusqlite::Error| TrainError::file(&path, e);
-        // Its owner may be writing still; what is committed can be read.
+        // The run may still be writing; committed rows can be read.
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .map_err(|_| {
-                let what = "there is no such file: data.successes is the folder of a run";
+                let what = "no such file; data.successes must be the folder of a run";
                 TrainError::file(&path, what)
             })?;
         let mut statement = connection
@@ -51,8 +51,8 @@ impl Successes {
             let role: String = row.get(2).map_err(fail)?;
             let ids = |column: usize| row.get::<_, Vec<u8>>(column).map(|bytes| words(&bytes));
             let (prompt, response) = (ids(3).map_err(fail)?, ids(4).map_err(fail)?);
-            let wanted = roles.is_empty() || roles.contains(&role);
-            if !wanted || response.is_empty() {
+            let selected = roles.is_empty() || roles.contains(&role);
+            if !selected || response.is_empty() {
                 continue;
             }
             let place = (row.get::<_, i64>(0).map_err(fail)?, row.get::<_, i64>(1).map_err(fail)?);
@@ -70,7 +70,7 @@ impl Successes {
         Ok(Self { rows, rollouts: rollouts.len() })
     }
 
-    /// Number of different calls.
+    /// Number of distinct calls.
     pub fn calls(&self) -> usize {
         self.rows.len()
     }
@@ -82,7 +82,7 @@ impl DemonstrationSource for Successes {
     }
 
     fn conversation(&self, _: u64) -> Conversation {
-        // They are token ids and were never anything else.
+        // The rows are token ids; there are no messages.
         Conversation::default()
     }
 

@@ -1,8 +1,8 @@
 //! Replicas of the policy that share the micro-batches of an update.
 //!
-//! Where a model is so small that a single product is not worth dividing among cores, whole
-//! micro-batches are. A replica has the policy's own values and gradients of its own; these are
-//! added up in one order, so that the same seed gives the same bytes.
+//! If a model is too small to parallelise single matrix products over cores, whole micro-batches
+//! are distributed instead. A replica shares the policy's values and has separate gradients; these
+//! are summed in a fixed order, so that the same seed gives the same bytes.
 
 use leyden_lm::policy::Policy;
 use leyden_lm::policy::forest::Pack;
@@ -10,17 +10,17 @@ use leyden_lm::threads::ThreadTeam;
 
 use crate::error::TrainError;
 
-/// The replicas beside the policy itself.
+/// The replicas in addition to the policy itself.
 pub(crate) struct Replicas {
     others: Vec<Policy>,
     team: ThreadTeam,
 }
 
 impl Replicas {
-    /// `count` of them, the policy itself among them.
+    /// `count` replicas, including the policy itself.
     ///
     /// # Errors
-    /// A policy with adapters; no memory for the gradients.
+    /// A policy with adapters; out of memory for the gradients.
     pub fn of(policy: &Policy, count: usize) -> Result<Self, TrainError> {
         let others = (1..count).map(|_| policy.replica()).collect::<Result<_, _>>()?;
         Ok(Self { others, team: ThreadTeam::default() })
@@ -30,12 +30,12 @@ impl Replicas {
         1 + self.others.len()
     }
 
-    /// Micro-batches as `pack` cuts them at a budget of tokens: one for each replica, if there
-    /// are rows enough, and those that are under way at the same time together within `budget`.
-    /// `longest` is the length of the longest row.
+    /// Splits rows into micro-batches with `pack`, which takes a budget of tokens: at least one per
+    /// replica, if there are enough rows, such that concurrent micro-batches together stay within
+    /// `budget`. `longest` is the length of the longest row.
     ///
     /// # Errors
-    /// Those of `pack`.
+    /// Errors of `pack`.
     pub fn cut(
         &self,
         budget: usize,
@@ -49,15 +49,15 @@ impl Replicas {
             return Ok(packs);
         }
         let merged: usize = packs.iter().map(Pack::len).sum();
-        // A row is not cut, so a pack ends up to a row before its budget.
+        // Rows are not split, so a pack may end up to one row short of its budget.
         pack(budget.min(merged.div_ceil(count) + longest))
     }
 
-    /// Calls `work` with every job, on the policy or a replica; the gradients of all are added
-    /// to the policy's. Returns what `work` returned, in the order of the jobs.
+    /// Calls `work` with every job, on the policy or a replica; all gradients are added to the
+    /// policy's. Returns the results in the order of the jobs.
     ///
     /// # Errors
-    /// Those of `work`; the gradients are of no use then.
+    /// Errors of `work`; the gradients are then invalid.
     pub fn share<J: Sync, T: Send>(
         &mut self,
         policy: &mut Policy,

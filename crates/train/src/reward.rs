@@ -1,8 +1,8 @@
-//! The reward that training sees, where it is not the one that is meant.
+//! Perturbation of the training reward.
 //!
-//! Rewards of real tasks are noisy and beside the point. How much of that a method bears is
-//! asked here: the true reward of each rollout is measured, recorded and evaluated as ever,
-//! and only credit sees another one.
+//! Rewards of real tasks are noisy and biased. To study how much of that a method tolerates, the
+//! true reward of each rollout is measured, recorded and evaluated as usual, and only credit
+//! assignment sees a perturbed one.
 
 use std::borrow::Cow;
 
@@ -10,8 +10,8 @@ use leyden_core::{Outcome, Rollout, SeedTree, SignalKind};
 
 use crate::config::RewardConfig;
 
-/// Signals of a rollout that did not keep to the form.
-const OUT_OF_FORM: [SignalKind; 4] = [
+/// Signals of a malformed rollout.
+const MALFORMED: [SignalKind; 4] = [
     SignalKind::MalformedCall,
     SignalKind::UnknownTool,
     SignalKind::TurnLimit,
@@ -24,14 +24,14 @@ impl RewardConfig {
         self.flip == 0.0 && self.per_call == 0.0 && self.per_token == 0.0 && !self.format_only
     }
 
-    /// What training sees of a rollout with the true reward `reward`; `seed` is the rollout's
-    /// own. A flip turns r into 1 − r.
+    /// The training reward of a rollout with the true reward `reward`; `seed` is specific to the
+    /// rollout. A flip turns r into 1 − r.
     fn seen(&self, rollout: &Rollout, reward: f64, seed: SeedTree) -> f64 {
         let mut seen = reward;
         if self.format_only {
-            let kept = rollout.answer.is_some()
-                && !OUT_OF_FORM.iter().any(|kind| rollout.has_signal(kind));
-            seen = f64::from(u8::from(kept));
+            let well_formed =
+                rollout.answer.is_some() && !MALFORMED.iter().any(|kind| rollout.has_signal(kind));
+            seen = f64::from(u8::from(well_formed));
         }
         if self.flip > 0.0 && seed.uniform() < self.flip {
             seen = 1.0 - seen;
@@ -40,7 +40,7 @@ impl RewardConfig {
             + self.per_token * rollout.response_tokens() as f64
     }
 
-    /// The rollouts of a step with the rewards that training sees. `seed` is the step's.
+    /// The rollouts of a step with their training rewards. `seed` is the step's.
     pub fn training<'a>(&self, rollouts: &'a [Rollout], seed: SeedTree) -> Cow<'a, [Rollout]> {
         if self.is_true() {
             return Cow::Borrowed(rollouts);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn flips_come_as_often_as_asked_and_the_same_for_the_same_seed() {
+    fn flips_have_the_configured_rate_and_are_deterministic() {
         let rollouts: Vec<Rollout> =
             (0..2000).map(|id| rollout(id, Some(f64::from(id as u32 % 2)), &[1])).collect();
         let config = RewardConfig { flip: 0.2, ..RewardConfig::default() };
@@ -114,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn biases_are_added_and_what_is_missing_stays_missing() {
+    fn biases_are_added_and_missing_rewards_stay_missing() {
         let rollouts = [rollout(0, Some(1.0), &[3, 4]), rollout(1, None, &[9])];
         let config = RewardConfig { per_call: 0.5, per_token: 0.01, ..RewardConfig::default() };
         assert_eq!(rewards(&config, &rollouts), [Some(1.0 + 1.0 + 0.07), None]);
     }
 
     #[test]
-    fn the_form_alone_counts_where_only_it_is_asked_for() {
+    fn format_only_ignores_the_true_reward() {
         let mut rollouts = [rollout(0, Some(0.0), &[1]), rollout(1, Some(1.0), &[1])];
         rollouts[1].signals.push(Signal {
             kind: SignalKind::TurnLimit,

@@ -1,4 +1,4 @@
-//! A run from start, or from where it was interrupted, to its end.
+//! Starts or resumes a run and completes it.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -29,14 +29,14 @@ use crate::{checkpoint, provenance};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
     Done,
-    /// It had been finished before; nothing was done.
+    /// The run was already complete; nothing was done.
     AlreadyDone,
 }
 
 /// Runs `experiment` in the folder `root`, from its latest checkpoint if there is one.
 ///
 /// # Errors
-/// Whatever stops a run, as one sentence; what was written up to the latest checkpoint stays.
+/// Any error that stops the run, as one sentence; data up to the latest checkpoint is kept.
 pub fn run(
     experiment: &Experiment,
     environment: &Environment,
@@ -64,9 +64,10 @@ pub fn run(
     let steps = experiment.train.steps;
     let mut progress = Progress::new(&experiment.name, steps, resumed.unwrap_or(0));
     if let Some(step) = resumed {
-        // Stopped here before: without this, each further start would train one step more.
+        // The run may have stopped here before: without this check, each restart would train one
+        // more step.
         check_variance(&trainer, experiment, step)?;
-        progress.say(&format!("going on from the checkpoint of step {step}"));
+        progress.say(&format!("resuming from the checkpoint of step {step}"));
     } else {
         evaluate(&mut trainer, &mut writer, 0, &progress)?;
     }
@@ -97,7 +98,7 @@ struct Writer<'a> {
     observer: &'a mut dyn Observer,
 }
 
-/// Passes on to the observer, and to a bar, how far the rollouts are.
+/// Forwards the progress of rollouts to the observer and to a progress bar.
 struct Watcher<'a> {
     observer: RefCell<&'a mut dyn Observer>,
     wants_flight: bool,
@@ -228,7 +229,7 @@ fn evaluate(
 
 /// An evaluation as a line on the terminal.
 pub fn sentence(record: &EvalRecord) -> String {
-    // The mean of no rewards is not 0.
+    // Without rewards the mean is undefined, not 0.
     let reward = match record.tasks - record.without_reward {
         0 => "no reward".to_owned(),
         _ => format!("reward {:.3}", record.reward_mean),
@@ -260,12 +261,12 @@ fn describe(objective: Objective, record: &StepRecord) -> String {
     }
 }
 
-/// Says what a reader of the curves would want to know at once.
+/// Prints warnings about a step's metrics.
 fn warn(record: &StepRecord, progress: &Progress) {
     if record.rollouts_without_reward * 4 > record.rollouts {
         progress.say(&format!(
-            "step {}: {} of {} rollouts have no reward and were left out; \
-             rollouts.sqlite says why (column `missing`)",
+            "step {}: {} of {} rollouts have no reward and were excluded; \
+             see rollouts.sqlite for the reasons (column `missing`)",
             record.step, record.rollouts_without_reward, record.rollouts
         ));
     }

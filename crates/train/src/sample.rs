@@ -1,4 +1,4 @@
-//! The rollouts of a step, and the rewards that training sees of them.
+//! The rollouts of a step and their training rewards.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -9,29 +9,28 @@ use crate::error::TrainError;
 use crate::rounds::{Job, PromptCounts, Spent, Watch};
 use crate::sampler::Sampler;
 
-/// What a step has to learn from.
+/// The sampled data of a step.
 #[derive(Default)]
 pub(crate) struct Sampled {
     pub tasks: Vec<Task>,
-    /// Their group is the position of their task.
+    /// A rollout's group is the index of its task.
     pub rollouts: Vec<Rollout>,
-    /// The same with the rewards that training sees.
+    /// The rollouts with their training rewards.
     pub seen: Vec<Rollout>,
-    /// Answers that stood in the course of each rollout.
+    /// Intermediate answers of each rollout.
     pub drafts: Vec<Vec<Draft>>,
     pub prompts: PromptCounts,
     pub spent: Vec<Spent>,
-    /// Groups that were sampled and are not trained on.
+    /// Groups that were sampled but are excluded from training.
     pub left_out: HashSet<usize>,
 }
 
-/// `rollout.samples` rollouts of each of the next tasks. With dynamic sampling (DAPO, arXiv
-/// 2503.14476) tasks whose rollouts all earned the same give way to further ones, until there are
-/// `rollout.tasks` of which something can be learned or `rollout.refills` rounds are over.
-/// `seed` is the step's.
+/// Samples `rollout.samples` rollouts of each of the next tasks. With dynamic sampling (DAPO, arXiv
+/// 2503.14476) tasks without reward variance are replaced by further ones, until `rollout.tasks`
+/// tasks have variance or `rollout.refills` rounds are used up. `seed` is the step's.
 ///
 /// # Errors
-/// The engine's.
+/// Errors of the engine.
 pub(crate) fn sample(
     sampler: &mut Sampler<'_>,
     visits: &mut Visits,
@@ -72,7 +71,7 @@ pub(crate) fn sample(
 }
 
 impl Sampled {
-    /// Leaves out the groups whose rollouts all earned the same, and those beyond `wanted`.
+    /// Excludes the groups without reward variance, and those beyond the first `wanted`.
     fn leave_out(&mut self, wanted: usize) {
         let mut varied = HashSet::new();
         let mut first: Vec<Option<f64>> = vec![None; self.tasks.len()];
@@ -96,7 +95,7 @@ impl Sampled {
         self.rollouts.iter().map(|rollout| &self.tasks[rollout.group]).collect()
     }
 
-    /// The timing of a mean rollout.
+    /// The mean timing per rollout.
     pub fn time_per_rollout(&self) -> BTreeMap<String, f64> {
         let Spent { agent, model, queue } = Spent::mean(&self.spent);
         [("agent", agent), ("model", model), ("queue", queue)]
@@ -105,11 +104,11 @@ impl Sampled {
             .collect()
     }
 
-    /// Refuses a step with fewer rewards than `least`, which is a broken setup and not a hard
-    /// task.
+    /// Fails for a step with fewer rewards than `least`, which indicates a broken setup rather than
+    /// a hard task.
     ///
     /// # Errors
-    /// Then, with the reason that the first rollout without reward gives.
+    /// In that case, with the reason from the first rollout without a reward.
     pub fn check_rewards(&self, step: u64, least: usize) -> Result<(), TrainError> {
         let rollouts = &self.rollouts;
         let rewarded = rollouts.iter().filter(|r| r.outcome.reward().is_some()).count();
@@ -128,8 +127,8 @@ impl Sampled {
         Err(TrainError::Step {
             step,
             what: format!(
-                "{count}, so there is nothing to learn from; the first without, of task {task}, \
-                 says: {why}"
+                "{count}, so there is nothing to learn from; the first without, of task {task}: \
+                 {why}"
             ),
         })
     }

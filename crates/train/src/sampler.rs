@@ -1,7 +1,6 @@
-//! Rollouts with the policy's weights: of a training step, of an evaluation, of completions.
+//! Rollouts with the policy's weights: for training steps, evaluations and completions.
 //!
-//! The engine generates with weights of its own, which are the policy's as of the last
-//! [`Sampler::begin`].
+//! The engine has its own weights, which are the policy's as of the last [`Sampler::begin`].
 
 use std::sync::Arc;
 
@@ -21,10 +20,10 @@ pub struct Sampler<'a> {
     pub environment: &'a Environment,
     pub format: Arc<ChatFormat>,
     engine: Engine,
-    /// Whether the engine holds the policy's current weights.
+    /// Whether the engine has the policy's current weights.
     is_current: bool,
     step: u64,
-    /// Number of updates behind the weights.
+    /// Number of updates of the weights.
     version: u64,
 }
 
@@ -38,11 +37,11 @@ impl<'a> Sampler<'a> {
         Self { experiment, environment, format, engine, is_current: false, step: 0, version: 0 }
     }
 
-    /// Begins step `step`, or an evaluation after it: gives the engine the weights of `policy`,
-    /// behind which are `version` updates, if it has others.
+    /// Starts step `step`, or an evaluation after it: updates the engine's weights to those of
+    /// `policy`, which has had `version` updates, unless they are current.
     ///
     /// # Errors
-    /// The policy's.
+    /// Errors of the policy.
     pub fn begin(&mut self, policy: &Policy, version: u64, step: u64) -> Result<(), TrainError> {
         (self.version, self.step) = (version, step);
         if !self.is_current {
@@ -52,15 +51,15 @@ impl<'a> Sampler<'a> {
         Ok(())
     }
 
-    /// Notes that the policy's weights have changed.
+    /// Marks the engine's weights as outdated.
     pub fn weights_changed(&mut self) {
         self.is_current = false;
     }
 
-    /// Runs jobs as a step of training runs them.
+    /// Runs jobs with the sampling of a training step.
     ///
     /// # Errors
-    /// The engine's.
+    /// Errors of the engine.
     pub fn train(
         &mut self,
         jobs: Vec<Job<'_>>,
@@ -79,7 +78,7 @@ impl<'a> Sampler<'a> {
     /// Runs jobs; `phase` is `train` or the mode of an evaluation.
     ///
     /// # Errors
-    /// The engine's.
+    /// Errors of the engine.
     pub fn run(
         &mut self,
         jobs: Vec<Job<'_>>,

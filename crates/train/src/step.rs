@@ -1,9 +1,9 @@
 //! One step of training: sample → batch → reference and critic → credit → update → record.
 //!
-//! The parts are components that know of each other only what they are handed:
-//! [`sample`](crate::sample), [`Batch`], [`Reference`](crate::reference::Reference),
-//! [`Critic`](crate::critic::Critic), [`credit_inputs`](crate::credit_inputs),
-//! [`Updater`](crate::update::Updater). Here is the order in which they meet.
+//! The components depend on each other only through their inputs: [`sample`](crate::sample),
+//! [`Batch`], [`Reference`](crate::reference::Reference), [`Critic`](crate::critic::Critic),
+//! [`credit_inputs`](crate::credit_inputs), [`Updater`](crate::update::Updater). This file calls
+//! them in order.
 
 use leyden_core::record::{StepRecord, Timing};
 
@@ -20,10 +20,10 @@ use crate::update::ReferenceTerm;
 use crate::{credit_inputs, figures, supervised};
 
 impl Trainer<'_> {
-    /// Runs step `step` (from 1) and returns its line and its durations.
+    /// Runs step `step` (from 1) and returns its record and its durations.
     ///
     /// # Errors
-    /// The engine's, the estimator's, the store's; a loss that is not finite.
+    /// Errors of the engine, the estimator or the store; a loss that is not finite.
     pub fn step(
         &mut self,
         step: u64,
@@ -40,7 +40,7 @@ impl Trainer<'_> {
                 step,
                 what: format!(
                     "loss {} or gradient norm {} is not finite; lower train.learning_rate, \
-                     or use another dtype; the latest checkpoint is sound",
+                     or use another dtype; the latest checkpoint is valid",
                     record.loss, record.grad_norm
                 ),
             });
@@ -60,14 +60,14 @@ impl Trainer<'_> {
         let seed = self.seed.child("step").index(step);
         let mut laps = Laps::start(timing);
 
-        // Sample: rollouts of the next tasks, by the policy as it is now.
+        // Sample: rollouts of the next tasks with the current policy.
         self.sampler.begin(&self.policy, self.version, step)?;
         laps.end("weights");
         let sampled = sample(&mut self.sampler, &mut self.visits, seed, watch)?;
         laps.end("rollouts");
         laps.timing.per_rollout = sampled.time_per_rollout();
 
-        // Batch: each call that is trained on is a row.
+        // Batch: each trained call is a row.
         let selection = Selection {
             roles: &experiment.train.roles,
             max_prompt_tokens: experiment.train.max_prompt_tokens,
@@ -76,8 +76,8 @@ impl Trainer<'_> {
         };
         let mut batch = Batch::unassigned(&sampled.seen, &selection);
 
-        // Reference and critic, where the algorithm has them: how likely the tokens are to the
-        // model that the policy should stay near, and what to expect of the states.
+        // Reference and critic, if the algorithm has them: log-probabilities under the reference
+        // model, and state values.
         let reference = self.reference.as_ref();
         let logp_ref = reference.map(|r| r.logp(&self.policy, &batch)).transpose()?;
         if logp_ref.is_some() {
@@ -86,7 +86,7 @@ impl Trainer<'_> {
         let critic = self.critic.as_ref();
         let values = critic.map(|critic| critic.values(&self.policy, &batch)).transpose()?;
 
-        // Credit: what each call earned, and how much better than expected that was.
+        // Credit: the return and the advantage of each call.
         if let Some(values) = &values {
             batch.set_values(values);
         }
@@ -98,7 +98,7 @@ impl Trainer<'_> {
         };
         batch.assign(&experiment.algorithm, penalties.as_deref(), step)?;
 
-        // Update: first the critic, whose values and targets are of the same policy, then the
+        // Update: first the critic, whose values and targets belong to the current policy, then the
         // policy.
         let fitted = match (&mut self.critic, &values) {
             (Some(critic), Some(values)) => Some(critic.fit(&self.policy, &batch, values)?),
@@ -113,7 +113,7 @@ impl Trainer<'_> {
         let update = self.updater.update(&mut self.policy, &batch, term, step)?;
         laps.end("update");
 
-        // Record: every call with its credit, and a line of figures.
+        // Record: every call with its credit, and the metrics.
         let place = Place { step, phase: "train" };
         self.store.write(place, &sampled.rollouts, &sampled.owners(), &batch.credit, None)?;
         laps.end("store");

@@ -28,7 +28,7 @@ pub struct RolloutStore {
     path: PathBuf,
 }
 
-/// Credit and advantage of one call; absent where it was not trained on.
+/// Credit and advantage of one call; absent for untrained calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct CallCredit {
     pub credit: Option<f64>,
@@ -38,7 +38,7 @@ pub struct CallCredit {
 /// Turns token ids into readable text.
 pub type Decode<'a> = &'a dyn Fn(&[u32]) -> String;
 
-/// Which part of a run a rollout belongs to.
+/// The step and phase that a rollout belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place<'a> {
     pub step: u64,
@@ -50,12 +50,12 @@ impl RolloutStore {
     /// Opens or creates the store.
     ///
     /// # Errors
-    /// A file that cannot be opened or is no such store.
+    /// A file that cannot be opened or is not a rollout store.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         let fail = |e: rusqlite::Error| TrainError::file(path, e);
         let connection = Connection::open(path).map_err(fail)?;
-        // A crash may cost the rollouts since the last checkpoint, which are then made again;
-        // those before it are on the disk: see `sync`.
+        // A crash may lose the rollouts since the last checkpoint, which are then regenerated;
+        // earlier ones are on disk: see `sync`.
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
             .map_err(fail)?;
@@ -65,28 +65,28 @@ impl RolloutStore {
         Ok(Self { connection, path: path.to_owned() })
     }
 
-    /// Brings everything written so far to the disk, so that it survives a power cut.
+    /// Syncs everything written so far to disk, so that it survives a power failure.
     ///
-    /// Commits go to the log beside the database, which SQLite flushes by itself only before it
-    /// moves them on. A checkpoint of the log would do that, but not while a report or the live
-    /// page reads; flushing the log's file always does.
+    /// Commits go to the write-ahead log, which SQLite syncs only before a WAL checkpoint. A WAL
+    /// checkpoint may be blocked while a report or the live page reads; syncing the log file always
+    /// works.
     ///
     /// # Errors
-    /// The disk's.
+    /// File system errors.
     pub fn sync(&self) -> Result<(), TrainError> {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
         match std::fs::File::open(&log).and_then(|file| file.sync_all()) {
-            // Nothing was written since the log was moved on.
+            // Nothing was written since the last WAL checkpoint.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             done => done.map_err(|error| TrainError::file(PathBuf::from(log), error)),
         }
     }
 
-    /// Forgets everything after `step`: a resumed run makes it again.
+    /// Deletes everything after `step`, which a resumed run regenerates.
     ///
     /// # Errors
-    /// The database's own.
+    /// Database errors.
     pub fn forget_after(&mut self, step: i64) -> Result<(), TrainError> {
         for table in ["rollouts", "calls", "signals"] {
             self.connection
@@ -96,11 +96,11 @@ impl RolloutStore {
         Ok(())
     }
 
-    /// Writes the rollouts of one step or evaluation, all or none. `credit` has one entry per
-    /// rollout and call, or is empty; `prompt_text` turns ids into readable text where wanted.
+    /// Writes the rollouts of one step or evaluation in one transaction. `credit` has one entry per
+    /// rollout and call, or is empty; `prompt_text` decodes prompts to be stored as text.
     ///
     /// # Errors
-    /// The database's own, a full disk among them.
+    /// Database errors, including a full disk.
     pub fn write(
         &mut self,
         place: Place<'_>,
@@ -114,7 +114,7 @@ impl RolloutStore {
     }
 }
 
-/// Adds a column (`name TYPE`) that stores of earlier versions do not have.
+/// Adds a column (`name TYPE`) that stores of earlier versions lack.
 fn add_column(connection: &Connection, table: &str, column: &str) -> Result<(), rusqlite::Error> {
     let name = column.split(' ').next().unwrap_or_default();
     let known: bool = connection.query_row(
@@ -220,7 +220,7 @@ fn words<T: Copy>(values: &[T], bytes: impl Fn(T) -> [u8; 4]) -> Vec<u8> {
     values.iter().flat_map(|&v| bytes(v)).collect()
 }
 
-/// The name of a signal kind in files: `tool_error`, or an external agent's own.
+/// The name of a signal kind in files: `tool_error`, or a name defined by an external agent.
 pub fn signal_name(kind: &SignalKind) -> String {
     match kind {
         SignalKind::Other(name) => name.clone(),
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_kept_also_in_a_store_that_had_none() {
+    fn labels_are_stored_also_in_a_store_of_an_older_version() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rollouts.sqlite");
         let old = SCHEMA.replace(" labels TEXT,", "").replace(" constrained INTEGER,", "");

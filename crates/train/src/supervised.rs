@@ -1,4 +1,4 @@
-//! Supervised training: imitate demonstrations, through the same packing and optimiser.
+//! Supervised training on demonstrations, with the same packing and optimiser.
 
 use leyden_core::record::{RECORD_SCHEMA, StepRecord};
 use leyden_lm::policy::forest::{Pack, Row};
@@ -13,7 +13,7 @@ use crate::update::Updater;
 /// One step on `rows`: the mean negative log-likelihood of their learned tokens.
 ///
 /// # Errors
-/// A row that cannot be packed; the policy's.
+/// A row that cannot be packed; errors of the policy.
 pub(crate) fn imitate(
     policy: &mut Policy,
     updater: &mut Updater<'_>,
@@ -51,14 +51,14 @@ pub(crate) fn imitate(
     })
 }
 
-/// Too long demonstrations in a row after which an endless source is given up.
-const MOST_PASSED: u64 = 10_000;
+/// Consecutive too long demonstrations after which the search in an endless source fails.
+const MAX_SKIPPED: u64 = 10_000;
 
-/// The next `count` demonstrations of at most `longest` tokens in visiting order; too long ones
-/// are passed over.
+/// The next `count` demonstrations of at most `longest` tokens in visiting order; longer ones are
+/// skipped.
 ///
 /// # Errors
-/// The source's; a source that has none so short.
+/// Errors of the source; a source without a demonstration that short.
 pub fn collect(
     source: &dyn DemonstrationSource,
     visits: &mut Visits,
@@ -67,15 +67,15 @@ pub fn collect(
     format: &ChatFormat,
 ) -> Result<Vec<Row>, TrainError> {
     let mut rows = Vec::with_capacity(count);
-    let mut passed = 0;
+    let mut skipped = 0;
     while rows.len() < count {
         let row = source.row(visits.next_item(), format)?;
         if row.ids.len() <= longest {
             rows.push(row);
-            passed = 0;
+            skipped = 0;
         } else {
-            passed += 1;
-            if passed > source.len().unwrap_or(MOST_PASSED) {
+            skipped += 1;
+            if skipped > source.len().unwrap_or(MAX_SKIPPED) {
                 return Err(TrainError::Invalid(format!(
                     "no demonstration has at most {longest} tokens; raise data.demonstration_tokens"
                 )));

@@ -1,7 +1,7 @@
-//! The trainer: everything that changes while a run goes on.
+//! The trainer: the mutable state of a run.
 //!
-//! It holds the components and hands them to each other ([`Trainer::step`], in `step.rs`, is the
-//! order in which they meet; [`Trainer::evaluate`] another); no component knows it.
+//! It owns the components and passes them to each other ([`Trainer::step`] in `step.rs`, and
+//! [`Trainer::evaluate`]); no component depends on it.
 
 use std::sync::Arc;
 
@@ -21,35 +21,34 @@ use crate::sampler::Sampler;
 use crate::store::RolloutStore;
 use crate::update::Updater;
 
-/// Everything that changes while a run goes on.
+/// The mutable state of a run.
 pub struct Trainer<'a> {
     pub experiment: &'a Experiment,
     pub environment: &'a Environment,
     pub policy: Policy,
     /// Runs agents with the policy's weights.
     pub sampler: Sampler<'a>,
-    /// Where the algorithm has a KL penalty.
+    /// Present if the algorithm has a KL penalty.
     pub reference: Option<Reference<'a>>,
-    /// Where the algorithm measures against values.
+    /// Present if the algorithm needs values.
     pub critic: Option<Critic<'a>>,
-    /// Changes the policy's weights.
+    /// Updates the policy's weights.
     pub updater: Updater<'a>,
     pub store: RolloutStore,
-    /// The order of tasks or demonstrations, and how far the run is in it.
+    /// The order of tasks or demonstrations, and the run's position in it.
     pub visits: Visits,
-    /// Number of updates behind the weights, one a step.
+    /// Number of updates of the weights, one per step.
     pub version: u64,
-    /// Steps in a row without any variance of reward.
+    /// Consecutive steps without reward variance.
     pub steps_without_variance: u64,
     pub(crate) seed: SeedTree,
 }
 
 impl<'a> Trainer<'a> {
-    /// The policy must hold the weights with which the run begins: a KL penalty measures the
-    /// distance to them.
+    /// The policy must have the run's initial weights, which are the reference of a KL penalty.
     ///
     /// # Errors
-    /// Roles that the agent lacks, no tasks or demonstrations, no memory for a reference model.
+    /// Roles that the agent lacks, no tasks or demonstrations, out of memory for a reference model.
     pub fn new(
         experiment: &'a Experiment,
         environment: &'a Environment,
@@ -64,14 +63,14 @@ impl<'a> Trainer<'a> {
             (Objective::Supervised, Some(source)) => source.len(),
             (Objective::Supervised, None) => {
                 return Err(TrainError::Invalid(
-                    "train.objective is supervised, but data.train holds no demonstrations"
+                    "train.objective is supervised, but data.train has no demonstrations"
                         .to_owned(),
                 ));
             }
             (Objective::Reinforcement, _) => environment.train.len(),
         };
         if len == Some(0) {
-            return Err(TrainError::Invalid("data.train holds nothing to train on".to_owned()));
+            return Err(TrainError::Invalid("data.train has nothing to train on".to_owned()));
         }
         check_roles(&experiment.train.roles, environment)?;
         check_drafts(experiment, environment)?;
@@ -97,7 +96,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Refuses a role that the agent does not have: nothing would ever be trained.
+/// Rejects a role that the agent does not have, since nothing would be trained.
 fn check_roles(roles: &[String], environment: &Environment) -> Result<(), TrainError> {
     let (agent, known) = (environment.agent.name(), environment.agent.roles());
     match roles.iter().find(|role| !known.contains(&role.as_str())) {
@@ -109,12 +108,12 @@ fn check_roles(roles: &[String], environment: &Environment) -> Result<(), TrainE
     }
 }
 
-/// Refuses an algorithm that needs what this agent does not say.
+/// Rejects an algorithm that needs drafts if the agent does not report them.
 fn check_drafts(experiment: &Experiment, environment: &Environment) -> Result<(), TrainError> {
     let agent = &environment.agent;
     experiment.check_capabilities(agent.drafts()).map_err(|error| {
         TrainError::Invalid(format!(
-            "algorithm.{error}: the agent {} does not say what it would have answered before it",
+            "algorithm.{error}: the agent {} does not report what it would have answered before it",
             agent.name()
         ))
     })

@@ -1,6 +1,6 @@
-//! The update: from a batch to changed weights, in mini-batches of one optimiser step each
-//! and micro-batches that change memory but not the gradient. Replicas of the policy may share
-//! the latter.
+//! The update: from a batch to new weights, in mini-batches of one optimiser step each and
+//! micro-batches that affect memory but not the gradient. Replicas of the policy may share the
+//! latter.
 
 use leyden_lm::optim::{Decay, Optimizer, Schedule, clip_grad_norm};
 use leyden_lm::policy::forest::Pack;
@@ -17,7 +17,7 @@ use crate::config::{Experiment, TrainConfig};
 use crate::error::TrainError;
 use crate::replicas::Replicas;
 
-/// Figures of the updates of one step.
+/// Metrics of the updates of one step.
 #[derive(Default)]
 pub(crate) struct Update {
     pub loss: f64,
@@ -33,7 +33,7 @@ pub(crate) struct Update {
 }
 
 impl Update {
-    /// Adds what a micro-batch found.
+    /// Adds the metrics of a micro-batch.
     fn merge(&mut self, part: &Self) {
         self.loss += part.loss;
         self.entropy_sum += part.entropy_sum;
@@ -48,19 +48,19 @@ impl Update {
 /// A micro-batch.
 struct Job {
     pack: Pack,
-    /// Whether it has a part in the gradient.
+    /// Whether it contributes to the gradient.
     has_gradient: bool,
 }
 
-/// The log-probabilities of a batch's tokens under the reference model, and the factor of the
-/// KL term that compares with them.
+/// The log-probabilities of a batch's tokens under the reference model, and the factor of the KL
+/// term.
 #[derive(Clone, Copy)]
 pub(crate) struct ReferenceTerm<'a> {
     pub logp: &'a [f64],
     pub coefficient: f64,
 }
 
-/// What a micro-batch needs of the batch that it is part of.
+/// Batch-level inputs of a micro-batch.
 struct PackContext<'a> {
     algorithm: &'a AlgorithmConfig,
     temperature: f64,
@@ -68,15 +68,15 @@ struct PackContext<'a> {
     batch: &'a Batch,
     /// Weight of each token in its mini-batch.
     weights: &'a [f64],
-    /// Log-probabilities before the step's first update; absent where there is only one.
+    /// Log-probabilities before the step's first update; absent if there is only one.
     logp_old: Option<&'a [f64]>,
-    /// Log-probabilities under the reference model, where a KL term is in the loss.
+    /// Log-probabilities under the reference model, if a KL term is in the loss.
     logp_ref: Option<&'a [f64]>,
-    /// Whether this is the first pass over the batch: the figures of others are not counted.
+    /// Whether this is the first pass over the batch; metrics of later passes are not counted.
     first: bool,
 }
 
-/// Changes a policy's weights: its optimiser, learning rate and replicas.
+/// Updates a policy's weights: optimiser, learning rate and replicas.
 pub struct Updater<'a> {
     experiment: &'a Experiment,
     pub optimizer: Optimizer,
@@ -86,7 +86,7 @@ pub struct Updater<'a> {
 
 impl<'a> Updater<'a> {
     /// # Errors
-    /// Replicas of a policy that has adapters; no memory for their gradients.
+    /// Replicas of a policy that has adapters; out of memory for their gradients.
     pub fn new(
         experiment: &'a Experiment,
         policy: &Policy,
@@ -111,10 +111,10 @@ impl<'a> Updater<'a> {
         &self.experiment.train
     }
 
-    /// All updates of a step's batch; `reference` where the algorithm has one.
+    /// All updates of a step's batch; `reference` is set if the algorithm has one.
     ///
     /// # Errors
-    /// The policy's and the optimiser's.
+    /// Errors of the policy and the optimiser.
     pub(crate) fn update(
         &mut self,
         policy: &mut Policy,
@@ -129,8 +129,8 @@ impl<'a> Updater<'a> {
         if batch.rows.is_empty() {
             return Ok(update);
         }
-        // With one update the policy before it is the policy that is differentiated; otherwise
-        // its log-probabilities are computed once for the whole step.
+        // With a single update the old policy is the differentiated one; otherwise the old
+        // log-probabilities are computed once for the whole step.
         let once = train.epochs * parts.len() == 1;
         let mut logp_old = Vec::new();
         if !once {
@@ -173,8 +173,8 @@ impl<'a> Updater<'a> {
         Ok(update)
     }
 
-    /// The micro-batches of a mini-batch. The figures of rows without a gradient are wanted
-    /// once, in the `first` epoch.
+    /// The micro-batches of a mini-batch. Rows without a gradient are evaluated for metrics only in
+    /// the `first` epoch.
     fn jobs(&self, batch: &Batch, members: &[usize], first: bool) -> Result<Vec<Job>, TrainError> {
         let (with, without): (Vec<usize>, Vec<usize>) =
             members.iter().partition(|&&row| self.has_gradient(batch, row));
@@ -188,8 +188,8 @@ impl<'a> Updater<'a> {
         Ok(jobs)
     }
 
-    /// Whether a row has a part in the gradient. It has none where its group agreed on one
-    /// reward and no other term of the objective speaks of it.
+    /// Whether a row contributes to the gradient. It does not if its advantages are all 0 and the
+    /// objective has no other term.
     fn has_gradient(&self, batch: &Batch, row: usize) -> bool {
         let algorithm = &self.experiment.algorithm;
         algorithm.entropy_coefficient != 0.0
@@ -197,11 +197,11 @@ impl<'a> Updater<'a> {
             || batch.advantages[batch.shape.range(row)].iter().any(|&a| a != 0.0)
     }
 
-    /// Micro-batches as `pack` cuts rows at a budget of tokens; `longest` is the length of the
-    /// longest of them.
+    /// Splits rows into micro-batches with `pack`, which takes a budget of tokens; `longest` is the
+    /// length of the longest row.
     ///
     /// # Errors
-    /// Those of `pack`.
+    /// Errors of `pack`.
     pub(crate) fn cut(
         &self,
         longest: usize,
@@ -210,10 +210,10 @@ impl<'a> Updater<'a> {
         self.replicas.cut(self.train().micro_batch_tokens, longest, pack)
     }
 
-    /// Clips the gradient, changes the weights, and returns the norm before clipping.
+    /// Clips the gradient, updates the weights, and returns the norm before clipping.
     ///
     /// # Errors
-    /// The optimiser's.
+    /// Errors of the optimiser.
     pub(crate) fn apply(&mut self, policy: &Policy, step: u64) -> Result<f64, TrainError> {
         let clip = self.train().grad_clip;
         let norm = clip_grad_norm(policy.trained(), (clip > 0.0).then_some(clip))?;
@@ -229,8 +229,8 @@ impl<'a> Updater<'a> {
     }
 }
 
-/// The weight of each token of a batch, flat, in the mini-batch of the rows `members`; 0
-/// elsewhere.
+/// The weight of each token of a batch, flat, in the mini-batch of the rows `members`; 0 for other
+/// rows.
 fn token_weights(algorithm: &AlgorithmConfig, batch: &Batch, members: &[usize]) -> Vec<f64> {
     let lengths: Vec<usize> = members.iter().map(|&row| batch.shape.range(row).len()).collect();
     let rollouts: Vec<usize> = members.iter().map(|&row| batch.rollouts[row]).collect();
@@ -244,7 +244,7 @@ fn token_weights(algorithm: &AlgorithmConfig, batch: &Batch, members: &[usize]) 
 }
 
 impl PackContext<'_> {
-    /// The figures of rows without a gradient, by a forward pass alone.
+    /// The metrics of rows without a gradient, from a forward pass only.
     fn evaluate_only(&self, policy: &Policy, pack: &Pack) -> Result<Update, TrainError> {
         let evaluated = policy.evaluate(pack, self.temperature)?;
         let logp: Vec<f64> = pack.gather(&evaluated.logp).concat();
@@ -261,7 +261,7 @@ impl PackContext<'_> {
         Ok(update)
     }
 
-    /// Adds a micro-batch's part of the gradient to the policy's.
+    /// Adds a micro-batch's gradient to the policy's.
     fn differentiate(&self, policy: &Policy, pack: &Pack) -> Result<Update, TrainError> {
         let batch = self.batch;
         let rows = batch.shape_of(pack);

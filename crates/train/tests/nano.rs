@@ -1,4 +1,4 @@
-//! The one-file LightningRL of `examples/nano.rs` is the trainer's: same rewards, same losses.
+//! `examples/nano.rs` and the trainer agree: same rewards, same losses.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl TaskSource for Stream {
 fn of_the_trainer(model: &Path, steps: u64) -> Vec<(f64, f64)> {
     let file =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/experiments/mini/calc.toml");
-    // Several engines or replicas cut the batch otherwise, which changes how sums are rounded.
+    // Several engines or replicas split the batch differently, which changes rounding.
     let alone = ["rollout.engines=1", "train.replicas=1"].map(str::to_owned);
     let experiment = Experiment::read(&file, &alone, &()).unwrap();
     let LoadedModel { config, tensors, format } = LoadedModel::load(model).unwrap();
@@ -84,14 +84,14 @@ fn the_first_five_steps_are_the_trainer_s() {
     let mut nano = nano::Nano::new(model).unwrap();
     for (step, (reward, loss)) in (1..).zip(theirs) {
         let ours = nano.step(step).unwrap();
-        assert!(reward > 0.0 && loss != 0.0, "step {step} teaches nothing: {reward} {loss}");
+        assert!(reward > 0.0 && loss != 0.0, "step {step} has no gradient: {reward} {loss}");
         assert_eq!(ours.reward, reward, "step {step}");
         assert!((ours.loss - loss).abs() < 1e-9, "step {step}: {} and {loss}", ours.loss);
     }
 }
 
 #[test]
-fn it_stays_one_sitting_s_reading() {
+fn the_example_stays_within_400_lines() {
     let lines = include_str!("../examples/nano.rs").lines().count();
     assert!(lines <= 400, "{lines} lines");
 }

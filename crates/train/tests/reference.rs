@@ -1,4 +1,4 @@
-//! A KL penalty: what it adds to the gradient, where it acts, and what it does to a run.
+//! The KL penalty: its gradient, its placement, and its effect on a run.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::{largest, train};
 use leyden_core::record::StepRecord;
 use tch::Tensor;
 
-/// The lines of the first `steps` steps with these `changes`, and the gradient of the last.
+/// The records of the first `steps` steps with these `changes`, and the gradient of the last.
 fn run(steps: u64, changes: &[&str]) -> (Vec<StepRecord>, Tensor) {
     let trained = train(steps, changes);
     (trained.records, trained.gradient)
@@ -20,7 +20,7 @@ fn distance(record: &StepRecord) -> f64 {
 fn at_the_first_step_the_policy_is_its_reference() {
     let (plain, gradient) = run(1, &[]);
     assert!(!plain[0].extra.contains_key("reference_kl"), "nothing is measured without a penalty");
-    // The derivatives of k2 and k3 are 0 where the two agree, up to rounding.
+    // The derivatives of k2 and k3 are 0 for equal policies, up to rounding.
     for estimator in ["k2", "k3"] {
         let kl = format!("algorithm.kl={{coefficient = 0.5, estimator = '{estimator}'}}");
         let (records, with) = run(1, &[&kl]);
@@ -28,7 +28,7 @@ fn at_the_first_step_the_policy_is_its_reference() {
         assert!(largest(&(&with - &gradient)) < 1e-4 * largest(&gradient), "{estimator}");
         assert_eq!(records[0].extra["kl_coefficient"], 0.5);
     }
-    // That of k1 is 1: every token is pushed down alike.
+    // That of k1 is 1 for every token.
     let (_, with) = run(1, &["algorithm.kl={coefficient = 0.5, estimator = 'k1'}"]);
     assert!(largest(&(&with - &gradient)) > 0.01 * largest(&gradient));
 }
@@ -43,7 +43,7 @@ fn a_penalty_keeps_the_policy_near_its_reference() {
     };
     let free = of("algorithm.kl={coefficient = 1e-9}");
     let held = of("algorithm.kl={coefficient = 5.0}");
-    assert!(free > 0.01, "without a penalty the policy leaves: {free}");
+    assert!(free > 0.01, "without a penalty the policy diverges: {free}");
     assert!(held < 0.5 * free, "{held} with a penalty, {free} without");
 }
 
@@ -53,7 +53,7 @@ fn a_penalty_in_the_reward_is_part_of_the_advantages() {
     let fast = ["train.learning_rate=0.05", "rollout.samples=8"];
     let (plain, without) = run(2, &[&fast[..], &["algorithm.kl={coefficient = 1e-12}"]].concat());
     let (taxed, with) = run(2, &[&fast[..], &[penalty]].concat());
-    // At the first step nothing is taken off; at the second the gradient has changed.
+    // The penalty is 0 at the first step; at the second the gradient differs.
     assert!((plain[0].loss - taxed[0].loss).abs() < 1e-5);
     assert_eq!(plain[1].reward_histogram, taxed[1].reward_histogram);
     assert!(largest(&(&with - &without)) > 1e-3 * largest(&without));

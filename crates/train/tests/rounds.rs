@@ -1,4 +1,4 @@
-//! Lockstep rounds: agents that work, agents that do not, and what is recorded of them.
+//! Lockstep rounds: working and failing agents, and the records of their rollouts.
 
 mod common;
 
@@ -79,7 +79,7 @@ fn a_stop_text_ends_a_response_where_it_first_occurs() {
     for call in rollouts.iter().map(|r| &r.calls[0]) {
         let before = &call.response_ids[..call.response_ids.len() - 1];
         assert!(!letters(&format.tokenizer().decode(before, true)), "{call:?}");
-        // The stop text itself was sampled, and is not part of the answer.
+        // The stop string was sampled, but is not part of the answer.
         if letters(&format.tokenizer().decode(&call.response_ids, true)) {
             assert_eq!(call.finish, FinishReason::Stop);
             assert!(!letters(&call.text), "{call:?}");
@@ -102,7 +102,7 @@ fn a_second_turn_continues_the_tokens_of_the_first() {
 }
 
 #[test]
-fn a_rollout_that_fails_says_why_and_the_others_go_on() {
+fn a_failed_rollout_has_a_reason_and_the_others_continue() {
     let scripts =
         ["once", "fails", "twice", "unscorable", "long", "waits", "infinite", "asks two at once"];
     let (rollouts, _) = roll(&scripts);
@@ -116,12 +116,12 @@ fn a_rollout_that_fails_says_why_and_the_others_go_on() {
         let why = why(&rollouts[index]);
         assert!(words.iter().all(|word| why.contains(word)), "{}: {why}", scripts[index]);
     }
-    // What was generated before the failure stays on record; what nobody waited for is not
+    // Calls before the failure are recorded; a request whose agent no longer waits is not
     // generated.
     let calls: Vec<usize> = rollouts.iter().map(|r| r.calls.len()).collect();
     assert_eq!(calls, [1, 1, 2, 1, 0, 1, 1, 2]);
 
-    // Questions that are asked at once are calls of their own, with draws of their own.
+    // Concurrent questions are separate calls with separate random draws.
     let [one, other] = rollouts[7].calls.as_slice() else { panic!("{:?}", rollouts[7]) };
     assert_eq!(one.prompt_ids, other.prompt_ids);
     assert_ne!(one.response_ids, other.response_ids);
@@ -133,16 +133,16 @@ fn a_rollout_that_fails_says_why_and_the_others_go_on() {
         assert!(with.outcome.reward().is_some(), "{:?}", with.outcome);
         assert_eq!((&with.answer, &with.outcome), (&without.answer, &without.outcome));
     }
-    // No answer is a wrong answer, not a missing reward.
+    // No answer is scored as wrong, not as a missing reward.
     assert_eq!(alone[1].outcome, Outcome::Reward(0.0));
 }
 
 #[test]
-fn a_rollout_goes_on_from_any_call_of_another() {
+fn a_rollout_continues_from_any_call_of_another() {
     let task = task(0, "twice");
     let whole = play(vec![job(3, &task, &[])]).rollouts.remove(0);
     let [first, second] = whole.calls.as_slice() else { panic!("{whole:?}") };
-    // With draws of its own from where it goes on, and none before.
+    // With new random draws from the continued call on, and none before.
     let other = |played| Job { seed: SeedTree::new(6), ..job(3, &task, played) };
     let continued = play(vec![other(&whole.calls[..1])]).rollouts.remove(0);
     assert_eq!(continued.calls[0], *first);
@@ -150,14 +150,14 @@ fn a_rollout_goes_on_from_any_call_of_another() {
     assert_ne!(continued.calls[1].response_ids, second.response_ids);
     assert_eq!(continued.signals, whole.signals);
     assert_eq!(play(vec![other(&whole.calls)]).rollouts.remove(0), whole);
-    // Calls of another task's rollout are not what this agent asks.
+    // Calls of another task's rollout do not match this agent's prompts.
     let strange = common::task(1, "twice");
     let lost = play(vec![job(0, &strange, &whole.calls[..1])]).rollouts.remove(0);
-    assert!(why(&lost).contains("asked something else in call 0"), "{lost:?}");
+    assert!(why(&lost).contains("its prompt of call 0 differs"), "{lost:?}");
 }
 
 #[test]
-fn drafts_know_the_call_that_they_follow() {
+fn drafts_have_the_index_of_their_call() {
     let tasks = [task(0, "once"), task(1, "twice")];
     let played = play(tasks.iter().enumerate().map(|(id, task)| job(id, task, &[])).collect());
     assert!(played.drafts[0].is_empty());
@@ -166,7 +166,7 @@ fn drafts_know_the_call_that_they_follow() {
 }
 
 #[test]
-fn signals_know_the_call_that_they_follow() {
+fn signals_have_the_index_of_their_call() {
     let (rollouts, _) = roll(&["once", "twice", "twice"]);
     assert!(rollouts[0].signals.is_empty());
     let signal = &rollouts[1].signals[0];

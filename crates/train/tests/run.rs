@@ -1,4 +1,4 @@
-//! Whole runs: the same bytes from the same seed, whatever interrupts them.
+//! Whole runs: the same seed gives the same bytes, regardless of interruptions.
 
 mod common;
 
@@ -34,14 +34,14 @@ fn run_in(
     leyden_train::run(experiment, environment, model(), root, observer)
 }
 
-/// A run that nothing disturbs.
-fn undisturbed(experiment: &Experiment) -> TempDir {
+/// A run without interruption.
+fn uninterrupted(experiment: &Experiment) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     assert_eq!(start(experiment, root.path(), &mut ()).unwrap(), Finish::Done);
     root
 }
 
-/// Pulls the plug after so many lines of `metrics.jsonl`.
+/// Aborts the run after a number of lines of `metrics.jsonl`.
 struct Interrupt {
     lines_left: usize,
 }
@@ -49,19 +49,19 @@ struct Interrupt {
 impl Observer for Interrupt {
     fn record(&mut self, _: &Record) {
         self.lines_left -= 1;
-        // No message and no backtrace: this is meant.
+        // Intentional, so without message and backtrace.
         if self.lines_left == 0 {
             std::panic::resume_unwind(Box::new("interrupted"));
         }
     }
 }
 
-/// A run that ends abruptly after `lines` lines.
+/// A run that is aborted after `lines` lines.
 fn interrupted(experiment: &Experiment, lines: usize) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let mut observer = Interrupt { lines_left: lines };
     let run = catch_unwind(AssertUnwindSafe(|| start(experiment, root.path(), &mut observer)));
-    assert!(run.is_err(), "the run came to its end");
+    assert!(run.is_err(), "the run was not interrupted");
     root
 }
 
@@ -79,7 +79,7 @@ fn steps(root: &Path) -> Vec<StepRecord> {
         .collect()
 }
 
-/// Everything that must not depend on interruptions: metrics, every call, the final weights.
+/// The outputs that must not depend on interruptions: metrics, every call, the final weights.
 #[derive(PartialEq)]
 struct Outcome {
     metrics: String,
@@ -130,9 +130,9 @@ fn latest(root: &Path) -> PathBuf {
 
 #[test]
 fn a_seed_fixes_every_byte() {
-    let one = Outcome::of(undisturbed(&experiment(&[])).path());
-    Outcome::of(undisturbed(&experiment(&[])).path()).assert_same(&one, "the second time");
-    let other = Outcome::of(undisturbed(&experiment(&["seed=2"])).path());
+    let one = Outcome::of(uninterrupted(&experiment(&[])).path());
+    Outcome::of(uninterrupted(&experiment(&[])).path()).assert_same(&one, "the second time");
+    let other = Outcome::of(uninterrupted(&experiment(&["seed=2"])).path());
     assert_ne!(other.metrics, one.metrics);
     let lines = one.metrics.lines().count();
     assert_eq!(lines, 4 + 2 * 3, "four steps, three evaluations in two modes");
@@ -140,8 +140,8 @@ fn a_seed_fixes_every_byte() {
 }
 
 #[test]
-fn what_a_step_says_about_itself_is_so() {
-    let root = undisturbed(&experiment(&[]));
+fn the_metrics_of_a_step_are_consistent() {
+    let root = uninterrupted(&experiment(&[]));
     for step in steps(root.path()) {
         assert_eq!((step.tasks, step.rollouts, step.rollouts_without_reward), (2, 8, 0));
         assert!(step.sampler_gap < 1e-4, "gap {}", step.sampler_gap);
@@ -154,7 +154,7 @@ fn what_a_step_says_about_itself_is_so() {
 #[test]
 fn an_interruption_after_any_line_changes_nothing() {
     let experiment = experiment(&[]);
-    let whole = Outcome::of(undisturbed(&experiment).path());
+    let whole = Outcome::of(uninterrupted(&experiment).path());
     for lines in 1..=whole.metrics.lines().count() {
         let root = interrupted(&experiment, lines);
         assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
@@ -184,7 +184,7 @@ fn every_kind_of_training_resumes() {
         &["rollout.refills=2", "rollout.tasks=1", "rollout.samples=2"],
     ] {
         let experiment = experiment(changes);
-        let whole = Outcome::of(undisturbed(&experiment).path());
+        let whole = Outcome::of(uninterrupted(&experiment).path());
         // Step 3 is written, its checkpoint is not.
         let root = interrupted(&experiment, 7);
         assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
@@ -192,8 +192,8 @@ fn every_kind_of_training_resumes() {
     }
 }
 
-/// Credit of the calls of a run's first step in the order of rollouts and calls, with the
-/// letters of their texts.
+/// Credit of the calls of a run's first step by rollout and call, with the number of letters of
+/// their texts.
 fn credits(root: &Path) -> Vec<Vec<(f64, f64)>> {
     let store = Connection::open(root.join("rollouts.sqlite")).unwrap();
     let mut statement = store
@@ -216,20 +216,20 @@ fn credits(root: &Path) -> Vec<Vec<(f64, f64)>> {
 }
 
 #[test]
-fn a_call_is_scored_against_the_answer_that_stood_before_it() {
+fn a_call_is_scored_relative_to_the_answer_before_it() {
     let changes =
         ["algorithm.credit={name = 'leave_one_out'}", "algorithm.group_by=role", "train.steps=1"];
     let root = tempfile::tempdir().unwrap();
     run_in(&environment(&["twice"]), &experiment(&changes), root.path(), &mut ()).unwrap();
     for calls in credits(root.path()) {
-        // The reward is the last text's letters; nothing stood before the first call.
+        // The reward counts the last text's letters; there is no answer before the first call.
         let [(first, before), (second, after)] = calls[..] else { panic!("{calls:?}") };
         assert!((first - after).abs() < 1e-12 && (second - (after - before)).abs() < 1e-12);
     }
 }
 
 #[test]
-fn a_call_earns_the_change_of_what_was_to_be_expected() {
+fn a_call_earns_the_change_of_the_state_value() {
     let changes = [
         "algorithm.credit={name = 'monte_carlo'}",
         "algorithm.advantage={name = 'none'}",
@@ -241,20 +241,20 @@ fn a_call_earns_the_change_of_what_was_to_be_expected() {
     let all = credits(root.path());
     let rewards: Vec<f64> = all.iter().map(|calls| calls[1].1).collect();
     for (index, calls) in all.iter().enumerate() {
-        // The first state is the task's: the other three rollouts of it are its completions.
+        // The first state is shared by the task's rollouts: the other three are its completions.
         let group: Vec<usize> =
             (index / 4 * 4..index / 4 * 4 + 4).filter(|&o| o != index).collect();
         let expected = group.iter().map(|&other| rewards[other]).sum::<f64>() / 3.0;
         assert!((calls[0].0 + calls[1].0 - (rewards[index] - expected)).abs() < 1e-12);
     }
     let step = &steps(root.path())[0];
-    // Eight second calls, each in a state of its own or shared: three completions for each.
+    // Eight second calls, in separate or shared states: three completions for each.
     assert!(step.extra["completions"] > 0.0 && step.extra["completions"] <= 24.0);
     assert!(step.extra["completion_tokens"] >= step.extra["completions"]);
 }
 
 #[test]
-fn a_critic_comes_to_know_what_to_expect() {
+fn a_critic_learns_the_expected_reward() {
     let changes = [
         "algorithm.credit={name = 'learned_value'}",
         "algorithm.advantage={name = 'whiten'}",
@@ -267,19 +267,20 @@ fn a_critic_comes_to_know_what_to_expect() {
         "eval.every=0",
     ];
     let root = tempfile::tempdir().unwrap();
-    // Two tasks of different worth: an answer of two tokens has fewer letters than one of thirty.
+    // Two tasks with different rewards: an answer of two tokens has fewer letters than one of
+    // thirty.
     run_in(&environment(&["once", "brief"]), &experiment(&changes), root.path(), &mut ()).unwrap();
     let known = |step: &StepRecord| step.extra["critic_explained_variance"];
     let all = steps(root.path());
-    assert_eq!(known(&all[0]), 0.0, "it begins with 0 everywhere");
+    assert_eq!(known(&all[0]), 0.0, "it starts with 0 everywhere");
     let late = all[8..].iter().map(known).sum::<f64>() / 4.0;
     assert!(late > 0.3, "{late}");
     assert!(all[11].extra["critic_loss"] < all[0].extra["critic_loss"]);
 }
 
-/// An answer of no letters earns nothing whoever gives it: some groups of two agree.
+/// An answer without letters has reward 0, so some groups of two have no variance.
 #[test]
-fn groups_that_agree_give_way_to_others() {
+fn groups_without_variance_are_replaced() {
     let changes = ["rollout.refills=3", "rollout.samples=2", "train.steps=6"];
     let root = tempfile::tempdir().unwrap();
     run_in(&environment(&["brief"; 5]), &experiment(&changes), root.path(), &mut ()).unwrap();
@@ -291,7 +292,7 @@ fn groups_that_agree_give_way_to_others() {
         assert_eq!(step.groups_without_variance, 0);
         refilled += usize::from(step.tasks > 2);
     }
-    assert!(refilled > 0, "no group agreed: the test shows nothing");
+    assert!(refilled > 0, "every group had variance: the test is vacuous");
 }
 
 #[test]
@@ -312,7 +313,7 @@ fn own_successes_are_imitated_token_for_token() {
     assert!(error.contains("rollouts.sqlite") && error.contains("at least 99"), "{error}");
     let nowhere = Successes::read(Path::new("nowhere"), 1.0, &[]).err().unwrap().to_string();
     assert!(nowhere.contains("nowhere/rollouts.sqlite") && nowhere.contains("data.successes"));
-    // What was sampled is learned as it was sampled: the likelihood of its tokens rises.
+    // The sampled tokens are learned: their likelihood rises.
     let imitating = Environment { demonstrations: Some(Box::new(some)), ..environment(&["twice"]) };
     let changes = ["train.objective=supervised", "train.batch=2", "train.steps=12", "eval.every=0"];
     let root = tempfile::tempdir().unwrap();
@@ -322,9 +323,9 @@ fn own_successes_are_imitated_token_for_token() {
 }
 
 #[test]
-fn a_torn_last_line_is_made_again() {
+fn an_incomplete_last_line_is_regenerated() {
     let experiment = experiment(&[]);
-    let whole = Outcome::of(undisturbed(&experiment).path());
+    let whole = Outcome::of(uninterrupted(&experiment).path());
     let root = interrupted(&experiment, 7);
     for name in ["metrics.jsonl", "timings.jsonl"] {
         let path = root.path().join(name);
@@ -333,7 +334,7 @@ fn a_torn_last_line_is_made_again() {
         fs::write(path, text).unwrap();
     }
     start(&experiment, root.path(), &mut ()).unwrap();
-    Outcome::of(root.path()).assert_same(&whole, "after a torn line");
+    Outcome::of(root.path()).assert_same(&whole, "after an incomplete line");
     let timings = fs::read_to_string(root.path().join("timings.jsonl")).unwrap();
     let phases: Vec<serde_json::Value> =
         timings.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -341,7 +342,7 @@ fn a_torn_last_line_is_made_again() {
 }
 
 #[test]
-fn an_observer_learns_what_was_kept() {
+fn an_observer_receives_the_kept_records() {
     #[derive(Default)]
     struct Lines {
         kept: usize,
@@ -366,7 +367,7 @@ fn an_observer_learns_what_was_kept() {
 #[test]
 fn a_finished_run_is_left_alone() {
     let experiment = experiment(&["train.steps=1"]);
-    let root = undisturbed(&experiment);
+    let root = uninterrupted(&experiment);
     let before = Outcome::of(root.path());
     let mut nobody = Interrupt { lines_left: 1 };
     assert_eq!(start(&experiment, root.path(), &mut nobody).unwrap(), Finish::AlreadyDone);
@@ -375,8 +376,8 @@ fn a_finished_run_is_left_alone() {
 }
 
 #[test]
-fn another_configuration_in_the_same_folder_is_refused() {
-    let root = undisturbed(&experiment(&["train.steps=1"]));
+fn another_configuration_in_the_same_folder_is_rejected() {
+    let root = uninterrupted(&experiment(&["train.steps=1"]));
     for (change, old, new) in [
         ("train.learning_rate=0.5", "learning_rate = 0.01", "learning_rate = 0.5"),
         ("train.steps=2", "steps = 1", "steps = 2"),
@@ -390,7 +391,7 @@ fn another_configuration_in_the_same_folder_is_refused() {
 }
 
 #[test]
-fn a_folder_has_room_for_one_process() {
+fn a_folder_is_locked_by_its_process() {
     let experiment = experiment(&["train.steps=1"]);
     let root = tempfile::tempdir().unwrap();
     let held = RunFolder::open(root.path(), &experiment).unwrap();
@@ -403,7 +404,7 @@ fn a_folder_has_room_for_one_process() {
 #[test]
 fn a_damaged_checkpoint_is_named_and_can_be_removed() {
     let experiment = experiment(&["checkpoint.every=1", "checkpoint.keep=3"]);
-    let whole = Outcome::of(undisturbed(&experiment).path());
+    let whole = Outcome::of(uninterrupted(&experiment).path());
     for (file, damage) in [
         (
             "state.safetensors",
@@ -434,16 +435,16 @@ fn a_damaged_checkpoint_is_named_and_can_be_removed() {
 #[test]
 fn a_checkpoint_that_cannot_be_written_leaves_the_earlier_one() {
     let experiment = experiment(&[]);
-    let whole = Outcome::of(undisturbed(&experiment).path());
+    let whole = Outcome::of(uninterrupted(&experiment).path());
     let root = interrupted(&experiment, 7);
-    // A file where the folder of the next checkpoint is made.
+    // A file at the path of the next checkpoint's temporary folder.
     let obstacle = root.path().join("checkpoints/step-000004.tmp");
     fs::write(&obstacle, "").unwrap();
     let error = start(&experiment, root.path(), &mut ()).unwrap_err().to_string();
     for words in ["step 4", "checkpoint was not written", "previous checkpoint"] {
         assert!(error.contains(words), "{error}");
     }
-    assert!(latest(root.path()).starts_with(&obstacle), "the obstacle is in the way still");
+    assert!(latest(root.path()).starts_with(&obstacle), "the obstacle still exists");
     fs::remove_file(obstacle).unwrap();
     assert!(latest(root.path()).ends_with("step-000002"));
     assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
@@ -452,7 +453,7 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_earlier_one() {
 
 #[test]
 fn only_the_latest_checkpoints_are_kept() {
-    let root = undisturbed(&experiment(&["checkpoint.every=1", "checkpoint.keep=2"]));
+    let root = uninterrupted(&experiment(&["checkpoint.every=1", "checkpoint.keep=2"]));
     let mut names: Vec<String> = fs::read_dir(root.path().join("checkpoints"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -461,8 +462,8 @@ fn only_the_latest_checkpoints_are_kept() {
     assert_eq!(names, ["step-000003", "step-000004"]);
 }
 
-/// Regression: a run that had stopped at a checkpoint trained one step more at each further
-/// start, and at its last step was called finished.
+/// Regression: a run stopped at a checkpoint trained one more step at each restart, and was marked
+/// as finished at its last step.
 #[test]
 fn without_variance_a_run_stops_and_stays_stopped() {
     let experiment = experiment(&["train.patience_without_variance=2"]);
@@ -481,7 +482,7 @@ fn without_variance_a_run_stops_and_stays_stopped() {
 }
 
 #[test]
-fn rollouts_without_reward_are_counted_and_left_out() {
+fn rollouts_without_reward_are_counted_and_excluded() {
     let root = tempfile::tempdir().unwrap();
     let environment = environment(&["once", "fails"]);
     let experiment = experiment(&["train.steps=1"]);
@@ -523,7 +524,7 @@ fn weights_that_diverge_stop_the_run_at_their_step() {
 }
 
 #[test]
-fn what_cannot_be_trained_is_refused_before_anything_is_generated() {
+fn invalid_setups_are_rejected_before_generation() {
     let without = Environment { demonstrations: None, ..environment(&SCRIPTS) };
     for (environment, change, words) in [
         (environment(&[]), "train.steps=1", &["data.train", "nothing"][..]),
@@ -558,7 +559,7 @@ fn demonstrations_are_learned() {
         "train.learning_rate=0.02",
         "eval.every=0",
     ];
-    let root = undisturbed(&experiment(&changes));
+    let root = uninterrupted(&experiment(&changes));
     let steps = steps(root.path());
     let (first, last) = (steps[0].loss, steps[29].loss);
     assert!((first - 5.6).abs() < 0.3, "a random model is as good as guessing: {first}");
@@ -566,7 +567,7 @@ fn demonstrations_are_learned() {
 }
 
 #[test]
-fn an_evaluation_without_rewards_does_not_say_zero() {
+fn an_evaluation_without_rewards_does_not_print_zero() {
     let record = |without_reward| EvalRecord {
         mode: "greedy".to_owned(),
         tasks: 3,

@@ -1,4 +1,4 @@
-//! Who waits for whom, for how long, and what becomes of rollouts that fail.
+//! Schedules, deadlines and failure handling.
 
 mod common;
 
@@ -44,10 +44,10 @@ fn why(rollout: &Rollout) -> &str {
     }
 }
 
-/// An agent that waits for other things than its model, and fails in its first attempts.
+/// An agent that waits for events other than its model, and may fail in its first attempts.
 #[derive(Default)]
 struct Waiting {
-    /// Kept, so that whoever waits for them is never woken and never told that nobody will.
+    /// Kept alive, so that their receivers are never woken.
     kept: Mutex<Vec<oneshot::Sender<()>>>,
 }
 
@@ -68,7 +68,7 @@ impl Agent for Waiting {
         let lost = || AgentError::Lost { task: task.id.clone(), what: "its machine".to_owned() };
         let script = task.label("script").unwrap_or_default();
         match script {
-            // A tool that another thread carries out.
+            // A tool that runs on another thread.
             "tool" => {
                 std::thread::spawn(move || done.send(()));
                 waited.await.map_err(|_| failed("its tool is gone"))?;
@@ -106,7 +106,7 @@ impl Agent for Waiting {
 }
 
 #[test]
-fn the_schedules_write_the_same_tokens() {
+fn both_schedules_generate_the_same_tokens() {
     let scripts = ["twice", "once", "brief", "twice", "stops", "fails", "asks two at once"];
     let [one, other] = BOTH.map(|schedule| play(&Scripted, &scripts, &options(schedule)));
     assert_eq!(one.prompts, other.prompts);
@@ -116,7 +116,7 @@ fn the_schedules_write_the_same_tokens() {
             let calls = rollout.calls.iter();
             let mut ids: Vec<_> =
                 calls.map(|c| (c.prompt_ids.clone(), c.response_ids.clone())).collect();
-            // Calls that were asked at once end in any order.
+            // Concurrent calls end in any order.
             ids.sort();
             ids
         };
@@ -125,7 +125,7 @@ fn the_schedules_write_the_same_tokens() {
 }
 
 #[test]
-fn an_agent_may_wait_for_other_things_than_its_model() {
+fn an_agent_may_wait_for_events_other_than_its_model() {
     for schedule in BOTH {
         let played = play(&Waiting::default(), &["tool", "plain", "tool"], &options(schedule));
         for rollout in &played.rollouts {
@@ -136,11 +136,11 @@ fn an_agent_may_wait_for_other_things_than_its_model() {
 }
 
 #[test]
-fn who_is_late_is_named_and_the_others_go_on() {
+fn late_rollouts_are_named_and_the_others_continue() {
     let short = Some(Duration::from_millis(100));
     let cases = [
         (Deadlines { turn: short, ..Deadlines::default() }, "its first question"),
-        (Deadlines { rollout: short, ..Deadlines::default() }, "in all"),
+        (Deadlines { rollout: short, ..Deadlines::default() }, "in total"),
         (Deadlines { step: short, ..Deadlines::default() }, "the step"),
     ];
     for schedule in BOTH {
@@ -167,7 +167,7 @@ fn an_agent_that_queues_is_not_late() {
 }
 
 #[test]
-fn a_failed_rollout_is_dropped_counted_as_zero_or_begun_again() {
+fn a_failed_rollout_is_dropped_counted_as_zero_or_retried() {
     let scripts = ["fails first", "fails", "own reward", "no number"];
     for schedule in BOTH {
         let with = |on_failure, retries| {
@@ -191,7 +191,7 @@ fn a_failed_rollout_is_dropped_counted_as_zero_or_begun_again() {
 }
 
 #[test]
-fn a_rollout_whose_machine_is_lost_begins_again() {
+fn a_rollout_whose_machine_is_lost_restarts() {
     for schedule in BOTH {
         let played = play(&Waiting::default(), &["lost once", "lost"], &options(schedule));
         assert!(played.rollouts[0].outcome.reward().is_some(), "{:?}", played.rollouts[0]);

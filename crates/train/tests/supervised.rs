@@ -1,4 +1,4 @@
-//! Demonstrations as rows: what is learned, in which order, and what is passed over.
+//! Demonstrations as rows: learned tokens, order, and skipped demonstrations.
 
 mod common;
 
@@ -10,7 +10,7 @@ use leyden_train::batch::pack;
 use leyden_train::data::{Conversation, DemonstrationSource, Visits};
 use leyden_train::supervised::collect;
 
-/// Demonstration `i` answers twice, with 10 · i words the second time.
+/// Demonstration `i` has two assistant turns, the second with 10 · i words.
 struct Growing {
     len: Option<u64>,
 }
@@ -44,7 +44,7 @@ fn next(
 }
 
 #[test]
-fn what_the_assistant_says_is_learned_with_the_end_of_its_turns() {
+fn assistant_turns_are_learned_with_their_end_tokens() {
     let format = model().format;
     let row = Growing { len: None }.row(1, &format).unwrap();
     let learned: Vec<String> = row
@@ -60,14 +60,14 @@ fn what_the_assistant_says_is_learned_with_the_end_of_its_turns() {
 }
 
 #[test]
-fn too_long_demonstrations_are_passed_over() {
+fn too_long_demonstrations_are_skipped() {
     let format = model().format;
     let endless = Growing { len: None };
     let (all, at) = next(&endless, 0, usize::MAX, &format).unwrap();
     assert_eq!((all.len(), at), (2, 2));
     let later = next(&endless, 1, usize::MAX, &format).unwrap();
-    assert_eq!((later.0[0], later.1), (all[1], 3), "a position is all that a resumed run needs");
-    // Of four, visited in random order, only the two shortest fit.
+    assert_eq!((later.0[0], later.1), (all[1], 3), "a position is sufficient to resume");
+    // Only the two shortest of four, visited in random order, fit.
     let few = Growing { len: Some(4) };
     let (mut short, at) = next(&few, 0, all[1], &format).unwrap();
     short.sort_unstable();
@@ -75,9 +75,9 @@ fn too_long_demonstrations_are_passed_over() {
     assert!(at <= 4, "position {at}");
 }
 
-/// Regression: an endless source without a short demonstration was searched for ever.
+/// Regression: an endless source without a short demonstration was searched forever.
 #[test]
-fn where_all_are_too_long_the_search_ends() {
+fn the_search_ends_if_all_are_too_long() {
     let format = model().format;
     struct AllAlike;
     impl DemonstrationSource for AllAlike {
@@ -100,7 +100,7 @@ fn where_all_are_too_long_the_search_ends() {
 }
 
 #[test]
-fn what_demonstrations_begin_with_is_computed_once() {
+fn common_prefixes_of_demonstrations_are_computed_once() {
     let format = model().format;
     let source = Growing { len: None };
     let rows: Vec<_> = [1, 1, 2].map(|i| source.row(i, &format).unwrap()).into();

@@ -1,4 +1,4 @@
-//! The update: prefixes merged or not, mini-batches, epochs, and which calls are trained on.
+//! The update: prefix merging, mini-batches, epochs, and selection of trained calls.
 
 mod common;
 
@@ -12,7 +12,7 @@ use leyden_train::batch::{Batch, Selection};
 use leyden_train::config::Layout;
 use tch::Tensor;
 
-/// The first step with these `changes`: its line, the gradient, the weights, the number of
+/// The first step with these `changes`: its record, the gradient, the weights, the number of
 /// optimiser steps.
 fn first_step(changes: &[&str]) -> (StepRecord, Tensor, Tensor, i64) {
     let mut trained = train(1, changes);
@@ -35,7 +35,7 @@ fn merged_prefixes_change_the_work_and_not_the_gradient() {
 }
 
 #[test]
-fn replicas_change_who_works_and_not_the_gradient() {
+fn replicas_do_not_change_the_gradient() {
     let several = ["train.mini_batches=2", "train.epochs=2", "train.learning_rate=0.0"];
     for changes in [&[][..], &several, &["train.objective=supervised"]] {
         let (one, expected, _, updates) = first_step(changes);
@@ -71,18 +71,22 @@ fn the_layout_of_a_batch_changes_the_work_and_not_the_gradient() {
 }
 
 #[test]
-fn groups_that_agree_take_a_forward_pass_and_change_nothing_else() {
-    // Answers of one token: some pairs have equally many letters.
+fn groups_without_variance_get_only_a_forward_pass() {
+    // Answers of one token: some pairs have the same number of letters.
     let steps = ["rollout.samples=2", "rollout.tasks=12", "rollout.max_tokens=1"];
-    let (quiet, gradient, ..) = first_step(&steps);
-    assert!((1..12).contains(&quiet.groups_without_variance), "{}", quiet.groups_without_variance);
-    // A bonus too small to matter: every row takes part in the backward pass.
+    let (partial, gradient, ..) = first_step(&steps);
+    assert!(
+        (1..12).contains(&partial.groups_without_variance),
+        "{}",
+        partial.groups_without_variance
+    );
+    // With a negligible bonus every row is part of the backward pass.
     let all = [&steps[..], &["algorithm.entropy_coefficient=1e-30"]].concat();
     let (all, expected, ..) = first_step(&all);
     assert!(largest(&(&gradient - &expected)) < 1e-5 * largest(&expected));
-    assert!((quiet.entropy - all.entropy).abs() < 1e-6);
-    assert!((quiet.sampler_kl - all.sampler_kl).abs() < 1e-7);
-    assert!((quiet.loss - all.loss).abs() < 1e-6);
+    assert!((partial.entropy - all.entropy).abs() < 1e-6);
+    assert!((partial.sampler_kl - all.sampler_kl).abs() < 1e-7);
+    assert!((partial.loss - all.loss).abs() < 1e-6);
 }
 
 #[test]
@@ -102,7 +106,7 @@ fn each_mini_batch_of_each_epoch_is_an_update() {
     assert!(several.clip_fraction > 0.0, "the policy has moved far beyond the clip range");
     assert!(several.sampler_gap < 1e-4, "measured before the first update");
     assert!(largest(&(&end - &start)) > 0.05, "six steps of Adam");
-    // What is counted once for the rollouts is not counted again in later epochs.
+    // Metrics of the rollouts are not counted again in later epochs.
     let (epoch, ..) = first_step(&["train.mini_batches=2"]);
     assert_eq!(several.packed_tokens, epoch.packed_tokens);
     assert!(epoch.packed_tokens >= one.packed_tokens, "mini-batches share no prefixes");
@@ -160,11 +164,11 @@ fn batch(roles: &[&str], max_prompt_tokens: usize) -> Batch {
 #[test]
 fn a_row_is_a_selected_call_of_a_rollout_with_a_reward() {
     for (roles, longest, rows, tokens) in [
-        // The empty response is no row.
+        // The empty response is not a row.
         (&[][..], 100, 7, 2 + 4 + 2 + 4 + 1 + 2 + 4),
         (&["second"], 100, 3, 12),
         (&[], 3, 3, 6),
-        (&["nobody"], 100, 0, 0),
+        (&["unknown"], 100, 0, 0),
     ] {
         let batch = batch(roles, longest);
         assert_eq!((batch.rows.len(), batch.shape.tokens()), (rows, tokens), "{roles:?}");
@@ -174,7 +178,7 @@ fn a_row_is_a_selected_call_of_a_rollout_with_a_reward() {
 }
 
 #[test]
-fn credit_goes_back_to_the_calls_that_earned_it() {
+fn credit_is_assigned_to_its_calls() {
     let batch = batch(&["second"], 100);
     let credit: Vec<Vec<Option<f64>>> =
         batch.credit.iter().map(|calls| calls.iter().map(|c| c.credit).collect()).collect();
@@ -191,7 +195,7 @@ fn credit_goes_back_to_the_calls_that_earned_it() {
     let better = batch.credit[0][1].advantage.unwrap();
     let worse = batch.credit[2][1].advantage.unwrap();
     assert!(better > 0.0 && (better + worse).abs() < 1e-12, "{better} and {worse}");
-    // The only row of its group has nothing to be compared with.
+    // The only row of its group has advantage 0.
     assert_eq!(batch.credit[4][1].advantage, Some(0.0));
     assert_eq!(batch.counters.singletons, 1);
 }

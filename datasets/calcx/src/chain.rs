@@ -1,9 +1,9 @@
-//! Calc-X chains: worked solutions with calls of the calculator, and the conversations that
-//! a model learns the tool from.
+//! Calc-X chains: worked solutions with calculator calls, and their conversion to conversations
+//! for supervised training.
 //!
-//! A chain is text with three tags in it, `<gadget id="calculator">`, `<output>` and
-//! `<result>`. It is no XML (texts hold bare `<` and unknown tags), so only these are read;
-//! everything else stays text.
+//! A chain is text with three tags, `<gadget id="calculator">`, `<output>` and `<result>`. It is
+//! not XML (texts contain bare `<` and unknown tags), so only these tags are parsed; everything
+//! else stays text.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::scorer::same_result;
 use crate::{calculator, equation};
 
-/// One piece of a chain.
+/// One element of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Text(String),
@@ -22,24 +22,24 @@ pub enum Step {
         id: String,
         expression: String,
     },
-    /// What the tool answered.
+    /// The tool's response.
     Output(String),
     /// The final result.
     Result(String),
 }
 
-/// The beginnings and ends of the elements.
+/// Opening and closing tags of the elements.
 const GADGET: (&str, &str) = ("<gadget id=\"", "</gadget>");
 const OUTPUT: (&str, &str) = ("<output>", "</output>");
 const RESULT: (&str, &str) = ("<result>", "</result>");
 
-/// Splits a chain into its steps. Texts are trimmed, empty ones left out; a tag that is not
-/// closed is text.
+/// Splits a chain into its steps. Texts are trimmed and empty ones dropped; an unclosed tag is
+/// text.
 pub fn parse(chain: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let (mut text_from, mut at) = (0, 0);
-    // Behind the last closing tag there is nothing to look for; without this, a chain of
-    // opening tags would be searched to its end once for each.
+    // Elements cannot begin after the last closing tag. Without this bound, a chain of opening
+    // tags would be searched to its end once for each.
     let closed = |tag: &str| chain.rfind(tag).unwrap_or(0);
     let (output, result, gadget) = (closed(OUTPUT.1), closed(RESULT.1), closed(GADGET.1));
     while let Some(offset) = chain[at..].find('<') {
@@ -90,7 +90,7 @@ fn gadget_element(rest: &str) -> Option<(Step, usize)> {
 
 /// Undoes the escapes of the dataset.
 fn unescaped(text: &str) -> String {
-    // `&amp;` last, or `&amp;lt;` would be undone twice.
+    // `&amp;` last, or `&amp;lt;` would be unescaped twice.
     text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 }
 
@@ -98,7 +98,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Writes steps as a chain: what [`parse`] reads.
+/// Writes steps as a chain; the inverse of [`parse`].
 pub fn render(steps: &[Step]) -> String {
     let written = steps.iter().map(|step| match step {
         Step::Text(text) => escaped(text),
@@ -111,17 +111,17 @@ pub fn render(steps: &[Step]) -> String {
     written.collect::<Vec<_>>().join("\n")
 }
 
-/// One turn of a demonstrated conversation, after the system's and the user's.
+/// One turn of a demonstration, after the system and user messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// What the agent writes, and the expression that it gives to the calculator.
+    /// The agent's text, and the expression that it passes to the calculator.
     Assistant { text: String, call: Option<String> },
-    /// What the calculator answers.
+    /// The calculator's response.
     Tool { output: String },
 }
 
-/// A conversation that solves a task: assistant and tool in turn, and at the end the answer
-/// in its form, `### ANSWER: x ###`.
+/// A conversation that solves a task: alternating assistant and tool turns, ending with the answer
+/// in the form `### ANSWER: x ###`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Demonstration {
     pub task: Task,
@@ -135,7 +135,7 @@ impl Demonstration {
     }
 }
 
-/// Why a task's chain is not fit to learn from.
+/// Why a task's chain is unsuitable for training.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Flaw {
     #[error("it has no chain")]
@@ -153,7 +153,7 @@ pub enum Flaw {
 }
 
 impl Flaw {
-    /// The kind of flaw in a word or two, for counting.
+    /// Short name of the kind of flaw, for counting.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::NoChain => "no chain",
@@ -166,17 +166,17 @@ impl Flaw {
     }
 }
 
-/// The answer in the form that the scorer looks for.
+/// The answer in the form that the scorer expects.
 pub fn answer_form(answer: &str) -> String {
     format!("### ANSWER: {answer} ###")
 }
 
-/// Makes a conversation of a task's chain, or, where it has none, of its equation in prefix
-/// notation (MAWPS). A chain without calls gives a single turn.
+/// Converts a task's chain, or its equation in prefix notation (MAWPS) if it has no chain, to a
+/// conversation. A chain without calls gives a single turn.
 ///
 /// # Errors
-/// A flaw of the chain: outputs must be our calculator's, and the chain must end in the
-/// task's result (by the Calc-X rule for equality).
+/// A flaw of the chain: outputs must equal this calculator's, and the chain must end in the task's
+/// result (by the Calc-X rule for equality).
 pub fn demonstration(task: &Task) -> Result<Demonstration, Flaw> {
     let chain = task.fields.get("chain").and_then(Value::as_str).unwrap_or("");
     let mut steps = if chain.trim().is_empty() {
@@ -208,7 +208,7 @@ pub fn demonstration(task: &Task) -> Result<Demonstration, Flaw> {
                 turns.push(Turn::Tool { output });
             }
             Step::Output(_) => return Err(Flaw::Unpaired),
-            // A result in the middle is an answer too early.
+            // A result before the end is a premature answer.
             Step::Result(_) => return Err(Flaw::NoResult),
         }
     }
@@ -217,7 +217,7 @@ pub fn demonstration(task: &Task) -> Result<Demonstration, Flaw> {
     Ok(Demonstration { task: task.clone(), turns })
 }
 
-/// One call of the calculator that the task's equation asks for.
+/// The steps of a task's equation: a single call of the calculator.
 fn equation_steps(task: &Task) -> Option<Vec<Step>> {
     let expression = equation::infix(task)?;
     let output = calculator::calculate(&expression);
@@ -241,7 +241,7 @@ fn checked(expression: &str, written: String) -> Result<String, Flaw> {
     Err(Flaw::OtherOutput { expression: expression.to_owned(), written, ours })
 }
 
-/// The demonstrations of many tasks, and the tasks that have none.
+/// The demonstrations of several tasks, and the tasks without one.
 #[derive(Debug, Default)]
 pub struct Demonstrations {
     pub found: Vec<Demonstration>,
@@ -260,7 +260,7 @@ impl Demonstrations {
     }
 }
 
-/// Makes conversations of all tasks whose chains are fit for it.
+/// Converts all tasks with suitable chains to conversations.
 pub fn demonstrations<'a>(tasks: impl IntoIterator<Item = &'a Task>) -> Demonstrations {
     let mut all = Demonstrations::default();
     for task in tasks {

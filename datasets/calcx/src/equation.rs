@@ -1,13 +1,12 @@
-//! Equations in prefix notation, as MAWPS gives them in place of chains.
+//! Equations in prefix notation, which MAWPS has instead of chains.
 //!
-//! `* number0 + number1 2.0` with the numbers of the question becomes the calculator's
-//! `12 * (3 + 2)`.
+//! `* number0 + number1 2.0` with the numbers of the question becomes `12 * (3 + 2)`.
 
 use leyden_core::Task;
 use serde_json::Value;
 
-/// An expression and whether it must be put in parentheses beside `*` and `/` (a sum), or to
-/// the right of `-` and `/` (any).
+/// An expression with its precedence: a sum needs parentheses as an operand of `*` and `/`, and
+/// either kind to the right of `-` and `/`.
 struct Part {
     text: String,
     rank: u8,
@@ -17,8 +16,8 @@ const SUM: u8 = 1;
 const PRODUCT: u8 = 2;
 const NUMBER: u8 = 3;
 
-/// The expression of a task with the fields `prefix_equation` and `numbers`; `None` where it
-/// has none or they do not fit together.
+/// The expression of a task with the fields `prefix_equation` and `numbers`; `None` if they are
+/// missing or inconsistent.
 pub fn infix(task: &Task) -> Option<String> {
     let equation = task.fields.get("prefix_equation")?.as_str()?;
     let numbers = task.fields.get("numbers").and_then(Value::as_array);
@@ -50,7 +49,7 @@ fn join(op: &str, rank: u8, left: Part, right: Part) -> Part {
     Part { text: format!("{left} {op} {right}"), rank }
 }
 
-/// A number as people write it: `56.0` is `56`; a negative one in parentheses.
+/// A number in its usual form: `56.0` is `56`; negative ones are in parentheses.
 fn number(text: &str) -> Option<Part> {
     let value: f64 = text.parse().ok()?;
     let short = text.strip_suffix(".0").unwrap_or(text);
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_equation_is_none() {
+    fn invalid_equations_are_none() {
         for prefix in ["", "+ number0", "number0 number1", "+ number0 number9", "+ 1 x", "+ 1 nan"]
         {
             assert_eq!(of(prefix, &["1.0", "2.0"]), None, "{prefix}");

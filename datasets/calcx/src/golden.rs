@@ -11,15 +11,15 @@ use crate::scorer::same_result;
 #[derive(Deserialize)]
 struct CalculatorCase {
     input: String,
-    /// `None` where the original was not run.
+    /// `None` if the original was not run.
     output: Option<String>,
 }
 
-/// What the original's output for a case is.
+/// Kind of the original's output for a case.
 #[derive(PartialEq)]
 enum Kind {
     Error,
-    /// A symbol or a root, with a decimal beside it.
+    /// A symbol or a root with its decimal approximation.
     Symbolic,
     Number,
 }
@@ -35,12 +35,11 @@ fn kind(output: &str) -> Kind {
 
 /// Compares the calculator with a file of `{"input", "output"}`.
 ///
-/// Families: plain arithmetic and other numbers must agree in every character, symbolic
-/// results to 1e-6 of the approximation (or be refused), and where the original fails, ours
-/// must.
+/// Families: plain arithmetic and other numbers must agree in every character, symbolic results to
+/// 1e-6 of the approximation (or be an error), and where the original fails, this one must too.
 ///
 /// # Errors
-/// Where the file cannot be read or a line of it is not a case.
+/// If the file cannot be read or one of its lines is not a case.
 pub fn check_calculator(path: impl AsRef<Path>) -> Result<GoldenReport, GoldenError> {
     let mut plain = Family::exact("plain arithmetic");
     let mut other = Family::exact("functions and other operators");
@@ -50,10 +49,10 @@ pub fn check_calculator(path: impl AsRef<Path>) -> Result<GoldenReport, GoldenEr
         let Some(expected) = output else { continue };
         let ours = calculate(&input);
         let difference = || format!("{input} gives {ours}, expected {expected}");
-        let refused = ours.starts_with("ERROR: ");
+        let rejected = ours.starts_with("ERROR: ");
         match kind(&expected) {
-            Kind::Error => errors.agree(refused, difference),
-            Kind::Symbolic if refused => symbolic.error(0.0, difference),
+            Kind::Error => errors.agree(rejected, difference),
+            Kind::Symbolic if rejected => symbolic.error(0.0, difference),
             Kind::Symbolic => symbolic.error(relative_error(&ours, &expected), difference),
             Kind::Number if is_plain_arithmetic(&input) => {
                 plain.agree(ours == expected, difference);
@@ -64,8 +63,8 @@ pub fn check_calculator(path: impl AsRef<Path>) -> Result<GoldenReport, GoldenEr
     Ok(GoldenReport { families: vec![plain, other, symbolic, errors] })
 }
 
-/// Difference of the approximations of two outputs, relative where they exceed 1; NaN if
-/// either has none.
+/// Difference of the approximations of two outputs, relative if they exceed 1; NaN if either has
+/// none.
 fn relative_error(ours: &str, expected: &str) -> f64 {
     let approximation = |output: &str| {
         let last = output.rsplit(" = around ").next().unwrap_or(output);
@@ -85,7 +84,7 @@ struct ScorerCase {
 /// Compares the Calc-X rule with a file of `{"pred", "gold", "same"}`.
 ///
 /// # Errors
-/// Where the file cannot be read or a line of it is not a case.
+/// If the file cannot be read or one of its lines is not a case.
 pub fn check_calcx(path: impl AsRef<Path>) -> Result<GoldenReport, GoldenError> {
     let mut same = Family::exact("equal results");
     let mut different = Family::exact("different results");

@@ -1,9 +1,8 @@
 //! Calc-X: arithmetic word problems with a calculator.
 //!
-//! The dataset's four parts as code: the [`calculator`] that its agents call, the [`scorer`]
-//! that decides whether a result is right, the [`loader`] of its rows, and its [`chain`]s as
-//! conversations to learn from. Everything that can be compared with the original programs
-//! is, by [`golden`].
+//! The [`calculator`] that its agents call, the [`scorer`] that decides whether a result is
+//! correct, the [`loader`] of its rows, and its [`chain`]s as conversations for supervised
+//! training. [`golden`] compares calculator and scorer with the original programs.
 
 pub mod calculator;
 pub mod chain;

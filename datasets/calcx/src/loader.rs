@@ -1,7 +1,7 @@
-//! Calc-X rows become tasks.
+//! Loads Calc-X rows as tasks.
 //!
-//! Rows come from JSONL files or, as maps, from any other reader (the hub's Parquet). A bad
-//! row is returned beside the good tasks, named by file, line and id.
+//! Rows come from JSONL files or, as maps, from any other reader (the hub's Parquet). Bad rows are
+//! returned separately from the tasks, with file, line and id.
 
 use std::fmt;
 use std::path::Path;
@@ -14,13 +14,13 @@ use serde_json::{Map, Value};
 /// Loads a Calc-X file: JSONL, or one JSON list.
 ///
 /// # Errors
-/// Only where the file itself cannot be read; bad rows are in the result.
+/// Only if the file itself cannot be read; bad rows are in the result.
 pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
     rows::load(path, |row, _| task(row))
 }
 
-/// Makes tasks of rows that another reader gives; `name` says where they come from. A row
-/// that could not be read is rejected with the others.
+/// Converts rows from another reader to tasks; `name` identifies their source in errors. A row
+/// that could not be read is among the rejected ones.
 pub fn from_rows<E: fmt::Display>(
     rows: impl IntoIterator<Item = Result<Map<String, Value>, E>>,
     name: &str,
@@ -29,7 +29,7 @@ pub fn from_rows<E: fmt::Display>(
     rows::collect(rows.into_iter().map(readable), name, |row, _| task(row))
 }
 
-/// One row as a task: `id`, `question` and `result` by name, everything else as fields; the
+/// Converts a row to a task: `id`, `question` and `result` by name, everything else as fields; the
 /// source and `labels` also become labels.
 fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
     let id = required(&mut row, "id")?;
@@ -44,8 +44,8 @@ fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
     Ok(Task { id, question, gold, labels, fields: row })
 }
 
-/// The source, and the labels that a row brings. The source is the field of that name or what the id begins with: Calc-X names
-/// its rows `svamp__chal-1`.
+/// The source and the row's own labels. The source is the field of that name or the prefix of the
+/// id: Calc-X names its rows `svamp__chal-1`.
 fn labels(id: &str, row: &Map<String, Value>) -> Vec<(String, String)> {
     let by_id = || id.split_once("__").map(|(source, _)| source).filter(|s| !s.is_empty());
     let source = row.get("source").and_then(Value::as_str).or_else(by_id);
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_names_the_source_where_no_field_does() {
+    fn the_id_prefix_is_the_source_without_a_field() {
         let loaded = load(
             br#"{"id": "svamp__chal-1", "question": "q", "result": "4"}
 {"id": "svamp__chal-2", "question": "q", "result": "4", "source": "own"}
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_may_bring_their_own_labels() {
+    fn rows_may_have_labels() {
         let loaded = load(
             br#"{"id": "a", "question": "q", "result": "4", "source": "s", "labels": {"operations": "2", "n": 1}}
 {"id": "b", "question": "q", "result": "4", "labels": "none"}"#,
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_row_is_named_and_the_others_survive() {
+    fn each_bad_row_is_named_and_the_others_are_loaded() {
         let mut bytes = br#"{"id": "a", "question": "q", "result": "1"}
 {"id": "b", "question": "q", "result":
 [1, 2]
@@ -119,7 +119,7 @@ mod tests {
         let loaded = load(&bytes);
         let ids: Vec<_> = loaded.tasks.iter().map(|task| task.id.as_str()).collect();
         assert_eq!(ids, ["a", "z"]);
-        let told: Vec<String> = loaded.rejected.iter().map(ToString::to_string).collect();
+        let messages: Vec<String> = loaded.rejected.iter().map(ToString::to_string).collect();
         let expected = [
             "line 2: the line is not JSON",
             "line 3: the row is not a JSON object",
@@ -131,14 +131,14 @@ mod tests {
             "line 9 (id i): the field result is missing",
             "line 10: the line is not UTF-8",
         ];
-        assert_eq!(told.len(), expected.len());
-        for (told, expected) in told.iter().zip(expected) {
-            assert!(told.contains("rows.jsonl, ") && told.contains(expected), "{told}");
+        assert_eq!(messages.len(), expected.len());
+        for (message, expected) in messages.iter().zip(expected) {
+            assert!(message.contains("rows.jsonl, ") && message.contains(expected), "{message}");
         }
     }
 
     #[test]
-    fn rows_of_another_reader_are_taken_the_same_way() {
+    fn rows_of_another_reader_are_handled_equally() {
         let row = |id: &str| {
             let mut row = Map::new();
             for (key, value) in [("id", id), ("question", "q"), ("result", "1")] {

@@ -1,8 +1,8 @@
-//! The Calc-X rule: when is an answer right?
+//! The Calc-X rule for correct answers.
 //!
-//! The reference is a number or, for multiple choice, a letter. Letters must be equal;
-//! numbers may be written in any way that the calculator understands and may differ by one
-//! per cent, because chains of the dataset round on the way.
+//! The reference is a number or, for multiple choice, a letter. Letters must be equal; numbers may
+//! be any expression that the calculator accepts and may differ by one per cent, because chains of
+//! the dataset round intermediate results.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use leyden_core::{Score, ScoreError, Scorer, Task};
 
 use crate::calculator;
 
-/// Largest relative difference between equal numbers, relative to the larger one.
+/// Maximum difference between equal numbers, relative to the larger one.
 const TOLERANCE: f64 = 0.01;
 
-/// What separates a fraction from its decimal in the calculator's output.
+/// Separator between a fraction and its decimal in the calculator's output.
 const AROUND: &str = " = around ";
 
-/// Whether `answer` is right where `gold` is.
+/// Whether `answer` is correct given the reference `gold`.
 pub fn same_result(answer: &str, gold: &str) -> bool {
     if answer.trim() == gold.trim() {
         return true;
@@ -30,18 +30,18 @@ pub fn same_result(answer: &str, gold: &str) -> bool {
     }
 }
 
-/// What became of an answer.
+/// Result of judging an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     Right,
     Wrong,
-    /// It is neither a number nor, where the reference is one, a letter.
+    /// Not a number or, where the reference is a letter, not a letter.
     NotEvaluable,
-    /// There is none.
+    /// There is no answer.
     Unanswered,
 }
 
-/// Judges a last message as [`CalcxScorer`] does: right is what earns the reward 1.
+/// Judges a final message like [`CalcxScorer`]: `Right` corresponds to a reward of 1.
 pub fn judge(message: Option<&str>, gold: &str) -> Verdict {
     let Some(message) = message.filter(|text| !text.trim().is_empty()) else {
         return Verdict::Unanswered;
@@ -61,7 +61,7 @@ pub fn judge(message: Option<&str>, gold: &str) -> Verdict {
     }
 }
 
-/// The letter of a multiple choice, whatever the brackets around it.
+/// The letter of a multiple choice, ignoring brackets.
 fn option(text: &str) -> Option<char> {
     let text = without_brackets(text);
     let mut letters = text.chars();
@@ -88,15 +88,15 @@ fn close(a: f64, b: f64) -> bool {
         && (difference <= (TOLERANCE * a).abs() || difference <= (TOLERANCE * b).abs())
 }
 
-/// The inside of the first `### ANSWER: … ###`, else the whole message; trimmed.
+/// The contents of the first `### ANSWER: … ###`, else the whole message; trimmed.
 pub fn extract_answer(text: &str) -> &str {
     answer_span(text).unwrap_or_else(|| text.trim())
 }
 
-/// The inside of the first `### ANSWER: … ###`, if there is one.
+/// The contents of the first `### ANSWER: … ###`, if there is one.
 ///
-/// By the rule of Agent Lightning's agent: the first, on one line, where the end of the
-/// message closes as well as `###` does.
+/// The rule of Agent Lightning's agent: the first match, on one line, closed by `###` or by the
+/// end of the message.
 pub fn answer_span(text: &str) -> Option<&str> {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("ANSWER:") {
@@ -116,15 +116,15 @@ pub fn answer_span(text: &str) -> Option<&str> {
     None
 }
 
-/// Whether the message holds an answer in the asked form.
+/// Whether the message contains an answer in the required form.
 pub fn has_answer_form(text: &str) -> bool {
     answer_span(text).is_some_and(|answer| !answer.is_empty())
 }
 
 /// Scores by the Calc-X rule: reward 1 if the answer is right, else 0.
 ///
-/// An agent hands over its whole last message; the answer is taken from it. Parts: `correct`
-/// (the reward) and `format` (1 if the message has the form `### ANSWER: x ###`).
+/// The input is the agent's whole final message, from which the answer is extracted. Parts:
+/// `correct` (the reward) and `format` (1 if the message has the form `### ANSWER: x ###`).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CalcxScorer;
 
@@ -184,18 +184,18 @@ mod tests {
     }
 
     #[test]
-    fn letters_must_be_equal_whatever_the_brackets() {
+    fn letters_must_be_equal_ignoring_brackets() {
         assert!(same_result("(B)", "B"));
         assert!(same_result(" b ) ", "b"));
         assert!(!same_result("b", "B"));
         assert!(!same_result("B) 12", "B"));
         assert!(!same_result("2.718282", "E"));
-        // A text that is equal as it stands is right even where nothing can be evaluated.
+        // Identical text is correct even if it cannot be evaluated.
         assert!(same_result("5 apples", "5 apples "));
     }
 
     #[test]
-    fn the_answer_is_taken_from_its_span() {
+    fn the_answer_is_extracted_from_its_span() {
         assert_eq!(extract_answer("So 3. ### ANSWER: 42 ###"), "42");
         assert_eq!(extract_answer("###ANSWER:42### and ### ANSWER: 7 ###"), "42");
         assert_eq!(extract_answer("### ANSWER: 7"), "7");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_say_why_an_answer_is_not_right() {
+    fn verdicts_explain_why_an_answer_is_not_correct() {
         use Verdict::{NotEvaluable, Right, Unanswered, Wrong};
         for (message, gold, verdict) in [
             (Some("So ### ANSWER: 42 ###"), "42", Right),

@@ -1,11 +1,11 @@
-//! Parts of a dataset: splits, samples, shuffles that stay the same.
+//! Reproducible splits, samples and shuffles of a dataset.
 //!
-//! All are decided by a task's id and never by its place, so that a row more or less in the
-//! file, or another order, moves no other task from one split to another.
+//! All depend on a task's id and never on its position, so that added, removed or reordered rows
+//! do not move other tasks between splits.
 
 use leyden_core::{SeedTree, Task};
 
-/// Keeps the tasks whose place by id lies in `[from, to)` of the unit interval.
+/// Keeps the tasks whose id hashes into `range`, a part of the unit interval.
 ///
 /// Disjoint ranges with the same seed give disjoint splits: `0.0..0.9` and `0.9..1.0`.
 pub fn split(tasks: Vec<Task>, seed: u64, range: std::ops::Range<f64>) -> Vec<Task> {
@@ -13,7 +13,7 @@ pub fn split(tasks: Vec<Task>, seed: u64, range: std::ops::Range<f64>) -> Vec<Ta
     tasks.into_iter().filter(|task| range.contains(&root.child(&task.id).uniform())).collect()
 }
 
-/// Shuffles by seed and id: equal sets of tasks come out in equal order.
+/// Shuffles by seed and id: equal sets of tasks get equal orders.
 pub fn shuffle(mut tasks: Vec<Task>, seed: u64) -> Vec<Task> {
     let root = SeedTree::new(seed).child("shuffle");
     tasks.sort_by_cached_key(|task| (root.child(&task.id).seed(), task.id.clone()));
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_are_disjoint_complete_and_of_the_size_asked_for() {
+    fn splits_are_disjoint_complete_and_of_the_requested_size() {
         let train = split(tasks(10_000), 1, 0.0..0.9);
         let test = split(tasks(10_000), 1, 0.9..1.0);
         assert!((900..1100).contains(&test.len()), "{}", test.len());
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_depends_on_ids_and_not_on_places() {
+    fn a_split_depends_on_ids_and_not_on_positions() {
         let fewer: Vec<Task> = tasks(1000).into_iter().skip(500).collect();
         let kept = ids(&split(fewer, 1, 0.0..0.5));
         let all = ids(&split(tasks(1000), 1, 0.0..0.5));

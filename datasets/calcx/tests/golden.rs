@@ -29,14 +29,14 @@ fn the_scorer_agrees_with_the_original() {
     }
 }
 
-/// Real rows load without loss, and every output in their chains is our calculator's.
+/// Real rows load without loss, and every output in their chains equals the calculator's.
 #[test]
 fn the_dataset_loads_and_its_chains_are_demonstrations() {
     let Some(folder) = shared_material("data/calcx") else { return };
     let files = [
         ("gsm8k_train.jsonl", 7473, vec![]),
         ("gsm8k_test.jsonl", 1319, vec![]),
-        // Rows whose chain or equation gives another result than their own.
+        // Rows whose chain or equation contradicts their result.
         ("svamp.jsonl", 1000, vec![("other result", 1)]),
         ("aqua_rat_validation.jsonl", 254, vec![]),
         ("aqua_rat_test.jsonl", 254, vec![]),
@@ -46,8 +46,8 @@ fn the_dataset_loads_and_its_chains_are_demonstrations() {
         let loaded = loader::from_file(folder.join(file)).unwrap();
         assert_eq!((loaded.tasks.len(), loaded.rejected.len()), (rows, 0), "{file}");
         let made = chain::demonstrations(&loaded.tasks);
-        let told = made.flawed.first();
-        assert_eq!(made.flaws().into_iter().collect::<Vec<_>>(), flaws, "{file}: {told:?}");
+        let first = made.flawed.first();
+        assert_eq!(made.flaws().into_iter().collect::<Vec<_>>(), flaws, "{file}: {first:?}");
         assert_eq!(made.found.len() + made.flawed.len(), rows);
         for demonstration in &made.found {
             let Some(chain::Turn::Assistant { text, call: None }) = demonstration.turns.last()
@@ -71,9 +71,9 @@ fn a_golden_file_that_is_missing_or_broken_is_named() {
     assert!(broken.contains("cases.jsonl, line 3, is not a case"), "{broken}");
 }
 
-/// A report that never fails would prove nothing: wrong golden numbers must show.
+/// Wrong golden values must make the report fail.
 #[test]
-fn disagreement_is_seen() {
+fn disagreement_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let check = |rows: &str| {
         let path = folder.path().join("cases.jsonl");

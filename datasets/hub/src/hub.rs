@@ -1,9 +1,8 @@
-//! Fetching files of a repository, with the settings that Hugging Face's own tools use.
+//! Fetches files of a repository, with the settings of Hugging Face's own tools.
 //!
-//! The download itself is the hf-hub crate's. What is added here: the token and the offline
-//! switch from the environment (the crate reads neither), revisions that are commit hashes
-//! found in the cache, paths that cannot leave the cache, and errors that say which file of
-//! which repository is missing and what to do about it.
+//! The crate hf-hub downloads. This module adds the token and the offline switch from the
+//! environment (hf-hub reads neither), cache look-ups by commit hash, paths that cannot leave the
+//! cache, and errors that name file and repository and suggest a remedy.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -11,10 +10,10 @@ use std::path::{Component, Path, PathBuf};
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
 use hf_hub::{Cache, Repo, RepoType};
 
-/// Where the hub is if `HF_ENDPOINT` does not say otherwise.
+/// Default endpoint, unless `HF_ENDPOINT` is set.
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// How often an interrupted download is taken up again.
+/// Retries of an interrupted download.
 const RETRIES: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +73,7 @@ impl fmt::Display for Repository {
     }
 }
 
-/// Why a file or a listing could not be had.
+/// Why a file or a listing could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     #[error("{0:?} is not a repository of the hub: give owner/name, and a revision without `..`")]
@@ -90,8 +89,8 @@ pub enum HubError {
     #[error("{what} of {repository} does not exist at {endpoint}")]
     NotFound { what: String, repository: String, endpoint: String },
     #[error(
-        "{endpoint} gives {what} of {repository} only to those it knows: set HF_TOKEN to a \
-         token with access to it"
+        "access to {what} of {repository} at {endpoint} requires authentication: set HF_TOKEN to a \
+        token with access to it"
     )]
     Refused { what: String, repository: String, endpoint: String },
     #[error("{what} of {repository} cannot be fetched from {endpoint}: {reason}")]
@@ -120,15 +119,14 @@ impl Hub {
         }
     }
 
-    /// The hub by the environment: `HF_ENDPOINT`; `HF_HUB_CACHE`, else `hub` under `HF_HOME`,
-    /// else under `~/.cache/huggingface`; `HF_TOKEN`, else the file `token` beside the cache;
-    /// `HF_HUB_OFFLINE`.
+    /// The hub configured by the environment: `HF_ENDPOINT`; `HF_HUB_CACHE`, else `hub` under
+    /// `HF_HOME`, else under `~/.cache/huggingface`; `HF_TOKEN`, else the file `token` next to the
+    /// cache; `HF_HUB_OFFLINE`.
     pub fn from_env() -> Self {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    /// As [`Hub::from_env`], with the variables given by `variable`. An empty one counts as
-    /// absent.
+    /// Like [`Hub::from_env`], with variables from `variable`. Empty values count as unset.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Self {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let home = variable("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
@@ -160,27 +158,27 @@ impl Hub {
         Self { token, ..self }
     }
 
-    /// Whether only the cache is looked at.
+    /// Whether only the cache is used.
     #[must_use]
     pub fn with_offline(self, offline: bool) -> Self {
         Self { offline, ..self }
     }
 
-    /// Whether downloads draw a progress bar on standard error.
+    /// Whether downloads show a progress bar on standard error.
     #[must_use]
     pub fn with_progress(self, progress: bool) -> Self {
         Self { progress, ..self }
     }
 
-    /// The folder in which files are kept.
+    /// The folder of the cache.
     pub fn cache(&self) -> &Path {
         &self.cache
     }
 
-    /// The path of a file, from the cache or, if it is not there, from the hub.
+    /// Returns the path of a file in the cache, downloading it if necessary.
     ///
     /// # Errors
-    /// A sentence with repository and file: not in the cache while offline, no such file, no
+    /// [`HubError`] with repository and file: not in the cache while offline, no such file, no
     /// access, no connection.
     pub fn fetch(&self, repository: &Repository, file: &str) -> Result<PathBuf, HubError> {
         check(repository)?;
@@ -200,7 +198,7 @@ impl Hub {
         download.map_err(|error| self.failure(&what, repository, error))
     }
 
-    /// The paths of all files of a repository, sorted. Offline: of those in the cache.
+    /// The paths of all files of a repository, sorted. Offline, only of those in the cache.
     ///
     /// # Errors
     /// As [`Hub::fetch`].
@@ -236,8 +234,7 @@ impl Hub {
             .build()
     }
 
-    /// The folder of the repository's files in the cache: by the name of a branch or tag, or
-    /// directly by commit.
+    /// The folder of the repository's files in the cache, by branch, tag or commit.
     fn snapshot(&self, repository: &Repository) -> Option<PathBuf> {
         let folder = self.cache.join(repository.repo().folder_name());
         let commit = std::fs::read_to_string(folder.join("refs").join(&repository.revision));
@@ -276,7 +273,7 @@ impl Hub {
     }
 }
 
-/// Refuses names that would lead out of the cache or break the address.
+/// Rejects names that would leave the cache or break the URL.
 fn check(repository: &Repository) -> Result<(), HubError> {
     let plain = |text: &str| {
         is_inside(text) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b))
@@ -287,7 +284,7 @@ fn check(repository: &Repository) -> Result<(), HubError> {
     Err(HubError::Repository(format!("{}@{}", repository.id, repository.revision)))
 }
 
-/// Whether a path is relative and has only names in it.
+/// Whether a path is relative and has only normal components.
 fn is_inside(path: &str) -> bool {
     !path.is_empty()
         && !path.contains('\0')
@@ -297,7 +294,7 @@ fn is_inside(path: &str) -> bool {
 fn collect_files(folder: &Path, prefix: &str, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-        // Through the link: files in a snapshot are links to blobs.
+        // `is_dir` and `is_file` follow links: files in a snapshot are links to blobs.
         let path = entry.path();
         if path.is_dir() {
             collect_files(&path, &format!("{name}/"), found);

@@ -1,8 +1,8 @@
 //! Files from the Hugging Face hub, and Parquet rows as JSON.
 //!
-//! [`Hub`] brings a file of a dataset or a model into the cache that all tools of the hub
-//! share and says where it lies; [`parquet`] turns the hub's usual table format into JSON
-//! maps, so that a dataset's loader need not know either.
+//! [`Hub`] downloads a file of a dataset or a model into the cache shared by all tools of the hub
+//! and returns its path; [`parquet`] reads the hub's usual table format as JSON maps, so that
+//! dataset loaders need not handle either.
 
 mod hub;
 mod model_cache;

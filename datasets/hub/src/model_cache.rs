@@ -1,4 +1,4 @@
-//! What is in the cache of the Hugging Face hub.
+//! Contents of the cache of the Hugging Face hub.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use crate::Hub;
 
-/// The cache that all tools of the Hugging Face hub share.
+/// The cache shared by all tools of the Hugging Face hub.
 #[derive(Debug, Clone, Serialize)]
 pub struct ModelCache {
     pub path: PathBuf,
-    /// The variable or default that says so.
+    /// The variable or default that determines `path`.
     pub by: String,
     pub offline: bool,
     pub repositories: Vec<CachedRepository>,
@@ -25,7 +25,7 @@ pub struct CachedRepository {
 }
 
 impl ModelCache {
-    /// Looks at the cache that the environment names.
+    /// Lists the cache configured by the environment.
     pub fn look() -> Self {
         let path = Hub::from_env().cache().to_owned();
         let set = |name: &str| std::env::var(name).is_ok_and(|value| !value.trim().is_empty());
@@ -40,7 +40,7 @@ impl ModelCache {
     }
 }
 
-/// The models and datasets in the cache, in order of their names.
+/// The models and datasets in the cache, sorted by name.
 fn cached_repositories(cache: &Path) -> Vec<CachedRepository> {
     let mut found: Vec<CachedRepository> = std::fs::read_dir(cache)
         .into_iter()

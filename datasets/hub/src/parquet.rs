@@ -1,7 +1,7 @@
 //! The rows of a Parquet file as JSON maps.
 //!
-//! Read row by row, not by columns into memory: the loaders take one row at a time, and a
-//! damaged part of a file then costs no more than itself.
+//! Reads row by row instead of loading columns: the loaders consume one row at a time, and a
+//! damaged part of a file does not affect the rest.
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 pub enum ParquetError {
     #[error("the file {} cannot be opened: {source}", path.display())]
     Open { path: PathBuf, source: std::io::Error },
-    #[error("the file {} is not a whole Parquet file: {reason}", path.display())]
+    #[error("the file {} is not a complete Parquet file: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("the file {}, row {row}, cannot be read: {reason}", path.display())]
     Row { path: PathBuf, row: usize, reason: String },
@@ -29,20 +29,20 @@ pub struct RowReader {
     /// The row group to be opened next.
     next_group: usize,
     current: Option<ReaderIter>,
-    /// Number of the row read last, counted from 1 over all row groups.
+    /// Number of the last row read, from 1 over all row groups.
     row: usize,
 }
 
-/// Whether a file is Parquet, by its name.
+/// Whether a file is Parquet, by its extension.
 pub fn is_parquet(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "parquet")
 }
 
-/// Opens a Parquet file for reading row by row. Nested columns become lists and objects,
-/// values that JSON lacks (NaN) null.
+/// Opens a Parquet file for reading row by row. Nested columns become lists and objects, values
+/// that JSON lacks (NaN) become null.
 ///
 /// # Errors
-/// Where the file cannot be opened or has no whole Parquet footer, as when it is cut off.
+/// If the file cannot be opened or has no complete Parquet footer, as when it is truncated.
 pub fn rows(path: impl AsRef<Path>) -> Result<RowReader, ParquetError> {
     let path = path.as_ref().to_owned();
     let file = match File::open(&path) {
@@ -55,19 +55,19 @@ pub fn rows(path: impl AsRef<Path>) -> Result<RowReader, ParquetError> {
     }
 }
 
-/// Runs a step of the parquet crate, which panics on some damaged files where it gives an
-/// error on others. Whatever the step worked on must not be used after an error.
+/// Runs a step of the parquet crate, which returns an error for some damaged files and panics on
+/// others. The objects used by the step must not be used after an error.
 fn guarded<T>(
     step: impl FnOnce() -> Result<T, parquet::errors::ParquetError>,
 ) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(step)) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("its content contradicts itself".to_owned()),
+        Err(_) => Err("its content is inconsistent".to_owned()),
     }
 }
 
 impl RowReader {
-    /// Number of rows that the file claims to have.
+    /// Number of rows according to the file's metadata.
     pub fn row_count(&self) -> usize {
         usize::try_from(self.reader.metadata().file_metadata().num_rows()).unwrap_or(0)
     }
@@ -93,7 +93,7 @@ impl RowReader {
                 && let Some(row) =
                     guarded(|| Ok(group.next().transpose()?.map(|row| row.to_json_value())))?
             {
-                // A row is an object by its type; nothing else can come.
+                // A row is always an object.
                 let Value::Object(map) = row else { continue };
                 return Ok(Some(map));
             }
@@ -108,7 +108,7 @@ impl RowReader {
 impl Iterator for RowReader {
     type Item = Result<Map<String, Value>, ParquetError>;
 
-    /// The next row. After an error the rest of its row group is left out.
+    /// The next row. After an error the rest of its row group is skipped.
     fn next(&mut self) -> Option<Self::Item> {
         let read = self.read().transpose()?;
         self.row += 1;

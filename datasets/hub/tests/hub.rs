@@ -1,4 +1,4 @@
-//! Fetching against a small server of our own on the loopback address.
+//! Fetches from a local test server.
 
 mod server;
 
@@ -22,7 +22,7 @@ fn start() -> Server {
 }
 
 #[test]
-fn a_file_is_fetched_once_and_then_comes_from_the_cache() {
+fn a_file_is_fetched_once_and_then_read_from_the_cache() {
     let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path()).with_endpoint(&server.address);
@@ -34,14 +34,14 @@ fn a_file_is_fetched_once_and_then_comes_from_the_cache() {
     assert_eq!(hub.fetch(&data, "data/rows.jsonl").unwrap(), path);
     assert_eq!(server.requests().len(), before);
 
-    // By commit as well, and without a connection.
+    // Also by commit and without a connection.
     let offline = Hub::new(folder.path()).with_endpoint("http://127.0.0.1:9").with_offline(true);
     assert_eq!(offline.fetch(&data.clone().at(COMMIT), "data/rows.jsonl").unwrap(), path);
     assert_eq!(offline.files(&data).unwrap(), ["data/rows.jsonl"]);
 }
 
 #[test]
-fn the_token_is_sent_and_revisions_are_asked_for() {
+fn the_token_and_the_revision_are_sent() {
     let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path())
@@ -72,15 +72,15 @@ fn errors_name_the_repository_and_the_file() {
     let data = Repository::dataset("some/data");
     let missing = hub.fetch(&data, "none.txt").unwrap_err();
     assert!(matches!(missing, HubError::NotFound { .. }));
-    let told = missing.to_string();
+    let message = missing.to_string();
     let expected = "the file none.txt of the dataset some/data (revision main) does not exist at";
-    assert!(told.starts_with(expected), "{told}");
+    assert!(message.starts_with(expected), "{message}");
 
     let refused = hub.fetch(&Repository::model("some/secret"), "config.json").unwrap_err();
     assert!(matches!(refused, HubError::Refused { .. }));
     assert!(refused.to_string().contains("set HF_TOKEN"), "{refused}");
 
-    // Port 9 of the loopback address: nothing listens there.
+    // No server listens on port 9 of the loopback address.
     let nowhere = Hub::new(folder.path()).with_endpoint("http://127.0.0.1:9");
     let failed = nowhere.files(&data).unwrap_err().to_string();
     let expected = "the list of files of the dataset some/data (revision main) cannot be fetched \
@@ -89,15 +89,20 @@ fn errors_name_the_repository_and_the_file() {
 }
 
 #[test]
-fn offline_only_the_cache_is_looked_at() {
+fn offline_only_the_cache_is_used() {
     let server = start();
     let folder = tempfile::tempdir().unwrap();
     let hub = Hub::new(folder.path()).with_endpoint(&server.address).with_offline(true);
     let data = Repository::dataset("some/data");
     for error in [hub.fetch(&data, "data/rows.jsonl").unwrap_err(), hub.files(&data).unwrap_err()] {
-        let told = error.to_string();
-        assert!(told.contains("of the dataset some/data (revision main) is not in the cache at"));
-        assert!(told.contains("datasets--some--data") && told.contains("HF_HUB_OFFLINE"), "{told}");
+        let message = error.to_string();
+        assert!(
+            message.contains("of the dataset some/data (revision main) is not in the cache at")
+        );
+        assert!(
+            message.contains("datasets--some--data") && message.contains("HF_HUB_OFFLINE"),
+            "{message}"
+        );
     }
     assert!(server.requests().is_empty());
 }

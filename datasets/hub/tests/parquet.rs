@@ -1,4 +1,4 @@
-//! Parquet files written here and read back.
+//! Round trips of Parquet files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ fn write(path: &Path, compression: Compression) {
 }
 
 #[test]
-fn rows_come_back_as_json() {
+fn rows_are_read_as_json() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.parquet");
     let codecs =
@@ -73,41 +73,41 @@ fn rows_come_back_as_json() {
 }
 
 #[test]
-fn a_file_that_is_cut_off_is_named() {
+fn a_truncated_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.parquet");
     write(&path, Compression::SNAPPY);
     let whole = std::fs::read(&path).unwrap();
     for length in [0, 3, 8, whole.len() / 2, whole.len() - 1] {
         std::fs::write(&path, &whole[..length]).unwrap();
-        let error = rows(&path).err().expect("a file cut off was opened");
+        let error = rows(&path).err().expect("a truncated file was opened");
         assert!(matches!(error, ParquetError::Damaged { .. }), "{error}");
-        let told = error.to_string();
-        assert!(told.contains("rows.parquet is not a whole Parquet file: "), "{told}");
+        let message = error.to_string();
+        assert!(message.contains("rows.parquet is not a complete Parquet file: "), "{message}");
     }
     let missing = rows(folder.path().join("none.parquet")).err().unwrap().to_string();
     assert!(missing.contains("none.parquet cannot be opened: "), "{missing}");
 }
 
 #[test]
-fn a_damaged_row_group_does_not_cost_the_other() {
+fn a_damaged_row_group_does_not_affect_the_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.parquet");
     write(&path, Compression::SNAPPY);
     let mut bytes = std::fs::read(&path).unwrap();
-    // The first page of the first column, right behind the magic number.
+    // The first page of the first column, right after the magic number.
     bytes[4..24].fill(0xff);
     std::fs::write(&path, &bytes).unwrap();
     let found: Vec<_> = rows(&path).unwrap().collect();
     let good: Vec<_> = found.iter().flatten().map(|row| row["id"].as_str().unwrap()).collect();
     assert_eq!(good, ["row 2", "row 3"]);
-    let told = found[0].as_ref().unwrap_err().to_string();
-    assert!(told.contains("rows.parquet, row 1, cannot be read: "), "{told}");
+    let message = found[0].as_ref().unwrap_err().to_string();
+    assert!(message.contains("rows.parquet, row 1, cannot be read: "), "{message}");
 }
 
-/// The parquet crate panics on some of these files; here each gives rows or an error.
+/// The parquet crate panics on some of these files; the reader must return rows or an error.
 #[test]
-fn no_damaged_byte_brings_the_program_down() {
+fn no_damaged_byte_causes_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.parquet");
     write(&path, Compression::SNAPPY);
@@ -118,12 +118,12 @@ fn no_damaged_byte_brings_the_program_down() {
         let mut bytes = whole.clone();
         bytes[place] ^= 0x81;
         std::fs::write(&path, &bytes).unwrap();
-        let told = match rows(&path) {
+        let message = match rows(&path) {
             Ok(reader) => reader.take(100).find_map(|row| row.err().map(|e| e.to_string())),
             Err(error) => Some(error.to_string()),
         };
-        if let Some(told) = told {
-            assert!(told.contains("rows.parquet"), "{told}");
+        if let Some(message) = message {
+            assert!(message.contains("rows.parquet"), "{message}");
             errors += 1;
         }
     }

@@ -1,7 +1,7 @@
-//! A sequence of draws below one node of the seed tree.
+//! A sequence of random draws below one node of the seed tree.
 //!
-//! Built on [`SeedTree::uniform`] alone, so that the world is fixed by our own arithmetic and
-//! no update of a random number library can change a task.
+//! Uses only [`SeedTree::uniform`], so that no update of a random number library can change a
+//! task.
 
 use leyden_core::SeedTree;
 
@@ -41,14 +41,14 @@ impl Draws {
         self.uniform() < p
     }
 
-    /// Puts `items` into a random order (Fisher and Yates).
+    /// Shuffles `items` (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for end in (1..items.len()).rev() {
             items.swap(end, self.below(end + 1));
         }
     }
 
-    /// The index of a share, drawn in proportion to `shares`.
+    /// Draws an index with probabilities proportional to `shares`.
     pub fn weighted(&mut self, shares: &[f64]) -> usize {
         let mut rest = self.uniform() * shares.iter().sum::<f64>();
         for (i, share) in shares.iter().enumerate() {

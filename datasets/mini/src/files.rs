@@ -1,4 +1,4 @@
-//! Worlds as files: what their exports share.
+//! File output shared by the exports of the worlds.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -23,17 +23,17 @@ impl ExportError {
     }
 }
 
-/// Makes the folder of `path` and removes a file that stands there.
-pub(crate) fn make_way(path: &Path) -> Result<(), ExportError> {
-    let made = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+/// Creates the folder of `path` and removes an existing file at `path`.
+pub(crate) fn clear_path(path: &Path) -> Result<(), ExportError> {
+    let created = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     let removed = || match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     };
-    made.and_then(|()| removed()).map_err(|source| ExportError::new(path, source))
+    created.and_then(|()| removed()).map_err(|source| ExportError::new(path, source))
 }
 
-/// Writes one row a line. The folder is made if missing.
+/// Writes one row per line. The folder is created if missing.
 pub(crate) fn write_jsonl(
     path: &Path,
     rows: impl Iterator<Item = Value>,
@@ -47,7 +47,7 @@ pub(crate) fn write_jsonl(
     })
 }
 
-/// Writes all rows as one array. The folder is made if missing.
+/// Writes all rows as one array. The folder is created if missing.
 pub(crate) fn write_json(path: &Path, rows: Vec<Value>) -> Result<(), ExportError> {
     write(path, |file| Ok(serde_json::to_writer_pretty(file, &rows)?))
 }

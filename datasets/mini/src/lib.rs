@@ -1,10 +1,10 @@
 //! Generated worlds in the formats of the real datasets.
 //!
-//! A laptop should see a reward curve rise in minutes, without a download and without a
-//! licence question. So each world is code: a seed and an index give a task, the same one on
-//! every machine, and no data is stored. The worlds are small enough for a model of a million
-//! parameters and honest enough to measure generalisation: test tasks differ from training
-//! tasks in their wording, their numbers or their names, and say in which.
+//! For reward curves that rise within minutes on a laptop, without downloads and licence
+//! questions. Each world is code: a seed and an index determine a task, the same one on every
+//! machine, and no data is stored. The worlds are small enough for a model of a million parameters
+//! and still measure generalisation: test tasks differ from training tasks in their wording, their
+//! numbers or their names, which labels record.
 
 pub mod calc;
 mod draws;

@@ -1,14 +1,14 @@
 //! Invented names of two syllables.
 //!
-//! Real names would bring knowledge of the real world into questions that are to be answered
-//! from the world itself. These have no meaning, one form, and few parts: a start and an end,
-//! which a byte-pair tokenizer learns as one token each, so that a name is two tokens to copy.
-//! There are fewer ends than pairs of a vowel and a consonant between start and end, so that a
-//! tokenizer of this language alone does not merge across the seam; one that learns others
-//! beside it is told where the seam is ([`start_pattern`]).
+//! Real names would let models answer from knowledge of the real world. These have no meaning, one
+//! form, and two parts: a start and an end, which a byte-pair tokenizer learns as one token each,
+//! so that copying a name is copying two tokens. There are fewer ends than vowel-consonant pairs
+//! between start and end, so that a tokenizer of this language alone does not merge across the
+//! boundary; one that is also trained on other text needs the boundary as a pattern
+//! ([`start_pattern`]).
 //!
-//! A quarter of all names belongs to test for good, in every world and under every seed. Its
-//! syllables are those of the other names: a new name is a new pair, not a new sound.
+//! A quarter of all names is permanently reserved for test, in every world and under every seed.
+//! They consist of the same syllables as the others: a new name is a new pair of known syllables.
 
 use std::sync::LazyLock;
 
@@ -22,9 +22,9 @@ const END_CONSONANTS: &str = "bdklmnprstvz";
 // No `e`: English has too many words like `name` and `lake`.
 const END_VOWELS: &str = "aio";
 
-/// A regular expression that finds the start of every name, the space before it included: a
-/// tokenizer that takes it for a word of its own has two tokens for each name, wherever the
-/// name stands and whatever other words it knows.
+/// A regular expression that matches the start of every name with the space before it. A tokenizer
+/// that pre-splits by it has two tokens for each name, whatever the position of the name and the
+/// rest of the vocabulary.
 pub fn start_pattern() -> String {
     format!(
         "(?: |(?<![A-Za-z ]))[{START_CONSONANTS}][{START_VOWELS}](?=[{END_CONSONANTS}][{END_VOWELS}](?![A-Za-z]))"
@@ -41,19 +41,19 @@ pub fn all() -> Vec<String> {
         .collect()
 }
 
-/// Whether a name is kept for test. A fixed property of the name, a quarter of all.
+/// Whether a name is reserved for test. A fixed property of a quarter of all names.
 pub fn is_reserved(name: &str) -> bool {
     SeedTree::new(0).child("reserved names").child(name).seed().is_multiple_of(4)
 }
 
-/// Those that are not kept for test.
+/// The names that are not reserved for test.
 pub(crate) fn free() -> &'static [String] {
     static FREE: LazyLock<Vec<String>> =
         LazyLock::new(|| all().into_iter().filter(|name| !is_reserved(name)).collect());
     &FREE
 }
 
-/// Names in a random order, each given out once.
+/// Names in random order without repetition.
 pub(crate) struct Supply {
     free: Vec<String>,
     kept: Vec<String>,
@@ -67,27 +67,26 @@ impl Supply {
         Self { free, kept }
     }
 
-    /// The next name, of those kept for test if `reserved`.
+    /// The next name, a reserved one if `reserved`.
     ///
     /// # Panics
-    /// If there is none left: a world's size is fixed, and its tests build it.
+    /// If there is none left. The sizes of the worlds are fixed and covered by tests.
     pub fn next(&mut self, reserved: bool) -> String {
         let names = if reserved { &mut self.kept } else { &mut self.free };
         names.pop().expect("a world needs more names than there are")
     }
 }
 
-/// Names of an exercise in copying.
+/// Number of names listed in a copying exercise.
 const LISTED: usize = 8;
 
-/// Names that are drawn from them and said.
+/// Number of draws from them.
 const SAID: usize = 24;
 
-/// Exercises in copying: names, and many draws from them. No two of the names begin alike, so
-/// that the first syllable tells the second; which name comes next, nothing tells. Who can do
-/// this copies a name by what it is and not by where it stands. The draws repeat: were each
-/// name said once, then knowing which are still to come would be half the answer, and models
-/// learn that instead.
+/// Copying exercises: a list of names and many draws from it. No two of the names have the same
+/// first syllable, so that the first syllable determines the second; the next name is
+/// unpredictable. This trains copying by content instead of by position. The draws repeat, because
+/// without repetition models learn to predict the remaining names instead.
 #[derive(Debug, Clone)]
 pub struct NamesAgain {
     node: SeedTree,
@@ -98,7 +97,7 @@ impl NamesAgain {
         Self { node: SeedTree::new(seed).child("mini-musique").child("names") }
     }
 
-    /// Exercise number `index` of an endless stream: the names, and what is drawn from them.
+    /// Exercise number `index` of an endless stream: the names, and the draws from them.
     pub fn exercise(&self, index: u64) -> (String, String) {
         let mut draws = Draws::new(self.node.index(index));
         let mut listed: Vec<&String> = Vec::new();
@@ -109,9 +108,9 @@ impl NamesAgain {
             }
         }
         let text = |names: &[&String]| names.iter().map(|n| format!(" {n}")).collect::<String>();
-        let told = text(&listed);
-        let again: Vec<&String> = (0..SAID).map(|_| *draws.choose(&listed)).collect();
-        let again = text(&again);
-        (told, again)
+        let list = text(&listed);
+        let drawn: Vec<&String> = (0..SAID).map(|_| *draws.choose(&listed)).collect();
+        let drawn = text(&drawn);
+        (list, drawn)
     }
 }

@@ -1,4 +1,4 @@
-//! What mini-calc promises: the templates, the two separations, the answers, the labels, the
+//! Properties of mini-calc: templates, the two separations of training and test, answers, labels,
 //! demonstrations.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -20,8 +20,8 @@ fn field<'a>(task: &'a Task, name: &str) -> &'a str {
     task.fields[name].as_str().unwrap_or_else(|| panic!("{} has no {name}", task.id))
 }
 
-/// Evaluates as a calculator does, in floating point, by a method of its own: splits at the
-/// last operator of the lowest precedence outside parentheses.
+/// An independent evaluator in floating point: splits at the last operator of the lowest
+/// precedence outside parentheses.
 fn evaluate(text: &str) -> f64 {
     let text = text.trim();
     for operators in [['+', '-'], ['*', '/']] {
@@ -54,7 +54,7 @@ fn split(world: &MiniCalc) -> (Vec<&Template>, Vec<&Template>) {
 }
 
 #[test]
-fn the_tables_are_large_and_every_shape_keeps_a_fifth_for_test() {
+fn the_tables_are_large_and_a_fifth_of_every_shape_is_held_out() {
     let world = MiniCalc::new(1);
     let mut by_operations = BTreeMap::new();
     let mut by_shape: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -90,7 +90,7 @@ fn templates_differ_in_more_than_their_slots() {
 }
 
 #[test]
-fn templates_kept_for_test_are_made_of_known_parts() {
+fn held_out_templates_consist_of_known_parts() {
     let world = MiniCalc::new(1);
     let (training, held_out) = split(&world);
     let training: Vec<String> = training.iter().map(|t| t.normalised()).collect();
@@ -131,7 +131,7 @@ fn every_pair_of_neighbouring_words_is_known_from_training() {
     let known: HashSet<String> = training.into_iter().flat_map(pairs).collect();
     let new: Vec<String> =
         held_out.into_iter().flat_map(pairs).filter(|p| !known.contains(p)).collect();
-    assert!(new.is_empty(), "word pairs that only templates kept for test have: {new:?}");
+    assert!(new.is_empty(), "word pairs that only held-out templates have: {new:?}");
 }
 
 /// Thousands of tasks of either split, every template among them.
@@ -148,7 +148,7 @@ fn every_template_gives_questions_whose_expression_has_the_answer() {
         let expression = field(task, "expression");
         let gold: i64 = task.gold.parse().unwrap();
         assert!(gold >= 12, "{}: {gold}", task.id);
-        // Doubles hold integers up to 2^53 and an even quotient exactly.
+        // Doubles represent integers up to 2^53 and exact quotients exactly.
         assert_eq!(evaluate(expression), gold as f64, "{}: {expression}", task.id);
         let (mut asked, mut computed) = (numbers(&task.question), numbers(expression));
         if task.label("mention") == Some("in_order") {
@@ -211,7 +211,7 @@ fn labels_have_the_stated_shares() {
 }
 
 #[test]
-fn tasks_do_not_depend_on_the_order_of_asking_and_differ_between_seeds() {
+fn tasks_do_not_depend_on_the_order_of_access_and_differ_between_seeds() {
     let world = MiniCalc::new(5);
     let late = world.train(1_000_000);
     assert_eq!(MiniCalc::new(5).train(1_000_000), late);
@@ -221,7 +221,7 @@ fn tasks_do_not_depend_on_the_order_of_asking_and_differ_between_seeds() {
     assert_eq!(world.corpus(3), MiniCalc::new(5).corpus(3));
 }
 
-/// The committed base model has learned this world: a change here makes another world.
+/// The committed base model is pretrained on this world, which must not change.
 #[test]
 fn the_first_hundred_tasks_are_pinned() {
     let world = MiniCalc::new(1);
@@ -256,7 +256,7 @@ fn is_right(task: &Task, expression: &str) -> bool {
 }
 
 #[test]
-fn each_operator_of_a_demonstration_is_right_as_often_as_stated() {
+fn operators_of_demonstrations_are_correct_at_the_given_rate() {
     let world = MiniCalc::new(1);
     let operators = |text: &str| text.chars().filter(|c| "+-*/".contains(*c)).collect::<Vec<_>>();
     for (noise, operations) in [1, 2, 3].map(|n| (Noise { swapped: 0.0, ..Noise::of(n) }, n)) {
@@ -266,13 +266,13 @@ fn each_operator_of_a_demonstration_is_right_as_often_as_stated() {
             if task.label("operations") != Some(operations.to_string().as_str()) {
                 continue;
             }
-            let wanted = field(&task, "expression");
+            let correct = field(&task, "expression");
             let drawn = noise.draw(&task, SeedTree::new(9).index(i)).unwrap();
-            assert_eq!(numbers(&drawn), numbers(wanted), "{}", task.id);
-            for (wanted, drawn) in operators(wanted).into_iter().zip(operators(&drawn)) {
+            assert_eq!(numbers(&drawn), numbers(correct), "{}", task.id);
+            for (operator, drawn) in operators(correct).into_iter().zip(operators(&drawn)) {
                 all += 1;
-                right += usize::from(wanted == drawn);
-                let easy = if wanted == '+' { '-' } else { '+' };
+                right += usize::from(operator == drawn);
+                let easy = if operator == '+' { '-' } else { '+' };
                 lazy += usize::from(drawn == easy);
             }
         }
@@ -284,7 +284,7 @@ fn each_operator_of_a_demonstration_is_right_as_often_as_stated() {
 }
 
 #[test]
-fn the_base_is_shown_right_answers_in_less_than_three_of_twenty_problems() {
+fn less_than_three_of_twenty_demonstrations_have_the_correct_answer() {
     let world = MiniCalc::new(1);
     let n = 20_000;
     let right = (0..n)
@@ -300,7 +300,7 @@ fn the_base_is_shown_right_answers_in_less_than_three_of_twenty_problems() {
 }
 
 #[test]
-fn retellings_keep_the_numbers_and_show_only_what_training_shows() {
+fn retellings_keep_the_numbers_and_use_only_training_material() {
     let world = MiniCalc::new(3);
     let mut changed = 0;
     for index in 0..2_000 {
@@ -323,21 +323,21 @@ fn retellings_keep_the_numbers_and_show_only_what_training_shows() {
 }
 
 #[test]
-fn noise_can_be_none_and_a_strange_task_is_refused() {
+fn noise_can_be_none_and_a_foreign_task_is_rejected() {
     let world = MiniCalc::new(2);
     let none = Noise { right: 1.0, lazy: 0.0, swapped: 0.0 };
     for i in 0..200 {
         let task = world.train(i);
         assert_eq!(none.draw(&task, SeedTree::new(4)).unwrap(), field(&task, "expression"));
     }
-    let mut strange = world.train(0);
-    strange.fields.clear();
-    let error = none.draw(&strange, SeedTree::new(4)).unwrap_err().to_string();
+    let mut foreign = world.train(0);
+    foreign.fields.clear();
+    let error = none.draw(&foreign, SeedTree::new(4)).unwrap_err().to_string();
     assert!(error.contains("mini-calc/train/0") && error.contains("shape"), "{error}");
 }
 
 #[test]
-fn files_hold_the_tasks_in_the_format_of_calc_x() {
+fn files_contain_the_tasks_in_the_format_of_calc_x() {
     let folder = tempfile::tempdir().unwrap();
     let world = MiniCalc::new(1);
     world.write_jsonl(&folder.path().join("new"), 20, 10).unwrap();

@@ -1,4 +1,4 @@
-//! mini-calc against the real dataset's own code: its calculator, scorer, chains and loader.
+//! mini-calc with the code of the real dataset: its calculator, scorer, chains and loader.
 
 use leyden_calcx::chain::{Turn, demonstration};
 use leyden_calcx::scorer::same_result;
@@ -26,13 +26,13 @@ fn every_chain_is_a_demonstration_with_one_call() {
 }
 
 #[test]
-fn the_calculator_takes_every_demonstration() {
+fn the_calculator_accepts_every_demonstration() {
     let world = MiniCalc::new(1);
     let noise = Noise { right: 0.3, lazy: 0.2, swapped: 0.5 };
     for i in 0..2_000 {
         let drawn = noise.draw(&world.train(i), SeedTree::new(2).index(i)).unwrap();
         let output = calculate(&drawn);
-        // A difference of two equal products may be divided by.
+        // The divisor may be a difference of two equal products.
         assert!(!output.starts_with("ERROR") || drawn.contains('/'), "{drawn}: {output}");
     }
 }
@@ -46,8 +46,11 @@ fn the_loader_of_calc_x_reads_the_files() {
     assert!(loaded.rejected.is_empty());
     let expected = world.test(30);
     assert_eq!(loaded.tasks.len(), expected.len());
-    for (read, made) in loaded.tasks.iter().zip(&expected) {
-        assert_eq!((&read.id, &read.question, &read.gold), (&made.id, &made.question, &made.gold));
-        assert_eq!(read.fields["chain"], made.fields["chain"]);
+    for (read, original) in loaded.tasks.iter().zip(&expected) {
+        assert_eq!(
+            (&read.id, &read.question, &read.gold),
+            (&original.id, &original.question, &original.gold)
+        );
+        assert_eq!(read.fields["chain"], original.fields["chain"]);
     }
 }

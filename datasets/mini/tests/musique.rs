@@ -1,5 +1,5 @@
-//! What mini-musique promises: the corpus and its search, the two separations, the answers,
-//! the files, the demonstrations.
+//! Properties of mini-musique: the corpus and its search, the two separations of training and
+//! test, answers, files, demonstrations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::LazyLock;
@@ -60,7 +60,7 @@ fn the_corpus_is_large_and_its_passages_are_short() {
             }
             for (relation, object) in &passage.facts {
                 assert!(passage.names.contains(object));
-                // The object always follows its keyword at once, and the keyword stands nowhere else.
+                // The object always directly follows its keyword, which occurs nowhere else.
                 let keyword = format!(" {} ", relation.keyword);
                 let after: Vec<&str> = passage.text.split(&keyword).skip(1).collect();
                 assert!(matches!(after[..], [rest] if rest.starts_with(object.as_str())));
@@ -70,7 +70,7 @@ fn the_corpus_is_large_and_its_passages_are_short() {
 }
 
 #[test]
-fn names_are_no_words_and_their_split_is_fixed() {
+fn names_are_not_words_and_their_split_is_fixed() {
     let all = names::all();
     assert_eq!(all.iter().collect::<HashSet<_>>().len(), 2_304);
     let reserved = all.iter().filter(|name| names::is_reserved(name)).count();
@@ -111,7 +111,7 @@ fn a_query_with_entity_and_relation_finds_its_passage_among_the_first_two() {
 }
 
 #[test]
-fn some_names_mean_two_entities_and_visits_tell_no_facts() {
+fn some_names_are_ambiguous_and_visits_state_no_facts() {
     let world = MiniMusique::new(0);
     let mut meanings: HashMap<&str, HashSet<&str>> = HashMap::new();
     for passage in world.passages() {
@@ -129,7 +129,7 @@ fn some_names_mean_two_entities_and_visits_tell_no_facts() {
 }
 
 #[test]
-fn templates_kept_for_test_are_new_combinations_of_known_phrases() {
+fn held_out_templates_are_new_combinations_of_known_phrases() {
     let world = MiniMusique::new(0);
     let (held_out, training): (Vec<_>, Vec<_>) =
         world.templates().iter().partition(|template| template.held_out);
@@ -194,16 +194,17 @@ fn training_and_test_share_neither_entities_nor_held_out_templates() {
 
 /// The facts of the whole corpus, read from the passages.
 fn facts(world: &MiniMusique) -> HashMap<(String, &'static str), String> {
-    let told = world.passages().iter().filter_map(|p| Some((p.subject.as_ref()?, &p.facts)));
-    told.flat_map(|(subject, facts)| {
-        facts.iter().map(move |(relation, object)| {
-            (
-                (subject.clone() + relation.subject.noun().unwrap_or(""), relation.keyword),
-                object.clone(),
-            )
+    let stated = world.passages().iter().filter_map(|p| Some((p.subject.as_ref()?, &p.facts)));
+    stated
+        .flat_map(|(subject, facts)| {
+            facts.iter().map(move |(relation, object)| {
+                (
+                    (subject.clone() + relation.subject.noun().unwrap_or(""), relation.keyword),
+                    object.clone(),
+                )
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 #[test]
@@ -224,7 +225,7 @@ fn answers_follow_from_the_corpus_and_only_by_the_right_chain() {
         assert_eq!(path.last(), Some(&task.gold));
         assert_eq!(names_in(&task.question), BTreeSet::from([path[0].clone()]));
         assert_eq!(path.iter().collect::<HashSet<_>>().len(), path.len(), "{}", task.id);
-        // Stopping a hop early, or one other relation, does not find the answer.
+        // Stopping a hop early or using another relation does not find the answer.
         let last = chain[chain.len() - 1];
         for other in RELATIONS.iter().filter(|o| *o != last && o.subject == last.subject) {
             assert_ne!(object(&path[chain.len() - 1], other), Some(&task.gold), "{}", task.id);
@@ -272,7 +273,7 @@ fn tasks_have_the_fields_of_musique() {
 }
 
 #[test]
-fn files_hold_the_tasks_and_the_corpus() {
+fn files_contain_the_tasks_and_the_corpus() {
     let folder = tempfile::tempdir().unwrap();
     let world = MiniMusique::new(2);
     world.write_jsonl(&folder.path().join("new"), 20, 10).unwrap();
@@ -296,7 +297,7 @@ fn files_hold_the_tasks_and_the_corpus() {
 }
 
 #[test]
-fn tasks_do_not_depend_on_the_order_of_asking_and_differ_between_seeds() {
+fn tasks_do_not_depend_on_the_order_of_access_and_differ_between_seeds() {
     let world = MiniMusique::new(5);
     let late = world.train(1_000_000);
     assert_eq!(MiniMusique::new(5).train(1_000_000), late);
@@ -306,7 +307,7 @@ fn tasks_do_not_depend_on_the_order_of_asking_and_differ_between_seeds() {
     assert_ne!(world.passages()[0], MiniMusique::new(6).passages()[0]);
 }
 
-/// The committed base model has learned this world: a change here makes another world.
+/// The committed base model is pretrained on this world, which must not change.
 #[test]
 fn the_first_tasks_and_the_corpus_are_pinned() {
     let world = MiniMusique::new(1);
@@ -343,7 +344,7 @@ fn without_noise_every_rollout_finds_the_answer() {
 }
 
 #[test]
-fn the_base_is_shown_about_one_right_rollout_in_ten() {
+fn about_one_demonstration_in_ten_is_correct() {
     let world = MiniMusique::new(3);
     let index = Index::new(&world);
     for shown in [2, 4] {
@@ -367,31 +368,31 @@ fn the_base_is_shown_about_one_right_rollout_in_ten() {
 }
 
 #[test]
-fn demonstrations_copy_what_they_name() {
+fn demonstrations_copy_names_from_their_context() {
     let world = MiniMusique::new(3);
     let index = Index::new(&world);
     for i in 0..1_000 {
         let task = world.train(i);
         let search = |query: &str| index.search(query, 2);
         let turns = Noise::of(2).draw(&world, &task, SeedTree::new(i), search).unwrap();
-        let mut going_on = names_in(&task.question).pop_first().unwrap();
+        let mut current = names_in(&task.question).pop_first().unwrap();
         let (mut keyword, mut texts) = (String::new(), Vec::new());
         for turn in &turns {
             if let Turn::Call { read, .. } | Turn::Answer { read, .. } = turn
                 && let Some(read) = read
             {
-                // In the words of a passage, and of what was asked for where that is told.
+                // In the words of a passage, with the queried relation if it is stated.
                 let said = read.said();
-                let told = |text: &String| text.contains(said.trim_end_matches('.'));
-                assert!(texts.iter().any(told), "{said} {texts:?}");
+                let states = |text: &String| text.contains(said.trim_end_matches('.'));
+                assert!(texts.iter().any(states), "{said} {texts:?}");
                 let asked = texts.iter().any(|text| text.contains(&format!(" {keyword} ")));
                 assert!(!asked || read.relation.keyword == keyword, "{said} {texts:?}");
-                going_on.clone_from(&read.name);
+                current.clone_from(&read.name);
             }
             match turn {
                 Turn::Call { query, .. } => {
                     let named = names_in(query);
-                    assert_eq!(named, BTreeSet::from([going_on.clone()]), "{query}");
+                    assert_eq!(named, BTreeSet::from([current.clone()]), "{query}");
                     keyword = query.split(' ').next_back().unwrap().to_owned();
                     assert!(by_keyword(&keyword).is_some(), "{query}");
                 }
@@ -399,14 +400,14 @@ fn demonstrations_copy_what_they_name() {
                     assert_eq!(passages.len(), 2);
                     texts = passages.iter().map(|&p| world.passages()[p].text.clone()).collect();
                 }
-                Turn::Answer { name, .. } => assert_eq!(*name, going_on, "{}", task.id),
+                Turn::Answer { name, .. } => assert_eq!(*name, current, "{}", task.id),
             }
         }
     }
 }
 
 #[test]
-fn an_empty_search_is_survived_and_a_strange_task_is_refused() {
+fn an_empty_search_is_handled_and_a_foreign_task_is_rejected() {
     let world = MiniMusique::new(3);
     let mut task = world.train(0);
     let nothing = |_: &str| Vec::new();
@@ -425,7 +426,7 @@ fn tokenizer(texts: Vec<String>) -> Tokenizer {
 }
 
 #[test]
-fn a_small_vocabulary_holds_the_language() {
+fn a_small_vocabulary_covers_the_language() {
     let world = MiniMusique::new(0);
     let tokenizer = tokenizer(world.corpus(9_000));
     let length = |text: &str| tokenizer.encode(text).unwrap().len();
@@ -439,40 +440,39 @@ fn a_small_vocabulary_holds_the_language() {
     assert!(longest <= Some(40), "{longest:?} tokens in a question");
 }
 
-/// A passage told again has the same facts in another order, never a name of test, and the
-/// same facts have other names each time.
+/// A paraphrase has the same facts in another order, no reserved names, and other names each time.
 #[test]
-fn retellings_keep_the_names_and_stay_in_the_realm_of_training() {
+fn retellings_keep_the_names_and_use_no_reserved_ones() {
     let world = MiniMusique::new(3);
     let (mut numbers, mut all) = (BTreeSet::new(), BTreeSet::new());
     for index in 0..300 {
         let retelling = world.retelling(index);
         assert_eq!(retelling, world.retelling(index));
         assert_eq!(retelling.told.len(), 2);
-        let (_, told) = &retelling.told[retelling.number - 1];
-        assert_ne!(told, &retelling.retold);
-        assert_eq!(names_in(told), names_in(&retelling.retold), "{told}");
+        let (_, original) = &retelling.told[retelling.number - 1];
+        assert_ne!(original, &retelling.retold);
+        assert_eq!(names_in(original), names_in(&retelling.retold), "{original}");
         let here: Vec<_> = retelling.told.iter().flat_map(|(_, text)| names_in(text)).collect();
         assert!(here.iter().all(|name| !names::is_reserved(name)));
         all.extend(here);
         numbers.insert(retelling.number);
     }
     assert_eq!(numbers, BTreeSet::from([1, 2]));
-    // The realm of training has some 950 names; the exercises have all that there are.
+    // The training realm has some 950 names; the paraphrases use all unreserved ones.
     assert!(all.len() > 1_000, "{}", all.len());
 }
 
-/// What is drawn comes from the list, none of it is a name of test, the first syllable tells
-/// which name it is, and neither order nor what was drawn before tells what comes next.
+/// Drawn names are from the list and not reserved, the first syllable determines the name, and
+/// draws repeat, so that the next name is unpredictable.
 #[test]
 fn names_are_drawn_from_a_list() {
     let exercises = names::NamesAgain::new(3);
     let mut repeated = 0;
     for index in 0..200 {
-        let (told, again) = exercises.exercise(index);
-        assert_eq!((told.clone(), again.clone()), exercises.exercise(index));
+        let (listed, again) = exercises.exercise(index);
+        assert_eq!((listed.clone(), again.clone()), exercises.exercise(index));
         let (list, drawn): (Vec<&str>, Vec<&str>) =
-            (words(&told).collect(), words(&again).collect());
+            (words(&listed).collect(), words(&again).collect());
         assert!(drawn.len() > list.len() && drawn.iter().all(|name| list.contains(name)));
         assert!(list.iter().all(|name| !names::is_reserved(name)));
         let starts: BTreeSet<&str> = list.iter().map(|name| &name[..2]).collect();

@@ -1,5 +1,5 @@
-//! What mini-spider promises: the databases, the separations, queries that run and are hard to
-//! hit by chance, the files, the demonstrations.
+//! Properties of mini-spider: databases, separation of training and test, executable queries that
+//! are hard to guess, files, demonstrations.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -29,7 +29,7 @@ fn words(text: &str) -> Vec<String> {
     parts.filter(|word| !word.is_empty()).map(str::to_string).collect()
 }
 
-/// The values in quotes and the numbers above 10 of a text.
+/// The quoted values and the numbers above 10 in a text.
 fn values(text: &str) -> (Vec<String>, Vec<i64>) {
     let texts = text.split('\'').skip(1).step_by(2).map(str::to_string).collect();
     let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.');
@@ -71,7 +71,7 @@ fn databases_are_many_small_and_typed() {
 }
 
 #[test]
-fn databases_kept_for_test_have_no_word_of_their_own() {
+fn held_out_databases_have_no_new_words() {
     let world = MiniSpider::new(0);
     let of = |held_out: bool| -> HashSet<String> {
         let databases = world.databases().iter().filter(|d| d.schema.held_out == held_out);
@@ -82,7 +82,7 @@ fn databases_kept_for_test_have_no_word_of_their_own() {
 }
 
 #[test]
-fn templates_kept_for_test_are_made_of_known_parts() {
+fn held_out_templates_consist_of_known_parts() {
     let world = MiniSpider::new(0);
     let pairs = |text: &str| -> Vec<String> {
         let text = text.replace(['.', ','], " .").replace('?', " ?");
@@ -104,7 +104,7 @@ fn templates_kept_for_test_are_made_of_known_parts() {
 }
 
 #[test]
-fn gold_queries_run_and_give_rows() {
+fn gold_queries_run_and_return_rows() {
     let world = MiniSpider::new(1);
     let (training, test) = many_tasks(&world);
     let mut used = HashSet::new();
@@ -163,7 +163,7 @@ fn training_and_test_share_neither_values_nor_wordings_nor_databases() {
     assert!(different.len() * 100 > 95 * test.len(), "{} of {}", different.len(), test.len());
 }
 
-/// Spider's rule over the text of a query, which in this world is enough.
+/// Spider's rule applied to the text of a query, which is sufficient in this world.
 fn hardness(sql: &str) -> &'static str {
     let outer = sql.split("( select").next().unwrap_or(sql);
     let count = |part: &str| outer.matches(part).count();
@@ -186,7 +186,7 @@ fn hardness(sql: &str) -> &'static str {
 }
 
 #[test]
-fn labels_tell_the_hardness_by_spiders_rule() {
+fn labels_have_the_hardness_by_spiders_rule() {
     let world = MiniSpider::new(1);
     let (training, test) = many_tasks(&world);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -199,7 +199,7 @@ fn labels_tell_the_hardness_by_spiders_rule() {
     assert!((share("easy") - 0.4).abs() < 0.03 && (share("hard") - 0.2).abs() < 0.03);
 }
 
-/// A result as the test-suite rule compares it, columns in any order.
+/// A result in canonical form for the test-suite rule, with columns in any order.
 fn result(database: &Database, sql: &str, ordered: bool) -> Option<Vec<Vec<String>>> {
     let mut rows = database.run(sql).ok()?;
     rows.iter_mut().for_each(|row| row.sort());
@@ -265,7 +265,7 @@ fn files_are_in_the_formats_of_spider() {
     let world = MiniSpider::new(1);
     let out = folder.path().join("new");
     world.write(&out, 20, 12).unwrap();
-    // A second time in the same place.
+    // Overwriting works.
     world.write(&out, 20, 12).unwrap();
     let read = |name: &str| -> Vec<Value> {
         serde_json::from_str(&std::fs::read_to_string(out.join(name)).unwrap()).unwrap()
@@ -316,7 +316,7 @@ fn files_are_in_the_formats_of_spider() {
 }
 
 #[test]
-fn tasks_do_not_depend_on_the_order_of_asking_and_differ_between_seeds() {
+fn tasks_do_not_depend_on_the_order_of_access_and_differ_between_seeds() {
     let world = MiniSpider::new(5);
     let late = world.train(1_000_000);
     assert_eq!(MiniSpider::new(5).train(1_000_000), late);
@@ -325,7 +325,7 @@ fn tasks_do_not_depend_on_the_order_of_asking_and_differ_between_seeds() {
     assert_eq!(world.corpus(9), MiniSpider::new(5).corpus(9));
 }
 
-/// The committed base model has learned this world: a change here makes another world.
+/// The committed base model is pretrained on this world, which must not change.
 #[test]
 fn the_first_tasks_and_the_rows_are_pinned() {
     let world = MiniSpider::new(1);
@@ -344,7 +344,7 @@ fn the_first_tasks_and_the_rows_are_pinned() {
 }
 
 #[test]
-fn the_base_is_shown_about_one_right_rollout_in_ten() {
+fn about_one_demonstration_in_ten_is_correct() {
     let world = MiniSpider::new(3);
     let mut right: BTreeMap<String, (usize, usize)> = BTreeMap::new();
     let mut queries = 0;
@@ -385,7 +385,7 @@ fn demonstrations_keep_names_and_values_and_the_protocol() {
             match turn {
                 Turn::Check { correct } => {
                     checked = true;
-                    assert!(!*correct || place + 1 == shown.turns.len(), "goes on");
+                    assert!(!*correct || place + 1 == shown.turns.len(), "continues");
                 }
                 Turn::Write { query } | Turn::Rewrite { query } => {
                     assert!(std::mem::take(&mut checked), "two queries in a row");

@@ -1,8 +1,8 @@
-//! The paragraphs of a dataset as a corpus to search in.
+//! The paragraphs of a dataset as a searchable corpus.
 //!
-//! The official setting gives each question its twenty paragraphs. An agent that searches
-//! needs one corpus for all: the distinct paragraphs of a file. A paragraph is known by what
-//! it says, since its index holds only within its question.
+//! The official setting gives each question its twenty paragraphs. An agent that searches needs one
+//! corpus for all questions: the distinct paragraphs of a file. Paragraphs are identified by their
+//! content, since their indices are local to a question.
 
 use std::collections::HashSet;
 
@@ -10,18 +10,18 @@ use leyden_core::{Passage, Task};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// The identifier of a paragraph: 16 hexadecimal digits of the SHA-256 of title and text, so
-/// that equal paragraphs of different questions, files and splits have one.
+/// The identifier of a paragraph: 16 hexadecimal digits of the SHA-256 of title and text, so that
+/// equal paragraphs of different questions, files and splits share it.
 pub fn passage_id(title: &str, text: &str) -> String {
     let mut hash = Sha256::new();
-    // No title holds a line break, so that the two parts cannot be mistaken for others.
+    // Without line breaks in the title the separation of the two parts is unambiguous.
     hash.update(title.replace('\n', " "));
     hash.update("\n");
     hash.update(text);
     hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The distinct paragraphs of `tasks` in the order in which they first occur.
+/// The distinct paragraphs of `tasks` in order of first occurrence.
 pub fn passages(tasks: &[Task]) -> Vec<Passage> {
     let mut seen = HashSet::new();
     let mut corpus = Vec::new();
@@ -82,8 +82,8 @@ mod tests {
             task(Value::Null),
         ];
         let corpus = passages(&tasks);
-        let told: Vec<_> = corpus.iter().map(|p| (p.title.as_str(), p.text.as_str())).collect();
-        assert_eq!(told, [("T", "x"), ("T", "y"), ("U", "x")]);
+        let contents: Vec<_> = corpus.iter().map(|p| (p.title.as_str(), p.text.as_str())).collect();
+        assert_eq!(contents, [("T", "x"), ("T", "y"), ("U", "x")]);
         assert_eq!(supporting(&tasks[0]), [corpus[0].id.clone()]);
         assert_eq!(supporting(&tasks[1]), [corpus[1].id.clone(), corpus[2].id.clone()]);
         assert!(supporting(&tasks[2]).is_empty());

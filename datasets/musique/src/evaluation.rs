@@ -1,10 +1,10 @@
 //! The table of the official evaluator (`evaluate_v1.0.py`) over a file of predictions.
 //!
-//! A line of predictions holds `id`, `predicted_answer`, `predicted_support_idxs` and
-//! `predicted_answerable`. The original wants both files in the same order; here predictions
-//! are found by id, the second of an id belonging to the second question of that id, as the
-//! full dataset has them. Unlike a loader of training data, which goes on past a bad row, an
-//! evaluation must not be about other questions than it claims: anything missing is an error.
+//! A line of predictions has `id`, `predicted_answer`, `predicted_support_idxs` and
+//! `predicted_answerable`. The original requires both files in the same order; here predictions are
+//! matched by id, the second prediction with the second question of an id, as in the full dataset.
+//! Unlike a loader of training data, which skips bad rows, an evaluation must cover exactly the
+//! given questions: anything missing is an error.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -22,18 +22,18 @@ use crate::metric::{Agreement, answer_agreement, support_agreement};
 pub enum EvaluationError {
     #[error(transparent)]
     File(#[from] LoadError),
-    #[error("the file {}, line {line}, is no {kind}: {what}", path.display())]
+    #[error("the file {}, line {line}, is not a {kind}: {what}", path.display())]
     Line { path: PathBuf, line: usize, kind: &'static str, what: String },
     #[error("there is no question in the file {}", .0.display())]
     Empty(PathBuf),
-    #[error("the file {} has no prediction for the question {id} ({count} are missing in all)",
+    #[error("the file {} has no prediction for the question {id} ({count} are missing in total)",
         path.display())]
     Missing { path: PathBuf, id: String, count: usize },
     #[error("the file {} has more predictions for {id} than there are such questions",
         path.display())]
     Surplus { path: PathBuf, id: String },
     #[error(
-        "the question {0} must occur twice, once answerable and once not, where a file has \
+        "the question {0} must occur twice, once answerable and once not, if a file has \
         unanswerable questions"
     )]
     Unpaired(String),
@@ -90,8 +90,8 @@ impl Means {
     }
 }
 
-/// F1 of questions that are asked twice: that of the answerable one where both are judged
-/// rightly as answerable or not, else 0.
+/// F1 of pairs of questions: that of the answerable one if the answerability of both is predicted
+/// correctly, else 0.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Sufficiency {
     pub pairs: usize,
@@ -99,13 +99,13 @@ pub struct Sufficiency {
     pub group_support_sufficiency_f1: f64,
 }
 
-/// The official figures, and the same by number of hops.
+/// The official measures, also by number of hops.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
     #[serde(flatten)]
     pub all: Means,
     pub by_hops: BTreeMap<usize, Means>,
-    /// Only where the file has unanswerable questions.
+    /// Only if the file has unanswerable questions.
     #[serde(flatten)]
     pub sufficiency: Option<Sufficiency>,
 }
@@ -113,8 +113,7 @@ pub struct Evaluation {
 /// Evaluates the predictions in `pred` against the official JSONL `gold`.
 ///
 /// # Errors
-/// Where a file cannot be read, a line is malformed, or the two are not about the same
-/// questions.
+/// If a file cannot be read, a line is malformed, or the files have different questions.
 pub fn evaluate(
     gold: impl AsRef<Path>,
     pred: impl AsRef<Path>,
@@ -199,12 +198,12 @@ fn agreement(question: &Question, prediction: &Prediction) -> (Agreement, Agreem
     )
 }
 
-/// The two questions of one id.
+/// The two questions with one id.
 struct Pair {
     questions: usize,
-    /// Of the answerable one.
+    /// Scores of the answerable question.
     scores: Option<(Agreement, Agreement)>,
-    judged_rightly: bool,
+    answerability_correct: bool,
 }
 
 fn sufficiency(
@@ -220,10 +219,10 @@ fn sufficiency(
         let pair = pairs.entry(&question.id).or_insert(Pair {
             questions: 0,
             scores: None,
-            judged_rightly: true,
+            answerability_correct: true,
         });
         pair.questions += 1;
-        pair.judged_rightly &= prediction.predicted_answerable == question.answerable;
+        pair.answerability_correct &= prediction.predicted_answerable == question.answerable;
         if question.answerable {
             pair.scores = Some(*scores);
         }
@@ -232,7 +231,7 @@ fn sufficiency(
     for (id, pair) in &pairs {
         match pair.scores {
             Some((answer, support)) if pair.questions == 2 => {
-                if pair.judged_rightly {
+                if pair.answerability_correct {
                     answers += answer.f1;
                     supports += support.f1;
                 }

@@ -23,7 +23,7 @@ struct Case {
 /// "gold_support", "support": [em, f1]}`. Exact matches must be equal, F1 to 1e-12.
 ///
 /// # Errors
-/// Where the file cannot be read or a line of it is not a case.
+/// If the file cannot be read or one of its lines is not a case.
 pub fn check(path: impl AsRef<Path>) -> Result<GoldenReport, GoldenError> {
     let mut exact_match = Family::exact("answer exact match");
     let mut f1 = Family::numeric("answer F1", 1e-12);

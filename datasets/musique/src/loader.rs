@@ -1,10 +1,10 @@
-//! MuSiQue rows become tasks.
+//! Loads MuSiQue rows as tasks.
 //!
-//! Two forms of file are read. The official JSONL: `id`, `paragraphs`, `question`,
-//! `question_decomposition`, `answer`, `answer_aliases`, `answerable`. And a JSON list of
-//! `question` and `answer` alone, for corpora that bring their own passages. The rows of the
-//! hub's Parquet come as maps. A row without an answer (the official test split has none) or
-//! otherwise malformed is returned beside the good tasks, named by file, line and id.
+//! Two file formats are supported: the official JSONL (`id`, `paragraphs`, `question`,
+//! `question_decomposition`, `answer`, `answer_aliases`, `answerable`), and a JSON list of
+//! `question` and `answer` only, for corpora with their own passages. Rows of the hub's Parquet
+//! files come as maps. Malformed rows and rows without an answer (as in the official test split)
+//! are returned separately from the tasks, with file, line and id.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,16 +15,16 @@ use leyden_core::rows::{self, Place, own_labels, required, wrong_type};
 pub use leyden_core::rows::{LoadError, Loaded, Rejected, RowError};
 use serde_json::{Map, Value};
 
-/// Loads a MuSiQue file of either form; blank lines are skipped.
+/// Loads a MuSiQue file of either format; blank lines are skipped.
 ///
 /// # Errors
-/// Only where the file itself cannot be read; bad rows are in the result.
+/// Only if the file itself cannot be read; bad rows are in the result.
 pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
     rows::load(path, task)
 }
 
-/// Makes tasks of rows that another reader gives; `name` says where they come from. A row
-/// that could not be read is rejected with the others.
+/// Converts rows from another reader to tasks; `name` identifies their source in errors. A row
+/// that could not be read is among the rejected ones.
 pub fn from_rows<E: fmt::Display>(
     rows: impl IntoIterator<Item = Result<Map<String, Value>, E>>,
     name: &str,
@@ -33,12 +33,12 @@ pub fn from_rows<E: fmt::Display>(
     rows::collect(rows.into_iter().map(readable), name, task)
 }
 
-/// One row as a task: `id`, `question` and `answer` by name, everything else as fields.
+/// Converts a row to a task: `id`, `question` and `answer` by name, everything else as fields.
 ///
-/// Labels: `hops`, the number of single-hop questions behind it, `answerable` where the row
-/// says so, and those that the row brings. The full dataset asks each question twice under one id, once with paragraphs
-/// that do not suffice; that one's task has `__unanswerable` behind its id. A row of question
-/// and answer alone is named by its place.
+/// Labels: `hops`, the number of single-hop questions; `answerable`, if the row has the field; and
+/// the row's own labels. The full dataset has each question twice under one id, once with
+/// insufficient paragraphs; that task gets the suffix `__unanswerable`. The id of a row with only
+/// question and answer is its position.
 fn task(mut row: Map<String, Value>, place: Place) -> Result<Task, RowError> {
     let bare = !row.contains_key("id") && !row.contains_key("paragraphs");
     let mut id = if bare { format!("row_{}", place.index + 1) } else { required(&mut row, "id")? };
@@ -84,7 +84,7 @@ fn check_aliases(row: &Map<String, Value>) -> Result<(), RowError> {
     Ok(())
 }
 
-/// A field that is a list or not there.
+/// An optional list field.
 fn list<'a>(row: &'a Map<String, Value>, field: &'static str) -> Result<&'a [Value], RowError> {
     match row.get(field) {
         None | Some(Value::Null) => Ok(&[]),
@@ -93,15 +93,15 @@ fn list<'a>(row: &'a Map<String, Value>, field: &'static str) -> Result<&'a [Val
     }
 }
 
-/// The number of hops: of the decomposition, else the digit before `hop` in the id.
+/// The number of hops: the length of the decomposition, else the digit before `hop` in the id.
 fn hops(row: &Map<String, Value>, id: &str) -> Result<Option<usize>, RowError> {
     let steps = list(row, "question_decomposition")?.len();
     let named = || id.split_once("hop").and_then(|(digit, _)| digit.parse().ok());
     Ok(if steps > 0 { Some(steps) } else { named() })
 }
 
-/// Paragraphs need a title and a text; `is_supporting` and `idx` may be missing, as in splits
-/// without references, but must be what they are called.
+/// Checks that paragraphs have a title and a text. `is_supporting` and `idx` may be missing, as in
+/// splits without references, but must have the right type.
 fn check_paragraphs(row: &Map<String, Value>) -> Result<(), RowError> {
     let mut places = HashSet::new();
     for (place, paragraph) in list(row, "paragraphs")?.iter().enumerate() {
@@ -142,7 +142,7 @@ mod tests {
         from_file(&path).unwrap()
     }
 
-    fn told(loaded: &Loaded) -> Vec<String> {
+    fn rejections(loaded: &Loaded) -> Vec<String> {
         let sentence = |rejected: &Rejected| {
             let text = rejected.to_string();
             text.split_once("rows.jsonl, ").map_or(text.clone(), |(_, rest)| rest.to_owned())
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn official_rows_keep_all_their_fields() {
         let loaded = load(&row(&[("extra", 1.into())]));
-        assert_eq!(told(&loaded), [""; 0]);
+        assert_eq!(rejections(&loaded), [""; 0]);
         let task = &loaded.tasks[0];
         assert_eq!((task.id.as_str(), task.gold.as_str()), ("2hop__1_2", "A"));
         assert_eq!((task.label("hops"), task.label("answerable")), (Some("2"), Some("true")));
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(hops, [Some("3"), None]);
     }
 
-    /// The full dataset has every question twice under one id; neither may be lost.
+    /// The full dataset has every question twice under one id; both must be kept.
     #[test]
     fn the_two_questions_of_an_id_are_both_kept() {
         let loaded = load(&[row(&[]), row(&[("answerable", false.into())])].join("\n"));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_row_is_named_and_the_others_survive() {
+    fn each_bad_row_is_named_and_the_others_are_loaded() {
         let with = |field: &str, json: &str| row(&[(field, serde_json::from_str(json).unwrap())]);
         let text = [
             row(&[]),
@@ -240,13 +240,13 @@ mod tests {
             "line 14 (id 2hop__1_2): the field paragraphs[1].idx has a value that was used before",
             "line 15 (id 2hop__1_2): the id was used before, in line 1",
         ];
-        let told = told(&loaded);
-        assert_eq!(told[..14], expected);
-        assert!(told[14].starts_with("line 16: the line is not JSON"), "{}", told[14]);
+        let rejections = rejections(&loaded);
+        assert_eq!(rejections[..14], expected);
+        assert!(rejections[14].starts_with("line 16: the line is not JSON"), "{}", rejections[14]);
     }
 
     #[test]
-    fn a_list_of_questions_and_answers_is_read_too() {
+    fn a_list_of_questions_and_answers_is_loaded() {
         let loaded = load(
             "\u{feff}\n[{\"question\": \"q\", \"answer\": \"A\"}, 3, {\"question\": \"q\"},\n \
              {\"question\": \"q\", \"answer\": \"A\"}]",
@@ -254,22 +254,22 @@ mod tests {
         let ids: Vec<_> = loaded.tasks.iter().map(|task| task.id.as_str()).collect();
         assert_eq!(ids, ["row_1", "row_4"]);
         assert_eq!(
-            told(&loaded),
+            rejections(&loaded),
             ["row 2: the row is not a JSON object", "row 3: the field answer is missing"]
         );
         assert_eq!(load("[]").tasks, []);
     }
 
     #[test]
-    fn a_broken_list_is_told_and_a_list_among_lines_costs_only_itself() {
+    fn a_broken_list_is_an_error_and_a_list_in_jsonl_is_a_bad_row() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.json");
         std::fs::write(&path, "[{\"question\": \"q\", \"answer\": \"A\"},\n").unwrap();
         let broken = from_file(&path).unwrap_err().to_string();
-        let expected = "rows.json cannot be read: it begins as a JSON list but is none (";
+        let expected = "rows.json cannot be read: it begins as a JSON list but is not one (";
         assert!(broken.contains(expected), "{broken}");
         let loaded = load(&format!("[1, 2]\n{}", row(&[])));
-        assert_eq!(told(&loaded), ["line 1: the row is not a JSON object"]);
+        assert_eq!(rejections(&loaded), ["line 1: the row is not a JSON object"]);
         assert_eq!(loaded.tasks.len(), 1);
     }
 

@@ -1,26 +1,26 @@
 //! The measures of the official evaluator: exact match and token F1 of answers, and F1 of
 //! supporting paragraphs.
 //!
-//! Texts are compared after a normalisation that goes back to SQuAD (Rajpurkar et al. 2016).
-//! The original is Python, so its notions of white space and of a word are kept.
+//! Texts are compared after the normalisation of SQuAD (Rajpurkar et al. 2016). White space and
+//! words are defined as in Python, the language of the original.
 
 use std::collections::{BTreeSet, HashMap};
 
-/// What the original removes as punctuation: ASCII only, so that `—` and `“` stay.
+/// Punctuation that the original removes: ASCII only, so that `—` and `“` stay.
 fn is_punctuation(c: char) -> bool {
     c.is_ascii_punctuation()
 }
 
-/// White space as `str.split` sees it: Unicode's and the four ASCII separators.
+/// White space as in `str.split`: Unicode's and the four ASCII separators.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
 /// Lower case, without ASCII punctuation and the words a, an, the; single spaces.
 ///
-/// Punctuation is removed, not replaced: `Hewlett-Packard` becomes one word. The articles go
-/// only where a whole run of letters and digits is one; white space is not needed around it
-/// (`“the` loses its article and keeps the quotation mark).
+/// Punctuation is removed, not replaced: `Hewlett-Packard` becomes one word. An article is removed
+/// if it is a whole run of letters and digits, with or without white space around it (`“the` loses
+/// its article and keeps the quotation mark).
 pub fn normalise(text: &str) -> String {
     let plain: String = text.to_lowercase().chars().filter(|&c| !is_punctuation(c)).collect();
     let mut kept = String::with_capacity(plain.len());
@@ -42,8 +42,8 @@ pub fn exact_match(prediction: &str, gold: &str) -> bool {
 }
 
 /// Token F1 in [0, 1]: F = 2PR / (P + R), where P and R are the shared tokens, counted with
-/// multiplicity, over the tokens of the prediction and of the reference. If either has no
-/// token it is 1 where both have none, else 0.
+/// multiplicity, over the tokens of the prediction and of the reference. If either has no token, it
+/// is 1 if both have none, else 0.
 pub fn token_f1(prediction: &str, gold: &str) -> f64 {
     let (prediction, gold) = (normalise(prediction), normalise(gold));
     let tokens = |text: &str| text.split(' ').filter(|token| !token.is_empty()).count();
@@ -70,7 +70,7 @@ fn harmonic(shared: usize, predicted: usize, expected: usize) -> f64 {
     if shared == 0 {
         return 0.0;
     }
-    // In the original's order of operations, so that results agree to the last bit.
+    // Same order of operations as the original, so that results agree to the last bit.
     let precision = shared as f64 / predicted as f64;
     let recall = shared as f64 / expected as f64;
     2.0 * precision * recall / (precision + recall)
@@ -83,8 +83,8 @@ pub struct Agreement {
     pub f1: f64,
 }
 
-/// The best exact match and the best token F1 over all references, each on its own; (0, 0)
-/// without references.
+/// The maxima of exact match and of token F1 over all references, independently; (0, 0) without
+/// references.
 pub fn answer_agreement<'a>(
     prediction: &str,
     golds: impl IntoIterator<Item = &'a str>,
@@ -125,7 +125,7 @@ mod tests {
             ("An apple, a day", "apple day"),
             ("Hewlett-Packard", "hewlettpackard"),
             ("thesis of Athens", "thesis of athens"),
-            // Removing punctuation comes first, so these articles were words only before it.
+            // Punctuation is removed first, so these articles are no longer separate words.
             ("a.b the-n", "ab then"),
             ("“The” — naïve", "“ ” — naïve"),
             ("18th\u{a0}18th\u{1f}x", "18th 18th x"),
@@ -165,8 +165,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any text agrees with itself, F1 does not depend on the direction, and normalising
-        /// never brings upper case, punctuation or double spaces back.
+        /// Any text agrees with itself, F1 is symmetric, and normalised text has no punctuation
+        /// and no double spaces.
         #[test]
         fn measures_are_sane(a in "\\PC{0,30}|[ a-e.,'the]{0,20}", b in "[ a-e.,'the]{0,20}") {
             prop_assert_eq!(token_f1(&a, &a), 1.0);

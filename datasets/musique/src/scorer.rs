@@ -1,4 +1,4 @@
-//! From an agent's last message to a reward.
+//! Computes the reward of an agent's final message.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -12,10 +12,10 @@ use crate::metric::answer_agreement;
 const OPEN: &str = "<answer>";
 const CLOSE: &str = "</answer>";
 
-/// The inside of the last closed `<answer>…</answer>`, trimmed; `None` if there is none.
+/// The contents of the last closed `<answer>…</answer>`, trimmed; `None` if there is none.
 ///
-/// A span begins at the nearest `<answer>` before its end, so that a model which mentions the
-/// tag in its reasoning does not spoil the answer that follows.
+/// A span begins at the nearest `<answer>` before its end, so that mentioning the tag in the
+/// reasoning does not invalidate the answer that follows.
 pub fn answer_span(text: &str) -> Option<&str> {
     let mut last = None;
     let mut rest = text;
@@ -28,13 +28,13 @@ pub fn answer_span(text: &str) -> Option<&str> {
     last
 }
 
-/// What the reward is made of.
+/// Formula of the reward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Reward {
-    /// Token F1, as Agent Lightning's code has it.
+    /// Token F1, as in Agent Lightning's code.
     #[default]
     F1,
-    /// 0.9 · F1 + 0.1 · format, as its paper has it; format is 1 if there is an answer span.
+    /// 0.9 · F1 + 0.1 · format, as in its paper; format is 1 if there is an answer span.
     F1AndFormat,
 }
 
@@ -61,8 +61,8 @@ impl FromStr for Reward {
 
 /// Scores the last `<answer>` span against the answer and its aliases.
 ///
-/// Parts: `exact_match`, `f1` (both as the official evaluator) and `format` (1 if there is a
-/// span that is not empty). Without a span all are 0.
+/// Parts: `exact_match`, `f1` (both as in the official evaluator) and `format` (1 if there is a
+/// non-empty span). Without a span all are 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MusiqueScorer {
     pub reward: Reward,

@@ -1,4 +1,4 @@
-//! The official table, on questions and predictions made for it.
+//! The official table on synthetic questions and predictions.
 
 use std::path::{Path, PathBuf};
 
@@ -44,7 +44,7 @@ fn means_are_over_questions_and_by_hops() {
         question("b", "Paris", &[1, 2], true),
         question("c", "1952", &[0, 1, 2], true),
     ];
-    // In another order than the questions: each is found by its id.
+    // In another order than the questions: predictions are matched by id.
     let predictions = [
         prediction("c", "1952", &[0, 1, 2], true),
         prediction("a", "new york", &[0], true),
@@ -58,14 +58,14 @@ fn means_are_over_questions_and_by_hops() {
     assert!((all.support_f1 - (2.0 / 3.0 + 0.0 + 1.0) / 3.0).abs() < 1e-12);
     assert_eq!(evaluation.by_hops[&2].answer_f1, 0.4);
     assert_eq!(evaluation.by_hops[&3].support_em, 1.0);
-    // Without unanswerable questions, what was said of answerability does not matter.
+    // Without unanswerable questions, predicted answerability does not matter.
     assert_eq!(evaluation.sufficiency, None);
     let table = evaluation.to_string();
     assert!(table.contains("answer_f1") && table.contains("0.600"), "{table}");
 }
 
 #[test]
-fn pairs_score_only_where_both_are_judged_rightly() {
+fn pairs_score_only_if_both_are_judged_correctly() {
     let pair = |id: &str| [question(id, "A b", &[0, 1], true), question(id, "A b", &[0], false)];
     let questions = [pair("x"), pair("y")].concat();
     let predictions = [
@@ -88,7 +88,7 @@ fn pairs_score_only_where_both_are_judged_rightly() {
 }
 
 #[test]
-fn anything_missing_is_an_error_that_names_it() {
+fn missing_items_are_named_in_errors() {
     let questions = [question("a", "A1", &[0], true), question("b", "B1", &[0], true)];
     let predictions = [prediction("a", "A1", &[0], true), prediction("b", "B1", &[0], true)];
     let check = |questions: &[Value], predictions: &[Value], expected: &str| {
@@ -102,13 +102,13 @@ fn anything_missing_is_an_error_that_names_it() {
     check(&questions, &twice, "has more predictions for a than");
     let mut no_support = predictions.clone();
     no_support[1].as_object_mut().unwrap().remove("predicted_support_idxs");
-    check(&questions, &no_support, "pred.jsonl, line 2, is no prediction: missing field");
-    check(&[json!([])], &predictions, "gold.jsonl, line 1, is no question");
+    check(&questions, &no_support, "pred.jsonl, line 2, is not a prediction: missing field");
+    check(&[json!([])], &predictions, "gold.jsonl, line 1, is not a question");
     let error = evaluate("/nowhere/a", "/nowhere/b").unwrap_err().to_string();
     assert!(error.starts_with("the file /nowhere/a cannot be read"), "{error}");
 }
 
-/// Predictions that are the references themselves score 1 everywhere.
+/// The references as predictions score 1 everywhere.
 #[test]
 fn the_references_of_the_dataset_score_one() {
     let Some(gold) = shared_material("data/musique/musique_ans_dev_subset.jsonl") else { return };

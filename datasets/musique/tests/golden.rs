@@ -11,9 +11,9 @@ fn the_measures_agree_with_the_official_evaluator() {
     assert!(report.families.iter().all(|family| family.cases == 600), "\n{report}");
 }
 
-/// A report that never fails would prove nothing: wrong golden numbers must show.
+/// Wrong golden values must make the report fail.
 #[test]
-fn disagreement_is_seen() {
+fn disagreement_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cases.jsonl");
     let holds = |em: f64, f1: f64, support: [f64; 2]| {
@@ -33,7 +33,7 @@ fn disagreement_is_seen() {
 }
 
 #[test]
-fn the_dataset_loads_whole() {
+fn the_dataset_loads_completely() {
     let Some(folder) = shared_material("data/musique") else { return };
     let dev = loader::from_file(folder.join("musique_ans_dev_subset.jsonl")).unwrap();
     assert_eq!((dev.tasks.len(), dev.rejected.len()), (150, 0));

@@ -1,9 +1,9 @@
 //! Approximate nearest neighbours by a hierarchical navigable small-world graph (Malkov and
 //! Yashunin 2018), through usearch.
 //!
-//! Exact search reads every vector for every query; from some hundred thousand passages on,
-//! a graph finds nearly the same in a fraction of the time. Vectors are added by one thread in
-//! order, so that the same embeddings give the same graph.
+//! Exact search reads every vector for every query; above some hundred thousand passages, a graph
+//! finds nearly the same results in a fraction of the time. Vectors are added by one thread in
+//! order, so that equal embeddings give equal graphs.
 
 use std::fmt::Display;
 
@@ -12,7 +12,7 @@ use usearch::{Index, IndexOptions, MetricKind, ScalarKind};
 use crate::dense::{Embeddings, EmbeddingsError, VectorIndex, sort_nearest, unit_query};
 use crate::retriever::RetrievalError;
 
-/// Searches that may run at once; further ones fail.
+/// Maximum number of concurrent searches; further ones fail.
 const THREADS: usize = 256;
 
 /// A graph over the vectors of a corpus.
@@ -21,12 +21,12 @@ pub struct ApproximateIndex {
 }
 
 impl ApproximateIndex {
-    /// Builds the graph. `connectivity` is the number of neighbours of a node (M, 16 is
-    /// usual), `expansion` the number of candidates that are kept while building and
-    /// searching (ef; larger finds more and takes longer, 128 is usual).
+    /// Builds the graph. `connectivity` is the number of neighbours of a node (M, typically 16),
+    /// `expansion` the number of candidates kept while building and searching (ef, typically 128;
+    /// larger values find more and take longer).
     ///
     /// # Errors
-    /// Where memory does not suffice.
+    /// If memory does not suffice.
     pub fn new(
         embeddings: &Embeddings,
         connectivity: usize,

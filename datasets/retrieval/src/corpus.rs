@@ -1,4 +1,4 @@
-//! Corpora as files: one passage a line.
+//! Corpus files: one passage per line.
 
 use std::path::Path;
 
@@ -6,13 +6,13 @@ use leyden_core::Passage;
 use leyden_core::rows::{JsonLines, LoadError, Place, Rejected, RowError, required, wrong_type};
 use serde_json::{Map, Value};
 
-/// Rejected lines that are kept to be told; the others are only counted.
-const KEPT: usize = 100;
+/// Maximum number of rejected lines kept for reporting; further ones are only counted.
+const MAX_REPORTED: usize = 100;
 
-/// The passages of a JSONL file, read one at a time: `id` (or `_id`; a text or a whole
-/// number), `title` (may be missing) and `text`.
+/// Iterator over the passages of a JSONL file: `id` (or `_id`; a string or an integer), `title`
+/// (optional) and `text`.
 ///
-/// A malformed line is left out, counted and kept with its file, line and id.
+/// Malformed lines are skipped, counted, and recorded with file, line and id.
 pub struct PassageFile {
     source: String,
     lines: std::iter::Enumerate<JsonLines>,
@@ -22,7 +22,7 @@ pub struct PassageFile {
 
 impl PassageFile {
     /// # Errors
-    /// Where the file cannot be opened.
+    /// If the file cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let lines = JsonLines::open(path)?.enumerate();
@@ -42,7 +42,7 @@ impl PassageFile {
 
     fn reject(&mut self, place: Place, id: Option<String>, error: RowError) {
         self.rejected_count += 1;
-        if self.rejected.len() < KEPT {
+        if self.rejected.len() < MAX_REPORTED {
             self.rejected.push(Rejected { source: self.source.clone(), place, id, error });
         }
     }
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bad_lines_are_named_and_the_others_survive() {
+    fn bad_lines_are_named_and_the_others_are_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("corpus.jsonl");
         let lines = [
@@ -108,10 +108,10 @@ mod tests {
         std::fs::write(&path, lines.join("\n")).unwrap();
         let mut file = PassageFile::open(&path).unwrap();
         let passages: Vec<Passage> = file.by_ref().map(Result::unwrap).collect();
-        let told: Vec<_> =
+        let found: Vec<_> =
             passages.iter().map(|p| (p.id.as_str(), p.title.as_str(), p.text.as_str())).collect();
-        assert_eq!(told, [("a", "T", "x"), ("7", "", "y"), ("h", "", "z")]);
-        let told: Vec<String> = file.rejected().iter().map(ToString::to_string).collect();
+        assert_eq!(found, [("a", "T", "x"), ("7", "", "y"), ("h", "", "z")]);
+        let messages: Vec<String> = file.rejected().iter().map(ToString::to_string).collect();
         let expected = [
             "line 3: the field id is missing",
             "line 4 (id d): the field text is missing",
@@ -120,8 +120,8 @@ mod tests {
             "line 7: the line is not JSON",
         ];
         assert_eq!(file.rejected_count(), expected.len());
-        for (told, expected) in told.iter().zip(expected) {
-            assert!(told.contains("corpus.jsonl, ") && told.contains(expected), "{told}");
+        for (message, expected) in messages.iter().zip(expected) {
+            assert!(message.contains("corpus.jsonl, ") && message.contains(expected), "{message}");
         }
     }
 }

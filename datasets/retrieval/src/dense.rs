@@ -1,9 +1,8 @@
-//! Search by embeddings: texts as vectors, nearness as the cosine of their angle.
+//! Search by embeddings: texts as vectors, similarity as the cosine of their angle.
 //!
-//! The model that makes vectors of texts comes in as an [`Encoder`]; what finds the nearest
-//! vectors is a [`VectorIndex`], exact ([`Embeddings`]) or approximate
-//! ([`crate::ApproximateIndex`]); the passages behind the vectors are a [`PassageStore`], a
-//! list in memory or a BM25 index of the same corpus.
+//! An [`Encoder`] embeds texts; a [`VectorIndex`] finds the nearest vectors, exactly
+//! ([`Embeddings`]) or approximately ([`crate::ApproximateIndex`]); a [`PassageStore`] has the
+//! passages of the vectors, as a list in memory or a BM25 index of the same corpus.
 
 use std::sync::Arc;
 
@@ -12,25 +11,26 @@ use rayon::prelude::*;
 
 use crate::retriever::{Hit, RetrievalError, Retriever};
 
-/// Makes vectors of texts.
+/// Embeds texts.
 pub trait Encoder: Send + Sync {
-    /// One vector a text, all of one length; texts of one call may be encoded as a batch.
+    /// Returns one vector per text, all of equal length; the texts of a call may be encoded as a
+    /// batch.
     ///
     /// # Errors
-    /// Where the model fails.
+    /// If the model fails.
     fn encode(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, RetrievalError>;
 }
 
-/// Finds the vectors that are nearest to one.
+/// Nearest-neighbour search over vectors.
 pub trait VectorIndex: Send + Sync {
-    /// Number and cosine of the `k` nearest vectors, nearest first, equal ones by number.
+    /// Number and cosine of the `k` nearest vectors, nearest first, ties by number.
     ///
     /// # Errors
-    /// Where `query` has not as many components as the vectors, or one that is not finite.
+    /// If `query` has another length than the vectors or a component that is not finite.
     fn nearest(&self, query: &[f32], k: usize) -> Result<Vec<(usize, f32)>, RetrievalError>;
 }
 
-/// Gives passages by their numbers.
+/// Access to passages by number.
 pub trait PassageStore: Send + Sync {
     fn len(&self) -> usize;
 
@@ -39,7 +39,7 @@ pub trait PassageStore: Send + Sync {
     }
 
     /// # Errors
-    /// Where there is no such passage or it cannot be read.
+    /// If the passage does not exist or cannot be read.
     fn passage(&self, number: usize) -> Result<Passage, RetrievalError>;
 }
 
@@ -67,22 +67,21 @@ pub enum EmbeddingsError {
     Approximate(String),
 }
 
-/// Vectors of a corpus as a matrix of unit rows, searched exactly: every query is compared
-/// with every row.
+/// Vectors of a corpus as a matrix of unit rows with exact search: every query is compared with
+/// every row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
-    /// Row by row.
+    /// Row-major.
     values: Vec<f32>,
     dimensions: usize,
 }
 
 impl Embeddings {
-    /// Takes one vector a passage, of any length but 0 and all alike; they are scaled to
-    /// length 1. A vector of zeros has cosine 0 with everything.
+    /// Takes one vector per passage, all of the same dimension; they are scaled to length 1. A
+    /// vector of zeros has cosine 0 with everything.
     ///
     /// # Errors
-    /// Without vectors, with vectors of different lengths, or with components that are not
-    /// finite.
+    /// If there are no vectors, their dimensions differ or are 0, or a component is not finite.
     pub fn new(rows: impl IntoIterator<Item = impl AsRef<[f32]>>) -> Result<Self, EmbeddingsError> {
         let mut values = Vec::new();
         let mut dimensions = 0;
@@ -104,7 +103,7 @@ impl Embeddings {
         }
     }
 
-    /// Takes rows of length 1 as they are, one after the other.
+    /// Takes concatenated rows of length 1 without scaling.
     pub(crate) fn of_unit_rows(
         values: Vec<f32>,
         dimensions: usize,
@@ -123,7 +122,7 @@ impl Embeddings {
         self.values.len() / self.dimensions
     }
 
-    /// Never: an empty matrix is refused.
+    /// Always false, since empty matrices are rejected.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -139,9 +138,9 @@ impl Embeddings {
     }
 }
 
-/// The vector scaled to length 1; zeros stay. `None` where a component is not finite.
+/// The vector scaled to length 1; zeros stay. `None` if a component is not finite.
 fn unit(row: &[f32]) -> Option<Vec<f32>> {
-    // In double precision: squares of large components leave the range of f32.
+    // In double precision, because squares of large components overflow f32.
     let square: f64 = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     if !square.is_finite() {
         return None;
@@ -150,7 +149,7 @@ fn unit(row: &[f32]) -> Option<Vec<f32>> {
     Some(row.iter().map(|&x| (f64::from(x) * scale) as f32).collect())
 }
 
-/// A query as a unit vector of the index's length.
+/// A query as a unit vector of the index's dimension.
 pub(crate) fn unit_query(query: &[f32], dimensions: usize) -> Result<Vec<f32>, RetrievalError> {
     if query.len() != dimensions {
         let what = format!("it has {} components, the index {dimensions}", query.len());
@@ -160,14 +159,14 @@ pub(crate) fn unit_query(query: &[f32], dimensions: usize) -> Result<Vec<f32>, R
     unit(query).ok_or_else(not_finite)
 }
 
-/// Nearest first, equal ones by number.
+/// Sorts by descending cosine, ties by number.
 pub(crate) fn sort_nearest(found: &mut [(usize, f32)]) {
     found.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
 }
 
 impl VectorIndex for Embeddings {
     fn nearest(&self, query: &[f32], k: usize) -> Result<Vec<(usize, f32)>, RetrievalError> {
-        /// Rows that one thread takes at a time.
+        /// Rows per parallel task.
         const BLOCK: usize = 4096;
         let query = unit_query(query, self.dimensions)?;
         let best_of = |(block, values): (usize, &[f32])| {
@@ -185,7 +184,7 @@ impl VectorIndex for Embeddings {
     }
 }
 
-/// Drops all but the `k` nearest, in no particular order.
+/// Keeps the `k` nearest, in no particular order.
 fn keep_nearest(found: &mut Vec<(usize, f32)>, k: usize) {
     if k > 0 && found.len() > k {
         found.select_nth_unstable_by(k - 1, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
@@ -193,8 +192,8 @@ fn keep_nearest(found: &mut Vec<(usize, f32)>, k: usize) {
     found.truncate(k);
 }
 
-/// The dot product in eight running sums, which compilers turn into vector instructions; one
-/// sum would have to be added in order.
+/// The dot product with eight accumulators, which compilers vectorise; a single sum would have to
+/// be added in order.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (a_blocks, a_rest) = a.as_chunks::<8>();
     let (b_blocks, b_rest) = b.as_chunks::<8>();
@@ -217,7 +216,7 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// The index must hold one vector for each of `passages`, in their order.
+    /// The index must have one vector for each of `passages`, in order.
     pub fn new(
         encoder: Arc<dyn Encoder>,
         index: Box<dyn VectorIndex>,
@@ -226,7 +225,7 @@ impl Dense {
         Self { encoder, index, passages, query_prefix: String::new() }
     }
 
-    /// Puts `prefix` before every query, as some models want it (E5: `query: `).
+    /// Prepends `prefix` to every query, as some models require (E5: `query: `).
     #[must_use]
     pub fn with_query_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.query_prefix = prefix.into();
@@ -238,7 +237,7 @@ impl Retriever for Dense {
     fn retrieve(&self, query: &str, k: usize) -> Result<Vec<Hit>, RetrievalError> {
         let vectors = self.encoder.encode(&[format!("{}{query}", self.query_prefix)])?;
         let [vector] = vectors.as_slice() else {
-            let what = format!("the encoder gave {} vectors for one text", vectors.len());
+            let what = format!("the encoder returned {} vectors for one text", vectors.len());
             return Err(RetrievalError::Encoder(what));
         };
         let hit = |(number, cosine)| {

@@ -1,4 +1,4 @@
-//! Fusing the rankings of several retrievers.
+//! Fusion of the rankings of several retrievers.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use crate::retriever::{Hit, RetrievalError, Retriever};
 /// The constant of the original paper.
 pub const RRF_CONSTANT: f64 = 60.0;
 
-/// Reciprocal rank fusion: score(d) = Σ_r 1 / (c + rank_r(d)), over the rankings r that hold
-/// d, ranks counted from 1 (Cormack, Clarke and Büttcher 2009, with c = 60).
+/// Reciprocal rank fusion: score(d) = Σ_r 1 / (c + rank_r(d)), over the rankings r that contain d,
+/// ranks counted from 1 (Cormack, Clarke and Büttcher 2009, with c = 60).
 ///
-/// Only ranks count, so scores of different kinds need not be comparable. Returns (item,
-/// score), best first; equal scores in the order of the items. An item that a ranking holds
-/// twice counts at its first place there.
+/// Uses only ranks, so the scores of the retrievers need not be comparable. Returns (item, score),
+/// best first, ties in the order of the items. A repeated item of a ranking counts at its first
+/// position.
 pub fn reciprocal_rank_fusion<T: Ord + Clone + std::hash::Hash>(
     rankings: &[Vec<T>],
     constant: f64,
@@ -39,8 +39,8 @@ pub struct Hybrid {
 }
 
 impl Hybrid {
-    /// Fuses the first `depth` passages of each of `retrievers`. They must search the same
-    /// corpus in the same order: passages are one where their numbers are.
+    /// Fuses the first `depth` passages of each of `retrievers`. They must have the same corpus in
+    /// the same order, because passages are identified by number.
     pub fn new(retrievers: Vec<Arc<dyn Retriever>>, depth: usize) -> Self {
         Self { retrievers, depth }
     }
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(reciprocal_rank_fusion::<u8>(&[], 60.0), []);
     }
 
-    /// Finds the numbers it is told to.
+    /// Returns the given numbers.
     struct Fixed(Vec<usize>);
 
     impl Retriever for Fixed {

@@ -1,10 +1,9 @@
 //! Searching a corpus of passages, for agents that retrieve before they answer.
 //!
-//! One interface, [`Retriever`], and behind it the three ways of the literature: [`Bm25`] over
-//! words, [`Dense`] over embeddings (exact or approximate), and [`Hybrid`], which fuses the
-//! rankings of others. Whoever searches gets the same passages for the same query on every
-//! run: ties are broken by the passage's number in its corpus. No libtorch in here; the
-//! embedding model comes in as an [`Encoder`].
+//! The trait [`Retriever`] has three implementations: [`Bm25`] over words, [`Dense`] over
+//! embeddings (exact or approximate), and [`Hybrid`], which fuses the rankings of others. Equal
+//! queries give equal passages on every run: ties are broken by the passage's number in its
+//! corpus. The crate does not depend on libtorch; the embedding model is an [`Encoder`].
 
 mod approximate;
 mod bm25;

@@ -1,10 +1,9 @@
-//! How much of what supports an answer is found.
+//! Recall of supporting passages.
 
 use std::collections::HashSet;
 
 /// Recall at `k`: the share of `relevant` among the first `k` of `found`, in [0, 1]; both are
-/// passage ids, repeated ones count once. `None` where nothing is relevant: such a question
-/// says nothing about a retriever.
+/// passage ids, and repeated ones count once. `None` if nothing is relevant.
 pub fn recall_at(k: usize, found: &[impl AsRef<str>], relevant: &[impl AsRef<str>]) -> Option<f64> {
     let relevant: HashSet<&str> = relevant.iter().map(AsRef::as_ref).collect();
     if relevant.is_empty() {
@@ -19,7 +18,7 @@ mod tests {
     use super::recall_at;
 
     #[test]
-    fn recall_counts_what_is_among_the_first() {
+    fn recall_counts_relevant_ids_among_the_first() {
         let found = ["a", "x", "b", "a", "c"];
         assert_eq!(recall_at(1, &found, &["a", "b"]), Some(0.5));
         assert_eq!(recall_at(3, &found, &["a", "b"]), Some(1.0));

@@ -1,4 +1,4 @@
-//! What every way of searching has in common.
+//! The common interface of all retrievers.
 
 use leyden_core::Passage;
 
@@ -6,13 +6,13 @@ use leyden_core::Passage;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit {
     pub passage: Passage,
-    /// The passage's place in its corpus, counted from 0.
+    /// The passage's position in its corpus, from 0.
     pub number: usize,
-    /// Larger is better; comparable only within one answer of one retriever.
+    /// Larger is better; comparable only within one result of one retriever.
     pub score: f64,
 }
 
-/// Why a search could not be carried out. Infrastructure, not an empty result.
+/// Why a search failed: an infrastructure error, not an empty result.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RetrievalError {
     #[error("the index cannot be searched: {0}")]
@@ -21,12 +21,12 @@ pub enum RetrievalError {
     Encoder(String),
 }
 
-/// Finds passages for a query. Deterministic; may be asked from many threads at once.
+/// Finds passages for a query. Deterministic and safe for concurrent use.
 pub trait Retriever: Send + Sync {
-    /// The best `k` passages, best first; fewer where fewer match. Scores that are equal are
-    /// ordered by the passages' numbers. Any text is a query: nothing in it is an operator.
+    /// The `k` best passages, best first, ties by passage number; fewer if fewer match. Any text is
+    /// a valid query without operators.
     ///
     /// # Errors
-    /// Where the index or the encoder fails, never because of what the query says.
+    /// If the index or the encoder fails, never because of the query's contents.
     fn retrieve(&self, query: &str, k: usize) -> Result<Vec<Hit>, RetrievalError>;
 }

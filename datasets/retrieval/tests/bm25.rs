@@ -1,4 +1,4 @@
-//! BM25 against its formula, and against queries of every kind.
+//! BM25 compared with its formula, and with arbitrary queries.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ fn numbers(hits: &[Hit]) -> Vec<usize> {
 }
 
 #[test]
-fn words_are_found_in_titles_and_texts_whatever_their_form() {
+fn words_are_found_in_titles_and_texts_in_any_form() {
     let corpus = [
         passage(0, "Marie Curie", "She discovered polonium and radium in Paris."),
         passage(1, "Ada Lovelace", "Author of the first published program."),
@@ -28,7 +28,7 @@ fn words_are_found_in_titles_and_texts_whatever_their_form() {
     assert_eq!(first("who published programs?"), Some(1));
     assert_eq!(first("paris"), Some(2));
     assert_eq!(first("London"), None);
-    // Nothing but stop words, or nothing at all, finds nothing.
+    // Queries of stop words only and empty queries find nothing.
     assert_eq!(first("the of and"), None);
     assert_eq!(first(""), None);
     let hits = index.retrieve("Paris", 4).unwrap();
@@ -42,7 +42,7 @@ fn words_are_found_in_titles_and_texts_whatever_their_form() {
 }
 
 #[test]
-fn equal_scores_come_in_the_order_of_the_corpus() {
+fn ties_are_in_the_order_of_the_corpus() {
     let same = (0..50).map(|number| passage(number, "T", "two equal words"));
     let index = Bm25::in_memory(same).unwrap();
     for k in [1, 4, 49, 50] {
@@ -52,7 +52,7 @@ fn equal_scores_come_in_the_order_of_the_corpus() {
 }
 
 #[test]
-fn an_empty_corpus_is_refused() {
+fn an_empty_corpus_is_rejected() {
     let error = Bm25::in_memory([]).map(|_| ()).unwrap_err();
     assert!(matches!(error, IndexError::EmptyCorpus));
     assert_eq!(error.to_string(), "there are no passages to index");
@@ -64,7 +64,7 @@ static SMALL: LazyLock<Bm25> = LazyLock::new(|| {
     Bm25::in_memory(corpus).unwrap()
 });
 
-/// What one query may hold: anything, or what query languages give a meaning to.
+/// Arbitrary text, and syntax of query languages.
 fn hostile() -> impl Strategy<Value = String> {
     let operators = prop::sample::select(vec![
         "AND",
@@ -127,12 +127,12 @@ proptest! {
 }
 
 proptest! {
-    // Each case builds an index, with its threads.
+    // Fewer cases, because each builds an index with threads.
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Scores are the formula's, and no better passage is left out.
+    /// Scores match the formula, and no better passage is missing.
     #[test]
-    fn scores_are_those_of_the_formula(
+    fn scores_match_the_formula(
         texts in prop::collection::vec(prop::collection::vec(0u8..8, 1..30), 1..40),
         query in prop::collection::vec(0u8..9, 1..6),
         k in 1usize..10,
@@ -155,7 +155,7 @@ proptest! {
     }
 }
 
-/// BM25 of every text, written out. Lengths of up to 39 words are kept exactly by the index.
+/// BM25 of every text by the formula. The index stores lengths of up to 39 words exactly.
 fn formula(texts: &[Vec<u8>], query: &[u8]) -> Vec<f64> {
     let (k1, b) = (1.2, 0.75);
     let count = texts.len() as f64;
@@ -174,7 +174,7 @@ fn formula(texts: &[Vec<u8>], query: &[u8]) -> Vec<f64> {
 }
 
 #[test]
-fn many_threads_may_ask_at_once() {
+fn concurrent_queries_are_supported() {
     let expected = SMALL.retrieve("alpha 東京", 7).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {

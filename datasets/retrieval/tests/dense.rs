@@ -1,4 +1,4 @@
-//! Search by embeddings: exact against a plain sort, approximate against exact.
+//! Search by embeddings: exact search compared with a sort, approximate with exact search.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ fn length_does_not_matter_and_ties_are_ordered_by_number() {
     assert_eq!(embeddings.nearest(&[7.0, 0.0], 2).unwrap(), found[..2]);
 }
 
-/// More rows than one block of the search, all alike but one.
+/// More rows than one block of the search, all equal except one.
 #[test]
 fn ties_are_ordered_across_blocks() {
     let mut rows = vec![[1.0f32, 0.0]; 10_000];
@@ -66,7 +66,7 @@ fn ties_are_ordered_across_blocks() {
 }
 
 #[test]
-fn vectors_that_cannot_be_compared_are_refused() {
+fn vectors_that_cannot_be_compared_are_rejected() {
     let none: [[f32; 2]; 0] = [];
     assert_eq!(Embeddings::new(none), Err(EmbeddingsError::Empty));
     assert_eq!(Embeddings::new([[]; 3]), Err(EmbeddingsError::Empty));
@@ -108,7 +108,7 @@ fn approximate_search_finds_nearly_all_and_the_same_every_time() {
     assert!(recall > 0.97, "recall {recall}");
 }
 
-/// Counts letters: enough of an embedding to tell texts apart.
+/// Counts letters, which suffices to distinguish the test texts.
 struct Letters;
 
 impl Encoder for Letters {

@@ -1,4 +1,4 @@
-//! Indexes on disk: whole or not at all, and refused where they are not what was built.
+//! Indexes on disk: atomic builds, and rejection of damaged indexes.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,14 +38,14 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn an_index_on_disk_finds_what_one_in_memory_finds() {
+fn an_index_on_disk_gives_the_results_of_one_in_memory() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
-    let mut told = Vec::new();
+    let mut reports = Vec::new();
     let options = BuildOptions::default();
     let manifest =
-        Bm25::build(&folder, corpus(2500).map(Ok), &options, &mut |n| told.push(n)).unwrap();
-    assert_eq!(told, [1000, 2000, 2500]);
+        Bm25::build(&folder, corpus(2500).map(Ok), &options, &mut |n| reports.push(n)).unwrap();
+    assert_eq!(reports, [1000, 2000, 2500]);
     assert_eq!(manifest.passages, 2500);
     assert!(manifest.bytes > 100_000);
     let (disk, memory) = (Bm25::open(&folder).unwrap(), Bm25::in_memory(corpus(2500)).unwrap());
@@ -55,7 +55,7 @@ fn an_index_on_disk_finds_what_one_in_memory_finds() {
         assert_eq!(disk.retrieve(query, 20).unwrap(), memory.retrieve(query, 20).unwrap());
     }
     Bm25::verify(&folder).unwrap();
-    // Nothing but the index is left where it was built.
+    // Only the index is left in the folder.
     assert_eq!(names(root.path()), ["index"]);
     assert!(!names(&folder).contains(&"build.lock".to_owned()));
 }
@@ -76,7 +76,7 @@ fn the_hash_is_of_the_corpus_and_its_order() {
 }
 
 #[test]
-fn no_part_of_an_index_is_ever_seen() {
+fn partial_indexes_are_never_visible() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
     let watched = corpus(50).map(|passage| {
@@ -88,7 +88,7 @@ fn no_part_of_an_index_is_ever_seen() {
 }
 
 #[test]
-fn a_build_that_fails_leaves_nothing() {
+fn a_failed_build_leaves_no_files() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
     let broken =
@@ -102,7 +102,7 @@ fn a_build_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn what_a_killed_build_left_is_cleared() {
+fn files_of_a_killed_build_are_cleared() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
     let dying = corpus(10).map(|passage| {
@@ -118,7 +118,7 @@ fn what_a_killed_build_left_is_cleared() {
 }
 
 #[test]
-fn two_builds_of_one_index_do_not_meet() {
+fn concurrent_builds_of_one_index_are_excluded() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
     let mut second = None;
@@ -133,7 +133,7 @@ fn two_builds_of_one_index_do_not_meet() {
 }
 
 #[test]
-fn what_is_there_is_not_overwritten() {
+fn existing_files_are_not_overwritten() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("letter.txt"), "x").unwrap();
     let error = build_with(root.path(), corpus(3).map(Ok)).unwrap_err();
@@ -145,7 +145,7 @@ fn what_is_there_is_not_overwritten() {
 }
 
 #[test]
-fn another_version_is_refused() {
+fn another_version_is_rejected() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
     build(&folder, 3);
@@ -160,14 +160,14 @@ fn another_version_is_refused() {
 }
 
 #[test]
-fn damage_is_told_and_never_searched() {
+fn damage_is_reported_and_never_searched() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("index");
     build(&folder, 300);
     for name in names(&folder) {
         let path = folder.join(&name);
         let whole = fs::read(&path).unwrap();
-        // Lock files are empty; the list of files is not needed to read them.
+        // Lock files are empty, and the list of managed files is not needed for reading.
         if whole.is_empty() || name == ".managed.json" {
             continue;
         }
@@ -192,7 +192,7 @@ fn damage_is_told_and_never_searched() {
 }
 
 #[test]
-fn a_folder_without_an_index_is_told() {
+fn a_folder_without_an_index_is_an_error() {
     let error = opening_error(Path::new("/nowhere/index"));
     let expected = "there is no index in /nowhere/index: leyden-index.json cannot be read (";
     assert!(error.starts_with(expected), "{error}");

@@ -1,4 +1,4 @@
-//! Embeddings on disk: the same again, or refused in a sentence.
+//! Embeddings on disk: round trips, and rejection of other versions, origins and damage.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn error(path: &Path, origin: &Origin) -> String {
     Embeddings::load(path, origin).unwrap_err().to_string()
 }
 
-/// Three vectors as a file.
+/// A file with three vectors.
 fn stored() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vectors.safetensors");
@@ -25,12 +25,12 @@ fn stored() -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[test]
-fn vectors_of_something_else_are_not_taken() {
+fn vectors_of_another_origin_are_rejected() {
     let (_folder, path) = stored();
     let encoder = Origin { encoder: "f".to_owned(), ..origin() };
-    assert!(error(&path, &encoder).contains("were made by another encoder; remove the file"));
+    assert!(error(&path, &encoder).contains("were computed by another encoder; remove the file"));
     let corpus = Origin { source_sha256: "d".to_owned(), ..origin() };
-    assert!(error(&path, &corpus).contains("were made from another corpus"));
+    assert!(error(&path, &corpus).contains("were computed from another corpus"));
     let mut bytes = std::fs::read(&path).unwrap();
     let format = br#""format":"1""#;
     let at = bytes.windows(format.len()).position(|window| window == format).unwrap();
@@ -47,13 +47,13 @@ fn vectors_that_are_not_finite_are_damage() {
     let end = bytes.len();
     bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
-    let told = error(&path, &origin());
-    assert!(told.contains("the embedding 2 has a component that is not finite"), "{told}");
+    let message = error(&path, &origin());
+    assert!(message.contains("the embedding 2 has a component that is not finite"), "{message}");
 }
 
 proptest! {
     #[test]
-    fn a_spoilt_file_is_refused_or_read_but_never_a_panic(
+    fn a_corrupted_file_is_rejected_or_read_without_panic(
         cut in 0usize..400, flips in prop::collection::vec((0usize..400, any::<u8>()), 0..4),
     ) {
         let (_folder, path) = stored();

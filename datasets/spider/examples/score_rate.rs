@@ -1,4 +1,4 @@
-//! How many predictions a second are scored, by text and by execution.
+//! Benchmark of scored predictions per second, by text and by execution.
 //!
 //! `cargo run --release -p leyden-spider --example score_rate -- FOLDER CASES.jsonl… [--worker PROGRAM]`
 //!
@@ -58,10 +58,10 @@ fn report(name: &str, cases: &[Case], score: impl Fn(&Case) + Sync) {
     cases.iter().for_each(&score);
     let one = rate(cases.len(), || cases.iter().for_each(&score));
     let all = rate(cases.len(), || cases.par_iter().for_each(&score));
-    println!("{name:<26} {one:>10.0} a second on one thread, {all:>10.0} on all");
+    println!("{name:<26} {one:>10.0} per second on one thread, {all:>10.0} on all");
 }
 
-/// Cases a second, repeating `pass` over all of them for a second at least.
+/// Cases per second, repeating `pass` over all of them for at least a second.
 fn rate(cases: usize, pass: impl Fn()) -> f64 {
     let started = Instant::now();
     let mut passes = 0;

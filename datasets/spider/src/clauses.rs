@@ -1,10 +1,10 @@
-//! Any two queries compared clause by clause.
+//! Clause-by-clause comparison of arbitrary queries.
 //!
-//! Exact set match says nothing of a query outside Spider's grammar, and needs the schema of
-//! `tables.json`. This comparison needs neither: sqlparser reads both queries, and each clause
-//! becomes a bag of things that are compared as text, with literals left out, names in small
-//! letters and aliases replaced by what they stand for. It is no official measure: it tells
-//! where a prediction differs, and names the kind of failure.
+//! Exact set match is undefined for queries outside Spider's grammar, and needs the schema of
+//! `tables.json`. This comparison needs neither: sqlparser parses both queries, and each clause
+//! becomes a multiset of items compared as text, without literals, with lower-case names and
+//! resolved aliases. It is not an official measure; it shows where a prediction differs and
+//! classifies the failure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -22,7 +22,7 @@ use crate::sql::read::{Unread, query};
 pub enum Clause {
     /// Tables and queries in FROM and WITH.
     Tables,
-    /// Kinds of joins, and what they join on.
+    /// Kinds of joins and their conditions.
     Joins,
     Select,
     Where,
@@ -30,12 +30,12 @@ pub enum Clause {
     Having,
     Order,
     Limit,
-    /// UNION, INTERSECT and EXCEPT with what follows them.
+    /// UNION, INTERSECT and EXCEPT with the query that follows.
     Set,
 }
 
 impl Clause {
-    /// In the order in which the first difference names a failure.
+    /// All clauses, in the order of precedence for [`Compared::failure`].
     pub const ALL: [Self; 9] = [
         Self::Tables,
         Self::Joins,
@@ -63,21 +63,21 @@ impl Clause {
     }
 }
 
-/// What a query consists of, clause by clause. Clauses that it does not have are absent.
+/// The items of a query by clause. Missing clauses are absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Clauses(BTreeMap<Clause, Vec<String>>);
 
-/// Two queries beside each other.
+/// Result of comparing two queries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
-    /// Clauses that either has.
+    /// Clauses of either query.
     pub used: Vec<Clause>,
-    /// Those that are not the same in both, in the order of [`Clause::ALL`].
+    /// Clauses that differ, in the order of [`Clause::ALL`].
     pub differing: Vec<Clause>,
 }
 
 impl Compared {
-    /// Share of the used clauses that agree, 1 where none is used.
+    /// Share of the used clauses that agree, 1 if none is used.
     pub fn share(&self) -> f64 {
         let used = self.used.len().max(1) as f64;
         1.0 - self.differing.len() as f64 / used
@@ -103,7 +103,7 @@ impl Compared {
 /// ```
 ///
 /// # Errors
-/// [`Unread`] for a text that is not one query or cannot be read.
+/// [`Unread`] for a text that is not a single query or cannot be parsed.
 pub fn compare(gold: &str, predicted: &str) -> Result<Compared, Unread> {
     let (gold, predicted) = (Clauses::of(gold)?, Clauses::of(predicted)?);
     let has = |clause: &Clause| gold.0.contains_key(clause) || predicted.0.contains_key(clause);
@@ -114,10 +114,10 @@ pub fn compare(gold: &str, predicted: &str) -> Result<Compared, Unread> {
 }
 
 impl Clauses {
-    /// Reads a query.
+    /// Parses a query.
     ///
     /// # Errors
-    /// [`Unread`] for a text that is not one query or cannot be read.
+    /// [`Unread`] for a text that is not a single query or cannot be parsed.
     pub fn of(sql: &str) -> Result<Self, Unread> {
         let mut query = query(sql)?;
         let mut aliases = Aliases::default();
@@ -125,16 +125,16 @@ impl Clauses {
         let _ = query.visit(&mut Plain { aliases: aliases.found });
         let mut clauses = Self::default();
         clauses.add_query(&query);
-        for (clause, things) in &mut clauses.0 {
+        for (clause, items) in &mut clauses.0 {
             if *clause != Clause::Order {
-                things.sort();
+                items.sort();
             }
         }
         Ok(clauses)
     }
 
-    fn put(&mut self, clause: Clause, thing: String) {
-        self.0.entry(clause).or_default().push(thing);
+    fn put(&mut self, clause: Clause, item: String) {
+        self.0.entry(clause).or_default().push(item);
     }
 
     fn add_query(&mut self, query: &Query) {
@@ -232,7 +232,7 @@ impl Clauses {
     }
 }
 
-/// The conditions that must all hold.
+/// The operands of nested ANDs.
 fn conjuncts(expression: &Expr) -> Vec<&Expr> {
     let (mut found, mut open) = (Vec::new(), vec![expression]);
     while let Some(expression) = open.pop() {
@@ -246,14 +246,14 @@ fn conjuncts(expression: &Expr) -> Vec<&Expr> {
     found
 }
 
-/// Whether a condition sets two columns equal, as a join does.
+/// Whether a condition equates two columns, like a join.
 fn joins(condition: &Expr) -> bool {
     let column = |e: &Expr| matches!(e, Expr::CompoundIdentifier(_));
     matches!(condition, Expr::BinaryOp { left, op: BinaryOperator::Eq, right }
         if column(left) && column(right))
 }
 
-/// A condition as text, its sides in one order where that means nothing.
+/// A condition as text, with the operands of symmetric operators sorted.
 fn symmetric(condition: &Expr) -> String {
     match condition {
         Expr::BinaryOp { left, op, right }
@@ -267,7 +267,7 @@ fn symmetric(condition: &Expr) -> String {
     }
 }
 
-/// What each alias stands for; of one that is given twice, the last.
+/// The meaning of each alias; the last definition wins.
 #[derive(Default)]
 struct Aliases {
     found: HashMap<String, String>,
@@ -289,7 +289,8 @@ impl VisitorMut for Aliases {
     }
 }
 
-/// Small letters, no quotes, tables for aliases, no literals, no parentheses around conditions.
+/// Normalises a query: lower case, no quotes, aliases resolved, no literals, no parentheses around
+/// conditions.
 struct Plain {
     aliases: HashMap<String, String>,
 }
@@ -297,7 +298,7 @@ struct Plain {
 impl VisitorMut for Plain {
     type Break = ();
 
-    /// Where there is one table, its columns need not say so.
+    /// Removes the qualifiers of columns if there is only one table.
     fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         if let [table] = select.from.as_slice()
             && table.joins.is_empty()
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_the_same_in_other_words_agrees() {
+    fn equivalent_queries_agree() {
         for (gold, predicted) in [
             ("SELECT name FROM t", "select `NAME` from T"),
             ("SELECT a, b FROM t", "SELECT b, a AS x FROM t y"),
@@ -389,7 +390,7 @@ mod tests {
     fn each_clause_can_differ() {
         let gold = "SELECT a, count(*) FROM t LEFT JOIN u ON t.i = u.i WHERE u.b IS NULL GROUP BY a \
                     HAVING count(*) > 1 ORDER BY a LIMIT 2";
-        for (from, to, wanted) in [
+        for (from, to, expected) in [
             ("FROM t", "FROM s", vec!["tables"]),
             ("LEFT JOIN", "JOIN", vec!["joins"]),
             ("SELECT a, count(*)", "SELECT a, sum(c)", vec!["select"]),
@@ -402,15 +403,15 @@ mod tests {
         ] {
             let other = gold.replacen(from, to, 1);
             let found = differing(gold, &other);
-            // A table's other name is also that of its columns.
-            assert!(found.starts_with(&wanted), "{other}: {found:?}");
+            // Another table also changes the qualifiers of its columns.
+            assert!(found.starts_with(&expected), "{other}: {found:?}");
         }
         let union = differing("SELECT a FROM t UNION SELECT a FROM u", "SELECT a FROM t");
         assert_eq!(union, ["set operators"]);
     }
 
     #[test]
-    fn shares_and_failures_are_told() {
+    fn shares_and_failures_are_reported() {
         let compared =
             compare("SELECT a FROM t WHERE b > 1", "SELECT c FROM t WHERE b > 2").unwrap();
         assert_eq!(compared.used.len(), 3);

@@ -1,9 +1,9 @@
-//! Exact set match: the parts of two queries compared without their values.
+//! Exact set match: comparison of the parts of two queries without values.
 //!
-//! Both queries are first made comparable ([`comparable`]): values go, DISTINCT goes,
-//! columns that foreign keys join become one. Then ten parts are compared; the score is 1 if
-//! all agree and the tables of `from` are the same. Every part either agrees or does not:
-//! the official accuracy, recall and F1 of one query are all 0 or all 1.
+//! Both queries are first normalised ([`comparable`]): values and DISTINCT are removed, columns
+//! connected by foreign keys are merged. Then ten parts are compared; the score is 1 if all agree
+//! and the tables of `from` are equal. Every part either agrees or does not: the official accuracy,
+//! recall and F1 of one query are all 0 or all 1.
 //!
 //! Rule: Yu et al. 2018, "Spider", and the official evaluation of test suites.
 
@@ -28,11 +28,11 @@ pub const PARTS: [&str; 10] = [
     "keywords",
 ];
 
-/// How one part compares.
+/// Comparison of one part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Things of this part in the reference, and in the prediction: an accuracy is averaged
-    /// only over queries that predict some, a recall only over those that ask for some.
+    /// Items of this part in the reference, and in the prediction: accuracy is averaged only over
+    /// predictions with such items, recall only over references with such items.
     pub gold: usize,
     pub predicted: usize,
     /// Whether it agrees: accuracy, recall and F1 in one.
@@ -53,8 +53,8 @@ pub struct ExactMatch {
     pub parts: [Part; 10],
 }
 
-/// Compares a prediction with a reference, both as parsed. A prediction that does not parse
-/// is the empty query: [`Query::default`].
+/// Compares a parsed prediction with a parsed reference. For a prediction that does not parse use
+/// the empty query, [`Query::default`].
 pub fn exact_match(gold: &Query, predicted: &Query, schema: &Schema) -> ExactMatch {
     compare(&comparable(gold, schema), &comparable(predicted, schema), schema)
 }
@@ -80,7 +80,7 @@ fn compare(gold: &Query, predicted: &Query, schema: &Schema) -> ExactMatch {
     ExactMatch { matches: parts.iter().all(|part| part.agrees) && tables, parts }
 }
 
-/// Number of things in both lists, each used once.
+/// Size of the multiset intersection of two lists.
 fn common<T: PartialEq>(gold: &[T], predicted: &[T]) -> usize {
     let mut left: Vec<&T> = gold.iter().collect();
     let found = predicted.iter().filter(|thing| {
@@ -100,7 +100,7 @@ fn select(gold: &Query, predicted: &Query) -> (Part, Part) {
     (lists(&gold.select, &predicted.select), lists(&bare(gold), &bare(predicted)))
 }
 
-/// Conditions of `where` whole, and only what they are about.
+/// Conditions of `where` with, and without, operators and operands.
 fn filter(gold: &Query, predicted: &Query) -> (Part, Part) {
     let whole = |query| conditions(query).collect::<Vec<&Condition>>();
     let bare = |query| conditions(query).map(|condition| condition.unit).collect::<Vec<_>>();
@@ -136,7 +136,7 @@ fn order(gold: &Query, predicted: &Query) -> Part {
     Part::counted(some(gold), some(predicted), usize::from(same))
 }
 
-/// Which connectors `where` has, as sets. Equal sets count as one thing found.
+/// The sets of connectors of `where`. Equal sets count as one item.
 fn and_or(gold: &Query, predicted: &Query) -> Part {
     let set = |query: &Query| {
         let mut set: Vec<Item> = Vec::new();
@@ -151,7 +151,7 @@ fn and_or(gold: &Query, predicted: &Query) -> Part {
     if gold.len() == predicted.len() && common(&gold, &predicted) == gold.len() {
         return Part::counted(1, 1, 1);
     }
-    // The evaluator hands the two counts back the other way round.
+    // The official evaluator returns the two counts swapped.
     Part::counted(predicted.len(), gold.len(), 0)
 }
 
@@ -193,11 +193,11 @@ fn keywords(query: &Query) -> Vec<&'static str> {
     .collect()
 }
 
-/// The query without what is not compared.
+/// The query without parts that are not compared.
 ///
-/// Two uneven rules of the official evaluator are kept: values go from the conditions of
-/// nested queries too, but not from those of queries in `from`; DISTINCT goes and columns
-/// are merged in the query itself and after set operators, but not in nested queries.
+/// Reproduces two inconsistencies of the official evaluator: values are also removed from the
+/// conditions of nested queries, but not from those of queries in `from`; DISTINCT is removed and
+/// columns are merged in the query itself and after set operators, but not in nested queries.
 fn comparable(query: &Query, schema: &Schema) -> Query {
     let mut query = query.clone();
     let tables: Vec<u32> = query

@@ -15,7 +15,7 @@ use crate::hardness::Hardness;
 use crate::schema::TablesError;
 use crate::spider::{MatchError, Matched, Spider};
 
-/// Why a golden file cannot be compared with.
+/// Why a golden file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GoldenError {
     #[error(transparent)]
@@ -36,7 +36,7 @@ struct Golden {
     exec_match: u8,
 }
 
-/// What ours say about a case.
+/// The results of this crate for a case.
 struct Ours {
     matched: Result<Matched, MatchError>,
     verdict: Result<Verdict, ExecutionError>,
@@ -47,7 +47,7 @@ struct Ours {
 /// [`Spider::open`].
 ///
 /// # Errors
-/// Where the file or `tables.json` cannot be read, or a line is not a case.
+/// If the file or `tables.json` cannot be read, or a line is not a case.
 pub fn check(
     path: impl AsRef<Path>,
     databases: impl AsRef<Path>,
@@ -69,21 +69,21 @@ pub fn check(
     let mut partials = Family::exact("partials");
     let mut hardness = Family::exact("hardness");
     for (case, ours) in cases.iter().zip(&ours) {
-        let said =
+        let describe =
             |what: &str| format!("{what}: {:?} for {:?} on {}", case.pred, case.gold, case.db_id);
         let ran = ours.verdict.as_ref().is_ok_and(|v| v.matches() == (case.exec_match == 1));
-        execution.agree(ran, || said(&format!("{:?}", ours.verdict)));
+        execution.agree(ran, || describe(&format!("{:?}", ours.verdict)));
         let Ok(matched) = &ours.matched else {
             for family in [&mut exact, &mut partials, &mut hardness] {
-                family.agree(false, || said(&format!("{:?}", ours.matched)));
+                family.agree(false, || describe(&format!("{:?}", ours.matched)));
             }
             continue;
         };
-        hardness.agree(matched.hardness == case.hardness, || said(matched.hardness.name()));
+        hardness.agree(matched.hardness == case.hardness, || describe(matched.hardness.name()));
         let same =
             matched.exact.matches == (case.exact_match == 1) && matched.parsed == case.pred_parsed;
         exact.agree(same, || {
-            said(&format!("matches {}, parsed {}", matched.exact.matches, matched.parsed))
+            describe(&format!("matches {}, parsed {}", matched.exact.matches, matched.parsed))
         });
         let differing: Vec<&str> = PARTS
             .iter()
@@ -93,7 +93,7 @@ pub fn check(
             })
             .map(|(name, _)| *name)
             .collect();
-        partials.agree(differing.is_empty(), || said(&differing.join(", ")));
+        partials.agree(differing.is_empty(), || describe(&differing.join(", ")));
     }
     Ok(GoldenReport { families: vec![execution, exact, partials, hardness] })
 }

@@ -1,4 +1,4 @@
-//! How hard a query is, by the official count of its parts.
+//! Hardness of a query, by the official count of its parts.
 
 use std::fmt;
 
@@ -71,9 +71,9 @@ fn nested(query: &Query) -> usize {
 
 /// One each for more than one aggregation, selected column, condition and grouped column.
 ///
-/// The official count of aggregations asks the first field of whatever it is given: of a
-/// condition that is its NOT, and of a connector in `having` the first letter. So NOTs count
-/// as aggregations, and so do the ANDs and ORs of `having`.
+/// The official count of aggregations inspects the first field of each item, which is NOT for a
+/// condition and the first letter for a connector in `having`. So NOTs count as aggregations, and
+/// so do the ANDs and ORs of `having`.
 fn others(query: &Query) -> usize {
     let having = query.having.iter().filter(|item| match item {
         Item::Condition(condition) => condition.not,

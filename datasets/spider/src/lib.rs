@@ -1,10 +1,10 @@
 //! Spider: questions about databases, answered with SQL (Yu et al. 2018).
 //!
-//! The [`loader`] makes tasks of its questions, the [`database`] room runs queries so that
-//! none can do harm, and three rules judge them as the official programs do: [`execution`]
-//! match (the reward), [`exact`] set match with its parts, and [`mod@hardness`]. [`table`] puts
-//! them together as the official table; [`golden`] compares all with the official programs'
-//! own verdicts. Of queries that the official grammar rejects, [`clauses`] says where they differ.
+//! The [`loader`] converts its questions to tasks, [`database`] runs queries in a sandbox, and
+//! three rules judge them like the official programs: [`execution`] match (the reward), [`exact`]
+//! set match with its parts, and [`mod@hardness`]. [`table`] combines them into the official table;
+//! [`golden`] compares all of them with verdicts of the official programs. [`clauses`] compares
+//! queries that the official grammar rejects.
 
 pub mod clauses;
 pub mod database;

@@ -1,9 +1,8 @@
-//! Spider's questions become tasks.
+//! Loads Spider's questions as tasks.
 //!
-//! A file is a JSON list, as the dataset is published, or JSONL with one question a line. A
-//! bad row must not cost the others, nor pass unseen; nor may a database that cannot be
-//! used: each is named with the number of its questions, so that a caller can report and go
-//! on.
+//! A file is a JSON list, as published, or JSONL with one question per line. Bad rows and unusable
+//! databases are neither fatal nor silent: they are returned with the result, databases with the
+//! number of their questions, so that the caller can report them and continue.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,32 +17,32 @@ use crate::database::DatabaseError;
 use crate::scorer::DATABASE_FIELD;
 use crate::spider::Spider;
 
-/// What to do with questions about databases without rows, on which any query with an empty
-/// result is right.
+/// Treatment of questions about databases without rows, on which every query with an empty result
+/// is correct.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WithoutRows {
     LeaveOut,
     Keep,
 }
 
-/// What a file gave.
+/// Result of loading a file.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// In the order of the file.
     pub tasks: Vec<Task>,
-    /// Rows that are not usable.
+    /// Unusable rows.
     pub rejected: Vec<Rejected>,
-    /// Databases that are not usable, by name, with their questions counted.
+    /// Unusable databases, by name, with the number of their questions.
     pub databases: Vec<UnusableDatabase>,
 }
 
-/// A database whose questions cannot, or should not, be asked.
+/// A database that cannot or should not be used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnusableDatabase {
     pub id: String,
     /// Number of questions about it in the file.
     pub questions: usize,
-    /// Whether these questions are among the tasks all the same.
+    /// Whether these questions are nevertheless among the tasks.
     pub kept: bool,
     pub problem: DatabaseProblem,
 }
@@ -59,22 +58,22 @@ pub enum DatabaseProblem {
 impl fmt::Display for UnusableDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let questions = if self.questions == 1 { "question" } else { "questions" };
-        let fate = if self.kept { "kept" } else { "left out" };
-        write!(f, "{}: {} {questions} {fate}", self.problem, self.questions)
+        let outcome = if self.kept { "kept" } else { "left out" };
+        write!(f, "{}: {} {questions} {outcome}", self.problem, self.questions)
     }
 }
 
-/// Fields of the published rows that only say the query again in other forms.
+/// Fields of the published rows that only repeat the query or question in other forms.
 const REPEATED_FIELDS: [&str; 4] = ["sql", "query_toks", "query_toks_no_value", "question_toks"];
 
 impl Spider {
-    /// Loads a file of questions. Task ids are the rows' own where those are texts, else the
-    /// file's name with the row's number (`dev-17`, counted from 0): numbers alone would
-    /// repeat from file to file. Labels: those that the row brings; `hardness`, where the
-    /// reference query parses, and `database`, where they are not among them.
+    /// Loads a file of questions. Task ids are the rows' ids if those are strings, else the file
+    /// name with the row's number (`dev-17`, from 0), because bare numbers would repeat across
+    /// files. Labels: those of the row, and unless among them `hardness`, if the reference query
+    /// parses, and `database`.
     ///
     /// # Errors
-    /// Only where the file itself cannot be read; what else is wrong is in the result.
+    /// Only if the file itself cannot be read; other problems are in the result.
     pub fn load(
         &self,
         path: impl AsRef<Path>,
@@ -86,7 +85,7 @@ impl Spider {
         Ok(self.usable(read, without_rows))
     }
 
-    /// As [`Spider::load`], from rows that another reader gives; `path` is where they come from.
+    /// Like [`Spider::load`], but from rows of another reader; `path` identifies their source.
     pub fn load_rows<E: fmt::Display>(
         &self,
         rows: impl IntoIterator<Item = Result<Map<String, Value>, E>>,
@@ -102,7 +101,7 @@ impl Spider {
         self.usable(read, without_rows)
     }
 
-    /// What is left without the databases that cannot be used.
+    /// Removes the tasks of unusable databases.
     fn usable(&self, read: rows::Loaded, without_rows: WithoutRows) -> Loaded {
         let mut unusable = Unusable { spider: self, without_rows, databases: BTreeMap::new() };
         let tasks = read.tasks.into_iter().filter(|task| unusable.admits(task)).collect();
@@ -143,7 +142,7 @@ impl Spider {
     }
 }
 
-/// The databases that cannot be used, as they are met.
+/// Collects unusable databases.
 struct Unusable<'a> {
     spider: &'a Spider,
     without_rows: WithoutRows,
@@ -151,7 +150,7 @@ struct Unusable<'a> {
 }
 
 impl Unusable<'_> {
-    /// Whether the task's database can be used; if not, it is noted.
+    /// Whether the task's database is usable; records it if not.
     fn admits(&mut self, task: &Task) -> bool {
         let id = task.fields.get(DATABASE_FIELD).and_then(Value::as_str).unwrap_or_default();
         if let Some(noted) = self.databases.get_mut(id) {

@@ -1,8 +1,8 @@
-//! Tables and columns by number, and which columns are the same through a foreign key.
+//! Tables and columns by number, with columns merged by foreign keys.
 //!
 //! Names come from the database file, foreign keys from `tables.json`, as in the official
-//! evaluator. Where a database has no file, `tables.json` gives the names too, which is
-//! enough to parse a query and to tell its hardness.
+//! evaluator. For a database without a file the names also come from `tables.json`, which suffices
+//! to parse a query and to compute its hardness.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::database::Database;
 use crate::sql::ast::{ALL_COLUMNS, ColumnId};
 
-/// One database in `tables.json`; a column is (place of its table, name).
+/// One database in `tables.json`; a column is (index of its table, name).
 #[derive(Debug, Clone, Deserialize)]
 pub struct TableEntry {
     pub db_id: String,
@@ -21,7 +21,7 @@ pub struct TableEntry {
     /// The first is `*`, whose table is -1.
     #[serde(rename = "column_names_original")]
     pub columns: Vec<(i64, String)>,
-    /// Pairs of places in `columns`.
+    /// Pairs of indices into `columns`.
     #[serde(default)]
     pub foreign_keys: Vec<(usize, usize)>,
 }
@@ -30,7 +30,7 @@ pub struct TableEntry {
 #[derive(Debug, thiserror::Error)]
 pub enum TablesError {
     #[error(
-        "there is no file {}: Spider's tables.json belongs beside its questions and its folder database/",
+        "there is no file {}: Spider's tables.json must be next to its questions and its folder database/",
         path.display()
     )]
     Missing { path: PathBuf },
@@ -43,7 +43,7 @@ pub enum TablesError {
 /// Reads `tables.json`; schemas by the name of their database.
 ///
 /// # Errors
-/// Where the file is missing or is not what it should be.
+/// If the file is missing or malformed.
 pub fn read_tables(path: &Path) -> Result<HashMap<String, TableEntry>, TablesError> {
     let path = path.to_owned();
     let text = match std::fs::read_to_string(&path) {
@@ -61,11 +61,11 @@ pub fn read_tables(path: &Path) -> Result<HashMap<String, TableEntry>, TablesErr
 
 #[derive(Debug, Clone)]
 struct Column {
-    /// `None` for `*`, and for a column that the evaluator cannot assign to its table.
+    /// `None` for `*`, and for columns that the evaluator cannot assign to a table.
     table: Option<u32>,
-    /// Equal for columns that count as the same in `group by` whatever their table.
+    /// Equal for columns that are equal in `group by` regardless of their table.
     name: u32,
-    /// The first column of the foreign keys that this one belongs to, else itself.
+    /// The first of the columns merged with this one by foreign keys, else itself.
     merged: ColumnId,
 }
 
@@ -73,7 +73,7 @@ struct Column {
 #[derive(Debug, Clone)]
 pub struct Schema {
     tables: HashMap<String, u32>,
-    /// By table: its columns by name.
+    /// Per table: its columns by name.
     by_name: Vec<HashMap<String, ColumnId>>,
     columns: Vec<Column>,
 }
@@ -89,7 +89,7 @@ impl Schema {
         schema
     }
 
-    /// The schema as `tables.json` alone tells it.
+    /// The schema from `tables.json` alone.
     pub fn of_entry(entry: &TableEntry) -> Self {
         let tables = entry.tables.iter().enumerate().map(|(place, name)| {
             let place = i64::try_from(place).unwrap_or(i64::MAX);
@@ -108,7 +108,7 @@ impl Schema {
         for (table, columns) in tables {
             let table = table.to_lowercase();
             let number = schema.by_name.len() as u32;
-            // A period in a table's name ends it for the evaluator.
+            // The evaluator truncates a table's name at a period.
             let own = (!table.contains('.')).then_some(number);
             let mut by_name = HashMap::new();
             for column in columns {
@@ -125,9 +125,9 @@ impl Schema {
         schema
     }
 
-    /// Columns joined by foreign keys count as the first of them. The official rule takes
-    /// the keys in their order and adds each to the first set that knows one of its ends, so
-    /// that two sets which a later key would join stay apart.
+    /// Merges columns connected by foreign keys into the first of them. The official rule processes
+    /// the keys in order and adds each to the first set that contains one of its ends, so that two
+    /// sets connected by a later key stay separate.
     fn merge_foreign_keys(&mut self, entry: &TableEntry) {
         let mut sets: Vec<Vec<usize>> = Vec::new();
         for &(a, b) in &entry.foreign_keys {
@@ -138,7 +138,7 @@ impl Schema {
         }
         for set in sets {
             let first = set.iter().min().and_then(|&place| self.column_of(entry, place));
-            // A column of the entry that the database lacks still is the name of its set.
+            // A column that the database lacks still represents its set.
             let first = first.unwrap_or_else(|| {
                 let id = self.columns.len() as ColumnId;
                 self.columns.push(Column { table: None, name: u32::MAX, merged: id });
@@ -168,7 +168,7 @@ impl Schema {
         self.by_name.get(table as usize)?.get(name).copied()
     }
 
-    /// What a column counts as where the tables of `from` are `tables`.
+    /// The merged column, if its table is among the tables of `from`.
     pub(crate) fn merged(&self, column: ColumnId, tables: &[u32]) -> ColumnId {
         match self.columns.get(column as usize) {
             Some(Column { table: Some(table), merged, .. }) if tables.contains(table) => *merged,
@@ -182,8 +182,8 @@ impl Schema {
     }
 }
 
-/// The part of `table.column` between the first two periods, which is what the evaluator
-/// compares in `group by`.
+/// The part of `table.column` between the first two periods, which the evaluator compares in
+/// `group by`.
 fn bare_name(table: &str, column: &str) -> String {
     let qualified = format!("{table}.{column}");
     qualified.split('.').nth(1).unwrap_or_default().to_owned()

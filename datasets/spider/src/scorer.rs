@@ -13,11 +13,10 @@ use crate::spider::Spider;
 /// The field of a task that names its database.
 pub const DATABASE_FIELD: &str = "db_id";
 
-/// Reward 1 if the answer's results are those of the reference, else 0.
+/// Reward 1 if the answer's results match those of the reference, else 0.
 ///
-/// The answer is the query itself. Parts: `execution` (the reward), `runs` (1 if the query
-/// ran) and, where the reference parses, `exact_match`; where it does not, `clauses`, the share
-/// of clauses that agree.
+/// The answer is the query itself. Parts: `execution` (the reward), `runs` (1 if the query ran)
+/// and, if the reference parses, `exact_match`, else `clauses`, the share of clauses that agree.
 #[derive(Debug, Clone)]
 pub struct SpiderScorer {
     spider: Arc<Spider>,
@@ -36,7 +35,7 @@ impl Scorer for SpiderScorer {
         let id = id.ok_or_else(|| broken(format!("it has no field {DATABASE_FIELD}")))?;
         let database =
             self.spider.databases().get(id).map_err(|error| broken(error.to_string()))?;
-        // No answer is judged as an empty query, so that a broken task is seen all the same.
+        // A missing answer is judged as an empty query, so that a broken task is still detected.
         let query = answer.unwrap_or_default();
         let verdict = judge(&database, &task.gold, query).map_err(|e| broken(e.to_string()))?;
         let flag = |holds: bool| f64::from(u8::from(holds));

@@ -1,4 +1,4 @@
-//! A Spider folder: `tables.json` and the databases, from which everything else follows.
+//! A Spider folder: `tables.json` and the databases.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -39,22 +39,21 @@ pub struct Spider {
 }
 
 impl Spider {
-    /// Opens a folder: either the dataset's own, with `tables.json` and `database/` (or the
-    /// databases themselves) in it, or its folder of databases, with `tables.json` in it or
-    /// beside it.
+    /// Opens a folder: either the dataset's folder, with `tables.json` and `database/` (or the
+    /// databases themselves), or its folder of databases, with `tables.json` inside or next to it.
     ///
     /// # Errors
-    /// Where there is no `tables.json` that can be read.
+    /// If there is no readable `tables.json`.
     pub fn open(folder: impl AsRef<Path>, limits: Limits) -> Result<Self, TablesError> {
         let folder = folder.as_ref();
         let own = folder.join("tables.json");
-        // `..` also holds for `.` and for links, where a path's parent would be another.
-        let beside = folder.join("..").join("tables.json");
-        let (tables, databases): (PathBuf, PathBuf) = if own.exists() || !beside.exists() {
+        // Unlike a path's parent, `..` is also correct for `.` and for links.
+        let sibling = folder.join("..").join("tables.json");
+        let (tables, databases): (PathBuf, PathBuf) = if own.exists() || !sibling.exists() {
             let inner = folder.join("database");
             (own, if inner.is_dir() { inner } else { folder.to_owned() })
         } else {
-            (beside, folder.to_owned())
+            (sibling, folder.to_owned())
         };
         Ok(Self {
             tables: read_tables(&tables)?,
@@ -63,8 +62,8 @@ impl Spider {
         })
     }
 
-    /// Databases without a folder and without `tables.json`: each is added by its file
-    /// ([`Databases::add`]), which tells its schema.
+    /// Without folder and `tables.json`: each database is added by its file ([`Databases::add`]),
+    /// which determines its schema.
     pub fn of_files(limits: Limits) -> Self {
         Self {
             tables: HashMap::new(),
@@ -84,19 +83,18 @@ impl Spider {
         &self.databases
     }
 
-    /// Whether `tables.json` knows the database.
+    /// Whether `tables.json` has the database.
     pub fn knows(&self, database: &str) -> bool {
         self.tables.contains_key(database)
     }
 
-    /// The schema of a database: the names of its file, or of `tables.json` where there is
-    /// no such file.
+    /// The schema of a database, with names from its file or, without a file, from `tables.json`.
     ///
     /// # Errors
-    /// Where neither tells it.
+    /// If there is neither.
     pub fn schema(&self, database: &str) -> Result<Arc<Schema>, MatchError> {
-        let kept = || self.schemas.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(schema) = kept().get(database) {
+        let cache = || self.schemas.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(schema) = cache().get(database) {
             return Ok(Arc::clone(schema));
         }
         let entry = self.tables.get(database);
@@ -106,14 +104,14 @@ impl Spider {
             (Err(_), None) => return Err(MatchError::Unknown(database.to_owned())),
         };
         let schema = Arc::new(schema);
-        kept().insert(database.to_owned(), Arc::clone(&schema));
+        cache().insert(database.to_owned(), Arc::clone(&schema));
         Ok(schema)
     }
 
     /// The hardness of a reference query.
     ///
     /// # Errors
-    /// Where the database is unknown or the query does not parse.
+    /// If the database is unknown or the query does not parse.
     pub fn hardness(&self, database: &str, gold: &str) -> Result<Hardness, MatchError> {
         let schema = self.schema(database)?;
         Ok(hardness(&parse(gold, &schema).map_err(|_| MatchError::Gold)?))
@@ -122,8 +120,8 @@ impl Spider {
     /// Compares a prediction with its reference by their parts.
     ///
     /// # Errors
-    /// Where the database is unknown or the reference does not parse. A prediction that does
-    /// not parse is compared as an empty query.
+    /// If the database is unknown or the reference does not parse. A prediction that does not parse
+    /// is compared as an empty query.
     pub fn compare(
         &self,
         database: &str,

@@ -1,4 +1,4 @@
-//! Loader, scorer and table: on small folders made here, and on the dataset itself.
+//! Loader, scorer and table, on small synthetic folders and on the dataset itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,8 +12,8 @@ use leyden_spider::{Limits, Spider, SpiderScorer};
 use rusqlite::Connection;
 use serde_json::json;
 
-/// A folder with the databases `shop` (two items) and `bare` (no rows), and `tables.json`
-/// that also knows `gone` and `text`.
+/// A folder with the databases `shop` (two items) and `bare` (no rows), and a `tables.json` that
+/// also lists `gone` and `text`.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let entry = |id: &str| {
@@ -61,12 +61,12 @@ fn questions_become_tasks() {
     assert_eq!(first.gold, "SELECT count(*) FROM item");
     assert_eq!((first.label("hardness"), first.label("database")), (Some("easy"), Some("shop")));
     assert_eq!(first.fields.keys().collect::<Vec<_>>(), ["note", "db_id"]);
-    // The official parser does not know a query without tables: no hardness, still a task.
+    // The official parser rejects a query without tables: a task without hardness.
     assert_eq!((second.id.as_str(), second.label("hardness")), ("dev-1", None));
 }
 
 #[test]
-fn bad_rows_and_databases_are_named_and_the_rest_survives() {
+fn bad_rows_and_databases_are_named_and_the_rest_is_loaded() {
     let folder = folder();
     let path = folder.path().join("rows.jsonl");
     let row = |id: &str, db: &str| {
@@ -92,7 +92,7 @@ fn bad_rows_and_databases_are_named_and_the_rest_survives() {
     let loaded = spider.load(&path, WithoutRows::LeaveOut).unwrap();
     let ids = |tasks: &[Task]| tasks.iter().map(|task| task.id.clone()).collect::<Vec<_>>();
     assert_eq!(ids(&loaded.tasks), ["a", "l"]);
-    let told: Vec<String> = loaded.rejected.iter().map(ToString::to_string).collect();
+    let messages: Vec<String> = loaded.rejected.iter().map(ToString::to_string).collect();
     let expected = [
         "line 2: the line is not JSON",
         "line 3: the row is not a JSON object",
@@ -101,21 +101,21 @@ fn bad_rows_and_databases_are_named_and_the_rest_survives() {
         "line 6 (id a): the id was used before, in line 1",
         "line 7 (id g): tables.json has no database nowhere",
     ];
-    assert_eq!(told.len(), expected.len(), "{told:?}");
-    for (told, expected) in told.iter().zip(expected) {
-        assert!(told.contains("rows.jsonl, ") && told.contains(expected), "{told}");
+    assert_eq!(messages.len(), expected.len(), "{messages:?}");
+    for (message, expected) in messages.iter().zip(expected) {
+        assert!(message.contains("rows.jsonl, ") && message.contains(expected), "{message}");
     }
-    let told: Vec<String> = loaded.databases.iter().map(ToString::to_string).collect();
-    assert_eq!(told[0], "the database bare has no rows: 2 questions left out");
-    assert!(told[1].starts_with("the database gone is missing"), "{}", told[1]);
-    assert!(told[2].starts_with("the database text cannot be used"), "{}", told[2]);
+    let messages: Vec<String> = loaded.databases.iter().map(ToString::to_string).collect();
+    assert_eq!(messages[0], "the database bare has no rows: 2 questions left out");
+    assert!(messages[1].starts_with("the database gone is missing"), "{}", messages[1]);
+    assert!(messages[2].starts_with("the database text cannot be used"), "{}", messages[2]);
     let kept = spider.load(&path, WithoutRows::Keep).unwrap();
     assert_eq!(ids(&kept.tasks), ["a", "j", "k", "l"]);
     assert_eq!(kept.databases.len(), 3);
 }
 
 #[test]
-fn a_folder_without_tables_is_told_in_a_sentence() {
+fn a_folder_without_tables_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let missing = Spider::open(folder.path(), Limits::default()).unwrap_err().to_string();
     assert!(missing.starts_with("there is no file ") && missing.contains("tables.json"));
@@ -219,7 +219,7 @@ fn the_table_has_the_official_averages() {
         (part.accuracy, part.recall, part.f1)
     };
     assert_eq!(part(easy, "select"), (1.0, 1.0, 1.0));
-    // One reference has a condition, no prediction does: accuracy has nothing to count.
+    // One reference has a condition but no prediction does, so accuracy has an empty denominator.
     assert_eq!(part(easy, "where"), (0.0, 0.0, 1.0));
     assert_eq!(part(medium, "order"), (0.0, 0.0, 1.0));
     assert_eq!(part(medium, "and/or"), (1.0, 1.0, 1.0));
@@ -259,7 +259,7 @@ fn files_of_both_formats_are_read() {
     assert!(few.contains("has 3 predictions for 9 references"), "{few}");
 }
 
-/// The published figures of the development set, and its queries on their databases.
+/// The published counts of the development set, and its queries on their databases.
 #[test]
 fn the_dataset_loads_and_its_references_run() {
     let Some(folder) = shared_material("data/spider") else { return };

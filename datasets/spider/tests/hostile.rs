@@ -1,4 +1,4 @@
-//! Queries that are meant to do harm cost one bounded failure each.
+//! Malicious queries fail with bounded cost.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ fn an_endless_query_stops_at_its_instructions() {
     ] {
         assert_eq!(shop.query(sql).unwrap_err(), QueryError::Instructions(1_000_000), "{sql}");
     }
-    // The connection is as good as before.
+    // The connection is still usable.
     assert_eq!(shop.query("SELECT count(*) FROM item").unwrap().rows, [[Value::Integer(3)]]);
 }
 
@@ -101,10 +101,10 @@ fn results_are_bounded_in_rows_and_bytes() {
     assert!(matches!(shop.query(&deep), Err(QueryError::Complex(_))));
 }
 
-/// Before there was a guard, forty CTEs in 650 bytes kept `sqlite3_prepare` busy for minutes, and
-/// neither the count of instructions nor the time was looked at while it was.
+/// Without a guard, forty CTEs in 650 bytes keep `sqlite3_prepare` busy for minutes, during which
+/// neither the instruction limit nor the time limit is checked.
 #[test]
-fn a_query_that_stands_for_too_many_tables_is_refused_at_once() {
+fn a_query_that_expands_to_too_many_tables_is_rejected_immediately() {
     let world = World::new(small());
     let shop = world.shop();
     let mut sql = "WITH c0 AS (SELECT 1 AS x)".to_owned();
@@ -116,7 +116,7 @@ fn a_query_that_stands_for_too_many_tables_is_refused_at_once() {
     assert!(matches!(error, QueryError::Complex(_)) && error.class() == "limit", "{error:?}");
     let verdict = judge(&shop, "SELECT count(*) FROM item", &sql).unwrap();
     assert_eq!(verdict, Verdict::Failed(error));
-    // What people write with CTEs runs as before.
+    // Ordinary CTEs still run.
     let usual = "WITH sold AS (SELECT item_id, count(*) AS n FROM sale GROUP BY item_id), \
                  best AS (SELECT max(n) AS n FROM sold) \
                  SELECT name FROM item JOIN sold ON item.id = item_id JOIN best ON best.n = sold.n";
@@ -124,7 +124,7 @@ fn a_query_that_stands_for_too_many_tables_is_refused_at_once() {
 }
 
 #[test]
-fn nothing_but_reading_is_allowed() {
+fn only_reading_is_allowed() {
     let world = World::new(small());
     let before = std::fs::read(world.file()).unwrap();
     let outside = world.folder.path().join("outside.sqlite");
@@ -175,7 +175,7 @@ fn nothing_but_reading_is_allowed() {
 }
 
 #[test]
-fn what_is_no_query_fails_even_where_nothing_is_expected() {
+fn text_without_a_query_fails_even_for_an_empty_reference_result() {
     let world = World::new(small());
     let shop = world.shop();
     let empty = "SELECT id FROM item WHERE id > 99";
@@ -209,7 +209,7 @@ fn errors_have_a_class() {
 }
 
 #[test]
-fn a_broken_reference_is_not_the_predictions_fault() {
+fn a_broken_reference_is_an_error_and_not_a_failed_prediction() {
     let world = World::new(small());
     let cases = [
         Case { database: "shop", gold: "SELECT x FROM item", predicted: "SELECT 1" },
@@ -218,15 +218,15 @@ fn a_broken_reference_is_not_the_predictions_fault() {
         Case { database: "shop", gold: "SELECT 1", predicted: "SELECT '1'" },
     ];
     let verdicts = judge_all(&world.databases, &cases);
-    let told = verdicts[0].as_ref().unwrap_err().to_string();
-    assert!(told.contains("shop") && told.contains("no such column"), "{told}");
+    let message = verdicts[0].as_ref().unwrap_err().to_string();
+    assert!(message.contains("shop") && message.contains("no such column"), "{message}");
     assert!(verdicts[1].as_ref().unwrap_err().to_string().contains("nowhere is missing"));
     assert_eq!(verdicts[2], Ok(Verdict::Match));
     assert_eq!(verdicts[3], Ok(Verdict::Different));
 }
 
 #[test]
-fn all_contents_of_a_test_suite_must_agree() {
+fn all_files_of_a_test_suite_must_agree() {
     let world = World::new(small());
     let suite = world.folder.path().join("shop/shop_2.sqlite");
     Connection::open(suite)
@@ -235,14 +235,14 @@ fn all_contents_of_a_test_suite_must_agree() {
         .unwrap();
     let shop = world.shop();
     assert_eq!(shop.files().len(), 2);
-    // Equal on the first contents, different on the second.
+    // Equal results on the first file, different ones on the second.
     assert!(!judge(&shop, "SELECT count(*) FROM item", "SELECT 3").unwrap().matches());
     let counted = judge(&shop, "SELECT count(*) FROM item", "SELECT count(id) FROM item");
     assert!(counted.unwrap().matches());
 }
 
 #[test]
-fn text_that_is_not_utf8_is_read_without_it() {
+fn invalid_utf8_is_dropped_from_text() {
     let folder = tempfile::tempdir().unwrap();
     make(
         folder.path(),
@@ -262,16 +262,16 @@ fn databases_that_cannot_be_used_are_named() {
     std::fs::write(folder.path().join("text/text.sqlite"), "no database at all".repeat(100))
         .unwrap();
     let databases = Databases::new(folder.path(), small());
-    let told = |id: &str| databases.get(id).unwrap_err().to_string();
-    assert!(told("gone").starts_with("the database gone is missing"), "{}", told("gone"));
-    assert!(told("text").contains("not a readable SQLite file"), "{}", told("text"));
+    let message = |id: &str| databases.get(id).unwrap_err().to_string();
+    assert!(message("gone").starts_with("the database gone is missing"), "{}", message("gone"));
+    assert!(message("text").contains("not a readable SQLite file"), "{}", message("text"));
     for id in ["..", "../text", "a/b", "", ".hidden"] {
         assert!(matches!(databases.get(id), Err(DatabaseError::Name { .. })), "{id}");
     }
 }
 
 #[test]
-fn paths_may_hold_what_means_something_in_a_uri() {
+fn paths_may_contain_uri_syntax() {
     let folder = tempfile::tempdir().unwrap();
     let odd = folder.path().join("a b?mode=rw#é%41");
     make(&odd, "shop", "CREATE TABLE t (x); INSERT INTO t VALUES (1);");
@@ -280,7 +280,7 @@ fn paths_may_hold_what_means_something_in_a_uri() {
 }
 
 #[test]
-fn a_schema_is_shown_whole_or_in_short() {
+fn a_schema_is_shown_in_full_or_compactly() {
     let world = World::new(small());
     let shop = world.shop();
     let full = shop.describe(Detail::Full);

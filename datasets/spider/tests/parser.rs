@@ -1,4 +1,4 @@
-//! What the official parser accepts and rejects, and what follows from its quirks.
+//! Accepted and rejected queries of the official parser, and consequences of its quirks.
 
 use leyden_spider::schema::{Schema, TableEntry};
 use leyden_spider::sql::{Query, parse};
@@ -41,7 +41,7 @@ fn plain_queries_are_accepted() {
     }
 }
 
-/// Valid SQL all of it, but outside what the evaluator parses: it scores 0.
+/// Valid SQL outside the evaluator's grammar, which scores 0.
 #[test]
 fn valid_queries_outside_the_grammar_are_rejected() {
     for sql in [
@@ -71,12 +71,12 @@ fn valid_queries_outside_the_grammar_are_rejected() {
 }
 
 #[test]
-fn what_the_parser_passes_over_makes_no_difference() {
+fn parts_that_the_parser_ignores_make_no_difference() {
     let same = |a: &str, b: &str| {
         let (a, b) = (read(a).expect(a), read(b).expect(b));
         assert_eq!(a, b);
     };
-    // A comma may be missing; what follows a whole query is not looked at.
+    // A comma may be missing; text after a complete query is ignored.
     same("SELECT id name FROM item", "SELECT id , name FROM item");
     same("SELECT id FROM item ORDER BY id.", "SELECT id FROM item ORDER BY id");
     same("SELECT id FROM item ; DROP TABLE item", "SELECT id FROM item");
@@ -84,7 +84,7 @@ fn what_the_parser_passes_over_makes_no_difference() {
     same("SELECT id FROM item LIMIT 5", "SELECT id FROM item LIMIT many");
     // The rest of an operand that begins with a column is dropped.
     same("SELECT id FROM item WHERE id = name or else", "SELECT id FROM item WHERE id = name");
-    // The last alias of a name is the one that holds, everywhere.
+    // The last definition of an alias applies everywhere.
     same(
         "SELECT T1.item_id FROM sale AS T1 WHERE item_id = 1",
         "SELECT item_id FROM sale WHERE item_id = 1",
@@ -109,7 +109,7 @@ fn values_and_distinct_are_ignored_and_operators_are_not() {
     assert!(!matches(gold, "SELECT name FROM item WHERE id = 9 AND price > 3 ORDER BY id"));
     assert!(matches("SELECT id , name FROM item", "SELECT name , id FROM item"));
     assert!(!matches("SELECT id , id FROM item", "SELECT id , name FROM item"));
-    // In nested queries values go but DISTINCT stays; in those of `from` both stay.
+    // In nested queries values are removed but DISTINCT stays; in those of `from` both stay.
     let nested = |inner: &str| format!("SELECT name FROM item WHERE id IN ({inner})");
     let one = nested("SELECT item_id FROM sale WHERE sale_id = 1");
     assert!(matches(&one, &nested("SELECT item_id FROM sale WHERE sale_id = 2")));
@@ -121,7 +121,7 @@ fn values_and_distinct_are_ignored_and_operators_are_not() {
 }
 
 #[test]
-fn hardness_counts_as_the_official_program_does() {
+fn hardness_counts_like_the_official_program() {
     for (sql, level) in [
         ("SELECT count(*) FROM item", Hardness::Easy),
         ("SELECT id FROM item WHERE price > 1", Hardness::Easy),
@@ -141,7 +141,7 @@ fn hardness_counts_as_the_official_program_does() {
 }
 
 #[test]
-fn deep_queries_are_rejected_and_no_harm() {
+fn deep_queries_are_rejected() {
     let brackets = format!("SELECT id FROM {}item", "(".repeat(50_000));
     assert_eq!(read(&brackets), None);
     let unions = "SELECT id FROM item UNION ".repeat(20_000);
@@ -151,13 +151,13 @@ fn deep_queries_are_rejected_and_no_harm() {
 }
 
 proptest! {
-    /// Nothing that a model writes makes the parser fail otherwise than by rejecting it.
+    /// The parser never panics; it accepts or rejects any text.
     #[test]
     fn any_text_is_accepted_or_rejected(text in ".{0,200}") {
         let _ = read(&text);
     }
 
-    /// The same for texts that look like SQL; what is accepted matches itself.
+    /// The same for SQL-like texts; accepted queries match themselves.
     #[test]
     fn any_words_are_accepted_or_rejected(
         words in prop::collection::vec(

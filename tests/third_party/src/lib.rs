@@ -1,8 +1,7 @@
-//! A benchmark as somebody else writes one: an agent, tasks and a scorer of its own.
+//! An example of a third-party benchmark: an agent, tasks and a scorer.
 //!
-//! The agent asks its model to write something with a letter in it; the reward is the share of
-//! vowels in what the model wrote. There is little to learn from it, but any model earns
-//! something different each time.
+//! The agent asks the model to write something with a letter in it; the reward is the share of
+//! vowels in the output. There is little to learn, but any model gets varying rewards.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +17,7 @@ use leyden_suite::{Assembled, Benchmark, BenchmarkSettings, Dataset, Registry, T
 use leyden_train::config::{OwnKey, Preset};
 use serde_json::Map;
 
-/// The benchmark, as `leyden_cli::main` is handed it.
+/// The benchmark, as passed to `leyden_cli::main`.
 pub struct Vowels;
 
 const WORLD: &str = "mini-vowels";
@@ -34,7 +33,7 @@ impl Benchmark for Vowels {
     }
 
     fn keys(&self) -> Vec<OwnKey> {
-        let what = "vowels: what the model is asked first";
+        let what = "vowels: the start of the prompt";
         vec![OwnKey::new(GREETING, Preset::Text("write"), what).flag("greeting", "TEXT")]
     }
 
@@ -46,7 +45,7 @@ impl Benchmark for Vowels {
         settings.only_default_reward()?;
         let greeting = settings.text(GREETING)?.to_owned();
         if greeting.is_empty() {
-            bail!("{GREETING}: say something");
+            bail!("{GREETING}: must not be empty");
         }
         Ok(Box::new(Prepared { greeting }))
     }
@@ -56,7 +55,7 @@ impl Benchmark for Vowels {
     }
 }
 
-/// One task for each letter, over and over.
+/// One task per letter, repeated endlessly.
 struct Letters;
 
 impl Letters {
@@ -82,7 +81,7 @@ impl World for Letters {
     }
 
     fn write(&self, _: &Path, _: u64, _: usize) -> Result<Vec<Entries>> {
-        bail!("{WORLD}: its letters are known")
+        bail!("{WORLD}: cannot be written to files")
     }
 }
 
@@ -101,13 +100,13 @@ impl Dataset for Prepared {
 
     fn assemble(&self, _: Train<'_>, _: &[Task], demonstrated: bool) -> Result<Assembled> {
         if demonstrated {
-            bail!("train.objective: there is nobody to demonstrate");
+            bail!("train.objective: this benchmark has no demonstrations");
         }
         Ok(Assembled::of(Writer { greeting: self.greeting.clone() }, ShareOfVowels))
     }
 }
 
-/// Asks once and keeps what it is told.
+/// Calls the model once and returns its output.
 struct Writer {
     greeting: String,
 }

@@ -1,4 +1,4 @@
-//! The whole command line over a benchmark that it does not know.
+//! The complete command line with a third-party benchmark.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -37,7 +37,7 @@ fn two_steps_are_trained_and_the_model_is_evaluated() {
     let config = std::fs::read_to_string(made.join("config.toml")).unwrap();
     assert!(config.contains("greeting = \"please write\"\n"), "{config}");
 
-    // The model is asked as it was trained, or as an option says.
+    // The greeting is that of training, or that of the option.
     let data = ["--data", "mini-vowels", "--limit", "2", "--max-tokens", "4"];
     let eval = ["eval", "--agent", "vowels", "--model", "runs/vowels/final", "--out"];
     for (out, more) in [("a", &[][..]), ("b", &["--greeting", "do write"])] {
@@ -50,7 +50,7 @@ fn two_steps_are_trained_and_the_model_is_evaluated() {
 }
 
 #[test]
-fn help_and_refusals_know_the_benchmark() {
+fn help_and_errors_include_the_benchmark() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("vowels.toml"), EXPERIMENT).unwrap();
     // Help is wrapped to the width of a terminal.
@@ -62,7 +62,7 @@ fn help_and_refusals_know_the_benchmark() {
     for (change, part) in [
         ("agent.name=nobody", "there are calc, sql, rag, external, chat and vowels"),
         ("agent.greeting=7", "agent.greeting"),
-        ("agent.greeting=''", "agent.greeting: say something"),
+        ("agent.greeting=''", "agent.greeting: must not be empty"),
         ("agent.greetin=x", "unknown field `greetin`"),
         ("reward.name=best", "no reward `best`"),
     ] {

@@ -1,4 +1,4 @@
-//! `leyden compare`: two runs on the same test items.
+//! `leyden compare`: compares two runs on the same test items.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,9 +10,9 @@ use leyden_suite::evaluation::Mode;
 /// Arguments of `leyden compare`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The run that is compared with: a folder of `leyden run` or `leyden eval`
+    /// The baseline: a folder of `leyden run` or `leyden eval`
     first: PathBuf,
-    /// The run that is judged
+    /// The run compared with the baseline
     second: PathBuf,
     /// Which evaluation; by default the first that both have
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! `leyden data`: what is in a dataset, worlds as files, and the hub's datasets.
+//! `leyden data`: describes datasets, writes generated worlds, downloads datasets of the hub.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,17 +9,17 @@ use leyden_suite::benchmark::Fetch;
 use leyden_suite::table::{Side, aligned, counted};
 use leyden_suite::{Registry, TEST_TASKS, info};
 
-/// What is done with a dataset.
+/// Subcommands of `leyden data`.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
     /// Count rows, kinds, flaws and lengths, and show a few rows
     Info {
-        /// A generated world, or a file of tasks, with rows if wished: FILE:10..20
+        /// A generated world, or a file of tasks, optionally with a range of rows: FILE:10..20
         source: String,
         /// Seed of a generated world
         #[arg(long, default_value_t = 0)]
         seed: u64,
-        /// Folder with the databases that the questions are about, if not that of the questions
+        /// Folder of the databases that the questions refer to, if not the questions' own
         #[arg(long, value_name = "FOLDER")]
         databases: Option<PathBuf>,
     },
@@ -48,11 +48,11 @@ pub enum Arguments {
         /// Repository of the hub
         #[arg(long)]
         repo: Option<String>,
-        /// What tasks do not need as well, such as unanswerable questions
+        /// Also download files that tasks do not need, such as unanswerable questions
         #[arg(long)]
         all: bool,
     },
-    /// Measure how much of what supports an answer each way of searching finds
+    /// Measure the recall of supporting passages of each retriever
     Recall(super::recall::Arguments),
 }
 
@@ -73,7 +73,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
         Arguments::Fetch { dataset, out, repo, all } => {
             let hub = Hub::from_env().with_progress(true);
             let benchmark = registry.published(dataset)?;
-            let published = benchmark.published().context("it is not published")?;
+            let published =
+                benchmark.published().context("this benchmark has no published dataset")?;
             let out = out.clone().unwrap_or_else(|| Path::new("data").join(published.name));
             let repository = repo.as_deref().unwrap_or(published.repository);
             let fetch = Fetch { hub: &hub, repository, out: &out, all: *all };

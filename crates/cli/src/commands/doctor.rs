@@ -1,7 +1,7 @@
-//! `leyden doctor`: what this machine offers and what an experiment would need of it.
+//! `leyden doctor`: the machine's resources and the memory that an experiment would need.
 //!
-//! Nothing is loaded and nothing is changed, so the answer comes at once, also where the
-//! experiment itself could not even begin.
+//! Loads no weights and changes nothing, so it is fast and also works where the experiment itself
+//! could not start.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,10 +23,10 @@ pub struct Arguments {
     /// Experiment file whose memory is planned
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Override a key of it: --set train.micro_batch_tokens=4096
+    /// Override a key of the experiment: --set train.micro_batch_tokens=4096
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     overrides: Vec<String>,
-    /// Folder in which run folders are made
+    /// Folder in which run folders are created
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
     /// Print JSON
@@ -44,7 +44,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     let device = if machine.cuda.available { "cuda" } else { "cpu" };
     for (name, text) in EXAMPLES {
         let device = format!("model.device={device}");
-        // A plan depends on no agent, so these need none that this program has.
+        // A memory plan does not depend on the agent, so no registry is needed.
         let experiment = Experiment::parse(text, Path::new(name), &[device], &())?;
         plans.push(Planned::of(name.to_owned(), experiment, &machine)?);
     }
@@ -60,21 +60,21 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The plans that are always shown: the paper's model, trained whole and with adapters.
+/// The plans that are always shown: the paper's model, with full fine-tuning and with LoRA.
 const EXAMPLES: [(&str, &str); 2] = [
     ("Llama-3.2-3B, full fine-tuning", include_str!("doctor/llama-3.2-3b.toml")),
     ("Llama-3.2-3B with LoRA", include_str!("doctor/llama-3.2-3b-lora.toml")),
 ];
 
-/// The plan of one experiment beside what its device has.
+/// The memory plan of one experiment, and the memory available on its device.
 struct Planned {
     name: String,
     experiment: Experiment,
     plan: MemoryPlan,
     device: String,
-    /// Bytes that the device has left, where that is known.
+    /// Bytes available on the device, if known.
     available: Option<u64>,
-    /// Given where the plan does not fit.
+    /// Present if the plan does not fit.
     advice: Option<Advice>,
 }
 
@@ -114,7 +114,7 @@ impl Planned {
         let total = self.plan.total();
         let device = &self.device;
         let Some(available) = self.available else {
-            return format!("{device} is not here, so whether this fits is not known");
+            return format!("{device} is not present, so whether this fits is not known");
         };
         let has = format!("{} of {device}", readable_bytes(available));
         match &self.advice {
@@ -158,7 +158,7 @@ impl Planned {
     }
 }
 
-/// Bytes that can still be had on a device by its name; `None` where it is not here.
+/// Bytes available on a device by name; `None` if the device is not present.
 fn available(device: &str, machine: &Machine) -> Result<Option<u64>> {
     match leyden_lm::device::parse_device(device) {
         Ok(tch::Device::Cpu) => Ok(machine.memory.available),
@@ -168,7 +168,7 @@ fn available(device: &str, machine: &Machine) -> Result<Option<u64>> {
     }
 }
 
-/// Overrides as one types them.
+/// Overrides as command-line options.
 fn as_options(overrides: &[String]) -> String {
     let option = |text: &String| {
         if text.contains(['[', '"', ' ']) {
@@ -180,7 +180,7 @@ fn as_options(overrides: &[String]) -> String {
     overrides.iter().map(option).collect::<Vec<_>>().join("\n")
 }
 
-/// The machine in words.
+/// Text description of the machine.
 fn sentences(machine: &Machine) -> String {
     let mut rows = Vec::new();
     let mut row = |name: &str, text: String| rows.push(vec![name.to_owned(), text]);
@@ -199,7 +199,7 @@ fn sentences(machine: &Machine) -> String {
         None => "not set".to_owned(),
     };
     let threads = format!(
-        "{} cores; libtorch takes {} threads by itself, an experiment takes model.threads",
+        "{} cores; libtorch uses {} threads by default, an experiment uses model.threads",
         processor.cores, processor.libtorch_threads
     );
     row("threads", threads);
@@ -216,7 +216,7 @@ fn sentences(machine: &Machine) -> String {
     let offline = if cache.offline { "; offline by HF_HUB_OFFLINE" } else { "" };
     row("model cache", format!("{} (by {}{offline})", cache.path.display(), cache.by));
     if cache.repositories.is_empty() {
-        row("", "nothing in it".to_owned());
+        row("", "empty".to_owned());
     }
     for repository in &cache.repositories {
         let size = readable_bytes(repository.bytes);
@@ -236,7 +236,7 @@ fn devices(machine: &Machine, row: &mut impl FnMut(&str, String)) {
     let libtorch = &machine.libtorch;
     let half = if libtorch.has_cuda { "with CUDA" } else { "CPU only" };
     row("libtorch", format!("{} ({half}) in {}", libtorch.version, libtorch.path.display()));
-    row("CUDA", machine.cuda.why_not.clone().unwrap_or_else(|| "seen".to_owned()));
+    row("CUDA", machine.cuda.why_not.clone().unwrap_or_else(|| "available".to_owned()));
 }
 
 #[cfg(test)]
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_examples_are_the_two_ways_to_train_the_papers_model() {
+    fn the_examples_plan_full_and_lora_training_of_the_papers_model() {
         let plans: Vec<u64> = EXAMPLES
             .iter()
             .map(|(name, text)| {
@@ -254,14 +254,14 @@ mod tests {
                 plan::plan(&experiment, &shape).unwrap().total()
             })
             .collect();
-        // f32 values, gradients and moments are 16 bytes a parameter; a frozen base in bf16
-        // is 2 and the adapters are little.
+        // f32 weights, gradients and moments take 16 bytes per parameter; a frozen bf16 base
+        // takes 2, and adapters are small.
         let n = 3_212_749_824;
         assert!(plans[0] > 16 * n && plans[1] + 13 * n < plans[0], "{plans:?}");
     }
 
     #[test]
-    fn a_plan_that_does_not_fit_says_what_to_change() {
+    fn a_plan_that_does_not_fit_advises_overrides() {
         let (name, text) = EXAMPLES[0];
         let experiment = Experiment::parse(text, Path::new(name), &[], &()).unwrap();
         let shape = model::shape_of(&experiment.model.source).unwrap();

@@ -1,7 +1,7 @@
-//! `leyden eval`: a model with an agent on a set of tasks, without training.
+//! `leyden eval`: evaluates a model with an agent on a set of tasks, without training.
 //!
-//! Rollouts run as they do in training, and with the same seeds: the evaluation of a model
-//! with `--seed 1` draws what the first evaluation of a run with seed 1 draws.
+//! Rollouts run as in training and use the same seeds: `--seed 1` draws the same samples as the
+//! first evaluation of a run with seed 1.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,29 +27,29 @@ pub struct Arguments {
     /// tiny, a folder, a .gguf file, or a hub id (owner/name)
     #[arg(long)]
     model: String,
-    /// Worlds or files
+    /// Generated worlds or files of tasks
     #[arg(long, required = true, num_args = 1.., value_name = "NAME")]
     data: Vec<String>,
-    /// Most tasks of each source, spread evenly over a file; 0 is all (of a world: 256)
+    /// Maximum number of tasks per source, spread evenly over a file; 0 is all (256 of a world)
     #[arg(long, default_value_t = 0)]
     limit: usize,
-    /// System prompt; by default that of the run which made the model, compact for tiny, else
+    /// System prompt; by default that of the run that trained the model, compact for tiny, else
     /// full
     #[arg(long)]
     prompt: Option<PromptName>,
-    /// Most model calls of one rollout; by default as for --prompt, else the agent's own
+    /// Maximum number of model calls per rollout; by default as for --prompt, else the agent's own
     #[arg(long)]
     max_turns: Option<usize>,
     /// The reward, if not the agent's default
     #[arg(long)]
     reward: Option<String>,
-    /// How answers are drawn
+    /// Decoding modes
     #[arg(long, value_delimiter = ',', default_value = "sampled,greedy")]
     modes: Vec<Mode>,
     /// Temperature of the sampled mode
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
-    /// Most tokens of one response
+    /// Maximum number of tokens per response
     #[arg(long, default_value_t = 2048)]
     max_tokens: usize,
     /// Root of the seed tree
@@ -64,20 +64,20 @@ pub struct Arguments {
     /// Number type of the forward pass: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Threads of libtorch and of the tools; by default one for each core
+    /// Threads of libtorch and of the tools; by default one per core
     #[arg(long)]
     threads: Option<usize>,
-    /// Context in tokens; 0 is what the model was made for
+    /// Context length in tokens; 0 is the model's own
     #[arg(long, default_value_t = 0)]
     context: usize,
-    /// Most tokens in the KV cache
+    /// Capacity of the KV cache in tokens
     #[arg(long, default_value_t = 262_144)]
     cache_tokens: usize,
     /// How the name of a control token inside a message is encoded: text, or template for the
     /// control token itself
     #[arg(long, default_value = "text", value_name = "HOW")]
     control_tokens: ControlTokens,
-    /// Folder for predictions, metrics and rollouts, by default a new one in runs/
+    /// Folder for predictions, metrics and rollouts; by default a new one in runs/
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -88,7 +88,7 @@ enum PromptName {
     Compact,
 }
 
-/// Evaluates; `keys` are those that options of the command line set.
+/// Runs the evaluation; `keys` are the configuration keys set on the command line.
 pub fn run(
     arguments: &Arguments,
     keys: &[(&'static str, String)],
@@ -136,34 +136,34 @@ pub fn run(
     output.summary(&table)?;
     println!("\nwritten: {}", output.folder().display());
     if let Some(reason) = summaries.iter().find_map(summary::Summary::nothing_scored) {
-        bail!("no rollout has a reward; the first says: {reason}");
+        bail!("no rollout has a reward; the first error: {reason}");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// At most `limit` of `tasks`, spread evenly: files are often sorted. 0 is all.
+/// At most `limit` of `tasks`, spread evenly because files are often sorted; 0 is all.
 fn spread(tasks: Vec<Task>, limit: usize) -> Vec<Task> {
     let total = tasks.len();
     if limit == 0 || limit >= total {
         return tasks;
     }
-    // The task at position i is taken where i * limit / total moves on to the next number.
+    // The task at position i is taken if i * limit / total increases at i + 1.
     let taken = |i: &usize| i * limit / total != (i + 1) * limit / total;
     let mut position = 0..total;
     tasks.into_iter().filter(|_| position.next().is_some_and(|i| taken(&i))).collect()
 }
 
-/// Two tasks of one id could not be told apart in what is written.
+/// Rejects duplicate task ids, which would be ambiguous in the output.
 fn check_ids(tasks: &[Task]) -> Result<()> {
     let mut seen = std::collections::HashSet::new();
     match tasks.iter().find(|task| !seen.insert(&task.id)) {
-        Some(task) => bail!("--data: the task {} is in it twice", task.id),
+        Some(task) => bail!("--data: duplicate task id {}", task.id),
         None => Ok(()),
     }
 }
 
 impl Arguments {
-    /// All tasks; where they come from several sources, each says from which.
+    /// All tasks; with several sources, each task is labelled with its source.
     fn tasks(&self, dataset: &dyn Dataset, registry: &Registry) -> Result<(Vec<Task>, Value)> {
         let of_world = if self.limit == 0 { TEST_TASKS } else { self.limit };
         let mut all = Vec::new();
@@ -207,7 +207,7 @@ impl Arguments {
         self.threads.unwrap_or_else(cores).max(1)
     }
 
-    /// The benchmark of the agent that was asked for, or the first.
+    /// The benchmark of `--agent`, or the first one.
     fn benchmark<'a>(&self, registry: &'a Registry) -> Result<&'a dyn Benchmark> {
         match &self.agent {
             Some(name) => registry.get(name),
@@ -215,8 +215,8 @@ impl Arguments {
         }
     }
 
-    /// The agent and what it works on, as asked for. A model that a run made is asked as it
-    /// was trained, the tiny model as it was pretrained.
+    /// The agent's settings. They default to those of the run that trained the model; for the tiny
+    /// model, to those of its pretraining.
     fn setup(
         &self,
         benchmark: &dyn Benchmark,
@@ -255,7 +255,7 @@ impl Arguments {
         Ok(setup)
     }
 
-    /// The folder to write into: the one asked for, or the first free one.
+    /// The output folder: `--out`, or the first free one in runs/.
     fn folder(&self) -> Result<PathBuf> {
         if let Some(out) = &self.out {
             if std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
@@ -283,7 +283,7 @@ impl Arguments {
         format!("eval-{}", stem.chars().map(plain).collect::<String>())
     }
 
-    /// All settings, in the shape of an experiment.
+    /// All settings, in the format of an experiment.
     fn resolved(&self, setup: &leyden_suite::BenchmarkSettings, tasks: &[Task]) -> Value {
         let modes: Vec<&str> = self.modes.iter().map(|mode| mode.name()).collect();
         let mut resolved = json!({
@@ -320,7 +320,7 @@ impl Arguments {
     }
 }
 
-/// The experiment in whose run folder a model lies as `final`.
+/// The experiment of the run folder that contains the model as `final`.
 fn trained_with(model: &Path, registry: &Registry) -> Option<Experiment> {
     let config = model.parent()?.join("config.toml");
     if !config.is_file() {
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_asked_as_it_was_trained() {
+    fn settings_default_to_those_of_training() {
         let root = tempfile::tempdir().unwrap();
         let model = root.path().join("final");
         let line = format!("--model {} --data mini-calc", model.display());
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_make_no_sense_are_refused() {
+    fn invalid_settings_are_rejected() {
         for (line, named) in [
             ("--temperature 0", "--modes greedy"),
             ("--max-tokens 0", "--max-tokens"),

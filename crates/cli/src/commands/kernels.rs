@@ -1,4 +1,5 @@
-//! `leyden kernels`: every kernel of training and generation beside what the machine can do.
+//! `leyden kernels`: measures every kernel of training and generation against the machine's
+//! roofline.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,23 +40,23 @@ pub struct Arguments {
     /// Tokens of a micro-batch of training
     #[arg(long, default_value_t = 1024)]
     tokens: usize,
-    /// Only kernels whose name contains this; may be given several times
+    /// Only kernels whose name contains this; can be repeated
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
-    /// Repetitions of which the median is taken
+    /// Repetitions; the median is reported
     #[arg(long, default_value_t = 5)]
     repetitions: usize,
-    /// Shortest repetition, in seconds
+    /// Minimum duration of a repetition, in seconds
     #[arg(long, default_value_t = 0.2)]
     least: f64,
-    /// Also write the figures as JSON
+    /// Also write the results as JSON
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
     /// Folder for a page with the table and the roofline
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Folder for what a repository keeps: figures, table and roofline, of which
-    /// `leyden report` makes the page
+    /// Folder for files to commit: figures, table and roofline, from which `leyden report` renders
+    /// the page
     #[arg(long, value_name = "FOLDER")]
     record: Option<PathBuf>,
 }
@@ -68,11 +69,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let chosen: Vec<_> = KERNELS.iter().chain(WHOLE).filter(|(name, _)| wanted(name)).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = KERNELS.iter().chain(WHOLE).map(|(name, _)| *name).collect();
-        bail!("--only: no kernel is called so; there are {}", names.join(", "));
+        bail!("--only: no kernel matches; available: {}", names.join(", "));
     }
     let whole = chosen.iter().any(|(name, _)| WHOLE.iter().any(|(known, _)| known == name));
     check_memory(&shape, whole)?;
-    // What cannot be written is said before minutes are spent on it.
+    // Fail on unwritable outputs before the measurement, which takes minutes.
     let parent = arguments.json.as_deref().and_then(Path::parent);
     let folders = [arguments.out.as_deref(), arguments.record.as_deref(), parent];
     for folder in folders.into_iter().flatten() {
@@ -129,8 +130,8 @@ fn read(arguments: &Arguments) -> Result<(Shape, Clock)> {
     Ok((shape, clock))
 }
 
-/// Refuses what would not fit, with what it would need. Single kernels need little; the whole
-/// needs a model that is trained and one that generates.
+/// Fails if the measurement would not fit into memory. Single kernels need little; a whole step
+/// needs one model for training and one for generation.
 fn check_memory(shape: &Shape, whole: bool) -> Result<()> {
     if !whole {
         return Ok(());
@@ -160,7 +161,7 @@ fn check_memory(shape: &Shape, whole: bool) -> Result<()> {
         .collect();
     let pieces: Vec<String> = KERNELS.iter().map(|(name, _)| format!("--only {name}")).collect();
     bail!(
-        "a training step and generation at this shape need {} ({}), and {} are free; a smaller \
+        "a training step and generation at this shape need {} ({}), and {} are free; use a smaller \
          --tokens or --model, or single kernels: {} …",
         readable_bytes(plan.total()),
         lines.join(", "),

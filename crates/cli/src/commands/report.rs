@@ -1,5 +1,4 @@
-//! `leyden report`: page, curves and tables from run folders or from a sweep, or from what was
-//! recorded of them.
+//! `leyden report`: page, curves and tables from run folders, a sweep, or their recordings.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,16 +12,16 @@ use leyden_report::{Options, Written};
 /// Arguments of `leyden report`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Run folders (several seeds of one experiment are drawn together), one sweep folder, or
-    /// what was recorded of them: a recorded folder stands for all its runs
+    /// Run folders (seeds of one experiment are plotted together), one sweep folder, or a recording
+    /// of them: a recorded folder represents all its runs
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// Folder for the report, by default `report` in the first folder
+    /// Folder for the report; by default `report` in the first folder
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Write what a repository keeps instead of the page: table, pictures of the README,
-    /// configuration, provenance, and an archive of which `leyden report` makes the rest; a
-    /// recorded folder alone is recorded again in place
+    /// Instead of the page, write files to commit: table, pictures of the README, configuration,
+    /// provenance, and an archive from which `leyden report` renders the rest; a single recorded
+    /// folder is recorded again in place
     #[arg(long)]
     record: bool,
 }
@@ -63,7 +62,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a folder is a recording; an earlier form has whole run folders beside its table.
+/// Whether a folder is a recording; the earlier format has whole run folders beside its table.
 fn is_recording(folder: &Path) -> bool {
     let has = |name: &&str| folder.join(name).exists();
     let earlier =
@@ -74,7 +73,7 @@ fn is_recording(folder: &Path) -> bool {
 fn of_runs(folders: &[PathBuf], out: &Path, keep: bool) -> Result<Written> {
     for folder in folders {
         if is_sweep(folder) {
-            bail!("{}: this is a sweep folder: give it alone", folder.display());
+            bail!("{}: this is a sweep folder, which must be the only argument", folder.display());
         }
     }
     if keep {

@@ -1,7 +1,6 @@
-//! `leyden rollouts`: list, read and export what agents did.
+//! `leyden rollouts`: lists, shows and exports recorded rollouts.
 //!
-//! Works on the store of a run folder and on that of a server alike, also while they are being
-//! written.
+//! Works on the store of a run folder and of a server, also while they are being written.
 
 mod server;
 mod show;
@@ -19,17 +18,17 @@ use leyden_report::export::{
 use leyden_suite::table::{Side, aligned, counted, shortened};
 use server::ServerStore;
 
-/// Rollouts that are listed where nothing is said.
+/// Default number of listed rollouts.
 const LISTED: u64 = 50;
 
 /// Subcommands of `leyden rollouts`.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
-    /// List rollouts, one a line
+    /// List rollouts, one per line
     Ls(Ls),
     /// Show one rollout: its calls with their credit, its signals, its reward
     Show(Show),
-    /// Write rollouts for other programs, one row a model call
+    /// Write rollouts for other programs, one row per model call
     #[command(after_long_help = columns_help())]
     Export(Export),
 }
@@ -41,7 +40,7 @@ pub struct Ls {
     folder: PathBuf,
     #[command(flatten)]
     which: Which,
-    /// Most rollouts listed; 0 lists all
+    /// Maximum number of listed rollouts; 0 lists all
     #[arg(long, default_value_t = LISTED)]
     limit: u64,
 }
@@ -51,7 +50,7 @@ pub struct Ls {
 pub struct Show {
     /// Folder of a run, or of a server's store
     folder: PathBuf,
-    /// Which one, as `ls` names it: 12/train/5
+    /// Rollout id as listed by `ls`: 12/train/5
     id: String,
     #[command(flatten)]
     reading: Reading,
@@ -62,61 +61,61 @@ pub struct Show {
 pub struct Export {
     /// Folder of a run, or of a server's store
     folder: PathBuf,
-    /// Form of the rows
+    /// Format of the rows
     #[arg(long, value_enum, default_value_t = Format::Jsonl)]
     format: Format,
     /// File to write; without one, JSON lines go to standard output
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Whose columns are written
+    /// Column set to write
     #[arg(long, value_enum, default_value_t = Columns::All)]
     columns: Columns,
     #[command(flatten)]
     which: Which,
-    /// Most rollouts written; 0 writes all
+    /// Maximum number of written rollouts; 0 writes all
     #[arg(long, default_value_t = 0)]
     limit: u64,
     #[command(flatten)]
     reading: Reading,
 }
 
-/// Which rollouts.
+/// Filters on rollouts.
 #[derive(clap::Args)]
 struct Which {
-    /// Only of this training step
+    /// Only rollouts of this training step
     #[arg(long)]
     step: Option<u64>,
-    /// Only of this phase: train, greedy, sampled; of a server train or val
+    /// Only rollouts of this phase: train, greedy, sampled; on a server train or val
     #[arg(long)]
     phase: Option<String>,
-    /// Only with at least this reward
+    /// Only rollouts with at least this reward
     #[arg(long, value_name = "REWARD", allow_negative_numbers = true)]
     at_least: Option<f64>,
-    /// Only with at most this reward
+    /// Only rollouts with at most this reward
     #[arg(long, value_name = "REWARD", allow_negative_numbers = true)]
     at_most: Option<f64>,
-    /// Only without a reward
+    /// Only rollouts without a reward
     #[arg(long, conflicts_with_all = ["at_least", "at_most"])]
     missing: bool,
 }
 
-/// How prompts become readable.
+/// How prompts are decoded to text.
 #[derive(clap::Args)]
 struct Reading {
-    /// tokenizer.json, or a folder with one, for prompts of which only ids were kept; by default
-    /// that of the run's trained model
+    /// tokenizer.json, or a folder with one, for prompts recorded only as ids; by default that of
+    /// the run's trained model
     #[arg(long)]
     tokenizer: Option<PathBuf>,
 }
 
-/// Form of an export.
+/// Format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
     Jsonl,
     Parquet,
 }
 
-/// Whose columns.
+/// Column set of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Columns {
     All,
@@ -175,7 +174,7 @@ fn show(arguments: &Show) -> Result<()> {
     let store = Store::open(&arguments.folder)?;
     let Some(rollout) = store.rollout(&arguments.id)? else {
         bail!(
-            "{} has no rollout `{}`; `leyden rollouts ls {0}` lists those that it has",
+            "{} has no rollout `{}`; `leyden rollouts ls {0}` lists the available ones",
             arguments.folder.display(),
             arguments.id
         );
@@ -194,7 +193,7 @@ fn export(arguments: &Export) -> Result<()> {
     });
     let decode = arguments.reading.decoder(&arguments.folder)?;
     let mut writer: Box<dyn RowWriter> = match (arguments.format, &arguments.out) {
-        (Format::Parquet, None) => bail!("--out: a Parquet file needs a name"),
+        (Format::Parquet, None) => bail!("--out is required for Parquet"),
         (Format::Parquet, Some(path)) => Box::new(ParquetFile::create(path, columns)?),
         (Format::Jsonl, Some(path)) => {
             let file = std::fs::File::create(path)
@@ -246,7 +245,7 @@ impl Which {
 type Decoder = Box<dyn Fn(&[u32]) -> String>;
 
 impl Reading {
-    /// What turns ids into text; `None` where there is no tokenizer.
+    /// Decodes ids to text; `None` if there is no tokenizer.
     fn decoder(&self, folder: &Path) -> Result<Option<Decoder>> {
         let path = match &self.tokenizer {
             Some(path) if path.is_dir() => path.join("tokenizer.json"),

@@ -1,4 +1,4 @@
-//! `leyden run`: an experiment from its file to a finished run folder.
+//! `leyden run`: runs an experiment file to a finished run folder.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,17 +18,17 @@ pub struct Arguments {
     /// Override a key: --set train.steps=40
     #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Root of the seed tree; another seed runs in a folder of its own
+    /// Root of the seed tree; each seed gets its own run folder
     #[arg(long)]
     seed: Option<u64>,
-    /// Folder in which run folders are made
+    /// Folder in which run folders are created
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
     /// Run folder, instead of one named after the experiment
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// Serve a page that follows the run: at a port of this machine, or at an address for which
-    /// LEYDEN_LIVE_KEY holds the key
+    /// Serve a live page of the run: on a local port, or on an address whose key is set in
+    /// LEYDEN_LIVE_KEY
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "")]
     live: Option<At>,
     /// Print the resolved experiment and stop
@@ -40,12 +40,12 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     run_with(arguments, &[], "", registry)
 }
 
-/// Runs an experiment with further overrides, which give way to those of the command line, and
-/// under its own name with an ending.
+/// Runs an experiment with further overrides and a suffix to its name. Overrides of the command
+/// line take precedence.
 pub fn run_with(
     arguments: &Arguments,
     further: &[String],
-    ending: &str,
+    suffix: &str,
     registry: &Registry,
 ) -> Result<ExitCode> {
     let mut overrides = further.to_vec();
@@ -54,7 +54,7 @@ pub fn run_with(
         overrides.push(format!("seed={seed}"));
     }
     let mut experiment = Experiment::read(&arguments.file, &overrides, registry)?;
-    experiment.name.push_str(ending);
+    experiment.name.push_str(suffix);
     if arguments.dry_run {
         print!("{}", experiment.to_toml());
         return Ok(ExitCode::SUCCESS);

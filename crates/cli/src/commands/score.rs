@@ -1,7 +1,7 @@
-//! `leyden score`: the official evaluators' tables for files of predictions.
+//! `leyden score`: scores files of predictions like the datasets' official evaluators.
 //!
-//! Predictions come in the official format of the dataset, or as lines of `id` and `answer`,
-//! which is what `leyden eval` writes.
+//! Predictions are in the official format of the dataset, or lines of `id` and `answer` as
+//! written by `leyden eval`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,29 +16,28 @@ use super::write_json;
 /// Arguments of `leyden score`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The dataset whose evaluator speaks
+    /// The dataset whose evaluator is used
     dataset: String,
-    /// References, in the dataset's own format; with rows if predictions name their questions:
-    /// FILE:0..100
+    /// References, in the dataset's own format; with a range of rows if predictions have question
+    /// ids: FILE:0..100
     #[arg(long)]
     gold: String,
     /// Predictions, in the official format or as lines of id and answer, as leyden eval writes
     #[arg(long)]
     pred: PathBuf,
-    /// Of a file that holds both modes of an evaluation: which
+    /// The evaluation mode to score, for a file with both
     #[arg(long)]
     mode: Option<Mode>,
-    /// Leave out questions that have no line among the predictions, as those of an evaluation
-    /// with --limit
+    /// Skip questions without a prediction, such as those of an evaluation with --limit
     #[arg(long)]
     partial: bool,
-    /// Folder of the databases that the questions are about
+    /// Folder of the databases that the questions refer to
     #[arg(long, value_name = "FOLDER")]
     db: Option<PathBuf>,
-    /// The reward that answers are worth, of a dataset with several
+    /// The reward to compute, for a dataset with several
     #[arg(long)]
     reward: Option<String>,
-    /// Also write the figures as JSON
+    /// Also write the results as JSON
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `leyden serve`: a model behind an OpenAI URL.
+//! `leyden serve`: serves a model through the OpenAI API.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
@@ -22,11 +22,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::start;
 
-/// Most prompt tokens in one forward pass: whoever is being answered waits for it. Between two
-/// passes those that are ready take a step of decoding, which costs nearly as much for one as for
-/// many: longer passes answer many prompts sooner, shorter ones the first of them.
+/// Maximum number of prompt tokens in one prefill pass, during which decoding waits. Between two
+/// passes the ready requests take one decoding step, which costs nearly as much for one as for
+/// many: longer passes improve the throughput of many prompts, shorter ones the latency of the
+/// first.
 const PREFILL_TOKENS: usize = 2048;
-/// Most tokens in the cache, where memory allows for them and nothing is said.
+/// Default capacity of the KV cache in tokens, if memory suffices.
 const CACHE_TOKENS: usize = 262_144;
 
 /// Arguments of `leyden serve`.
@@ -38,16 +39,16 @@ pub struct Arguments {
     /// The model's name for clients; by default that of its file or folder
     #[arg(long)]
     name: Option<String>,
-    /// Address to listen on; any but a loopback address needs a key
+    /// Address to listen on; a key is required unless it is a loopback address
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
-    /// Port to listen on; 0 is any free one
+    /// Port to listen on; 0 selects a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Key that clients must send; the variable LEYDEN_KEY keeps it out of the list of processes
+    /// Key that clients must send; set LEYDEN_KEY instead to keep it out of the process list
     #[arg(long)]
     key: Option<String>,
-    /// Folder in which rollouts, calls and events are kept; without it they are in memory
+    /// Folder of the store of rollouts, calls and events; without it they are kept in memory
     #[arg(long, value_name = "FOLDER")]
     store: Option<PathBuf>,
     /// cpu, cuda or cuda:N
@@ -56,39 +57,39 @@ pub struct Arguments {
     /// Number type of the forward pass: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: String,
-    /// Threads of libtorch; by default one for each core
+    /// Threads of libtorch; by default one per core
     #[arg(long)]
     threads: Option<usize>,
-    /// Context in tokens; 0 is what the model was made for
+    /// Context length in tokens; 0 is the model's own
     #[arg(long, default_value_t = 0)]
     context: usize,
-    /// Most tokens in the KV cache; 0 is what a quarter of the free memory holds, at most 262144
+    /// Capacity of the KV cache in tokens; 0 is a quarter of the free memory, at most 262144 tokens
     #[arg(long, default_value_t = 0)]
     cache_tokens: usize,
     /// How the name of a control token inside a message is encoded: text, or template for the
     /// control token itself
     #[arg(long, default_value = "text", value_name = "HOW")]
     control_tokens: ControlTokens,
-    /// Most requests that are answered or wait at a time
+    /// Maximum number of running and waiting requests
     #[arg(long, default_value_t = 1024)]
     max_requests: usize,
-    /// Seconds from a request's arrival to the end of its answer
+    /// Request timeout in seconds, from arrival to the end of the response
     #[arg(long, default_value_t = 600)]
     deadline: u64,
-    /// Seconds for which open requests are waited for at the end
+    /// Seconds to wait for open requests at shutdown
     #[arg(long, default_value_t = 30)]
     grace: u64,
 }
 
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
-    // What can be refused without a model is refused before it is loaded.
+    // Validate the configuration before loading the model.
     let config = arguments.gateway();
     config.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .context("the server's threads could not be started")?;
+        .context("cannot start the server's threads")?;
     let store = arguments.open_store()?;
     let threads = arguments.threads();
     start::set_threads(threads)?;
@@ -111,20 +112,20 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     backend.shut_down(Duration::from_secs(arguments.grace));
     let stats = backend.stats();
     eprintln!(
-        "leyden: {} requests answered, {} tokens written, {} failed, {} given up by their clients",
+        "leyden: {} requests answered, {} tokens generated, {} failed, {} cancelled by clients",
         stats.finished, stats.generated_tokens, stats.failed, stats.cancelled
     );
     Ok(ExitCode::SUCCESS)
 }
 
-/// Serves until the process is told to end, and the open requests are answered.
+/// Serves until SIGINT or SIGTERM, then drains the open requests.
 async fn serve(
     arguments: &Arguments,
     config: GatewayConfig,
     store: Store,
     backend: &Arc<EngineBackend>,
 ) -> Result<()> {
-    // Before the address is taken: whoever sees the line may send the signal.
+    // Install handlers before printing the address: a client may send a signal once it sees it.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let key = config.key.is_some();
@@ -139,10 +140,10 @@ async fn serve(
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
-            eprintln!("leyden: no new requests; the open ones are answered (again: end at once)");
+            eprintln!("leyden: finishing the open requests (interrupt again to stop at once)");
             tokio::spawn(async move {
                 interrupt.recv().await;
-                // What was acknowledged is on the disk.
+                // Acknowledged data is already on disk.
                 std::process::exit(130);
             });
         })
@@ -150,7 +151,7 @@ async fn serve(
     Ok(())
 }
 
-/// A number that no other start has: whoever brings no seed wants another answer each time.
+/// A seed that differs at every start, for requests without a seed.
 fn fresh_seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -186,8 +187,9 @@ impl Arguments {
         let cache_tokens = match self.cache_tokens {
             0 => {
                 let each = Engine::bytes_per_token(config, kind) as u64;
-                let room = available_memory(device).map_or(u64::MAX, |free| free / 4 / each.max(1));
-                usize::try_from(room).unwrap_or(usize::MAX).min(CACHE_TOKENS).max(context)
+                let fitting =
+                    available_memory(device).map_or(u64::MAX, |free| free / 4 / each.max(1));
+                usize::try_from(fitting).unwrap_or(usize::MAX).min(CACHE_TOKENS).max(context)
             }
             own => own,
         };
@@ -203,7 +205,7 @@ impl Arguments {
         self.name.clone().unwrap_or_else(own)
     }
 
-    /// What is printed once the server listens: where it is, and how to try it.
+    /// The message printed once the server listens: its URL and an example request.
     fn welcome(&self, url: &str, key: bool) -> String {
         let name = self.name();
         let bearer = if key { " -H \"Authorization: Bearer $LEYDEN_KEY\"" } else { "" };

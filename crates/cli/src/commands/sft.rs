@@ -1,8 +1,8 @@
-//! `leyden sft`: an experiment's model, agent and data with imitation instead of rewards.
+//! `leyden sft`: supervised fine-tuning with an experiment's model, agent and data.
 //!
-//! The other side of the question "reinforcement or supervised?": the same file, packing and
-//! optimiser, and as lessons either the demonstrations of its dataset (worked solutions, gold
-//! queries) or the successful rollouts of a run.
+//! The supervised baseline to reinforcement learning: the same experiment file, packing and
+//! optimiser, trained on the demonstrations of its dataset (worked solutions, gold queries) or
+//! on the successful rollouts of a run.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,10 +18,10 @@ use super::run;
 pub struct Arguments {
     #[command(flatten)]
     run: run::Arguments,
-    /// A run folder whose successful training rollouts are imitated, instead of demonstrations
+    /// Train on the successful training rollouts of this run folder instead of demonstrations
     #[arg(long, value_name = "RUN")]
     from: Option<PathBuf>,
-    /// Least reward of a rollout that is imitated
+    /// Minimum reward of a rollout to train on
     #[arg(long, value_name = "REWARD", requires = "from")]
     least: Option<f64>,
 }

@@ -1,7 +1,7 @@
-//! `leyden sweep`: an experiment in several variants under several seeds.
+//! `leyden sweep`: runs an experiment in several variants with several seeds.
 //!
-//! Cells run as processes of this same program, so that one that crashes takes no other with
-//! it. Everything that can be wrong with any cell is told before the first one runs.
+//! Each cell runs in its own process of this program, so that a crash does not affect other
+//! cells. All cells are validated before the first one runs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -22,22 +22,22 @@ pub struct Arguments {
     /// Seeds, instead of the file's: 1..5 or 1,2,7
     #[arg(long)]
     seeds: Option<String>,
-    /// Cells that run at the same time
+    /// Number of cells to run in parallel
     #[arg(long, default_value_t = 1)]
     workers: usize,
     /// Print the command of every cell and stop
     #[arg(long)]
     dry_run: bool,
-    /// Write a job array for Slurm and stop; --workers then limits how many tasks run at once
+    /// Write a Slurm job array and stop; --workers then limits the number of parallel tasks
     #[arg(long, value_name = "OUT.sbatch")]
     slurm: Option<PathBuf>,
-    /// Sweep folder, by default one named after the file in runs/
+    /// Sweep folder; by default one named after the file in runs/
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// Try cells that failed again
+    /// Run failed cells again
     #[arg(long)]
     retry: bool,
-    /// Go on with cells that another revision of the program has begun
+    /// Resume cells that another revision of the program started
     #[arg(long)]
     any_revision: bool,
     /// Only the cell on this line of cells.jsonl, counted from 1
@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
     work_on(arguments, &folder, &cells)
 }
 
-/// Names whatever is wrong with a cell before anything runs.
+/// Validates all cells before any of them runs.
 fn check_cells(
     arguments: &Arguments,
     sweep: &Sweep,
@@ -175,7 +175,7 @@ fn slurm(
 }
 
 fn work_on(arguments: &Arguments, folder: &SweepFolder, cells: &[Cell]) -> Result<ExitCode> {
-    let program = std::env::current_exe().context("this program's own file")?;
+    let program = std::env::current_exe().context("path of this executable")?;
     let command = |cell: &Cell| {
         let mut command = Command::new(&program);
         command.args(cell_arguments(folder, cell));
@@ -183,8 +183,8 @@ fn work_on(arguments: &Arguments, folder: &SweepFolder, cells: &[Cell]) -> Resul
     };
     let number = |cell: &Cell| cells.iter().position(|other| other.id == cell.id).unwrap_or(0) + 1;
     let of = cells.len();
-    let tell = |event: Event<'_>| match event {
-        Event::Began(cell) => eprintln!("[{}/{of}] {}: begins", number(cell), cell.id),
+    let report = |event: Event<'_>| match event {
+        Event::Began(cell) => eprintln!("[{}/{of}] {}: started", number(cell), cell.id),
         Event::Finished(cell, time) => {
             let seconds = time.as_secs_f64();
             eprintln!("[{}/{of}] {}: finished after {seconds:.1} s", number(cell), cell.id);
@@ -192,7 +192,7 @@ fn work_on(arguments: &Arguments, folder: &SweepFolder, cells: &[Cell]) -> Resul
         Event::Failed(cell, why) => eprintln!("[{}/{of}] {}: FAILED: {why}", number(cell), cell.id),
     };
     let options = Options { workers: arguments.workers, retry: arguments.retry };
-    let tally = work(folder, cells, options, &command, &tell)?;
+    let tally = work(folder, cells, options, &command, &report)?;
     for (cell, why) in &tally.failed {
         println!("failed: {cell}: {why}");
     }
@@ -200,7 +200,7 @@ fn work_on(arguments: &Arguments, folder: &SweepFolder, cells: &[Cell]) -> Resul
         println!("running elsewhere: {cell}: {by}");
     }
     println!(
-        "{} of {of} cells finished ({} before), {} failed, {} running elsewhere, {} not begun: {}",
+        "{} of {of} cells finished ({} before), {} failed, {} running elsewhere, {} not started: {}",
         tally.skipped + tally.finished,
         tally.skipped,
         tally.failed.len(),
@@ -212,10 +212,10 @@ fn work_on(arguments: &Arguments, folder: &SweepFolder, cells: &[Cell]) -> Resul
         return Ok(ExitCode::SUCCESS);
     }
     if tally.left > 0 || !tally.held.is_empty() {
-        println!("the same command goes on");
+        println!("run the same command again to resume");
     }
     if !tally.failed.is_empty() {
-        println!("--retry tries failed cells again");
+        println!("use --retry to run failed cells again");
     }
     Ok(ExitCode::FAILURE)
 }

@@ -1,4 +1,4 @@
-//! `leyden verify`: recompute golden files.
+//! `leyden verify`: recomputes golden files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use leyden_core::GoldenReport;
 use leyden_suite::{Benchmark, Registry};
 
-/// What is recomputed.
+/// The kinds of golden files.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
     /// Logits, log-probabilities, greedy text, gradients, optimiser steps of a small Llama
@@ -35,7 +35,7 @@ pub enum Arguments {
         /// JSONL file of cases
         #[arg(index = 2)]
         file: PathBuf,
-        /// Folder of the databases that the cases are about
+        /// Folder of the databases that the cases refer to
         #[arg(long)]
         db: Option<PathBuf>,
     },
@@ -48,7 +48,8 @@ pub fn run(arguments: &Arguments, registry: &Registry) -> Result<ExitCode> {
         Arguments::Rl { file } => leyden_rl::golden::check(file)?,
         Arguments::Scores { kind, file, db } => {
             let mut all = registry.iter().flat_map(Benchmark::golden);
-            let golden = all.find(|golden| golden.name == kind).context("there is no such kind")?;
+            let golden =
+                all.find(|golden| golden.name == kind).context("unknown kind of golden file")?;
             (golden.check)(file, db.as_deref())?
         }
     };

@@ -2,8 +2,8 @@
 //!
 //! With P the probabilities, dP = dO vᵀ and D = Σ dO · O for each query:
 //! dS = P ∘ (dP − D) / √d, dq = dS k, dk = dSᵀ q, dv = Pᵀ dO. A task is one tree and one query
-//! head, so that no two tasks write to the same numbers; heads that share a key head are added
-//! up at the end, always in the same order.
+//! head, so tasks write disjoint elements; heads that share a key head are summed at the end,
+//! always in the same order.
 
 use std::ops::Range;
 
@@ -14,10 +14,10 @@ use crate::product::{Matrix, Out, Panels, product};
 use crate::simd::{Kernel, LANES, Simd, dispatch, exp};
 use crate::threads::{Shared, each};
 
-/// Queries whose scores are held at a time.
+/// Queries whose scores are held at once.
 const QUERIES: usize = 48;
 
-/// What [`forward`](super::forward) gave, and the gradient of its result.
+/// The outputs of [`forward`](super::forward), and the gradient of its result.
 #[derive(Clone, Copy)]
 pub struct Outcome<'a, T> {
     /// [tokens, heads, head_dim]
@@ -72,9 +72,10 @@ pub fn backward<T: Element>(
     add_heads(threads, shape, &by_head_v, of_v);
 }
 
-/// [heads, tokens, head_dim] → [tokens, kv_heads, head_dim], heads that share one added up.
+/// [heads, tokens, head_dim] → [tokens, kv_heads, head_dim], summing the heads that share a key
+/// head.
 fn add_heads<T: Element>(threads: usize, shape: Shape, by_head: &[f32], out: &mut [T]) {
-    /// Tokens of one task.
+    /// Tokens per task.
     const TOKENS: usize = 256;
     let Shape { heads, kv_heads, head_dim } = shape;
     let (shared, n) = (shape.shared(), by_head.len() / (heads * head_dim));
@@ -82,7 +83,7 @@ fn add_heads<T: Element>(threads: usize, shape: Shape, by_head: &[f32], out: &mu
     let out = Shared::new(out);
     each(threads, n.div_ceil(TOKENS), |task| {
         let tokens = task * TOKENS..n.min((task + 1) * TOKENS);
-        // SAFETY: each task has tokens of its own.
+        // SAFETY: tasks write disjoint tokens.
         let out = unsafe { out.part(tokens.start * width, tokens.len() * width) };
         for (token, out) in tokens.zip(out.chunks_exact_mut(width)) {
             for (kv_head, out) in out.chunks_exact_mut(head_dim).enumerate() {
@@ -130,13 +131,13 @@ impl<T: Element> Kernel for Backward<'_, T> {
         let longest = self.tiles.iter().map(|tile| tile.keys.len()).max().unwrap_or(0);
         let mut buffers = Buffers::new(longest, hd);
         for tile in self.tiles {
-            // SAFETY: the instruction set is there, as the caller promises.
+            // SAFETY: the caller guarantees the instruction set.
             unsafe { buffers.tile::<S, T>(tile, &self.inputs, self.of_q) };
             let keys = tile.keys.len();
             for (of, sums) in [(self.of_k, &buffers.of_keys), (self.of_v, &buffers.of_values)] {
                 for (key, token) in tile.keys.iter().enumerate() {
                     let Some(token) = *token else { continue };
-                    // SAFETY: a tree's tokens and a head are one task's alone.
+                    // SAFETY: exactly one task writes each (tree, head).
                     let to = unsafe { of.part((head * n + token as usize) * hd, hd) };
                     for (d, to) in to.iter_mut().enumerate() {
                         *to += sums[d * keys + key];
@@ -184,7 +185,7 @@ impl Buffers {
         }
     }
 
-    /// Sums of one tile in `of_keys` and `of_values`; gradients of its queries to `of_q`.
+    /// Writes one tile's sums to `of_keys` and `of_values`, and its queries' gradients to `of_q`.
     #[inline(always)]
     unsafe fn tile<S: Simd, T: Element>(
         &mut self,
@@ -196,7 +197,7 @@ impl Buffers {
         let (hd, keys) = (shape.head_dim, tile.keys.len());
         let kv_head = head / shape.shared();
         let rows = &mut self.keys[..keys * hd];
-        // SAFETY: the instruction set is there, as the caller promises.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe {
             gather_rows::<S, T>(v, kv_head, hd, &tile.keys, rows);
             by_token(rows, hd, &mut self.value_panels[..keys * hd]);
@@ -211,13 +212,13 @@ impl Buffers {
             for row in 0..count {
                 let token = tile.tokens.start as usize + first + row;
                 let place = row * hd..(row + 1) * hd;
-                // SAFETY: as the caller promises.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     widen::<S, T>(q.at(token, head, hd), &mut self.queries[place.clone()]);
                     widen::<S, T>(gradient.at(token, head, hd), &mut self.gradients[place]);
                 }
             }
-            // SAFETY: as the caller promises; the buffers hold the longest tile.
+            // SAFETY: guaranteed by the caller; the buffers hold the longest tile.
             unsafe {
                 self.scores::<S>((count, &runs, keys), hd);
                 for row in 0..count {
@@ -226,7 +227,7 @@ impl Buffers {
                 self.sums::<S>((count, &runs, keys), hd);
                 for row in 0..count {
                     let token = tile.tokens.start as usize + first + row;
-                    // A token and a head are one task's alone.
+                    // Exactly one task writes each (token, head).
                     let to = of_q.part((token * shape.heads + head) * hd, hd);
                     for at in (0..hd).step_by(LANES) {
                         let x = S::load(self.of_queries.as_ptr().add(row * hd + at));
@@ -254,7 +255,7 @@ impl Buffers {
             };
             let out =
                 |of: &mut [f32]| Out { at: of[start..].as_mut_ptr(), stride: keys, add: false };
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 let (q, k) = (rows(&self.queries), panels(&self.key_panels));
                 product::<S, f32>(shape, q, k, out(&mut self.scores));
@@ -264,7 +265,7 @@ impl Buffers {
         }
     }
 
-    /// One query's scores → probabilities, and the gradients of its scores.
+    /// Turns one query's scores into probabilities and computes the gradients of its scores.
     #[inline(always)]
     unsafe fn row<S: Simd, T: Element>(
         &mut self,
@@ -278,7 +279,7 @@ impl Buffers {
         let token = tile.tokens.start as usize + first + row;
         let mixed = inputs.mixed.at(token, inputs.head, hd);
         let scale = 1.0 / (hd as f32).sqrt();
-        // SAFETY: as the caller promises; the blocks of `runs` in each row of `keys`.
+        // SAFETY: guaranteed by the caller; the blocks of `runs` in each row of `keys`.
         unsafe {
             let mut sum = S::splat(0.0);
             for at in (0..hd).step_by(LANES) {
@@ -303,7 +304,7 @@ impl Buffers {
         }
     }
 
-    /// dS k, and onto the tile's sums dSᵀ q and Pᵀ dO.
+    /// Computes dS k, and adds dSᵀ q and Pᵀ dO to the tile's sums.
     #[inline(always)]
     unsafe fn sums<S: Simd>(
         &mut self,
@@ -312,7 +313,7 @@ impl Buffers {
     ) {
         for (number, run) in runs.iter().enumerate() {
             let start = run.start * LANES;
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 product::<S, f32>(
                     (count, hd / LANES, run.len() * LANES),
@@ -333,7 +334,7 @@ impl Buffers {
             }
             for run in runs {
                 let start = run.start * LANES;
-                // SAFETY: as the caller promises.
+                // SAFETY: guaranteed by the caller.
                 unsafe {
                     product::<S, f32>(
                         (hd, run.len(), count),

@@ -1,9 +1,9 @@
 //! Attention over cached keys and values.
 //!
-//! A cache holds slots of `capacity` tokens. Keys and values lie as the products read them
-//! (see [`Layer::write`]), so that nothing is packed when a token is decoded. A query looks
-//! at the first columns of a slot of its own and, where there is one, of a trunk that it shares
-//! with others: queries on one trunk read it once, together.
+//! A cache holds slots of `capacity` tokens. Keys and values are stored in the layout the products
+//! read (see [`Layer::write`]), so decoding a token packs nothing. A query attends to the first
+//! columns of its own slot and, optionally, of a trunk shared with other queries; queries on one
+//! trunk read it once, together.
 
 use std::slice::from_ref;
 
@@ -14,16 +14,16 @@ use crate::product::{Matrix, Out, Panels, product};
 use crate::simd::{Kernel, LANES, Simd, dispatch};
 use crate::threads::{Shared, each};
 
-/// Fewest and most tokens of one task: as many as have scores that stay in a core's cache.
+/// Minimum and maximum tokens per task: as many as have scores that fit in a core's cache.
 const TOKENS: [usize; 2] = [8, 32];
 
-/// Scores of one task.
+/// Scores per task.
 const SCORES: usize = 32 * 1024;
 
-/// Blocks of a slot that are fetched ahead.
+/// Blocks of a slot to prefetch.
 const FETCHED: usize = 4;
 
-/// Tokens that a slot's capacity must be a multiple of.
+/// A slot's capacity must be a multiple of this many tokens.
 pub const CAPACITY_STEP: usize = LANES;
 
 /// One layer's cache, [2 (keys, values), slots, kv_heads, capacity, head_dim] numbers.
@@ -41,9 +41,9 @@ unsafe impl<T: Sync> Sync for Layer<T> {}
 
 impl<T: Element> Layer<T> {
     /// # Safety
-    /// `data` is valid for reads and writes of the whole layer as long as this is used, and
-    /// nobody else writes to it meanwhile. The capacity is a multiple of [`CAPACITY_STEP`], the
-    /// numbers finite.
+    /// `data` is valid for reads and writes of the whole layer for the lifetime of this value, and
+    /// no other code writes to it meanwhile. The capacity is a multiple of [`CAPACITY_STEP`], the
+    /// numbers are finite.
     pub unsafe fn new(data: *mut T, slots: usize, capacity: usize) -> Self {
         Self { data, slots, capacity }
     }
@@ -57,9 +57,9 @@ impl<T: Element> Layer<T> {
         unsafe { self.data.add(vectors * shape.head_dim) }
     }
 
-    /// Writes keys and values of tokens to their places (token, slot, column). Sixteen keys
-    /// are a panel, neighbouring numbers of one key a word; of values, neighbouring tokens'
-    /// numbers are a word.
+    /// Writes the tokens' keys and values to their places (token, slot, column). Sixteen keys form
+    /// a panel, with neighbouring elements of one key in a word; for values, a word holds
+    /// neighbouring tokens' elements.
     pub fn write(
         &mut self,
         shape: Shape,
@@ -81,7 +81,7 @@ struct Write<'a, T> {
 }
 
 impl<T: Element> Write<'_, T> {
-    /// Where the panel of a key, and the word of a value, of a place begin.
+    /// Start of the key panel and of the value word for a position.
     #[inline(always)]
     fn at(&self, slot: usize, column: usize, head: usize) -> (*mut T, *mut T) {
         let (hd, pair) = (self.shape.head_dim, per_word::<T>());
@@ -100,12 +100,12 @@ impl<T: Element> Kernel for Write<'_, T> {
     unsafe fn run<S: Simd>(self) {
         let (hd, pair) = (self.shape.head_dim, per_word::<T>());
         for (place, &(token, slot, column)) in self.places.iter().enumerate() {
-            // A key's numbers lie in lines of their own: the next token's come meanwhile.
+            // A key's elements are in separate cache lines: prefetch the next token's meanwhile.
             let next = self.places.get(place + 1);
             for head in 0..self.shape.kv_heads {
                 if let Some(&(_, slot, column)) = next {
                     let (panel, word) = self.at(slot, column, head);
-                    // SAFETY: the instruction set is there, as the caller promises.
+                    // SAFETY: the caller guarantees the instruction set.
                     unsafe {
                         fetch::<S, T>(panel, LANES * hd);
                         fetch::<S, T>(word, hd);
@@ -113,8 +113,8 @@ impl<T: Element> Kernel for Write<'_, T> {
                 }
                 let (panel, word) = self.at(slot, column, head);
                 let (k, v) = (self.k.at(token, head, hd), self.v.at(token, head, hd));
-                // SAFETY: `column` is inside the slot, so are all places. Two loops: the values
-                // of f32 are then copied as a whole.
+                // SAFETY: `column` is inside the slot, so are all positions. Two loops, so that f32
+                // values are copied as a whole.
                 unsafe {
                     for (d, &k) in k.iter().enumerate() {
                         *panel.add(place_in_panel::<T>(d, column % LANES)) = k;
@@ -129,65 +129,65 @@ impl<T: Element> Kernel for Write<'_, T> {
     }
 }
 
-/// Brings so many numbers nearer to the processor.
+/// Prefetches `count` elements.
 #[inline(always)]
 unsafe fn fetch<S: Simd, T>(from: *const T, count: usize) {
     const LINE: usize = 64;
     for line in 0..(count * size_of::<T>()).div_ceil(LINE) {
-        // SAFETY: as the caller promises; what is fetched need not exist.
+        // SAFETY: guaranteed by the caller; a prefetched address need not be valid.
         unsafe { S::prefetch(from.cast::<u8>().wrapping_add(line * LINE)) };
     }
 }
 
-/// What one token looks at.
+/// The cached columns that one token attends to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Look {
-    /// Slot of the trunk and how many of its columns; (0, 0) where there is no trunk.
+pub struct VisibleColumns {
+    /// Slot of the trunk and its number of visible columns; (0, 0) if there is no trunk.
     pub trunk: (usize, usize),
-    /// Its own slot, and how many of its columns.
+    /// The token's own slot and its number of visible columns.
     pub own: (usize, usize),
     pub token: usize,
 }
 
-/// Attends with `q`, a query for each of `looks`, which are sorted; the result goes to `mixed`
-/// [tokens, heads, head_dim].
+/// Attention of `q`, one query per entry of `visible`, which must be sorted; the result is
+/// written to `mixed` [tokens, heads, head_dim].
 ///
 /// # Panics
-/// Where the shape is not supported, a slot is not there or a column beyond its capacity.
+/// If the shape is not supported, a slot does not exist or a column is beyond its capacity.
 pub fn attend<T: Element>(
     threads: usize,
     shape: Shape,
     (own, trunk): (Layer<T>, Layer<T>),
-    looks: &[Look],
+    visible: &[VisibleColumns],
     q: Heads<T>,
     mixed: &mut [T],
 ) {
-    assert!(shape.supported() && looks.is_sorted());
-    assert_eq!(mixed.len(), looks.len() * shape.heads * shape.head_dim);
-    for look in looks {
-        assert!(look.own.1 <= own.capacity && look.trunk.1 <= trunk.capacity);
+    assert!(shape.supported() && visible.is_sorted());
+    assert_eq!(mixed.len(), visible.len() * shape.heads * shape.head_dim);
+    for view in visible {
+        assert!(view.own.1 <= own.capacity && view.trunk.1 <= trunk.capacity);
     }
-    let chunks: Vec<&[Look]> = looks
+    let chunks: Vec<&[VisibleColumns]> = visible
         .chunk_by(|a, b| a.trunk.0 == b.trunk.0)
         .flat_map(|group| {
-            let columns = group.iter().map(|look| look.trunk.1 + look.own.1).max().unwrap_or(0);
+            let columns = group.iter().map(|view| view.trunk.1 + view.own.1).max().unwrap_or(0);
             let fitting = SCORES / (columns * shape.shared()).max(1);
             group.chunks(fitting.clamp(TOKENS[0], TOKENS[1]))
         })
         .collect();
     let mixed = Shared::new(mixed);
     each(threads, chunks.len() * shape.kv_heads, |task| {
-        let (looks, kv_head) = (chunks[task / shape.kv_heads], task % shape.kv_heads);
-        dispatch(Attend { shape, own, trunk, looks, kv_head, q, mixed: &mixed });
+        let (visible, kv_head) = (chunks[task / shape.kv_heads], task % shape.kv_heads);
+        dispatch(Attend { shape, own, trunk, visible, kv_head, q, mixed: &mixed });
     });
 }
 
-/// Tokens on one trunk, and one key head.
+/// Tokens that share a trunk, for one key head.
 struct Attend<'a, T> {
     shape: Shape,
     own: Layer<T>,
     trunk: Layer<T>,
-    looks: &'a [Look],
+    visible: &'a [VisibleColumns],
     kv_head: usize,
     q: Heads<'a, T>,
     mixed: &'a Shared<T>,
@@ -198,7 +198,7 @@ fn blocks(columns: usize) -> usize {
     columns.div_ceil(LANES)
 }
 
-/// Bits of block `block` of which the first `count` columns are seen.
+/// Bit mask of block `block` when the first `count` columns are visible.
 #[inline(always)]
 fn seen(count: usize, block: usize) -> u16 {
     match count.saturating_sub(block * LANES) {
@@ -214,37 +214,38 @@ impl<T: Element> Kernel for Attend<'_, T> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (hd, shared) = (self.shape.head_dim, self.shape.shared());
-        let longest = |of: fn(&Look) -> usize| self.looks.iter().map(of).max().unwrap_or(0);
-        let trunk_blocks = blocks(longest(|look| look.trunk.1));
-        let own_blocks = blocks(longest(|look| look.own.1));
+        let longest =
+            |of: fn(&VisibleColumns) -> usize| self.visible.iter().map(of).max().unwrap_or(0);
+        let trunk_blocks = blocks(longest(|view| view.trunk.1));
+        let own_blocks = blocks(longest(|view| view.own.1));
         let width = (trunk_blocks + own_blocks) * LANES;
-        let rows = self.looks.len() * shared;
+        let rows = self.visible.len() * shared;
         let mut queries = vec![0.0; rows * hd];
         let mut scores = vec![0.0; rows * width];
         let mut out = vec![0.0; rows * hd];
-        for (place, look) in self.looks.iter().enumerate() {
+        for (place, view) in self.visible.iter().enumerate() {
             for head in 0..shared {
                 let row = place * shared + head;
-                let from = self.q.at(look.token, self.kv_head * shared + head, hd);
-                // SAFETY: the instruction set is there, as the caller promises.
+                let from = self.q.at(view.token, self.kv_head * shared + head, hd);
+                // SAFETY: the caller guarantees the instruction set.
                 unsafe { widen::<S, T>(from, &mut queries[row * hd..(row + 1) * hd]) };
             }
         }
-        // Tokens that look at the same slot: the slot, its blocks, and the rows of the scores.
+        // Tokens that read the same slot: the slot, its blocks, and the rows of the scores.
         let groups: Vec<(usize, usize, usize)> = self
-            .looks
+            .visible
             .chunk_by(|a, b| a.own.0 == b.own.0)
             .map(|group| {
-                let columns = group.iter().map(|look| look.own.1).max().unwrap_or(0);
+                let columns = group.iter().map(|view| view.own.1).max().unwrap_or(0);
                 (group[0].own.0, blocks(columns), group.len() * shared)
             })
             .collect();
-        // Matrix `first .. first + count` of the scores, and a place among their columns.
+        // Rows `first .. first + count` of the scores, starting at a column.
         let part = |first: usize, count: usize, column: usize| Part { first, count, column, width };
-        let trunk_slot = self.looks[0].trunk.0;
+        let trunk_slot = self.visible[0].trunk.0;
         if trunk_blocks > 0 {
             let part = part(0, rows, 0);
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 self.score::<S>(&self.trunk, trunk_slot, trunk_blocks, part, &queries, &mut scores);
             }
@@ -252,34 +253,34 @@ impl<T: Element> Kernel for Attend<'_, T> {
         let mut first = 0;
         for (number, &(slot, blocks, count)) in groups.iter().enumerate() {
             let part = part(first, count, trunk_blocks * LANES);
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 self.fetch_next::<S>(0, groups.get(number + 1));
                 self.score::<S>(&self.own, slot, blocks, part, &queries, &mut scores);
             }
             first += count;
         }
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.fetch_next::<S>(1, groups.first()) };
         let scale = 1.0 / (hd as f32).sqrt();
         let mut inverses = vec![0.0; rows];
         for (row, inverse) in inverses.iter_mut().enumerate() {
-            let look = &self.looks[row / shared];
+            let view = &self.visible[row / shared];
             let bits = |block: usize| match block.checked_sub(trunk_blocks) {
-                None => seen(look.trunk.1, block),
-                Some(block) => seen(look.own.1, block),
+                None => seen(view.trunk.1, block),
+                Some(block) => seen(view.own.1, block),
             };
-            // Blocks behind the token's own last hold scores of nothing, or none.
-            let used = trunk_blocks + blocks(look.own.1);
+            // Blocks after the token's own last block hold no valid scores.
+            let used = trunk_blocks + blocks(view.own.1);
             let scores = &mut scores[row * width..(row + 1) * width];
             scores[used * LANES..].fill(0.0);
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             let (sum, _) = unsafe { softmax::<S>(scores, from_ref(&(0..used)), scale, bits) };
             *inverse = 1.0 / sum;
         }
         if trunk_blocks > 0 {
             let part = part(0, rows, 0);
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 self.mix::<S>(
                     &self.trunk,
@@ -296,7 +297,7 @@ impl<T: Element> Kernel for Attend<'_, T> {
         for (number, &(slot, blocks, count)) in groups.iter().enumerate() {
             let add = trunk_blocks > 0;
             let part = part(first, count, trunk_blocks * LANES);
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             unsafe {
                 self.fetch_next::<S>(1, groups.get(number + 1));
                 self.mix::<S>(&self.own, slot, blocks, part, &scores, &mut out, add);
@@ -305,8 +306,8 @@ impl<T: Element> Kernel for Attend<'_, T> {
         }
         for (row, inverse) in inverses.iter().enumerate() {
             let head = self.kv_head * shared + row % shared;
-            let token = self.looks[row / shared].token;
-            // SAFETY: a token and a head are one task's alone; sixteen numbers from `at` on.
+            let token = self.visible[row / shared].token;
+            // SAFETY: exactly one task writes each (token, head); sixteen elements from `at` on.
             unsafe {
                 let to = self.mixed.part((token * self.shape.heads + head) * hd, hd);
                 for at in (0..hd).step_by(LANES) {
@@ -318,7 +319,7 @@ impl<T: Element> Kernel for Attend<'_, T> {
     }
 }
 
-/// Some rows of the scores, and where among their columns a segment begins.
+/// Some rows of the scores, and the column at which a segment begins.
 #[derive(Clone, Copy)]
 struct Part {
     first: usize,
@@ -328,16 +329,16 @@ struct Part {
     width: usize,
 }
 
-// Methods and not closures: a closure is a function of its own that would be compiled without
-// the instruction set.
+// Methods rather than closures: a closure is a separate function that would be compiled without the
+// instruction set.
 impl<T: Element> Attend<'_, T> {
-    /// Brings the beginning of the keys (0) or values (1) that are wanted next nearer: slots lie
-    /// apart, and a short one is through before the processor has noticed where it goes on.
+    /// Prefetches the beginning of the keys (0) or values (1) that are needed next: slots are not
+    /// adjacent, and a short one is finished before the hardware prefetcher has detected the next.
     #[inline(always)]
     unsafe fn fetch_next<S: Simd>(&self, half: usize, group: Option<&(usize, usize, usize)>) {
         let Some(&(slot, blocks, _)) = group else { return };
         let count = blocks.min(FETCHED) * LANES * self.shape.head_dim;
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe { fetch::<S, T>(self.own.start(self.shape, half, slot, self.kv_head), count) };
     }
 
@@ -356,7 +357,7 @@ impl<T: Element> Attend<'_, T> {
         let depth = hd / per_word::<T>();
         let keys = layer.start(self.shape, 0, slot, self.kv_head);
         let to = part.first * part.width + part.column;
-        // SAFETY: as the caller promises; the blocks are inside the slot's capacity.
+        // SAFETY: guaranteed by the caller; the blocks are inside the slot's capacity.
         unsafe {
             product::<S, T::Word>(
                 (part.count, blocks, depth),
@@ -383,7 +384,7 @@ impl<T: Element> Attend<'_, T> {
         let hd = self.shape.head_dim;
         let values = layer.start(self.shape, 1, slot, self.kv_head);
         let from = part.first * part.width + part.column;
-        // SAFETY: as the caller promises; the blocks are inside the slot's capacity.
+        // SAFETY: guaranteed by the caller; the blocks are inside the slot's capacity.
         unsafe {
             product::<S, T::Word>(
                 (part.count, hd / LANES, blocks * LANES / per_word::<T>()),

@@ -1,4 +1,4 @@
-//! Outputs, and the logarithms of the sums of exponentials that the backward pass needs.
+//! Attention outputs, and the log-sum-exp values that the backward pass needs.
 
 use std::ops::Range;
 
@@ -9,14 +9,14 @@ use crate::product::{Matrix, Out, Panels, product};
 use crate::simd::{Kernel, LANES, Simd, dispatch, exp};
 use crate::threads::{Shared, each};
 
-/// Queries whose scores are held at a time; a multiple of the rows that a product holds.
+/// Queries whose scores are held at once; a multiple of the product's register rows.
 const QUERIES: usize = 24;
 
-/// softmax(q kᵀ / √head_dim) v over what `plan` lets each token see, to `mixed` [tokens, heads,
-/// head_dim]; returns ln Σ exp(score) [heads, tokens].
+/// softmax(q kᵀ / √head_dim) v over the keys that `plan` makes visible to each token, written to
+/// `mixed` [tokens, heads, head_dim]; returns ln Σ exp(score) [heads, tokens].
 ///
 /// # Panics
-/// Where the shape is not [supported](Shape::supported) or the sizes do not fit.
+/// If the shape is not [supported](Shape::supported) or the sizes do not match.
 pub fn forward<T: Element>(
     threads: usize,
     plan: &Plan,
@@ -74,7 +74,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
         let keys = self.tile.keys.len();
         let mut values = vec![0.0; keys * hd];
         let mut panels = vec![0.0; keys * hd];
-        // SAFETY: the instruction set is there, as the caller promises.
+        // SAFETY: the caller guarantees the instruction set.
         unsafe {
             gather_rows::<S, T>(self.k, self.kv_head, hd, &self.tile.keys, &mut values);
             by_token(&values, hd, &mut panels);
@@ -84,7 +84,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
         let mut queries = vec![0.0; QUERIES * hd];
         let mut out = vec![0.0; QUERIES * hd];
         let scale = 1.0 / (hd as f32).sqrt();
-        // Matrix are the tile's tokens, with all heads that share a key head.
+        // Rows are the tile's tokens, with all heads that share a key head.
         let rows = self.tile.tokens.len() * shared;
         for first in (0..rows).step_by(QUERIES) {
             let count = QUERIES.min(rows - first);
@@ -94,13 +94,13 @@ impl<T: Element> Kernel for Forward<'_, T> {
                 let (query, head) = place(row);
                 let token = self.tile.tokens.start as usize + query;
                 let from = self.q.at(token, self.kv_head * shared + head, hd);
-                // SAFETY: as the caller promises.
+                // SAFETY: guaranteed by the caller.
                 unsafe { widen::<S, T>(from, &mut queries[row * hd..(row + 1) * hd]) };
             }
             for run in &runs {
                 let start = run.start * LANES;
-                // SAFETY: as the caller promises; every buffer has the length that the shapes
-                // name.
+                // SAFETY: guaranteed by the caller; every buffer has the length given by the
+                // shapes.
                 unsafe {
                     product::<S, f32>(
                         (count, run.len(), hd),
@@ -118,7 +118,7 @@ impl<T: Element> Kernel for Forward<'_, T> {
                 let (query, head) = place(row);
                 let token = self.tile.tokens.start as usize + query;
                 let scores = &mut scores[row * keys..(row + 1) * keys];
-                // SAFETY: as the caller promises; each (head, token) is one row of one task.
+                // SAFETY: guaranteed by the caller; each (head, token) is one row of one task.
                 unsafe {
                     let seen = |block| self.tile.seen(query, block);
                     let (sum, log_sum) = softmax::<S>(scores, &runs, scale, seen);
@@ -157,8 +157,8 @@ impl<T: Element> Kernel for Forward<'_, T> {
     }
 }
 
-/// Turns raw `scores` in the blocks of `runs` into exp(scale · score − largest), 0 where `seen`
-/// has no bit; returns the sum and the logarithm of the sum of exponentials.
+/// Turns raw `scores` in the blocks of `runs` into exp(scale · score − largest), or 0 if the bit of
+/// `seen` is not set; returns the sum and the log-sum-exp.
 #[inline(always)]
 pub(super) unsafe fn softmax<S: Simd>(
     scores: &mut [f32],
@@ -169,7 +169,7 @@ pub(super) unsafe fn softmax<S: Simd>(
     assert!(runs.last().is_none_or(|run| run.end * LANES <= scores.len()));
     let at = scores.as_mut_ptr();
     let blocks = || runs.iter().cloned().flatten();
-    // SAFETY: as the caller promises; every block lies behind `at`, as just asserted.
+    // SAFETY: guaranteed by the caller; every block is inside the row, as just asserted.
     unsafe {
         let hidden = S::splat(f32::NEG_INFINITY);
         let mut largest = hidden;

@@ -1,9 +1,9 @@
-//! Attention of packed trees: each token looks at itself and its ancestors.
+//! Attention over packed trees: each token attends to itself and its ancestors.
 //!
-//! Scores of a few queries against everything they see are made, turned into probabilities
-//! and used up before they leave the cache; what a query does not see is not computed, but
-//! for the rest of a block of sixteen. The backward pass makes the scores again from the
-//! logarithm of their sum (Dao et al. 2022).
+//! Scores of a few queries against all visible keys are computed, turned into probabilities and
+//! consumed while they are still in the CPU cache; keys that a query does not see are skipped,
+//! except within a block of sixteen. The backward pass recomputes the scores from their log-sum-exp
+//! (Dao et al. 2022).
 
 mod backward;
 pub mod cached;
@@ -42,14 +42,14 @@ impl<'a, T> Heads<'a, T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     pub heads: usize,
-    /// Divides `heads`; query head h looks at key head h / (heads / kv_heads).
+    /// Divides `heads`; query head h uses key head h / (heads / kv_heads).
     pub kv_heads: usize,
     /// A multiple of sixteen.
     pub head_dim: usize,
 }
 
 impl Shape {
-    /// Whether these kernels can do it.
+    /// Whether these kernels support the shape.
     pub fn supported(&self) -> bool {
         self.kv_heads > 0
             && self.heads.is_multiple_of(self.kv_heads)
@@ -62,7 +62,8 @@ impl Shape {
     }
 }
 
-/// Vectors of the given tokens as rows, [tokens, head_dim]; places without a token are zero.
+/// Gathers the given tokens' vectors as rows, [tokens, head_dim]; positions without a token are
+/// zero.
 #[inline(always)]
 unsafe fn gather_rows<S: Simd, T: Element>(
     from: Heads<T>,
@@ -73,7 +74,7 @@ unsafe fn gather_rows<S: Simd, T: Element>(
 ) {
     for (row, token) in rows.chunks_exact_mut(head_dim).zip(tokens) {
         match token {
-            // SAFETY: as the caller promises.
+            // SAFETY: guaranteed by the caller.
             Some(token) => unsafe {
                 widen::<S, T>(from.at(*token as usize, head, head_dim), row);
             },
@@ -82,7 +83,7 @@ unsafe fn gather_rows<S: Simd, T: Element>(
     }
 }
 
-/// Matrix [tokens, head_dim] as panels of sixteen tokens, [tokens / 16, head_dim, 16].
+/// Rows [tokens, head_dim] as panels of sixteen tokens, [tokens / 16, head_dim, 16].
 #[inline(always)]
 fn by_token(rows: &[f32], head_dim: usize, panels: &mut [f32]) {
     let block = head_dim * LANES;

@@ -1,15 +1,15 @@
-//! Who looks at whom, cut into tiles.
+//! Attention visibility, cut into tiles.
 //!
-//! In depth-first order every ancestor of a tile's tokens that lies before the tile is an
-//! ancestor of its first token. So a tile needs the keys of one path and its own, and each of
-//! its tokens sees a beginning of the path and some of the tile.
+//! In depth-first order, every ancestor of a tile's tokens that precedes the tile is an ancestor of
+//! its first token. A tile therefore needs the keys of one path and its own, and each of its tokens
+//! sees a prefix of the path and some of the tile.
 
 use std::ops::Range;
 
 use crate::simd::LANES;
 
-/// Tokens of a tile. Longer tiles look at more than they need, shorter ones copy the keys of
-/// their path more often.
+/// Tokens per tile. Longer tiles read more keys than needed, shorter ones copy the keys of their
+/// path more often.
 const TILE: usize = 128;
 
 /// The ancestry of packed trees.
@@ -24,16 +24,16 @@ pub struct Plan {
 #[derive(Debug)]
 pub(super) struct Tile {
     pub tokens: Range<u32>,
-    /// The ancestors of the first token, filled up to a multiple of sixteen, then the tokens
-    /// themselves, filled up likewise.
+    /// The ancestors of the first token, padded to a multiple of sixteen, then the tokens
+    /// themselves, padded likewise.
     pub keys: Vec<Option<u32>>,
-    /// Where the tile's own keys begin.
+    /// Index of the tile's first own key.
     pub own: usize,
     sights: Vec<Sight>,
 }
 
-/// What one token sees of its tile's keys: the first of the path, and those of its own tile
-/// whose bit is set.
+/// Keys of the tile that one token sees: the first of the path, and the tile's own keys whose bit
+/// is set.
 #[derive(Debug, Clone, Copy)]
 struct Sight {
     path: u32,
@@ -41,7 +41,7 @@ struct Sight {
 }
 
 impl Tile {
-    /// Bits of the sixteen keys of block `block` that token number `query` of the tile sees.
+    /// Visibility mask of the sixteen keys of block `block` for token number `query` of the tile.
     #[inline(always)]
     pub fn seen(&self, query: usize, block: usize) -> u16 {
         let sight = self.sights[query];
@@ -56,7 +56,7 @@ impl Tile {
         }
     }
 
-    /// Blocks of keys that any of `queries` sees, in runs of neighbours, ascending.
+    /// Blocks of keys that any of `queries` sees, as ascending runs of adjacent blocks.
     pub fn runs(&self, queries: Range<usize>) -> Vec<Range<usize>> {
         let sights = &self.sights[queries];
         let path = sights.iter().map(|sight| sight.path as usize).max().unwrap_or(0);
@@ -78,10 +78,10 @@ impl Tile {
 }
 
 impl Plan {
-    /// Trees in depth-first order: `parents` of all tokens, and where each tree lies.
+    /// Trees in depth-first order: `parents` of all tokens, and each tree's token range.
     ///
     /// # Panics
-    /// Where a parent does not come before its child.
+    /// If a parent does not come before its child.
     pub fn new(parents: &[Option<usize>], trees: &[Range<usize>]) -> Self {
         let mut depths = vec![0_u32; parents.len()];
         for (token, parent) in parents.iter().enumerate() {
@@ -151,8 +151,8 @@ mod tests {
 
     #[test]
     fn a_branch_is_not_computed_for_its_neighbours() {
-        // A trunk that fills a tile, and two branches in the next: one of three blocks that
-        // leaves it at its end, one of two that leaves it in its first block.
+        // A trunk that fills a tile, and two branches in the next: one of three blocks that leaves
+        // the trunk at its end, one of two that leaves it in its first block.
         let after = |parent: usize, count: usize, from: usize| {
             std::iter::once(Some(parent)).chain((from..from + count - 1).map(Some))
         };
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(runs(first, 0..16), [(0, 1)]);
         assert_eq!(runs(first, 100..TILE), [(0, 8)]);
         assert_eq!(runs(second, 0..16), [(0, 9)]);
-        assert_eq!(runs(second, 20..48), [(0, 11)], "the path and the branch up to itself");
+        assert_eq!(runs(second, 20..48), [(0, 11)], "the path and its own branch up to itself");
         assert_eq!(runs(second, 48..64), [(0, 1), (11, 12)], "no trunk's end, no neighbour");
         assert_eq!(runs(second, 40..50), [(0, 12)]);
     }

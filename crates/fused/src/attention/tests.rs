@@ -3,7 +3,7 @@ use half::bf16;
 use super::{Heads, Outcome, Plan, Shape, backward, cached, forward};
 use crate::Element;
 
-/// Numbers in (−1, 1) that look random.
+/// Pseudo-random numbers in (−1, 1).
 fn noise(count: usize, seed: usize) -> Vec<f64> {
     let mix = |i: usize| {
         let x = (i * 2_654_435_761 + seed * 40_503 + 12_345) as u64;
@@ -57,9 +57,9 @@ fn naive(
             let at = (token * heads + head) * hd;
             let of = |t: usize| (t * kv_heads + head / (heads / kv_heads)) * hd;
             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-            let (asked, slope) = (&q[at..at + hd], &cotangent[at..at + hd]);
+            let (query, slope) = (&q[at..at + hd], &cotangent[at..at + hd]);
             let e: Vec<f64> =
-                seen.iter().map(|&t| (scale * dot(asked, &k[of(t)..of(t) + hd])).exp()).collect();
+                seen.iter().map(|&t| (scale * dot(query, &k[of(t)..of(t) + hd])).exp()).collect();
             let sum: f64 = e.iter().sum();
             let of_p: Vec<f64> = seen.iter().map(|&t| dot(slope, &v[of(t)..of(t) + hd])).collect();
             let mean: f64 = e.iter().zip(&of_p).map(|(e, d)| e / sum * d).sum();
@@ -116,16 +116,16 @@ fn check<T: Element>(shape: Shape, tolerance: f64) {
 }
 
 #[test]
-fn trees_and_their_gradients_are_as_by_definition() {
+fn tree_attention_and_gradients_match_the_definition() {
     check::<f32>(Shape { heads: 4, kv_heads: 4, head_dim: 32 }, 1e-6);
     check::<f32>(Shape { heads: 6, kv_heads: 2, head_dim: 16 }, 1e-6);
-    // Rounding of what is read and written alone.
+    // Only inputs and outputs are rounded.
     check::<bf16>(Shape { heads: 3, kv_heads: 1, head_dim: 64 }, 6e-3);
 }
 
 #[test]
-fn vectors_may_lie_apart() {
-    // Queries and keys side by side in one buffer, as a projection leaves them.
+fn strided_vectors_are_supported() {
+    // Queries and keys interleaved in one buffer, as a projection writes them.
     let shape = Shape { heads: 2, kv_heads: 1, head_dim: 16 };
     let (parents, trees) = ancestry();
     let n = parents.len();
@@ -145,10 +145,10 @@ fn vectors_may_lie_apart() {
     assert_eq!(ours, expected);
 }
 
-/// Queries over a cache whose slots were written token by token, against the definition.
+/// Compares queries over a cache whose slots were written token by token with the definition.
 fn check_cached<T: Element>(shape: Shape, tolerance: f64) {
     let Shape { heads, kv_heads, head_dim: hd } = shape;
-    // (trunk columns, own columns) of each token; two look at different lengths of one slot.
+    // (trunk columns, own columns) of each token; two see different lengths of one slot.
     let sights = [((1, 40), (0, 3)), ((1, 40), (0, 17)), ((0, 7), (2, 1)), ((1, 37), (1, 30))];
     let (slots, capacity) = (3, 64);
     let cache = |seed: usize| -> Vec<T> {
@@ -159,7 +159,7 @@ fn check_cached<T: Element>(shape: Shape, tolerance: f64) {
     };
     let fill = |vectors: &[T], memory: &mut Vec<T>| {
         memory.resize(slots * capacity * 2 * kv_heads * hd, T::default());
-        // SAFETY: the memory is as large as that and used by nobody else.
+        // SAFETY: the memory has that size and no other code uses it.
         let mut layer = unsafe { cached::Layer::new(memory.as_mut_ptr(), slots, capacity) };
         let width = kv_heads * hd;
         for token in 0..slots * capacity {
@@ -180,15 +180,15 @@ fn check_cached<T: Element>(shape: Shape, tolerance: f64) {
     let layers = (fill(&own, &mut own_memory), fill(&trunk, &mut trunk_memory));
     let n = sights.len();
     let q: Vec<T> = noise(n * heads * hd, 13).iter().map(|&x| T::narrow(3.0 * x as f32)).collect();
-    let mut looks: Vec<cached::Look> = sights
+    let mut visible: Vec<cached::VisibleColumns> = sights
         .iter()
         .enumerate()
-        .map(|(token, &(trunk, own))| cached::Look { trunk, own, token })
+        .map(|(token, &(trunk, own))| cached::VisibleColumns { trunk, own, token })
         .collect();
-    looks.sort_unstable();
+    visible.sort_unstable();
     let run = |threads: usize| {
         let mut mixed = vec![T::default(); n * heads * hd];
-        cached::attend(threads, shape, layers, &looks, Heads::packed(&q, heads, hd), &mut mixed);
+        cached::attend(threads, shape, layers, &visible, Heads::packed(&q, heads, hd), &mut mixed);
         mixed.iter().map(|x| f64::from(x.widen())).collect::<Vec<f64>>()
     };
     let ours = run(1);
@@ -223,7 +223,7 @@ fn check_cached<T: Element>(shape: Shape, tolerance: f64) {
 }
 
 #[test]
-fn cached_attention_is_as_by_definition() {
+fn cached_attention_matches_the_definition() {
     check_cached::<f32>(Shape { heads: 4, kv_heads: 4, head_dim: 32 }, 1e-6);
     check_cached::<f32>(Shape { heads: 6, kv_heads: 2, head_dim: 16 }, 1e-6);
     check_cached::<bf16>(Shape { heads: 3, kv_heads: 1, head_dim: 64 }, 4e-3);

@@ -14,7 +14,7 @@ pub struct Avx2;
 /// AVX2 and FMA are present.
 #[target_feature(enable = "avx2,fma")]
 pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { kernel.run::<Avx2>() }
 }
 
@@ -22,8 +22,8 @@ pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 #[derive(Clone, Copy)]
 pub struct Pair(__m256, __m256);
 
-/// Both halves by one intrinsic. Macros and not closures: a closure is a function of its own
-/// that would be compiled without AVX2.
+/// Applies one intrinsic to both halves. Macros rather than closures: a closure is a separate
+/// function that would be compiled without AVX2.
 macro_rules! both {
     ($intrinsic:ident, $($x:expr),+) => {
         unsafe { Pair($intrinsic($($x.0),+), $intrinsic($($x.1),+)) }
@@ -32,7 +32,7 @@ macro_rules! both {
 
 #[inline(always)]
 unsafe fn widened(from: *const bf16) -> __m256 {
-    // SAFETY: AVX2 and eight numbers, as the trait demands.
+    // SAFETY: AVX2 and eight numbers, as the trait requires.
     unsafe {
         let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
@@ -42,7 +42,7 @@ unsafe fn widened(from: *const bf16) -> __m256 {
 /// x · 2ⁿ.
 #[inline(always)]
 unsafe fn scaled(x: __m256, n: __m256) -> __m256 {
-    // SAFETY: AVX2, as the trait demands.
+    // SAFETY: AVX2, as the trait requires.
     unsafe {
         let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
         _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
@@ -51,14 +51,14 @@ unsafe fn scaled(x: __m256, n: __m256) -> __m256 {
 
 #[inline(always)]
 unsafe fn less(a: __m256, b: __m256, then: __m256, otherwise: __m256) -> __m256 {
-    // SAFETY: AVX2, as the trait demands.
+    // SAFETY: AVX2, as the trait requires.
     unsafe { _mm256_blendv_ps(otherwise, then, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) }
 }
 
-/// `x` in lanes whose bit of the lower eight is set.
+/// `x` in lanes whose bit among the lower eight is set.
 #[inline(always)]
 unsafe fn chosen(bits: u16, x: __m256, otherwise: __m256) -> __m256 {
-    // SAFETY: AVX2, as the trait demands.
+    // SAFETY: AVX2, as the trait requires.
     unsafe {
         let places = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
         let set = _mm256_and_si256(_mm256_set1_epi32(i32::from(bits)), places);
@@ -69,7 +69,7 @@ unsafe fn chosen(bits: u16, x: __m256, otherwise: __m256) -> __m256 {
 /// The upper halves of eight f32, rounded to the nearest, ties to even; NaN stays NaN.
 #[inline(always)]
 unsafe fn rounded_halves(x: __m256) -> __m256i {
-    // SAFETY: AVX2, as the trait demands.
+    // SAFETY: AVX2, as the trait requires.
     unsafe {
         let bits = _mm256_castps_si256(x);
         let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
@@ -83,7 +83,7 @@ unsafe fn rounded_halves(x: __m256) -> __m256i {
 
 // SAFETY of every block below: AVX2 and FMA, and sixteen numbers behind each pointer, as the
 // trait demands.
-#[allow(clippy::undocumented_unsafe_blocks, reason = "said once, above")]
+#[allow(clippy::undocumented_unsafe_blocks, reason = "stated once, above")]
 impl Simd for Avx2 {
     type V = Pair;
 
@@ -111,7 +111,7 @@ impl Simd for Avx2 {
     unsafe fn store_bf16(to: *mut bf16, x: Pair) {
         unsafe {
             let packed = _mm256_packus_epi32(rounded_halves(x.0), rounded_halves(x.1));
-            // Packing works within halves of the register: 0 2 1 3 puts quarters in order.
+            // Packing works within register halves: 0 2 1 3 puts quarters in order.
             let ordered = _mm256_permute4x64_epi64::<0b11_01_10_00>(packed);
             _mm256_storeu_si256(to.cast(), ordered);
         }
@@ -176,7 +176,7 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn prefetch(at: *const u8) {
-        // Into the second level: a panel does not fit the first.
+        // Into the second-level cache: a panel does not fit the first.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
     #[inline(always)]

@@ -1,10 +1,10 @@
-//! Plain loops, for processors without an implementation of their own.
+//! Plain loops, for processors without a dedicated implementation.
 
 use half::bf16;
 
 use super::{LANES, Simd};
 
-/// Needs nothing.
+/// No requirements on the processor.
 #[derive(Clone, Copy)]
 pub struct Portable;
 
@@ -24,29 +24,29 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn load(from: *const f32) -> V {
-        // SAFETY: sixteen numbers, as the trait demands.
+        // SAFETY: sixteen numbers, as the trait requires.
         unsafe { from.cast::<V>().read_unaligned() }
     }
     #[inline(always)]
     unsafe fn store(to: *mut f32, x: V) {
-        // SAFETY: sixteen numbers, as the trait demands.
+        // SAFETY: sixteen numbers, as the trait requires.
         unsafe { to.cast::<V>().write_unaligned(x) };
     }
     #[inline(always)]
     unsafe fn load_bf16(from: *const bf16) -> V {
-        // SAFETY: sixteen numbers, as the trait demands.
+        // SAFETY: sixteen numbers, as the trait requires.
         each(|i| unsafe { from.add(i).read_unaligned() }.to_f32())
     }
     #[inline(always)]
     unsafe fn store_bf16(to: *mut bf16, x: V) {
         for (i, x) in x.into_iter().enumerate() {
-            // SAFETY: sixteen numbers, as the trait demands.
+            // SAFETY: sixteen numbers, as the trait requires.
             unsafe { to.add(i).write_unaligned(bf16::from_f32(x)) };
         }
     }
     #[inline(always)]
     unsafe fn load_pairs(from: *const u32) -> (V, V) {
-        // SAFETY: sixteen pairs, as the trait demands.
+        // SAFETY: sixteen pairs, as the trait requires.
         let word = |i: usize| unsafe { from.add(i).read_unaligned() };
         (each(|i| f32::from_bits(word(i) << 16)), each(|i| f32::from_bits(word(i) & 0xffff_0000)))
     }
@@ -68,7 +68,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn fma(a: V, b: V, c: V) -> V {
-        // `mul_add` would be a function call for each number where there is no instruction.
+        // Without a hardware instruction, `mul_add` would be a function call per element.
         each(|i| a[i] * b[i] + c[i])
     }
     #[inline(always)]

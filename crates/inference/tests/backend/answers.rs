@@ -1,4 +1,4 @@
-//! Answers: the same streamed and whole, the same for equal seeds, the same as the engine's.
+//! Answers are the same streamed and whole, for equal seeds, and as from the engine alone.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use leyden_text::History;
 use serde_json::json;
 use tch::Device;
 
-use crate::common::{Heard, answer, ask, backend, hear, limits, model, weights};
+use crate::common::{Collected, answer, ask, backend, collect, limits, model, weights};
 
 #[test]
-fn what_is_streamed_joined_is_the_answer() {
+fn joined_deltas_equal_the_answer() {
     let backend = backend();
     for seed in 0..8 {
         let whole = Ask { seed: Some(seed), top_logprobs: 2, ..ask("what?", 24) };
-        let streamed = hear(&backend, Ask { stream: true, ..whole.clone() });
-        let silent = hear(&backend, whole);
-        assert!(silent.deltas.is_empty() && silent.started.is_none(), "only the end is wanted");
+        let streamed = collect(&backend, Ask { stream: true, ..whole.clone() });
+        let silent = collect(&backend, whole);
+        assert!(silent.deltas.is_empty() && silent.started.is_none(), "only the end is sent");
         let answer = streamed.answer.clone().unwrap();
         assert_eq!(streamed.text(), answer.content);
         let tokens: Vec<_> = streamed.deltas.iter().flat_map(|d| d.tokens.clone()).collect();
@@ -36,7 +36,7 @@ fn what_is_streamed_joined_is_the_answer() {
 }
 
 #[test]
-fn an_answer_is_what_the_engine_generates() {
+fn answers_match_the_engine() {
     let model = model();
     let mut engine = Engine::new(model.config.clone(), weights(&model), Device::Cpu, limits());
     let backend = backend();
@@ -63,19 +63,19 @@ fn an_answer_is_what_the_engine_generates() {
     }
 }
 
-/// Whoever asks without a seed is answered differently each time, whoever brings one is not,
-/// whatever else is being generated.
+/// Requests without a seed get different answers each time; requests with one do not, regardless of
+/// what else is being generated.
 #[test]
 fn equal_seeds_give_equal_answers() {
     let backend = backend();
-    let ids = |heard: Heard| -> Vec<u32> {
-        heard.answer.unwrap().tokens.iter().map(|token| token.id).collect()
+    let ids = |collected: Collected| -> Vec<u32> {
+        collected.answer.unwrap().tokens.iter().map(|token| token.id).collect()
     };
-    let alone = ids(hear(&backend, ask("a", 20)));
+    let alone = ids(collect(&backend, ask("a", 20)));
     let company: Vec<_> = (0..6)
         .map(|i| backend.submit(Ask { seed: (i % 2 == 0).then_some(7), ..ask("a", 20) }))
         .collect();
-    let company: Vec<_> = company.into_iter().map(|events| ids(Heard::all(events))).collect();
+    let company: Vec<_> = company.into_iter().map(|events| ids(Collected::all(events))).collect();
     for (i, other) in company.iter().enumerate() {
         assert_eq!(*other == alone, i % 2 == 0, "{i}");
     }
@@ -87,23 +87,24 @@ fn a_response_ends_before_its_stop_text() {
     let backend = backend();
     let long = answer(&backend, ask("stop", 40)).content;
     let characters: Vec<char> = long.chars().collect();
-    // Two characters from the middle of what is written without stop texts.
+    // Two characters from the middle of the answer without stop texts.
     let stop: String = characters[characters.len() / 2..][..2].iter().collect();
     let before = &long[..long.find(&stop).unwrap()];
     for stream in [false, true] {
-        let heard = hear(&backend, Ask { stop: vec![stop.clone()], stream, ..ask("stop", 40) });
-        let answer = heard.answer.as_ref().unwrap();
+        let collected =
+            collect(&backend, Ask { stop: vec![stop.clone()], stream, ..ask("stop", 40) });
+        let answer = collected.answer.as_ref().unwrap();
         assert_eq!(answer.content, before);
         assert_eq!(answer.finish, FinishReason::Stop);
         assert_eq!(answer.stop_text.as_deref(), Some(&*stop));
         if stream {
-            assert_eq!(heard.text(), before);
+            assert_eq!(collected.text(), before);
         }
     }
 }
 
 #[test]
-fn an_answer_goes_on_behind_its_end_where_that_is_asked_for() {
+fn an_answer_continues_past_end_of_turn_if_requested() {
     let backend = backend();
     let ids = |answer: &Answer| -> Vec<u32> { answer.tokens.iter().map(|t| t.id).collect() };
     let (seed, short) = (0..)
@@ -116,7 +117,7 @@ fn an_answer_goes_on_behind_its_end_where_that_is_asked_for() {
 }
 
 #[test]
-fn text_and_ids_are_continued_as_they_stand() {
+fn raw_text_and_ids_are_continued_unchanged() {
     let (model, backend) = (model(), backend());
     let ids = model.format.tokenizer().encode("more and more").unwrap();
     let of = |prompt: Prompt| answer(&backend, Ask { prompt, ..ask("", 12) });
@@ -130,7 +131,7 @@ fn text_and_ids_are_continued_as_they_stand() {
     assert_eq!(text.content, model.format.tokenizer().decode(body, true));
 }
 
-/// Where no tools are offered, text that looks like a call is text.
+/// Without offered tools, text that looks like a call is text.
 #[test]
 fn tools_that_are_not_offered_are_not_called() {
     let backend = backend();
@@ -156,7 +157,7 @@ fn everything_is_counted() {
     let backend = Arc::new(backend());
     let first = answer(&backend, ask("count", 10));
     let second = answer(&backend, ask("count", 10));
-    // The answer is sent before the thread goes round once more.
+    // The answer is sent before the thread's loop iterates once more.
     drop(backend.submit(ask("count", 1)).blocking_recv());
     let Stats { finished, prompt_tokens, generated_tokens, failed, refused, .. } = backend.stats();
     assert!(finished >= 2 && failed == 0 && refused == 0);

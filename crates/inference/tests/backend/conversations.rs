@@ -1,9 +1,9 @@
-//! Calls of one conversation grow by tokens and find what was computed before.
+//! Calls of one conversation grow by tokens and reuse the cache.
 
 use leyden_core::Message;
 use leyden_serve::backend::{Answer, Ask, Backend};
 
-use crate::common::{Heard, answer, ask, backend, chat, options, with};
+use crate::common::{Collected, answer, ask, backend, chat, options, with};
 
 fn named(name: &str, ask: Ask) -> Ask {
     Ask { conversation: Some(name.to_owned()), ..ask }
@@ -31,7 +31,7 @@ fn a_second_turn_grows_by_tokens_and_reuses_the_cache() {
     let next = answer(&backend, second("r/0", &first));
     let before = [first.prompt_ids.clone(), ids(&first)].concat();
     assert!(next.prompt_ids.starts_with(&before), "{:?} {before:?}", next.prompt_ids);
-    // The last token that was sampled has not been computed.
+    // The last sampled token has not been computed.
     assert!(next.cached_tokens >= before.len() - 1, "{} of {}", next.cached_tokens, before.len());
     assert_eq!(backend.stats().extended_prompts, 1);
 }
@@ -48,7 +48,7 @@ fn conversations_do_not_see_each_other() {
 }
 
 #[test]
-fn a_conversation_that_was_evicted_begins_anew() {
+fn an_evicted_conversation_starts_fresh() {
     let backend = with(leyden_inference::Options { history_tokens: 60, ..options() });
     let first = answer(&backend, named("a", ask("first", 12)));
     for i in 0..4 {
@@ -59,14 +59,14 @@ fn a_conversation_that_was_evicted_begins_anew() {
     assert!(!next.tokens.is_empty());
 }
 
-/// An agent may ask its model several things at once.
+/// An agent may send its model several requests at once.
 #[test]
 fn calls_of_one_conversation_may_overlap() {
     let backend = backend();
-    let asked: Vec<_> =
+    let pending: Vec<_> =
         (0..5).map(|i| backend.submit(named("r/0", ask(&format!("question {i}"), 10)))).collect();
     let answers: Vec<_> =
-        asked.into_iter().map(|events| Heard::all(events).answer.unwrap()).collect();
+        pending.into_iter().map(|events| Collected::all(events).answer.unwrap()).collect();
     for answer in &answers {
         assert!(!answer.tokens.is_empty());
     }

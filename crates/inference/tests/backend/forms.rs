@@ -1,12 +1,12 @@
-//! Answers that must have a form have it, even those of random weights.
+//! Constrained answers satisfy their constraint, even with random weights.
 
 use leyden_core::{ChatRequest, FinishReason, Message, ResponseFormat, ToolChoice, ToolSpec};
 use leyden_serve::backend::{Ask, Failure};
 use serde_json::{Value, json};
 
-use crate::common::{answer, backend, failure, hear, of};
+use crate::common::{answer, backend, collect, failure, of};
 
-/// A tool whose arguments are soon complete, whatever is written.
+/// A tool whose arguments are complete after a few tokens.
 fn tool(name: &str) -> ToolSpec {
     ToolSpec {
         name: name.to_owned(),
@@ -41,15 +41,15 @@ fn a_required_call_parses() {
             call_prefix: format!("call_{seed}_"),
             ..with_tools(ToolChoice::Required)
         };
-        let heard = hear(&backend, ask);
-        let answer = heard.answer.as_ref().unwrap();
+        let collected = collect(&backend, ask);
+        let answer = collected.answer.as_ref().unwrap();
         assert!(answer.constrained && answer.malformed_call.is_none(), "{answer:?}");
         let [call] = &answer.tool_calls[..] else { panic!("{answer:?}") };
         assert!(["lamp", "torch"].contains(&&*call.name));
         assert!(call.arguments["on"].is_boolean());
         assert_eq!(call.id, format!("call_{seed}_0"));
-        assert_eq!(heard.calls(), answer.tool_calls, "streamed, they are the same");
-        assert_eq!(heard.text(), answer.content);
+        assert_eq!(collected.calls(), answer.tool_calls, "streamed calls are the same");
+        assert_eq!(collected.text(), answer.content);
         for token in &answer.tokens {
             assert!(token.logprob <= 0.0 && token.logprob.is_finite());
         }
@@ -90,9 +90,9 @@ fn json_follows_its_schema() {
     }
 }
 
-/// A schema that is none fails its own request, by name, and nothing else.
+/// An invalid schema fails only its own request, and the failure names it.
 #[test]
-fn a_schema_that_is_none_is_refused() {
+fn an_invalid_schema_is_rejected() {
     let backend = backend();
     let request = ChatRequest {
         messages: vec![Message::user("x")],

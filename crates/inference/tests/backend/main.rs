@@ -1,5 +1,4 @@
-//! The backend with a random model: what its answers are, and what it does when things go
-//! wrong.
+//! The backend with a random model: its answers, and its behaviour under failures.
 
 mod answers;
 #[path = "../common/mod.rs"]

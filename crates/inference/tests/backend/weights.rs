@@ -1,4 +1,4 @@
-//! New weights between two requests.
+//! Weight updates between requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use leyden_lm::model::Weights;
 use leyden_serve::backend::{Ask, Backend, Event, Failure};
 use tch::Tensor;
 
-use crate::common::{Heard, answer, ask, backend, failure, options, seeded, weights, with};
+use crate::common::{Collected, answer, ask, backend, failure, options, seeded, weights, with};
 
-/// The model's weights with this number in all places of the last norm.
+/// The model's weights with `value` in every element of the last norm.
 fn with_norm(value: f64) -> Weights {
     let weights = weights(&seeded(2));
     let norm = Tensor::full_like(&weights.norm, value);
@@ -18,41 +18,41 @@ fn with_norm(value: f64) -> Weights {
 }
 
 #[test]
-fn every_answer_names_the_weights_that_wrote_it() {
+fn every_answer_carries_its_policy_version() {
     let backend = backend();
     let before = answer(&backend, ask("a", 20));
     let mut running = backend.submit(Ask { stream: true, ..ask("a", 20) });
     let begun = running.blocking_recv();
     assert!(matches!(begun, Some(Event::Started { policy_version: 0, .. })), "{begun:?}");
     backend.set_weights(weights(&seeded(2)), 5);
-    let running = Heard::all(running).answer.unwrap();
+    let running = Collected::all(running).answer.unwrap();
     assert_eq!((before.policy_version, running.policy_version), (0, 0));
-    assert_eq!(running.tokens, before.tokens, "it ended with the weights it began with");
+    assert_eq!(running.tokens, before.tokens, "it finished with the weights it started with");
     let after = answer(&backend, ask("a", 20));
     assert_eq!(after.policy_version, 5);
     assert_ne!(after.tokens, before.tokens);
-    assert_eq!(after.cached_tokens, 0, "keys and values of other weights are of no use");
+    assert_eq!(after.cached_tokens, 0, "keys and values of other weights are not reused");
     assert_eq!(backend.stats().policy_version, 5);
 }
 
 #[test]
-fn requests_wait_while_weights_are_updated_and_none_is_lost() {
+fn requests_wait_during_a_weight_update_and_none_is_lost() {
     let backend = Arc::new(backend());
     backend.pause();
     let waiting: Vec<_> = (0..6).map(|i| backend.submit(ask(&format!("{i}"), 8))).collect();
     assert_eq!((backend.stats().waiting, backend.stats().running), (6, 0));
     backend.set_weights(weights(&seeded(3)), 1);
     for events in waiting {
-        assert_eq!(Heard::all(events).answer.unwrap().policy_version, 1);
+        assert_eq!(Collected::all(events).answer.unwrap().policy_version, 1);
     }
     backend.pause();
     let one = backend.submit(ask("x", 8));
     backend.resume();
-    assert_eq!(Heard::all(one).answer.unwrap().policy_version, 1, "the weights stayed");
+    assert_eq!(Collected::all(one).answer.unwrap().policy_version, 1, "the weights stayed");
 }
 
 #[test]
-fn whoever_waited_too_long_for_weights_may_come_back() {
+fn a_request_that_waits_too_long_for_weights_is_rejected_as_busy() {
     let backend = with(Options { update_wait: Duration::ZERO, ..options() });
     backend.pause();
     let Failure::Busy { retry_after_seconds, message } = failure(&backend, ask("a", 8)) else {
@@ -63,15 +63,16 @@ fn whoever_waited_too_long_for_weights_may_come_back() {
     assert!(!answer(&backend, ask("a", 8)).tokens.is_empty());
 }
 
-/// Weights that have diverged fail what runs, by name; with others all is well again.
+/// Weights with non-finite values fail the running requests; after a further update the engine
+/// works again.
 #[test]
-fn an_engine_that_fails_starts_anew() {
+fn a_failed_engine_recovers() {
     let backend = backend();
     backend.set_weights(with_norm(f64::NAN), 1);
     let failed: Vec<_> =
         (0..3).map(|_| backend.submit(Ask { stream: true, ..ask("a", 8) })).collect();
     for events in failed {
-        match Heard::all(events).failure {
+        match Collected::all(events).failure {
             Some(Failure::Internal(message)) => assert!(message.contains("finite"), "{message}"),
             other => panic!("{other:?}"),
         }

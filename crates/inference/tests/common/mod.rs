@@ -1,4 +1,4 @@
-//! A random Llama behind the backend, and a client that collects what it says.
+//! A random Llama behind the backend, and a client that collects its events.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -14,15 +14,15 @@ use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_
 use tch::{Device, Kind};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-/// Longest sequence of [`model`].
+/// Maximum sequence length of [`model`].
 pub const CONTEXT: usize = 256;
 
-/// A random Llama of width 32; the same one at every call.
+/// A random Llama of width 32; identical at every call.
 pub fn model() -> LoadedModel {
     seeded(1)
 }
 
-/// As [`model`], with other weights for every seed.
+/// As [`model`], with different weights for each seed.
 pub fn seeded(seed: u64) -> LoadedModel {
     let training = BpeTraining {
         vocab_size: 300,
@@ -55,7 +55,7 @@ pub fn seeded(seed: u64) -> LoadedModel {
     LoadedModel { config, tensors, format: Arc::new(ChatFormat::new(tokenizer, template)) }
 }
 
-/// The weights of a model as an engine wants them.
+/// The weights of a model as an engine needs them.
 pub fn weights(model: &LoadedModel) -> Weights {
     Model::of(model, (Kind::Float, Device::Cpu), limits()).unwrap().weights
 }
@@ -64,7 +64,7 @@ pub fn limits() -> Limits {
     Limits { context: CONTEXT, cache_tokens: 8192, prefill_tokens: 4096 }
 }
 
-/// A question of one user message that may be answered with at most `tokens` tokens.
+/// A request with one user message and an answer of at most `tokens` tokens.
 pub fn ask(question: &str, tokens: usize) -> Ask {
     chat(vec![Message::user(question)], tokens)
 }
@@ -87,32 +87,35 @@ pub fn of(request: ChatRequest, tokens: usize) -> Ask {
     }
 }
 
-/// What came of an [`Ask`].
+/// The events of an [`Ask`].
 #[derive(Debug, Default)]
-pub struct Heard {
+pub struct Collected {
     pub started: Option<(Vec<u32>, u64)>,
     pub deltas: Vec<Delta>,
     pub answer: Option<Answer>,
     pub failure: Option<Failure>,
 }
 
-impl Heard {
-    /// All until the channel closes.
+impl Collected {
+    /// Collects events until the channel closes.
     pub fn all(mut events: UnboundedReceiver<Event>) -> Self {
-        let mut heard = Self::default();
+        let mut collected = Self::default();
         while let Some(event) = events.blocking_recv() {
-            assert!(heard.answer.is_none() && heard.failure.is_none(), "after the end: {event:?}");
+            assert!(
+                collected.answer.is_none() && collected.failure.is_none(),
+                "after the end: {event:?}"
+            );
             match event {
                 Event::Started { prompt_ids, policy_version } => {
-                    assert!(heard.deltas.is_empty());
-                    assert!(heard.started.replace((prompt_ids, policy_version)).is_none());
+                    assert!(collected.deltas.is_empty());
+                    assert!(collected.started.replace((prompt_ids, policy_version)).is_none());
                 }
-                Event::Delta(delta) => heard.deltas.push(delta),
-                Event::Finished(answer) => heard.answer = Some(*answer),
-                Event::Failed(failure) => heard.failure = Some(failure),
+                Event::Delta(delta) => collected.deltas.push(delta),
+                Event::Finished(answer) => collected.answer = Some(*answer),
+                Event::Failed(failure) => collected.failure = Some(failure),
             }
         }
-        heard
+        collected
     }
 
     pub fn text(&self) -> String {
@@ -130,7 +133,7 @@ pub fn backend() -> EngineBackend {
 }
 
 pub fn options() -> Options {
-    // Tests of several processes share the machine.
+    // Several test processes share the machine.
     Options { threads: 1, ..Options::new("random", CONTEXT) }
 }
 
@@ -140,19 +143,19 @@ pub fn with(options: Options) -> EngineBackend {
     EngineBackend::start(parts, Arc::clone(&model.format), options).unwrap()
 }
 
-/// What the backend says to `ask`, to the end.
-pub fn hear(backend: &EngineBackend, ask: Ask) -> Heard {
-    Heard::all(backend.submit(ask))
+/// All events of the backend for `ask`.
+pub fn collect(backend: &EngineBackend, ask: Ask) -> Collected {
+    Collected::all(backend.submit(ask))
 }
 
 /// The answer to `ask`.
 pub fn answer(backend: &EngineBackend, ask: Ask) -> Answer {
-    let heard = hear(backend, ask);
-    heard.answer.unwrap_or_else(|| panic!("{:?}", heard.failure))
+    let collected = collect(backend, ask);
+    collected.answer.unwrap_or_else(|| panic!("{:?}", collected.failure))
 }
 
 /// The failure of `ask`.
 pub fn failure(backend: &EngineBackend, ask: Ask) -> Failure {
-    let heard = hear(backend, ask);
-    heard.failure.unwrap_or_else(|| panic!("{:?}", heard.answer))
+    let collected = collect(backend, ask);
+    collected.failure.unwrap_or_else(|| panic!("{:?}", collected.answer))
 }

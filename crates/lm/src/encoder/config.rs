@@ -1,4 +1,4 @@
-//! The shape of a BERT, as Hugging Face's `config.json` describes it.
+//! The shape of a BERT, from Hugging Face's `config.json`.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::error::LmError;
 
-/// `model_type` of the configurations that are read.
+/// Supported values of `model_type`.
 pub(super) const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "xlm-roberta", "camembert"];
 
 /// The non-linearity of the feed-forward layers.
@@ -14,7 +14,7 @@ pub(super) const MODEL_TYPES: [&str; 4] = ["bert", "roberta", "xlm-roberta", "ca
 pub(super) enum Activation {
     /// x Φ(x), with the error function.
     Gelu,
-    /// The same, with Φ by a tanh.
+    /// The same, with Φ approximated by a tanh.
     GeluTanh,
     Relu,
 }
@@ -32,18 +32,17 @@ pub(super) struct BertConfig {
     pub activation: Activation,
     /// Rows of the position embedding.
     pub positions: usize,
-    /// The row of a text's first token: RoBERTa counts from behind its padding id.
+    /// The position of a text's first token: RoBERTa starts after its padding id.
     pub first_position: usize,
-    /// Rows of the segment embedding; single texts are all of segment 0.
+    /// Rows of the segment embedding; single texts use segment 0.
     pub segments: usize,
 }
 
 impl BertConfig {
-    /// Reads the JSON of a `config.json`; `path` is for messages.
+    /// Parses a `config.json`; `path` is used in messages.
     ///
     /// # Errors
-    /// A missing key, an architecture that is not of this family, sizes that no model has;
-    /// with file and key.
+    /// A missing key, an unsupported architecture or sizes out of range; with file and key.
     pub fn from_json(json: &Value, path: &Path) -> Result<Self, LmError> {
         let key = |key: &str, what: String| LmError::Key {
             path: path.to_owned(),
@@ -52,7 +51,7 @@ impl BertConfig {
         };
         let text = |name: &str| json.get(name).and_then(Value::as_str);
         let number = |name: &str| {
-            let missing = || key(name, "is missing or no whole number".to_owned());
+            let missing = || key(name, "is missing or not an integer".to_owned());
             json.get(name).and_then(Value::as_u64).map(|n| n as usize).ok_or_else(missing)
         };
         let first_position = match text("model_type") {
@@ -93,12 +92,12 @@ impl BertConfig {
         Ok(config)
     }
 
-    /// Most tokens of a text, its special tokens among them.
+    /// Maximum tokens of a text, including special tokens.
     pub fn max_tokens(&self) -> usize {
         self.positions - self.first_position
     }
 
-    /// Refuses sizes that no encoder has, so that later arithmetic need not watch for overflow.
+    /// Rejects implausible sizes, so that later arithmetic cannot overflow.
     fn check_sizes(&self) -> Result<(), String> {
         for (what, size, most) in [
             ("a vocabulary of", self.vocab_size, 1 << 24),
@@ -109,7 +108,7 @@ impl BertConfig {
             ("segments numbering", self.segments, 1 << 10),
         ] {
             if size == 0 || size > most {
-                return Err(format!("it asks for {what} {size}; possible are 1 to {most}"));
+                return Err(format!("it has {what} {size}; supported are 1 to {most}"));
             }
         }
         if self.heads == 0 || !self.hidden_size.is_multiple_of(self.heads) {
@@ -121,7 +120,7 @@ impl BertConfig {
             return Err(format!("its {rows} positions end before the first text's, {first}"));
         }
         if !(self.norm_eps >= 0.0 && self.norm_eps.is_finite()) {
-            return Err("its layer_norm_eps is not a sensible number".to_owned());
+            return Err("its layer_norm_eps is not a finite number of at least 0".to_owned());
         }
         Ok(())
     }
@@ -134,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn configurations_that_cannot_be_run_are_refused_with_their_key() {
+    fn unsupported_configurations_are_rejected_with_their_key() {
         let good = json!({
             "model_type": "bert", "vocab_size": 20, "hidden_size": 8, "intermediate_size": 16,
             "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 12,
@@ -147,7 +146,7 @@ mod tests {
             ("model_type", json!("roberta"), "key `pad_token_id` is missing"),
             ("position_embedding_type", json!("relative_key"), "only absolute positions"),
             ("hidden_act", json!("silu"), "key `hidden_act` is `silu`"),
-            ("hidden_size", json!(-1), "key `hidden_size` is missing or no whole number"),
+            ("hidden_size", json!(-1), "key `hidden_size` is missing or not an integer"),
             ("hidden_size", json!(9), "2 heads do not divide its width of 9"),
             ("num_attention_heads", json!(0), "0 heads"),
             ("vocab_size", json!(u64::MAX), "a vocabulary of"),

@@ -1,9 +1,9 @@
-//! Sentence encoders: a BERT that makes one vector of a text, for search by meaning.
+//! Sentence encoders: a BERT that maps a text to one vector, for semantic search.
 //!
-//! A folder as sentence-transformers writes it is read ([`modules`] says what surrounds the
-//! transformer); the vectors are the ones that library gives. Texts are sorted by length and
-//! packed, so that no arithmetic is spent on padding; a text's vector does not depend on the
-//! texts beside it but for rounding.
+//! Reads folders in the layout of sentence-transformers ([`modules`] documents the steps around the
+//! transformer); the vectors equal those of that library. Texts are sorted by length and packed, so
+//! that no arithmetic is spent on padding; apart from rounding, a text's vector does not depend on
+//! the other texts of its batch.
 
 mod config;
 mod model;
@@ -21,8 +21,8 @@ use crate::error::LmError;
 use crate::formats::files::read_json;
 use crate::formats::safetensors::SafetensorsFolder;
 
-/// Tokens of one forward pass: enough to fill wide processors, and in the widest layer of a
-/// large encoder still below 100 MB.
+/// Tokens per forward pass: enough to saturate wide processors, while the widest layer of a large
+/// encoder stays below 100 MB.
 const BATCH_TOKENS: usize = 4096;
 
 /// A BERT or RoBERTa with its tokenizer and pooling (Reimers and Gurevych 2019).
@@ -37,15 +37,15 @@ pub struct SentenceEncoder {
 }
 
 impl SentenceEncoder {
-    /// Reads a Hugging Face folder: `config.json`, `tokenizer.json`, weights as safetensors,
-    /// and what there is of sentence-transformers' own files. Computes on `device` in `kind`.
+    /// Reads a Hugging Face folder: `config.json`, `tokenizer.json`, weights as safetensors, and
+    /// sentence-transformers' own files if present. Computes on `device` in `kind`.
     ///
     /// # Errors
     /// Anything missing, damaged or unsupported, with file and key or tensor; a tokenizer with
     /// more tokens than the embedding has rows.
     pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Self, LmError> {
         if !folder.is_dir() {
-            let what = "is no folder; give the folder of a sentence encoder";
+            let what = "is not a folder; give the folder of a sentence encoder";
             return Err(LmError::file(folder, what));
         }
         let modules = Modules::read(folder)?;
@@ -70,27 +70,27 @@ impl SentenceEncoder {
         })
     }
 
-    /// Whether `folder` says that it holds an encoder, sound or not, and no language model.
+    /// Whether `folder` contains an encoder, valid or not, and not a language model.
     pub fn is_in(folder: &Path) -> bool {
         let config = read_json(&folder.join("config.json")).unwrap_or_default();
         let kind = config["model_type"].as_str().unwrap_or_default();
         config::MODEL_TYPES.contains(&kind) || folder.join(modules::MODULES).is_file()
     }
 
-    /// Components of a vector.
+    /// Dimension of the vectors.
     pub fn dimensions(&self) -> usize {
         self.dimensions
     }
 
-    /// Tokens of a text that count, special tokens among them; what follows is left out.
+    /// Maximum tokens of a text, including special tokens; longer texts are truncated.
     pub fn max_tokens(&self) -> usize {
         self.rules.max_tokens
     }
 
-    /// One vector for each text, in their order. A text without any token has zeros.
+    /// One vector per text, in order. A text without tokens gives zeros.
     ///
     /// # Errors
-    /// Those of the tokenizer and of libtorch (memory).
+    /// Errors of the tokenizer and of libtorch (memory).
     pub fn encode(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>, LmError> {
         let _guard = no_grad_guard();
         let tokens = texts
@@ -119,7 +119,7 @@ impl SentenceEncoder {
         Ok(self.tokenizer.encode_sequence(text, self.rules.max_tokens)?)
     }
 
-    /// The vectors of texts that are sorted by length.
+    /// The vectors of texts sorted by length.
     fn encode_batch(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, LmError> {
         let tokens: Vec<i64> = texts.concat().into_iter().map(i64::from).collect();
         let tokens = Tensor::f_from_slice(&tokens)?.f_to_device(self.device)?;
@@ -141,7 +141,7 @@ impl SentenceEncoder {
     }
 }
 
-/// How many of `order`, at least one, make the next batch.
+/// Number of texts of `order`, at least one, in the next batch.
 fn batch_size(order: &[usize], length: impl Fn(usize) -> usize) -> usize {
     let mut total = 0;
     let fits = order.iter().take_while(|&&i| {
@@ -151,7 +151,7 @@ fn batch_size(order: &[usize], length: impl Fn(usize) -> usize) -> usize {
     fits.count().max(1)
 }
 
-/// The stretches of equal length of texts that are sorted by it.
+/// The runs of equal length in texts sorted by length.
 fn runs(texts: &[&[u32]]) -> Vec<Run> {
     let mut start = 0;
     let equal = texts.chunk_by(|a, b| a.len() == b.len());

@@ -1,8 +1,8 @@
 //! BERT's forward pass on packed tokens (Devlin et al. 2019; RoBERTa: Liu et al. 2019).
 //!
-//! Tokens of all texts lie one after another, [n, width], in order of the texts' lengths. Texts
-//! of one length then are a view of shape [texts, length, width], so attention within a text
-//! needs neither mask nor padding: it is one call for each length that occurs.
+//! Tokens of all texts are concatenated, [n, width], ordered by the texts' lengths. Texts of equal
+//! length are then a view of shape [texts, length, width], so attention within a text needs neither
+//! mask nor padding: one call per distinct length.
 
 use std::collections::BTreeMap;
 
@@ -12,18 +12,18 @@ use crate::encoder::config::{Activation, BertConfig};
 use crate::error::LmError;
 use crate::formats::safetensors::SafetensorsFolder;
 
-/// Texts of one length, beside each other in a batch.
+/// Consecutive texts of equal length in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
-    /// Tokens before them.
+    /// Number of tokens before the run.
     pub start: i64,
     pub texts: i64,
-    /// Tokens of each.
+    /// Tokens per text.
     pub length: i64,
 }
 
 impl Run {
-    /// Their part of `x` [n, width] as [texts, length, width], without a copy.
+    /// The run's part of `x` [n, width] as [texts, length, width], without a copy.
     pub fn of(&self, x: &Tensor) -> Result<Tensor, LmError> {
         let rows = x.f_narrow(0, self.start, self.texts * self.length)?;
         Ok(rows.f_view([self.texts, self.length, -1])?)
@@ -80,11 +80,11 @@ pub(super) struct Bert {
 }
 
 impl Bert {
-    /// Copies the weights to `device` in `kind`. Heads and poolers that the files hold beside
-    /// the encoder are left alone, and so are words before its names (`bert.`, `roberta.`).
+    /// Copies the weights to `device` in `kind`. Heads and poolers in the files are ignored, and so
+    /// are prefixes of the names (`bert.`, `roberta.`).
     ///
     /// # Errors
-    /// Missing tensors, wrong shapes, types that are not weights'.
+    /// Missing tensors, wrong shapes, unsupported types.
     pub fn load(
         files: &SafetensorsFolder,
         config: &BertConfig,
@@ -132,7 +132,7 @@ impl Bert {
     /// The last layer's vectors [n, width] of `tokens` [n], whose texts `runs` describe.
     ///
     /// # Errors
-    /// libtorch's own (memory).
+    /// Errors of libtorch (memory).
     pub fn forward(&self, tokens: &Tensor, runs: &[Run]) -> Result<Tensor, LmError> {
         let mut positions = Vec::with_capacity(tokens.numel());
         for run in runs {
@@ -151,7 +151,7 @@ impl Bert {
         Ok(x)
     }
 
-    /// Attention of every token to all of its text. `qkv` [n, 3 · width] → [n, width].
+    /// Attention of every token over its own text. `qkv` [n, 3 · width] → [n, width].
     fn attend(&self, qkv: &Tensor, runs: &[Run]) -> Result<Tensor, LmError> {
         let mut pieces = Vec::with_capacity(runs.len());
         for run in runs {
@@ -179,11 +179,11 @@ impl Bert {
 
 const WORDS: &str = "embeddings.word_embeddings.weight";
 
-/// Finds tensors by their names in BERT and checks their shapes.
+/// Looks up tensors by their names in BERT and checks their shapes.
 struct Reader<'a> {
     files: &'a SafetensorsFolder,
     shapes: BTreeMap<String, Vec<i64>>,
-    /// What stands before every name.
+    /// Prefix of every name.
     prefix: String,
     eps: f64,
     device: Device,
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
         let name = format!("{}{name}", self.prefix);
         if let Some(found) = self.shapes.get(&name).filter(|found| *found != shape) {
             let what = format!(
-                "tensor `{name}` has shape {found:?}, the configuration asks for {shape:?}"
+                "tensor `{name}` has shape {found:?}, the configuration requires {shape:?}"
             );
             return Err(LmError::file(self.files.source(), what));
         }

@@ -1,8 +1,8 @@
-//! What comes before and after the transformer, as sentence-transformers writes it down.
+//! The steps before and after the transformer, as configured by sentence-transformers.
 //!
 //! `modules.json` lists the steps from a text to its vector: a transformer, a pooling of its
-//! tokens, perhaps a scaling to length 1. A folder without that file is an ordinary BERT; its
-//! vector is the mean of its tokens, as it stands, as sentence-transformers takes it too.
+//! tokens, and optionally a scaling to length 1. A folder without that file is an ordinary BERT;
+//! its vector is the unscaled mean of its tokens, as in sentence-transformers.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -17,16 +17,16 @@ pub(super) const MODULES: &str = "modules.json";
 /// How a text's tokens become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pooling {
-    /// Their mean, special tokens included.
+    /// The mean, including special tokens.
     Mean,
-    /// The first one's.
+    /// The first token.
     First,
 }
 
 /// The steps around the transformer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Modules {
-    /// Where its configuration, weights and tokenizer lie.
+    /// Folder of its configuration, weights and tokenizer.
     pub transformer: PathBuf,
     pub pooling: Pooling,
     /// Whether vectors are scaled to length 1.
@@ -34,10 +34,10 @@ pub(super) struct Modules {
 }
 
 impl Modules {
-    /// Reads `modules.json` of `folder` and the files that it names, where there is one.
+    /// Reads `modules.json` of `folder`, if present, and the files it names.
     ///
     /// # Errors
-    /// Files that cannot be read, steps and poolings of other kinds, with file and key.
+    /// Unreadable files, unsupported steps and poolings, with file and key.
     pub fn read(folder: &Path) -> Result<Self, LmError> {
         check_prompt(&folder.join("config_sentence_transformers.json"))?;
         let path = folder.join(MODULES);
@@ -48,7 +48,7 @@ impl Modules {
         for (number, step) in steps.iter().enumerate() {
             let inner = folder.join(step_folder(step, &path)?);
             let kind = step["type"].as_str().unwrap_or_default();
-            // The name of a Python class; its module has moved between versions.
+            // The name of a Python class; its module differs between versions.
             match (number, kind.rsplit('.').next().unwrap_or_default()) {
                 (0, "Transformer") => modules.transformer = inner,
                 (1, "Pooling") => modules.pooling = read_pooling(&inner.join("config.json"))?,
@@ -69,24 +69,24 @@ impl Modules {
     }
 }
 
-/// What the tokenizer is told: how long a text may be, and whether it is lower-cased first.
+/// Options of the tokenizer: the maximum length of a text, and whether it is lower-cased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TextRules {
-    /// Tokens of a text, its special tokens among them.
+    /// Tokens of a text, including special tokens.
     pub max_tokens: usize,
     pub lower_case: bool,
 }
 
 impl TextRules {
     /// `max_seq_length` of `sentence_bert_config.json`, else the tokenizer's own
-    /// `model_max_length`; never more than the model has positions.
+    /// `model_max_length`; at most the model's number of positions.
     ///
     /// # Errors
-    /// Files that cannot be read.
+    /// Unreadable files.
     pub fn read(folder: &Path, config: &BertConfig) -> Result<Self, LmError> {
         let own = read_optional(&folder.join("sentence_bert_config.json"))?.unwrap_or_default();
         let tokenizer = read_optional(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
-        // The tokenizer's may be a float, 1e30, where it knows no limit; casts saturate.
+        // The tokenizer's may be a float, 1e30, for no limit; casts saturate.
         let limit = own["max_seq_length"].as_f64().or(tokenizer["model_max_length"].as_f64());
         let max_tokens = limit.filter(|&limit| limit >= 1.0).map_or(usize::MAX, |n| n as usize);
         Ok(Self {
@@ -100,12 +100,12 @@ fn key(path: &Path, key: &str, what: String) -> LmError {
     LmError::Key { path: path.to_owned(), key: key.to_owned(), what }
 }
 
-/// `None` where there is no such file.
+/// `None` if the file does not exist.
 fn read_optional(path: &Path) -> Result<Option<Value>, LmError> {
     if path.exists() { read_json(path).map(Some) } else { Ok(None) }
 }
 
-/// The `path` of a step: inside the encoder's own folder, often the folder itself.
+/// The `path` of a step: inside the encoder's folder, often the folder itself.
 fn step_folder<'a>(step: &'a Value, path: &Path) -> Result<&'a Path, LmError> {
     let inner = Path::new(step["path"].as_str().unwrap_or_default());
     if inner.components().all(|part| matches!(part, Component::Normal(_))) {
@@ -115,7 +115,7 @@ fn step_folder<'a>(step: &'a Value, path: &Path) -> Result<&'a Path, LmError> {
     }
 }
 
-/// `pooling_mode` with a name, or the flags `pooling_mode_*` of earlier versions.
+/// `pooling_mode` as a name, or the flags `pooling_mode_*` of earlier versions.
 fn read_pooling(path: &Path) -> Result<Pooling, LmError> {
     const FLAG: &str = "pooling_mode_";
     let json = read_json(path)?;
@@ -140,7 +140,7 @@ fn read_pooling(path: &Path) -> Result<Pooling, LmError> {
     }
 }
 
-/// Refuses models that put words of their own before every text.
+/// Rejects models that prepend a prompt to every text.
 fn check_prompt(path: &Path) -> Result<(), LmError> {
     let json = read_optional(path)?.unwrap_or_default();
     let name = json["default_prompt_name"].as_str();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_of_writing_a_pooling_are_read() {
+    fn both_forms_of_pooling_are_read() {
         let steps = json!([step("Transformer", "0_Bert"), step("Pooling", "1_P")]);
         let scaled =
             json!([step("Transformer", ""), step("Pooling", "1_P"), step("Normalize", "2_N")]);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_are_not_supported_are_named() {
+    fn unsupported_steps_are_reported() {
         let (bert, pool) = (step("Transformer", ""), step("Pooling", "1_P"));
         let prompts = "config_sentence_transformers.json";
         let config = "1_P/config.json";

@@ -1,8 +1,8 @@
 //! The GGUF container, versions 2 and 3, little-endian: metadata and tensors of one file.
 //!
-//! Everything in such a file is a count or an offset that the file itself states, so each is
-//! compared with the bytes that are there before it is believed. Arrays of the metadata stay
-//! where they lie until they are asked for: a vocabulary is the largest part of it.
+//! All counts and offsets come from the file itself, so each is checked against the file's size
+//! before use. Arrays of the metadata are parsed only on access: a vocabulary is the largest part
+//! of it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,7 +14,7 @@ use tch::Tensor;
 use crate::error::LmError;
 use crate::formats::quant::GgmlType;
 
-/// Tensor data begins at a multiple of this many bytes unless `general.alignment` says more.
+/// Default alignment of tensor data in bytes; `general.alignment` overrides it.
 const ALIGNMENT: u64 = 32;
 
 /// A value of the metadata.
@@ -25,12 +25,12 @@ pub enum GgufValue {
     Float(f64),
     Bool(bool),
     Text(String),
-    /// Type and number of the elements, and where they lie in the file.
+    /// Type and number of the elements, and their byte range in the file.
     Array(u32, u64, Range<usize>),
 }
 
 struct TensorEntry {
-    /// Rows first, as libtorch counts (GGUF counts the other way round).
+    /// Rows first, as in libtorch (GGUF uses the reverse order).
     shape: Vec<i64>,
     kind: GgmlType,
     bytes: Range<usize>,
@@ -45,24 +45,28 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Opens a file and reads its metadata and its table of tensors.
+    /// Opens a file and parses its metadata and its table of tensors.
     ///
     /// # Errors
-    /// Not a GGUF file, version 1, big-endian, cut short, a tensor of a type that cannot be
-    /// read or that reaches beyond the file: each with the file and the key or tensor.
+    /// Not a GGUF file, version 1, big-endian, truncated, or a tensor of an unsupported type or
+    /// beyond the end of the file; with the file and the key or tensor.
     pub fn open(path: &Path) -> Result<Self, LmError> {
         let bytes = crate::formats::files::map(path)?;
         let mut cursor = Cursor { path, bytes: &bytes, at: 0, place: "the header".to_owned() };
         if cursor.take(4)? != b"GGUF" {
-            return Err(cursor.error("is no GGUF file: it does not begin with `GGUF`"));
+            return Err(cursor.error("is not a GGUF file: it does not begin with `GGUF`"));
         }
         match cursor.u32()? {
             2 | 3 => {}
             version if matches!(version.swap_bytes(), 1..=3) => {
-                return Err(cursor.error("is a big-endian GGUF file; only little-endian is read"));
+                return Err(
+                    cursor.error("is a big-endian GGUF file; only little-endian is supported")
+                );
             }
             version => {
-                return Err(cursor.error(format!("is GGUF version {version}; 2 and 3 are read")));
+                return Err(
+                    cursor.error(format!("is GGUF version {version}; 2 and 3 are supported"))
+                );
             }
         }
         let (tensor_count, key_count) = (cursor.u64()?, cursor.u64()?);
@@ -84,7 +88,7 @@ impl Gguf {
         self.tensors.iter().map(|(name, entry)| (name.clone(), entry.shape.clone())).collect()
     }
 
-    /// Number of tensors of each number type, by its name.
+    /// Number of tensors by the name of their number type.
     pub fn types(&self) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for entry in self.tensors.values() {
@@ -96,7 +100,7 @@ impl Gguf {
     /// Tensor `name`: F32, F16 and BF16 in their own type, quantised ones as f32.
     ///
     /// # Errors
-    /// A name that the file does not have.
+    /// A name that the file does not contain.
     pub fn tensor(&self, name: &str) -> Result<Tensor, LmError> {
         let entry = self
             .tensors
@@ -109,16 +113,16 @@ impl Gguf {
         LmError::Key { path: self.path.clone(), key: key.to_owned(), what: what.into() }
     }
 
-    /// A whole number that is not negative.
+    /// A non-negative integer.
     ///
     /// # Errors
-    /// The key has another type. So do the next ones.
+    /// The key has another type; the same applies to the following methods.
     pub fn unsigned(&self, key: &str) -> Result<Option<u64>, LmError> {
         match self.value(key) {
             None => Ok(None),
             Some(GgufValue::Unsigned(n)) => Ok(Some(*n)),
             Some(GgufValue::Signed(n)) if *n >= 0 => Ok(Some(*n as u64)),
-            Some(_) => Err(self.key_error(key, "is no whole number that is not negative")),
+            Some(_) => Err(self.key_error(key, "is not a non-negative integer")),
         }
     }
 
@@ -126,7 +130,7 @@ impl Gguf {
         match self.value(key) {
             None => Ok(None),
             Some(GgufValue::Float(x)) => Ok(Some(*x)),
-            Some(_) => Err(self.key_error(key, "is no decimal number")),
+            Some(_) => Err(self.key_error(key, "is not a floating-point number")),
         }
     }
 
@@ -142,21 +146,21 @@ impl Gguf {
         match self.value(key) {
             None => Ok(None),
             Some(GgufValue::Text(text)) => Ok(Some(text)),
-            Some(_) => Err(self.key_error(key, "is no text")),
+            Some(_) => Err(self.key_error(key, "is not a string")),
         }
     }
 
-    /// An array of texts.
+    /// An array of strings.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>, LmError> {
-        self.array(key, "an array of texts", |kind, cursor| match kind {
+        self.array(key, "an array of strings", |kind, cursor| match kind {
             kinds::TEXT => cursor.text().map(Some),
             _ => Ok(None),
         })
     }
 
-    /// An array of whole numbers that fit i32.
+    /// An array of integers that fit i32.
     pub fn integers(&self, key: &str) -> Result<Option<Vec<i32>>, LmError> {
-        self.array(key, "an array of 32-bit whole numbers", |kind, cursor| {
+        self.array(key, "an array of 32-bit integers", |kind, cursor| {
             Ok(match cursor.scalar(kind)? {
                 Some(GgufValue::Signed(n)) => i32::try_from(n).ok(),
                 Some(GgufValue::Unsigned(n)) => i32::try_from(n).ok(),
@@ -165,7 +169,7 @@ impl Gguf {
         })
     }
 
-    /// Decodes an array; `element` gives `None` for an element of the wrong type.
+    /// Decodes an array; `element` returns `None` for an element of the wrong type.
     fn array<T>(
         &self,
         key: &str,
@@ -188,7 +192,7 @@ impl Gguf {
     }
 }
 
-/// Numbers of the value types.
+/// Ids of the value types.
 mod kinds {
     pub const U8: u32 = 0;
     pub const I8: u32 = 1;
@@ -218,7 +222,7 @@ fn read_metadata(cursor: &mut Cursor, count: u64) -> Result<BTreeMap<String, Ggu
             _ => cursor.scalar(kind)?.ok_or_else(|| cursor.unknown_kind(kind))?,
         };
         if metadata.insert(key, value).is_some() {
-            return Err(cursor.error(format!("{} is there twice", cursor.place)));
+            return Err(cursor.error(format!("{} appears twice", cursor.place)));
         }
     }
     Ok(metadata)
@@ -247,7 +251,9 @@ fn read_tensors(
     let alignment = match metadata.get("general.alignment") {
         None => ALIGNMENT,
         Some(GgufValue::Unsigned(n)) if n.is_power_of_two() && *n <= 1 << 20 => *n,
-        Some(_) => return Err(cursor.error("key `general.alignment` is no sensible power of two")),
+        Some(_) => {
+            return Err(cursor.error("key `general.alignment` is not a supported power of two"));
+        }
     };
     let data_start = (cursor.at as u64).next_multiple_of(alignment);
     let mut tensors = BTreeMap::new();
@@ -255,20 +261,20 @@ fn read_tensors(
     for (name, shape, kind, offset) in table {
         cursor.place = format!("tensor `{name}`");
         let bytes = locate(cursor, &shape, kind, data_start, offset)?;
-        // Entries that share bytes could ask for far more memory than the file has.
+        // Entries that share bytes could require far more memory than the file size.
         total = total.saturating_add(bytes.len());
         if total > cursor.bytes.len() {
             return Err(cursor.error("its tensors overlap"));
         }
         let shape = shape.into_iter().map(|n| n as i64).collect();
         if tensors.insert(name, TensorEntry { shape, kind, bytes }).is_some() {
-            return Err(cursor.error(format!("{} is there twice", cursor.place)));
+            return Err(cursor.error(format!("{} appears twice", cursor.place)));
         }
     }
     Ok(tensors)
 }
 
-/// Where a tensor's bytes lie, if they do.
+/// Byte range of a tensor, validated against the file's size.
 fn locate(
     cursor: &Cursor,
     shape: &[u64],
@@ -285,7 +291,7 @@ fn locate(
         kind.bytes(row, rows)
     };
     let size = size().ok_or_else(|| {
-        cursor.error(format!("{place} has shape {shape:?}, which does not go with {kind:?}"))
+        cursor.error(format!("{place} has shape {shape:?}, which does not fit {kind:?}"))
     })?;
     let end = data_start.checked_add(offset).and_then(|start| start.checked_add(size as u64));
     match end {
@@ -298,7 +304,7 @@ fn locate(
     }
 }
 
-/// Reads forward through the file; `place` tells what is being read, for messages.
+/// Reads forward through the file; `place` names what is being read, for messages.
 struct Cursor<'a> {
     path: &'a Path,
     bytes: &'a [u8],
@@ -353,7 +359,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A number or truth value; `None` for a type that is neither.
+    /// A number or boolean; `None` for any other type.
     fn scalar(&mut self, kind: u32) -> Result<Option<GgufValue>, LmError> {
         use GgufValue::{Bool, Float, Signed, Unsigned};
         Ok(Some(match kind {
@@ -372,7 +378,7 @@ impl<'a> Cursor<'a> {
         }))
     }
 
-    /// Steps over an array, so that its extent is known to lie in the file.
+    /// Skips an array, which checks that it lies within the file.
     fn array(&mut self) -> Result<GgufValue, LmError> {
         let (kind, count) = (self.u32()?, self.u64()?);
         let start = self.at;

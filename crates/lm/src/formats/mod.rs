@@ -1,9 +1,9 @@
 //! Weights on disk: Hugging Face folders of safetensors, GGUF files, PEFT adapters.
 //!
-//! Whatever the source, a model becomes the same list of tensors, in the names and the order
-//! of [`projection_shapes`](crate::model::projection_shapes). Every reader checks names and shapes against the configuration
-//! before it copies a single value, and nothing is allocated on the word of a file alone:
-//! sizes are compared with the bytes that are there.
+//! Every source yields the same list of tensors, in the names and the order of
+//! [`projection_shapes`](crate::model::projection_shapes). Every reader checks names and shapes
+//! against the configuration before it copies any value, and sizes stated by a file are checked
+//! against its length before memory is allocated.
 
 pub(crate) mod files;
 pub mod gguf;

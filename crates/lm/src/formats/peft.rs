@@ -1,8 +1,8 @@
 //! LoRA adapters in PEFT's file layout: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! In PEFT's files a tensor is called `base_model.model.{module}.lora_A.weight`; here it is
-//! called by the module's path in the model alone (`model.layers.0.self_attn.q_proj`), and A
-//! and B stay together, because neither means anything without the other.
+//! In PEFT's files a tensor is named `base_model.model.{module}.lora_A.weight`; here an adapter is
+//! named by the module's path in the model (`model.layers.0.self_attn.q_proj`), and A and B are
+//! stored together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -21,12 +21,12 @@ const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 const PREFIX: &str = "base_model.model.";
 
-/// Reads an adapter folder for a model of `config`. A scale by √rank (`use_rslora`) is folded
-/// into `alpha`.
+/// Reads an adapter folder for a model of `config`. A scale by √rank (`use_rslora`) is folded into
+/// `alpha`.
 ///
 /// # Errors
-/// Missing or damaged files; adapters other than plain LoRA (DoRA, trained biases or whole
-/// modules, ranks that differ); matrices that do not fit the model.
+/// Missing or damaged files; adapters other than plain LoRA (DoRA, trained biases or whole modules,
+/// ranks that differ); matrices that do not match the model.
 pub fn read_adapters(
     folder: &Path,
     config: &LlamaConfig,
@@ -42,10 +42,10 @@ pub fn read_adapters(
         } else if let Some(module) = inner.strip_suffix(".lora_B.weight") {
             halves.entry(module.to_owned()).or_default().1 = Some(tensor);
         } else {
-            return Err(LmError::file(&path, format!("tensor `{name}` is no part of plain LoRA")));
+            return Err(LmError::file(&path, format!("tensor `{name}` is not part of plain LoRA")));
         }
     }
-    // The model's own order, whatever the file's.
+    // The model's order, regardless of the file's.
     let mut adapters = Vec::with_capacity(halves.len());
     for (name, shape) in projection_shapes(config) {
         let Some(module) = name.strip_suffix(".weight") else { continue };
@@ -60,7 +60,7 @@ pub fn read_adapters(
         if !fits {
             let (a, b) = (a.size(), b.size());
             let what = format!(
-                "adapter `{module}` has shapes {a:?} and {b:?}, which do not go with rank {rank} \
+                "adapter `{module}` has shapes {a:?} and {b:?}, which do not match rank {rank} \
                  and a projection of {shape:?}"
             );
             return Err(LmError::file(&path, what));
@@ -70,17 +70,17 @@ pub fn read_adapters(
     if let Some(module) = halves.keys().next() {
         return Err(LmError::file(
             &path,
-            format!("adapter `{module}` is for no projection of the model"),
+            format!("adapter `{module}` is not for a projection of the model"),
         ));
     }
     if adapters.is_empty() {
-        return Err(LmError::file(&path, "holds no adapter"));
+        return Err(LmError::file(&path, "contains no adapter"));
     }
     let targets = targets(&adapters);
     Ok((LoraConfig { rank, alpha, targets }, adapters))
 }
 
-/// Last part of each module's path, each once, in the model's order.
+/// Last component of each module's path, without duplicates, in the model's order.
 fn targets(adapters: &[Adapter]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     adapters
@@ -95,7 +95,7 @@ fn read_config(path: &Path) -> Result<(usize, f64), LmError> {
     let json = read_json(path)?;
     let key =
         |key: &str, what: String| LmError::Key { path: path.to_owned(), key: key.to_owned(), what };
-    // Whatever changes the meaning of the matrices must be absent, empty, or as named here.
+    // Keys that change the meaning of the matrices must be absent, empty, or as listed here.
     for (name, plain) in [
         ("peft_type", json!("LORA")),
         ("bias", json!("none")),
@@ -108,22 +108,25 @@ fn read_config(path: &Path) -> Result<(usize, f64), LmError> {
     ] {
         let value = json.get(name).unwrap_or(&Value::Null);
         if !value.is_null() && *value != plain {
-            return Err(key(name, format!("is {value}; only plain LoRA is read, with {plain}")));
+            return Err(key(
+                name,
+                format!("is {value}; only plain LoRA is supported, with {plain}"),
+            ));
         }
     }
     let rank = json.get("r").and_then(Value::as_u64).filter(|r| (1..=1 << 16).contains(r));
-    let rank = rank.ok_or_else(|| key("r", "is missing or no sensible rank".to_owned()))?;
+    let rank = rank.ok_or_else(|| key("r", "is missing or not a valid rank".to_owned()))?;
     let alpha = json.get("lora_alpha").and_then(Value::as_f64).filter(|a| a.is_finite());
-    let alpha = alpha.ok_or_else(|| key("lora_alpha", "is missing or no number".to_owned()))?;
+    let alpha = alpha.ok_or_else(|| key("lora_alpha", "is missing or not a number".to_owned()))?;
     let by_root = json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
     Ok((rank as usize, if by_root { alpha * (rank as f64).sqrt() } else { alpha }))
 }
 
-/// Writes an adapter folder that PEFT, vLLM and others load. `base`: path or hub id of the
-/// model it belongs to. Each file is replaced atomically.
+/// Writes an adapter folder that PEFT, vLLM and others load. `base`: path or hub id of the base
+/// model. Each file is replaced atomically.
 ///
 /// # Errors
-/// Those of the file system.
+/// File-system errors.
 pub fn write_adapters(
     folder: &Path,
     lora: &LoraConfig,
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn adapters_come_back_under_the_names_that_peft_uses_in_files() {
+    fn adapters_round_trip_under_pefts_file_names() {
         let folder = written();
         let (tensors, _) = read_file(&folder.path().join("adapter_model.safetensors")).unwrap();
         assert_eq!(tensors[0].0, "base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight");
@@ -229,12 +232,12 @@ mod tests {
         let folder = written();
         change(folder.path(), "use_rslora", true.into());
         let (found, _) = read_adapters(folder.path(), &config(true)).unwrap();
-        // alpha / √rank is what PEFT then multiplies with.
+        // PEFT then multiplies by alpha / √rank.
         assert!((found.alpha / 3.0 - 6.0 / 3f64.sqrt()).abs() < 1e-12);
     }
 
     #[test]
-    fn what_is_not_plain_lora_or_does_not_fit_is_refused() {
+    fn unsupported_or_mismatched_adapters_are_rejected() {
         for (key, value) in [
             ("use_dora", Value::from(true)),
             ("bias", Value::from("all")),
@@ -250,14 +253,14 @@ mod tests {
         }
         let folder = written();
         change(folder.path(), "r", 4.into());
-        assert!(refusal(folder.path()).contains("which do not go with rank 4"));
+        assert!(refusal(folder.path()).contains("which do not match rank 4"));
 
         let mut foreign = adapters();
         foreign[0].module = "model.layers.7.self_attn.k_proj".to_owned();
         write_adapters(folder.path(), &lora(), &foreign, "", Kind::Float).unwrap();
         let error = refusal(folder.path());
         assert!(
-            error.contains("`model.layers.7.self_attn.k_proj` is for no projection"),
+            error.contains("`model.layers.7.self_attn.k_proj` is not for a projection"),
             "{error}"
         );
 

@@ -1,6 +1,6 @@
-//! GGML's number types and how their blocks become f32.
+//! GGML's number types and the conversion of their blocks to f32.
 //!
-//! A row is cut into blocks of 32 (or, for the K types, 256) values that share a scale and, in
+//! A row is divided into blocks of 32 (or, for the K types, 256) values that share a scale and, in
 //! the `_1` and most K types, an offset. Layouts are those of llama.cpp's `ggml-quants.c`; the
 //! expected values in the tests were computed with its `gguf` Python package.
 
@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use crate::error::LmError;
 
-/// The types that can be read.
+/// The supported types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
 pub enum GgmlType {
@@ -30,7 +30,7 @@ impl GgmlType {
     /// The type with number `id`.
     ///
     /// # Errors
-    /// A type that is not read, by its name where it has one.
+    /// An unsupported type, by its name if known.
     pub fn from_id(id: u32) -> Result<Self, String> {
         let unread = match id {
             0 => return Ok(Self::F32),
@@ -55,12 +55,12 @@ impl GgmlType {
             _ => "unknown",
         };
         Err(format!(
-            "has type {id} ({unread}); readable are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, \
+            "has type {id} ({unread}); supported are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, \
              Q4_K, Q5_K and Q6_K"
         ))
     }
 
-    /// Values and bytes of one block.
+    /// Number of values and bytes per block.
     pub fn block(self) -> (usize, usize) {
         match self {
             Self::F32 => (1, 4),
@@ -76,7 +76,7 @@ impl GgmlType {
         }
     }
 
-    /// Bytes of a tensor whose rows have `row` values; `None` if a row is no whole number of
+    /// Bytes of a tensor whose rows have `row` values; `None` if a row is not a whole number of
     /// blocks or the size overflows.
     pub fn bytes(self, row: usize, rows: usize) -> Option<usize> {
         let (values, bytes) = self.block();
@@ -86,10 +86,10 @@ impl GgmlType {
         (row / values).checked_mul(bytes)?.checked_mul(rows)
     }
 
-    /// A tensor of `shape` from its bytes: F32, F16 and BF16 as they are, the others as f32.
+    /// A tensor of `shape` from its bytes: F32, F16 and BF16 in their own type, the others as f32.
     ///
     /// # Errors
-    /// libtorch's own. `bytes` must hold as many blocks as `shape` asks for.
+    /// Errors of libtorch. `bytes` must contain the blocks of `shape`.
     pub fn tensor(self, bytes: &[u8], shape: &[i64]) -> Result<Tensor, LmError> {
         let raw = |kind| Ok(Tensor::f_from_data_size(bytes, shape, kind)?);
         match self {
@@ -139,8 +139,8 @@ fn half_at(block: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
-/// scale · (q − centre) + offset; the low nibbles are the first 16 values, the high ones the
-/// last 16. `fifth`: one further bit a value, as a little-endian u32.
+/// scale · (q − centre) + offset; the low nibbles are the first 16 values, the high ones the last
+/// 16. `fifth`: one further bit per value, as a little-endian u32.
 fn nibbles(
     scale: f32,
     centre: i32,
@@ -176,8 +176,8 @@ fn k_nibbles(block: &[u8], fifth: Option<&[u8]>, quants: &[u8], out: &mut [f32])
     }
 }
 
-/// Scale and minimum of `group`: the first four whole in bytes 0–3 and 4–7, the last four in
-/// the nibbles of bytes 8–11 and the two high bits that the others leave free.
+/// Scale and minimum of `group`: the first four are in bytes 0–3 and 4–7, the last four in the
+/// nibbles of bytes 8–11 and the two unused high bits of the others.
 fn six_bit_pair(packed: &[u8], group: usize) -> (u8, u8) {
     if group < 4 {
         return (packed[group] & 63, packed[group + 4] & 63);
@@ -215,7 +215,7 @@ mod tests {
     /// second f16, −0.25. First, second, last value, sum and sum weighted by 1, 2, 3 … are
     /// those of `gguf.quants.dequantize` (gguf 0.19, PyPI) on the same bytes; all are exact.
     #[test]
-    fn blocks_become_the_values_of_the_reference() {
+    fn dequantised_blocks_match_the_reference() {
         for (kind, halves, expected) in [
             (GgmlType::Q4_0, &[0][..], [-1.5, 1.0, 0.0, -10.5, -259.0]),
             (GgmlType::Q4_1, &[0, 2], [7.25, 1.75, 5.75, 114.5, 1859.5]),

@@ -1,8 +1,7 @@
 //! Safetensors: one file or the shards of a Hugging Face folder.
 //!
-//! Files are mapped, not read: a model of 6 GB is copied once, tensor by tensor, and never
-//! lies in memory twice. The format's own crate checks the header; names and shapes are ours
-//! to check.
+//! Files are memory-mapped: a model of 6 GB is copied once, tensor by tensor, and is never in
+//! memory twice. The format's own crate validates the header; names and shapes are checked here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -30,7 +29,7 @@ struct SafetensorsFile {
     path: PathBuf,
     bytes: Mmap,
     header: Metadata,
-    /// Where the values begin.
+    /// Start of the values.
     start: usize,
 }
 
@@ -44,7 +43,7 @@ impl SafetensorsFile {
                 | SafeTensorError::InvalidHeaderLength => {
                     format!("is cut short or damaged ({} bytes: {e}); fetch it again", bytes.len())
                 }
-                other => format!("is not a sound safetensors file: {other}"),
+                other => format!("is not a valid safetensors file: {other}"),
             };
             LmError::file(path, what)
         })?;
@@ -57,7 +56,7 @@ impl SafetensorsFile {
             .ok_or_else(|| LmError::file(&self.path, format!("tensor `{name}` is missing")))
     }
 
-    /// A copy of tensor `name` in the type that the file has.
+    /// A copy of tensor `name` in the file's type.
     fn tensor(&self, name: &str) -> Result<Tensor, LmError> {
         let info = self.info(name)?;
         let kind = match info.dtype {
@@ -84,7 +83,7 @@ fn shape(info: &TensorInfo) -> Vec<i64> {
     info.shape.iter().map(|&n| n as i64).collect()
 }
 
-/// All tensors of one file, in the order in which they lie there, with the header's metadata.
+/// All tensors of one file, in file order, with the header's metadata.
 ///
 /// # Errors
 /// A file that cannot be read, is cut short or damaged, or holds a type other than f32, f16,
@@ -101,12 +100,12 @@ pub fn read_file(path: &Path) -> Result<(NamedTensors, BTreeMap<String, String>)
     Ok((tensors, metadata))
 }
 
-/// The files of a Hugging Face folder that hold weights, mapped: `model.safetensors` or the
-/// shards that `model.safetensors.index.json` lists.
+/// The weight files of a Hugging Face folder, mapped: `model.safetensors` or the shards that
+/// `model.safetensors.index.json` lists.
 pub(crate) struct SafetensorsFolder {
     source: PathBuf,
     files: Vec<SafetensorsFile>,
-    /// By tensor: the number of its file.
+    /// For each tensor, the index of its file.
     holder: HashMap<String, usize>,
 }
 
@@ -152,7 +151,7 @@ impl SafetensorsFolder {
         all.map(|(name, info)| (name, shape(info))).collect()
     }
 
-    /// A copy of tensor `name` in the type that its file has.
+    /// A copy of tensor `name` in its file's type.
     ///
     /// # Errors
     /// A missing tensor; a type other than f32, f16 and bf16.
@@ -176,7 +175,7 @@ impl SafetensorsFolder {
 /// files' own types.
 ///
 /// # Errors
-/// Missing or damaged files, missing or surplus tensors, wrong shapes, other types.
+/// Missing or damaged files, missing or unexpected tensors, wrong shapes, other types.
 pub fn read_folder(folder: &Path, config: &LlamaConfig) -> Result<NamedTensors, LmError> {
     let files = SafetensorsFolder::open(folder)?;
     check_tensors(files.source(), config, &files.shapes())?;
@@ -186,22 +185,22 @@ pub fn read_folder(folder: &Path, config: &LlamaConfig) -> Result<NamedTensors, 
         .collect()
 }
 
-/// The shard files that an index names, each once.
+/// The shard files named in an index, without duplicates.
 fn read_index(path: &Path) -> Result<Vec<String>, LmError> {
     let json = read_json(path)?;
     let Some(map) = json.get("weight_map").and_then(Value::as_object) else {
-        return Err(LmError::file(path, "key `weight_map` is missing or no object"));
+        return Err(LmError::file(path, "key `weight_map` is missing or not an object"));
     };
     let mut files = Vec::new();
     for (tensor, file) in map {
-        // Only plain names: an index must not reach outside its folder.
+        // Only plain names: an index must not reference files outside its folder.
         let plain = file.as_str().filter(|name| {
             Path::new(name).file_name().is_some_and(|base| base.to_str() == Some(name))
         });
         let Some(name) = plain else {
             return Err(LmError::file(
                 path,
-                format!("tensor `{tensor}` is said to be in {file}, which is no file name"),
+                format!("tensor `{tensor}` is listed in {file}, which is not a file name"),
             ));
         };
         if !files.iter().any(|known| known == name) {
@@ -212,10 +211,10 @@ fn read_index(path: &Path) -> Result<Vec<String>, LmError> {
     Ok(files)
 }
 
-/// Writes one file, atomically. `kind`: the type to store, each tensor's own where `None`.
+/// Writes one file atomically. `kind`: the type to store; `None` keeps each tensor's type.
 ///
 /// # Errors
-/// Those of the file system; a type that the format does not have.
+/// File-system errors; a type that the format does not support.
 pub fn write_file(
     path: &Path,
     tensors: &[(&str, &Tensor)],
@@ -231,7 +230,7 @@ pub fn write_file(
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
         let dtype = dtype(kind).ok_or_else(|| LmError::Tensor {
             name: (*name).to_owned(),
-            what: format!("has type {kind:?}, which is not written"),
+            what: format!("has type {kind:?}, which cannot be written"),
         })?;
         infos.push(((*name).to_owned(), TensorInfo { dtype, shape, data_offsets: (start, end) }));
     }
@@ -239,7 +238,7 @@ pub fn write_file(
     let header = Metadata::new(Some(metadata), infos)
         .and_then(|header| Ok(serde_json::to_string(&header)?))
         .map_err(|e| LmError::file(path, e))?;
-    // Values begin at a multiple of 8 bytes; spaces are white space to JSON.
+    // Values begin at a multiple of 8 bytes; spaces are white space in JSON.
     let length = header.len().next_multiple_of(8);
     replace_file(path, |out| {
         out.write_all(&(length as u64).to_le_bytes())?;
@@ -276,7 +275,7 @@ fn little_endian(tensor: &Tensor, kind: Option<Kind>) -> Result<Vec<u8>, tch::Tc
 /// weights in `kind`, in shards where they exceed 5 GB. Each file is replaced atomically.
 ///
 /// # Errors
-/// Tensors that do not fit `config`; those of the file system.
+/// Tensors that do not match `config`; file-system errors.
 pub fn write_folder(
     folder: &Path,
     config: &LlamaConfig,
@@ -312,7 +311,7 @@ pub(super) fn write_shards(
     let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
     if let [all] = shards.as_slice() {
         write_file(&single, all, Some(kind), &metadata)?;
-        // What an earlier, sharded model left behind; readers prefer the single file anyway.
+        // Left behind by an earlier, sharded model; readers prefer the single file.
         return remove(&index);
     }
     let mut weight_map = serde_json::Map::new();
@@ -327,7 +326,7 @@ pub(super) fn write_shards(
     remove(&single)
 }
 
-/// Cuts the list where the next tensor would exceed `limit` bytes.
+/// Splits the list before the tensor that would exceed `limit` bytes.
 fn split<'a>(
     tensors: &[(&'a str, &'a Tensor)],
     size: impl Fn(&Tensor) -> usize,

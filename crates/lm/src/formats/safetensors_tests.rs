@@ -11,7 +11,7 @@ fn message(folder: &Path, config: &LlamaConfig) -> String {
     read_folder(folder, config).expect_err("must be refused").to_string()
 }
 
-/// A folder whose `model.safetensors` holds the model after `change`.
+/// A folder whose `model.safetensors` contains the model after `change`.
 fn folder_with(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut tensors = tensors(&config(true));
@@ -22,7 +22,7 @@ fn folder_with(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> tempfile::Tem
 }
 
 #[test]
-fn a_folder_comes_back_as_it_was_written_in_each_type() {
+fn a_folder_round_trips_in_each_type() {
     for (kind, dtype) in
         [(Kind::Float, "float32"), (Kind::BFloat16, "bfloat16"), (Kind::Half, "float16")]
     {
@@ -42,7 +42,7 @@ fn a_folder_comes_back_as_it_was_written_in_each_type() {
 }
 
 #[test]
-fn shards_hold_the_model_and_replace_a_single_file_and_the_other_way_round() {
+fn shards_replace_a_single_file_and_vice_versa() {
     let config = config(true);
     let model = tensors(&config);
     let folder = tempfile::tempdir().unwrap();
@@ -56,7 +56,7 @@ fn shards_hold_the_model_and_replace_a_single_file_and_the_other_way_round() {
         .filter(|file| file.file_name().to_string_lossy().starts_with("model-0000"))
         .map(|file| file.metadata().unwrap().len())
         .collect();
-    // 64,320 parameters of four bytes in pieces of at most 50,000 bytes, headers apart.
+    // 64,320 parameters of four bytes in shards of at most 50,000 bytes, without headers.
     assert_eq!(config.parameters() * 4, 257_280);
     assert!(shards.len() >= 5 && shards.iter().all(|&bytes| bytes < 52_000), "{shards:?}");
     assert_same(&read_folder(folder.path(), &config).unwrap(), &model);
@@ -78,7 +78,7 @@ fn a_tied_model_ignores_a_head_and_an_untied_one_needs_it() {
 }
 
 #[test]
-fn tensors_that_do_not_fit_are_named() {
+fn mismatched_tensors_are_reported() {
     let missing = folder_with(|list| drop(list.remove(3)));
     let error = message(missing.path(), &config(true));
     assert!(error.contains("`model.layers.0.self_attn.v_proj.weight` is missing"), "{error}");
@@ -128,7 +128,7 @@ fn an_index_must_not_reach_outside_its_folder() {
     let index = folder.path().join("model.safetensors.index.json");
     std::fs::write(&index, r#"{"weight_map": {"a.weight": "../secret"}}"#).unwrap();
     let error = message(folder.path(), &config(true));
-    assert!(error.contains("`a.weight` is said to be in \"../secret\""), "{error}");
+    assert!(error.contains("`a.weight` is listed in \"../secret\""), "{error}");
     std::fs::write(&index, r#"{"weight_map": {"a.weight": "gone.safetensors"}}"#).unwrap();
     assert!(message(folder.path(), &config(true)).contains("gone.safetensors"));
 }

@@ -1,4 +1,4 @@
-//! Tensors by name, and whether those of a file are those of a model.
+//! Named tensors, and the check of a file's tensors against a model's.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,16 +9,16 @@ use crate::error::LmError;
 use crate::model::config::LlamaConfig;
 use crate::model::parameters::projection_shapes;
 
-/// Tensors with their names, in an order that matters.
+/// Tensors with their names; the order is significant.
 pub type NamedTensors = Vec<(String, Tensor)>;
 
-/// Compares what a file holds (`present`: name → shape) with what `config` asks for.
+/// Compares a file's tensors (`present`: name → shape) with those that `config` requires.
 ///
-/// Left out of the comparison: a head beside tied embeddings, and the rotary frequencies that
-/// old checkpoints carry; both follow from the configuration.
+/// Not compared: a head next to tied embeddings, and the rotary frequencies in old checkpoints;
+/// both follow from the configuration.
 ///
 /// # Errors
-/// A missing tensor, a wrong shape, a tensor that has no place in the model.
+/// A missing tensor, a wrong shape, an unexpected tensor.
 pub(crate) fn check_tensors(
     path: &Path,
     config: &LlamaConfig,
@@ -32,7 +32,7 @@ pub(crate) fn check_tensors(
                 return Err(LmError::file(
                     path,
                     format!(
-                        "tensor `{name}` has shape {found:?}, the configuration asks for {shape:?}"
+                        "tensor `{name}` has shape {found:?}, the configuration requires {shape:?}"
                     ),
                 ));
             }

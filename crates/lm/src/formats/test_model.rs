@@ -25,7 +25,7 @@ pub fn config(tied: bool) -> LlamaConfig {
     }
 }
 
-/// Multiples of one half from −4 to 3.5: exact in every number type, quantised ones included.
+/// Multiples of one half from −4 to 3.5: exact in every number type, including quantised ones.
 pub fn tensors(config: &LlamaConfig) -> NamedTensors {
     let shapes = projection_shapes(config).into_iter().zip(1i64..);
     shapes

@@ -1,4 +1,4 @@
-//! Which of the requests that wait are let in.
+//! Admission of waiting requests.
 
 use crate::error::LmError;
 use crate::generate::batch::Row;
@@ -8,7 +8,7 @@ use crate::generate::prefill;
 use crate::generate::shard::Shard;
 
 impl Shard {
-    /// Lets in the next wave, once the one before is over.
+    /// Admits the next wave, once the previous one has finished.
     pub(super) fn admit_wave(&mut self) -> Result<(), LmError> {
         if self.batch.running().next().is_some() {
             return Ok(());
@@ -29,7 +29,7 @@ impl Shard {
                 let cached = self.found_by_wave(slot, admission.first_new);
                 self.stats.reused_tokens += cached as u64;
                 job.cached = Some(cached);
-                self.batch.rows.push(Row { job, slot, over: false });
+                self.batch.rows.push(Row { job, slot, finished: false });
             }
             if let Some(wave) = &mut self.wave {
                 wave.prefilling = true;
@@ -43,14 +43,14 @@ impl Shard {
         let prompt = job.tokens.as_slice();
         let reuse = if job.named { self.cache.reuse(job.key, prompt) } else { None };
         let trunk = reuse.map_or(prompt.len() - 1, |reuse| self.cache.trunk_length(reuse.row));
-        // The last token generated is not computed, but a row that has finished takes one
-        // column more while it waits to leave the batch.
+        // The last generated token is not computed, but a finished row uses one more column while
+        // it waits to leave the batch.
         let need = prompt.len() - trunk + job.limit;
         Entry { key: job.named.then_some(job.key), prompt, reuse, need }
     }
 
-    /// Tokens of the prompt in row `slot` of a new wave that are there or are computed for
-    /// another row; trunks from `first_new` on are to be computed.
+    /// Prompt tokens of row `slot` of a new wave that are cached or are computed for another row;
+    /// trunks from `first_new` on are still to be computed.
     fn found_by_wave(&self, slot: usize, first_new: usize) -> usize {
         let trunks = &self.cache.trunks;
         let row = &self.cache.rows[slot];
@@ -64,14 +64,14 @@ impl Shard {
         }
     }
 
-    /// Lets in what arrives, in order, as far as there is room, once nothing is missing of those
-    /// that came before; at most about a pass of prefill at a time, so that the first of them
-    /// need not wait for the last.
+    /// Admits arrivals in order, as far as there is space, once the prompts of earlier ones are
+    /// computed; at most about one pass of prefill at a time, so that the first of them need not
+    /// wait for the last.
     pub(super) fn admit_arrivals(&mut self) -> Result<(), LmError> {
         if self.waiting.is_empty() || prefill::is_pending(&self.cache, &self.batch.rows) {
             return Ok(());
         }
-        self.batch.drop_over();
+        self.batch.drop_finished();
         let before = self.batch.rows.len();
         let mut missing = 0;
         let mut rearrangement = self.cache.rearrange(self.limits.cache_tokens);
@@ -90,7 +90,7 @@ impl Shard {
                 self.stats.reused_tokens += cached as u64;
                 job.cached = Some(cached);
             }
-            self.batch.rows.push(Row { job, slot: 0, over: false });
+            self.batch.rows.push(Row { job, slot: 0, finished: false });
         }
         if self.batch.rows.len() > before {
             rearrangement.commit()?;

@@ -1,9 +1,9 @@
-//! The requests that are computed together, each in a row of the cache.
+//! The requests that are computed together, each in one row of the cache.
 //!
-//! A row whose trunk is computed, and all of its own tokens but the last, is ready: a step of
-//! decoding computes that last token, be it the prompt's or the one sampled before, and gives
-//! the logits of the next one. A row that has finished may stay in the batch for a while; it
-//! computes its last token again and again, at a column that is not counted as cached.
+//! A row whose trunk is computed, and all of its own tokens except the last, is ready: a decoding
+//! step computes that last token, of the prompt or sampled before, and yields the logits of the
+//! next one. A finished row may stay in the batch for a while; it recomputes its last token, at a
+//! column that is not counted as cached.
 
 use tch::Tensor;
 
@@ -21,12 +21,12 @@ pub(super) struct Row {
     pub job: Job,
     /// Its row in the cache.
     pub slot: usize,
-    /// Nothing is generated for it any more.
-    pub over: bool,
+    /// Generation has ended.
+    pub finished: bool,
 }
 
 impl Row {
-    /// Tokens that the cache does not hold yet, if its trunk is whole.
+    /// Number of tokens not yet cached, if its trunk is complete.
     pub fn left(&self, cache: &Cache) -> Option<usize> {
         let row = &cache.rows[self.slot];
         let trunk = &cache.trunks[row.trunk];
@@ -42,14 +42,14 @@ impl Row {
 #[derive(Default)]
 pub(super) struct DecodeBatch {
     pub rows: Vec<Row>,
-    /// The pass of the last step of decoding and the cache's rows in it: kept while they are
-    /// the same ones and lie where they lay.
+    /// The pass of the last decoding step and its cache rows: reused while the rows and their
+    /// positions are unchanged.
     pass: Option<(Vec<usize>, Pass)>,
 }
 
 impl DecodeBatch {
-    /// Must be told whenever anything moves in the cache.
-    pub fn moved(&mut self) {
+    /// Must be called whenever anything moves in the cache.
+    pub fn invalidate(&mut self) {
         self.pass = None;
     }
 
@@ -57,70 +57,70 @@ impl DecodeBatch {
         *self = Self::default();
     }
 
-    /// Requests that are not over.
+    /// Requests still being generated.
     pub fn running(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| !row.over)
+        self.rows.iter().filter(|row| !row.finished)
     }
 
     pub fn find(&self, ticket: Ticket) -> Option<usize> {
-        self.rows.iter().position(|row| row.job.ticket == ticket && !row.over)
+        self.rows.iter().position(|row| row.job.ticket == ticket && !row.finished)
     }
 
-    /// The last one that was submitted.
+    /// The most recently submitted request.
     pub fn youngest(&self) -> Option<usize> {
-        let running = (0..self.rows.len()).filter(|&i| !self.rows[i].over);
+        let running = (0..self.rows.len()).filter(|&i| !self.rows[i].finished);
         running.max_by_key(|&i| self.rows[i].job.ticket)
     }
 
-    /// Drops finished rows and moves nothing.
-    pub fn drop_over(&mut self) {
-        self.rows.retain(|row| !row.over);
-        self.moved();
+    /// Drops finished rows without moving anything.
+    pub fn drop_finished(&mut self) {
+        self.rows.retain(|row| !row.finished);
+        self.invalidate();
     }
 
     /// Drops finished rows, and moves the others and their trunks to the front of the cache.
     ///
-    /// Only once an eighth of the batch has finished: every batch size
-    /// costs new kernels (oneDNN compiles them for each shape), more than a few idle rows.
+    /// Only once an eighth of the batch has finished: every batch size costs new kernels (oneDNN
+    /// compiles them for each shape), more than a few idle rows.
     pub fn compact(&mut self, cache: &mut Cache) -> Result<(), LmError> {
-        let over = self.rows.iter().filter(|row| row.over).count();
-        if over < (self.rows.len() / 8).max(1) {
+        let finished = self.rows.iter().filter(|row| row.finished).count();
+        if finished < (self.rows.len() / 8).max(1) {
             return Ok(());
         }
-        let live: Vec<bool> = self.rows.iter().map(|row| !row.over).collect();
+        let live: Vec<bool> = self.rows.iter().map(|row| !row.finished).collect();
         let mut swaps = Vec::new();
         for (a, b) in pairs_to_front(&live) {
             self.rows.swap(a, b);
-            let (live, over) = (self.rows[a].slot, self.rows[b].slot);
-            if over < live {
-                swaps.push((over, live));
-                (self.rows[a].slot, self.rows[b].slot) = (over, live);
+            let (live, finished) = (self.rows[a].slot, self.rows[b].slot);
+            if finished < live {
+                swaps.push((finished, live));
+                (self.rows[a].slot, self.rows[b].slot) = (finished, live);
             }
         }
-        self.rows.truncate(self.rows.len() - over);
+        self.rows.truncate(self.rows.len() - finished);
         cache.swap_rows(&swaps)?;
         let mut needed = vec![false; cache.trunks.len()];
         for row in &self.rows {
             needed[cache.rows[row.slot].trunk] = true;
         }
         cache.swap_trunks(&pairs_to_front(&needed))?;
-        self.moved();
+        self.invalidate();
         Ok(())
     }
 
-    /// The rows that a step of decoding computes.
+    /// The rows that a decoding step computes.
     pub fn ready(&self, cache: &Cache) -> Vec<usize> {
         (0..self.rows.len()).filter(|&i| self.rows[i].is_ready(cache)).collect()
     }
 
-    /// Columns that a step of decoding of the rows `ready` needs.
+    /// Number of columns that a decoding step of the rows `ready` needs.
     pub fn columns(&self, cache: &Cache, ready: &[usize]) -> usize {
         let columns = ready.iter().map(|&i| 1 + cache.rows[self.rows[i].slot].tokens.len());
         columns.max().unwrap_or(0)
     }
 
-    /// Computes the last token of the rows `ready`, for which the cache has room; returns
-    /// hidden states [rows, width].
+    /// Computes the last token of the rows `ready`, for which the cache has space; returns hidden
+    /// states [rows, width].
     pub fn decode(
         &mut self,
         model: &Model,
@@ -149,8 +149,8 @@ impl DecodeBatch {
         let (_, pass) = self.pass.insert((slots, pass));
         let hidden = model.forward(&packed, pass)?;
         for &i in ready {
-            let Row { ref job, slot, over } = self.rows[i];
-            if !over {
+            let Row { ref job, slot, finished } = self.rows[i];
+            if !finished {
                 cache.rows[slot].tokens.extend(job.tokens.last());
             }
         }
@@ -158,7 +158,7 @@ impl DecodeBatch {
     }
 }
 
-/// A pass that writes one token for each of `places` (slot, column).
+/// A pass that writes one token to each of `places` (slot, column).
 fn decoding_pass(model: &Model, cache: &Cache, places: &[(usize, usize)]) -> Result<Pass, LmError> {
     let writes = Writes {
         places: places.iter().enumerate().map(|(i, &(s, column))| (i, s, column)).collect(),
@@ -175,7 +175,7 @@ fn decoding_pass(model: &Model, cache: &Cache, places: &[(usize, usize)]) -> Res
     model.pass(cache, &writes, &views, false)
 }
 
-/// Pairs whose swapping brings all that are true to the front.
+/// Pairs of positions to swap so that all true entries come to the front.
 pub(super) fn pairs_to_front(wanted: &[bool]) -> Vec<(usize, usize)> {
     let count = wanted.iter().filter(|&&w| w).count();
     let holes = (0..count).filter(|&i| !wanted[i]);
@@ -188,7 +188,7 @@ mod tests {
     use super::pairs_to_front;
 
     #[test]
-    fn as_few_swaps_as_there_are_holes() {
+    fn swaps_are_as_few_as_possible() {
         assert_eq!(pairs_to_front(&[true, false, true, false, true, true]), [(1, 4), (3, 5)]);
         assert_eq!(pairs_to_front(&[true, true, false]), []);
         assert_eq!(pairs_to_front(&[]), []);

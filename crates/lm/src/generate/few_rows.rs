@@ -1,8 +1,8 @@
-//! The model's layers for a few rows on CPU cores, from buffer to buffer.
+//! The model's layers for a few rows on CPU cores, operating on buffers.
 //!
-//! The same kernels in the same order as [`crate::model::transform`], and the same bytes; but no tensor
-//! is made, split or viewed between them, which for a few rows of a small model takes longer
-//! than the arithmetic.
+//! The same kernels in the same order as [`crate::model::transform`], with the same bytes as
+//! result; but no tensor is created, split or viewed between them, which for a few rows of a small
+//! model takes longer than the arithmetic.
 
 use leyden_fused::attention::Heads;
 use leyden_fused::{Turn, add, rms_norm, rotary, swiglu};
@@ -14,8 +14,8 @@ use crate::generate::model::Model;
 use crate::kernels::{FusedElement, Packed, by_kind, in_place, numbers, threads};
 use crate::model::forward::{LayerWeights, PackedLayer};
 
-/// Normed hidden states [n, width] of token `ids` [n] at `positions` [n], or `None` where
-/// libtorch's own products are faster or weights are not packed.
+/// Normed hidden states [n, width] of token `ids` [n] at `positions` [n], or `None` if libtorch's
+/// own products are faster or the weights are not packed.
 pub(super) fn transform(
     model: &Model,
     pass: &mut KernelPass,
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tensors_the_same_bytes() {
+    fn buffers_and_tensors_give_the_same_bytes() {
         let _guard = no_grad_guard();
         for kind in [Kind::Float, Kind::BFloat16] {
             let model = model(kind);

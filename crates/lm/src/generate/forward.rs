@@ -1,4 +1,4 @@
-//! The forward pass of generation: by the shorter way for a few rows where there is one.
+//! The forward pass of generation, with a fast path for a few rows.
 
 use tch::Tensor;
 

@@ -1,4 +1,4 @@
-//! A request while the engine has it.
+//! The engine's state of one request.
 
 use leyden_core::FinishReason;
 
@@ -8,16 +8,16 @@ use crate::generate::sampler::{Draw, Drawn};
 
 pub(super) struct Job {
     pub ticket: Ticket,
-    /// The prompt, and what has been generated.
+    /// The prompt and the generated tokens.
     pub tokens: Vec<u32>,
     /// Length of the prompt.
     pub prompt: usize,
-    /// The conversation that it goes on with or begins, and whether it is kept under that key.
+    /// Key of the conversation that it continues or begins, and whether it is kept under that key.
     pub key: u64,
     pub named: bool,
-    /// Most tokens to generate: the request's own limit or the end of the context.
+    /// Maximum number of tokens to generate: the request's own limit or the end of the context.
     pub limit: usize,
-    /// Prompt tokens that were there already; known once it has been let in.
+    /// Number of prompt tokens that were already cached; known once it has been admitted.
     pub cached: Option<usize>,
     /// Its prompt has been moved to `tokens`.
     request: Request,
@@ -42,7 +42,7 @@ impl Job {
         }
     }
 
-    /// Number of tokens generated.
+    /// Number of generated tokens.
     pub fn generated(&self) -> usize {
         self.tokens.len() - self.prompt
     }
@@ -52,10 +52,10 @@ impl Job {
         &self.tokens[..self.prompt - 1]
     }
 
-    /// How the next token is drawn from a vocabulary of `size`.
+    /// Sampling parameters of the next token, from a vocabulary of `size`.
     ///
     /// # Errors
-    /// The constraint's own, or that it allows nothing.
+    /// Errors of the constraint, or an empty set of allowed tokens.
     pub fn draw(&mut self, size: usize) -> Result<Draw<'_>, LmError> {
         let number = (self.tokens.len() - self.prompt) as u64;
         let allowed = match &mut self.request.constraint {
@@ -73,10 +73,10 @@ impl Job {
         })
     }
 
-    /// Takes in a sampled token. Returns what ends the response, if anything does, and why.
+    /// Adds a sampled token. Returns the finish reason if the response ends.
     ///
     /// # Errors
-    /// The constraint's own.
+    /// Errors of the constraint.
     pub fn accept(&mut self, drawn: Drawn) -> Result<Option<FinishReason>, LmError> {
         let Drawn { id, logprob, top } = drawn;
         self.tokens.push(id);
@@ -98,15 +98,15 @@ impl Job {
         Ok((self.generated() >= self.limit).then_some(FinishReason::Length))
     }
 
-    /// The token taken in last.
+    /// The last sampled token.
     pub fn last(&self) -> Option<Sampled> {
         let (&id, &logprob) = (self.tokens.last()?, self.logprobs.last()?);
         let top = self.top.last().cloned().unwrap_or_default();
         Some(Sampled { ticket: self.ticket, id, logprob, top })
     }
 
-    /// The response as it is now. Its tokens also stay: a row that has finished stays in the
-    /// batch for a while.
+    /// The response so far. Its tokens also remain here: a finished row stays in the batch for a
+    /// while.
     pub fn complete(&mut self, finish: FinishReason) -> Completion {
         Completion {
             ids: self.tokens[self.prompt..].to_vec(),

@@ -1,7 +1,7 @@
 //! A pass over cached keys and values by fused kernels on CPU cores.
 
 use leyden_fused::Element;
-use leyden_fused::attention::cached::{Look, attend};
+use leyden_fused::attention::cached::{VisibleColumns, attend};
 use leyden_fused::attention::{Heads, Shape};
 use tch::{Kind, Tensor};
 
@@ -11,17 +11,17 @@ use crate::generate::visibility::{Visibility, Writes};
 use crate::kernels::{self, CachedLayer};
 use crate::model::config::LlamaConfig;
 
-/// What a pass writes and sees. The stores' memory is looked up once, so a pass must not
+/// Positions that a pass writes and reads. The stores' memory is looked up once, so a pass must not
 /// outlive a change of their sizes.
 pub(super) struct KernelPass {
     shape: Shape,
     kind: Kind,
-    /// Per layer the store that is written, and the stores that are seen.
+    /// Per layer, the store that is written and the stores that are read.
     layers: Vec<[CachedLayer; 3]>,
     capacity: usize,
     /// (token, slot, column); a token may be written to several slots.
     places: Vec<(usize, usize, usize)>,
-    looks: Vec<Look>,
+    visible: Vec<VisibleColumns>,
 }
 
 impl KernelPass {
@@ -37,13 +37,13 @@ impl KernelPass {
             Shape { heads: config.heads, kv_heads: config.kv_heads, head_dim: config.head_dim };
         let own = &views[0];
         let trunk = views.get(1);
-        let looks = own.tokens.iter().enumerate().map(|(token, &own)| Look {
+        let visible = own.tokens.iter().enumerate().map(|(token, &own)| VisibleColumns {
             trunk: trunk.map_or((0, 0), |trunk| trunk.tokens[token]),
             own,
             token,
         });
-        let mut looks: Vec<Look> = looks.collect();
-        looks.sort_unstable();
+        let mut visible: Vec<VisibleColumns> = visible.collect();
+        visible.sort_unstable();
         let stores = [target, own.store, trunk.map_or(own.store, |trunk| trunk.store)];
         let layers = (0..config.layers).map(|layer| stores.map(|store| store.layer(layer)));
         Self {
@@ -52,7 +52,7 @@ impl KernelPass {
             layers: layers.collect(),
             capacity: own.store.capacity(),
             places: writes.places.clone(),
-            looks,
+            visible,
         }
     }
 
@@ -64,11 +64,11 @@ impl KernelPass {
     pub fn advance(&mut self, places: &[(usize, usize)]) {
         let place = |(token, &(slot, column)): (usize, &(usize, usize))| (token, slot, column);
         self.places = places.iter().enumerate().map(place).collect();
-        for look in &mut self.looks {
-            let (slot, column) = places[look.token];
-            look.own = (slot, column + 1);
+        for view in &mut self.visible {
+            let (slot, column) = places[view.token];
+            view.own = (slot, column + 1);
         }
-        self.looks.sort_unstable();
+        self.visible.sort_unstable();
     }
 
     /// As [`Self::attend`], from buffers to `mixed` [n, heads · head_dim].
@@ -83,7 +83,7 @@ impl KernelPass {
         let [target, own, trunk] = &self.layers[layer];
         target.layer().write(self.shape, &self.places, k, v);
         let layers = (own.layer(), trunk.layer());
-        attend(kernels::threads(), self.shape, layers, &self.looks, q, mixed);
+        attend(kernels::threads(), self.shape, layers, &self.visible, q, mixed);
     }
 
     /// As [`crate::model::Attention::attend`].
@@ -96,6 +96,6 @@ impl KernelPass {
     ) -> Result<Tensor, LmError> {
         let [target, own, trunk] = &self.layers[layer];
         kernels::write_cache(self.kind, self.shape, target, &self.places, k, v);
-        kernels::cached_attention(self.kind, self.shape, (own, trunk), &self.looks, q)
+        kernels::cached_attention(self.kind, self.shape, (own, trunk), &self.visible, q)
     }
 }

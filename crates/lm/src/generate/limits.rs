@@ -1,26 +1,25 @@
-//! How much an engine may hold, and what it has done.
+//! Limits of an engine, and its counters.
 
 /// Bounds in tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest prompt and response together.
+    /// Maximum length of prompt and response together.
     pub context: usize,
-    /// Room of the cache, [`bytes_per_token`](crate::generate::Engine::bytes_per_token) each.
-    /// Requests that find none wait, and conversations that nobody goes on with stay as far as
-    /// there is room.
+    /// Size of the cache, [`bytes_per_token`](crate::generate::Engine::bytes_per_token) each.
+    /// Requests wait while it is full, and idle conversations stay cached as far as there is space.
     pub cache_tokens: usize,
-    /// Most prompt tokens in one forward pass: how long a step may keep those waiting that
-    /// already generate.
+    /// Maximum prompt tokens in one forward pass, which bounds how long a step may delay requests
+    /// that are generating.
     pub prefill_tokens: usize,
 }
 
-/// Counts since the engine was made.
+/// Counters since the engine was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineStats {
-    /// Prompt tokens that were computed, and tokens that were computed again for requests that
-    /// had lost their room.
+    /// Prompt tokens that were computed, including those computed again for requests that had lost
+    /// their cache space.
     pub prefilled_tokens: u64,
-    /// Prompt tokens that were there already: from an earlier turn, or shared with another
+    /// Prompt tokens that were already cached: from an earlier turn, or shared with another
     /// request.
     pub reused_tokens: u64,
     pub generated_tokens: u64,

@@ -1,18 +1,17 @@
-//! The generation engine: many prompts in, sampled tokens and their log-probabilities out.
+//! The generation engine: prompts in, sampled tokens and their log-probabilities out.
 //!
-//! Nothing is computed twice that can be kept: one prompt's samples share its keys and values
-//! in memory and in the attention products, prompts that begin alike are computed once as far
-//! as they do, and a later turn of a conversation computes only what is new. Nothing is
-//! padded in the linear layers. What a request generates depends on its own prompt, settings
-//! and seed, and on its company only through the rounding of larger or smaller products; the
-//! same call after the same calls gives the same bytes.
+//! Computed keys and values are reused wherever possible: the samples of one prompt share them in
+//! memory and in the attention products, prompts with a common prefix compute it once, and a later
+//! turn of a conversation computes only new tokens. The linear layers use no padding. A request's
+//! output depends on its own prompt, settings and seed, and on other requests only through the
+//! rounding of larger or smaller products; the same sequence of calls gives the same bytes.
 //!
-//! Requests are handed in one by one ([`Engine::submit`]) and join those that are computed
-//! between two forward passes ([`Engine::step`]), or all at once ([`Engine::generate`]).
+//! Requests are submitted one by one ([`Engine::submit`]) and join the running ones between two
+//! forward passes ([`Engine::step`]), or all at once ([`Engine::generate`]).
 //!
-//! [`Engine`] shares the work among shards; a shard admits requests, lays them into the cache,
-//! prefills, decodes and draws. A pass over the cache is by kernels of the CPU or by tensor
-//! operations, whichever the model and the device allow.
+//! [`Engine`] distributes the work over shards; a shard admits requests, places them in the cache,
+//! prefills, decodes and samples. A pass over the cache uses CPU kernels or tensor operations,
+//! depending on the model and the device.
 
 mod admission;
 mod batch;

@@ -1,4 +1,4 @@
-//! The model and where it runs.
+//! The model and its device.
 
 use tch::{Device, Kind};
 

@@ -1,4 +1,4 @@
-//! Tokens of several sequences, one after another, without padding.
+//! Tokens of several sequences, concatenated without padding.
 
 /// Token ids and their positions, packed.
 #[derive(Default)]
@@ -8,7 +8,7 @@ pub(super) struct Packed {
 }
 
 impl Packed {
-    /// Adds a token; returns its place.
+    /// Adds a token; returns its index.
     pub fn push(&mut self, id: u32, position: usize) -> usize {
         self.ids.push(i64::from(id));
         self.positions.push(position as i64);

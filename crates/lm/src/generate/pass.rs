@@ -1,8 +1,8 @@
-//! Attention over cached keys and values: one interface for prefill and decoding, by kernels on
-//! CPU cores ([`KernelPass`]) and by tensor operations anywhere ([`TensorPass`]).
+//! Attention over cached keys and values: one interface for prefill and decoding, with kernels on
+//! CPU cores ([`KernelPass`]) and tensor operations on any device ([`TensorPass`]).
 //!
-//! A token looks at columns of two segments: the trunk (its prompt, shared by all samples of
-//! the group and stored once) and its row (what came after).
+//! A token attends to columns of two segments: the trunk (its prompt, shared by all samples of the
+//! group and stored once) and its row (everything after it).
 
 use tch::{Device, Kind, Tensor};
 
@@ -15,17 +15,17 @@ use crate::kernels;
 use crate::model::config::LlamaConfig;
 use crate::model::forward::Attention;
 
-/// Attention of one pass over packed tokens; while decoding it is kept from step to step.
+/// Attention of one pass over packed tokens; reused from step to step while decoding.
 pub(super) enum Pass {
     Kernels(KernelPass),
     Tensors(TensorPass),
 }
 
 impl Pass {
-    /// A pass that writes to `target` and sees `views`, one for each segment.
+    /// A pass that writes to `target` and reads `views`, one for each segment.
     ///
-    /// Which kind it is depends on the model, its type and the device alone: all passes over
-    /// a store agree on how keys and values lie in it.
+    /// The kind depends only on the model, its type and the device: all passes over a store use the
+    /// same layout of keys and values.
     pub fn new(
         config: &LlamaConfig,
         options: (Kind, Device),
@@ -39,7 +39,7 @@ impl Pass {
         })
     }
 
-    /// The columns of the first segment that there is room for.
+    /// Capacity of the first segment in columns.
     pub fn columns(&self) -> usize {
         match self {
             Self::Kernels(pass) => pass.columns(),
@@ -47,8 +47,8 @@ impl Pass {
         }
     }
 
-    /// Moves a decoding pass on by one step: `places[i]` is the (slot, column) at which token
-    /// `i` is written in `target`, the store of the first segment, and that it now sees too.
+    /// Advances a decoding pass by one step: `places[i]` is the (slot, column) at which token `i`
+    /// is written in `target`, the store of the first segment, and which it now also attends to.
     pub fn advance(&mut self, target: &Store, places: &[(usize, usize)]) -> Result<(), LmError> {
         match self {
             Self::Kernels(pass) => {

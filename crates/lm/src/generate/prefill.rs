@@ -1,10 +1,10 @@
-//! Prefill: which tokens of prompts are computed together, and one pass of it.
+//! Prefill: grouping of prompt tokens into passes, and the execution of one pass.
 //!
-//! Tokens are packed without padding, sequence after sequence, in passes of bounded size.
-//! Only the attention grid is padded (to its longest sequence), so a pass is also closed
-//! before padding would take more than about half of the grid. Nothing is planned ahead: each
-//! pass is the first one of what is still missing, so that requests may come and go, and
-//! their tokens move, between two passes.
+//! Tokens are packed without padding, sequence after sequence, in passes of bounded size. Only the
+//! attention grid is padded (to its longest sequence), so a pass is also closed before padding
+//! would exceed about half of the grid. There is no plan beyond one pass: each pass is the first
+//! one of the remaining work, so that requests may arrive and leave, and their tokens move, between
+//! two passes.
 
 use std::ops::Range;
 
@@ -54,7 +54,7 @@ pub(super) fn passes(pieces: impl IntoIterator<Item = Piece>, limit: usize) -> V
     passes
 }
 
-/// From the first to the last slot of a pass.
+/// The range from the first to the last slot of a pass.
 fn span(pass: &[Piece]) -> Range<usize> {
     let slots = || pass.iter().map(|piece| piece.slot);
     slots().min().unwrap_or(0)..slots().max().map_or(0, |last| last + 1)
@@ -64,7 +64,7 @@ fn span(pass: &[Piece]) -> Range<usize> {
 struct Trie {
     /// The trunks, sorted by their tokens.
     slots: Vec<usize>,
-    /// For each of them, how many tokens it shares with the one before it.
+    /// For each of them, the number of tokens shared with its predecessor.
     shared: Vec<usize>,
 }
 
@@ -77,7 +77,7 @@ impl Trie {
         Self { slots, shared }
     }
 
-    /// The tokens to compute, each once.
+    /// The tokens to compute, without duplicates.
     fn pieces(&self, cache: &Cache) -> Vec<Piece> {
         let piece = |(&slot, &shared): (&usize, &usize)| {
             let trunk = &cache.trunks[slot];
@@ -86,7 +86,7 @@ impl Trie {
         self.slots.iter().zip(&self.shared).map(piece).filter(|p| !p.tokens.is_empty()).collect()
     }
 
-    /// The trunks that repeat a piece, and up to which of its tokens.
+    /// The trunks that repeat a piece, and the end of the repeated tokens.
     fn repeats<'a>(&'a self, piece: &Piece) -> impl Iterator<Item = (usize, usize)> + 'a {
         let Range { start, mut end } = piece.tokens;
         let own = self.slots.iter().position(|&slot| slot == piece.slot);
@@ -97,8 +97,8 @@ impl Trie {
         })
     }
 
-    /// Token ids and positions of a pass, where each is written, being part of every trunk
-    /// that repeats it, and what it sees: itself and all before it.
+    /// Token ids and positions of a pass, the positions where each is written (in every trunk that
+    /// repeats it), and what it attends to: itself and all tokens before it.
     fn pass<'a>(&self, cache: &'a Cache, pass: &[Piece]) -> (Packed, Writes, Visibility<'a>) {
         let mut packed = Packed::default();
         let mut writes = Writes::default();
@@ -117,7 +117,7 @@ impl Trie {
         (packed, writes, Visibility { store: &cache.trunk_store, slots: span(pass), tokens: seen })
     }
 
-    /// Notes in the books what a pass has computed.
+    /// Records the tokens computed by a pass.
     fn note(&self, cache: &mut Cache, pass: &[Piece]) {
         for piece in pass {
             cache.trunks[piece.slot].computed = piece.tokens.end;
@@ -131,17 +131,17 @@ impl Trie {
     }
 }
 
-/// The trunks that `rows` wait for, each once.
+/// The trunks that `rows` wait for, without duplicates.
 fn missing_trunks(cache: &Cache, rows: &[Row]) -> Vec<usize> {
-    let trunks = rows.iter().filter(|row| !row.over).map(|row| cache.rows[row.slot].trunk);
+    let trunks = rows.iter().filter(|row| !row.finished).map(|row| cache.rows[row.slot].trunk);
     let mut missing: Vec<usize> = trunks.filter(|&t| !cache.trunks[t].is_whole()).collect();
     missing.sort_unstable();
     missing.dedup();
     missing
 }
 
-/// One pass over the trunks that `rows` wait for, tokens that several of them begin with
-/// computed only once. Returns the number of tokens computed: 0 if nothing is missing.
+/// Runs one pass over the trunks that `rows` wait for; shared prefixes are computed only once.
+/// Returns the number of tokens computed: 0 if nothing is missing.
 pub(super) fn trunks(
     model: &Model,
     cache: &mut Cache,
@@ -156,11 +156,11 @@ pub(super) fn trunks(
     Ok(packed.ids.len())
 }
 
-/// What each row of the batch lacks of its own tokens, all but `spared`; nothing of rows that
-/// wait for their trunk.
+/// The tokens of each row that are still to be computed, except the last `spared`; none for rows
+/// that wait for their trunk.
 fn pieces_of_rows(cache: &Cache, rows: &[Row], spared: usize) -> Vec<Piece> {
     let piece = |row: &Row| {
-        let left = row.left(cache).filter(|_| !row.over)?.saturating_sub(spared);
+        let left = row.left(cache).filter(|_| !row.finished)?.saturating_sub(spared);
         let done = cache.rows[row.slot].tokens.len();
         (left > 0).then(|| Piece { slot: row.slot, tokens: done..done + left })
     };
@@ -169,9 +169,9 @@ fn pieces_of_rows(cache: &Cache, rows: &[Row], spared: usize) -> Vec<Piece> {
     pieces
 }
 
-/// One pass over what rows have beyond their trunks, but for the last `spared` tokens of each:
-/// the number of tokens computed, and hidden states [rows, width] of rows that are now computed
-/// to their last token, if there are any, in the order of their slots.
+/// One pass over the rows' tokens after their trunks, except the last `spared` tokens of each.
+/// Returns the number of tokens computed, and hidden states [rows, width] of rows that are now
+/// computed to their last token, if any, in the order of their slots.
 pub(super) fn rows(
     model: &Model,
     cache: &mut Cache,
@@ -221,7 +221,7 @@ pub(super) fn rows(
 
 /// Whether any row waits for its trunk or lacks more than the token that decoding computes.
 pub(super) fn is_pending(cache: &Cache, rows: &[Row]) -> bool {
-    rows.iter().any(|row| !row.over && row.left(cache).is_none_or(|left| left > 1))
+    rows.iter().any(|row| !row.finished && row.left(cache).is_none_or(|left| left > 1))
 }
 
 #[cfg(test)]

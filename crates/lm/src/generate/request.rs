@@ -1,13 +1,13 @@
-//! What is asked of the engine, and what comes back.
+//! Requests to the engine, and their results.
 
 use std::sync::Arc;
 
 use leyden_core::{FinishReason, Sampling, SeedTree};
 
-/// Ends a response by looking at its tokens, for stop texts.
+/// Ends a response depending on its tokens, for stop texts.
 pub trait StopCheck: Send {
-    /// Whether the response ends with `id`. Told every token of the response once, in order, but
-    /// for a stop id, which ends it anyway.
+    /// Whether the response ends with `id`. Called once per response token, in order, except for a
+    /// stop id, which ends the response anyway.
     fn stops(&mut self, id: u32) -> bool;
 }
 
@@ -17,21 +17,21 @@ impl<F: FnMut(u32) -> bool + Send> StopCheck for F {
     }
 }
 
-/// Says which tokens may follow, for responses that must have a form.
+/// Restricts the next token, for constrained responses.
 ///
-/// A failure ends its own request with this sentence; the others go on.
+/// An error ends its own request with this message; other requests continue.
 pub trait Constraint: Send {
-    /// A bit for each token of the vocabulary, 32 to a word, the lowest bit first: set where
-    /// the token may come next. Tokens beyond the last word may not.
+    /// A bit for each token of the vocabulary, 32 per word, lowest bit first: set if the token may
+    /// come next. Tokens beyond the last word are not allowed.
     ///
     /// # Errors
-    /// A sentence that says why there is no answer.
+    /// A sentence with the reason why there is no response.
     fn allowed(&mut self) -> Result<&[u32], String>;
 
-    /// Takes in the token that was chosen; not told of a stop id, which ends the response.
+    /// Advances by the sampled token; not called for a stop id, which ends the response.
     ///
     /// # Errors
-    /// A sentence that says why the token cannot follow.
+    /// A sentence with the reason why the token is not allowed.
     fn accept(&mut self, id: u32) -> Result<(), String>;
 
     /// Whether the response is complete, so that nothing may follow.
@@ -40,17 +40,17 @@ pub trait Constraint: Send {
 
 /// One response to generate.
 pub struct Request {
-    /// Identity of the conversation: what was computed for it is reused as far as `prompt`
-    /// repeats it. Of several requests in flight with one key only the first is kept under it.
+    /// Identity of the conversation: its cached tokens are reused as far as `prompt` repeats them.
+    /// Of several requests in flight with the same key, only the first is kept under it.
     pub key: u64,
     pub prompt: Vec<u32>,
     pub sampling: Sampling,
     /// Token number t is drawn with `seed.index(t).uniform()`.
     pub seed: SeedTree,
-    /// Tokens that end the response; the one sampled is part of it.
+    /// Tokens that end the response; the sampled one is part of it.
     pub stop_ids: Arc<[u32]>,
     pub stop: Option<Box<dyn StopCheck>>,
-    /// How many of the likeliest tokens to name at each place of the response.
+    /// Number of most likely tokens to return for each position of the response.
     pub top_logprobs: usize,
     /// Tokens that it does not allow have probability 0, before temperature, top-k and top-p.
     pub constraint: Option<Box<dyn Constraint>>,
@@ -84,16 +84,16 @@ pub struct Completion {
     /// constraint, temperature, top-k and top-p, renormalised; greedy (temperature 0): at
     /// temperature 1, after the constraint only.
     pub logprobs: Vec<f32>,
-    /// For each token the likeliest ones under the same distribution, likeliest first: at most
-    /// [`Request::top_logprobs`], fewer where fewer are possible. Empty where none were asked.
+    /// For each token the most likely ones under the same distribution, in descending order: at
+    /// most [`Request::top_logprobs`], fewer if fewer are possible. Empty if none were requested.
     pub top: Vec<Vec<TokenLogprob>>,
     pub finish: FinishReason,
-    /// Tokens of the prompt that were there already: from an earlier turn, or shared with
-    /// another request.
+    /// Prompt tokens that were already cached: from an earlier turn, or shared with another
+    /// request.
     pub cached_tokens: usize,
 }
 
-/// Names a submitted request for as long as the engine knows it.
+/// Identifies a submitted request until its result is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(pub(super) u64);
 

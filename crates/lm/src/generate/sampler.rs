@@ -1,9 +1,9 @@
-//! Choosing tokens.
+//! Sampling of tokens.
 //!
-//! Logits → constraint → temperature → top-k → top-p (of what top-k left), as transformers does;
-//! then the inverse of the cumulative distribution at one uniform number. A row's token depends on its
-//! own logits and number only. On the CPU the probabilities are walked in Rust, which stops
-//! at the token it looks for; elsewhere the same is done by tensor operations.
+//! Logits → constraint → temperature → top-k → top-p (over what top-k left), as in transformers;
+//! then the inverse of the cumulative distribution at one uniform number. A row's token depends
+//! only on its own logits and number. On the CPU the probabilities are traversed in Rust, up to
+//! the sampled token; elsewhere tensor operations do the same.
 
 use leyden_core::Sampling;
 use tch::{Device, Kind, Tensor};
@@ -12,16 +12,16 @@ use crate::error::LmError;
 use crate::generate::request::TokenLogprob;
 use crate::kernels::numbers;
 
-/// How one row draws its token.
+/// Sampling parameters of one row.
 #[derive(Clone, Copy)]
 pub(super) struct Draw<'a> {
     pub sampling: &'a Sampling,
     /// In [0, 1); unused when greedy.
     pub uniform: f64,
-    /// Bits of the tokens that are possible, 32 to a word, at least one within the vocabulary;
-    /// all are possible where absent.
+    /// Bit mask of the allowed tokens, 32 per word, at least one within the vocabulary; all are
+    /// allowed if absent.
     pub allowed: Option<&'a [u32]>,
-    /// How many of the likeliest tokens to tell.
+    /// Number of most likely tokens to return.
     pub top: usize,
 }
 
@@ -30,7 +30,7 @@ impl Draw<'_> {
         self.sampling.temperature == 0.0
     }
 
-    /// (k, p) if anything is cut off from a vocabulary of `size`.
+    /// (k, p) if top-k or top-p removes anything from a vocabulary of `size`.
     fn filter(&self, size: usize) -> Option<(usize, f64)> {
         let &Sampling { top_k, top_p, .. } = self.sampling;
         let top_k = if top_k == 0 { size } else { top_k.min(size) };
@@ -38,7 +38,7 @@ impl Draw<'_> {
     }
 }
 
-/// A reason why `sampling` makes no sense.
+/// Rejects invalid sampling settings.
 pub(super) fn check(sampling: &Sampling) -> Result<(), LmError> {
     let Sampling { temperature, top_p, .. } = *sampling;
     if !(temperature.is_finite() && temperature >= 0.0) {
@@ -51,18 +51,18 @@ pub(super) fn check(sampling: &Sampling) -> Result<(), LmError> {
     Ok(())
 }
 
-/// A token and its log-probability under the distribution it was drawn from: after
-/// temperature, top-k and top-p, renormalised. Greedy rows draw from nothing; theirs is the
-/// log-probability at temperature 1 without any filter.
+/// A token and its log-probability under the distribution it was drawn from: after temperature,
+/// top-k and top-p, renormalised. For greedy rows it is the log-probability at temperature 1
+/// without any filter.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Drawn {
     pub id: u32,
     pub logprob: f32,
-    /// The likeliest tokens of that distribution, likeliest first, none of probability 0.
+    /// The most likely tokens of that distribution, in descending order, none of probability 0.
     pub top: Vec<TokenLogprob>,
 }
 
-/// One token for each row of `logits` [rows, vocabulary] that has a draw.
+/// Samples one token for each row of `logits` [rows, vocabulary] that has a draw.
 pub(super) fn sample(
     logits: &Tensor,
     draws: &[Option<Draw>],
@@ -80,7 +80,7 @@ pub(super) fn sample(
         logits.f_div(&column.f_unsqueeze(1)?)?
     };
     let probabilities = scaled.f_softmax(-1, Kind::Float)?;
-    // Of equal logits argmax takes the first.
+    // Of equal logits, argmax takes the first.
     let greedy = if draws.iter().flatten().any(Draw::greedy) {
         Some(Vec::<i64>::try_from(logits.f_argmax(-1, false)?)?)
     } else {
@@ -99,7 +99,7 @@ pub(super) fn sample(
     Ok(drawn)
 }
 
-/// Logits of -inf where a draw does not allow the token.
+/// Sets logits to -inf for tokens that a draw does not allow.
 fn constrained(logits: Tensor, draws: &[Option<Draw>]) -> Result<Tensor, LmError> {
     let allowed = |draw: &Option<Draw>| draw.as_ref().and_then(|draw| draw.allowed).is_some();
     if !draws.iter().any(allowed) {
@@ -154,11 +154,11 @@ fn walk(
     Ok(values.chunks_exact(size).zip(draws).enumerate().map(pick).collect())
 }
 
-/// The first place at which the running sum exceeds `target`; the last possible one if
-/// rounding keeps the sum below it.
+/// The first index at which the running sum exceeds `target`; the last index of non-zero
+/// probability if rounding keeps the sum below it.
 fn find(probabilities: &[f32], target: f64) -> Option<usize> {
-    // Whole blocks are summed in independent lanes first: a running sum of a large
-    // vocabulary is a long chain of dependent additions.
+    // Whole blocks are summed in independent lanes first: a running sum over a large vocabulary is
+    // a long chain of dependent additions.
     const BLOCK: usize = 512;
     const LANES: usize = 8;
     let mut before = 0.0;
@@ -190,8 +190,8 @@ fn find(probabilities: &[f32], target: f64) -> Option<usize> {
     last
 }
 
-/// The `count` likeliest tokens with their probabilities, descending, equal ones by id; `enough`
-/// tells whether a set that holds all tokens above some probability holds these.
+/// The `count` most likely tokens with their probabilities, descending, ties by id; `enough`
+/// decides whether a set of all tokens above some probability contains them.
 fn descending(
     row: &[f32],
     count: usize,
@@ -201,7 +201,7 @@ fn descending(
         return Vec::new();
     }
     // Sorting a whole vocabulary is slow, and the set is nearly always small: the threshold
-    // is lowered until the set is certain to lie above it.
+    // is lowered until the set certainly contains the result.
     let mut kept: Vec<(usize, f32)> = Vec::new();
     for threshold in [1e-3, 1e-5, 1e-7, 0.0] {
         kept = row.iter().copied().enumerate().filter(|&(_, p)| p >= threshold).collect();
@@ -214,8 +214,8 @@ fn descending(
     kept
 }
 
-/// The `top_k` likeliest tokens, of them the fewest that hold `top_p` of their mass: ids and
-/// probabilities, descending, equal ones by id.
+/// The `top_k` most likely tokens, of them the fewest that hold `top_p` of their mass: ids and
+/// probabilities, descending, ties by id.
 fn likeliest(row: &[f32], top_k: usize, top_p: f64) -> (Vec<usize>, Vec<f32>) {
     let sum = |kept: &[(usize, f32)]| kept.iter().map(|&(_, p)| f64::from(p)).sum::<f64>();
     let all = if top_k < row.len() { None } else { Some(row.iter().copied().map(f64::from).sum()) };
@@ -234,7 +234,7 @@ fn likeliest(row: &[f32], top_k: usize, top_p: f64) -> (Vec<usize>, Vec<f32>) {
     kept.into_iter().unzip()
 }
 
-/// The same as [`walk`], on any device.
+/// As [`walk`], on any device.
 fn by_tensors(
     probabilities: &Tensor,
     greedy: Option<&[i64]>,
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_walk_inverts_the_cumulative_distribution() {
+    fn find_inverts_the_cumulative_distribution() {
         let p: Vec<f32> = (0..2000).map(|i| if i % 3 == 0 { 0.0 } else { 1.0 / 1333.0 }).collect();
         for target in [0.0, 0.1, 0.5, 0.77, 0.999] {
             let mut running = 0.0;
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn tensors_and_the_walk_agree() {
+    fn tensor_and_cpu_sampling_agree() {
         tch::manual_seed(3);
         let logits = Tensor::randn([40, 700], (Kind::Float, Device::Cpu)) * 3.0;
         let settings = [
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constraint_takes_tokens_out_before_all_else() {
+    fn constraints_apply_before_all_filters() {
         let row = [3.0f32, 2.0, 1.0, 0.5, 0.0];
         let logits = Tensor::from_slice(&row).unsqueeze(0).repeat([2, 1]);
         let allowed = [0b11010u32];
@@ -433,7 +433,7 @@ mod tests {
         let drawn =
             sample(&logits, &[Some(constrained(&greedy)), Some(constrained(&warm))]).unwrap();
         let (a, b) = (drawn[0].clone().unwrap(), drawn[1].clone().unwrap());
-        // Greedy: at temperature 1, over the three that are left.
+        // Greedy: at temperature 1, over the three that remain.
         let total = 2f32.exp() + 0.5f32.exp() + 1.0;
         assert_eq!(a.id, 1);
         assert!((a.logprob - (2.0 - total.ln())).abs() < 1e-6);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_settings_are_rejected() {
         for bad in [sampling(-1.0, 0, 1.0), sampling(f64::NAN, 0, 1.0), sampling(1.0, 0, 0.0)] {
             assert!(check(&bad).is_err(), "{bad:?}");
         }

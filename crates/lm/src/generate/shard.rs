@@ -1,12 +1,11 @@
-//! One engine: a model, its cache, the requests that wait and those that are computed.
+//! One engine: a model, its cache, waiting and running requests.
 //!
-//! A step lets requests in, computes one pass of prefill if anything is missing, one token of
-//! every row that is ready, and draws. Requests come in one of two ways. Those that arrive
-//! one by one join between two steps, and prefill and decoding take turns ([`Wave`] absent).
-//! Those of one call of `generate` come in waves: as many as fit with the longest responses
-//! that they may get, laid out and prefilled together before the first token is drawn. That
-//! costs nothing where all are there from the start, and the batches of every pass, and with
-//! them all bytes, depend on the requests alone.
+//! A step admits requests, runs one prefill pass if prompts are incomplete, computes one token of
+//! every row that is ready, and samples. There are two modes. Requests submitted one by one join
+//! between two steps, and prefill and decoding alternate ([`Wave`] absent). The requests of one
+//! call of `generate` run in waves: as many as fit with their maximum response lengths, placed and
+//! prefilled together before the first token is sampled. That has no cost if all are known from the
+//! start, and the batches of every pass, and with them all bytes, depend on the requests alone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -27,23 +26,23 @@ use crate::model::config::LlamaConfig;
 use crate::model::forward::Weights;
 use crate::model::rotary::Rotary;
 
-/// What one thread generates with.
+/// The generation state of one thread.
 pub(super) struct Shard {
     pub(super) model: Model,
     pub(super) limits: Limits,
     pub(super) cache: Cache,
     pub(super) stats: EngineStats,
-    /// In the order in which they were submitted.
+    /// In order of submission.
     pub(super) waiting: VecDeque<Job>,
     pub(super) batch: DecodeBatch,
     pub(super) wave: Option<Wave>,
-    /// Passes of prefill since the last step of decoding, where requests arrive one by one.
+    /// Prefill passes since the last decoding step, for requests submitted one by one.
     passes_in_a_row: usize,
     finished: Vec<(Ticket, Result<Completion, LmError>)>,
 }
 
-/// Most passes of prefill without a step of decoding: how long those that generate may be kept
-/// waiting by many that arrive.
+/// Maximum prefill passes without a decoding step: bounds how long many arrivals may delay
+/// generating requests.
 const PASSES_IN_A_ROW: usize = 4;
 
 /// Requests of one call of `generate`.
@@ -51,7 +50,7 @@ const PASSES_IN_A_ROW: usize = 4;
 pub(super) struct Wave {
     /// Not all prompts of the wave have been computed.
     pub prefilling: bool,
-    /// Hidden states of the last tokens of prompts that have been.
+    /// Hidden states of the last tokens of the prompts computed so far.
     states: Vec<Tensor>,
 }
 
@@ -73,8 +72,8 @@ impl Shard {
         }
     }
 
-    /// Another one with the same weights, with `limits` for it.
-    pub fn beside(&self, limits: Limits) -> Self {
+    /// A second shard with the same weights and its own `limits`.
+    pub fn with_limits(&self, limits: Limits) -> Self {
         let Model { config, weights, options, .. } = &self.model;
         Self::new(config.clone(), weights.shallow_clone(), options.1, limits)
     }
@@ -101,10 +100,10 @@ impl Shard {
         self.cache.forget(key);
     }
 
-    /// What runs waits again, with the tokens that it has.
+    /// Running requests are requeued with the tokens they have.
     pub fn forget_all(&mut self) {
         while let Some(youngest) = self.batch.youngest() {
-            self.put_back(youngest);
+            self.requeue(youngest);
         }
         self.batch.clear();
         self.cache.clear();
@@ -126,9 +125,9 @@ impl Shard {
         self.waiting.is_empty() && self.batch.running().next().is_none()
     }
 
-    /// Tokens of a request's prompt that this shard need not compute, and the requests that it
-    /// has: what speaks for it and against it.
-    pub fn appeal(&self, request: &Request) -> (usize, usize) {
+    /// Prompt tokens of a request that this shard has cached, and its number of requests: the
+    /// arguments for and against placing the request here.
+    pub fn placement_score(&self, request: &Request) -> (usize, usize) {
         let waiting = self.waiting.iter().map(|job| {
             let most = job.prompt.min(request.prompt.len().saturating_sub(1));
             crate::generate::cache::common_prefix(&job.tokens[..most], &request.prompt)
@@ -140,12 +139,12 @@ impl Shard {
         (waiting.max().unwrap_or(0).max(cached), self.waiting.len() + self.running())
     }
 
-    /// Takes in a request; what is wrong with it is a result like any other.
+    /// Adds a request; an invalid one is reported as a result.
     pub fn submit(&mut self, ticket: Ticket, request: Request) {
-        let limit = self.room(&request);
-        let settled = self.settled(&request, limit);
-        if let Some(settled) = settled.transpose() {
-            self.finished.push((ticket, settled));
+        let limit = self.max_new_tokens(&request);
+        let result = self.immediate_result(&request, limit);
+        if let Some(result) = result.transpose() {
+            self.finished.push((ticket, result));
             return;
         }
         let key = request.key;
@@ -154,7 +153,7 @@ impl Shard {
         self.waiting.push_back(Job::new(ticket, request, limit, named));
     }
 
-    /// Drops a request, of which nothing is told any more. `false` if it is not here.
+    /// Cancels a request; no further results are reported for it. Returns `false` if it is unknown.
     pub fn cancel(&mut self, ticket: Ticket) -> bool {
         if let Some(place) = self.waiting.iter().position(|job| job.ticket == ticket) {
             self.waiting.remove(place);
@@ -178,7 +177,7 @@ impl Shard {
         requests: Vec<Request>,
     ) -> Result<Vec<Result<Completion, LmError>>, LmError> {
         self.wave = Some(Wave::default());
-        // Numbers of this call's own: nothing else is here.
+        // Tickets are numbered per call: no other requests are present.
         let mut keys = HashSet::new();
         for (number, request) in (0..).zip(requests) {
             self.submit(Ticket(number), request);
@@ -226,8 +225,8 @@ impl Shard {
         Ok(sampled)
     }
 
-    /// Prefill for a wave until nothing of it is missing, then decoding: hidden states, and the
-    /// rows of the batch that they belong to.
+    /// Prefills a wave until it is complete, then decodes: returns hidden states, and the rows of
+    /// the batch that they belong to.
     fn compute_wave(&mut self) -> Result<Option<(Tensor, Vec<usize>)>, LmError> {
         let limit = self.limits.prefill_tokens;
         let Self { model, cache, batch, wave: Some(wave), stats, .. } = self else {
@@ -252,12 +251,12 @@ impl Shard {
         Ok(Some((states, (0..batch.rows.len()).collect())))
     }
 
-    /// A pass of prefill, where anything is missing, and a step of decoding of the others:
-    /// conversations that go on first, for they lack little.
+    /// Runs a prefill pass if prompts are incomplete, and a decoding step of the others:
+    /// conversations that continue come first, since they lack few tokens.
     ///
-    /// While more requests wait for their prompt than generate, the step of decoding is left
-    /// out, at most [`PASSES_IN_A_ROW`] times: it costs nearly as much for a few rows as for
-    /// all, and every pass of prefill adds rows to it.
+    /// While more requests wait for their prompt than generate, the decoding step is skipped, at
+    /// most [`PASSES_IN_A_ROW`] times: it costs nearly as much for a few rows as for all, and every
+    /// prefill pass adds rows to it.
     fn compute(&mut self) -> Result<Option<(Tensor, Vec<usize>)>, LmError> {
         let limit = self.limits.prefill_tokens;
         let Self { model, cache, batch, .. } = self;
@@ -278,35 +277,35 @@ impl Shard {
     }
 
     fn decode(&mut self) -> Result<Option<(Tensor, Vec<usize>)>, LmError> {
-        let ready = self.with_room()?;
+        let ready = self.rows_with_space()?;
         if ready.is_empty() {
             return Ok(None);
         }
         let begins = |&&i: &&usize| {
-            let Row { job, over, .. } = &self.batch.rows[i];
-            job.generated() == 0 && !over
+            let Row { job, finished, .. } = &self.batch.rows[i];
+            job.generated() == 0 && !finished
         };
         self.stats.prefilled_tokens += ready.iter().filter(begins).count() as u64;
         let hidden = self.batch.decode(&self.model, &mut self.cache, &ready)?;
         Ok(Some((hidden, ready)))
     }
 
-    /// The rows that are ready, when the cache has room for another token of each. Where it is
-    /// full, what is idle goes first, then the youngest request: it waits, and is computed
-    /// again later from the tokens that it has.
-    fn with_room(&mut self) -> Result<Vec<usize>, LmError> {
+    /// The rows that are ready, once the cache has space for another token of each. If it is full,
+    /// idle entries are evicted first, then the most recent request is requeued and later
+    /// recomputed from the tokens it has.
+    fn rows_with_space(&mut self) -> Result<Vec<usize>, LmError> {
         loop {
             let ready = self.batch.ready(&self.cache);
             let columns = self.batch.columns(&self.cache, &ready);
             if columns <= self.cache.row_store.capacity() {
                 return Ok(ready);
             }
-            self.batch.moved();
+            self.batch.invalidate();
             if self.wave.is_some() {
                 self.cache.row_store.grow(columns)?;
                 return Ok(ready);
             }
-            self.batch.drop_over();
+            self.batch.drop_finished();
             let mut rearrangement = self.cache.rearrange(self.limits.cache_tokens);
             if rearrangement.widen(columns) {
                 rearrangement.commit()?;
@@ -315,26 +314,26 @@ impl Shard {
             }
             let Some(youngest) = self.batch.youngest() else { return Ok(Vec::new()) };
             if self.batch.rows.len() > 1 {
-                self.put_back(youngest);
+                self.requeue(youngest);
             } else {
-                let error = self.no_room(&self.batch.rows[youngest].job);
+                let error = self.out_of_space(&self.batch.rows[youngest].job);
                 self.finish(youngest, Err(error));
             }
         }
     }
 
-    /// Draws a token for each of `rows` from their hidden states, and ends what it ends.
+    /// Draws a token for each of `rows` from their hidden states, and ends finished requests.
     fn draw(&mut self, hidden: &Tensor, rows: &[usize]) -> Result<Vec<Sampled>, LmError> {
         let logits = self.model.weights.logits(hidden)?;
         let size = self.model.config.vocab_size;
         let mut refused = Vec::new();
         let mut draws: Vec<Option<Draw>> = Vec::with_capacity(rows.len());
-        let mut asked = rows.iter().peekable();
+        let mut pending = rows.iter().peekable();
         for (i, row) in self.batch.rows.iter_mut().enumerate() {
-            if asked.next_if_eq(&&i).is_none() {
+            if pending.next_if_eq(&&i).is_none() {
                 continue;
             }
-            draws.push(match row.over {
+            draws.push(match row.finished {
                 true => None,
                 false => row.job.draw(size).map_err(|error| refused.push((i, error))).ok(),
             });
@@ -373,64 +372,67 @@ impl Shard {
         self.end(row);
     }
 
-    /// Nothing more is generated in a row; what it holds stays cached.
+    /// Ends generation in a row; its tokens stay cached.
     fn end(&mut self, row: usize) {
-        let Row { slot, over, .. } = &mut self.batch.rows[row];
-        *over = true;
+        let Row { slot, finished, .. } = &mut self.batch.rows[row];
+        *finished = true;
         if self.wave.is_none() {
             self.cache.release(*slot);
         }
     }
 
-    /// A running request waits again, before all that came later.
-    fn put_back(&mut self, row: usize) {
+    /// Requeues a running request, before all later ones.
+    fn requeue(&mut self, row: usize) {
         let Row { job, slot, .. } = self.batch.rows.remove(row);
         self.cache.release(slot);
         self.waiting.push_front(job);
-        self.batch.moved();
+        self.batch.invalidate();
     }
 
-    /// After a rearrangement of the cache.
+    /// Updates the rows after a rearrangement of the cache.
     pub(super) fn find_rows(&mut self) {
         let slots: HashMap<Ticket, usize> = self.cache.running().collect();
         for row in &mut self.batch.rows {
             row.slot = slots.get(&row.job.ticket).copied().unwrap_or(row.slot);
         }
-        self.batch.moved();
+        self.batch.invalidate();
     }
 
-    /// What runs fails with `error`, and everything cached is forgotten: keys and values may be
-    /// half written.
+    /// Fails the running requests with `error` and clears the cache: keys and values may be half
+    /// written.
     fn fail_running(&mut self, error: &LmError) {
-        for row in self.batch.rows.drain(..).filter(|row| !row.over) {
+        for row in self.batch.rows.drain(..).filter(|row| !row.finished) {
             self.finished.push((row.job.ticket, Err(LmError::Failed(error.to_string()))));
         }
         self.batch.clear();
         self.cache.clear();
     }
 
-    /// The first one that waits fails.
+    /// Fails the first waiting request.
     pub(super) fn fail_first(&mut self) {
         if let Some(job) = self.waiting.pop_front() {
-            self.finished.push((job.ticket, Err(self.no_room(&job))));
+            self.finished.push((job.ticket, Err(self.out_of_space(&job))));
         }
     }
 
-    fn no_room(&self, job: &Job) -> LmError {
+    fn out_of_space(&self, job: &Job) -> LmError {
         LmError::Invalid(format!(
             "a prompt of {} tokens with up to {} new ones does not fit into a cache of {}",
             job.prompt, job.limit, self.limits.cache_tokens
         ))
     }
 
-    /// Most tokens that can be generated for `request`.
-    fn room(&self, request: &Request) -> usize {
+    /// Maximum number of tokens that can be generated for `request`.
+    fn max_new_tokens(&self, request: &Request) -> usize {
         request.sampling.max_tokens.min(self.limits.context.saturating_sub(request.prompt.len()))
     }
 
-    /// The result of a request for which nothing need be generated, at most `limit` tokens being
-    /// possible.
-    fn settled(&self, request: &Request, limit: usize) -> Result<Option<Completion>, LmError> {
+    /// The result of a request that needs no generation, given a limit of `limit` tokens.
+    fn immediate_result(
+        &self,
+        request: &Request,
+        limit: usize,
+    ) -> Result<Option<Completion>, LmError> {
         let Request { prompt, sampling, .. } = request;
         if prompt.is_empty() {
             return Err(LmError::Invalid("the prompt is empty".to_owned()));

@@ -1,4 +1,4 @@
-//! One step of decoding taken apart: attention of one layer, and the choice of tokens.
+//! Parts of one decoding step: attention of one layer, and sampling.
 
 use leyden_core::Sampling;
 use tch::{Device, Kind, Tensor};
@@ -11,8 +11,8 @@ use crate::generate::visibility::{Visibility, Writes};
 use crate::model::config::LlamaConfig;
 use crate::model::forward::Attention;
 
-/// Decoding attention of one layer: prompts whose keys and values lie in the cache once, each
-/// shared by several rows that have tokens of their own.
+/// Decoding attention of one layer: prompts whose keys and values are cached once, each shared by
+/// several rows with their own tokens.
 pub struct DecodeAttention {
     pass: Pass,
     visible: usize,
@@ -20,11 +20,11 @@ pub struct DecodeAttention {
 }
 
 impl DecodeAttention {
-    /// `prompts` trunks of `trunk` tokens with `samples` rows each; the rows are ragged, from a
-    /// token to `longest`.
+    /// `prompts` trunks of `trunk` tokens with `samples` rows each; the rows have different
+    /// lengths, from one token to `longest`.
     ///
     /// # Errors
-    /// libtorch's own (memory).
+    /// Errors of libtorch (memory).
     pub fn new(
         config: &LlamaConfig,
         (kind, device): (Kind, Device),
@@ -62,12 +62,12 @@ impl DecodeAttention {
     /// head_dim].
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn attend(&mut self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, LmError> {
         self.pass.attend(0, q, k, v)
     }
 
-    /// Tokens that the rows see together, a shared one once for each.
+    /// Total number of tokens that the rows attend to, counting shared ones once per row.
     pub fn visible(&self) -> usize {
         self.visible
     }
@@ -78,10 +78,10 @@ impl DecodeAttention {
     }
 }
 
-/// One token for each row of `logits` [rows, vocabulary], by a number in [0, 1) each.
+/// Samples one token for each row of `logits` [rows, vocabulary], by one number in [0, 1) each.
 ///
 /// # Errors
-/// Logits that are not finite.
+/// Non-finite logits.
 pub fn draw(logits: &Tensor, temperature: f64, uniforms: &[f64]) -> Result<Vec<u32>, LmError> {
     let sampling = Sampling { temperature, ..Sampling::default() };
     let draws: Vec<Option<Draw>> = uniforms

@@ -1,13 +1,12 @@
-//! Where keys and values lie: one tensor a layer, with a slot for each sequence.
+//! Storage of keys and values: one tensor per layer, with a slot for each sequence.
 //!
-//! Layout per layer: [2 (keys, values), slots, kv_heads, capacity, head_dim]. (The fused
-//! kernels for CPU cores order the numbers within blocks of sixteen tokens as they read them;
-//! whole blocks and slots move alike.) A range of slots
-//! is then one batch for `bmm` without copying, and appending a token writes its keys and
-//! values with one `index_copy_`. The capacity is kept at a multiple of [`BLOCK`] that just
-//! holds the longest sequence, for two reasons: oneDNN's bf16 products copy operands that are
-//! not contiguous, and compile a kernel for each new shape, so lengths must not change with
-//! every token.
+//! Layout per layer: [2 (keys, values), slots, kv_heads, capacity, head_dim]. (The fused CPU
+//! kernels use their own order of elements within blocks of sixteen tokens; whole blocks and slots
+//! move in the same way.) A range of slots is then one batch for `bmm` without copying, and
+//! appending a token writes its keys and values with one `index_copy_`. The capacity is the
+//! smallest multiple of [`BLOCK`] that holds the longest sequence, for two reasons: oneDNN's bf16
+//! products copy operands that are not contiguous, and compile a kernel for each new shape, so
+//! lengths must not change with every token.
 
 use std::ops::Range;
 
@@ -59,7 +58,7 @@ impl Store {
         self.capacity
     }
 
-    /// Tokens that there is memory for.
+    /// Number of tokens for which memory is allocated.
     pub fn tokens(&self) -> usize {
         self.slots * self.capacity
     }
@@ -69,8 +68,8 @@ impl Store {
         (self.layers, self.slots, self.capacity) = (Vec::new(), 0, 0);
     }
 
-    /// Rearranges the slots: slot `i` becomes what slot `order[i]` was (a new sequence where
-    /// `None`), with room for `capacity` tokens each. Slots beyond `order` are lost.
+    /// Rearranges the slots: slot `i` becomes the former slot `order[i]` (a new sequence if
+    /// `None`), with a capacity of `capacity` tokens each. Slots beyond `order` are lost.
     pub fn arrange(&mut self, order: &[Option<usize>], capacity: usize) -> Result<(), LmError> {
         let capacity = blocks(capacity);
         let slots = order.len();
@@ -86,7 +85,7 @@ impl Store {
         }
         let common = capacity.min(self.capacity) as i64;
         for layer in 0..self.count {
-            // Zeros and not uninitialised memory: what is masked out must still be finite.
+            // Zeros instead of uninitialised memory: masked values must still be finite.
             let mut target = if fits {
                 self.layers[layer].shallow_clone()
             } else {
@@ -108,13 +107,13 @@ impl Store {
         Ok(())
     }
 
-    /// Makes room for `capacity` tokens in each slot, keeping everything.
+    /// Grows each slot to `capacity` tokens, keeping the contents.
     pub fn grow(&mut self, capacity: usize) -> Result<(), LmError> {
         let order: Vec<Option<usize>> = (0..self.slots).map(Some).collect();
         self.arrange(&order, capacity)
     }
 
-    /// One layer as the fused kernels see it.
+    /// One layer in the form of the fused kernels.
     pub fn layer(&self, layer: usize) -> CachedLayer {
         CachedLayer::new(&self.layers[layer], self.slots, self.capacity)
     }
@@ -140,14 +139,14 @@ impl Store {
             .collect()
     }
 
-    /// Per layer all vectors as rows: [2 · slots · kv_heads · capacity, head_dim], views.
+    /// Per layer, all vectors as rows: [2 · slots · kv_heads · capacity, head_dim], views.
     pub fn flat(&self) -> Result<Vec<Tensor>, LmError> {
         let hd = self.head_dim as i64;
         self.layers.iter().map(|layer| Ok(layer.f_view([-1, hd])?)).collect()
     }
 
-    /// Appends to `index` the rows of [`Store::flat`] that take one half (0 keys, 1 values) of
-    /// token `column` in `slot`: one row per kv head.
+    /// Appends to `index` the rows of [`Store::flat`] for one half (0 keys, 1 values) of token
+    /// `column` in `slot`: one row per kv head.
     pub fn push_rows(&self, index: &mut Vec<i64>, half: usize, slot: usize, column: usize) {
         let first = (half * self.slots + slot) * self.kv_heads * self.capacity + column;
         index.extend((0..self.kv_heads).map(|head| (first + head * self.capacity) as i64));
@@ -155,7 +154,7 @@ impl Store {
 }
 
 /// Copies slots (dimension 1) from one tensor to another, or within one: `moves` are pairs of
-/// from and to.
+/// source and target.
 fn copy_slots(from: &Tensor, to: &Tensor, moves: &[(i64, i64)]) -> Result<(), LmError> {
     let device = from.device();
     let index = |of: fn(&(i64, i64)) -> i64| {
@@ -167,8 +166,8 @@ fn copy_slots(from: &Tensor, to: &Tensor, moves: &[(i64, i64)]) -> Result<(), Lm
         let _ = to.shallow_clone().f_index_copy_(1, &index(|m| m.1)?, &moved)?;
         return Ok(());
     }
-    // On the CPU `index_copy_` goes number by number (7 % of a tiny model's step); runs of slots
-    // are copied as memory. Within one tensor a slot may be overwritten before its turn comes.
+    // On the CPU `index_copy_` copies element by element (7 % of a tiny model's step); runs of
+    // slots are copied as memory. Within one tensor a slot may be overwritten before it is copied.
     let within = from.data_ptr() == to.data_ptr();
     let source =
         if within { from.f_index_select(1, &index(|m| m.0)?)? } else { from.shallow_clone() };
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn slots_keep_what_they_hold_when_they_move_and_grow() {
+    fn slots_keep_their_contents_when_moved_and_grown() {
         let mut store = Store::new(&config(), Kind::Float, Device::Cpu);
         store.arrange(&[None, None, None], 5).unwrap();
         assert_eq!(store.capacity(), BLOCK);

@@ -1,10 +1,10 @@
 //! A pass over cached keys and values by tensor operations, on any device.
 //!
-//! For each segment the queries are laid out as a grid, slot by slot, so that all queries on one
+//! For each segment the queries are arranged as a grid, slot by slot, so that all queries on one
 //! slot are one matrix product: eight samples of one prompt read its keys once. The query heads
 //! that share a kv head are further rows of that product, so keys are never repeated. One softmax
-//! runs over both segments together; an additive mask hides what a token may not see, and with it
-//! ragged lengths.
+//! runs over both segments together; an additive mask hides columns that a token may not see,
+//! including those beyond its length.
 
 use tch::{Device, Kind, Tensor};
 
@@ -14,16 +14,16 @@ use crate::generate::visibility::{Visibility, Writes};
 use crate::model::config::LlamaConfig;
 use crate::model::forward::Attention;
 
-/// Where the queries of a pass stand in the grid of one segment, [slots, kv_heads, per slot].
+/// Positions of a pass's queries in the grid of one segment, [slots, kv_heads, per slot].
 struct Grid {
     per_slot: i64,
-    /// Token order → grid order and back, as indices for `index_select`; absent where the two
-    /// orders are the same.
+    /// Token order → grid order and back, as indices for `index_select`; absent if the two orders
+    /// are equal.
     reorder: Option<(Tensor, Tensor)>,
 }
 
 impl Grid {
-    /// `slots[t]` is the slot at which token `t` looks, of `count`.
+    /// `slots[t]` is the slot that token `t` attends to, of `count`.
     fn new(slots: &[usize], count: usize, kv: usize, device: Device) -> Result<Self, LmError> {
         let mut filled = vec![0; count];
         let mut ranks = Vec::with_capacity(slots.len());
@@ -35,7 +35,7 @@ impl Grid {
         if per_slot == 1 && slots.len() == count && slots.is_sorted() {
             return Ok(Self { per_slot: 1, reorder: None });
         }
-        // Empty places of the grid repeat token 0; nobody reads their results.
+        // Empty positions of the grid repeat token 0; their results are not used.
         let mut spread = vec![0; count * kv * per_slot];
         let mut gather = Vec::with_capacity(slots.len() * kv);
         for (token, (slot, rank)) in slots.iter().zip(ranks).enumerate() {
@@ -64,9 +64,9 @@ impl Grid {
     }
 }
 
-/// Slots of one store at which the tokens of a pass look.
+/// Slots of one store that the tokens of a pass attend to.
 struct Segment {
-    /// Per layer keys [slots · kv_heads, head_dim, columns], values [.., columns, head_dim].
+    /// Per layer, keys [slots · kv_heads, head_dim, columns], values [.., columns, head_dim].
     layers: Vec<(Tensor, Tensor)>,
     columns: i64,
     grid: Grid,
@@ -78,7 +78,7 @@ pub(super) struct TensorPass {
     kv_heads: i64,
     head_dim: i64,
     device: Device,
-    /// Per layer the rows of the store that is written.
+    /// Per layer, the rows of the store that is written.
     flat: Vec<Tensor>,
     rows: Tensor,
     source: Option<Tensor>,
@@ -177,9 +177,9 @@ impl TensorPass {
         let shared = self.heads / kv;
         let mut parts = Vec::with_capacity(self.segments.len());
         for Segment { layers, columns, grid } in &self.segments {
-            let asked =
+            let grouped =
                 grid.spread(queries.shallow_clone())?.f_view([-1, grid.per_slot * shared, hd])?;
-            let scores = asked.f_bmm(&layers[layer].0)?.f_view([-1, shared * columns])?;
+            let scores = grouped.f_bmm(&layers[layer].0)?.f_view([-1, shared * columns])?;
             parts.push(grid.gather(scores)?.f_view([rows, shared, *columns])?);
         }
         let scores = match parts.len() {

@@ -1,19 +1,19 @@
-//! What a pass over the cache sees, and where it writes.
+//! The columns that a pass over the cache reads and writes.
 
 use std::ops::Range;
 
 use crate::generate::store::Store;
 
-/// What each token of a pass sees of one segment.
+/// The columns of one segment that each token of a pass attends to.
 pub(super) struct Visibility<'a> {
     pub store: &'a Store,
-    /// The slots at which any token looks.
+    /// The range of slots that any token attends to.
     pub slots: Range<usize>,
-    /// For each token its slot, and how many of the slot's columns it sees.
+    /// For each token its slot, and the number of visible columns of the slot.
     pub tokens: Vec<(usize, usize)>,
 }
 
-/// Places in a store where the keys and values of a pass are written.
+/// Positions in a store where the keys and values of a pass are written.
 #[derive(Default)]
 pub(super) struct Writes {
     /// (token, slot, column); a token may be written to several slots.
@@ -21,8 +21,8 @@ pub(super) struct Writes {
 }
 
 impl Writes {
-    /// Rows of [`Store::flat`], and the rows of the stacked [keys; values] of `n` tokens that
-    /// go there (absent where they go in order).
+    /// Rows of [`Store::flat`], and the rows of the stacked [keys; values] of `n` tokens that are
+    /// written there (absent if in order).
     pub fn index(&self, store: &Store, n: usize, kv: usize) -> (Vec<i64>, Option<Vec<i64>>) {
         let mut rows = Vec::with_capacity(2 * self.places.len() * kv);
         for half in 0..2 {
@@ -43,7 +43,7 @@ impl Writes {
     }
 }
 
-/// From the first to the last slot that any token sees.
+/// The range from the first to the last slot that any token attends to.
 pub(super) fn span_of(tokens: &[(usize, usize)]) -> Range<usize> {
     let slots = || tokens.iter().map(|&(slot, _)| slot);
     slots().min().unwrap_or(0)..slots().max().map_or(0, |last| last + 1)

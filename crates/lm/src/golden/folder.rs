@@ -12,7 +12,7 @@ use crate::model::parameters::Parameters;
 use crate::policy::forest::{Pack, Row, pack};
 use crate::policy::trainable::{Policy, PolicyOptions};
 
-/// Two correct attention kernels differ by up to 2e-6 in a logit; ten times that is agreement.
+/// Two correct attention kernels differ by up to 2e-6 in a logit; ten times that is the tolerance.
 pub(super) const TOLERANCE: f64 = 2e-5;
 
 /// The files of one folder.
@@ -41,12 +41,12 @@ impl Folder {
 /// A padded batch as packed rows: tree r is row r.
 pub(super) struct GoldenBatch {
     pub pack: Pack,
-    /// For each row the columns of its real tokens.
+    /// For each row, the columns of its real tokens.
     pub columns: Vec<Vec<usize>>,
 }
 
 impl GoldenBatch {
-    /// Every real token but a row's first is an action.
+    /// Every real token except a row's first is an action.
     pub fn new(
         folder: &Folder,
         input_ids: &[Vec<u32>],
@@ -63,7 +63,7 @@ impl GoldenBatch {
             rows.push(Row::call(first, rest));
             columns.push(real);
         }
-        // Each row is a group of its own, so nothing is shared and the order stays.
+        // Each row is its own group, so nothing is shared and the order is kept.
         let groups: Vec<usize> = (0..rows.len()).collect();
         let packs = pack(&rows, &groups, usize::MAX).map_err(|e| invalid(e.to_string()))?;
         let mut pack = packs.into_iter().next().unwrap_or_default();

@@ -1,9 +1,8 @@
-//! Agreement with transformers on a random Llama: `fixtures.json` beside the model's files.
+//! Parity with transformers on a random Llama, from `fixtures.json` in the model's folder.
 //!
-//! Padded inputs are compared as what they mean. A row with padding on either side becomes
-//! the packed row of its real tokens (mask 1) at their positions; where the file names no
-//! positions transformers counts columns, padding included. So there is no code for padding
-//! to be right or wrong, only positions.
+//! Padded inputs are converted: a row with padding on either side becomes the packed row of its
+//! real tokens (mask 1) at their positions; if the file gives no positions, transformers counts
+//! columns, including padding. So padding needs no code of its own, only positions.
 
 mod folder;
 mod training;
@@ -31,7 +30,7 @@ struct Fixtures {
     train: Option<training::Train>,
 }
 
-/// A padded batch and what transformers makes of it, [rows][columns].
+/// A padded batch and transformers' results, [rows][columns].
 #[derive(Deserialize)]
 struct Case {
     name: String,
@@ -46,11 +45,11 @@ struct Case {
     greedy: Option<Vec<Vec<u32>>>,
 }
 
-/// Compares this crate with the golden numbers of a folder: rotary frequencies, logits,
+/// Compares this crate with the golden values of a folder: rotary frequencies, logits,
 /// log-probabilities, entropies, greedy continuation, loss, gradients and AdamW steps.
 ///
 /// # Errors
-/// A file that is missing or damaged, or a case that says something packed rows cannot.
+/// A missing or damaged file, or a case that packed rows cannot represent.
 pub fn check_llama(folder: &Path) -> Result<GoldenReport, LmError> {
     let (config, weights) = load_weights(folder)?;
     let path = folder.join("fixtures.json");
@@ -127,11 +126,11 @@ fn forward(folder: &Folder, cases: &[Case]) -> Result<Vec<Family>, LmError> {
     Ok(families.into())
 }
 
-/// Generates with the training forward pass, one whole pass per token.
+/// Generates with the training forward pass, one full pass per token.
 ///
 /// The reference always has its full number of tokens: ending a turn is forbidden
-/// (`min_new_tokens`). Where our best token differs, but the expected one is as good within
-/// the tolerance, the rest of the row says nothing and is left out.
+/// (`min_new_tokens`). If our best token differs, but the expected one is equally good within the
+/// tolerance, the rest of the row is not comparable and is skipped.
 fn continue_greedily(
     policy: &Policy,
     weights: &Weights,

@@ -12,11 +12,11 @@ use crate::optim::optimizer::{Optimizer, OptimizerConfig};
 use crate::policy::forest::Action;
 use crate::policy::trainable::{Cotangent, Policy};
 
-/// Label of a token that does not count.
+/// Label of an ignored token.
 const IGNORED: i64 = -100;
 
-/// Below this size rounding decides a gradient's sign, and Adam's first steps follow the sign
-/// at full length: such parameters are not compared.
+/// Below this magnitude rounding decides a gradient's sign, and Adam's first steps follow the sign
+/// at full size: such parameters are not compared.
 const UNDECIDED: f64 = 1e-6;
 
 #[derive(Deserialize)]
@@ -72,12 +72,12 @@ pub fn check(folder: &Folder, train: &Train) -> Result<Vec<Family>, LmError> {
     Ok(families)
 }
 
-/// Keeps the actions that have a label.
+/// Keeps the labelled actions.
 fn select(folder: &Folder, train: &Train, batch: &mut GoldenBatch) -> Result<(), LmError> {
     let mut kept: Vec<Action> = Vec::new();
     for (row, labels) in train.labels.iter().enumerate() {
         let columns = &batch.columns[row];
-        // Column 0 is never predicted, whatever its label.
+        // Column 0 is never predicted, regardless of its label.
         for (column, &label) in labels.iter().enumerate().skip(1) {
             if label == IGNORED {
                 continue;
@@ -101,7 +101,7 @@ fn select(folder: &Folder, train: &Train, batch: &mut GoldenBatch) -> Result<(),
     Ok(())
 }
 
-/// Mean negative log-probability; its gradient replaces the one before.
+/// Mean negative log-probability; replaces the previous gradient.
 fn loss(policy: &Policy, batch: &GoldenBatch) -> Result<f64, LmError> {
     policy.trained().zero_grad();
     let n = batch.pack.actions.len() as f64;

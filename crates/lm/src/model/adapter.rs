@@ -1,9 +1,9 @@
-//! LoRA adapters as plain data: what is adapted, and the matrices.
+//! LoRA adapters as plain data: configuration and matrices.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-/// What is adapted, and how strongly (Hu et al. 2021).
+/// Configuration of the adapters (Hu et al. 2021).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraConfig {
@@ -11,14 +11,14 @@ pub struct LoraConfig {
     pub rank: usize,
     /// Their product is scaled by `alpha / rank`.
     pub alpha: f64,
-    /// Which projections: any of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`,
-    /// `up_proj`, `down_proj`; an experiment may write `q` for `q_proj`
+    /// The adapted projections: any of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`,
+    /// `up_proj`, `down_proj`; a configuration may abbreviate `q_proj` to `q`
     /// ([`LoraConfig::with_full_names`]).
     pub targets: Vec<String>,
 }
 
 impl LoraConfig {
-    /// The same with the targets by their names in the model: `q` is short for `q_proj`.
+    /// The same with the targets' full names: `q` is short for `q_proj`.
     pub fn with_full_names(&self) -> Self {
         let full = |name: &String| {
             if name.ends_with("_proj") { name.clone() } else { format!("{name}_proj") }

@@ -1,4 +1,4 @@
-//! The shape of a Llama, as Hugging Face's `config.json` describes it.
+//! The shape of a Llama, from Hugging Face's `config.json`.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub struct LlamaConfig {
     pub norm_eps: f64,
     pub rope_theta: f64,
     pub rope_scaling: Option<Llama3Scaling>,
-    /// Longest sequence the model was made for.
+    /// Longest sequence the model was trained for.
     pub max_positions: usize,
     /// Whether the head is the embedding matrix.
     pub tied: bool,
@@ -51,10 +51,10 @@ impl LlamaConfig {
         embeddings + self.layers * layer + d
     }
 
-    /// The longest sequence where `asked` tokens are asked for: at most what the model was made
-    /// for, which 0 stands for.
-    pub fn context(&self, asked: usize) -> usize {
-        match asked {
+    /// The maximum sequence length for a configured length of `requested` tokens: at most what the
+    /// model was trained for, which is also used for 0.
+    pub fn context(&self, requested: usize) -> usize {
+        match requested {
             0 => self.max_positions,
             own => own.min(self.max_positions),
         }
@@ -63,12 +63,12 @@ impl LlamaConfig {
     /// Reads `config.json` of a Hugging Face folder.
     ///
     /// # Errors
-    /// A missing file or key, or an architecture that is no Llama, with file and key.
+    /// A missing file or key, or an architecture other than Llama, with file and key.
     pub fn from_file(path: &Path) -> Result<Self, LmError> {
         Self::from_json(&read_json(path)?, path)
     }
 
-    /// Reads the JSON of a `config.json`; `path` is for messages.
+    /// Parses a `config.json`; `path` is used in messages.
     ///
     /// # Errors
     /// As [`LlamaConfig::from_file`].
@@ -82,7 +82,7 @@ impl LlamaConfig {
             json.get(name)
                 .and_then(Value::as_u64)
                 .map(|n| n as usize)
-                .ok_or_else(|| key(name, "is missing or no whole number"))
+                .ok_or_else(|| key(name, "is missing or not an integer"))
         };
         let optional = |name: &str| json.get(name).and_then(Value::as_f64);
         match json.get("model_type").and_then(Value::as_str) {
@@ -138,8 +138,8 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// Refuses sizes that no Llama has: a damaged or hostile file must not make us allocate,
-    /// and later arithmetic need not watch for overflow.
+    /// Rejects implausible sizes: a damaged or hostile file must not cause huge allocations, and
+    /// later arithmetic cannot overflow.
     pub(crate) fn check_sizes(&self) -> Result<(), String> {
         let attention = self.heads.saturating_mul(self.head_dim);
         for (what, size, most) in [
@@ -150,7 +150,7 @@ impl LlamaConfig {
             ("layers numbering", self.layers, 1 << 12),
         ] {
             if size == 0 || size > most {
-                return Err(format!("it asks for {what} {size}; possible are 1 to {most}"));
+                return Err(format!("it has {what} {size}; supported are 1 to {most}"));
             }
         }
         if !self.head_dim.is_multiple_of(2) {
@@ -158,12 +158,12 @@ impl LlamaConfig {
             return Err(format!("its heads are {width} wide; rotary positions need an even width"));
         }
         if !(self.rope_theta > 0.0 && self.norm_eps >= 0.0) {
-            return Err("its rope_theta or norm epsilon is not a sensible number".to_owned());
+            return Err("its rope_theta or norm epsilon is not finite and in range".to_owned());
         }
         Ok(())
     }
 
-    /// The JSON that transformers reads back.
+    /// The JSON that transformers reads.
     pub fn to_json(&self, dtype: &str) -> Value {
         let mut json = serde_json::json!({
             "architectures": ["LlamaForCausalLM"],
@@ -219,7 +219,9 @@ fn rope_scaling(
         }
     }
     let number = |name: &str| {
-        rope.get(name).and_then(Value::as_f64).ok_or_else(|| key(name, "is missing or no number"))
+        rope.get(name)
+            .and_then(Value::as_f64)
+            .ok_or_else(|| key(name, "is missing or not a number"))
     };
     Ok(Some(Llama3Scaling {
         factor: number("factor")?,

@@ -1,7 +1,7 @@
 //! Llama's forward pass on packed tokens.
 //!
-//! Tokens of all sequences lie one after another, [n, width], with no padding anywhere; only
-//! attention needs to know which token belongs to which sequence, so it is handed in.
+//! Tokens of all sequences are concatenated, [n, width], without padding; only attention needs to
+//! know which token belongs to which sequence, so it is a parameter.
 
 use tch::{Kind, Tensor};
 
@@ -14,12 +14,11 @@ use crate::model::parameters::layer_name;
 use crate::model::rotary::Rotary;
 use crate::model::rotary::{Angles, rotate};
 
-/// Who may look at whom. One implementation per way of running the model: a prefix forest,
-/// prefill into a KV cache, decoding from it.
+/// Defines which tokens attend to each other. One implementation per way of running the model: a
+/// prefix forest, prefill into a KV cache, decoding from it.
 pub trait Attention {
-    /// Attends with queries `q` [n, heads, head_dim] to keys and values of this call
-    /// ([n, kv_heads, head_dim], rotated) and whatever is cached for `layer`; returns
-    /// [n, heads · head_dim].
+    /// Attends with queries `q` [n, heads, head_dim] to the keys and values of this call ([n,
+    /// kv_heads, head_dim], rotated) and those cached for `layer`; returns [n, heads · head_dim].
     fn attend(
         &mut self,
         layer: usize,
@@ -40,7 +39,7 @@ pub struct LowRank {
     pub scale: f64,
 }
 
-/// One layer's projections as the fused products of few rows read them.
+/// One layer's projections packed for the fused products of few rows.
 pub struct PackedLayer {
     pub(crate) qkv: Packed,
     pub(crate) output: Packed,
@@ -48,8 +47,8 @@ pub struct PackedLayer {
     pub(crate) down: Packed,
 }
 
-/// One layer's weights in the compute type. Projections that read the same input are one
-/// matrix: fewer, larger products.
+/// One layer's weights in the compute type. Projections that read the same input are one matrix:
+/// fewer, larger products.
 pub struct LayerWeights {
     pub input_norm: Tensor,
     /// [(heads + 2 · kv_heads) · head_dim, width]: queries, keys, values.
@@ -88,21 +87,21 @@ pub struct Weights {
     pub embedding: Tensor,
     pub layers: Vec<LayerWeights>,
     pub norm: Tensor,
-    /// [vocabulary, width]; the embedding itself where tied.
+    /// [vocabulary, width]; the embedding itself if tied.
     pub head: Tensor,
     /// See [`Weights::pack`].
     pub packed_head: Option<Packed>,
 }
 
 impl Weights {
-    /// Views (same type) or copies (other type) of `parameters` in `kind`. With gradients on
-    /// and trained parameters this is part of the graph: gradients arrive at the parameters
-    /// in their own type.
+    /// Views (same type) or copies (other type) of `parameters` in `kind`. With gradients enabled
+    /// and trained parameters this is part of the graph: gradients arrive at the parameters in
+    /// their own type.
     pub fn of(parameters: &Parameters, config: &LlamaConfig, kind: Kind) -> Result<Self, LmError> {
         Self::build(config, kind, |name| parameters.get(name), |first| parameters.stacked(first))
     }
 
-    /// As [`Weights::of`], from whatever finds tensors by their Hugging Face names.
+    /// As [`Weights::of`], from any function that finds tensors by their Hugging Face names.
     pub fn from_lookup<'t>(
         config: &LlamaConfig,
         kind: Kind,
@@ -152,9 +151,9 @@ impl Weights {
         Ok(Self { embedding, layers, norm: get("model.norm.weight")?, head, packed_head: None })
     }
 
-    /// Makes copies of the matrices for fast products of few rows, where there are kernels for
-    /// them (see [`crate::kernels`]): for generation, whose weights stay what they are for many
-    /// steps. They serve every product without low-rank terms.
+    /// Packs copies of the matrices for fast products of few rows, if there are kernels for them
+    /// (see [`crate::kernels`]): for generation, whose weights are constant for many steps. They
+    /// serve every product without low-rank terms.
     pub fn pack(&mut self) {
         for layer in &mut self.layers {
             let (qkv, output) = (Packed::of(&layer.qkv), Packed::of(&layer.output));
@@ -172,12 +171,12 @@ impl Weights {
     /// Logits [n, vocabulary] of hidden states [n, width].
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, LmError> {
         project(hidden, &self.head, self.packed_head.as_ref(), &[])
     }
 
-    /// The same tensors again, without low-rank terms and packed copies.
+    /// The same tensors, without low-rank terms and packed copies.
     pub fn shallow_clone(&self) -> Self {
         let layers = self.layers.iter().map(|layer| LayerWeights {
             input_norm: layer.input_norm.shallow_clone(),
@@ -202,10 +201,10 @@ impl Weights {
     }
 }
 
-/// x · weight / rms(x) (Zhang and Sennrich 2019); the mean square in f32 whatever the type.
+/// x · weight / rms(x) (Zhang and Sennrich 2019); the mean square in f32 for every type.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError> {
     if let Some(y) = kernels::rms_norm(x, weight, eps) {
         return y;
@@ -218,7 +217,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor, LmError
 /// silu(gate) · up of `gate_up` [n, 2 · intermediate] (Shazeer 2020).
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor, LmError> {
     if let Some(y) = kernels::swiglu(gate_up) {
         return y;
@@ -276,10 +275,10 @@ pub fn layer_forward(
     let packed = weights.packed.as_ref();
     let normed = rms_norm(x, &weights.input_norm, config.norm_eps)?;
     let qkv = project(&normed, &weights.qkv, packed.map(|p| &p.qkv), &weights.qkv_low_rank)?;
-    // Split rather than narrowed: the gradient of a split is one concatenation, that of each
-    // narrow a zeroed tensor of the full size and an addition.
+    // Split rather than narrowed: the gradient of a split is one concatenation, that of each narrow
+    // a zeroed tensor of the full size and an addition.
     let qkv = qkv.f_split_with_sizes([(heads + kv) * hd, kv * hd], 1)?;
-    // Queries and keys turn together: they are neighbours in the product.
+    // Queries and keys are rotated together: they are adjacent in the product.
     let turned = rotate(&qkv[0].f_view([n, heads + kv, hd])?, angles)?;
     let turned = turned.f_split_with_sizes([heads, kv], 1)?;
     let (q, k, v) = (&turned[0], &turned[1], qkv[1].f_view([n, kv, hd])?);
@@ -293,11 +292,11 @@ pub fn layer_forward(
     Ok(&x + project(&activated, &weights.down, packed.map(|p| &p.down), &weights.down_low_rank)?)
 }
 
-/// The model without its head: token `ids` `[n]` at `positions` `[n]` → normed hidden states
-/// [n, width].
+/// The model without its head: token `ids` `[n]` at `positions` `[n]` → normed hidden states [n,
+/// width].
 ///
 /// # Errors
-/// libtorch's own (memory, device).
+/// Errors of libtorch (memory, device).
 pub fn transform(
     weights: &Weights,
     config: &LlamaConfig,

@@ -1,8 +1,7 @@
-//! Fresh weights.
+//! Initialisation of weights.
 //!
-//! Numbers are drawn by our own seed tree, one stream per tensor name, and not by libtorch's
-//! global generator: a model is a function of its shape and seed, whatever else the process
-//! has drawn.
+//! Numbers are drawn from Leyden's seed tree, one stream per tensor name, and not from libtorch's
+//! global generator: a model depends only on its shape and seed, not on other draws in the process.
 
 use std::f64::consts::TAU;
 
@@ -13,15 +12,15 @@ use crate::error::LmError;
 use crate::model::config::LlamaConfig;
 use crate::model::parameters::projection_shapes;
 
-/// Standard deviation of fresh matrices (GPT-2, Llama).
+/// Standard deviation of initial matrices (GPT-2, Llama).
 const DEVIATION: f64 = 0.02;
 
-/// Fresh parameters of a model by name, f32 on the CPU: matrices normal with deviation 0.02,
-/// those that write into the residual stream with 0.02 / √(2 · layers) so that its variance
-/// does not grow with depth (Radford et al. 2019), norms at one.
+/// Initial parameters of a model by name, f32 on the CPU: matrices normal with deviation 0.02,
+/// those that write into the residual stream with 0.02 / √(2 · layers) so that its variance does
+/// not grow with depth (Radford et al. 2019), norms at one.
 ///
 /// # Errors
-/// libtorch's own (memory).
+/// Errors of libtorch (memory).
 pub fn initialise(config: &LlamaConfig, seed: SeedTree) -> Result<Vec<(String, Tensor)>, LmError> {
     let residual = DEVIATION / (2.0 * config.layers as f64).sqrt();
     projection_shapes(config)
@@ -44,7 +43,7 @@ pub(crate) fn normal(shape: &[i64], deviation: f64, seed: SeedTree) -> Result<Te
     let numbers = shape.iter().product::<i64>() as usize;
     let mut values = Vec::with_capacity(numbers + 1);
     for pair in 0..numbers.div_ceil(2) as u64 {
-        // 1 − u lies in (0, 1], where the logarithm is finite.
+        // 1 − u is in (0, 1], where the logarithm is finite.
         let radius = (-2.0 * (1.0 - seed.index(2 * pair).uniform()).ln()).sqrt() * deviation;
         let (sin, cos) = (TAU * seed.index(2 * pair + 1).uniform()).sin_cos();
         values.extend([(radius * cos) as f32, (radius * sin) as f32]);

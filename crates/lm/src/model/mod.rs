@@ -1,5 +1,5 @@
-//! Llama itself: its configuration, its parameters under their Hugging Face names, the weights
-//! in the compute type, and the one forward pass.
+//! Llama: its configuration, its parameters under their Hugging Face names, the weights in the
+//! compute type, and the forward pass.
 
 pub(crate) mod adapter;
 pub(crate) mod config;

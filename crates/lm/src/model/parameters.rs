@@ -1,26 +1,25 @@
-//! The parameters of a model: named views into one flat buffer per kind of treatment.
+//! The parameters of a model: named views into one flat buffer.
 //!
-//! All values lie in one tensor and all gradients in another of the same layout. The
-//! gradient norm, clipping, AdamW and checkpoints are then a handful of operations on one
-//! tensor instead of a few on each of hundreds: at 0.2 M parameters dispatch would cost more
-//! than the arithmetic.
+//! All values are in one tensor and all gradients in another of the same layout. The gradient norm,
+//! clipping, AdamW and checkpoints are then a few operations on one tensor instead of a few on each
+//! of hundreds: at 0.2 M parameters dispatch would cost more than the arithmetic.
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::error::LmError;
 use crate::model::config::LlamaConfig;
 
-/// Named tensors in one flat buffer. Leaves of the autograd graph where they are trained.
+/// Named tensors in one flat buffer. If trained, they are leaves of the autograd graph.
 pub struct Parameters {
     flat: Tensor,
-    /// Gradients in the same layout; absent where the parameters are frozen.
+    /// Gradients in the same layout; absent if the parameters are frozen.
     grad: Option<Tensor>,
     entries: Vec<Entry>,
-    /// Neighbouring matrices as one: by the first one's name, a leaf over all of them.
+    /// Adjacent matrices as one: by the first one's name, a leaf over all of them.
     stacks: Vec<(String, Tensor)>,
 }
 
-/// Projections of one input that lie side by side in a model's order.
+/// Projections of one input that are adjacent in a model's order.
 const STACKS: [&[&str]; 2] = [
     &["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"],
     &["mlp.gate_proj.weight", "mlp.up_proj.weight"],
@@ -75,20 +74,18 @@ impl Parameters {
         Ok(Self { flat, grad, entries, stacks })
     }
 
-    /// The same values, which change with these, and gradients of their own: for threads that
-    /// share a batch.
+    /// A replica that shares the values but has its own gradients: for threads that share a batch.
     ///
     /// # Errors
-    /// libtorch's own (memory).
+    /// Errors of libtorch (memory).
     pub fn replica(&self) -> Result<Self, LmError> {
         let grad = self.grad.as_ref().map(Tensor::f_zeros_like).transpose()?;
         let shapes = self.iter().map(|(name, leaf)| (name.to_owned(), leaf.size())).collect();
         Self::over(self.flat.shallow_clone(), grad, shapes)
     }
 
-    /// The matrix of all projections that read the same input as `first` (the query or the
-    /// gate projection), where they lie side by side: what a layer multiplies with, without
-    /// a copy.
+    /// The matrix of all projections that read the same input as `first` (the query or the gate
+    /// projection), if they are adjacent: the operand of a layer's product, without a copy.
     pub fn stacked(&self, first: &str) -> Option<&Tensor> {
         self.stacks.iter().find(|(name, _)| name == first).map(|(_, leaf)| leaf)
     }
@@ -121,7 +118,7 @@ impl Parameters {
         &self.flat
     }
 
-    /// All gradients, `[parameters]`, where trained.
+    /// All gradients, `[parameters]`, if trained.
     pub fn grad(&self) -> Option<&Tensor> {
         self.grad.as_ref()
     }
@@ -134,7 +131,7 @@ impl Parameters {
     }
 }
 
-/// A view of the buffer as a tensor of its own, with its gradient where there is one.
+/// A view of the buffer as a separate tensor, with its gradient if present.
 fn leaf(
     flat: &Tensor,
     grad: Option<&Tensor>,
@@ -150,7 +147,7 @@ fn leaf(
     Ok(leaf)
 }
 
-/// Shape of the stack that begins with the first of `entries`, if one does.
+/// Shape of the stack that begins with the first of `entries`, if there is one.
 fn stack_shape(entries: &[Entry]) -> Option<Vec<i64>> {
     STACKS.iter().find_map(|stack| {
         let layer = entries.first()?.name.strip_suffix(stack[0])?;

@@ -1,12 +1,12 @@
-//! Shapes of models by name, for plans made before any file is there.
+//! Shapes of known models by name, for plans made before any file exists.
 
 use crate::model::config::{Llama3Scaling, LlamaConfig};
 
 impl LlamaConfig {
-    /// Names that [`LlamaConfig::named`] knows.
+    /// Names that [`LlamaConfig::named`] accepts.
     pub const NAMES: [&str; 4] = ["tiny", "SmolLM2-135M", "Llama-3.2-1B", "Llama-3.2-3B"];
 
-    /// The shape of a known model; hub ids and `-Instruct` are understood as well.
+    /// The shape of a known model; hub ids and the suffix `-Instruct` are accepted.
     pub fn named(name: &str) -> Option<Self> {
         let name = name.rsplit('/').next().unwrap_or(name);
         match name.to_lowercase().trim_end_matches("-instruct") {
@@ -58,7 +58,7 @@ fn smollm2_135m() -> LlamaConfig {
     }
 }
 
-/// What the 1B and the 3B share.
+/// The values shared by the 1B and the 3B model.
 fn llama_3_2(hidden_size: usize, layers: usize, heads: usize, head_dim: usize) -> LlamaConfig {
     LlamaConfig {
         vocab_size: 128_256,
@@ -87,7 +87,7 @@ fn llama_3_2(hidden_size: usize, layers: usize, heads: usize, head_dim: usize) -
 mod tests {
     use crate::model::config::LlamaConfig;
 
-    /// Parameter counts as the models' cards and safetensors headers state them.
+    /// Parameter counts from the models' cards and safetensors headers.
     #[test]
     fn named_models_have_their_published_sizes() {
         for (name, parameters) in [

@@ -8,8 +8,8 @@ use crate::error::LmError;
 use crate::kernels;
 use crate::model::config::LlamaConfig;
 
-/// The inverse frequencies of a model. Angles are computed for the positions at hand, in f32
-/// as transformers does, so no table limits the context.
+/// The inverse frequencies of a model. Angles are computed on demand for the given positions, in
+/// f32 as in transformers, so no table limits the context.
 pub struct Rotary {
     inverse_frequencies: Tensor,
 }
@@ -52,10 +52,10 @@ impl Angles {
     }
 }
 
-/// Turns `x` [n, heads, head_dim] by the given angles: x·cos + rotate_half(x)·sin.
+/// Rotates `x` [n, heads, head_dim] by the given angles: x·cos + rotate_half(x)·sin.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn rotate(x: &Tensor, Angles { cos, sin, by_kernel }: &Angles) -> Result<Tensor, LmError> {
     if *by_kernel {
         return kernels::rotate(x, cos, sin);
@@ -65,12 +65,12 @@ pub fn rotate(x: &Tensor, Angles { cos, sin, by_kernel }: &Angles) -> Result<Ten
     Ok(x * cos + turned * sin)
 }
 
-/// θ^(−2i/d), scaled as Llama 3.1 does: long wavelengths are divided by `factor`, short ones
-/// kept, those between blended.
+/// θ^(−2i/d), scaled as in Llama 3.1: long wavelengths are divided by `factor`, short ones kept,
+/// those between blended.
 ///
-/// Computed in f32 (each is an f32 number) and in transformers' order of operations. At position 20,000 an error in the last
-/// digit of a frequency is already 1e-3 in an angle, so a more precise result would disagree
-/// with the numbers that models were trained with.
+/// Computed in f32 (each is an f32 number) and in transformers' order of operations. At position
+/// 20,000 an error in the last digit of a frequency is already 1e-3 in an angle, so a more precise
+/// result would disagree with the values that models were trained with.
 pub fn inverse_frequencies(config: &LlamaConfig) -> Vec<f64> {
     let (theta, d) = (config.rope_theta as f32, config.head_dim as f32);
     let plain = (0..config.head_dim / 2).map(|i| 1.0 / theta.powf((2 * i) as f32 / d));

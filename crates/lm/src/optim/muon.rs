@@ -1,8 +1,8 @@
-//! Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>): momentum whose
-//! matrices are made nearly orthogonal before they are applied.
+//! Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>): momentum with matrix
+//! updates that are made nearly orthogonal before they are applied.
 //!
-//! Every direction of a matrix then moves at the same rate, however rare its gradient. For
-//! the matrices inside the layers only: embeddings, head and norms stay with AdamW.
+//! Every direction of a matrix then moves at the same rate, however rare its gradient. Only for the
+//! matrices inside the layers: embeddings, head and norms use AdamW.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -20,7 +20,7 @@ pub struct MuonConfig {
     /// Base learning rate of the matrices.
     pub lr: f64,
     pub momentum: f64,
-    /// Look ahead along the momentum.
+    /// Use Nesterov momentum.
     pub nesterov: bool,
     /// Newton–Schulz iterations.
     pub iterations: usize,
@@ -33,7 +33,7 @@ impl Default for MuonConfig {
     }
 }
 
-/// Whether a two-dimensional parameter belongs to Muon, by its name.
+/// Whether a two-dimensional parameter is updated by Muon, by its name.
 pub fn applies(name: &str) -> bool {
     !name.contains("embed_tokens") && !name.contains("lm_head")
 }
@@ -41,7 +41,7 @@ pub fn applies(name: &str) -> bool {
 /// One step on a matrix: `values` and `momentum` [rows, columns] change in place.
 ///
 /// # Errors
-/// libtorch's own.
+/// Errors of libtorch.
 pub fn step(
     config: &MuonConfig,
     factor: f64,

@@ -1,10 +1,10 @@
 //! AdamW and Muon on the flat parameter buffer.
 //!
-//! libtorch's bindings offer neither a fused AdamW nor a way to save an optimiser's state, so
-//! both are written here. Parameters, gradients and moments share one layout, which a fused
-//! kernel walks once where there is one; elsewhere a step is a handful of tensor operations.
+//! libtorch's bindings offer neither a fused AdamW nor a way to save an optimiser's state, so both
+//! are implemented here. Parameters, gradients and moments share one layout, which a fused kernel
+//! traverses once if available; otherwise a step is a few tensor operations.
 //!
-//! Moments are f32. Parameters of a narrower type may have an f32 master copy, kept here.
+//! Moments are f32. Parameters of a narrower type may have an f32 master copy, stored here.
 
 use leyden_fused::AdamW;
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,10 @@ use crate::kernels;
 use crate::model::parameters::Parameters;
 use crate::optim::muon::{self, MuonConfig};
 
-/// Numbers per block of a norm.
+/// Elements per block of a norm.
 const BLOCK: i64 = 1 << 18;
 
-/// AdamW (Loshchilov and Hutter 2019) and, where asked, Muon for the matrices of the layers.
+/// AdamW (Loshchilov and Hutter 2019) and, optionally, Muon for the matrices of the layers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
@@ -31,7 +31,7 @@ pub struct OptimizerConfig {
     pub weight_decay: f64,
     /// Whether norms and other one-dimensional parameters decay too, as in PyTorch.
     pub decay_norms: bool,
-    /// Keep an f32 copy of parameters of a narrower type and step that.
+    /// Keep an f32 copy of narrower parameters and apply the steps to it.
     pub master: bool,
     pub muon: Option<MuonConfig>,
 }
@@ -51,9 +51,9 @@ impl Default for OptimizerConfig {
     }
 }
 
-/// A stretch of the flat buffer that is treated alike.
+/// A range of the flat buffer with one update rule.
 #[derive(Debug, Clone, PartialEq)]
-struct Stretch {
+struct Segment {
     start: i64,
     length: i64,
     rule: Rule,
@@ -74,13 +74,13 @@ enum Rule {
 /// An optimiser and its state for one [`Parameters`].
 pub struct Optimizer {
     config: OptimizerConfig,
-    stretches: Vec<Stretch>,
+    segments: Vec<Segment>,
     steps: i64,
-    /// First moment; Muon's momentum where a matrix belongs to Muon. [parameters], f32.
+    /// First moment, or Muon's momentum for its matrices. [parameters], f32.
     exp_avg: Tensor,
     /// Second moment, [parameters], f32.
     exp_avg_sq: Tensor,
-    /// f32 values behind parameters of a narrower type.
+    /// f32 copies of narrower parameters.
     master: Option<Tensor>,
 }
 
@@ -88,7 +88,7 @@ impl Optimizer {
     /// An optimiser at step 0 for `parameters`.
     ///
     /// # Errors
-    /// Frozen parameters, constants outside their range, too little memory.
+    /// Frozen parameters, constants out of range, too little memory.
     pub fn new(parameters: &Parameters, config: OptimizerConfig) -> Result<Self, LmError> {
         check(&config)?;
         if parameters.grad().is_none() {
@@ -98,8 +98,8 @@ impl Optimizer {
         let zeros = || Tensor::f_zeros(flat.size().as_slice(), (Kind::Float, flat.device()));
         let master = (config.master && flat.kind() != Kind::Float)
             .then(|| flat.detach().to_kind(Kind::Float));
-        let stretches = stretches(parameters, &config);
-        Ok(Self { config, stretches, steps: 0, exp_avg: zeros()?, exp_avg_sq: zeros()?, master })
+        let segments = segments(parameters, &config);
+        Ok(Self { config, segments, steps: 0, exp_avg: zeros()?, exp_avg_sq: zeros()?, master })
     }
 
     pub fn config(&self) -> &OptimizerConfig {
@@ -115,7 +115,7 @@ impl Optimizer {
     /// [`crate::optim::Schedule`]).
     ///
     /// # Errors
-    /// `parameters` of another size than the optimiser was made for.
+    /// `parameters` of a different size than the optimiser was created for.
     pub fn step(&mut self, parameters: &Parameters, factor: f64) -> Result<(), LmError> {
         let _guard = no_grad_guard();
         let flat = parameters.flat();
@@ -124,34 +124,34 @@ impl Optimizer {
         };
         if flat.size() != self.exp_avg.size() {
             return Err(LmError::Invalid(format!(
-                "the optimiser was made for {:?} parameters, not {:?}",
+                "the optimiser was created for {:?} parameters, not {:?}",
                 self.exp_avg.size(),
                 flat.size()
             )));
         }
         self.steps += 1;
         let values = self.master.as_ref().unwrap_or(flat);
-        for stretch in &self.stretches {
-            match stretch.rule {
+        for segment in &self.segments {
+            match segment.rule {
                 Rule::Adam { decay } if kernels::applies(values.kind(), flat.device()) => {
                     let weight_decay = if decay { self.config.weight_decay } else { 0.0 };
                     let OptimizerConfig { lr, beta1, beta2, eps, .. } = self.config;
                     let step = i32::try_from(self.steps).unwrap_or(i32::MAX);
                     let lr = factor * lr;
                     let rule = AdamW { lr, beta1, beta2, eps, weight_decay, step };
-                    let part = |x: &Tensor| x.narrow(0, stretch.start, stretch.length);
+                    let part = |x: &Tensor| x.narrow(0, segment.start, segment.length);
                     let moments = (&part(&self.exp_avg), &part(&self.exp_avg_sq));
                     kernels::adamw(&rule, &part(values), &part(grad), moments);
                 }
                 Rule::Adam { decay } => {
-                    let part = |x: &Tensor| x.narrow(0, stretch.start, stretch.length);
+                    let part = |x: &Tensor| x.narrow(0, segment.start, segment.length);
                     let decay = if decay { self.config.weight_decay } else { 0.0 };
                     self.adam(part, values, grad, factor * self.config.lr, decay)?;
                 }
                 Rule::Muon { rows, columns } => {
                     if let Some(config) = &self.config.muon {
                         let part = |x: &Tensor| {
-                            x.narrow(0, stretch.start, stretch.length).view([rows, columns])
+                            x.narrow(0, segment.start, segment.length).view([rows, columns])
                         };
                         let grad = part(grad).to_kind(Kind::Float);
                         muon::step(config, factor, part(values), part(&self.exp_avg), &grad)?;
@@ -191,8 +191,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What a checkpoint needs: `step` `[1]`, `exp_avg`, `exp_avg_sq` and, where there is one,
-    /// `master`. The tensors share storage with the optimiser.
+    /// The state for a checkpoint: `step` `[1]`, `exp_avg`, `exp_avg_sq` and, if present, `master`.
+    /// The tensors share storage with the optimiser.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = vec![
             ("step".to_owned(), Tensor::from_slice(&[self.steps])),
@@ -205,10 +205,10 @@ impl Optimizer {
         state
     }
 
-    /// Takes over a state saved by [`Optimizer::state`].
+    /// Restores a state saved by [`Optimizer::state`].
     ///
     /// # Errors
-    /// A tensor that is missing or of another size, by its name; nothing is changed then.
+    /// A tensor that is missing or has the wrong size, by its name; nothing is changed then.
     pub fn load_state(&mut self, state: &[(String, Tensor)]) -> Result<(), LmError> {
         let find = |name: &str, size: &[i64]| {
             let wrong = |what: String| LmError::Tensor { name: name.to_owned(), what };
@@ -236,9 +236,9 @@ impl Optimizer {
     }
 }
 
-/// Norm of the whole gradient, before it is scaled down to `max_norm` where it is larger
-/// (Pascanu et al. 2013, constants as PyTorch). A norm that is not finite is returned and
-/// the gradient left as it is: whether to skip the step is the caller's decision.
+/// Norm of the whole gradient, before it is scaled down to `max_norm` if it is larger (Pascanu et
+/// al. 2013, constants as in PyTorch). A non-finite norm is returned and the gradient left
+/// unchanged: whether to skip the step is the caller's decision.
 ///
 /// # Errors
 /// Frozen parameters.
@@ -247,7 +247,7 @@ pub fn clip_grad_norm(parameters: &Parameters, max_norm: Option<f64>) -> Result<
     let Some(grad) = parameters.grad() else {
         return Err(LmError::Invalid("frozen parameters have no gradient".to_owned()));
     };
-    // Block by block and in f64: an f32 sum over millions of squares loses digits.
+    // Block by block in f64: an f32 sum over millions of squares loses digits.
     let total = grad.size()[0];
     let mut squares = Vec::new();
     for start in (0..total).step_by(BLOCK as usize) {
@@ -264,9 +264,9 @@ pub fn clip_grad_norm(parameters: &Parameters, max_norm: Option<f64>) -> Result<
     Ok(norm)
 }
 
-/// Who treats which part of the buffer; neighbours under the same rule of Adam are one.
-fn stretches(parameters: &Parameters, config: &OptimizerConfig) -> Vec<Stretch> {
-    let mut stretches: Vec<Stretch> = Vec::new();
+/// The update rule of each part of the buffer; adjacent parts with the same Adam rule are merged.
+fn segments(parameters: &Parameters, config: &OptimizerConfig) -> Vec<Segment> {
+    let mut segments: Vec<Segment> = Vec::new();
     for ((name, start, length), (_, tensor)) in parameters.layout().zip(parameters.iter()) {
         let shape = tensor.size();
         let rule = match shape.as_slice() {
@@ -275,14 +275,14 @@ fn stretches(parameters: &Parameters, config: &OptimizerConfig) -> Vec<Stretch> 
             }
             _ => Rule::Adam { decay: config.decay_norms || shape.len() > 1 },
         };
-        match stretches.last_mut() {
+        match segments.last_mut() {
             Some(last) if last.rule == rule && matches!(rule, Rule::Adam { .. }) => {
                 last.length += length;
             }
-            _ => stretches.push(Stretch { start, length, rule }),
+            _ => segments.push(Segment { start, length, rule }),
         }
     }
-    stretches
+    segments
 }
 
 fn check(config: &OptimizerConfig) -> Result<(), LmError> {

@@ -2,16 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the rate moves after warm-up.
+/// Shape of the learning rate after warm-up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
-    /// It stays.
+    /// Constant.
     #[default]
     Constant,
-    /// In a straight line to the floor at the last step.
+    /// Linear to the floor at the last step.
     Linear,
-    /// Along half a cosine to the floor at the last step (Loshchilov and Hutter 2017).
+    /// Half a cosine to the floor at the last step (Loshchilov and Hutter 2017).
     Cosine,
 }
 
@@ -22,9 +22,9 @@ pub struct Schedule {
     /// Steps until the full rate; the first has 1 / warmup of it.
     pub warmup: usize,
     pub decay: Decay,
-    /// Number of steps over which the rate decays, warm-up included.
+    /// Number of steps over which the rate decays, including warm-up.
     pub steps: usize,
-    /// The factor at the end of the decay and beyond.
+    /// The factor at the end of the decay and after it.
     pub floor: f64,
 }
 
@@ -42,12 +42,12 @@ impl Schedule {
         }
         let span = self.steps.saturating_sub(self.warmup).max(1);
         let done = ((step - self.warmup) as f64 / span as f64).min(1.0);
-        let left = match self.decay {
+        let remaining = match self.decay {
             Decay::Constant => return 1.0,
             Decay::Linear => 1.0 - done,
             Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
         };
-        self.floor + (1.0 - self.floor) * left
+        self.floor + (1.0 - self.floor) * remaining
     }
 }
 

@@ -1,14 +1,13 @@
 //! A batch as a forest of prefixes.
 //!
-//! The rollouts of a task share their prompt and the calls of a rollout share their history,
-//! so a batch with one row per model call repeats most of its tokens. Here the rows of a
-//! group become a trie, and each trie is laid out depth first as one packed sequence: a
-//! shared prefix is computed once and its gradient is the sum over the rows that share it,
-//! which is what one row per call gives too. Pure bookkeeping, no tensors.
+//! The rollouts of a task share their prompt and the calls of a rollout share their history, so a
+//! batch with one row per model call repeats most of its tokens. Here the rows of a group become a
+//! trie, and each trie is laid out depth first as one packed sequence: a shared prefix is computed
+//! once and its gradient is the sum over the rows that share it, equal to the result of one row per
+//! call. Bookkeeping only, no tensors.
 //!
-//! Rows are sorted first. In lexicographic order each row continues the one before it from
-//! their common prefix on, so the depth-first layout is written down in one pass and no trie
-//! of pointers is needed.
+//! Rows are sorted first. In lexicographic order each row continues the previous one from their
+//! common prefix on, so the depth-first layout is built in one pass without a pointer-based trie.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,13 +16,13 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     pub ids: Vec<u32>,
-    /// Positions of the generated (or, for supervised data, learned) tokens: ascending,
-    /// disjoint ranges. Position 0 cannot be among them, for nothing predicts it.
+    /// Positions of the generated (or, for supervised data, target) tokens: ascending, disjoint
+    /// ranges. Position 0 cannot be among them, since no token predicts it.
     pub actions: Vec<Range<usize>>,
 }
 
 impl Row {
-    /// A call: the response follows the prompt, and all of it is action.
+    /// A call: the response follows the prompt, and all of the response is action.
     pub fn call(prompt: &[u32], response: &[u32]) -> Self {
         let ids = [prompt, response].concat();
         let actions = prompt.len()..ids.len();
@@ -53,7 +52,7 @@ pub enum ForestError {
     Budget,
 }
 
-/// A token whose log-probability is wanted, once for all rows that share it.
+/// A token whose log-probability is computed once for all rows that share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Action {
     /// Its node.
@@ -62,10 +61,10 @@ pub struct Action {
     pub parent: usize,
 }
 
-/// Where one input row went.
+/// Location of one input row in a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackedRow {
-    /// Index among the rows handed to [`pack`].
+    /// Index among the rows passed to [`pack`].
     pub row: usize,
     /// Its last node; the row is the path from the root to it.
     pub leaf: usize,
@@ -73,18 +72,18 @@ pub struct PackedRow {
     pub actions: Vec<usize>,
 }
 
-/// One micro-batch: several trees, each depth first, one after the other.
+/// One micro-batch: several trees, each depth first, concatenated.
 ///
-/// All node numbers count from the start of the pack.
+/// All node indices are relative to the start of the pack.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pack {
     /// Token of each node.
     pub ids: Vec<u32>,
     /// Depth of each node: its position in every row through it.
     pub positions: Vec<usize>,
-    /// Node before it; `None` at a root.
+    /// Parent of each node; `None` for a root.
     pub parents: Vec<Option<usize>>,
-    /// First node behind its subtree: node j is i or an ancestor of i iff `j ≤ i < ends[j]`.
+    /// First node after each node's subtree: node j is i or an ancestor of i iff `j ≤ i < ends[j]`.
     pub ends: Vec<usize>,
     /// The trees.
     pub trees: Vec<Range<usize>>,
@@ -94,7 +93,7 @@ pub struct Pack {
 }
 
 impl Pack {
-    /// Number of nodes: tokens the trunk computes.
+    /// Number of nodes: tokens that the trunk computes.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -103,12 +102,12 @@ impl Pack {
         self.ids.is_empty()
     }
 
-    /// Whether `ancestor` is `node` or lies on its path to the root.
+    /// Whether `ancestor` is `node` or one of its ancestors.
     pub fn sees(&self, node: usize, ancestor: usize) -> bool {
         ancestor <= node && node < self.ends[ancestor]
     }
 
-    /// Whether a tree is a single chain, that is one row or repetitions of it.
+    /// Whether a tree is a single chain, that is, one row or repetitions of it.
     pub fn is_chain(&self, tree: &Range<usize>) -> bool {
         tree.clone().all(|node| self.ends[node] == tree.end)
     }
@@ -119,8 +118,8 @@ impl Pack {
         self.rows.iter().map(|r| r.actions.iter().map(|&a| per_action[a]).collect()).collect()
     }
 
-    /// Values per row and action token → sums per unique action: the transpose of
-    /// [`Pack::gather`], and so the chain rule for it.
+    /// Values per row and action token → sums per unique action: the transpose of [`Pack::gather`],
+    /// and therefore its gradient.
     pub fn scatter(&self, per_row: &[Vec<f64>]) -> Vec<f64> {
         let mut sums = vec![0.0; self.actions.len()];
         for (row, values) in self.rows.iter().zip(per_row) {
@@ -153,13 +152,13 @@ impl Pack {
 
 /// Packs `rows` into micro-batches of at most `token_budget` unique tokens each.
 ///
-/// Rows with equal numbers in `groups` share a trie. A trie beyond the budget is cut between
-/// rows into several; a single row beyond it gets a pack of its own. The result depends on
-/// the arguments alone.
+/// Rows with equal numbers in `groups` share a trie. A trie beyond the budget is split between rows
+/// into several; a single row beyond it gets its own pack. The result depends only on the
+/// arguments.
 ///
 /// # Errors
-/// A row without tokens, an action that is no token of its row or has no predecessor, unequal
-/// numbers of rows and groups, a budget of 0.
+/// A row without tokens, an action outside its row or without a predecessor, different numbers of
+/// rows and groups, a budget of 0.
 pub fn pack(rows: &[Row], groups: &[usize], token_budget: usize) -> Result<Vec<Pack>, ForestError> {
     if rows.len() != groups.len() {
         return Err(ForestError::Groups { rows: rows.len(), groups: groups.len() });
@@ -220,8 +219,8 @@ fn members_by_group(groups: &[usize]) -> Vec<Vec<usize>> {
     members
 }
 
-/// Cuts sorted rows so that the trie of each part has at most `budget` nodes, where one row
-/// alone does not exceed it.
+/// Splits sorted rows so that the trie of each part has at most `budget` nodes, unless a single row
+/// exceeds it.
 fn split<'a>(rows: &[Row], sorted: &'a [usize], budget: usize) -> Vec<&'a [usize]> {
     let mut parts = Vec::new();
     let (mut start, mut nodes) = (0, 0);
@@ -242,11 +241,10 @@ fn split<'a>(rows: &[Row], sorted: &'a [usize], budget: usize) -> Vec<&'a [usize
     parts
 }
 
-/// Writes down one tree. Rows that differ in their first token make several roots, each a
-/// tree of its own.
+/// Builds one pack. Rows that differ in their first token give several roots, each a separate tree.
 fn lay_out(rows: &[Row], sorted: &[usize]) -> Pack {
     let mut pack = Pack::default();
-    // Nodes of the row before, by position: the current path.
+    // Nodes of the previous row, by position: the current path.
     let mut path: Vec<usize> = Vec::new();
     let mut paths: Vec<Vec<usize>> = Vec::new();
     for (i, &row) in sorted.iter().enumerate() {
@@ -270,7 +268,7 @@ fn lay_out(rows: &[Row], sorted: &[usize]) -> Pack {
     pack
 }
 
-/// Shortens `path` to `depth`: the subtrees of the nodes it leaves are complete.
+/// Shortens `path` to `depth`: the subtrees of the removed nodes are complete.
 fn close(pack: &mut Pack, path: &mut Vec<usize>, depth: usize) {
     let end = pack.len();
     for &node in &path[depth..] {
@@ -284,7 +282,7 @@ fn close(pack: &mut Pack, path: &mut Vec<usize>, depth: usize) {
     path.truncate(depth);
 }
 
-/// Turns the action nodes of each row into indices among the unique ones.
+/// Converts the action nodes of each row to indices among the unique ones.
 fn number_actions(pack: &mut Pack, nodes_by_row: Vec<Vec<usize>>) {
     let mut index = vec![None; pack.len()];
     for &node in nodes_by_row.iter().flatten() {

@@ -1,12 +1,12 @@
-//! Attention on a packed forest: each token looks at itself and its ancestors.
+//! Attention on a packed forest: each token attends to itself and its ancestors.
 //!
-//! A mask over a whole tree would be right and wasteful: most pairs of its tokens lie on
-//! different branches. So a tree is cut into tiles of consecutive nodes. In depth-first order
-//! every ancestor of a tile's nodes that lies before the tile is an ancestor of its first
-//! node. A tile therefore needs the keys of one path and its own, and the work is the number
-//! of tokens times their depth, not times the size of the tree. Tiles of similar length
-//! are one batch of scaled dot-product attention, with a mask made once per pack for all
-//! layers. A tree that is a single chain is plain causal attention.
+//! A mask over a whole tree would be correct but wasteful: most pairs of its tokens are on
+//! different branches. So a tree is cut into tiles of consecutive nodes. In depth-first order every
+//! ancestor of a tile's nodes that precedes the tile is an ancestor of its first node. A tile
+//! therefore needs the keys of one path and its own, and the work is the number of tokens times
+//! their depth, not times the size of the tree. Tiles of similar length form one batch of scaled
+//! dot-product attention, with a mask built once per pack for all layers. A tree that is a single
+//! chain is plain causal attention.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,48 +20,48 @@ use crate::kernels;
 use crate::model::forward::Attention;
 use crate::policy::forest::Pack;
 
-/// Nodes per tile. Longer tiles look at more than they need, shorter ones copy the keys of
-/// the path more often.
+/// Nodes per tile. Longer tiles read more keys than needed, shorter ones copy the keys of the path
+/// more often.
 const TILE: usize = 128;
 
 /// Key lengths of one batch differ by less than this.
 const KEY_STEP: usize = 64;
 
-/// Added to the score of a key that the query may not look at.
+/// Added to the score of a key that the query may not attend to.
 const HIDDEN: f32 = f32::NEG_INFINITY;
 
-/// Chains of this length are attended to on their own, causally.
+/// Chains of at least this length are processed separately, with causal attention.
 const LONG_CHAIN: usize = 512;
 
-/// The ancestry of a pack, ready for use in every layer.
+/// The ancestry of a pack, prepared for use in every layer.
 pub struct ForestAttention {
-    /// For the fused kernel, where it applies: the rest is empty then.
+    /// For the fused kernel, if it applies: the other fields are empty then.
     plan: Option<Arc<Plan>>,
     chains: Vec<Range<usize>>,
     batches: Vec<TileBatch>,
-    /// [n]: where each node's result is among those of chains and batches, one after another;
-    /// absent where there are only chains.
+    /// [n]: index of each node's result in the concatenation of chains and batches; absent if there
+    /// are only chains.
     order: Option<Tensor>,
     /// Whether several query heads share a key/value head.
     grouped: bool,
 }
 
-/// Tiles that are attended to together, padded to the longest.
+/// Tiles processed together, padded to the longest.
 struct TileBatch {
     tiles: i64,
-    /// [tiles · tile]: nodes that ask; the last is repeated as padding.
+    /// [tiles · tile]: query nodes; the last is repeated as padding.
     queries: Tensor,
-    /// [tiles · keys]: nodes looked at.
+    /// [tiles · keys]: key nodes.
     keys: Tensor,
-    /// [tiles, 1, tile, keys]: 0 where the query may look and −∞ elsewhere.
+    /// [tiles, 1, tile, keys]: 0 where the query attends and −∞ elsewhere.
     mask: Tensor,
 }
 
 impl ForestAttention {
-    /// For queries of `kind` with this many heads, key/value heads and numbers a head.
+    /// For queries of `kind` with these numbers of heads and key/value heads and this head width.
     ///
     /// # Errors
-    /// libtorch's own (memory).
+    /// Errors of libtorch (memory).
     pub fn new(
         pack: &Pack,
         (heads, kv_heads, head_dim): (usize, usize, usize),
@@ -84,8 +84,8 @@ impl ForestAttention {
         device: Device,
         tile: usize,
     ) -> Result<Self, LmError> {
-        // Many short chains, such as demonstrations, are cheaper as tiles: a slice of its own
-        // for each would cost a zeroed gradient of the whole pack for each.
+        // Many short chains, such as demonstrations, are cheaper as tiles: a separate slice for
+        // each would cost a zeroed gradient of the whole pack for each.
         let (chains, trees): (Vec<_>, Vec<_>) = pack.trees.iter().cloned().partition(|tree| {
             pack.is_chain(tree) && (tree.len() >= LONG_CHAIN || pack.trees.len() == 1)
         });
@@ -111,7 +111,7 @@ impl ForestAttention {
             }
             batches.push(TileBatch::new(pack, &tiles, tile, kind, device)?);
         }
-        // Chains alone are in order already.
+        // Chains alone are already in order.
         let order = match batches.is_empty() {
             true => None,
             false => Some(Tensor::f_from_slice(&order)?.to_device(device)),
@@ -238,7 +238,7 @@ mod tests {
     use leyden_core::SeedTree;
     use tch::{Device, Kind, Tensor};
 
-    /// Two trees that branch again and again, and between them a chain.
+    /// Two trees with repeated branching, and a chain between them.
     fn forest() -> Pack {
         let seed = SeedTree::new(2);
         let (mut rows, mut groups) = (Vec::new(), Vec::new());
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_give_masked_attention_and_its_gradient_whatever_their_size() {
+    fn tiles_match_masked_attention_and_its_gradient_for_every_size() {
         let pack = forest();
         let n = pack.len() as i64;
         assert!(pack.trees.iter().filter(|t| pack.is_chain(t)).count() == 1 && n > 200);

@@ -15,8 +15,8 @@ fn path(pack: &Pack, leaf: usize) -> Vec<usize> {
     nodes
 }
 
-/// Rows over a small alphabet, so that prefixes are shared often; every token behind the
-/// first may be an action.
+/// Rows over a small alphabet, so that prefixes are shared often; every token after the first may
+/// be an action.
 fn rows() -> impl Strategy<Value = Vec<(Row, usize)>> {
     let row = (prop::collection::vec((0u32..3, any::<bool>()), 1..9), 0usize..3).prop_map(
         |(tokens, group)| {
@@ -63,7 +63,7 @@ proptest! {
     }
 
     #[test]
-    fn intervals_say_who_is_an_ancestor(rows in rows(), budget in 1usize..60) {
+    fn intervals_encode_ancestry(rows in rows(), budget in 1usize..60) {
         let (rows, groups): (Vec<Row>, Vec<usize>) = rows.into_iter().unzip();
         for pack in pack(&rows, &groups, budget).unwrap() {
             for node in 0..pack.len() {
@@ -128,7 +128,7 @@ fn a_token_that_is_action_here_and_prompt_there_is_one_node() {
 }
 
 #[test]
-fn rows_that_cannot_be_packed_are_named() {
+fn invalid_rows_are_reported() {
     let row = |ids: &[u32], actions: &[Range<usize>]| Row {
         ids: ids.to_vec(),
         actions: actions.to_vec(),

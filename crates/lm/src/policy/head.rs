@@ -1,17 +1,17 @@
-//! The head where it is needed: log-probabilities at action tokens, and their backward pass.
+//! The language-model head at action tokens: log-probabilities, and their backward pass.
 //!
-//! Logits of a whole batch are the first thing that exhausts memory (4,096 tokens of Llama
-//! 3.2 take 2.1 GB in f32), so they exist only for parents of action tokens and only a chunk
-//! at a time. The gradient through the log-softmax is known in closed form, so no graph is
-//! kept either: forward gives the numbers, backward recomputes each chunk (or keeps it, if
-//! there was only one) and writes the gradients of hidden states and head.
+//! Logits of a whole batch are the first thing that exhausts memory (4,096 tokens of Llama 3.2 take
+//! 2.1 GB in f32), so they exist only for parents of action tokens and only one chunk at a time.
+//! The gradient through the log-softmax is known in closed form, so no graph is kept either:
+//! forward returns the numbers, backward recomputes each chunk (or reuses it if there was only one)
+//! and writes the gradients of hidden states and head.
 
 use tch::{Kind, Tensor, no_grad_guard};
 
 use crate::error::LmError;
 use crate::policy::forest::Pack;
 
-/// Logits held at once, in numbers: 256 MB of f32.
+/// Logits in memory at once, as a number of elements: 256 MB of f32.
 pub(crate) const CHUNK_NUMBERS: i64 = 64 << 20;
 
 /// The head applied to a pack's actions.
@@ -26,11 +26,11 @@ pub struct Head<'a> {
     /// Actions per chunk.
     chunk: i64,
     pack: &'a Pack,
-    /// Log-probabilities of the vocabulary for the only chunk, from forward to backward.
+    /// Log-probabilities of the vocabulary for a single chunk, kept from forward to backward.
     kept: Option<Tensor>,
 }
 
-/// d loss / d what [`Head::forward`] returned, per action.
+/// d loss / d result of [`Head::forward`], per action.
 pub struct HeadCotangent<'a> {
     pub logp: &'a [f64],
     pub entropy: Option<&'a [f64]>,
@@ -41,7 +41,7 @@ impl<'a> Head<'a> {
     /// `temperature`.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn new(pack: &'a Pack, weight: &Tensor, temperature: f64) -> Result<Self, LmError> {
         let device = weight.device();
         let parents: Vec<i64> = pack.actions.iter().map(|a| a.parent as i64).collect();
@@ -57,16 +57,16 @@ impl<'a> Head<'a> {
         })
     }
 
-    /// Bounds a chunk to `actions` actions.
+    /// Limits a chunk to `actions` actions.
     pub fn set_chunk(&mut self, actions: usize) {
         self.chunk = (actions as i64).max(1);
     }
 
-    /// Log-probability and entropy (nats) of each action's distribution given `hidden`
-    /// [n, width], each `[actions]`, in f32 whatever the compute type.
+    /// Log-probability and entropy (nats) of each action's distribution given `hidden` [n, width],
+    /// each `[actions]`, in f32 for every compute type.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(&mut self, hidden: &Tensor) -> Result<(Vec<f64>, Vec<f64>), LmError> {
         let _guard = no_grad_guard();
         let (mut logp, mut entropy) = (Vec::new(), Vec::new());
@@ -82,14 +82,14 @@ impl<'a> Head<'a> {
         Ok((logp, entropy))
     }
 
-    /// d loss / d hidden [n, width] in f32. Adds d loss / d weight to `weight_grad`, in its
-    /// own type, where given.
+    /// d loss / d hidden [n, width] in f32. Adds d loss / d weight to `weight_grad`, in its own
+    /// type, if given.
     ///
     /// With z = logits / T, p = softmax(z), H the entropy: d logp / dz = onehot − p and
     /// dH / dz = −p (log p + H).
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn backward(
         &mut self,
         hidden: &Tensor,

@@ -1,9 +1,9 @@
 //! LoRA (Hu et al. 2021): a frozen projection W becomes W + (alpha / rank) · B A, and only A
 //! and B are trained.
 //!
-//! The adapters are [`Parameters`] of their own, so that optimiser, clipping and checkpoints
-//! treat them like any other model. A starts uniform in ±1/√in (Kaiming with a = √5, as PEFT
-//! does) and B at zero, so training starts exactly at the base.
+//! The adapters are separate [`Parameters`], so that optimiser, clipping and checkpoints treat them
+//! like any other model. A starts uniform in ±1/√in (Kaiming with a = √5, as in PEFT) and B at
+//! zero, so training starts exactly at the base.
 
 use leyden_core::SeedTree;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -29,11 +29,11 @@ enum Projection {
 }
 
 impl Projection {
-    /// All of a layer, in the order in which they lie in its matrices.
+    /// All of a layer, in the order of its matrices.
     const ALL: [Self; 7] =
         [Self::Query, Self::Key, Self::Value, Self::Output, Self::Gate, Self::Up, Self::Down];
 
-    /// The name of the module in a layer, as Hugging Face has it.
+    /// The name of the module in a layer, in Hugging Face's format.
     fn module(self) -> &'static str {
         match self {
             Self::Query => "self_attn.q_proj",
@@ -46,7 +46,7 @@ impl Projection {
         }
     }
 
-    /// Whether a configuration's `target` means this one: by the module's last name.
+    /// Whether a configuration's `target` selects this projection: by the module's last name.
     fn is(self, target: &str) -> bool {
         self.module().rsplit('.').next() == Some(target)
     }
@@ -69,7 +69,7 @@ impl Projection {
 /// The adapters of a model.
 pub struct Lora {
     config: LoraConfig,
-    /// What is adapted, in the model's order.
+    /// The adapted projections, in the model's order.
     places: Vec<Place>,
     parameters: Parameters,
 }
@@ -82,11 +82,11 @@ struct Place {
 }
 
 impl Lora {
-    /// Fresh adapters on the target projections of every layer, f32 on `device`; draws come
-    /// from `seed` and the module's name.
+    /// Initial adapters on the target projections of every layer, f32 on `device`; drawn from
+    /// `seed` and the module's name.
     ///
     /// # Errors
-    /// Rank 0, no target, an unknown one or one named twice.
+    /// Rank 0; no target, an unknown or a duplicate one.
     pub fn new(
         config: LoraConfig,
         model: &LlamaConfig,
@@ -127,7 +127,7 @@ impl Lora {
             if a.size() != [rank, input] || b.size() != [out, rank] {
                 let (a, b) = (a.size(), b.size());
                 let what = format!(
-                    "its adapter is {a:?} and {b:?}, but rank {rank} wants [{rank}, {input}] and \
+                    "its adapter is {a:?} and {b:?}, but rank {rank} requires [{rank}, {input}] and \
                      [{out}, {rank}]"
                 );
                 return Err(LmError::Tensor { name: module, what });
@@ -148,7 +148,7 @@ impl Lora {
         &self.config
     }
 
-    /// What is trained: `<module>.lora_A.weight` and `<module>.lora_B.weight`.
+    /// The trained parameters: `<module>.lora_A.weight` and `<module>.lora_B.weight`.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
@@ -156,7 +156,7 @@ impl Lora {
     /// All adapters by module, sharing storage with the parameters.
     ///
     /// # Errors
-    /// None in practice: the names are our own.
+    /// None in practice: the names are generated here.
     pub fn adapters(&self) -> Result<Vec<Adapter>, LmError> {
         let adapter = |place: &Place| {
             let a = self.parameters.get(&name_a(&place.module))?.detach();
@@ -166,11 +166,11 @@ impl Lora {
         self.places.iter().map(adapter).collect()
     }
 
-    /// Adds the adapters to `weights` as low-rank terms in the type of the weights; part of
-    /// the graph where gradients are on.
+    /// Adds the adapters to `weights` as low-rank terms in the type of the weights; part of the
+    /// graph if gradients are enabled.
     ///
     /// # Errors
-    /// None in practice: the names are our own.
+    /// None in practice: the names are generated here.
     pub fn attach(&self, weights: &mut Weights, model: &LlamaConfig) -> Result<(), LmError> {
         let kind = weights.embedding.kind();
         for Place { layer, projection, module } in &self.places {
@@ -197,11 +197,11 @@ impl Lora {
         self.config.alpha / self.config.rank as f64
     }
 
-    /// The base with the adapters added in, by name in the base's order and type: what is
-    /// saved as a full model or handed to the engine. Tensors without an adapter are shared.
+    /// The base with the adapters merged, by name in the base's order and type: for saving as a
+    /// full model or for the engine. Tensors without an adapter are shared.
     ///
     /// # Errors
-    /// A base that lacks an adapted projection.
+    /// A base without an adapted projection.
     pub fn merge(&self, base: &Parameters) -> Result<Vec<(String, Tensor)>, LmError> {
         let _guard = no_grad_guard();
         let mut adapters: Vec<(String, Adapter)> =

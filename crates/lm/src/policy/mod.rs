@@ -1,5 +1,5 @@
-//! The model as the trainer sees it: a forest of prefixes in, log-probabilities and gradients
-//! out; adapters; the critic's value head.
+//! The model for training: a forest of prefixes in, log-probabilities and gradients out; adapters;
+//! the critic's value head.
 
 pub mod forest;
 pub(crate) mod forest_attention;

@@ -1,8 +1,8 @@
 //! Activation checkpointing (Chen et al. 2016), one checkpoint per layer.
 //!
-//! The forward pass keeps no graph, only each layer's input; the backward pass goes through
-//! the layers in reverse and runs each again, this time with a graph. Memory for activations
-//! falls from all layers to one, for one more forward pass.
+//! The forward pass keeps no graph, only each layer's input; the backward pass visits the layers in
+//! reverse and runs each again, this time with a graph. Memory for activations falls from all
+//! layers to one, at the cost of one more forward pass.
 
 use tch::{Kind, Tensor, no_grad_guard};
 
@@ -21,11 +21,11 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The same as [`crate::model::transform`], without a graph: hidden states [n, width] and what
-    /// [`Checkpoints::backward`] needs.
+    /// As [`crate::model::transform`], without a graph: hidden states [n, width] and the state for
+    /// [`Checkpoints::backward`].
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn forward(
         weights: &Weights,
         config: &LlamaConfig,
@@ -47,11 +47,11 @@ impl Checkpoints {
         Ok((hidden, Self { inputs, ids: ids.shallow_clone(), angles }))
     }
 
-    /// Adds the gradients of all trained parameters behind `weights`, given d loss / d hidden
-    /// [n, width].
+    /// Adds the gradients of all trained parameters behind `weights`, given d loss / d hidden [n,
+    /// width].
     ///
     /// # Errors
-    /// libtorch's own.
+    /// Errors of libtorch.
     pub fn backward(
         mut self,
         weights: &Weights,
@@ -87,8 +87,8 @@ fn leaf(x: &Tensor) -> Tensor {
 
 /// Back-propagates `gradient` into the graph of `output`.
 ///
-/// The bindings start only from scalars; the derivative of Σ output · gradient is `gradient`
-/// itself, exactly.
+/// The bindings start only from scalars; the derivative of Σ output · gradient is exactly
+/// `gradient`.
 pub(crate) fn backward_from(output: &Tensor, gradient: &Tensor) -> Result<(), LmError> {
     let gradient = gradient.detach().to_kind(output.kind());
     Ok((output * gradient).f_sum(Kind::Float)?.f_backward()?)

@@ -1,10 +1,10 @@
-//! The model as the trainer sees it: log-probabilities of actions, and their gradients.
+//! The model for training: log-probabilities of actions, and their gradients.
 //!
-//! A [`Policy`] is handed a [`Pack`] of prefix trees. It answers with the log-probability of
-//! every unique action token, takes d loss / d log-probability in return (the mathematics of
-//! losses knows no tensors) and adds the gradients to its flat gradient buffer. Between the
-//! two lies no graph of the head (see [`crate::policy::head`]); the graph of the layers is kept, or
-//! recomputed layer by layer where activation checkpointing is on.
+//! A [`Policy`] takes a [`Pack`] of prefix trees, returns the log-probability of every unique
+//! action token, receives d loss / d log-probability (losses are computed without tensors) and adds
+//! the gradients to its flat gradient buffer. No graph of the head is kept (see
+//! [`crate::policy::head`]); the graph of the layers is kept, or recomputed layer by layer with
+//! activation checkpointing.
 
 use tch::{Device, Kind, Tensor, no_grad_guard};
 
@@ -19,15 +19,15 @@ use crate::policy::head::{Head, HeadCotangent};
 use crate::policy::lora::Lora;
 use crate::policy::recomputation::{Checkpoints, backward_from};
 
-/// How a policy computes.
+/// Computation options of a policy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PolicyOptions {
-    /// Type of activations and of the weights they meet. Parameters of another type are cast
-    /// on the way; gradients arrive in the parameters' type.
+    /// Type of activations and of the compute weights. Parameters of another type are converted;
+    /// gradients arrive in the parameters' type.
     pub compute: Kind,
     /// Trade one more forward pass for the memory of all layers' activations.
     pub checkpointing: bool,
-    /// Most actions whose logits exist at once; by default as many as fit 256 MB.
+    /// Maximum number of actions whose logits exist at once; by default as many as fit 256 MB.
     pub head_chunk: Option<usize>,
 }
 
@@ -46,12 +46,12 @@ pub struct Evaluated {
     pub entropy: Vec<f64>,
 }
 
-/// Derivatives of the loss by what was evaluated; rows that share an action are summed
-/// (see [`Pack::scatter`]).
+/// Derivatives of the loss with respect to the evaluated numbers; rows that share an action are
+/// summed (see [`Pack::scatter`]).
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cotangent {
     pub logp: Vec<f64>,
-    /// Absent where the loss does not contain the entropy.
+    /// Absent if the loss does not contain the entropy.
     pub entropy: Option<Vec<f64>>,
 }
 
@@ -62,7 +62,7 @@ impl Cotangent {
     }
 }
 
-/// A Llama that is trained: all of it, or LoRA adapters on a frozen base.
+/// A trainable Llama: full fine-tuning, or LoRA adapters on a frozen base.
 pub struct Policy {
     config: LlamaConfig,
     parameters: Parameters,
@@ -79,7 +79,7 @@ struct Adapted {
 }
 
 impl Policy {
-    /// Full fine-tuning, or a frozen model for evaluation, as `parameters` are trained or not.
+    /// Full fine-tuning, or a frozen model for evaluation, depending on `parameters`.
     pub fn new(config: LlamaConfig, parameters: Parameters, options: PolicyOptions) -> Self {
         let device = parameters.flat().device();
         let rotary = Rotary::new(&config, device);
@@ -110,11 +110,11 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The same policy, whose weights change with this one's, and gradients of its own: for
-    /// threads that share a batch.
+    /// A replica that shares this policy's weights but has its own gradients: for threads that
+    /// share a batch.
     ///
     /// # Errors
-    /// Adapters, which have no replicas; libtorch's own (memory).
+    /// Adapters, which have no replicas; errors of libtorch (memory).
     pub fn replica(&self) -> Result<Self, LmError> {
         if self.adapted.is_some() {
             return Err(LmError::Invalid("a policy with adapters has no replicas".to_owned()));
@@ -147,16 +147,17 @@ impl Policy {
         self.adapted.as_ref().map(|a| &a.lora)
     }
 
-    /// What the optimiser steps: the adapters where there are any, else the whole model.
+    /// The parameters that the optimiser updates: the adapters if there are any, else the whole
+    /// model.
     pub fn trained(&self) -> &Parameters {
         self.lora().map_or(&self.parameters, Lora::parameters)
     }
 
-    /// Weights in the compute type with adapters as low-rank terms. Where gradients are on
-    /// they are part of the graph.
+    /// Weights in the compute type with adapters as low-rank terms; part of the graph if gradients
+    /// are enabled.
     ///
     /// # Errors
-    /// A parameter that is missing.
+    /// A missing parameter.
     pub fn weights(&self) -> Result<Weights, LmError> {
         match &self.adapted {
             None => Weights::of(&self.parameters, &self.config, self.options.compute),
@@ -170,11 +171,11 @@ impl Policy {
 
     /// Weights for generation: the compute type, adapters merged, no graph.
     ///
-    /// They may share storage with the parameters, so make them anew after each optimiser
-    /// step and do not use older ones.
+    /// They may share storage with the parameters, so rebuild them after each optimiser step and do
+    /// not use older ones.
     ///
     /// # Errors
-    /// A parameter that is missing.
+    /// A missing parameter.
     pub fn inference_weights(&self) -> Result<Weights, LmError> {
         let _guard = no_grad_guard();
         match self.lora() {
@@ -192,14 +193,14 @@ impl Policy {
     /// Log-probabilities and entropies, without a graph.
     ///
     /// # Errors
-    /// A token outside the vocabulary; libtorch's own (memory).
+    /// A token outside the vocabulary; errors of libtorch (memory).
     pub fn evaluate(&self, pack: &Pack, temperature: f64) -> Result<Evaluated, LmError> {
         let _guard = no_grad_guard();
         self.evaluate_with(&self.weights()?, pack, temperature)
     }
 
-    /// As [`Policy::evaluate`], by the model without its adapters: the reference of a KL
-    /// penalty costs no second model.
+    /// As [`Policy::evaluate`], with the model without its adapters: the reference of a KL penalty
+    /// needs no second model.
     ///
     /// # Errors
     /// As [`Policy::evaluate`].
@@ -222,7 +223,7 @@ impl Policy {
         Ok(Evaluated { logp, entropy })
     }
 
-    /// Normed hidden states [n, width] of all nodes, without a graph where gradients are off.
+    /// Normed hidden states [n, width] of all nodes, without a graph if gradients are disabled.
     ///
     /// # Errors
     /// As [`Policy::evaluate`].
@@ -232,15 +233,15 @@ impl Policy {
         transform(weights, &self.config, &self.rotary, ids, positions, &mut input.attention)
     }
 
-    /// Evaluates, asks `cotangent` for the derivative of the loss, and adds the gradients of
-    /// what is trained to its gradient buffer.
+    /// Evaluates, calls `cotangent` for the derivative of the loss, and adds the gradients of the
+    /// trained parameters to their gradient buffer.
     ///
-    /// Gradients of several packs add up, so a batch may be cut into packs at will; zero them
-    /// before the first.
+    /// Gradients of several packs accumulate, so a batch may be split into packs arbitrarily; zero
+    /// them before the first.
     ///
     /// # Errors
-    /// As [`Policy::evaluate`]; a cotangent of another length than the actions; a policy
-    /// without trained parameters.
+    /// As [`Policy::evaluate`]; a cotangent whose length differs from the number of actions; a
+    /// policy without trained parameters.
     pub fn forward_backward(
         &self,
         pack: &Pack,
@@ -286,7 +287,7 @@ impl Policy {
         Ok(evaluated)
     }
 
-    /// The head's part of the gradient buffer: the embedding's where tied, none where frozen.
+    /// The head's part of the gradient buffer: the embedding's if tied, none if frozen.
     fn head_gradient(&self) -> Result<Option<Tensor>, LmError> {
         if self.parameters.grad().is_none() {
             return Ok(None);

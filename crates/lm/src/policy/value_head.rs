@@ -1,10 +1,10 @@
 //! A critic on the policy's hidden states.
 //!
-//! The state before an action is what the policy knows when it chooses: the normed hidden
-//! state from which the head predicts the action's token. A small network on it says what
-//! return to expect. It has parameters of its own and no gradient goes through it into the
-//! policy: the critic learns from the policy's reading and does not change it. So it costs a
-//! forward pass, needs no second model, and the policy's update is the same with and without.
+//! The state before an action is the normed hidden state from which the head predicts the action's
+//! token. A small network on it predicts the expected return. It has its own parameters, and no
+//! gradient flows through it into the policy: the critic uses the policy's features without
+//! changing them. So it costs one forward pass, needs no second model, and the policy's update is
+//! the same with and without it.
 
 use leyden_core::SeedTree;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -15,16 +15,16 @@ use crate::model::parameters::Parameters;
 use crate::policy::forest::Pack;
 use crate::policy::trainable::Policy;
 
-/// `v(h) = w₂ · silu(W₁ h + b₁) + b₂`, f32; 0 everywhere until it has learned something.
+/// `v(h) = w₂ · silu(W₁ h + b₁) + b₂`, f32; 0 everywhere before training.
 pub struct ValueHead {
     parameters: Parameters,
 }
 
 impl ValueHead {
-    /// For states of `width` numbers, with `inner` units between.
+    /// For states of width `width`, with `inner` hidden units.
     ///
     /// # Errors
-    /// libtorch's own (memory).
+    /// Errors of libtorch (memory).
     pub fn new(
         width: usize,
         inner: usize,
@@ -57,24 +57,24 @@ impl ValueHead {
         numbers(&self.forward(states)?)
     }
 
-    /// Values the states, asks `slope` for d loss / d value of each, and adds the gradients of
+    /// Evaluates the states, calls `slope` for d loss / d value of each, and adds the gradients of
     /// the head to its gradient buffer.
     ///
     /// # Errors
-    /// As [`ValueHead::values`]; not one slope per state.
+    /// As [`ValueHead::values`]; a number of slopes other than the number of states.
     pub fn forward_backward(
         &self,
         states: &Tensor,
         slope: &mut dyn FnMut(&[f64]) -> Vec<f64>,
     ) -> Result<(), LmError> {
         let values = self.forward(states)?;
-        let said = numbers(&values)?;
-        let slopes = slope(&said);
-        if slopes.len() != said.len() {
+        let predicted = numbers(&values)?;
+        let slopes = slope(&predicted);
+        if slopes.len() != predicted.len() {
             return Err(LmError::Invalid(format!(
                 "the critic's loss returned {} derivatives for {} states",
                 slopes.len(),
-                said.len()
+                predicted.len()
             )));
         }
         let slopes: Vec<f32> = slopes.iter().map(|&x| x as f32).collect();
@@ -124,25 +124,26 @@ mod tests {
     }
 
     #[test]
-    fn it_expects_nothing_until_it_has_learned() {
+    fn values_are_zero_before_training() {
         assert_eq!(head().values(&states(5)).unwrap(), [0.0; 5]);
     }
 
     #[test]
-    fn it_learns_which_state_is_worth_what() {
+    fn it_fits_the_value_of_each_state() {
         let (head, states) = (head(), states(6));
         let worth = [0.0, 1.0, 0.25, -0.5, 1.0, 0.0];
         let config = OptimizerConfig { lr: 0.02, weight_decay: 0.0, ..OptimizerConfig::default() };
         let mut optimizer = Optimizer::new(head.parameters(), config).unwrap();
         for _ in 0..600 {
             head.parameters().zero_grad();
-            let mut slope =
-                |said: &[f64]| said.iter().zip(worth).map(|(v, r)| v - r).collect::<Vec<f64>>();
+            let mut slope = |predicted: &[f64]| {
+                predicted.iter().zip(worth).map(|(v, r)| v - r).collect::<Vec<f64>>()
+            };
             head.forward_backward(&states, &mut slope).unwrap();
             optimizer.step(head.parameters(), 1.0).unwrap();
         }
-        for (said, worth) in head.values(&states).unwrap().iter().zip(worth) {
-            assert!((said - worth).abs() < 0.05, "{said} for {worth}");
+        for (predicted, worth) in head.values(&states).unwrap().iter().zip(worth) {
+            assert!((predicted - worth).abs() < 0.05, "{predicted} for {worth}");
         }
     }
 

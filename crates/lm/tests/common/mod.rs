@@ -1,4 +1,4 @@
-//! A tiny random Llama, random rows, and a plain oracle to compare with.
+//! A tiny random Llama, random rows, and a plain oracle for comparison.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use leyden_core::SeedTree;
@@ -51,7 +51,7 @@ pub fn policy(config: &LlamaConfig, options: PolicyOptions) -> Policy {
     Policy::new(config.clone(), parameters(config, 1, true), options)
 }
 
-/// Groups of rollouts as an agent makes them: calls share a prompt and grow by their own
+/// Groups of rollouts as produced by an agent: calls share a prompt and grow by their own
 /// responses, other rows branch off anywhere; one row in three is a duplicate of another.
 pub fn rollouts(config: &LlamaConfig, seed: u64) -> (Vec<Row>, Vec<usize>) {
     let seed = SeedTree::new(seed);
@@ -73,7 +73,7 @@ pub fn rollouts(config: &LlamaConfig, seed: u64) -> (Vec<Row>, Vec<usize>) {
             rows.push(Row::call(&history, &second));
             groups.extend([group as usize; 2]);
         }
-        // A supervised row with two ranges, off the prompt's middle.
+        // A supervised row with two ranges that branches off within the prompt.
         let ids = [&prompt[..3], &tokens(at.child("demo"), 8)].concat();
         rows.push(Row { ids, actions: vec![2..4, 6..9] });
         groups.push(group as usize);
@@ -114,8 +114,8 @@ impl Attention for Padded {
     }
 }
 
-/// Log-probabilities and entropies of the actions of each row, as part of one graph: one
-/// padded row per call, full logits, autograd throughout.
+/// Log-probabilities and entropies of the actions of each row, as part of one graph: one padded row
+/// per call, full logits, autograd throughout.
 pub fn oracle(
     weights: &Weights,
     config: &LlamaConfig,

@@ -1,10 +1,9 @@
-"""Makes golden.json: vectors of sentences by transformers and sentence-transformers.
+"""Generates golden.json: vectors of sentences by transformers and sentence-transformers.
 
     python golden.py FOLDER_OF_ALL_MINILM_L6_V2 > golden.json
 
-The small models have weights by a formula, so that they need no file: tensor number k in the
-alphabetical order of names is 0.5 sin(0.7 i + 1.3 k) at its element i, and 1 more where it
-scales a norm.
+The small models' weights are computed by a formula and need no file: element i of tensor k (in
+alphabetical order of names) is 0.5 sin(0.7 i + 1.3 k), plus 1 if the tensor scales a norm.
 """
 
 import json

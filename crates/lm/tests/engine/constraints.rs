@@ -1,4 +1,4 @@
-//! Responses that must have a form, and what is told of likely tokens.
+//! Constrained responses, and the most likely tokens that are returned.
 
 use leyden_core::{FinishReason, Sampling};
 use leyden_lm::LmError;
@@ -23,7 +23,7 @@ impl Script {
 impl Constraint for Script {
     fn allowed(&mut self) -> Result<&[u32], String> {
         if self.place == self.fails_at {
-            return Err("the script is torn".to_owned());
+            return Err("the script has failed".to_owned());
         }
         self.mask = vec![0; 2];
         for &id in &self.sets[self.place] {
@@ -48,10 +48,10 @@ fn constrained(key: u64, script: Script, settings: Sampling) -> Request {
 }
 
 /// By `generate` and by steps.
-fn both(asked: impl Fn() -> Vec<Request>) -> Vec<Result<Completion, LmError>> {
-    let generated = engine(LIMITS).generate(asked()).unwrap();
+fn both(requests: impl Fn() -> Vec<Request>) -> Vec<Result<Completion, LmError>> {
+    let generated = engine(LIMITS).generate(requests()).unwrap();
     let mut engine = engine(LIMITS);
-    let tickets: Vec<_> = asked().into_iter().map(|r| engine.submit(r)).collect();
+    let tickets: Vec<_> = requests().into_iter().map(|r| engine.submit(r)).collect();
     while !engine.is_idle() {
         engine.step().unwrap();
     }
@@ -68,39 +68,39 @@ fn both(asked: impl Fn() -> Vec<Request>) -> Vec<Result<Completion, LmError>> {
 }
 
 #[test]
-fn a_constraint_is_kept_ends_the_response_and_gives_its_distribution() {
+fn constraints_hold_end_the_response_and_shape_the_distribution() {
     let sets = vec![vec![1, 2, 3], vec![40], vec![5, 60, 33], vec![7, 8]];
     for temperature in [0.0, 0.7] {
         let settings = Sampling { temperature, ..sampling(1.0, 30) };
-        let asked = || {
+        let requests = || {
             let script = Script::new(sets.clone());
             vec![
                 Request { top_logprobs: 61, ..constrained(1, script, settings.clone()) },
                 request(2, tokens(2, 30), settings.clone()),
             ]
         };
-        let done = both(asked);
+        let done = both(requests);
         let done: Vec<Completion> = done.into_iter().map(Result::unwrap).collect();
         assert_eq!((done[0].ids.len(), done[0].finish), (4, FinishReason::Stop));
-        assert_eq!(done[0].logprobs[1], 0.0, "where one token is possible, it is certain");
+        assert_eq!(done[0].logprobs[1], 0.0, "a single possible token is certain");
         for (t, set) in sets.iter().enumerate() {
             assert!(set.contains(&done[0].ids[t]));
-            let mut told: Vec<u32> = done[0].top[t].iter().map(|top| top.0).collect();
-            told.sort_unstable();
+            let mut returned: Vec<u32> = done[0].top[t].iter().map(|top| top.0).collect();
+            returned.sort_unstable();
             let mut set = set.clone();
             set.sort_unstable();
-            assert_eq!(told, set);
+            assert_eq!(returned, set);
             let mass: f32 = done[0].top[t].iter().map(|top| top.1.exp()).sum();
             assert!((mass - 1.0).abs() < 1e-5);
         }
-        // Others notice nothing.
+        // Other requests are not affected.
         assert_same(&done[1..], &alone(&[request(2, tokens(2, 30), settings.clone())]));
     }
 }
 
 #[test]
-fn a_constraint_that_fails_fails_its_request_alone() {
-    let asked = || {
+fn a_failing_constraint_fails_only_its_request() {
+    let requests = || {
         let torn = Script { fails_at: 2, ..Script::new(vec![vec![1], vec![2], vec![3]]) };
         let impossible = Script::new(vec![vec![4], vec![]]);
         vec![
@@ -109,42 +109,44 @@ fn a_constraint_that_fails_fails_its_request_alone() {
             constrained(3, impossible, sampling(1.0, 30)),
         ]
     };
-    let done = both(asked);
-    let told = |i: usize| done[i].as_ref().unwrap_err().to_string();
-    assert!(told(0).contains("the script is torn"), "{}", told(0));
-    assert!(told(2).contains("allows no token"), "{}", told(2));
+    let done = both(requests);
+    let message = |i: usize| done[i].as_ref().unwrap_err().to_string();
+    assert!(message(0).contains("the script has failed"), "{}", message(0));
+    assert!(message(2).contains("allows no token"), "{}", message(2));
     let good = done[1].as_ref().unwrap().clone();
     assert_same(&[good], &alone(&[request(2, tokens(2, 30), sampling(1.0, 30))]));
 }
 
 #[test]
-fn stop_ids_end_what_a_constraint_would_go_on_with() {
-    let asked = || {
+fn stop_ids_end_a_response_before_its_constraint() {
+    let requests = || {
         let script = Script::new(vec![vec![1], vec![2], vec![3]]);
         vec![Request { stop_ids: [2].into(), ..constrained(1, script, sampling(1.0, 30)) }]
     };
-    let done = both(asked).remove(0).unwrap();
+    let done = both(requests).remove(0).unwrap();
     assert_eq!((done.ids.as_slice(), done.finish), (&[1, 2][..], FinishReason::Stop));
 }
 
 #[test]
-fn likely_tokens_are_told_under_the_distribution_that_was_drawn_from() {
+fn likely_tokens_follow_the_sampled_distribution() {
     for (temperature, top_k, top_p, count) in
         [(1.0, 0, 1.0, 61), (0.0, 0, 1.0, 5), (0.8, 7, 0.95, 20)]
     {
         let settings = Sampling { temperature, top_k, top_p, max_tokens: 25 };
-        let asked = || {
+        let requests = || {
             let plain = request(1, tokens(1, 20), settings.clone());
             vec![
                 Request { top_logprobs: count, ..plain },
                 request(2, tokens(2, 9), settings.clone()),
             ]
         };
-        let done = both(asked);
-        let (told, untold) = (done[0].as_ref().unwrap(), done[1].as_ref().unwrap());
-        assert!(untold.top.is_empty());
-        assert_eq!(told.top.len(), told.ids.len());
-        for (top, (id, logprob)) in told.top.iter().zip(told.ids.iter().zip(&told.logprobs)) {
+        let done = both(requests);
+        let (returned, without_top) = (done[0].as_ref().unwrap(), done[1].as_ref().unwrap());
+        assert!(without_top.top.is_empty());
+        assert_eq!(returned.top.len(), returned.ids.len());
+        for (top, (id, logprob)) in
+            returned.top.iter().zip(returned.ids.iter().zip(&returned.logprobs))
+        {
             assert!(!top.is_empty() && top.len() <= count);
             assert!(top.is_sorted_by(|a, b| a.1 >= b.1), "{top:?}");
             if let Some(own) = top.iter().find(|top| top.0 == *id) {

@@ -35,7 +35,7 @@ pub fn request(key: u64, prompt: Vec<u32>, sampling: Sampling) -> Request {
     Request::new(key, prompt, sampling, seed)
 }
 
-/// The same request once more; a stop check or constraint belongs to one request alone.
+/// A copy of the request; a stop check or constraint belongs to a single request and is not copied.
 pub fn again(r: &Request) -> Request {
     let fresh = Request::new(r.key, r.prompt.clone(), r.sampling.clone(), r.seed);
     Request { stop_ids: Arc::clone(&r.stop_ids), top_logprobs: r.top_logprobs, ..fresh }
@@ -49,7 +49,7 @@ pub fn generate(engine: &mut Engine, requests: &[Request]) -> Vec<Completion> {
     engine.generate(all_again(requests)).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-/// Each request alone in an engine of its own.
+/// Each request alone in a separate engine.
 pub fn alone(requests: &[Request]) -> Vec<Completion> {
     requests
         .iter()
@@ -57,21 +57,21 @@ pub fn alone(requests: &[Request]) -> Vec<Completion> {
         .collect()
 }
 
-/// The same tokens, log-probabilities that differ by rounding at most.
+/// The same tokens, and log-probabilities that differ by rounding at most.
 pub fn assert_same(a: &[Completion], b: &[Completion]) {
     assert_eq!(a.len(), b.len());
     for (i, (a, b)) in a.iter().zip(b).enumerate() {
         assert_eq!(a.ids, b.ids, "request {i}");
         assert_eq!(a.finish, b.finish, "request {i}");
         for (a, b) in a.logprobs.iter().zip(&b.logprobs) {
-            // Products of other sizes take other kernels; how far these differ depends on the
-            // processor (1.2e-5 seen). An error of logic is a thousand times larger.
+            // Products of other sizes use other kernels; how far these differ depends on the
+            // processor (1.2e-5 seen). A logic error is a thousand times larger.
             assert!((a - b).abs() < 5e-5, "request {i}: {a} {b}");
         }
     }
 }
 
-/// Prompts of many lengths, some equal, some beginning alike.
+/// Prompts of many lengths, some equal, some with a common prefix.
 pub fn ragged(settings: &Sampling) -> Vec<Request> {
     let mut prompts: Vec<Vec<u32>> = [1, 2, 5, 33, 64, 90].map(|n| tokens(n, n as usize)).to_vec();
     prompts.extend([prompts[3].clone(), prompts[0].clone()]);
@@ -81,12 +81,12 @@ pub fn ragged(settings: &Sampling) -> Vec<Request> {
     requests.map(|(key, prompt)| request(key as u64, prompt, settings.clone())).collect()
 }
 
-/// The next turn of each conversation: what was answered, and `added` tokens or more of the
-/// environment's.
+/// The next turn of each conversation: the answer, and at least `added` tokens from the
+/// environment.
 pub fn next_turn(requests: &[Request], done: &[Completion], added: usize) -> Vec<Request> {
     let next = |(r, done): (&Request, &Completion)| {
-        let heard = tokens(1000 + r.key, added + r.key as usize);
-        let prompt = [&r.prompt[..], &done.ids, &heard].concat();
+        let observed = tokens(1000 + r.key, added + r.key as usize);
+        let prompt = [&r.prompt[..], &done.ids, &observed].concat();
         request(r.key, prompt, r.sampling.clone())
     };
     requests.iter().zip(done).map(next).collect()

@@ -1,4 +1,4 @@
-//! Where responses end, what is refused, and how much is generated at once.
+//! Where responses end, invalid requests, and the limit on concurrent requests.
 
 use std::sync::Arc;
 
@@ -29,15 +29,15 @@ fn responses_end_at_stop_ids_stop_checks_and_limits() {
             self.0.len() == 5
         }
     }
-    let mut told = 0;
+    let mut calls = 0;
     let counted = move |_| {
-        told += 1;
-        told == 5
+        calls += 1;
+        calls == 5
     };
     let checks: [Box<dyn StopCheck>; 2] = [Box::new(Fifth(Vec::new())), Box::new(counted)];
     for check in checks {
-        let asked = vec![Request { stop: Some(check), ..greedy(60) }];
-        let done = engine(LIMITS).generate(asked).unwrap().remove(0).unwrap();
+        let requests = vec![Request { stop: Some(check), ..greedy(60) }];
+        let done = engine(LIMITS).generate(requests).unwrap().remove(0).unwrap();
         assert_eq!((done.ids.as_slice(), done.finish), (&free.ids[..5], FinishReason::Stop));
     }
 
@@ -51,7 +51,7 @@ fn responses_end_at_stop_ids_stop_checks_and_limits() {
 }
 
 #[test]
-fn a_bad_request_is_told_and_the_others_go_on() {
+fn a_bad_request_is_reported_and_the_others_continue() {
     let good = || request(0, tokens(1, 20), sampling(1.0, 10));
     let requests = [
         request(1, tokens(1, 401), sampling(1.0, 10)),
@@ -75,12 +75,12 @@ fn a_bad_request_is_told_and_the_others_go_on() {
 }
 
 #[test]
-fn waves_give_what_one_wave_gives() {
+fn several_waves_match_one_wave() {
     let requests = ragged(&sampling(1.0, 25));
     let whole = generate(&mut engine(LIMITS), &requests);
     let second = next_turn(&requests, &whole, 2);
     let expected = alone(&second);
-    // Room for about two and for about five requests at once: conversations are also lost
+    // Space for about two and for about five requests at once: conversations are also evicted
     // between the turns.
     for cache_tokens in [400, 1000] {
         let mut small = engine(Limits { cache_tokens, ..LIMITS });

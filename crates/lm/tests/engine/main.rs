@@ -1,4 +1,4 @@
-//! The generation engine: what it computes, what it reuses, where it stops.
+//! The generation engine: results, reuse, limits.
 
 mod arrivals;
 #[path = "../common/mod.rs"]

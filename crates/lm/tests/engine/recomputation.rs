@@ -55,7 +55,7 @@ fn response_logits(prompt: &[u32], completion: &Completion) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// Log-softmax of `logits` / `temperature`, over `kept` ids if given.
+/// Log-softmax of `logits` / `temperature`, restricted to the ids `kept` if given.
 fn log_softmax(logits: &[f64], temperature: f64, kept: Option<&[usize]>) -> Vec<f64> {
     let inside = |i: usize| kept.is_none_or(|kept| kept.contains(&i));
     let total: f64 =
@@ -180,8 +180,8 @@ fn greedy_continuations_are_those_of_transformers() {
             expected.push(greedy);
         }
     }
-    // The reference never chose the end-of-turn token (its continuations have a fixed
-    // length), so they are compared up to where the model wants to end.
+    // The reference never chose the end-of-turn token (its continuations have a fixed length), so
+    // they are compared up to where the model would end.
     let mut compared = 0;
     for (done, expected) in generate(&mut engine, &requests).iter().zip(expected) {
         let ends = done.ids.iter().position(|&id| id == 1).unwrap_or(expected.len());

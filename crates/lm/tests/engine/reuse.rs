@@ -1,5 +1,4 @@
-//! Groups, shared beginnings and later turns: reuse changes what is computed, not what comes
-//! out.
+//! Groups, shared prefixes and later turns: reuse changes what is computed, not the results.
 
 use leyden_lm::generate::{Engine, Limits, Request};
 use tch::{Device, Kind};
@@ -11,7 +10,7 @@ use crate::helpers::{
 };
 
 #[test]
-fn a_group_is_prefilled_once_and_gives_what_its_members_give_alone() {
+fn a_group_is_prefilled_once_and_matches_single_requests() {
     let prompt = tokens(1, 70);
     let requests: Vec<Request> =
         (0..9).map(|key| request(key, prompt.clone(), sampling(1.0, 35))).collect();
@@ -26,13 +25,13 @@ fn a_group_is_prefilled_once_and_gives_what_its_members_give_alone() {
 }
 
 #[test]
-fn several_engines_give_what_one_gives() {
+fn several_engines_match_one() {
     let mut requests = ragged(&sampling(1.0, 25));
     requests.extend((20..28).map(|key| request(key, tokens(4, 40), sampling(0.7, 30))));
     let (mut one, mut several) = (engine(LIMITS), engine(LIMITS).split(3).unwrap());
     let first = generate(&mut several, &requests);
     assert_same(&first, &generate(&mut one, &requests));
-    // Conversations go on where they are cached, whoever is left of them and in what order.
+    // Conversations continue where they are cached, in any order and subset.
     let mut second = next_turn(&requests, &first, 2);
     second.remove(3);
     second.reverse();
@@ -40,11 +39,11 @@ fn several_engines_give_what_one_gives() {
     assert_same(&generate(&mut several, &second), &generate(&mut one, &second));
     let computed = several.stats().prefilled_tokens - before.prefilled_tokens;
     let whole: usize = second.iter().map(|request| request.prompt.len()).sum();
-    assert!(computed < whole as u64 / 2, "{computed} of {whole}: nothing was kept");
+    assert!(computed < whole as u64 / 2, "{computed} of {whole}: nothing was reused");
 }
 
 #[test]
-fn an_engine_among_several_refuses_only_what_it_is_asked() {
+fn an_invalid_request_affects_only_itself_among_shards() {
     let mut several = engine(LIMITS).split(2).unwrap();
     let good = |key| request(key, tokens(key, 9), sampling(1.0, 5));
     let requests = [good(1), request(2, vec![], sampling(1.0, 5)), good(3), good(4)];
@@ -56,25 +55,25 @@ fn an_engine_among_several_refuses_only_what_it_is_asked() {
 }
 
 #[test]
-fn prompts_that_begin_alike_are_computed_once_as_far_as_they_do() {
+fn common_prefixes_are_computed_once() {
     let system = tokens(3, 50);
     let begin = |rest: &[u32]| [&system[..], rest].concat();
     let prompts = [begin(&[1, 2, 3]), begin(&[1, 9]), begin(&[]), begin(&[1, 2, 4]), tokens(8, 3)];
     let requests: Vec<Request> =
         (0..).zip(prompts).map(|(key, p)| request(key, p, sampling(1.0, 20))).collect();
     let expected = alone(&requests);
-    // Whole, and with passes so small that they end inside what is shared.
+    // In one pass, and with passes so small that they end inside the shared prefix.
     for prefill_tokens in [512, 7] {
         let mut engine = engine(Limits { prefill_tokens, ..LIMITS });
         assert_same(&generate(&mut engine, &requests), &expected);
-        // Distinct: the system prompt's 50, "1", "2", two tokens of the stranger; and each
+        // Distinct: the system prompt's 50, "1", "2", two tokens of the unrelated prompt; and each
         // prompt's last token.
         assert_eq!(engine.stats().prefilled_tokens, 50 + 2 + 2 + 5);
     }
 }
 
 #[test]
-fn rows_that_finish_leave_and_the_others_notice_nothing() {
+fn finished_rows_leave_without_affecting_others() {
     let mut requests = ragged(&sampling(1.0, 0));
     requests.extend((10..30).map(|key| request(key, tokens(key % 4, 20), sampling(1.0, 0))));
     for (i, request) in requests.iter_mut().enumerate() {
@@ -84,7 +83,7 @@ fn rows_that_finish_leave_and_the_others_notice_nothing() {
     let mut engine = engine(LIMITS);
     let done = generate(&mut engine, &requests);
     assert_same(&done, &alone(&requests));
-    // What they leave behind is whole.
+    // The cached tokens of finished rows remain valid.
     let second = next_turn(&requests, &done, 1);
     let before = engine.stats().prefilled_tokens;
     assert_same(&generate(&mut engine, &second), &alone(&second));
@@ -101,7 +100,7 @@ fn later_turns_compute_only_what_is_new() {
     let second = next_turn(&first, &done, 4);
     let before = engine.stats();
     let done = generate(&mut engine, &second);
-    // The response's last token, which was sampled but not computed, and what was heard.
+    // The response's last token, which was sampled but not computed, and the observation.
     let new: u64 = (0..6).map(|key| 1 + 4 + key).sum();
     assert_eq!(engine.stats().prefilled_tokens - before.prefilled_tokens, new);
     assert_same(&done, &alone(&second));
@@ -111,7 +110,7 @@ fn later_turns_compute_only_what_is_new() {
     third.retain(|r| r.key % 2 == 0);
     third.insert(1, request(77, tokens(0, 60), sampling(1.0, 20)));
     assert_same(&generate(&mut engine, &third), &alone(&third));
-    // And the rest of them after that.
+    // And the remaining ones after that.
     let mut late = next_turn(&second, &done, 2);
     late.retain(|r| r.key % 2 == 1);
     let before = engine.stats();
@@ -121,7 +120,7 @@ fn later_turns_compute_only_what_is_new() {
 }
 
 #[test]
-fn a_prompt_that_leaves_what_is_cached_is_computed_from_there() {
+fn a_diverging_prompt_is_computed_from_the_divergence() {
     let base = tokens(1, 50);
     let start = request(1, base.clone(), sampling(1.0, 20));
     for case in 0..5 {
@@ -156,7 +155,7 @@ fn two_requests_of_one_key_do_not_disturb_each_other() {
 }
 
 #[test]
-fn forgetting_and_new_weights_drop_what_is_cached() {
+fn forgetting_and_new_weights_clear_the_cache() {
     let first = [request(1, tokens(1, 40), sampling(1.0, 10))];
     let mut engine = engine(LIMITS);
     let done = generate(&mut engine, &first);

@@ -1,10 +1,10 @@
-//! The columns of an export: name, type, who reads them, and where their values come from.
+//! The columns of an export: name, type, consumer, and the function that yields their values.
 //!
-//! One table from which JSON lines, Parquet's schema and the command's help are made.
+//! JSON lines, the Parquet schema and the command's help are all derived from this table.
 
 use super::{Call, Rollout};
 
-/// What a column holds. Everything can be null.
+/// Type of a column. Every column is nullable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// 64 bits, signed.
@@ -13,7 +13,7 @@ pub enum Kind {
     Real,
     Flag,
     Text,
-    /// Lists, of 64-bit numbers, 32-bit numbers and flags.
+    /// Lists of 64-bit integers, 32-bit floats and flags.
     Ints,
     Reals,
     Flags,
@@ -31,7 +31,7 @@ pub enum Cell {
     Flags(Option<Vec<bool>>),
 }
 
-/// Who reads a column.
+/// The program that reads a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     Leyden,
@@ -45,7 +45,7 @@ pub struct Column {
     pub kind: Kind,
     pub reader: Reader,
     pub what: &'static str,
-    /// The value of a call, given its rollout and its number.
+    /// Computes the value for a call from its rollout, its index and the call.
     pub cell: fn(&Rollout, usize, &Call) -> Cell,
 }
 
@@ -76,14 +76,14 @@ fn after_prompt<T: Clone>(call: &Call, before: T, response: impl IntoIterator<It
     std::iter::repeat_n(before, call.prompt_ids.len()).chain(response).collect()
 }
 
-/// Log-probabilities of the response, where there is one for each token.
+/// Log-probabilities of the response, if there is one for each token.
 fn logprobs(call: &Call) -> Option<&[f32]> {
     (call.logprobs.len() == call.response_ids.len()).then_some(call.logprobs.as_slice())
 }
 
 /// The signals of one call as a JSON array.
 fn signals(rollout: &Rollout, number: usize) -> Cell {
-    // Those that came before the first call are the first one's, later ones the last one's.
+    // Signals before the first call belong to the first, those after the last to the last.
     let last = rollout.calls.len().saturating_sub(1) as u64;
     let own: Vec<_> =
         rollout.signals.iter().filter(|s| s.call.min(last) == number as u64).collect();
@@ -92,17 +92,17 @@ fn signals(rollout: &Rollout, number: usize) -> Cell {
 
 #[rustfmt::skip]
 pub const COLUMNS: &[Column] = &[
-    Column { name: "rollout", kind: Kind::Text, reader: Reader::Leyden, what: "address of the rollout, as `leyden rollouts show` takes it",
+    Column { name: "rollout", kind: Kind::Text, reader: Reader::Leyden, what: "address of the rollout, as passed to `leyden rollouts show`",
         cell: |r, _, _| text(&r.id) },
-    Column { name: "call", kind: Kind::Int, reader: Reader::Leyden, what: "number of the call in its rollout, from 0",
+    Column { name: "call", kind: Kind::Int, reader: Reader::Leyden, what: "index of the call in its rollout, from 0",
         cell: |_, number, _| Cell::Int(Some(number as i64)) },
-    Column { name: "phase", kind: Kind::Text, reader: Reader::Leyden, what: "train, greedy or sampled; of a server train or val",
+    Column { name: "phase", kind: Kind::Text, reader: Reader::Leyden, what: "train, greedy or sampled; train or val in a server's store",
         cell: |r, _, _| text(&r.phase) },
     Column { name: "task_id", kind: Kind::Text, reader: Reader::Leyden, what: "the task's id",
         cell: |r, _, _| text(&r.task_id) },
-    Column { name: "question", kind: Kind::Text, reader: Reader::Leyden, what: "what the task asks",
+    Column { name: "question", kind: Kind::Text, reader: Reader::Leyden, what: "the task's question",
         cell: |r, _, _| text(&r.question) },
-    Column { name: "answer", kind: Kind::Text, reader: Reader::Leyden, what: "what the agent ended with",
+    Column { name: "answer", kind: Kind::Text, reader: Reader::Leyden, what: "the agent's final answer",
         cell: |r, _, _| Cell::Text(r.answer.clone()) },
     Column { name: "missing", kind: Kind::Text, reader: Reader::Leyden, what: "why the rollout has no reward",
         cell: |r, _, _| Cell::Text(r.missing.clone()) },
@@ -110,13 +110,13 @@ pub const COLUMNS: &[Column] = &[
         cell: |_, _, c| text(&c.role) },
     Column { name: "finish", kind: Kind::Text, reader: Reader::Leyden, what: "stop or length",
         cell: |_, _, c| text(&c.finish) },
-    Column { name: "policy_version", kind: Kind::Int, reader: Reader::Leyden, what: "weight updates behind the policy that wrote it",
+    Column { name: "policy_version", kind: Kind::Int, reader: Reader::Leyden, what: "number of weight updates of the policy that generated the call",
         cell: |_, _, c| int(Some(c.policy_version)) },
     Column { name: "constrained", kind: Kind::Flag, reader: Reader::Leyden, what: "whether a grammar restricted the sampler",
         cell: |_, _, c| Cell::Flag(Some(c.constrained)) },
     Column { name: "credit", kind: Kind::Real, reader: Reader::Leyden, what: "the credit rule's share of the reward; null where not trained on",
         cell: |_, _, c| Cell::Real(c.credit) },
-    Column { name: "advantage", kind: Kind::Real, reader: Reader::Leyden, what: "the advantage that the call was trained with",
+    Column { name: "advantage", kind: Kind::Real, reader: Reader::Leyden, what: "the advantage used to train on the call",
         cell: |_, _, c| Cell::Real(c.advantage) },
     Column { name: "signals", kind: Kind::Text, reader: Reader::Leyden, what: "the call's signals, a JSON array of call, kind and detail",
         cell: |r, number, _| signals(r, number) },
@@ -125,7 +125,7 @@ pub const COLUMNS: &[Column] = &[
         cell: |r, _, _| text(&r.group) },
     Column { name: "step", kind: Kind::Int, reader: Reader::Verl, what: "training step",
         cell: |r, _, _| int(r.step) },
-    Column { name: "input", kind: Kind::Text, reader: Reader::Verl, what: "the prompt as text, where it was kept or a tokenizer is given",
+    Column { name: "input", kind: Kind::Text, reader: Reader::Verl, what: "the prompt as text, if it was kept or a tokenizer is given",
         cell: |_, _, c| Cell::Text(c.prompt.clone()) },
     Column { name: "output", kind: Kind::Text, reader: Reader::Verl, what: "the response as text",
         cell: |_, _, c| text(&c.text) },
@@ -133,20 +133,20 @@ pub const COLUMNS: &[Column] = &[
         cell: |r, _, _| Cell::Text(r.gold.clone()) },
     Column { name: "score", kind: Kind::Real, reader: Reader::Verl, what: "the rollout's reward; null where it has none",
         cell: |r, _, _| Cell::Real(r.reward) },
-    Column { name: "prompt_ids", kind: Kind::Ints, reader: Reader::Verl, what: "what the model saw",
+    Column { name: "prompt_ids", kind: Kind::Ints, reader: Reader::Verl, what: "token ids of the prompt",
         cell: |_, _, c| ints(&c.prompt_ids) },
-    Column { name: "response_ids", kind: Kind::Ints, reader: Reader::Verl, what: "what it wrote, the end-of-turn token included",
+    Column { name: "response_ids", kind: Kind::Ints, reader: Reader::Verl, what: "token ids of the response, the end-of-turn token included",
         cell: |_, _, c| ints(&c.response_ids) },
-    Column { name: "response_mask", kind: Kind::Ints, reader: Reader::Verl, what: "1 at every response token: all of them are the model's own",
+    Column { name: "response_mask", kind: Kind::Ints, reader: Reader::Verl, what: "1 at every response token: the model generated all of them",
         cell: |_, _, c| Cell::Ints(Some(vec![1; c.response_ids.len()])) },
-    Column { name: "response_logprobs", kind: Kind::Reals, reader: Reader::Verl, what: "log-probability of each response token as it was drawn",
+    Column { name: "response_logprobs", kind: Kind::Reals, reader: Reader::Verl, what: "log-probability of each response token when it was sampled",
         cell: |_, _, c| Cell::Reals(logprobs(c).map(<[f32]>::to_vec)) },
-    Column { name: "reward_score", kind: Kind::Real, reader: Reader::Verl, what: "the rollout's reward, under the name of AgentLoopOutput",
+    Column { name: "reward_score", kind: Kind::Real, reader: Reader::Verl, what: "the rollout's reward, under its name in AgentLoopOutput",
         cell: |r, _, _| Cell::Real(r.reward) },
 
-    Column { name: "token_ids", kind: Kind::Ints, reader: Reader::PrimeRl, what: "prompt and response",
+    Column { name: "token_ids", kind: Kind::Ints, reader: Reader::PrimeRl, what: "token ids of prompt and response",
         cell: |_, _, c| Cell::Ints(Some(c.prompt_ids.iter().chain(&c.response_ids).map(|&id| i64::from(id)).collect())) },
-    Column { name: "mask", kind: Kind::Flags, reader: Reader::PrimeRl, what: "true at tokens that the model drew freely; false throughout where a grammar held it",
+    Column { name: "mask", kind: Kind::Flags, reader: Reader::PrimeRl, what: "true at tokens that the model sampled freely; false throughout where a grammar constrained it",
         cell: |_, _, c| Cell::Flags(Some(after_prompt(c, false, c.response_ids.iter().map(|_| !c.constrained)))) },
     Column { name: "logprobs", kind: Kind::Reals, reader: Reader::PrimeRl, what: "0 at the prompt, then as response_logprobs",
         cell: |_, _, c| Cell::Reals(logprobs(c).map(|own| after_prompt(c, 0.0, own.iter().copied()))) },
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_lists_of_a_token_each_are_equally_long() {
+    fn names_are_unique_and_per_token_lists_have_equal_length() {
         let call = Call {
             prompt_ids: vec![1, 2, 3],
             response_ids: vec![4, 5],
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_grammar_held_is_not_masked_in_and_unknown_numbers_are_null() {
+    fn constrained_tokens_are_masked_out_and_unknown_numbers_are_null() {
         let call = Call { response_ids: vec![7], constrained: true, ..Call::default() };
         let rollout = Rollout { calls: vec![call.clone()], ..Rollout::default() };
         let cell = |name: &str| {

@@ -1,17 +1,17 @@
-//! Why rollouts cannot be read or written, as one sentence each.
+//! Errors of reading and writing rollouts.
 
 use std::path::{Path, PathBuf};
 
-/// Why an export or a listing is not made.
+/// An error of an export or a listing.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error("there is no run folder at {0}: give the folder that `leyden run` wrote")]
     NoFolder(PathBuf),
     #[error(
-        "{0} holds no rollouts.sqlite: give a run folder, or the folder that `leyden serve --store` wrote"
+        "{0} has no rollouts.sqlite: give a run folder, or the folder that `leyden serve --store` wrote"
     )]
     NoStore(PathBuf),
-    #[error("{0} is not a store of rollouts: it is no SQLite file")]
+    #[error("{0} is not a store of rollouts: it is not a SQLite file")]
     NotAStore(PathBuf),
     #[error("{path} is damaged ({source}): restore it from a copy")]
     Damaged { path: PathBuf, source: rusqlite::Error },
@@ -26,7 +26,7 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    /// SQLite's error as a sentence about the file.
+    /// Converts SQLite's error into one about the file.
     pub(super) fn database(path: &Path, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {

@@ -8,7 +8,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use super::columns::{Cell, Column};
 use super::{Call, ExportError, Rollout, RowWriter};
 
-/// A file of JSON objects, one a line, or a pipe.
+/// Writes JSON objects, one per line, to a file or a pipe.
 pub struct JsonLines<W: Write> {
     path: PathBuf,
     out: BufWriter<W>,
@@ -63,7 +63,7 @@ impl Serialize for Row<'_> {
                 Cell::Flag(value) => map.serialize_entry(column.name, &value)?,
                 Cell::Text(value) => map.serialize_entry(column.name, &value)?,
                 Cell::Ints(value) => map.serialize_entry(column.name, &value)?,
-                // As 32-bit numbers, in the fewest digits that give them back.
+                // As 32-bit floats, in the fewest digits that round-trip.
                 Cell::Reals(value) => map.serialize_entry(column.name, &value)?,
                 Cell::Flags(value) => map.serialize_entry(column.name, &value)?,
             }

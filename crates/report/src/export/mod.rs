@@ -1,18 +1,17 @@
-//! Rollouts as data: found, listed, and written for other programs.
+//! Rollouts as data: searching, listing, and exporting to other programs.
 //!
-//! An exported row is one model call, because a call is what a trainer trains on: the tokens
-//! it saw, those it wrote, their log-probabilities, and what the rollout earned. The columns
-//! ([`COLUMNS`]) carry the names under which verl and prime-rl know these things, so that a row
-//! is theirs without renaming:
+//! An exported row is one model call, because trainers train on calls: prompt tokens, response
+//! tokens, their log-probabilities, and the rollout's reward. The columns ([`COLUMNS`]) have the
+//! names that verl and prime-rl use, so that no renaming is needed:
 //!
 //! - verl: the fields of its `AgentLoopOutput` (`prompt_ids`, `response_ids`, `response_mask`,
 //!   `response_logprobs`, `reward_score`), the `uid` by which its group advantages are formed,
 //!   and the keys of its rollout dumps (`input`, `output`, `gts`, `score`, `step`).
 //! - prime-rl: the fields of its `TrainingSample` (`token_ids`, `mask`, `logprobs`,
-//!   `temperatures`, `env_name`, `advantages`), one value a token of prompt and response.
+//!   `temperatures`, `env_name`, `advantages`), one value per token of prompt and response.
 //!
-//! The same tokens are there twice, in both shapes; a file for one reader leaves the other's
-//! out. What is missing is null: a rollout without reward has no `score` of 0.
+//! A full export has the tokens twice, in both layouts; a file for one reader omits the other's
+//! columns. Missing values are null: a rollout without reward has no `score` of 0.
 
 mod columns;
 mod error;
@@ -28,7 +27,7 @@ pub use parquet::ParquetFile;
 pub use prompts::{Decode, PromptText, prompts};
 pub use run_store::{Place, RunStore};
 
-/// One rollout with everything that was kept of it.
+/// One rollout with everything that was stored of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rollout {
     /// Its address within its store: `12/train/5` in a run folder, an id in a server's store.
@@ -58,9 +57,9 @@ pub struct Call {
     pub role: String,
     pub prompt_ids: Vec<u32>,
     pub response_ids: Vec<u32>,
-    /// One a response token; empty where the server that answered reported none.
+    /// One per response token; empty if the inference server reported none.
     pub logprobs: Vec<f32>,
-    /// The prompt as text, where it was kept.
+    /// The prompt as text, if it was stored.
     pub prompt: Option<String>,
     pub text: String,
     /// `stop` or `length`.
@@ -68,10 +67,9 @@ pub struct Call {
     pub policy_version: u64,
     /// Whether a grammar restricted the sampler.
     pub constrained: bool,
-    /// With which the response was drawn.
+    /// Temperature at which the response was sampled.
     pub temperature: Option<f64>,
-    /// What the credit rule gave the call, and its advantage; absent where it was not trained
-    /// on.
+    /// The call's credit, and its advantage; absent if it was not trained on.
     pub credit: Option<f64>,
     pub advantage: Option<f64>,
 }
@@ -79,13 +77,13 @@ pub struct Call {
 /// One event inside a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Signal {
-    /// Index of the latest call when it happened, from 0.
+    /// Index of the latest call when the signal was emitted, from 0.
     pub call: u64,
     pub kind: String,
     pub detail: String,
 }
 
-/// A rollout in one line.
+/// Summary of a rollout, for listings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Line {
     pub id: String,
@@ -98,23 +96,23 @@ pub struct Line {
     pub signals: u64,
 }
 
-/// Which rollouts are meant. Everything that is set must hold.
+/// Selects rollouts. All conditions that are set must hold.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
     pub step: Option<u64>,
     pub phase: Option<String>,
-    /// Bounds of the reward, both included. A rollout without reward is within none.
+    /// Bounds of the reward, inclusive. A rollout without reward satisfies neither.
     pub at_least: Option<f64>,
     pub at_most: Option<f64>,
-    /// Only those without a reward, if true; only those with one, if false.
+    /// If true, only rollouts without a reward; if false, only those with one.
     pub missing: Option<bool>,
-    /// Rollouts passed over, and most that are found.
+    /// Number of rollouts skipped, and maximum number returned.
     pub offset: u64,
     pub limit: Option<u64>,
 }
 
 impl Filter {
-    /// Whether a rollout with this reward is meant, as far as rewards go.
+    /// Whether a rollout with this reward passes the conditions on rewards.
     pub fn admits(&self, reward: Option<f64>) -> bool {
         self.missing.is_none_or(|missing| missing == reward.is_none())
             && self.at_least.is_none_or(|least| reward.is_some_and(|r| r >= least))
@@ -122,17 +120,17 @@ impl Filter {
     }
 }
 
-/// Whoever takes rows.
+/// A sink for rows.
 pub trait RowWriter {
     /// Writes the calls of a rollout, one row each.
     ///
     /// # Errors
-    /// The file's own.
+    /// Failure to write the file.
     fn write(&mut self, rollout: &Rollout) -> Result<(), ExportError>;
 
-    /// Writes what is left and says how many rows there are.
+    /// Flushes the remaining rows and returns the total number of rows.
     ///
     /// # Errors
-    /// The file's own.
+    /// Failure to write the file.
     fn finish(self: Box<Self>) -> Result<u64, ExportError>;
 }

@@ -1,9 +1,8 @@
 //! Rows as a Parquet file.
 //!
-//! Columns are optional; lists have the three levels of Parquet's LIST, so that a null list,
-//! an empty one and one with values differ. Pages are compressed with Zstandard, and a row
-//! group is written when its tokens are about [`GROUP`], so that memory does not grow with the
-//! file.
+//! Columns are optional; lists have the three levels of Parquet's LIST, which distinguishes null
+//! lists from empty ones. Pages are compressed with Zstandard. A row group is written once it has
+//! about [`GROUP`] tokens, so that memory does not grow with the file.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -22,16 +21,16 @@ use super::{ExportError, Rollout, RowWriter};
 
 type Result<T, E = parquet::errors::ParquetError> = std::result::Result<T, E>;
 
-/// Tokens of a row group.
+/// Tokens per row group.
 const GROUP: usize = 1 << 20;
 
-/// A Parquet file that is being written.
+/// Writer of a Parquet file.
 pub struct ParquetFile {
     path: PathBuf,
     writer: SerializedFileWriter<File>,
     columns: Vec<&'static Column>,
-    /// Values by column, of the rows that are not yet written.
-    waiting: Vec<Vec<Cell>>,
+    /// Values by column of the rows that are not yet written.
+    pending: Vec<Vec<Cell>>,
     tokens: usize,
     rows: u64,
 }
@@ -40,7 +39,7 @@ impl ParquetFile {
     /// Creates the file.
     ///
     /// # Errors
-    /// Where it cannot be created.
+    /// If it cannot be created.
     pub fn create(path: &Path, columns: Vec<&'static Column>) -> Result<Self, ExportError> {
         let file = File::create(path)
             .map_err(|source| ExportError::Write { path: path.to_owned(), source })?;
@@ -53,17 +52,17 @@ impl ParquetFile {
             SerializedFileWriter::new(file, schema, Arc::new(properties))
         };
         let writer = open().map_err(|error| failed(path, &error))?;
-        let waiting = columns.iter().map(|_| Vec::new()).collect();
-        Ok(Self { path: path.to_owned(), writer, columns, waiting, tokens: 0, rows: 0 })
+        let pending = columns.iter().map(|_| Vec::new()).collect();
+        Ok(Self { path: path.to_owned(), writer, columns, pending, tokens: 0, rows: 0 })
     }
 
-    /// Writes the waiting rows as one row group.
+    /// Writes the pending rows as one row group.
     fn flush(&mut self) -> Result<()> {
-        if self.tokens == 0 && self.waiting.iter().all(Vec::is_empty) {
+        if self.tokens == 0 && self.pending.iter().all(Vec::is_empty) {
             return Ok(());
         }
         let mut group = self.writer.next_row_group()?;
-        for (column, cells) in self.columns.iter().zip(&mut self.waiting) {
+        for (column, cells) in self.columns.iter().zip(&mut self.pending) {
             let Some(mut writer) = group.next_column()? else { break };
             write_column(&mut writer, column.kind, std::mem::take(cells))?;
             writer.close()?;
@@ -77,7 +76,7 @@ impl ParquetFile {
 impl RowWriter for ParquetFile {
     fn write(&mut self, rollout: &Rollout) -> Result<(), ExportError> {
         for (number, call) in rollout.calls.iter().enumerate() {
-            for (column, cells) in self.columns.iter().zip(&mut self.waiting) {
+            for (column, cells) in self.columns.iter().zip(&mut self.pending) {
                 cells.push((column.cell)(rollout, number, call));
             }
             self.rows += 1;
@@ -100,7 +99,7 @@ fn failed(path: &Path, error: &parquet::errors::ParquetError) -> ExportError {
     ExportError::Parquet { path: path.to_owned(), message: error.to_string() }
 }
 
-/// The schema in Parquet's own language.
+/// The schema in Parquet's schema language.
 fn schema(columns: &[&Column]) -> String {
     let mut text = String::from("message calls {\n");
     for Column { name, kind, .. } in columns {
@@ -178,8 +177,8 @@ fn scalars<T: DataType>(
     Ok(())
 }
 
-/// Lists: definition level 0 is null, 1 an empty list, 2 a value; repetition level 1 goes on
-/// with the list of the value before.
+/// Lists: definition level 0 is null, 1 an empty list, 2 a value; repetition level 1 continues the
+/// list of the previous value.
 fn lists<T: DataType>(
     writer: &mut SerializedColumnWriter<'_>,
     cells: Vec<Cell>,

@@ -1,23 +1,23 @@
-//! The prompts of a rollout as one reads them.
+//! The prompts of a rollout in readable form.
 //!
-//! A call's prompt repeats everything before it. Where it continues the previous call's prompt
-//! and response, only what was added is worth reading (tool results, mostly).
+//! Where a call's prompt extends the previous call's prompt and response, only the added part
+//! (mostly tool results) is shown.
 
 use super::Call;
 
 /// Turns token ids into text.
 pub type Decode<'a> = &'a dyn Fn(&[u32]) -> String;
 
-/// A prompt as one reads it.
+/// A prompt in readable form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptText {
     pub text: String,
-    /// Whether this is only what was added since the call before.
+    /// Whether `text` is only the part added since the previous call.
     pub continues: bool,
 }
 
-/// The prompt of each call, as text; `None` where only ids are known and nothing decodes them.
-/// A prompt repeats everything before it; where it does, only what was added is given.
+/// The prompt of each call as text; `None` where only ids are stored and there is no decoder. A
+/// prompt that extends the previous call is reduced to the added part.
 pub fn prompts(calls: &[Call], decode: Option<Decode<'_>>) -> Vec<Option<PromptText>> {
     let mut previous: Option<&Call> = None;
     let mut prompt = |call| {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_that_goes_on_shows_what_was_added() {
+    fn a_prompt_that_extends_the_previous_call_shows_the_added_part() {
         let call = |prompt_ids: &[u32], response_ids: &[u32]| Call {
             prompt_ids: prompt_ids.to_vec(),
             response_ids: response_ids.to_vec(),

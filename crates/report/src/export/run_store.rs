@@ -1,7 +1,7 @@
-//! The rollouts of a run folder, from its `rollouts.sqlite`.
+//! Reads the rollouts of a run folder from its `rollouts.sqlite`.
 //!
-//! Read-only, also while the run is going on. Rollouts are addressed by step, phase and id, in
-//! whose order they lie in the file; what is not asked for is not read.
+//! Read-only, and safe while the run is active. Rollouts are addressed by step, phase and id,
+//! which is also their order in the file; only the requested ones are read.
 
 use std::path::{Path, PathBuf};
 
@@ -18,16 +18,16 @@ pub struct Place {
     pub phase: String,
 }
 
-/// An opened store.
+/// An open store.
 pub struct RunStore {
     database: Connection,
     path: PathBuf,
     setting: Setting,
-    /// Whether calls say if a grammar held them; stores of earlier versions do not.
-    knows_constraints: bool,
+    /// Whether calls have the column `constrained`; stores of earlier versions do not.
+    has_constrained: bool,
 }
 
-/// What the run's configuration says of its rollouts.
+/// The part of the run's configuration that concerns its rollouts.
 #[derive(Debug, Default)]
 struct Setting {
     agent: Option<String>,
@@ -39,7 +39,7 @@ impl RunStore {
     /// Opens the store of a run folder.
     ///
     /// # Errors
-    /// A folder that is not there or holds no store, a file that is no database.
+    /// If the folder or its store does not exist, or the file is not a database.
     pub fn open(folder: &Path) -> Result<Self, ExportError> {
         if !folder.is_dir() {
             return Err(ExportError::NoFolder(folder.to_owned()));
@@ -52,33 +52,33 @@ impl RunStore {
             database
                 .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get::<_, i64>(0))
         };
-        let look = |database: Connection| {
+        let inspect = |database: Connection| {
             let tables = count(&database, "sqlite_schema WHERE name IN ('rollouts', 'calls')")?;
             let columns =
                 count(&database, "pragma_table_info('calls') WHERE name = 'constrained'")?;
             Ok((tables, columns > 0, database))
         };
-        let opened = open(&path).and_then(look);
-        let (tables, knows_constraints, database) =
+        let opened = open(&path).and_then(inspect);
+        let (tables, has_constrained, database) =
             opened.map_err(|e| ExportError::database(&path, e))?;
         if tables < 2 {
             return Err(ExportError::NotAStore(path));
         }
         let setting = Setting::read(&folder.join("config.toml"));
-        Ok(Self { database, path, setting, knows_constraints })
+        Ok(Self { database, path, setting, has_constrained })
     }
 
     fn failed(&self, error: rusqlite::Error) -> ExportError {
         ExportError::database(&self.path, error)
     }
 
-    /// Every step and phase that has rollouts, in order.
+    /// Every combination of step and phase that has rollouts, in order.
     ///
     /// # Errors
-    /// The database's own.
+    /// Failure to read the database.
     pub fn places(&self) -> Result<Vec<Place>, ExportError> {
         let find = || -> rusqlite::Result<Vec<Place>> {
-            // One seek a place, instead of reading every rollout.
+            // One seek per place instead of reading every rollout.
             let mut next = self.database.prepare_cached(
                 "SELECT step, phase FROM rollouts WHERE (step, phase) > (?1, ?2)
                  ORDER BY step, phase LIMIT 1",
@@ -97,10 +97,10 @@ impl RunStore {
         find().map_err(|e| self.failed(e))
     }
 
-    /// How many rollouts are meant, without regard to offset and limit.
+    /// Number of rollouts that match the filter, ignoring offset and limit.
     ///
     /// # Errors
-    /// The database's own.
+    /// Failure to read the database.
     pub fn count(&self, filter: &Filter) -> Result<u64, ExportError> {
         let (condition, values) = condition(filter);
         let sql = format!("SELECT count(*) FROM rollouts WHERE {condition}");
@@ -109,10 +109,10 @@ impl RunStore {
             .map_err(|e| self.failed(e))
     }
 
-    /// The rollouts that are meant, by step, phase and id.
+    /// The rollouts that match the filter, by step, phase and id.
     ///
     /// # Errors
-    /// The database's own.
+    /// Failure to read the database.
     pub fn list(&self, filter: &Filter) -> Result<Vec<Line>, ExportError> {
         let of = "step = r.step AND phase = r.phase AND rollout = r.id";
         let select = format!(
@@ -137,19 +137,19 @@ impl RunStore {
         self.select(&select, filter, line)
     }
 
-    /// One rollout; `None` where there is no such, or `id` is no address.
+    /// One rollout; `None` if it does not exist or `id` is not a valid address.
     ///
     /// # Errors
-    /// The database's own.
+    /// Failure to read the database.
     pub fn rollout(&self, id: &str) -> Result<Option<Rollout>, ExportError> {
         let Some((place, id)) = parse(id) else { return Ok(None) };
         self.read(&place, id)
     }
 
-    /// Hands every rollout that is meant to `take`, one after the other.
+    /// Calls `take` with every rollout that matches the filter, in order.
     ///
     /// # Errors
-    /// The database's own, and those of `take`.
+    /// Failure to read the database, and errors of `take`.
     pub fn each(
         &self,
         filter: &Filter,
@@ -157,7 +157,7 @@ impl RunStore {
     ) -> Result<(), ExportError> {
         let key = |row: &Row| Ok((place(row)?, whole(row, 2)?));
         for (place, id) in self.select("SELECT step, phase, id FROM rollouts", filter, key)? {
-            // A run that goes on may have forgotten it meanwhile.
+            // An active run may have deleted it in the meantime.
             if let Some(rollout) = self.read(&place, id)? {
                 take(rollout)?;
             }
@@ -219,7 +219,7 @@ impl RunStore {
 
     fn calls(&self, place: &Place, id: u64) -> Result<Vec<Call>, ExportError> {
         let find = || {
-            let constrained = if self.knows_constraints { "constrained" } else { "0" };
+            let constrained = if self.has_constrained { "constrained" } else { "0" };
             let mut statement = self.database.prepare_cached(&format!(
                 "SELECT role, prompt_text, text, finish, policy_version, credit, advantage,
                      prompt_ids, response_ids, logprobs, {constrained}
@@ -256,7 +256,7 @@ impl RunStore {
             };
             let words = |bytes: &[u8], name: &str| match bytes.as_chunks::<4>() {
                 (words, []) => Ok(words.to_vec()),
-                _ => Err(damaged(format!("{name} is cut off in the middle of a number"))),
+                _ => Err(damaged(format!("{name} ends in the middle of a number"))),
             };
             let ids = |words: Vec<[u8; 4]>| words.into_iter().map(u32::from_le_bytes).collect();
             call.prompt_ids = ids(words(&prompt, "prompt_ids")?);
@@ -287,8 +287,7 @@ impl RunStore {
 }
 
 impl Setting {
-    /// What the file says; nothing where it is missing or cannot be read, since the rollouts
-    /// can be read without.
+    /// Reads the file; defaults if it is missing or invalid, since rollouts can be read without.
     fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let Ok(config) = text.parse::<toml::Table>() else { return Self::default() };
@@ -337,7 +336,7 @@ fn condition(filter: &Filter) -> (String, Vec<Value>) {
     (parts.join(" AND "), values)
 }
 
-/// A number that is never negative; SQLite knows signed ones only.
+/// Reads an unsigned number; SQLite has only signed ones.
 fn whole(row: &Row, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
@@ -347,7 +346,7 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Step and phase of a row's first two columns.
+/// Step and phase from a row's first two columns.
 fn place(row: &Row) -> rusqlite::Result<Place> {
     Ok(Place { step: whole(row, 0)?, phase: row.get(1)? })
 }

@@ -1,12 +1,12 @@
-//! `runs.tar.zst`: the files of several runs in one.
+//! `runs.tar.zst`: the files of several runs in one archive.
 //!
-//! The metrics of one experiment's runs repeat each other, item ids above all, so they are
-//! compressed together and with a window that spans them. Equal files give equal bytes: names
-//! are sorted and neither times nor owners are kept.
+//! The metrics of an experiment's runs share much content, item ids above all, so they are
+//! compressed together with a window that spans them. Equal files give equal bytes: names are
+//! sorted and neither times nor owners are stored.
 //!
-//! An archive may come from anybody. It unpacks into a temporary folder, and only files whose
-//! names a recording has: whatever else is in it, a link, a path that leads elsewhere, more
-//! bytes than any recording has, is refused by name before it is written.
+//! Archives are untrusted. They are unpacked into a temporary folder, and only files with the
+//! names of a recording are accepted: links, paths that leave the folder and oversized files are
+//! rejected with an error that names them, before they are written.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use crate::error::ReportError;
 
-/// The file's name.
+/// File name of the archive.
 pub const ARCHIVE: &str = "runs.tar.zst";
 
 /// The files of a run that are kept; rollouts and checkpoints are too large.
@@ -26,38 +26,38 @@ pub(super) const RUN_FILES: [&str; 8] = [
     "provenance.json",
     "metrics.jsonl",
     "timings.jsonl",
-    // Of evaluations.
+    // Written by evaluations.
     "predictions.jsonl",
     "summary.txt",
-    // The rollouts that a page shows.
+    // Sample rollouts for the page.
     SAMPLES,
     "finished",
 ];
 
-/// The rollouts that a page shows, which are all that is kept of `rollouts.sqlite`.
+/// The sample rollouts for the page, the only part of `rollouts.sqlite` that is kept.
 pub(crate) const SAMPLES: &str = "samples.json";
 
-/// The order in which a report shows the runs.
+/// The order of the runs in the report.
 pub(super) const ORDER: &str = "order.json";
 
-/// The files of a sweep beside its runs.
+/// The files of a sweep in addition to its runs.
 pub(super) const SWEEP_FILES: [&str; 3] = ["sweep.toml", "base.toml", leyden_sweep::CELLS];
 
-/// Beyond level 19 the files of a recording become 1 % smaller in twice the time.
+/// Higher levels than 19 save another 1 % and take twice the time.
 const LEVEL: i32 = 19;
-/// Base-2 logarithm of the window in bytes, when writing and at most when reading.
+/// Base-2 logarithm of the window in bytes when writing, and the maximum when reading.
 const WINDOW_LOG: u32 = 27;
-/// No recording unpacks to more.
+/// Upper bounds of an unpacked recording.
 const MOST_BYTES: u64 = 1 << 30;
 const MOST_FILES: usize = 50_000;
 
-/// Contents of an archive by name: `RUN/FILE` with [`ORDER`], or a sweep's folder.
+/// Contents of an archive by name: `RUN/FILE` and [`ORDER`], or a sweep's folder.
 pub(super) type Entries = BTreeMap<String, Vec<u8>>;
 
-/// The bytes of an archive.
+/// Packs the files into an archive.
 ///
 /// # Errors
-/// A name that [`unpack`] would refuse, or the compressor's own.
+/// A name that [`unpack`] would reject, or a failure of the compressor.
 pub(super) fn pack(entries: &Entries) -> io::Result<Vec<u8>> {
     let mut tar = tar::Builder::new(Vec::new());
     for (name, bytes) in entries {
@@ -82,7 +82,7 @@ pub(super) fn pack(entries: &Entries) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// An unpacked archive; its files go when it is dropped.
+/// An unpacked archive; its files are deleted on drop.
 #[derive(Debug)]
 pub(crate) struct Unpacked {
     archive: PathBuf,
@@ -94,14 +94,14 @@ impl Unpacked {
         self.folder.path()
     }
 
-    /// A sentence about the unpacked files as one about the archive.
+    /// Replaces paths of unpacked files in a message by paths in the archive.
     pub fn words(&self, text: &str) -> String {
         let root = self.root().display().to_string();
         text.replace(&format!("{root}/"), &format!("{}: ", self.archive.display()))
             .replace(&root, &self.archive.display().to_string())
     }
 
-    /// An error about the unpacked files as one about the archive.
+    /// Converts an error about the unpacked files into one about the archive.
     pub fn error(&self, error: &ReportError) -> ReportError {
         ReportError::InArchive(self.words(&error.to_string()))
     }
@@ -110,8 +110,8 @@ impl Unpacked {
 /// Unpacks an archive into a temporary folder.
 ///
 /// # Errors
-/// [`ReportError::Archive`] for one that is damaged, cut short or holds anything but the files
-/// of a recording; the file system's own.
+/// [`ReportError::Archive`] if the archive is damaged, truncated or contains other files than
+/// those of a recording; failures of the file system.
 pub(crate) fn unpack(archive: &Path) -> Result<Unpacked, ReportError> {
     let read = |source| ReportError::Read { path: archive.to_owned(), source };
     let file = File::open(archive).map_err(read)?;
@@ -123,7 +123,7 @@ pub(crate) fn unpack(archive: &Path) -> Result<Unpacked, ReportError> {
 
 fn unpack_into(compressed: impl Read, folder: &Path) -> Result<(), String> {
     let damaged = |error: io::Error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it is cut short".to_owned(),
+        io::ErrorKind::UnexpectedEof => "it is truncated".to_owned(),
         _ => error.to_string(),
     };
     let mut decoder = zstd::stream::read::Decoder::new(compressed).map_err(damaged)?;
@@ -149,28 +149,28 @@ fn unpack_into(compressed: impl Read, folder: &Path) -> Result<(), String> {
         let parent = path.parent().unwrap_or(folder);
         fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
         let mut out = File::create_new(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("`{name}` is in it twice"),
+            io::ErrorKind::AlreadyExists => format!("`{name}` occurs twice"),
             _ => format!("{}: {error}", path.display()),
         })?;
         if io::copy(&mut entry, &mut out).map_err(damaged)? != size {
-            return Err(format!("`{name}` is cut short"));
+            return Err(format!("`{name}` is truncated"));
         }
     }
-    // What follows is padding; reading it also compares the checksum.
+    // The rest is padding; reading it also verifies the checksum.
     let mut rest = tar.into_inner();
     let mut buffer = [0; 4096];
     loop {
         match rest.read(&mut buffer).map_err(damaged)? {
             0 => return Ok(()),
             n if buffer[..n].iter().any(|byte| *byte != 0) => {
-                return Err("something follows its last file".to_owned());
+                return Err("there is data after its last file".to_owned());
             }
             _ => {}
         }
     }
 }
 
-/// Whether a recording has a file of this name.
+/// Whether a recording may contain a file of this name.
 fn is_kept(name: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty()
@@ -186,7 +186,7 @@ fn is_kept(name: &str) -> bool {
     }
 }
 
-/// A reader that fails rather than give more than its bound.
+/// A reader that fails if its input exceeds a bound.
 struct Bounded<R> {
     inner: R,
     left: u64,
@@ -245,7 +245,7 @@ mod tests {
         zstd::encode_all(tar.as_slice(), 1).unwrap()
     }
 
-    /// `Header::set_path` refuses what a hostile archive has.
+    /// Sets names that `Header::set_path` rejects.
     fn named(name: &str) -> impl FnOnce(&mut tar::Header) + '_ {
         move |header| {
             let field = &mut header.as_old_mut().name;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_files_give_equal_bytes_and_come_back() {
+    fn equal_files_give_equal_bytes_and_round_trip() {
         let bytes = pack(&entries()).unwrap();
         assert_eq!(bytes, pack(&entries()).unwrap());
         assert_eq!(unpacked(&bytes).unwrap(), entries());
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_is_damaged_anywhere_is_refused() {
+    fn an_archive_damaged_anywhere_is_rejected() {
         let bytes = pack(&entries()).unwrap();
         for end in [0, 3, bytes.len() / 2, bytes.len() - 5, bytes.len() - 1] {
             let what = unpacked(&bytes[..end]).unwrap_err();
@@ -274,7 +274,7 @@ mod tests {
         for at in (0..bytes.len()).step_by(7) {
             let mut changed = bytes.clone();
             changed[at] ^= 0x10;
-            // A flag in the frame's head that means nothing may change.
+            // An unused flag in the frame header may change.
             if let Ok(found) = unpacked(&changed) {
                 assert_eq!(found, entries(), "byte {at}");
             }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_recording_holds_is_refused_by_name() {
+    fn foreign_files_are_rejected_by_name() {
         for name in [
             "../config.toml",
             "/etc/config.toml",
@@ -318,18 +318,18 @@ mod tests {
         let huge = unpacked(&hostile(|header| header.set_size(1 << 50), b"x")).unwrap_err();
         assert!(huge.contains("claims to have"), "{huge}");
         let short = unpacked(&hostile(|header| header.set_size(100_000), b"x")).unwrap_err();
-        assert!(short.contains("cut short"), "{short}");
+        assert!(short.contains("truncated"), "{short}");
     }
 
     #[test]
-    fn a_small_file_that_unpacks_to_very_much_stops_at_the_bound() {
+    fn a_decompression_bomb_stops_at_the_bound() {
         let mut bounded = Bounded { inner: io::repeat(0), left: 10_000 };
         let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err().to_string();
         assert!(error.contains("1024 MiB"), "{error}");
     }
 
     #[test]
-    fn a_name_that_is_in_it_twice_is_refused() {
+    fn a_duplicate_name_is_rejected() {
         let mut tar = tar::Builder::new(Vec::new());
         for _ in 0..2 {
             let mut header = tar::Header::new_gnu();
@@ -337,6 +337,6 @@ mod tests {
             tar.append_data(&mut header, "b/config.toml", &b"x"[..]).unwrap();
         }
         let bytes = zstd::encode_all(tar.into_inner().unwrap().as_slice(), 1).unwrap();
-        assert_eq!(unpacked(&bytes).unwrap_err(), "`b/config.toml` is in it twice");
+        assert_eq!(unpacked(&bytes).unwrap_err(), "`b/config.toml` occurs twice");
     }
 }

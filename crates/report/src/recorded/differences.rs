@@ -1,4 +1,4 @@
-//! Provenance of several runs in one file: what they share, and what each has for itself.
+//! Provenance of several runs in one file: shared fields, and those of each run.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,29 @@ use serde_json::{Map, Value};
 /// A run's name and its provenance.
 type Run<'a> = (String, &'a Map<String, Value>);
 
-/// One file for each revision, by its name: the fields of a run's `provenance.json` that all
-/// its runs share, and under `runs` what each of them has besides.
+/// One file per revision, by name: the fields of `provenance.json` that all its runs share, and
+/// under `runs` the remaining fields of each run.
 ///
-/// Runs without provenance are in no file.
+/// Runs without provenance are omitted.
 pub(super) fn files(runs: &[Run]) -> BTreeMap<String, String> {
     let mut revisions: Vec<(String, Vec<&Run>)> = Vec::new();
     for run in runs.iter().filter(|(_, provenance)| !provenance.is_empty()) {
         let revision = revision(run.1);
         match revisions.iter_mut().find(|(known, _)| *known == revision) {
-            Some((_, own)) => own.push(run),
+            Some((_, members)) => members.push(run),
             None => revisions.push((revision, vec![run])),
         }
     }
     let single = revisions.len() == 1;
-    let file = |(revision, own): (String, Vec<&Run>)| {
+    let file = |(revision, members): (String, Vec<&Run>)| {
         let name = match single {
             true => "provenance.json".to_owned(),
             false => format!("provenance-{revision}.json"),
         };
-        let all: Vec<&Map<String, Value>> = own.iter().map(|(_, provenance)| *provenance).collect();
+        let all: Vec<&Map<String, Value>> =
+            members.iter().map(|(_, provenance)| *provenance).collect();
         let mut shared = shared(&all);
-        let differences: Map<String, Value> = own
+        let differences: Map<String, Value> = members
             .iter()
             .map(|(name, provenance)| (name.clone(), Value::Object(without(provenance, &shared))))
             .collect();
@@ -39,7 +40,7 @@ pub(super) fn files(runs: &[Run]) -> BTreeMap<String, String> {
     revisions.into_iter().map(file).collect()
 }
 
-/// A revision as part of a file's name: eight digits, and as many of the changes since.
+/// A revision as part of a file name: eight digits, and eight of the hash of uncommitted changes.
 fn revision(provenance: &Map<String, Value>) -> String {
     let digits = |key: &str| {
         let text = provenance.get(key).and_then(Value::as_str)?;
@@ -54,7 +55,7 @@ fn revision(provenance: &Map<String, Value>) -> String {
     }
 }
 
-/// The fields that all have with one value; of fields that are objects, theirs.
+/// The fields with equal values in all maps; objects are compared recursively.
 fn shared(all: &[&Map<String, Value>]) -> Map<String, Value> {
     let Some((first, others)) = all.split_first() else { return Map::new() };
     let mut found = Map::new();
@@ -77,10 +78,10 @@ fn shared(all: &[&Map<String, Value>]) -> Map<String, Value> {
     found
 }
 
-/// What is not in `shared`.
-fn without(own: &Map<String, Value>, shared: &Map<String, Value>) -> Map<String, Value> {
+/// The fields that are not in `shared`.
+fn without(fields: &Map<String, Value>, shared: &Map<String, Value>) -> Map<String, Value> {
     let mut left = Map::new();
-    for (key, value) in own {
+    for (key, value) in fields {
         match (shared.get(key), value) {
             (Some(common), value) if common == value => {}
             (Some(Value::Object(common)), Value::Object(object)) => {
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_and_own_fields_together_are_the_runs() {
+    fn shared_and_remaining_fields_together_are_complete() {
         let run = |seed: u64, cores: u64| {
             object(json!({
                 "git_revision": "0123456789", "seed": seed, "data": {"seed": seed, "file": "x"},
@@ -114,11 +115,11 @@ mod tests {
         let (a, b) = (run(1, 2), run(2, 2));
         let files = files(&[("a".to_owned(), &a), ("b".to_owned(), &b)]);
         let file: Value = serde_json::from_str(&files["provenance.json"]).unwrap();
-        let wanted = json!({
+        let expected = json!({
             "git_revision": "0123456789", "data": {"file": "x"}, "cores": 2,
             "runs": {"a": {"seed": 1, "data": {"seed": 1}}, "b": {"seed": 2, "data": {"seed": 2}}},
         });
-        assert_eq!(file, wanted);
+        assert_eq!(file, expected);
     }
 
     #[test]
@@ -134,12 +135,12 @@ mod tests {
         let named: Vec<(String, &Map<String, Value>)> =
             runs.iter().enumerate().map(|(i, run)| (i.to_string(), run)).collect();
         let names: Vec<String> = files(&named).into_keys().collect();
-        let wanted = [
+        let expected = [
             "provenance-aaaaaaaa.json",
             "provenance-bbbbbbbb-cccccccc.json",
             "provenance-bbbbbbbb.json",
         ];
-        assert_eq!(names, wanted);
+        assert_eq!(names, expected);
         assert!(files(&[("x".to_owned(), &Map::new())]).is_empty());
     }
 }

@@ -1,18 +1,18 @@
-//! Recorded folders: what is kept of runs, small enough for a repository.
+//! Recorded folders: the compact form of runs, small enough for a repository.
 //!
 //! ```text
-//! README.md            written by hand, or a first one with the command
-//! NAME.png             the pictures that the README shows
-//! config.toml          the configuration; of several experiments one file each
-//! sweep.toml base.toml of a sweep in its place
-//! table.md             of a sweep: sweep.md, variants.csv, cells.csv
-//! provenance.json      one for each revision, with what the runs differ in
+//! README.md            written by hand, or a generated draft with the command
+//! NAME.png             the images that the README shows
+//! config.toml          the configuration; one file per experiment if there are several
+//! sweep.toml base.toml instead of config.toml, for a sweep
+//! table.md             for a sweep: sweep.md, variants.csv, cells.csv
+//! provenance.json      one per revision, with the differences between runs
 //! runs.tar.zst         metrics, evaluations, timings, sample rollouts of every run
 //! ```
 //!
-//! Everything else of a report can be made from the archive, so `leyden report FOLDER` does.
-//! Wherever a run folder is read, a recorded one does as well: `FOLDER` stands for all runs in
-//! it, and `FOLDER/RUN` for one, as if the run lay there.
+//! The rest of a report is derived from the archive by `leyden report FOLDER`. A recorded folder
+//! is accepted wherever a run folder is: `FOLDER` means all runs in it, and `FOLDER/RUN` one, as
+//! if the run were stored there.
 
 mod archive;
 mod differences;
@@ -37,18 +37,18 @@ pub fn is_recorded(folder: &Path) -> bool {
     folder.join(ARCHIVE).is_file()
 }
 
-/// Whether a folder is that of a sweep, or the recording of one.
+/// Whether a folder is a sweep folder or the recording of a sweep.
 pub fn is_sweep(folder: &Path) -> bool {
     SweepFolder::is_one(folder) || is_recorded(folder) && folder.join("sweep.toml").is_file()
 }
 
-/// A run folder and where it is read from, which differ where it lies in an archive.
+/// A run folder and the path it is read from, which differ if it is inside an archive.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    /// The folder as pages and messages name it.
+    /// The folder as shown in pages and messages.
     pub shown: PathBuf,
     pub actual: PathBuf,
-    /// Keeps the unpacked files.
+    /// Keeps the unpacked files alive.
     pub unpacked: Option<Rc<Unpacked>>,
 }
 
@@ -64,7 +64,7 @@ impl Source {
         Ok(run)
     }
 
-    /// As [`load`](Self::load), `None` where nothing has been written yet.
+    /// Like [`load`](Self::load), but `None` if nothing has been written yet.
     pub fn load_if_any(&self) -> Result<Option<Run>, ReportError> {
         if self.actual.join("config.toml").is_file() { self.load().map(Some) } else { Ok(None) }
     }
@@ -75,8 +75,8 @@ impl Source {
     }
 }
 
-/// The runs of some folders, in their order: a run folder is one run, a recorded folder or one
-/// of run folders all that are in it.
+/// Loads the runs of the given folders, in order: a run folder is one run, a recorded folder or a
+/// folder of run folders all runs in it.
 ///
 /// # Errors
 /// [`ReportError`] for a folder without a run and for a run that cannot be read.
@@ -92,7 +92,7 @@ pub(crate) fn sources(folders: &[PathBuf]) -> Result<Vec<Source>, ReportError> {
     Ok(found)
 }
 
-/// The runs that a path stands for.
+/// The runs that a path denotes.
 fn open(path: &Path) -> Result<Vec<Source>, ReportError> {
     if is_recorded(path) {
         return inside(path, Rc::new(unpack(&path.join(ARCHIVE))?));
@@ -111,8 +111,7 @@ fn open(path: &Path) -> Result<Vec<Source>, ReportError> {
     Ok(runs.into_iter().map(|name| plain(path.join(name))).collect())
 }
 
-/// The runs of an unpacked archive, shown as if they lay in `shown`, in the order in which the
-/// report was made.
+/// The runs of an unpacked archive, shown as if they were in `shown`, in the report's order.
 fn inside(shown: &Path, unpacked: Rc<Unpacked>) -> Result<Vec<Source>, ReportError> {
     let root = unpacked.root();
     let mut names = run_folders(root)?;
@@ -122,7 +121,7 @@ fn inside(shown: &Path, unpacked: Rc<Unpacked>) -> Result<Vec<Source>, ReportErr
         names.sort_by_key(|name| rank(name).unwrap_or(usize::MAX));
     }
     if names.is_empty() {
-        let what = "it holds no run".to_owned();
+        let what = "it contains no run".to_owned();
         return Err(ReportError::Archive { path: shown.join(ARCHIVE), what });
     }
     let source = |name: &String| Source {
@@ -133,9 +132,9 @@ fn inside(shown: &Path, unpacked: Rc<Unpacked>) -> Result<Vec<Source>, ReportErr
     Ok(names.iter().map(source).collect())
 }
 
-/// The run that a path names inside a recorded folder; `None` if it leads into none.
+/// The run that a path names inside a recorded folder; `None` if the path is not inside one.
 pub(crate) fn within_archive(path: &Path) -> Result<Option<Source>, ReportError> {
-    // Of a sweep the path has `cells` in it.
+    // In a sweep the path contains `cells`.
     let Some(folder) = path.ancestors().skip(1).take(2).find(|folder| is_recorded(folder)) else {
         return Ok(None);
     };
@@ -167,7 +166,7 @@ fn run_folders(folder: &Path) -> Result<Vec<String>, ReportError> {
     Ok(names)
 }
 
-/// Whether nothing lies in a folder but what an archive keeps of it.
+/// Whether a run folder contains only files that an archive keeps.
 fn is_kept_whole(run: &Path) -> bool {
     let Ok(mut entries) = fs::read_dir(run) else { return false };
     entries.all(|entry| {

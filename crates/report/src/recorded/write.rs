@@ -1,8 +1,8 @@
 //! Writing a recorded folder.
 //!
-//! The report is made from the archive that is about to be written, so that what is recorded
-//! is what anybody can make of it. Files of an earlier report or recording in the same folder
-//! go where the archive has or makes them again; anything else in it is left alone.
+//! The report is generated from the new archive itself, so that the recorded files are
+//! reproducible from it. Files of an earlier report or recording in the same folder are removed
+//! if the archive contains or reproduces them; all other files are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,11 +18,11 @@ use crate::run::Run;
 use crate::sweep::{SweepRuns, load_sweep, load_sweep_at, write_sweep};
 use crate::write::{Folder, Options, Written, write};
 
-/// Records runs in `out`: what the paths of [`load_all`](super::load_all) stand for.
+/// Records runs in `out`; `folders` as for [`load_all`](super::load_all).
 ///
 /// # Errors
-/// Those of reading the runs and of writing a report; [`ReportError::SameName`] for two runs
-/// whose folders have one name.
+/// Failure to read the runs or to write a report; [`ReportError::SameName`] for two runs whose
+/// folders have the same name.
 pub fn record_runs(folders: &[PathBuf], out: &Path) -> Result<Written, ReportError> {
     let sources = sources(folders)?;
     let mut entries = Entries::new();
@@ -62,10 +62,10 @@ pub fn record_runs(folders: &[PathBuf], out: &Path) -> Result<Written, ReportErr
     })
 }
 
-/// Records a sweep in `out`: the sweep's folder, or a recording of it.
+/// Records a sweep in `out`; `root` is the sweep's folder or a recording of it.
 ///
 /// # Errors
-/// Those of reading the sweep and of writing its report.
+/// Failure to read the sweep or to write its report.
 pub fn record_sweep(root: &Path, out: &Path) -> Result<Written, ReportError> {
     let sweep = load_sweep(root)?;
     let earlier = is_recorded(root).then(|| unpack(&root.join(ARCHIVE))).transpose()?;
@@ -95,7 +95,7 @@ pub fn record_sweep(root: &Path, out: &Path) -> Result<Written, ReportError> {
     recording.put_provenance(&mut kept, differences::files(&provenances(&sweep)))?;
     let given = [root.display().to_string()];
     recording.finish(kept, written, &given, "sweep.md", |removed| {
-        // A folder in which a sweep still works has a status.
+        // The folder of an active sweep has a status.
         if earlier.is_none() && !root.join("status").exists() {
             for cell in sweep.variants.iter().flat_map(|variant| &variant.cells) {
                 removed.run_folder(&root.join("cells").join(&cell.cell.id), out);
@@ -110,7 +110,7 @@ fn provenances(sweep: &SweepRuns) -> Vec<(String, &serde_json::Map<String, serde
     cells.filter_map(|c| Some((c.cell.id.clone(), &c.run.as_ref()?.provenance))).collect()
 }
 
-/// Adds what is kept of a run's folder; of `run`, where it is given, the rollouts to show.
+/// Adds the files of a run's folder that are kept and, if `run` is given, its sample rollouts.
 fn add(
     entries: &mut Entries,
     name: &str,
@@ -148,7 +148,8 @@ fn folder_of(run: &Run) -> String {
     run.folder.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
-/// The configuration of an experiment: that of its first run, with what others differ in.
+/// The configuration of an experiment: that of its first run, with a comment naming the keys in
+/// which the others differ.
 fn configuration(experiment: &RunGroup<'_>) -> String {
     let [first, others @ ..] = experiment.runs.as_slice() else { return String::new() };
     if others.is_empty() {
@@ -173,7 +174,7 @@ fn configuration(experiment: &RunGroup<'_>) -> String {
     )
 }
 
-/// A recording that is being made: the archive, unpacked again, and the report of it.
+/// A recording in progress: the archive, its unpacked files, and the report of them.
 struct Recording {
     out: PathBuf,
     archive: Vec<u8>,
@@ -193,8 +194,8 @@ impl Recording {
         Ok(Self { out: out.to_owned(), archive, unpacked, report })
     }
 
-    /// Copies tables, and of the pictures those that a README shows or, where there is none yet,
-    /// the `usual` ones.
+    /// Copies tables, and the images that a README shows or, if there is none yet, the `usual`
+    /// ones.
     fn keep(
         &self,
         written: &Written,
@@ -203,13 +204,13 @@ impl Recording {
     ) -> Result<Folder, ReportError> {
         let mut kept = Folder::create(&self.out)?;
         let names: BTreeSet<String> = written.files.iter().filter_map(|p| file_name(p)).collect();
-        let mut pictures: BTreeSet<String> =
+        let mut images: BTreeSet<String> =
             shown(&self.out).into_iter().filter(|name| names.contains(name)).collect();
-        if pictures.is_empty() && !self.out.join("README.md").exists() {
-            pictures = usual.iter().map(|name| format!("{name}.png")).collect();
+        if images.is_empty() && !self.out.join("README.md").exists() {
+            images = usual.iter().map(|name| format!("{name}.png")).collect();
         }
         let tables = tables.iter().map(|name| (*name).to_owned());
-        for name in tables.chain(pictures).filter(|name| names.contains(name)) {
+        for name in tables.chain(images).filter(|name| names.contains(name)) {
             if let Some(bytes) = read(&self.report.path().join(&name))? {
                 kept.put(&name, &bytes)?;
             }
@@ -232,7 +233,7 @@ impl Recording {
         files.iter().try_for_each(|(name, text)| kept.put(name, text.as_bytes()).map(drop))
     }
 
-    /// Writes archive and README, and removes what the folder need not keep.
+    /// Writes archive and README, and removes files that are no longer needed.
     fn finish(
         self,
         mut kept: Folder,
@@ -250,7 +251,7 @@ impl Recording {
         let mut notes = written.notes;
         let missing = shown(&self.out).into_iter().filter(|name| !self.out.join(name).is_file());
         notes.extend(missing.map(|name| {
-            format!("{} shows {name}, which this report does not make.", readme.display())
+            format!("{} shows {name}, which this report does not write.", readme.display())
         }));
         let mut removal = Removal { kept: kept.files.clone() };
         for name in written.files.iter().filter_map(|path| file_name(path)) {
@@ -261,35 +262,35 @@ impl Recording {
     }
 }
 
-/// Removes what an archive has or makes again, and only within the recorded folder.
+/// Removes files that the archive contains or reproduces, only within the recorded folder.
 struct Removal {
     kept: Vec<PathBuf>,
 }
 
 impl Removal {
     fn file(&mut self, path: &Path, out: &Path) {
-        if !self.kept.iter().any(|kept| kept == path) && lies_in(path, out) {
+        if !self.kept.iter().any(|kept| kept == path) && is_inside(path, out) {
             let _ = fs::remove_file(path);
         }
     }
 
-    /// A run's folder, if all of it is in the archive; that of a run at work never is.
+    /// Removes a run's folder if all of it is in the archive; that of an active run never is.
     fn run_folder(&mut self, run: &Path, out: &Path) {
-        if !lies_in(run, out) || !is_kept_whole(run) {
+        if !is_inside(run, out) || !is_kept_whole(run) {
             return;
         }
         for file in RUN_FILES {
             let _ = fs::remove_file(run.join(file));
         }
         let _ = fs::remove_dir(run);
-        // Of a sweep the folder of the cells; one that is not empty stays.
+        // In a sweep also the folder of the cells, if it is empty.
         if run.parent().is_some_and(|parent| parent.ends_with("cells")) {
             let _ = fs::remove_dir(run.parent().unwrap_or(run));
         }
     }
 }
 
-fn lies_in(path: &Path, out: &Path) -> bool {
+fn is_inside(path: &Path, out: &Path) -> bool {
     match (path.canonicalize(), out.canonicalize()) {
         (Ok(path), Ok(out)) => path != out && path.starts_with(out),
         _ => false,
@@ -300,22 +301,22 @@ fn file_name(path: &Path) -> Option<String> {
     Some(path.file_name()?.to_string_lossy().into_owned())
 }
 
-/// The PNG files of a folder that its README shows, or the README of the folder around it.
+/// The PNG files of a folder that its README or that of the parent folder shows.
 fn shown(out: &Path) -> Vec<String> {
     let own = fs::read_to_string(out.join("README.md")).unwrap_or_default();
-    let mut found = pictures(&own, "");
+    let mut found = images(&own, "");
     if let Some(name) = file_name(out)
-        && let Ok(around) = fs::read_to_string(out.join("..").join("README.md"))
+        && let Ok(parent) = fs::read_to_string(out.join("..").join("README.md"))
     {
-        found.extend(pictures(&around, &format!("{name}/")));
+        found.extend(images(&parent, &format!("{name}/")));
     }
     found.sort();
     found.dedup();
     found
 }
 
-/// The targets of a text's links that begin with `prefix` and go on as the name of a PNG file.
-fn pictures(text: &str, prefix: &str) -> Vec<String> {
+/// Link targets in a text that consist of `prefix` and the name of a PNG file.
+fn images(text: &str, prefix: &str) -> Vec<String> {
     text.split("](")
         .skip(1)
         .filter_map(|rest| rest.split(')').next()?.strip_prefix(prefix))
@@ -324,12 +325,12 @@ fn pictures(text: &str, prefix: &str) -> Vec<String> {
         .collect()
 }
 
-/// A README to begin with: how the folder was written and what is in it.
+/// The generated draft of a README: the command that wrote the folder, and its contents.
 fn first_readme(out: &Path, given: &[String], table: &str, files: &[PathBuf]) -> String {
     let title = file_name(out).unwrap_or_else(|| "Recorded".to_owned());
     let out = out.display();
     let given = given.join(" ");
-    let pictures: String = files
+    let images: String = files
         .iter()
         .filter_map(|path| file_name(path))
         .filter(|name| name.ends_with(".png"))
@@ -337,8 +338,8 @@ fn first_readme(out: &Path, given: &[String], table: &str, files: &[PathBuf]) ->
         .collect();
     format!(
         "# {title}\n\nWritten by\n\n```sh\nleyden report {given} --out {out} --record\n```\n\n\
-         {pictures}[{table}]({table}) has every figure with its interval; `leyden report {out}` \
-         makes the page with every chart from `{ARCHIVE}`.\n"
+         {images}[{table}]({table}) has every figure with its interval; `leyden report {out}` \
+         writes the page with every chart from `{ARCHIVE}`.\n"
     )
 }
 
@@ -347,10 +348,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_what_a_readme_links() {
+    fn images_are_the_links_of_a_readme() {
         let text = "![a](reward.png) [b](calc/reward.png) ![c](https://x.org/y.png) `loss.png` \
                     [d](table.md) ![e](../x.png)";
-        assert_eq!(pictures(text, ""), ["reward.png"]);
-        assert_eq!(pictures(text, "calc/"), ["reward.png"]);
+        assert_eq!(images(text, ""), ["reward.png"]);
+        assert_eq!(images(text, "calc/"), ["reward.png"]);
     }
 }

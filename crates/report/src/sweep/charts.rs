@@ -6,15 +6,14 @@ use crate::experiment::RunGroup;
 use crate::figures::{self, Figure, SEED_LINES, Section};
 use crate::text::significant;
 
-/// Points of a performance profile's axis.
+/// Number of points on the axis of a performance profile.
 const PROFILE_POINTS: usize = 200;
 
 /// With more variants than this, the lines of single seeds would hide the bands.
 const MOST_WITH_SEEDS: usize = 4;
 
-/// All charts: comparisons first, then curves, then training figures. Charts of single
-/// variants (by label, histograms, signals) are left to the runs' own reports, and so are the
-/// paper's levels, which no variant is held to here.
+/// All charts: comparisons first, then curves, then training metrics. Charts of single variants
+/// (by label, histograms, signals) and the paper's levels are in the runs' own reports only.
 pub(super) fn figures(experiments: &[RunGroup<'_>], summary: &Summary) -> Vec<Figure> {
     let mut found = comparisons(summary, are_shares(experiments));
     let single = |figure: &Figure| {
@@ -74,7 +73,7 @@ fn comparisons(summary: &Summary, shares: bool) -> Vec<Figure> {
     ]
 }
 
-/// One figure of every variant with its interval, numbered along the axis.
+/// One measure of every variant with its interval, numbered along the axis.
 fn intervals(
     summary: &Summary,
     file: &str,
@@ -106,7 +105,7 @@ fn intervals(
     }
 }
 
-/// Room for the names of many variants.
+/// Chart size with space for the names of many variants.
 fn size(summary: &Summary) -> (f64, f64) {
     let rows = summary.variants.len().div_ceil(3) as f64;
     (Chart::LARGE.0, 300.0 + 18.0 * rows)
@@ -117,9 +116,10 @@ fn profile(summary: &Summary) -> Figure {
     let finals = || summary.variants.iter().flat_map(VariantSummary::finals);
     let (low, high) =
         (finals().fold(f64::INFINITY, f64::min), finals().fold(f64::NEG_INFINITY, f64::max));
-    // A little beyond both ends, to show where everyone is above and where no one is.
-    let room = 0.1 * (high - low).max(0.05);
-    let at = |k: usize| low - room + (high - low + 2.0 * room) * k as f64 / PROFILE_POINTS as f64;
+    // Extend both ends slightly, to show where all runs and where no runs are above.
+    let margin = 0.1 * (high - low).max(0.05);
+    let at =
+        |k: usize| low - margin + (high - low + 2.0 * margin) * k as f64 / PROFILE_POINTS as f64;
     let mut chart = Chart::new("Performance profile", "final test reward τ", "share of runs");
     chart.scale = Scale::Linear { zero: true, ceiling: Some(1.0) };
     chart.x_is_quantity = true;

@@ -1,4 +1,4 @@
-//! A sweep folder, read: its cells, their state and their runs.
+//! Reads a sweep folder: its cells, their state and their runs.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::error::ReportError;
 use crate::recorded::{ARCHIVE, Source, Unpacked, is_recorded, unpack};
 use crate::run::Run;
 
-/// Everything that a report shows of a sweep.
+/// The data of a sweep that a report shows.
 #[derive(Debug, Clone)]
 pub struct SweepRuns {
     pub folder: PathBuf,
@@ -19,40 +19,40 @@ pub struct SweepRuns {
     pub settings: ReportSettings,
     /// In the order of the cells.
     pub variants: Vec<VariantRuns>,
-    /// What the reader should know about how this was read.
+    /// Warnings from reading the sweep, for the reader of the report.
     pub notes: Vec<String>,
 }
 
-/// A variant with its cells, one a seed.
+/// A variant with its cells, one per seed.
 #[derive(Debug, Clone)]
 pub struct VariantRuns {
     pub name: String,
-    /// What it sets in the base experiment.
+    /// Overrides of the base experiment.
     pub overrides: Vec<String>,
     pub cells: Vec<CellRun>,
 }
 
-/// A cell and what it has left so far.
+/// A cell with its state and its run.
 #[derive(Debug, Clone)]
 pub struct CellRun {
     pub cell: Cell,
     pub state: State,
-    /// `None` if nothing has been written yet, or nothing that can be read.
+    /// `None` if nothing has been written yet or the run cannot be read.
     pub run: Option<Run>,
 }
 
 /// Reads a sweep folder, or the recording of one.
 ///
 /// # Errors
-/// [`ReportError::Sweep`] if it is none or its own files cannot be read, and
-/// [`ReportError::Baseline`] if its baseline is not among its cells. A run that cannot be read
-/// is a note, and the others are shown.
+/// [`ReportError::Sweep`] if it is not a sweep or its own files cannot be read, and
+/// [`ReportError::Baseline`] if its baseline is not among its cells. A run that cannot be read is
+/// only a note.
 pub fn load_sweep(root: &Path) -> Result<SweepRuns, ReportError> {
     let unpacked = is_recorded(root).then(|| unpack(&root.join(ARCHIVE))).transpose()?;
     load_sweep_at(root, unpacked.map(Rc::new).as_ref())
 }
 
-/// Reads the sweep of an archive as if it lay at `root`; without one, what lies there.
+/// Reads the sweep of an unpacked archive as if it were at `root`, or else the folder `root`.
 pub(crate) fn load_sweep_at(
     root: &Path,
     unpacked: Option<&Rc<Unpacked>>,
@@ -79,7 +79,7 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
         let run = match source.load_if_any() {
             Ok(run) => run,
             Err(error) => {
-                notes.push(format!("{} is left out: {error}.", cell.id));
+                notes.push(format!("{} is excluded: {error}.", cell.id));
                 None
             }
         };
@@ -116,7 +116,7 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
     })
 }
 
-/// Runs of several revisions may differ by more than their variants say.
+/// A note if the cells were run by several revisions, which may differ beyond their variants.
 fn revision_note(folder: &SweepFolder, variants: &[VariantRuns]) -> Option<String> {
     let cells = variants.iter().flat_map(|variant| &variant.cells);
     let revisions: BTreeSet<String> = cells
@@ -125,6 +125,6 @@ fn revision_note(folder: &SweepFolder, variants: &[VariantRuns]) -> Option<Strin
         .collect();
     (revisions.len() > 1).then(|| {
         let list: Vec<String> = revisions.into_iter().collect();
-        format!("The cells were begun by {} revisions: {}.", list.len(), list.join(", "))
+        format!("The cells were started by {} revisions: {}.", list.len(), list.join(", "))
     })
 }

@@ -1,11 +1,11 @@
-//! What is measured of one run.
+//! Measures of one run.
 
 use leyden_core::record::StepRecord;
 use leyden_stats::{area_under_curve, quantile, steps_to_threshold};
 
 use crate::run::Run;
 
-/// The figures of one finished run that statistics are made of.
+/// The measures of one finished run that enter the statistics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measures {
     /// Mean test reward of the last evaluation.
@@ -19,26 +19,25 @@ pub struct Measures {
     pub cost: Cost,
 }
 
-/// What a run cost.
+/// Cost of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Cost {
     pub rollouts: f64,
     /// Tokens of all responses in training.
     pub generated: f64,
-    /// Tokens that the trainer read, prefixes merged.
+    /// Tokens processed by the trainer, prefixes merged.
     pub trained: f64,
     /// Tokens that carried a gradient.
     pub learned: f64,
-    /// Seconds of the training steps: their median times their number, so that a machine that
-    /// slept or did something else for a while does not count. NaN where no timings were kept.
+    /// Seconds of the training steps: their median times their number, so that interruptions of
+    /// the machine do not count. NaN if no timings were kept.
     pub seconds: f64,
     /// Seconds of the evaluations, likewise.
     pub evaluation_seconds: f64,
 }
 
 impl Measures {
-    /// The figures of a run in an evaluation mode; `None` if it has no evaluation with a
-    /// reward in it.
+    /// The measures of a run in an evaluation mode; `None` if no evaluation has a reward.
     pub fn of(run: &Run, mode: &str) -> Option<Self> {
         let curve: Vec<(f64, f64)> = run
             .evals(mode)
@@ -82,13 +81,13 @@ impl Cost {
         }
     }
 
-    /// The figures as one array, for means over runs.
+    /// The fields as one array, for means over runs.
     fn figures(&self) -> [f64; 6] {
         let Self { rollouts, generated, trained, learned, seconds, evaluation_seconds } = *self;
         [rollouts, generated, trained, learned, seconds, evaluation_seconds]
     }
 
-    /// The mean cost of several runs; `None` of none.
+    /// The mean cost of several runs; `None` for an empty slice.
     pub fn mean(costs: &[Self]) -> Option<Self> {
         let n = costs.len() as f64;
         let mut sums = [0.0; 6];

@@ -1,12 +1,12 @@
 //! The report of a sweep: variants compared over their seeds.
 //!
-//! The numbers are those of Agarwal et al., arXiv 2108.13264: interquartile means with
+//! The statistics are those of Agarwal et al., arXiv 2108.13264: interquartile means with
 //! bootstrap intervals, probabilities of improvement over the baseline, a performance profile.
-//! What a reader takes home is a verdict in words ([`verdict`]), and it claims no more than
-//! the intervals and the number of seeds allow.
+//! The conclusion is a verdict in words ([`verdict`]) that claims no more than the intervals and
+//! the number of seeds allow.
 //!
-//! A report must be possible while the sweep still runs: cells that are not finished have
-//! their curves and no part in the statistics, and the page says which they are.
+//! A report must be possible while the sweep is active: unfinished cells have curves, are
+//! excluded from the statistics, and are listed on the page.
 
 mod charts;
 mod load;
@@ -63,8 +63,8 @@ pub fn write_sweep(
     Ok(Written { page, files: folder.files, table: markdown, notes })
 }
 
-/// The variants as experiments, which is what charts are drawn of. Those without a run stay
-/// among them, so that a variant has the same colour in every chart.
+/// The variants as experiments, for the charts. Variants without a run are kept, so that a variant
+/// has the same colour in every chart.
 fn experiments(sweep: &SweepRuns) -> Vec<RunGroup<'_>> {
     fn runs(variant: &VariantRuns) -> Vec<&Run> {
         let runs = variant.cells.iter().filter_map(|cell| cell.run.as_ref());

@@ -31,7 +31,7 @@ struct View<'a> {
 struct VariantView<'a> {
     name: &'a str,
     verdict: &'a str,
-    /// Class of the verdict's mark: `good`, `bad` or nothing.
+    /// CSS class of the verdict: `good`, `bad` or empty.
     mark: &'static str,
     word: &'static str,
     seeds: String,

@@ -1,4 +1,4 @@
-//! Every variant in numbers, and the verdict on it.
+//! The statistics and the verdict of every variant.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ use super::measure::{Cost, Measures};
 use super::verdict::{Verdict, VerdictKind, verdict};
 use crate::experiment::RunGroup;
 
-/// Resamples of each bootstrap: the bounds of an interval are then sure to about 1 % of its
+/// Resamples of each bootstrap: the bounds of an interval are then accurate to about 1 % of its
 /// width, and a sweep of 15 variants takes well below a second.
 const RESAMPLES: usize = 5000;
 
-/// The share of the baseline's final reward whose arrival is timed where no level is given.
-const USUAL_SHARE: f64 = 0.9;
+/// Default threshold, as a share of the baseline's final reward.
+const DEFAULT_SHARE: f64 = 0.9;
 
-/// A figure with its 95 % interval, where one can be given.
+/// A value with its 95 % interval, if one can be computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
     pub value: f64,
@@ -27,11 +27,11 @@ pub struct Measured {
 /// The statistics of a sweep.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// The evaluation mode of all figures.
+    /// The evaluation mode of all measures.
     pub mode: String,
-    /// The reward whose arrival is timed; `None` if the baseline has no finished run.
+    /// The reward for the steps-to-threshold measure; `None` if the baseline has no finished run.
     pub threshold: Option<f64>,
-    /// Whether the threshold was given or is a share of the baseline's final reward.
+    /// Whether the threshold was given; otherwise it is a share of the baseline's final reward.
     pub threshold_given: bool,
     pub variants: Vec<VariantSummary>,
     pub notes: Vec<String>,
@@ -41,21 +41,21 @@ pub struct Summary {
 #[derive(Debug, Clone)]
 pub struct VariantSummary {
     pub name: String,
-    /// Cells of the variant.
+    /// Number of cells of the variant.
     pub planned: usize,
-    /// By seed, in the order of the cells; only of finished runs.
+    /// By seed, in the order of the cells; finished runs only.
     pub measures: Vec<(u64, Measures)>,
     /// Interquartile mean over runs.
     pub final_reward: Option<Measured>,
     /// Likewise, of the area under the curve.
     pub area: Option<Measured>,
-    /// Probability that a run ends above one of the baseline; of complete separation without an
-    /// interval.
+    /// Probability that a run ends above one of the baseline; without an interval if the runs are
+    /// completely separated.
     pub improvement: Option<Measured>,
-    /// Interquartile mean of the final reward less that of the baseline.
+    /// Interquartile mean of the final reward minus that of the baseline.
     pub difference: Option<Measured>,
     pub verdict: Verdict,
-    /// By run: the step at which it reached the threshold.
+    /// Per run: the step at which it reached the threshold.
     pub steps_to: Vec<Option<f64>>,
     /// Mean over runs.
     pub cost: Option<Cost>,
@@ -67,13 +67,13 @@ impl VariantSummary {
         self.measures.iter().map(|(_, measures)| measures.final_reward).collect()
     }
 
-    /// How many runs reached the threshold.
+    /// Number of runs that reached the threshold.
     pub fn reached(&self) -> usize {
         self.steps_to.iter().flatten().count()
     }
 
-    /// Median over all runs of the steps to the threshold, a run that never reached it being
-    /// later than every other; `None` if the median is such a run.
+    /// Median over all runs of the steps to the threshold, counting runs that never reached it as
+    /// infinite; `None` if the median is infinite.
     pub fn median_steps(&self) -> Option<f64> {
         let never = |steps: &Option<f64>| steps.unwrap_or(f64::INFINITY);
         let mut steps: Vec<f64> = self.steps_to.iter().map(never).collect();
@@ -94,7 +94,7 @@ pub fn summarise(sweep: &SweepRuns) -> Summary {
     let base = sweep.variants.iter().position(|variant| variant.name == sweep.baseline);
     let base_scores = base.and_then(|index| scores(&measured[index], |m| m.final_reward));
     let given = sweep.settings.threshold;
-    let threshold = given.or_else(|| base_scores.as_ref().map(|s| USUAL_SHARE * s.iqm()));
+    let threshold = given.or_else(|| base_scores.as_ref().map(|s| DEFAULT_SHARE * s.iqm()));
     let variants = sweep
         .variants
         .iter()
@@ -116,7 +116,7 @@ pub fn summarise(sweep: &SweepRuns) -> Summary {
     Summary { mode, threshold, threshold_given, variants, notes }
 }
 
-/// The mode that was asked for, or else the first that runs have.
+/// The configured mode, or `sampled` if runs have it, else `greedy`.
 fn mode(sweep: &SweepRuns) -> String {
     let runs = || sweep.variants.iter().flat_map(|v| &v.cells).filter_map(|c| c.run.as_ref());
     let sampled = runs().any(|run| run.evals("sampled").next().is_some());
@@ -132,8 +132,8 @@ fn measures(variant: &VariantRuns, mode: &str, notes: &mut Vec<String>) -> Vec<(
         match Measures::of(run, mode) {
             Some(measures) => found.push((cell.cell.seed, measures)),
             None => notes.push(format!(
-                "{} is finished and has no {mode} evaluation with a reward: it has no part in \
-                 the statistics.",
+                "{} is finished but has no {mode} evaluation with a reward: it is excluded from \
+                the statistics.",
                 cell.cell.id
             )),
         }
@@ -141,16 +141,16 @@ fn measures(variant: &VariantRuns, mode: &str, notes: &mut Vec<String>) -> Vec<(
     found
 }
 
-/// Final rewards after different numbers of steps are not of equal training.
+/// A note if final rewards are from different numbers of steps.
 fn lengths_note(measured: &[Vec<(u64, Measures)>]) -> Option<String> {
     let steps: BTreeSet<u64> = measured.iter().flatten().map(|(_, m)| m.last_step).collect();
     (steps.len() > 1).then(|| {
         let list: Vec<String> = steps.iter().map(u64::to_string).collect();
-        format!("The last evaluations stand at different steps: {}.", list.join(", "))
+        format!("The last evaluations are at different steps: {}.", list.join(", "))
     })
 }
 
-/// One figure of every run; all test tasks are one stratum. `None` without a run.
+/// One measure of every run; all test tasks are one stratum. `None` without a run.
 fn scores(measures: &[(u64, Measures)], figure: impl Fn(&Measures) -> f64) -> Option<Scores> {
     Scores::of_tasks(vec![measures.iter().map(|(_, m)| figure(m)).collect()]).ok()
 }
@@ -163,7 +163,7 @@ fn of_variant(
 ) -> VariantSummary {
     let iqm = |figure: fn(&Measures) -> f64, name: &str| {
         let scores = scores(&measures, figure)?;
-        // The bootstrap of one run has no width and says nothing.
+        // The bootstrap interval of one run has no width and no meaning.
         let interval = (measures.len() > 1)
             .then(|| scores.interval(Scores::iqm, RESAMPLES, seeds.child(name)))
             .flatten();
@@ -194,7 +194,7 @@ fn ends(interval: Interval) -> (f64, f64) {
     (interval.low, interval.high)
 }
 
-/// Sets a variant beside the baseline.
+/// Compares a variant with the baseline.
 fn compare(summary: &mut VariantSummary, base: Option<&Scores>, seeds: SeedTree) {
     let Some(own) = scores(&summary.measures, |m| m.final_reward) else { return };
     let Some(base) = base else {
@@ -208,7 +208,7 @@ fn compare(summary: &mut VariantSummary, base: Option<&Scores>, seeds: SeedTree)
     };
     let (n, m) = (own.tasks()[0].len(), base.tasks()[0].len());
     let wide = |interval: Option<Interval>| interval.filter(|_| n > 1 && m > 1).map(ends);
-    // Of complete separation the bootstrap has no width, which is not certainty.
+    // For complete separation the bootstrap interval has no width, which is not certainty.
     let separated = value == 0.0 || value == 1.0;
     let interval = interval.filter(|_| !separated);
     let improvement = Measured { value, interval: wide(interval) };
@@ -220,7 +220,7 @@ fn compare(summary: &mut VariantSummary, base: Option<&Scores>, seeds: SeedTree)
     summary.difference = Some(difference);
 }
 
-/// Whether all test rewards of the variants are shares, so that charts may end at 1.
+/// Whether all test rewards are in [0, 1], so that the axes of charts can end at 1.
 pub(super) fn are_shares(experiments: &[RunGroup<'_>]) -> bool {
     experiments.iter().all(RunGroup::rewards_are_shares)
 }

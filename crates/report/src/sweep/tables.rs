@@ -9,7 +9,7 @@ use super::measure::{Cost, Measures};
 use super::summary::{Measured, Summary, VariantSummary};
 use crate::table::{cell, field};
 
-/// `0.812 [0.760, 0.855]`; a dash where there is nothing.
+/// `0.812 [0.760, 0.855]`; a dash if there is no value.
 pub(super) fn words(measured: Option<Measured>) -> String {
     match measured {
         None => "–".to_owned(),
@@ -30,7 +30,7 @@ pub(super) fn arrival(variant: &VariantSummary) -> String {
     }
 }
 
-/// A number of tokens, rollouts or seconds, short.
+/// A number of tokens, rollouts or seconds in short form.
 pub(super) fn amount(value: f64) -> String {
     if !value.is_finite() {
         "–".to_owned()
@@ -43,7 +43,7 @@ pub(super) fn amount(value: f64) -> String {
     }
 }
 
-/// What has become of a cell, in words.
+/// State of a cell, in words.
 pub(super) fn state_words(state: &State) -> String {
     match state {
         State::Waiting => "not begun".to_owned(),
@@ -54,7 +54,7 @@ pub(super) fn state_words(state: &State) -> String {
     }
 }
 
-/// What the threshold is, for captions.
+/// Describes the threshold, for captions.
 pub(super) fn threshold_words(summary: &Summary) -> String {
     match summary.threshold {
         None => "no reward to reach: the baseline has no finished run".to_owned(),
@@ -65,7 +65,7 @@ pub(super) fn threshold_words(summary: &Summary) -> String {
     }
 }
 
-/// What the statistics are, in words, for below the table.
+/// Describes the statistics, for the text below the table.
 pub(super) fn method_words(summary: &Summary) -> String {
     let compared = summary.variants.iter().filter(|v| v.difference.is_some()).count();
     let many = if compared > 1 {
@@ -159,7 +159,7 @@ pub(super) fn cost_words(cost: Option<&Cost>) -> [String; 6] {
     }
 }
 
-/// One line a variant.
+/// One line per variant.
 pub(super) fn variants_csv(summary: &Summary) -> String {
     let mut out = String::from(
         "variant,seeds,planned,final,final_low,final_high,area,area_low,area_high,improvement,\
@@ -188,7 +188,7 @@ pub(super) fn variants_csv(summary: &Summary) -> String {
     out
 }
 
-/// One line a cell.
+/// One line per cell.
 pub(super) fn cells_csv(sweep: &SweepRuns, summary: &Summary) -> String {
     let mut out = String::from(
         "cell,variant,seed,state,last_step,final,area,steps_to_threshold,rollouts,\

@@ -1,22 +1,21 @@
-//! What may be said of a variant beside the baseline.
+//! The verdict on a variant compared with the baseline.
 //!
-//! Two things keep a verdict honest. The interval of the probability of improvement must
-//! exclude one half and that of the difference must exclude 0, on the same side. And there
-//! must be enough seeds for a claim at all: the bootstrap of few runs is too narrow (of three
-//! runs that all lie above three others it has no width), so a claim needs as many that
-//! complete separation would by chance occur less often than one time in twenty, which by the
-//! exact test of Mann and Whitney has probability `2 / C(n + m, n)`: four and four, not three
-//! and three.
+//! A claim has two conditions. The interval of the probability of improvement must exclude one
+//! half and that of the difference must exclude 0, on the same side. And there must be enough
+//! seeds: the bootstrap interval of few runs is too narrow (for three runs that are all above
+//! three others it has no width), so complete separation by chance, which by the exact test of
+//! Mann and Whitney has probability `2 / C(n + m, n)`, must be rarer than one in twenty: four and
+//! four seeds suffice, three and three do not.
 
 use super::summary::Measured;
 
-/// What kind of verdict it is.
+/// Kind of a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerdictKind {
     Baseline,
     Better,
     Worse,
-    /// The intervals allow both; that is not equality.
+    /// The intervals allow either; this does not mean equality.
     Undecided,
     /// Too few seeds for any claim.
     TooFew,
@@ -31,15 +30,15 @@ pub struct Verdict {
     pub words: String,
 }
 
-/// Probability that chance separates `n` runs from `m` others completely, either way.
+/// Probability that `n` runs are completely separated from `m` others by chance, either way.
 fn separation_by_chance(n: usize, m: usize) -> f64 {
     let ways: f64 = (1..=n).map(|k| (m + k) as f64 / k as f64).product();
     2.0 / ways
 }
 
-/// The verdict on a variant of `n` runs beside a baseline of `m`: `improvement` is the
-/// probability that a run of it ends above one of the baseline (without an interval where the
-/// runs are completely separated), `difference` that of their interquartile means.
+/// The verdict on a variant of `n` runs against a baseline of `m`: `improvement` is the
+/// probability that a run of it ends above one of the baseline (without an interval if the runs
+/// are completely separated), `difference` the difference of their interquartile means.
 pub fn verdict(n: usize, m: usize, improvement: Measured, difference: Measured) -> Verdict {
     let chance = separation_by_chance(n, m);
     let signed = |value: f64| format!("{value:+.3}");
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn three_seeds_a_side_claim_nothing_and_four_may() {
+    fn three_seeds_per_side_are_too_few_and_four_suffice() {
         // 2 / C(6, 3) and 2 / C(8, 4), by hand.
         assert!((separation_by_chance(3, 3) - 0.1).abs() < 1e-12);
         assert!((separation_by_chance(4, 4) - 2.0 / 70.0).abs() < 1e-12);

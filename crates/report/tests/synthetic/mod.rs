@@ -1,5 +1,5 @@
-//! A run folder that no run made: curves of the usual shape, every file, and text that
-//! tries to break out of the page.
+//! Synthetic run folders: curves of the usual shape, every file, and text that tries to inject
+//! markup into the page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,11 +9,11 @@ use leyden_core::SeedTree;
 use leyden_core::record::{EvalRecord, RECORD_SCHEMA, Record, StepRecord, Timing};
 use rusqlite::{Connection, params};
 
-/// Text that would run, end its element, end the SVG or reorder the line if let through.
+/// Text that would execute, close its element or the SVG, or reorder the line if not escaped.
 pub const HOSTILE: &str =
     "</pre></svg><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\u{202e}\u{0}\"'";
 
-/// What a synthetic run looks like.
+/// Parameters of a synthetic run.
 #[derive(Clone)]
 pub struct Plan {
     pub name: &'static str,
@@ -146,7 +146,7 @@ impl Plan {
             let seen = task % 2 == 0;
             let ease = 0.08 - 0.08 * operations as f64 + if seen { 0.03 } else { -0.03 };
             let level = (self.level(step) + bonus + ease).clamp(0.0, 0.98);
-            // A task keeps its difficulty; a little luck is drawn anew each time.
+            // A task keeps its difficulty; a small random part is drawn each time.
             let luck = 0.7 * SeedTree::new(5).index(task).uniform()
                 + 0.3 * self.tree(mode, step).index(task).uniform();
             let reward = f64::from(u8::from(luck < level));
@@ -181,7 +181,7 @@ impl Plan {
     fn rollouts(&self, path: &Path) -> rusqlite::Result<()> {
         let _ = fs::remove_file(path);
         let database = Connection::open(path)?;
-        // One transaction, without waiting for the disk: many rows for a test.
+        // One transaction without syncing to disk, because there are many rows.
         database.execute_batch("PRAGMA synchronous = OFF; BEGIN")?;
         database.execute_batch(SCHEMA)?;
         for step in BTreeSet::from([0, self.steps]) {

@@ -1,4 +1,4 @@
-//! What estimators look at and what they say.
+//! Inputs and outputs of advantage estimators.
 
 use std::borrow::Cow;
 
@@ -12,20 +12,20 @@ pub(crate) trait Estimator {
     /// The advantages of a batch.
     ///
     /// # Errors
-    /// A score that is not finite, or a batch that the estimator cannot work with.
+    /// A score that is not finite, or a batch that the estimator does not support.
     ///
     /// # Panics
     /// If a slice of the batch does not fit its rows.
     fn advantages(&self, batch: &AdvantageInputs) -> Result<Advantages, AdvantageError>;
 
     /// # Errors
-    /// The first value that the estimator cannot work with.
+    /// The first invalid value.
     fn validate(&self) -> Result<(), ConfigError> {
         Ok(())
     }
 
-    /// Of an estimator that compares within groups: whether it has something to say about a
-    /// group of one all the same, which under verl's conventions is the score itself.
+    /// For estimators that compare within groups: whether a group of one gets a non-zero advantage,
+    /// which under verl's conventions is the score itself.
     fn takes_groups_of_one(&self) -> bool {
         false
     }
@@ -39,29 +39,29 @@ pub(crate) trait Estimator {
     }
 }
 
-/// What an estimator may look at. Per-row slices have one entry per row, per-token slices one
-/// per token, flat.
+/// Input of an estimator. Per-row slices have one entry per row, per-token slices one per token,
+/// flat.
 #[derive(Debug, Clone, Copy)]
 pub struct AdvantageInputs<'a> {
     pub rows: &'a Rows,
-    /// What each row earned.
+    /// The score of each row.
     pub scores: &'a [f64],
-    /// The group of each row: equal numbers are compared with each other.
+    /// The group of each row: rows of equal numbers are compared with each other.
     pub groups: &'a [usize],
     /// The rollout of each row; numbers are unique in the batch.
     pub rollouts: &'a [usize],
-    /// Reward of each token for estimators that work token by token; if absent, a row's score
-    /// falls on its last token inside the mask.
+    /// Reward of each token, for token-level estimators; if absent, a row's score is the reward of
+    /// its last token inside the mask.
     pub token_rewards: Option<&'a [f64]>,
     /// A critic's value of each token, for GAE.
     pub values: Option<&'a [f64]>,
-    /// What each token earned, of credit that works token by token; if absent, all tokens of a
-    /// row have its score. For the estimators that do not compare.
+    /// Credit of each token, from token-level credit rules; if absent, all tokens of a row have its
+    /// score. For the estimators that do not compare.
     pub token_credit: Option<&'a [f64]>,
 }
 
 impl<'a> AdvantageInputs<'a> {
-    /// A batch in which each row is a rollout of its own and the only reward is its score.
+    /// A batch in which the only rewards are the rows' scores.
     pub fn of_outcomes(
         rows: &'a Rows,
         scores: &'a [f64],
@@ -79,7 +79,7 @@ impl<'a> AdvantageInputs<'a> {
         }
     }
 
-    /// What each token earned, 0 outside the mask; an error if that is not finite.
+    /// Credit of each token, 0 outside the mask; an error if it is not finite.
     pub(crate) fn token_credit(&self) -> Result<Vec<f64>, AdvantageError> {
         let Some(credit) = self.token_credit else { return Ok(self.rows.spread(self.scores)) };
         self.rows.assert_fits("token_credit", credit);
@@ -111,8 +111,7 @@ impl<'a> AdvantageInputs<'a> {
     }
 }
 
-/// What became of the groups; the three kinds add up to all groups only with those that
-/// taught something.
+/// Counts of groups; those that are neither `zero_variance` nor `singletons` have a gradient.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GroupCounters {
     pub groups: usize,
@@ -122,15 +121,15 @@ pub struct GroupCounters {
     pub singletons: usize,
 }
 
-/// What an estimator says.
+/// Output of an estimator.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Advantages {
     /// Advantage of each token, 0 outside the mask.
     pub per_token: Vec<f64>,
-    /// Advantage of each row; of estimators that work token by token the mean over its tokens.
+    /// Advantage of each row; for token-level estimators the mean over its tokens.
     pub per_row: Vec<f64>,
     pub counters: GroupCounters,
-    /// The return of each token, of estimators that have one.
+    /// The return of each token, for estimators that compute one.
     token_returns: Option<Vec<f64>>,
 }
 
@@ -144,8 +143,8 @@ impl Advantages {
         Self { per_token, per_row, counters, token_returns: None }
     }
 
-    /// Target of a critic for each token, 0 outside the mask: the return where the estimator
-    /// has one, else the advantage itself (as in verl).
+    /// Critic target of each token, 0 outside the mask: the return if the estimator computes one,
+    /// else the advantage itself (as in verl).
     pub fn returns(&self) -> &[f64] {
         self.token_returns.as_deref().unwrap_or(&self.per_token)
     }
@@ -165,14 +164,14 @@ impl Advantages {
     }
 }
 
-/// Another library whose conventions to take.
+/// Another library whose conventions to follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compat {
     Verl,
 }
 
-/// What counts once in the statistics of a group.
+/// The unit that counts once in the statistics of a group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupOver {

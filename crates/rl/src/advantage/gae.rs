@@ -1,4 +1,4 @@
-//! Generalised advantage estimation: PPO's own, with a critic.
+//! Generalised advantage estimation: PPO's estimator, with a critic.
 //!
 //! Schulman et al., arXiv 1506.02438. Tokens outside the mask are not steps: the value that
 //! follows a token is that of the next token inside the mask, however many tool results lie
@@ -47,7 +47,7 @@ impl Estimator for GaeConfig {
 /// backwards from V = A = 0. Returns are `A + V`; advantages are then whitened.
 ///
 /// # Errors
-/// If there are no values, a score is not finite, or fewer than two tokens are trained on.
+/// If there are no values, a score is not finite, or fewer than two tokens are inside the mask.
 pub fn advantages(
     config: &GaeConfig,
     batch: &AdvantageInputs,
@@ -78,7 +78,7 @@ mod tests {
     use crate::Rows;
 
     #[test]
-    fn a_hole_is_not_a_step() {
+    fn masked_tokens_are_not_steps() {
         let values = [0.2, f64::NAN, f64::NAN, 0.4, 0.1];
         let holed = Rows::new(&[5], vec![true, false, false, true, true]).unwrap();
         let config = GaeConfig { gamma: 0.9, lambda: 0.8 };
@@ -98,7 +98,7 @@ mod tests {
             without.returns()[..]
         );
         assert_eq!(with.per_token[1..3], [0.0, 0.0]);
-        // By hand for the last two tokens.
+        // The last two tokens, computed by hand.
         assert_eq!(without.returns()[2], 1.0);
         let second = (0.9 * 0.1 - 0.4) + 0.9 * 0.8 * 0.9 + 0.4;
         assert!((without.returns()[1] - second).abs() < 1e-15);

@@ -1,9 +1,9 @@
-//! The rows of a batch as groups of things to be compared.
+//! Groups the rows of a batch for comparison.
 //!
-//! A group holds what was tried on one task. What is compared are its entries: rows, or
-//! rollouts of several rows ([`GroupOver`]). All estimators that compare within a group share
-//! two rules, kept here: a group whose entries are all equal gets exactly 0, whatever rounding
-//! would make of it, and so does a group of one unless verl's conventions are asked for.
+//! A group contains the attempts at one task. Its entries, which are compared, are rows or rollouts
+//! of several rows ([`GroupOver`]). All estimators that compare within a group share two rules,
+//! implemented here: a group whose entries are all equal gets exactly 0, regardless of rounding,
+//! and so does a group of one unless verl's conventions are configured.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::advantage::batch::{AdvantageInputs, Compat, GroupCounters, GroupOver}
 use crate::error::AdvantageError;
 use crate::rows::Rows;
 
-/// One thing that is compared.
+/// One unit of comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Mean of its rows' scores.
@@ -22,10 +22,10 @@ pub struct Entry {
     pub tokens: usize,
 }
 
-/// What was tried on one task.
+/// The attempts at one task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    /// The number by which the batch calls it.
+    /// The group's number in the batch.
     pub id: usize,
     pub entries: Vec<Entry>,
 }
@@ -36,20 +36,20 @@ impl Group {
         self.entries.iter().map(|entry| entry.score).collect()
     }
 
-    /// Mean of the scores; of equal scores it is exactly that score.
+    /// Mean of the scores; exactly the score if all are equal.
     pub fn mean(&self) -> f64 {
         mean(self.entries.iter().map(|entry| entry.score))
     }
 
-    /// Standard deviation of the scores with divisor n − 1; 0 of fewer than two, and exactly 0
-    /// of equal scores.
+    /// Standard deviation of the scores with divisor n − 1; 0 for fewer than two, and exactly 0 for
+    /// equal scores.
     pub fn sample_std(&self) -> f64 {
         let mean = self.mean();
         let squares: f64 = self.entries.iter().map(|entry| (entry.score - mean).powi(2)).sum();
         if self.is_single() { 0.0 } else { (squares / (self.entries.len() - 1) as f64).sqrt() }
     }
 
-    /// Whether it has nothing to be compared with.
+    /// Whether there is only one entry.
     pub fn is_single(&self) -> bool {
         self.entries.len() == 1
     }
@@ -61,7 +61,7 @@ impl Group {
     }
 }
 
-/// What an entry is compared with: `A = (score − baseline) / divisor`.
+/// Baseline and divisor of an entry: `A = (score − baseline) / divisor`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Comparison {
     pub baseline: f64,
@@ -76,10 +76,10 @@ pub struct Grouping {
 }
 
 impl Grouping {
-    /// Sorts the rows into groups.
+    /// Groups the rows.
     ///
     /// # Errors
-    /// If a score is not finite: it would spoil its whole group.
+    /// If a score is not finite: it would corrupt its whole group.
     ///
     /// # Panics
     /// If a per-row slice does not have one entry per row.
@@ -118,7 +118,7 @@ impl Grouping {
         Ok(Self { groups, rows })
     }
 
-    /// How many groups there are of which kind.
+    /// Counts of groups by kind.
     pub fn counters(&self) -> GroupCounters {
         GroupCounters {
             groups: self.groups.len(),
@@ -127,22 +127,22 @@ impl Grouping {
         }
     }
 
-    /// The same where an estimator does not compare within groups: one rollout is enough to
-    /// learn from, and a group teaches nothing if every advantage in it is 0.
+    /// Counts for estimators that do not compare within groups: a group of one has a gradient, and
+    /// a group has none if all its advantages are 0.
     pub fn counters_without_comparison(&self, per_token: &[f64], rows: &Rows) -> GroupCounters {
         let is_zero = |row: usize| rows.active_in(row).all(|t| per_token[t] == 0.0);
-        let quiet = |group: &&Group| {
+        let all_zero = |group: &&Group| {
             group.entries.iter().flat_map(|entry| &entry.rows).all(|&row| is_zero(row))
         };
         GroupCounters {
             groups: self.groups.len(),
-            zero_variance: self.groups.iter().filter(quiet).count(),
+            zero_variance: self.groups.iter().filter(all_zero).count(),
             singletons: 0,
         }
     }
 
-    /// One advantage per row: its score's distance from its group's mean, divided by the sample
-    /// standard deviation plus `epsilon` where `divide_by_std` is set.
+    /// One advantage per row: the score minus its group's mean, divided by the sample standard
+    /// deviation plus `epsilon` if `divide_by_std` is set.
     pub fn standardised(
         &self,
         batch: &AdvantageInputs,
@@ -150,8 +150,8 @@ impl Grouping {
         divide_by_std: bool,
         epsilon: f64,
     ) -> Vec<f64> {
-        // verl adds the epsilon to the deviation of a group of one in f32, whatever the scores'
-        // type.
+        // verl adds the epsilon to the deviation of a group of one in f32, regardless of the
+        // scores' type.
         let single = if divide_by_std { f64::from(1.0 + epsilon as f32) } else { 1.0 };
         self.advantages(batch, compat, single, |group| {
             let divisor = if divide_by_std { group.sample_std() + epsilon } else { 1.0 };
@@ -159,11 +159,11 @@ impl Grouping {
         })
     }
 
-    /// One advantage per row, by comparing its score as `compare` says for each entry of its
-    /// group.
+    /// One advantage per row, with the [`Comparison`] that `compare` returns for each entry of the
+    /// row's group.
     ///
-    /// Flat groups and groups of one get 0 and are not asked about. Under verl's conventions a
-    /// group of one is compared with baseline 0 and `single_divisor`.
+    /// Flat groups and groups of one get 0 without calling `compare`. Under verl's conventions a
+    /// group of one has baseline 0 and divisor `single_divisor`.
     pub fn advantages(
         &self,
         batch: &AdvantageInputs,
@@ -191,8 +191,8 @@ impl Grouping {
     }
 }
 
-/// The mean; 0 of nothing. Taken from the first value on, rounding cannot move the mean of equal
-/// numbers.
+/// The mean; 0 without values. Offsets from the first value, so that rounding cannot shift the mean
+/// of equal numbers.
 fn mean(values: impl ExactSizeIterator<Item = f64> + Clone) -> f64 {
     let n = values.len() as f64;
     let Some(first) = values.clone().next() else { return 0.0 };
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_score_that_is_not_finite_is_refused_by_row() {
+    fn a_non_finite_score_is_rejected_by_row() {
         let rows = Rows::dense(&[1, 1]);
         let batch = AdvantageInputs::of_outcomes(&rows, &[1.0, f64::INFINITY], &[0, 0], &[0, 1]);
         let error = Grouping::new(&batch, GroupOver::Rows).unwrap_err();

@@ -1,9 +1,8 @@
-//! GRPO: the score's distance from its group's mean, in standard deviations.
+//! GRPO: the score minus its group's mean, in standard deviations.
 //!
-//! Group-relative policy optimisation (Shao et al., *DeepSeekMath*, arXiv 2402.03300), and
-//! without the division Dr.GRPO (Liu et al., arXiv 2503.20783), which also wants the
-//! aggregation `seq-mean-token-sum-norm`. LightningRL groups all calls of all rollouts of a
-//! task.
+//! Group-relative policy optimisation (Shao et al., *DeepSeekMath*, arXiv 2402.03300). Without the
+//! division it is Dr.GRPO (Liu et al., arXiv 2503.20783), which is used with the aggregation
+//! `seq-mean-token-sum-norm`. LightningRL groups all calls of all rollouts of a task.
 
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +54,7 @@ impl Estimator for GrpoConfig {
 
 /// `A = (score − mean) / (std + ε)` with the sample standard deviation (n − 1).
 ///
-/// A group of one gets 0; under verl's conventions its mean is 0 and its deviation 1.
+/// A group of one gets 0; under verl's conventions it has mean 0 and deviation 1.
 ///
 /// # Errors
 /// If a score is not finite.
@@ -95,15 +94,15 @@ mod tests {
 
     #[test]
     fn equal_scores_give_exactly_zero() {
-        // The sum of seven times 0.1 is not seven times 0.1; the naive mean leaves 1e-17, which
-        // division by the epsilon makes visible.
+        // Summing 0.1 seven times does not give 0.7; the naive mean is off by 1e-17, which division
+        // by the epsilon amplifies.
         let a = run(&GrpoConfig::default(), &[0.1; 7], &[0; 7], &[0, 1, 2, 3, 4, 5, 6]);
         assert_eq!(a.per_row, [0.0; 7]);
         assert_eq!(a.counters.zero_variance, 1);
     }
 
     #[test]
-    fn a_group_of_one_is_zero_unless_verl_is_asked_for() {
+    fn a_group_of_one_is_zero_except_under_verl_conventions() {
         let ours = run(&GrpoConfig::default(), &[3.0], &[0], &[0]);
         assert_eq!(ours.per_row, [0.0]);
         assert_eq!(ours.counters, GroupCounters { groups: 1, zero_variance: 0, singletons: 1 });

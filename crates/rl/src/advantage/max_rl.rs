@@ -1,8 +1,8 @@
-//! MaxRL: the score's distance from its group's mean, relative to that mean.
+//! MaxRL: the score minus its group's mean, relative to that mean.
 //!
-//! *Maximum Likelihood Reinforcement Learning*, arXiv 2602.02710. Of rewards 0 and 1 the mean
-//! is the estimated probability of success p, and dividing by it turns the gradient of p into
-//! that of log p: a task solved once in a while pulls as much as one solved half the time.
+//! *Maximum Likelihood Reinforcement Learning*, arXiv 2602.02710. For rewards 0 and 1 the mean
+//! estimates the success probability p, and dividing by it turns the gradient of p into that of log
+//! p: a rarely solved task contributes as much as one solved half the time.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,8 @@ impl Estimator for MaxRlConfig {
 
 /// `A = (score − mean) / (mean + ε)`.
 ///
-/// A group whose mean is 0 or less gets 0: a logarithm has no gradient there. So does a group
-/// of one.
+/// A group whose mean is 0 or less gets 0, since the logarithm has no gradient there. So does a
+/// group of one.
 ///
 /// # Errors
 /// If a score is not finite.
@@ -60,7 +60,7 @@ mod tests {
     use crate::Rows;
 
     #[test]
-    fn a_rare_success_pulls_more_than_a_common_one() {
+    fn a_rare_success_has_a_larger_advantage_than_a_common_one() {
         let rows = Rows::dense(&[1; 8]);
         let scores = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.5, -0.5];
         let batch = AdvantageInputs::of_outcomes(

@@ -1,12 +1,12 @@
-//! Advantages: how much better than expected each token's call turned out.
+//! Advantages: how much better than expected each token's call was.
 //!
-//! One file per estimator, each a function of its configuration and a [`AdvantageInputs`]. Most
-//! compare the rows of a group with each other ([`grouping`]) and give all tokens of a row the
-//! same advantage; others work token by token. Tokens outside the mask get 0.
+//! One file per estimator, each a function of its configuration and an [`AdvantageInputs`]. Most
+//! compare the rows of a group with each other ([`grouping`]) and give all tokens of a row the same
+//! advantage; others work at token level. Tokens outside the mask get 0.
 //!
-//! Libraries differ silently in what they do with a group of one, with the epsilon and with
-//! the standard deviation. Here a group of one has nothing to be compared with and gets 0,
-//! which the result counts; `compat = "verl"` takes verl's conventions instead.
+//! Libraries differ silently in their treatment of groups of one, the epsilon and the standard
+//! deviation. Here a group of one gets 0 and is counted; `compat = "verl"` follows verl's
+//! conventions instead.
 //!
 //! A new estimator is a file that implements `Estimator` for its configuration, its `mod` line
 //! here, and its row in the registry below.
@@ -33,18 +33,18 @@ use batch::Estimator;
 
 pub use batch::{AdvantageInputs, Advantages, Compat, GroupCounters, GroupOver};
 
-/// What credit an estimator takes.
+/// The kind of credit that an estimator accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    /// What calls earned.
+enum Accepts {
+    /// Returns of calls.
     Returns,
-    /// The same, or credit that is an advantage already.
+    /// Returns, or credit that is already an advantage.
     Anything,
 }
 
 registry! {
     /// An estimator, by `name`.
-    pub enum AdvantageConfig: Estimator, Takes,
+    pub enum AdvantageConfig: Estimator, Accepts,
         "those that compare within groups take group_over = rows or rollouts, compat = verl, …"
     {
         "grpo", Grpo(grpo::GrpoConfig), Returns, [Group];
@@ -67,7 +67,7 @@ impl AdvantageConfig {
     /// The advantages of a batch.
     ///
     /// # Errors
-    /// A score that is not finite, or a batch that the estimator cannot work with.
+    /// A score that is not finite, or a batch that the estimator does not support.
     ///
     /// # Panics
     /// If a slice of the batch does not fit its rows.
@@ -80,12 +80,12 @@ impl AdvantageConfig {
         self.needs().contains(&Need::Group)
     }
 
-    /// Whether it takes credit that is an advantage already, as it is.
+    /// Whether it accepts credit that is already an advantage, without comparing it again.
     pub fn takes_advantages(&self) -> bool {
-        self.special() == Takes::Anything
+        self.special() == Accepts::Anything
     }
 
-    /// Whether it has something to say about a group of one.
+    /// Whether a group of one gets a non-zero advantage.
     pub(crate) fn takes_groups_of_one(&self) -> bool {
         !self.compares_groups() || self.rule().takes_groups_of_one()
     }

@@ -1,4 +1,4 @@
-//! No estimator: credit is taken as it is.
+//! No estimator: the credit is the advantage.
 //!
 //! For credit that is already an advantage (GiGPO, Monte Carlo values), and for REINFORCE
 //! without a baseline (Williams 1992), whose advantage is the return.
@@ -9,7 +9,7 @@ use crate::advantage::batch::{AdvantageInputs, Advantages, Estimator, GroupOver}
 use crate::advantage::grouping::Grouping;
 use crate::error::AdvantageError;
 
-/// There is nothing to choose.
+/// The estimator has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoneConfig {}
@@ -20,7 +20,7 @@ impl Estimator for NoneConfig {
     }
 }
 
-/// `A = credit`, of tokens where the credit works token by token, else of rows.
+/// `A = credit`, per token for token-level credit, else per row.
 ///
 /// # Errors
 /// If a score is not finite.

@@ -1,4 +1,4 @@
-//! OPO: the score's distance from the length-weighted mean of its group.
+//! OPO: the score minus the length-weighted mean of its group.
 //!
 //! Hao et al., *On-Policy RL with Optimal Reward Baseline*, arXiv 2505.23585: the
 //! variance-minimising baseline weighs each sample by the squared norm of its gradient, which
@@ -34,8 +34,8 @@ impl Estimator for OpoConfig {
 }
 
 /// `A = score − (Σ n_i score_i) / (Σ n_i)` with n_i tokens inside the mask; no division by the
-/// deviation. A group of one gets 0, under verl's conventions its score; a group without
-/// tokens gets its scores, which nothing is trained on.
+/// deviation. A group of one gets 0, under verl's conventions its score. A group without tokens
+/// gets its scores, which have no effect on training.
 ///
 /// # Errors
 /// If a score is not finite.
@@ -59,7 +59,7 @@ mod tests {
     use crate::Rows;
 
     #[test]
-    fn long_rows_pull_the_baseline() {
+    fn the_baseline_is_weighted_by_length() {
         let rows = Rows::dense(&[1, 3]);
         let batch = AdvantageInputs::of_outcomes(&rows, &[1.0, 0.0], &[0, 0], &[0, 1]);
         let a = advantages(&OpoConfig::default(), &batch).unwrap();

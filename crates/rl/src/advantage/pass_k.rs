@@ -1,4 +1,4 @@
-//! Pass@k: only the best of a group is reinforced, by how far it is ahead of the second.
+//! Pass@k: only the best of a group is reinforced, by its lead over the second best.
 //!
 //! Tang et al., *Optimizing Language Models for Inference Time Objectives using Reinforcement
 //! Learning*, arXiv 2503.19595.
@@ -16,8 +16,8 @@ pub struct PassKConfig {
     pub divide_by_std: bool,
     /// Added to the standard deviation.
     pub epsilon: f64,
-    /// Rollouts, unlike the other estimators: of rows, the best rollout's second call would be
-    /// the second best, and of agents with several calls nothing would ever be ahead.
+    /// Rollouts by default, unlike the other estimators: over rows, the second best would be
+    /// another call of the best rollout, so agents with several calls would never have a lead.
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,
@@ -47,7 +47,7 @@ impl Estimator for PassKConfig {
 
 /// `A = (best − second best) / (std + ε)` for the best of each group, 0 for the others.
 ///
-/// Two that are equally good get 0 both.
+/// If the best two are equal, both get 0.
 ///
 /// # Errors
 /// If a score is not finite; under verl's conventions also if a group has one entry, which
@@ -75,7 +75,7 @@ pub fn advantages(
     Ok(Advantages::of_rows(per_row, batch, grouping.counters()))
 }
 
-/// The best entry of a group of two or more, and by how much it is better than the second.
+/// The best entry of a group of two or more, and its lead over the second best.
 fn best_and_lead(group: &Group) -> (usize, f64) {
     let mut order: Vec<usize> = (0..group.entries.len()).collect();
     order.sort_by(|&a, &b| group.entries[b].score.total_cmp(&group.entries[a].score));
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(advantages(&plain, &batch).unwrap().per_row, [0.0, 1.0, 0.0, 0.0, 0.0]);
     }
 
-    /// Three rollouts of two calls, one of which is right.
+    /// Three rollouts of two calls, one of which is correct.
     #[test]
     fn calls_of_the_best_do_not_compete_with_each_other() {
         let rows = Rows::dense(&[1; 6]);

@@ -1,12 +1,11 @@
 //! REINFORCE++: discounted returns, whitened over the whole batch.
 //!
-//! Hu, *REINFORCE++*, arXiv 2501.03262. There are no groups; what a token is compared with is
-//! every other token of the batch.
+//! Hu, *REINFORCE++*, arXiv 2501.03262. There are no groups; a token is compared with all tokens of
+//! the batch.
 //!
-//! verl sets the running return to 0 at every token outside the mask. That is meant for
-//! padding, but in a row of several calls it cuts off the earlier ones: only the last call
-//! sees the outcome. Here the return is carried over such holes, undiminished;
-//! `compat = "verl"` cuts.
+//! verl resets the running return to 0 at every token outside the mask. This is intended for
+//! padding, but in a row of several calls only the last call then sees the outcome. Here the return
+//! is carried over such gaps undiscounted; `compat = "verl"` resets it.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +47,7 @@ impl Estimator for ReinforcePlusPlusConfig {
 /// `G_t = r_t + γ G_{t+1}` over the tokens inside the mask, whitened.
 ///
 /// # Errors
-/// If a score is not finite or fewer than two tokens are trained on.
+/// If a score is not finite or fewer than two tokens are inside the mask.
 pub fn advantages(
     config: &ReinforcePlusPlusConfig,
     batch: &AdvantageInputs,
@@ -78,7 +77,7 @@ mod tests {
     use crate::Rows;
 
     #[test]
-    fn the_return_crosses_holes_unless_verl_is_asked_for() {
+    fn the_return_crosses_gaps_except_under_verl_conventions() {
         let rows = Rows::new(&[5], vec![true, true, false, true, false]).unwrap();
         let batch = AdvantageInputs::of_outcomes(&rows, &[1.0], &[0], &[0]);
         let carried = ReinforcePlusPlusConfig { gamma: 0.5, compat: None };

@@ -1,8 +1,7 @@
-//! REINFORCE++-baseline: distance from the group's mean, whitened over the whole batch.
+//! REINFORCE++-baseline: the score minus the group's mean, whitened over the whole batch.
 //!
-//! Hu, *REINFORCE++*, arXiv 2501.03262. The mean is the group's, as in GRPO, but the deviation
-//! is that of all tokens of the batch, so that an easy group with a lone failure is not blown
-//! up.
+//! Hu, *REINFORCE++*, arXiv 2501.03262. The mean is the group's, as in GRPO, but the deviation is
+//! that of all tokens of the batch, so that a single failure in an easy group is not amplified.
 
 use serde::{Deserialize, Serialize};
 
@@ -35,11 +34,11 @@ impl Estimator for ReinforcePlusPlusBaselineConfig {
     }
 }
 
-/// `A = whiten(score − mean)`, whitened over tokens. Before whitening a group of one is at 0;
-/// under verl's conventions at its score.
+/// `A = whiten(score − mean)`, whitened over tokens. Before whitening a group of one has 0; under
+/// verl's conventions its score.
 ///
 /// # Errors
-/// If a score is not finite or fewer than two tokens are trained on.
+/// If a score is not finite or fewer than two tokens are inside the mask.
 pub fn advantages(
     config: &ReinforcePlusPlusBaselineConfig,
     batch: &AdvantageInputs,

@@ -1,7 +1,7 @@
-//! RLOO: the score's distance from the mean of the others (leave one out).
+//! RLOO: the score minus the mean of the others (leave one out).
 //!
-//! Ahmadian et al., *Back to Basics*, arXiv 2402.14740. The baseline does not contain the
-//! sample itself, so it leaves the gradient unbiased.
+//! Ahmadian et al., *Back to Basics*, arXiv 2402.14740. The baseline excludes the sample itself, so
+//! the gradient is unbiased.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Whitening: mean 0 and deviation 1 over all tokens of a batch.
 //!
-//! As a step of other estimators, and as an estimator of its own for credit that is already an
-//! advantage. Statistics are over tokens, so long rows weigh more. The epsilons are verl's.
+//! Used as a step of other estimators, and as an estimator for credit that is already an advantage.
+//! Statistics are over tokens, so long rows weigh more. The epsilons are verl's.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,11 +21,11 @@ impl Estimator for WhitenConfig {
     }
 }
 
-/// `A = whiten(credit)`, of tokens where the credit works token by token, else of rows. Of
-/// credit that is a return it is REINFORCE with the batch's mean as baseline.
+/// `A = whiten(credit)`, per token for token-level credit, else per row. For credit that is a
+/// return this is REINFORCE with the batch mean as baseline.
 ///
 /// # Errors
-/// If a score is not finite or fewer than two tokens are trained on.
+/// If a score is not finite or fewer than two tokens are inside the mask.
 pub fn advantages(batch: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
     let grouping = Grouping::new(batch, GroupOver::Rows)?;
     let credit = batch.token_credit()?;
@@ -40,7 +40,7 @@ mod tests {
     use crate::Rows;
 
     #[test]
-    fn as_an_estimator_it_takes_tokens_where_there_are_some() {
+    fn token_level_credit_is_used_if_present() {
         let rows = Rows::dense(&[1, 2]);
         let plain = AdvantageInputs::of_outcomes(&rows, &[2.0, -1.0], &[0, 1], &[0, 1]);
         let a = advantages(&plain).unwrap();

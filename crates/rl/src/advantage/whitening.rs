@@ -4,7 +4,7 @@ use crate::aggregate::COUNT_EPSILON;
 use crate::error::AdvantageError;
 use crate::rows::Rows;
 
-/// Added to the variance before its root is taken.
+/// Added to the variance before taking the square root.
 const VARIANCE_EPSILON: f64 = 1e-8;
 
 /// `(x − mean) / sqrt(var + 1e-8)` over the tokens inside the mask, 0 outside it.
@@ -13,7 +13,7 @@ const VARIANCE_EPSILON: f64 = 1e-8;
 /// `n / (n − 1)`.
 ///
 /// # Errors
-/// With fewer than two tokens there is no variance.
+/// If there are fewer than two tokens.
 pub(crate) fn whiten(values: &[f64], rows: &Rows) -> Result<Vec<f64>, AdvantageError> {
     let tokens = rows.active_tokens();
     if tokens < 2 {

@@ -1,18 +1,18 @@
-//! Bi-level GAE: advantages over turns, handed down to tokens.
+//! Bi-level GAE: advantages over turns, distributed to tokens.
 //!
-//! RAGEN (Wang et al., arXiv 2504.20073). A critic speaks at every token. The turns of an
-//! trajectory, each represented by its last token p_i, are one level:
-//! `δ = r_i + γ_turn V(p_{i+1}) − V(p_i)`, `Â_i = δ + γ_turn λ Â_{i+1}`.
-//! Each turn then has the reward `Â_i + V(p_i)` at its last token, and within the turn tokens
-//! are steps with γ and λ, nothing following the last. Advantages are whitened by the
-//! estimator (`advantage.name = "whiten"`), as in RAGEN.
+//! RAGEN (Wang et al., arXiv 2504.20073), with a critic's value at every token. The upper level has
+//! the turns of a trajectory as steps, each represented by its last token p_i:
+//! `δ = r_i + γ_turn V(p_{i+1}) − V(p_i)`, `Â_i = δ + γ_turn λ Â_{i+1}`. Each turn then has the
+//! reward `Â_i + V(p_i)` at its last token, and within the turn tokens are steps with γ and λ, with
+//! no value after the last. Advantages are whitened by the estimator (`advantage.name = "whiten"`),
+//! as in RAGEN.
 //!
-//! RAGEN finds the ends of turns where a reward is not 0, so a turn that earned exactly 0
-//! merges with the next. Here turns are explicit: a call is a turn.
+//! RAGEN detects turn ends by non-zero rewards, so a turn with reward exactly 0 is merged with the
+//! next. Here turns are explicit: a call is a turn.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling, Targets};
+use crate::credit::rule::{CallCredit, CreditRule, Targets};
 use crate::credit::trajectory::Trajectory;
 use crate::error::{ConfigError, CreditError, fraction};
 use crate::temporal::estimates;
@@ -24,7 +24,7 @@ pub struct BilevelGaeCredit {
     pub turn_gamma: f64,
     /// Discount per token within a turn.
     pub gamma: f64,
-    /// Weight of longer estimates, of both levels.
+    /// Weight of longer estimates, on both levels.
     pub lambda: f64,
 }
 
@@ -35,8 +35,8 @@ impl Default for BilevelGaeCredit {
 }
 
 impl CreditRule for BilevelGaeCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
-        ruling(self, trajectories)
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
+        call_credit(self, trajectories)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -46,9 +46,9 @@ impl CreditRule for BilevelGaeCredit {
     }
 }
 
-/// Advantage of each token of one trajectory, not whitened. `turn_rewards[i]` is given at the
-/// token `turn_ends[i]`; the ends are ascending and the last is the last token. `values` are
-/// of the policy's tokens alone, what lies between turns left out.
+/// Advantage of each token of one trajectory, not whitened. `turn_rewards[i]` is given at the token
+/// `turn_ends[i]`; the ends are ascending and the last is the last token. `values` are those of the
+/// policy's tokens only, without the tokens between turns.
 ///
 /// # Panics
 /// If there is not one reward per turn or an end is not a token.
@@ -77,9 +77,12 @@ pub fn token_advantages(
 /// Advantages of all tokens, the mean of each call's, and the critic's targets.
 ///
 /// # Errors
-/// If a trained call has no token values, or not one per token. A call without tokens is no
+/// If a trained call has no token values, or not one per token. A call without tokens is not a
 /// turn.
-fn ruling(config: &BilevelGaeCredit, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+fn call_credit(
+    config: &BilevelGaeCredit,
+    trajectories: &[Trajectory],
+) -> Result<CallCredit, CreditError> {
     let (mut per_call, mut per_token, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for (index, trajectory) in trajectories.iter().enumerate() {
         let turns = turns_of(index, trajectory)?;
@@ -96,10 +99,10 @@ fn ruling(config: &BilevelGaeCredit, trajectories: &[Trajectory]) -> Result<Ruli
         per_token.extend(advantages);
     }
     let targets = Some(Targets::Tokens(targets));
-    Ok(Ruling { per_call, per_token: Some(per_token), targets })
+    Ok(CallCredit { per_call, per_token: Some(per_token), targets })
 }
 
-/// The trained calls of one trajectory, laid end to end.
+/// The trained calls of one trajectory, concatenated.
 #[derive(Default)]
 struct Turns {
     calls: Vec<usize>,
@@ -118,7 +121,7 @@ fn turns_of(index: usize, trajectory: &Trajectory) -> Result<Turns, CreditError>
         let values = call.token_values.as_ref().ok_or(CreditError::Missing {
             rule: "bilevel_gae",
             what: "a critic's values at every token",
-            why: "both of its levels say by how much a turn or a token beat them",
+            why: "they are the baselines of turns and tokens",
             trajectory: index,
             call: number,
         })?;
@@ -153,8 +156,8 @@ mod tests {
     #[test]
     fn two_levels_by_hand() {
         let config = BilevelGaeCredit { turn_gamma: 0.5, gamma: 0.9, lambda: 0.8 };
-        // Turns of two and one tokens with values 0.1, 0.2 | 0.4 and rewards 0 and 1. The
-        // first turn earned exactly 0 and is a turn all the same.
+        // Turns of two and one tokens with values 0.1, 0.2 | 0.4 and rewards 0 and 1. A turn with
+        // reward exactly 0 is still a turn.
         let ours = token_advantages(&config, &[0.0, 1.0], &[0.1, 0.2, 0.4], &[1, 2]);
         let second = 1.0 - 0.4;
         let first = (0.5 * 0.4 - 0.2) + 0.5 * 0.8 * second;
@@ -190,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_values_and_wrong_counts_are_told() {
+    fn missing_values_and_wrong_counts_are_rejected() {
         let mut trajectory = Trajectory::of_calls(0, 1.0, 1);
         trajectory.calls[0].tokens = 2;
         let assign = |trajectory: &Trajectory| {

@@ -1,4 +1,4 @@
-//! Discounted credit: the reward, less for calls that lie further back.
+//! Discounted credit: the final reward, discounted by call.
 //!
 //! `c_k = γ^{K−1−k} R` for call k = 0 … K − 1: the return of a trajectory whose only reward is
 //! the last, with a discount per call rather than per token (Sutton and Barto, *Reinforcement
@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::Trajectory;
 use crate::error::{ConfigError, CreditError, fraction};
 
@@ -24,7 +24,7 @@ impl Default for DiscountedCredit {
 }
 
 impl CreditRule for DiscountedCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(returns(self, trajectories).into())
     }
 

@@ -1,23 +1,22 @@
 //! Equal share: the calls of a trajectory split its reward.
 //!
-//! `c_k = R / K` with K calls. The credits of a trajectory add up to its reward, so an agent
-//! that needs fewer calls for the same reward earns more by each: a pressure towards short
-//! trajectories that identical credit lacks. With a baseline it is a comparison of rewards per
-//! call.
+//! `c_k = R / K` with K calls. The credits of a trajectory add up to its reward, so an agent that
+//! needs fewer calls for the same reward earns more per call: an incentive for short trajectories
+//! that identical credit lacks. With a baseline, rewards per call are compared.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::Trajectory;
 use crate::error::CreditError;
 
-/// Equal shares have no parameters.
+/// The rule has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EqualShareCredit {}
 
 impl CreditRule for EqualShareCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(returns(trajectories).into())
     }
 }
@@ -33,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shares_of_an_trajectory_add_up_to_its_reward() {
+    fn the_shares_of_a_trajectory_add_up_to_its_reward() {
         let trajectories = [
             Trajectory::of_calls(0, 1.0, 4),
             Trajectory::of_calls(0, 3.0, 0),

@@ -1,4 +1,4 @@
-//! GiGPO: a group of trajectories, and groups of equal states within it.
+//! GiGPO: comparison of trajectories in a group, and of calls in equal states.
 //!
 //! Feng et al., *Group-in-Group Policy Optimization*, arXiv 2505.10978. A call's advantage is
 //! the sum of two comparisons: of its trajectory's reward with those of the group, and of its
@@ -6,9 +6,9 @@
 //! group: `A = A_trajectory + ω A_step`. Trajectories that pass through a common state thus
 //! compare what they did there, without a critic.
 //!
-//! What a state is, the agent must say ([`crate::credit::TrajectoryCall::anchor`]): of an agent that
-//! queries a database, the question with the result of the query so far. States seen once
-//! have nothing to be compared with and get `A_step = 0`.
+//! The agent must name its states ([`crate::credit::TrajectoryCall::anchor`]): for an agent that
+//! queries a database, the question with the result of the query so far. States seen once have no
+//! comparison and get `A_step = 0`.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advantage::batch::{AdvantageInputs, GroupOver};
 use crate::advantage::grouping::Grouping;
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::{Trajectory, returns_to_go};
 use crate::error::{ConfigError, CreditError, fraction, not_negative};
 use crate::rows::Rows;
@@ -26,14 +26,14 @@ use crate::rows::Rows;
 pub struct GigpoCredit {
     /// Discount per call of the return to go.
     pub gamma: f64,
-    /// Factor ω of the comparison of steps.
+    /// Factor ω of the step comparison.
     pub step_weight: f64,
     /// Whether both comparisons divide by the standard deviation.
     pub divide_by_std: bool,
     /// Added to the standard deviation.
     pub epsilon: f64,
-    /// What counts once in the comparison of trajectories: every call, as in the authors' code, or
-    /// every rollout.
+    /// The unit that counts once in the comparison of trajectories: every call, as in the authors'
+    /// code, or every rollout.
     pub group_over: GroupOver,
 }
 
@@ -50,7 +50,7 @@ impl Default for GigpoCredit {
 }
 
 impl CreditRule for GigpoCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(advantages(self, trajectories)?.into())
     }
 
@@ -79,8 +79,8 @@ pub fn advantages(
                 let anchor = call.anchor.as_deref().ok_or(CreditError::Missing {
                     rule: "gigpo",
                     what: "the anchor of every call",
-                    why: "calls are compared that were made in equal states, and the agent must \
-                          name them",
+                    why: "calls made in equal states are compared, and the agent must \
+                          name the states",
                     trajectory: index,
                     call: number,
                 })?;
@@ -119,7 +119,7 @@ struct Trained {
 
 impl Trained {
     fn compare(&self, config: &GigpoCredit) -> Result<Vec<f64>, CreditError> {
-        // Comparisons look at numbers of rows, not at their tokens.
+        // The comparisons use the number of rows, not their tokens.
         let rows = Rows::dense(&vec![0; self.places.len()]);
         let compare = |scores, groups, over| {
             let batch = AdvantageInputs::of_outcomes(&rows, scores, groups, &self.trajectories);
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn calls_of_equal_states_are_compared_by_hand() {
-        // Both begin in `start`; the second finds `table` on its way.
+        // Both begin in `start`; the second also visits `table`.
         let trajectories =
             [trajectory(0, 1.0, &["start"]), trajectory(0, 0.0, &["start", "table"])];
         let ours = advantages(&plain(), &trajectories).unwrap();
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_return_to_go_is_discounted_by_call() {
-        // `start` is visited twice by the first trajectory: returns 0.5 and 1 beside 0.
+        // `start` is visited twice by the first trajectory: returns 0.5 and 1, compared with 0.
         let trajectories =
             [trajectory(0, 1.0, &["start", "start"]), trajectory(0, 0.0, &["start"])];
         let ours = advantages(&plain(), &trajectories).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_without_anchor_is_told_unless_it_is_not_trained_on() {
+    fn a_trained_call_without_anchor_is_rejected() {
         let mut trajectories = [trajectory(0, 1.0, &["start"]), Trajectory::of_calls(0, 0.0, 1)];
         let error = advantages(&plain(), &trajectories).unwrap_err().to_string();
         assert!(

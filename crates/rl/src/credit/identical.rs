@@ -1,22 +1,22 @@
 //! Identical credit: every call earns the final reward.
 //!
-//! The rule of LightningRL's paper (arXiv 2508.03680). It says nothing about which call was
-//! good, but it is unbiased, and the comparison with other rollouts of the same task does
-//! the rest.
+//! The rule of LightningRL's paper (arXiv 2508.03680). It does not distinguish between the calls of
+//! a trajectory, but it is unbiased, and the comparison with other rollouts of the same task
+//! provides the signal.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::Trajectory;
 use crate::error::CreditError;
 
-/// Identical credit has no parameters.
+/// The rule has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdenticalCredit {}
 
 impl CreditRule for IdenticalCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(returns(trajectories).into())
     }
 }

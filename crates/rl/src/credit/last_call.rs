@@ -1,12 +1,12 @@
-//! Last call: only the call that gave the answer earns the reward.
+//! Last call: only the last call earns the reward.
 //!
-//! `c_K = R`, `c_k = 0` before. The other extreme from identical credit: no call is paid for
-//! what another did, and none for what it prepared. The zeros are credits like others and are
-//! compared with; a comparison by turn or role (`group_by`) keeps them apart.
+//! `c_K = R`, `c_k = 0` before. The opposite extreme of identical credit: no call is rewarded for
+//! another's work, and none for preparation. The zeros are credits too and enter comparisons;
+//! comparing by turn or role (`group_by`) separates them.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::Trajectory;
 use crate::error::CreditError;
 
@@ -16,7 +16,7 @@ use crate::error::CreditError;
 pub struct LastCallCredit {}
 
 impl CreditRule for LastCallCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(returns(trajectories).into())
     }
 }

@@ -1,16 +1,16 @@
 //! Learned value: generalised advantage estimation with calls as steps.
 //!
-//! Schulman et al., arXiv 1506.02438, where a step is a whole call and the critic speaks once
-//! per call, at the last token of its prompt:
-//! `δ_k = r_k + γ V_{k+1} − V_k`, `A_k = δ_k + γλ A_{k+1}`, with V = 0 after the last call;
-//! the critic's target is `A_k + V_k`. All tokens of a call share its advantage. Calls that
-//! are not trained on are no steps: what they earned falls on the trained call before them.
+//! Schulman et al., arXiv 1506.02438, where a step is a whole call and the critic's value is taken
+//! once per call, at the last token of its prompt: `δ_k = r_k + γ V_{k+1} − V_k`,
+//! `A_k = δ_k + γλ A_{k+1}`, with V = 0 after the last call; the critic's target is `A_k + V_k`.
+//! All tokens of a call share its advantage. Untrained calls are not steps: their rewards are added
+//! to the preceding trained call.
 //!
-//! PPO whitens such advantages over tokens: `advantage.name = "whiten"`.
+//! For PPO's whitening of such advantages over tokens, set `advantage.name = "whiten"`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling, Targets};
+use crate::credit::rule::{CallCredit, CreditRule, Targets};
 use crate::credit::trajectory::Trajectory;
 use crate::credit::values::over_calls;
 use crate::error::{ConfigError, CreditError, fraction};
@@ -31,8 +31,8 @@ impl Default for LearnedValueCredit {
 }
 
 impl CreditRule for LearnedValueCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
-        ruling(self, trajectories)
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
+        call_credit(self, trajectories)
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
@@ -45,10 +45,13 @@ impl CreditRule for LearnedValueCredit {
 ///
 /// # Errors
 /// If a trained call has no value.
-fn ruling(config: &LearnedValueCredit, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
-    let missing = ("learned_value", "a critic's values", "they say what to expect before a call");
+fn call_credit(
+    config: &LearnedValueCredit,
+    trajectories: &[Trajectory],
+) -> Result<CallCredit, CreditError> {
+    let missing = ("learned_value", "a critic's values", "they are the baseline of each call");
     let (per_call, targets) = over_calls(config.gamma, config.lambda, trajectories, missing)?;
-    Ok(Ruling { per_call, targets: Some(Targets::Calls(targets)), per_token: None })
+    Ok(CallCredit { per_call, targets: Some(Targets::Calls(targets)), per_token: None })
 }
 
 #[cfg(test)]
@@ -85,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn untrained_calls_need_no_value_and_are_no_steps() {
+    fn untrained_calls_need_no_value_and_are_not_steps() {
         let mut holed = trajectory(1.0, &[0.5, 0.0, 0.75]);
         holed.calls[1] =
             TrajectoryCall { trained: false, step_reward: 0.25, ..TrajectoryCall::default() };
@@ -95,9 +98,9 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_value_is_told() {
+    fn a_missing_value_is_rejected() {
         let error = over_calls(1.0, 1.0, &[Trajectory::of_calls(0, 1.0, 1)], ("a", "b", "c"));
-        let told = "credit a needs b, and call 0 of trajectory 0 has none: c";
-        assert_eq!(error.unwrap_err().to_string(), told);
+        let expected = "credit a needs b, and call 0 of trajectory 0 has none: c";
+        assert_eq!(error.unwrap_err().to_string(), expected);
     }
 }

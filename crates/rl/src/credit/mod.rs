@@ -1,15 +1,15 @@
 //! Credit assignment: from the return of a trajectory to one number per call.
 //!
-//! An agent calls the model several times and is rewarded once, at the end. Each call is an
-//! action of a Markov decision process and becomes a row of the batch; credit says what each
-//! of them earned. One file per rule; a rule sees all trajectories of the step at once, with what
-//! is known about each call, so that it may compare trajectories of a group.
+//! An agent calls the model several times and is rewarded once, at the end. Each call is an action
+//! of a Markov decision process and becomes a row of the batch; credit assigns each of them a
+//! value. One file per rule; a rule sees all trajectories of the step at once, with all known data
+//! of each call, so that it can compare trajectories of a group.
 //!
-//! There are two kinds of rules. Most say what a call *earned*, which an estimator of
-//! [`crate::advantage`] then compares with what others earned. Rules that know what to expect
-//! of a state (a critic, completions sampled from it, other visits to it) say by how much the
-//! call was better than that: an *advantage*, which is taken as it is (`none`) or whitened, but
-//! not compared again. [`crate::config::AlgorithmConfig::validate`] refuses other pairings.
+//! There are two kinds of rules. Most compute a call's *return*, which an estimator of
+//! [`crate::advantage`] then compares with other returns. Rules with an expectation for a state (a
+//! critic, completions sampled from it, other visits to it) compute how much better than that the
+//! call was: an *advantage*, which is used directly (`none`) or whitened, but not compared again.
+//! [`crate::config::AlgorithmConfig::validate`] rejects other pairings.
 //!
 //! A new rule is a file that implements `CreditRule` for its configuration, its `mod`
 //! line here, and its row in the registry below.
@@ -32,24 +32,24 @@ mod values;
 use crate::error::CreditError;
 use crate::registry::registry;
 
-use rule::{CreditRule, Ruling};
+use rule::{CallCredit, CreditRule};
 
 pub use rule::Targets;
 pub use trajectory::{Trajectory, TrajectoryCall};
 
-/// What the numbers of a rule are.
+/// The kind of value that a rule computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
-    /// What a call earned, to be compared with what others earned.
+enum CreditKind {
+    /// A call's return, to be compared with other returns.
     Return,
-    /// By how much a call was better than expected.
+    /// How much better than expected a call was.
     Advantage,
 }
 
 registry! {
-    /// A rule of credit assignment, by `name`.
-    pub enum CreditConfig: CreditRule, Says,
-        "those that measure a call against its state need an advantage that takes credit as it is"
+    /// A credit assignment rule, by `name`.
+    pub enum CreditConfig: CreditRule, CreditKind,
+        "rules that compute advantages need an estimator that accepts them"
     {
         "identical", Identical(identical::IdenticalCredit), Return, [];
         "equal_share", EqualShare(equal_share::EqualShareCredit), Return, [];
@@ -69,54 +69,54 @@ impl CreditConfig {
     /// Assigns credit to every trained call of every trajectory.
     ///
     /// # Errors
-    /// If the rule needs what a trajectory lacks, or a number is not finite.
+    /// If a trajectory lacks an input of the rule, or a number is not finite.
     pub fn assign(&self, trajectories: &[Trajectory]) -> Result<CallReturns, CreditError> {
         Ok(rows_of(self.rule().assign(trajectories)?, trajectories))
     }
 
-    /// Whether what it says is already an advantage.
+    /// Whether the credit is already an advantage.
     pub fn is_advantage(&self) -> bool {
-        self.special() == Says::Advantage
+        self.special() == CreditKind::Advantage
     }
 }
 
-/// The trained calls of all trajectories as rows, in order: trajectory after trajectory, call after call.
+/// The trained calls of all trajectories as rows, ordered by trajectory and call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CallReturns {
-    /// What each call earned; of a rule whose kind is an advantage, its advantage.
+    /// The return of each call, or its advantage for rules of that kind.
     pub returns: Vec<f64>,
     /// The group of each call.
     pub groups: Vec<usize>,
-    /// The index of each call's trajectory in the slice that was given.
+    /// The index of each call's trajectory in the input slice.
     pub trajectories: Vec<usize>,
     /// The index of each call in its trajectory.
     pub calls: Vec<usize>,
-    /// Advantage of each token, flat over the rows, of rules that work token by token.
+    /// Advantage of each token, flat over the rows, for token-level rules.
     pub per_token: Option<Vec<f64>>,
-    /// What a critic should have said, of rules that have one.
+    /// Critic targets, for rules with a critic.
     pub targets: Option<Targets>,
 }
 
-/// The trained calls of a ruling.
-fn rows_of(ruling: Ruling, trajectories: &[Trajectory]) -> CallReturns {
-    let mut rows = CallReturns { per_token: ruling.per_token, ..CallReturns::default() };
+/// Extracts the trained calls.
+fn rows_of(credit: CallCredit, trajectories: &[Trajectory]) -> CallReturns {
+    let mut rows = CallReturns { per_token: credit.per_token, ..CallReturns::default() };
     let mut targets = Vec::new();
     let mut place = 0;
     for (index, trajectory) in trajectories.iter().enumerate() {
         for (number, call) in trajectory.calls.iter().enumerate() {
             if call.trained {
-                rows.returns.push(ruling.per_call[place]);
+                rows.returns.push(credit.per_call[place]);
                 rows.groups.push(trajectory.group);
                 rows.trajectories.push(index);
                 rows.calls.push(number);
-                if let Some(Targets::Calls(all)) = &ruling.targets {
+                if let Some(Targets::Calls(all)) = &credit.targets {
                     targets.push(all[place]);
                 }
             }
             place += 1;
         }
     }
-    rows.targets = ruling.targets.map(|kind| match kind {
+    rows.targets = credit.targets.map(|kind| match kind {
         Targets::Calls(_) => Targets::Calls(targets),
         tokens => tokens,
     });
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_that_are_not_trained_on_are_counted_and_become_no_rows() {
+    fn untrained_calls_are_counted_but_are_not_rows() {
         let mut trajectory = Trajectory::of_calls(3, 1.0, 4);
         trajectory.calls[1].trained = false;
         let rows = CreditConfig::EqualShare(Default::default()).assign(&[trajectory]).unwrap();

@@ -1,25 +1,25 @@
-//! Monte Carlo values: what the state was worth, from completions sampled out of it.
+//! Monte Carlo values: state values estimated from sampled completions.
 //!
-//! VinePPO (Kazemnejad et al., arXiv 2410.01679): the value of the state before a call is the
-//! mean reward of K fresh completions from there (the paper's K is 9), which is unbiased where
-//! a critic is not; `A_k = r_k + V_{k+1} − V_k` with V = 0 after the last call, no discount,
-//! no whitening. The environment must let a trajectory be continued from a call's state several
-//! times. Calls that are not trained on are no steps, as with learned values.
+//! VinePPO (Kazemnejad et al., arXiv 2410.01679): the value of the state before a call is the mean
+//! reward of K fresh completions from there (K is 9 in the paper), which unlike a critic is
+//! unbiased; `A_k = r_k + V_{k+1} − V_k` with V = 0 after the last call, no discount, no whitening.
+//! The environment must support continuing a trajectory from a call's state several times.
+//! Untrained calls are not steps, as with learned values.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::Trajectory;
 use crate::credit::values::over_calls;
 use crate::error::CreditError;
 
-/// The rule has no parameters: how many completions there are is the sampler's affair.
+/// The rule has no parameters: the sampler determines the number of completions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MonteCarloCredit {}
 
 impl CreditRule for MonteCarloCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(advantages(trajectories)?.into())
     }
 }
@@ -49,13 +49,13 @@ mod tests {
             call.value = Some(value);
         }
         assert_eq!(advantages(&[trajectory.clone()]).unwrap(), [-0.25, 0.625, 0.125]);
-        // They telescope: together what the trajectory was better than expected at its start.
+        // They telescope to the advantage over the expectation at the start.
         let sum: f64 = advantages(&[trajectory]).unwrap().iter().sum();
         assert_eq!(sum, 0.5);
     }
 
     #[test]
-    fn missing_values_are_told() {
+    fn missing_values_are_rejected() {
         let error = advantages(&[Trajectory::of_calls(0, 1.0, 2)]).unwrap_err().to_string();
         assert!(error.contains("monte_carlo") && error.contains("completions"), "{error}");
     }

@@ -1,13 +1,13 @@
-//! Return to go: what was rewarded from a call on.
+//! Return to go: the rewards from a call on.
 //!
-//! `c_k = G_k = r_k + γ G_{k+1}`, where r_k is the environment's reward of step k and the
-//! last step earns the trajectory's reward too. No call is paid for what happened before it
-//! (Sutton and Barto, *Reinforcement Learning*, section 3.3; "reward to go" of the policy
-//! gradient). Without step rewards it is discounted credit.
+//! `c_k = G_k = r_k + γ G_{k+1}`, where r_k is the environment's reward of step k; the last step
+//! also earns the trajectory's reward. No call is rewarded for what happened before it (Sutton and
+//! Barto, *Reinforcement Learning*, section 3.3; "reward to go" of the policy gradient). Without
+//! step rewards it equals discounted credit.
 
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::{Trajectory, returns_to_go};
 use crate::error::{ConfigError, CreditError, fraction};
 
@@ -25,7 +25,7 @@ impl Default for ReturnToGoCredit {
 }
 
 impl CreditRule for ReturnToGoCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(returns(self, trajectories).into())
     }
 

@@ -1,26 +1,26 @@
-//! Signals: what went visibly wrong costs the call that caused it.
+//! Signals: step rewards for events such as tool errors, attributed to the call that caused them.
 //!
-//! Tool errors, empty results, repeated calls and the like are known without the final
-//! reward, and they name the call that caused them. A table in the configuration turns them
-//! into step rewards, which densifies a sparse outcome the way agents have long been shaped
-//! (Ng, Harada and Russell 1999, whose warning holds: unlike potentials, such rewards can
-//! change what the best policy is, so keep them small beside the outcome).
+//! Tool errors, empty results, repeated calls and similar events are known without the final reward
+//! and are attributable to a call. A table in the configuration maps them to step rewards, which
+//! densifies a sparse outcome (reward shaping; Ng, Harada and Russell 1999, whose caveat applies:
+//! unlike potential-based shaping, such rewards can change the optimal policy, so keep them small
+//! relative to the outcome).
 //!
-//! With `s_k` the sum of the table over call k's signals,
-//! - immediate: `c_k = R + s_k`, identical credit plus the call's own account;
+//! With `s_k` the sum of the table entries over call k's signals,
+//! - immediate: `c_k = R + s_k`, identical credit plus the call's own signals;
 //! - return to go: `c_k = G_k` over the step rewards `r_k + s_k` with R on the last, so that a
-//!   call also bears what later calls did wrong.
+//!   call is also charged for signals of later calls.
 
 use std::collections::BTreeMap;
 
 use leyden_core::SignalKind;
 use serde::{Deserialize, Serialize};
 
-use crate::credit::rule::{CreditRule, Ruling};
+use crate::credit::rule::{CallCredit, CreditRule};
 use crate::credit::trajectory::{Trajectory, returns_to_go};
 use crate::error::{ConfigError, CreditError, fraction, require};
 
-/// Who bears a signal.
+/// The calls that a signal's reward is credited to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignalMode {
@@ -42,13 +42,13 @@ pub struct SignalRewards {
     pub repeated_call: f64,
     pub turn_limit: f64,
     pub no_answer: f64,
-    /// Kinds of an agent's own, by name.
+    /// Agent-specific kinds, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub other: BTreeMap<String, f64>,
 }
 
 impl SignalRewards {
-    /// The reward of one signal; 0 of a kind without an entry.
+    /// The reward of one signal; 0 for a kind without an entry.
     pub fn of(&self, kind: &SignalKind) -> f64 {
         match kind {
             SignalKind::ToolError => self.tool_error,
@@ -87,8 +87,7 @@ pub struct SignalsCredit {
 }
 
 impl Default for SignalsCredit {
-    /// A tenth of a reward of 1 for what is plainly an error, half of that for a call that
-    /// brought nothing.
+    /// A tenth of a reward of 1 for clear errors, half of that for unproductive calls.
     fn default() -> Self {
         let rewards = SignalRewards {
             tool_error: -0.1,
@@ -103,7 +102,7 @@ impl Default for SignalsCredit {
 }
 
 impl CreditRule for SignalsCredit {
-    fn assign(&self, trajectories: &[Trajectory]) -> Result<Ruling, CreditError> {
+    fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError> {
         Ok(returns(self, trajectories).into())
     }
 
@@ -116,19 +115,19 @@ impl CreditRule for SignalsCredit {
     }
 }
 
-/// The final reward and the signals' account, as the mode says. A signal counts as often as
-/// it occurred.
+/// The final reward combined with the signal rewards according to the mode. A signal counts as
+/// often as it occurs.
 pub fn returns(config: &SignalsCredit, trajectories: &[Trajectory]) -> Vec<f64> {
     let credit = |trajectory: &Trajectory| {
-        let account = trajectory
+        let signal_sums = trajectory
             .calls
             .iter()
             .map(|call| call.signals.iter().map(|kind| config.rewards.of(kind)).sum::<f64>());
         match config.mode {
-            SignalMode::Immediate => account.map(|s| trajectory.reward + s).collect(),
+            SignalMode::Immediate => signal_sums.map(|s| trajectory.reward + s).collect(),
             SignalMode::ReturnToGo => {
                 let rewards: Vec<f64> =
-                    trajectory.step_rewards().iter().zip(account).map(|(r, s)| r + s).collect();
+                    trajectory.step_rewards().iter().zip(signal_sums).map(|(r, s)| r + s).collect();
                 returns_to_go(&rewards, config.gamma)
             }
         }
@@ -140,8 +139,8 @@ pub fn returns(config: &SignalsCredit, trajectories: &[Trajectory]) -> Vec<f64> 
 mod tests {
     use super::*;
 
-    /// Three calls: the first fails twice, the second repeats itself and says something of its
-    /// own, the third answers.
+    /// Three calls: the first fails twice, the second repeats a call and has a custom signal, the
+    /// third answers.
     fn trajectory() -> Trajectory {
         let mut trajectory = Trajectory::of_calls(0, 1.0, 3);
         trajectory.calls[0].signals = vec![SignalKind::ToolError, SignalKind::ToolError];
@@ -158,13 +157,13 @@ mod tests {
         "rewards = { tool_error = -0.25, repeated_call = -0.5, other = { slow = -0.125 } }";
 
     #[test]
-    fn immediately_each_call_bears_its_own_signals() {
+    fn immediate_mode_credits_each_call_with_its_own_signals() {
         let credit = returns(&config(REWARDS), &[trajectory()]);
         assert_eq!(credit, [0.5, 0.375, 1.0]);
     }
 
     #[test]
-    fn to_go_a_call_bears_what_follows_too() {
+    fn return_to_go_mode_includes_later_signals() {
         let credit =
             returns(&config(&format!("mode = 'return_to_go'\n{REWARDS}")), &[trajectory()]);
         // 1; 1 - 0.625; 0.375 - 0.5.
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_kind_is_refused_and_an_infinite_reward_too() {
+    fn misspelt_kinds_and_infinite_rewards_are_rejected() {
         assert!(toml::from_str::<SignalsCredit>("rewards = { tool_eror = -1.0 }").is_err());
         let error = config("rewards = { other = { slow = inf } }").validate().unwrap_err();
         assert_eq!(error.key(), "credit.rewards");

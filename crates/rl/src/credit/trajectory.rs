@@ -1,34 +1,34 @@
-//! What credit assignment may know about a trajectory.
+//! Inputs of credit assignment.
 //!
-//! A trajectory is all calls of a rollout, those that are not trained on included: a rule that
-//! discounts by call must count them all. Only trained calls become rows. Some rules need
-//! more than a rollout says by itself (a critic's values, anchors, counterfactual rewards);
-//! whoever has it fills the optional fields in.
+//! A trajectory has all calls of a rollout, including untrained ones: a rule that discounts by call
+//! must count them all. Only trained calls become rows. Some rules need data that a rollout does
+//! not have (a critic's values, anchors, counterfactual rewards); the caller fills in these
+//! optional fields.
 
 use leyden_core::{Rollout, SignalKind};
 
-/// What credit assignment may know about one call.
+/// Data about one call for credit assignment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrajectoryCall {
     /// The agent's role in this call.
     pub agent_role: String,
-    /// Number of tokens that the policy wrote.
+    /// Number of tokens that the policy generated.
     pub tokens: usize,
-    /// What happened after this call and before the next.
+    /// Signals after this call and before the next.
     pub signals: Vec<SignalKind>,
     /// Whether it becomes a row of the batch.
     pub trained: bool,
-    /// What the environment gave for this step, beside the trajectory's reward, which falls on
-    /// the last call. Steps without a reward of their own have 0: rewards add up.
+    /// The environment's reward for this step, in addition to the trajectory's reward, which is
+    /// given at the last call; 0 for steps without a reward.
     pub step_reward: f64,
-    /// Expected return from just before this call: a critic's value of the state, or the mean
-    /// over completions sampled from there.
+    /// Expected return before this call: a critic's value of the state, or the mean over
+    /// completions sampled from there.
     pub value: Option<f64>,
-    /// A critic's value at each of its tokens.
+    /// A critic's value at each token of the call.
     pub token_values: Option<Vec<f64>>,
-    /// A name of the state in which the call was made: equal states have equal names.
+    /// Name of the state in which the call was made: equal states have equal names.
     pub anchor: Option<String>,
-    /// The reward that the trajectory would have had without this call.
+    /// The counterfactual reward of the trajectory without this call.
     pub reward_without: Option<f64>,
 }
 
@@ -59,14 +59,14 @@ pub struct Trajectory {
 }
 
 impl Trajectory {
-    /// A trajectory of which nothing is known about its calls but their number.
+    /// A trajectory with default data for each of its calls.
     pub fn of_calls(group: usize, reward: f64, calls: usize) -> Self {
         Self { group, reward, calls: vec![TrajectoryCall::default(); calls] }
     }
 
-    /// The trajectory of a rollout, or `None` if it has no reward: such a rollout is left out of
-    /// training, never taken for a zero. All calls are trained on until the caller says
-    /// otherwise.
+    /// The trajectory of a rollout, or `None` if it has no reward: such a rollout is excluded from
+    /// training, never treated as zero. All calls are marked as trained; the caller may change
+    /// that.
     pub fn of(rollout: &Rollout) -> Option<Self> {
         let reward = rollout.outcome.reward()?;
         let calls = rollout.calls.iter().enumerate().map(|(index, call)| TrajectoryCall {
@@ -92,8 +92,8 @@ impl Trajectory {
         rewards
     }
 
-    /// The trained calls by index, each with what was rewarded from it up to the next one:
-    /// for the policy that is trained, other calls are part of the environment.
+    /// The trained calls by index, each with the sum of rewards up to the next one: for the trained
+    /// policy, other calls are part of the environment.
     pub(crate) fn trained_steps(&self) -> Vec<(usize, f64)> {
         let mut steps: Vec<(usize, f64)> = Vec::new();
         for (index, (call, reward)) in self.calls.iter().zip(self.step_rewards()).enumerate() {
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_trajectory_knows_its_calls_and_their_signals() {
+    fn a_trajectory_has_the_calls_and_signals_of_its_rollout() {
         let trajectory = Trajectory::of(&rollout(Outcome::Reward(0.5))).unwrap();
         assert_eq!((trajectory.group, trajectory.reward), (4, 0.5));
         assert_eq!(trajectory.calls[0].agent_role, "write");
@@ -160,19 +160,19 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_without_reward_is_no_trajectory() {
+    fn a_rollout_without_reward_gives_no_trajectory() {
         assert_eq!(Trajectory::of(&rollout(Outcome::Missing("timeout".to_owned()))), None);
     }
 
     #[test]
-    fn what_untrained_calls_earn_falls_on_the_trained_call_before_them() {
+    fn rewards_of_untrained_calls_go_to_the_preceding_trained_call() {
         let mut trajectory = Trajectory::of_calls(0, 1.0, 5);
         for (k, call) in trajectory.calls.iter_mut().enumerate() {
             call.step_reward = [0.5, 0.25, 0.0, -0.5, 0.125][k];
             call.trained = k == 1 || k == 3;
         }
         assert_eq!(trajectory.step_rewards(), [0.5, 0.25, 0.0, -0.5, 1.125]);
-        // What came before the first trained call cannot be its doing.
+        // Rewards before the first trained call are not attributed to it.
         assert_eq!(trajectory.trained_steps(), [(1, 0.25), (3, 0.625)]);
         assert_eq!(Trajectory::of_calls(0, 1.0, 0).trained_steps(), []);
     }

@@ -1,11 +1,11 @@
-//! Advantages of calls before which a state's value is known, whoever knows it.
+//! Advantages of calls with known state values, from any source.
 
 use crate::credit::trajectory::Trajectory;
 use crate::error::CreditError;
 use crate::temporal::estimates;
 
-/// Advantages over the trained calls of each trajectory, and `A + V`; 0 for other calls.
-/// `missing` is rule, what and why of the refusal of a call without value.
+/// Advantages over the trained calls of each trajectory, and targets `A + V`; 0 for other calls.
+/// `missing` has the fields `rule`, `what` and `why` of the error for a call without value.
 pub(crate) fn over_calls(
     gamma: f64,
     lambda: f64,

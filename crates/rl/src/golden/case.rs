@@ -1,4 +1,4 @@
-//! One batch of a golden file, and ours beside verl's.
+//! One batch of a golden file: verl's values and their recomputation.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::rows::Rows;
 /// A padded batch.
 pub struct Case<'a> {
     node: Node<'a>,
-    /// What to call it in a report.
+    /// Its name in a report.
     name: String,
     tokens: usize,
     rows: Rows,
@@ -55,7 +55,7 @@ impl<'a> Case<'a> {
         node.matrix(self.rows.len(), self.tokens)
     }
 
-    /// Largest difference to verl's matrix, of the tokens inside the mask or of all.
+    /// Largest difference from verl's matrix, over the tokens inside the mask or over all.
     fn difference(&self, ours: &[f64], theirs: &[f64], masked: bool) -> f64 {
         let counts = |t: usize| !masked || self.rows.mask()[t];
         largest((0..ours.len()).filter(|&t| counts(t)).map(|t| ours[t] - theirs[t]))
@@ -78,18 +78,19 @@ impl<'a> Case<'a> {
         let returns = self.node.get("returns")?;
         for (name, node) in self.node.get("advantages")?.entries()? {
             let config = AdvantageConfig::of_verl(name)
-                .ok_or_else(|| node.malformed("is no known estimator"))?;
+                .ok_or_else(|| node.malformed("is not a known estimator"))?;
             let family = families.named(&format!("advantage {name}"));
             let ours = config.advantages(&batch);
             if let Some(refusal) = node.refusal() {
-                family.agree(ours.is_err(), || format!("{}: verl refuses: {refusal}", self.name));
+                family
+                    .agree(ours.is_err(), || format!("{}: verl rejects it: {refusal}", self.name));
                 continue;
             }
             let theirs = self.matrix(&node)?;
             let their_returns = self.matrix(&returns.get(name)?)?;
             match ours {
                 Ok(ours) => {
-                    // verl whitens GAE outside the mask too and leaves returns there; ours are 0.
+                    // verl also whitens GAE outside the mask and leaves returns there; ours are 0.
                     let gae = config.needs().contains(&Need::Critic);
                     let step = !config.compares_groups();
                     let error = self.difference(&ours.per_token, &theirs, gae);
@@ -112,8 +113,8 @@ impl<'a> Case<'a> {
         for (name, node) in self.node.get("policy_loss")?.entries()? {
             let (loss, mode) = name.split_once('/').unwrap_or((name, ""));
             let config =
-                LossConfig::of_verl(loss).ok_or_else(|| node.malformed("is no known loss"))?;
-            let mode = read_name(&node, mode, "is no known aggregation")?;
+                LossConfig::of_verl(loss).ok_or_else(|| node.malformed("is not a known loss"))?;
+            let mode = read_name(&node, mode, "is not a known aggregation")?;
             let family = families.named(&format!("loss {name}"));
             let ours = config.loss(&LossInput {
                 rows: &self.rows,
@@ -128,17 +129,17 @@ impl<'a> Case<'a> {
             self.compare(family, self.difference(&ours.grad, &gradient, false), "gradients");
             for (metric, node) in node.get("metrics")?.entries()? {
                 let value = metric_of(&ours.statistics, metric)
-                    .ok_or_else(|| node.malformed("is no known metric"))?;
+                    .ok_or_else(|| node.malformed("is not a known metric"))?;
                 self.compare(family, (value - node.number()?).abs(), metric);
             }
         }
         Ok(())
     }
 
-    /// Every KL estimate, at all tokens: verl does not mask them.
+    /// Every KL estimate at all tokens, since verl does not mask them.
     pub fn check_kl(&self, families: &mut Families) -> Result<(), Malformed> {
         for (name, node) in self.node.get("kl")?.entries()? {
-            let estimator: KlEstimator = read_name(&node, name, "is no known estimator")?;
+            let estimator: KlEstimator = read_name(&node, name, "is not a known estimator")?;
             let pairs = self.logp_new.iter().zip(&self.logp_ref);
             let ours: Vec<f64> = pairs.map(|(&p, &r)| estimator.estimate(p, r).0).collect();
             let error = self.difference(&ours, &self.matrix(&node)?, false);
@@ -147,10 +148,10 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
-    /// Aggregates of `advantage_for_loss`, taken for a loss.
+    /// Aggregates of `advantage_for_loss`, used as a loss.
     pub fn check_aggregates(&self, families: &mut Families) -> Result<(), Malformed> {
         for (name, node) in self.node.get("agg")?.entries()? {
-            let mode = read_name(&node, name, "is no known aggregation")?;
+            let mode = read_name(&node, name, "is not a known aggregation")?;
             let weights = token_weights(mode, None, &self.rows);
             let ours = weighted_sum(&self.advantage_for_loss, &weights, &self.rows);
             let error = (ours - node.number()?).abs();
@@ -180,7 +181,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The largest magnitude; a NaN is larger than anything.
+/// The largest magnitude; NaN exceeds everything.
 fn largest(differences: impl Iterator<Item = f64>) -> f64 {
     differences.fold(0.0, |most, d| if d.abs() <= most { most } else { d.abs() })
 }
@@ -189,7 +190,7 @@ fn read_rows(node: &Node, rows: usize, tokens: usize) -> Result<Rows, Malformed>
     let mask = node.get("mask")?;
     let flat = mask.matrix(rows, tokens)?;
     if flat.iter().any(|&m| m != 0.0 && m != 1.0) {
-        return Err(mask.malformed("holds other numbers than 0 and 1"));
+        return Err(mask.malformed("has numbers other than 0 and 1"));
     }
     let flat = flat.iter().map(|&m| m == 1.0).collect();
     Rows::new(&vec![tokens; rows], flat).map_err(|error| mask.malformed(format!("fails: {error}")))
@@ -208,7 +209,7 @@ fn read_groups(node: &Node, rows: usize) -> Result<Vec<usize>, Malformed> {
         .collect())
 }
 
-/// A name that serde knows.
+/// Parses a name with serde.
 fn read_name<T: serde::de::DeserializeOwned>(
     node: &Node,
     name: &str,

@@ -10,7 +10,7 @@ pub const TOLERANCE: f64 = 1e-9;
 pub(crate) struct Families(Vec<Family>);
 
 impl Families {
-    /// The family called `name`, made if it is new.
+    /// The family called `name`, created if absent.
     pub fn named(&mut self, name: &str) -> &mut Family {
         let at = self.0.iter().position(|family| family.name == name).unwrap_or_else(|| {
             self.0.push(Family::numeric(name, TOLERANCE));

@@ -1,11 +1,11 @@
-//! verl's own numbers, recomputed.
+//! Recomputation of golden values from verl.
 //!
-//! A golden file (`made_with`, `cases`) holds batches with the numbers that verl's
-//! `core_algos` gave for them in f64: advantages and returns by estimator, policy losses with
-//! gradient and metrics by loss and aggregation, KL estimates, aggregates, a value loss.
-//! [`check`] recomputes all of them. Where verl refused a case (`{"error": …}`), ours must
-//! refuse it too. Names carry their parameters (`gae_gamma0.99_lambda0.95`), so files with
-//! other parameters can be checked as well; the clip ranges are not in the file.
+//! A golden file (`made_with`, `cases`) has batches with the values that verl's `core_algos`
+//! computed for them in f64: advantages and returns by estimator, policy losses with gradient and
+//! metrics by loss and aggregation, KL estimates, aggregates, a value loss. [`check`] recomputes
+//! all of them. Cases that verl rejected (`{"error": …}`) must be rejected here too. Names include
+//! their parameters (`gae_gamma0.99_lambda0.95`), so files with other parameters can be checked as
+//! well; the clip ranges are not in the file.
 
 mod case;
 mod families;
@@ -32,16 +32,16 @@ pub enum GoldenError {
     #[error("{}: {key} {what}", path.display())]
     Malformed {
         path: PathBuf,
-        /// Where in the file (`cases[2].mask[0]`).
+        /// Path in the file (`cases[2].mask[0]`).
         key: String,
         what: String,
     },
 }
 
-/// Recomputes a golden file of verl's numbers; one family per estimator, loss and aggregation.
+/// Recomputes a golden file of verl; one family per estimator, loss and aggregation.
 ///
 /// # Errors
-/// If the file cannot be read or is not of the structure described above.
+/// If the file cannot be read or does not have the structure described above.
 pub fn check(path: &Path) -> Result<GoldenReport, GoldenError> {
     let read = |source| GoldenError::Read { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(read)?;

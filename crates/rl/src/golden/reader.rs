@@ -1,17 +1,17 @@
-//! JSON that knows where it is, so that what is malformed can be named.
+//! JSON values with their path, for error messages.
 
 use serde_json::Value;
 
-/// Something that is not as it should be.
+/// A structural error.
 #[derive(Debug)]
 pub struct Malformed {
-    /// Where in the file.
+    /// Path in the file.
     pub key: String,
     /// A predicate: `is missing`, `is not a number`.
     pub what: String,
 }
 
-/// A value and the way to it.
+/// A value and its path.
 #[derive(Debug, Clone)]
 pub struct Node<'a> {
     pub value: &'a Value,
@@ -88,7 +88,7 @@ impl<'a> Node<'a> {
         Ok(flat)
     }
 
-    /// What verl said when it refused, if this is a refusal.
+    /// verl's error message, if verl rejected the case.
     pub fn refusal(&self) -> Option<&'a str> {
         self.value.get("error").and_then(Value::as_str)
     }

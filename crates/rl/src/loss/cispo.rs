@@ -1,8 +1,8 @@
 //! CISPO: the ratio is clipped as a weight, so no token loses its gradient.
 //!
-//! MiniMax, *MiniMax-M1*, arXiv 2506.13585. The clipped ratio is a constant; the gradient
-//! flows through the log-probability beside it. With `clip_low` of 1 or more the lower bound
-//! is off, which is the canonical form.
+//! MiniMax, *MiniMax-M1*, arXiv 2506.13585. The clipped ratio is a constant; the gradient flows
+//! through the log-probability. With `clip_low` of 1 or more the lower bound is off, which is the
+//! canonical form.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,7 @@ impl LossRule for CispoConfig {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        // A lower bound below 0 is meant: it switches the lower clip off.
+        // A lower bound below 0 is allowed: it switches the lower clip off.
         open_clip_range(self.clip_low, self.clip_high)
     }
 
@@ -46,7 +46,7 @@ impl LossRule for CispoConfig {
     }
 }
 
-/// `L = −clip(ρ, 1 − low, 1 + high) A logp_new`, the clipped ratio taken as a constant.
+/// `L = −clip(ρ, 1 − low, 1 + high) A logp_new`, with the clipped ratio held constant.
 ///
 /// # Panics
 /// If an array does not have one entry per token.

@@ -1,18 +1,17 @@
-//! The entropy bonus: a reward for staying undecided.
+//! The entropy bonus.
 //!
-//! Entropies come from the model; their derivative here is what the caller back-propagates
-//! through them.
+//! Entropies come from the model; the caller back-propagates the derivative with respect to them.
 
 use crate::rows::Rows;
 
-/// An entropy bonus of a batch or of a part of it.
+/// An entropy bonus of a batch or of part of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EntropyBonus {
     /// `−c Σ_t weight_t · H_t`.
     pub loss: f64,
     /// d loss / d entropy, one per token; 0 outside the mask.
     pub grad: Vec<f64>,
-    /// Sum of the entropies over `tokens` tokens, without factor and weights: parts add up.
+    /// Sum of the entropies over `tokens` tokens, without factor and weights; additive over parts.
     pub sum: f64,
     pub tokens: usize,
 }

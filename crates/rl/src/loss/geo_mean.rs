@@ -1,7 +1,7 @@
 //! GMPO: the geometric mean of clipped token ratios, one loss per row.
 //!
-//! Zhao et al., *Geometric-Mean Policy Optimization*, arXiv 2507.20673. Log-ratios are clipped
-//! token by token, on the side on which the advantage pushes, and then averaged over the row.
+//! Zhao et al., *Geometric-Mean Policy Optimization*, arXiv 2507.20673. Log-ratios are clipped per
+//! token, in the direction of the advantage, and then averaged over the row.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +11,14 @@ use crate::loss::pieces::over_rows;
 use crate::loss::rule::{LossInput, LossRule, PolicyLoss, verl};
 use crate::ratio::LOG_RATIO_LIMIT;
 
-/// The paper's range is `(e^−0.4, e^0.4)`: wide, since one outlier cannot dominate a
-/// geometric mean.
+/// The paper's range is `(e^−0.4, e^0.4)`: wide, since a single outlier cannot dominate a geometric
+/// mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GeoMeanConfig {
-    /// A log-ratio that a negative advantage pushes down is clipped at `−clip_low`.
+    /// With a negative advantage, a log-ratio is clipped below at `−clip_low`.
     pub clip_low: f64,
-    /// A log-ratio that a positive advantage pushes up is clipped at `clip_high`.
+    /// With a positive advantage, a log-ratio is clipped above at `clip_high`.
     pub clip_high: f64,
 }
 
@@ -43,11 +43,11 @@ impl LossRule for GeoMeanConfig {
     }
 }
 
-/// `L = −Ā exp(mean_t x_t)` per row, with Ā the mean of its advantages and x the clipped
-/// log-ratio; both means divide by `n + 1e-8`. A row counts by the sum of its tokens' weights:
+/// `L = −Ā exp(mean_t x_t)` per row, with Ā the mean of its advantages and x the clipped log-ratio;
+/// both means divide by `n + 1e-8`. A row's weight is the sum of its tokens' weights:
 /// [`crate::aggregate::row_mean_weights`] give the paper's mean over rows.
 ///
-/// A log-ratio beyond ±20 is clamped; verl does not, and overflows.
+/// A log-ratio beyond ±20 is clamped; verl does not clamp and overflows.
 ///
 /// # Panics
 /// If an array does not have one entry per token.
@@ -61,7 +61,7 @@ pub fn loss(config: &GeoMeanConfig, input: &LossInput) -> PolicyLoss {
             log += x / count;
             advantage += input.advantages[t] / count;
             weight += input.weights[t];
-            // Completed below, once the row's factor is known.
+            // Multiplied below by the row's factor.
             *piece.grad(t) = slope / count;
             let outside = raw < -config.clip_low || raw > config.clip_high;
             piece.statistics.clipped += usize::from(outside && input.advantages[t] > 0.0);
@@ -77,10 +77,10 @@ pub fn loss(config: &GeoMeanConfig, input: &LossInput) -> PolicyLoss {
     })
 }
 
-/// A token's clipped log-ratio and its derivative. Without an advantage it is 0.
+/// A token's clipped log-ratio and its derivative; 0 for an advantage of 0.
 fn clipped(config: &GeoMeanConfig, raw: f64, advantage: f64) -> (f64, f64) {
     let x = raw.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT);
-    // Comparisons rather than min and max, which would swallow a NaN.
+    // Comparisons rather than min and max, which would drop a NaN.
     let bounded = if advantage == 0.0 {
         0.0
     } else if advantage > 0.0 && x > config.clip_high {
@@ -99,7 +99,7 @@ mod tests {
     use crate::Rows;
 
     #[test]
-    fn log_ratios_are_clipped_on_the_side_of_the_push() {
+    fn log_ratios_are_clipped_in_the_direction_of_the_advantage() {
         let config = GeoMeanConfig::default();
         assert_eq!(clipped(&config, 0.9, 1.0), (0.4, 0.0));
         assert_eq!(clipped(&config, -0.9, 1.0), (-0.9, 1.0));

@@ -1,14 +1,14 @@
-//! GPG: the policy gradient itself, without ratio and clip.
+//! GPG: the plain policy gradient, without ratio and clip.
 //!
 //! Chu et al., *GPG: A Simple and Strong Reinforcement Learning Baseline*, arXiv 2504.02546.
-//! For one update per batch of samples it is all that is needed.
+//! Sufficient for one update per batch of samples.
 
 use serde::{Deserialize, Serialize};
 
 use crate::loss::pieces::over_rows;
 use crate::loss::rule::{LossInput, LossRule, PolicyLoss};
 
-/// The policy gradient has no parameters.
+/// The loss has no parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GpgConfig {}

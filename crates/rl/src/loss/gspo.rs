@@ -1,9 +1,9 @@
 //! GSPO: one ratio per row, the geometric mean of its tokens' ratios.
 //!
-//! Zheng et al., *Group Sequence Policy Optimization*, arXiv 2507.18071. The clip acts on
-//! whole rows. The token variant is used: each token's ratio has the row's value, and the
-//! derivative of its own log-probability alone, so advantages may differ within a row. With
-//! equal advantages and weights it is the derivative of the row's loss.
+//! Zheng et al., *Group Sequence Policy Optimization*, arXiv 2507.18071. The clip applies to whole
+//! rows. This is the token variant: each token's ratio has the row's value, and the derivative of
+//! its own log-probability only, so advantages may differ within a row. With equal advantages and
+//! weights it is the derivative of the row's loss.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +11,10 @@ use crate::error::{ConfigError, clip_range};
 use crate::loss::pieces::over_rows;
 use crate::loss::rule::{Gradient, LossInput, LossRule, PolicyLoss, verl};
 
-/// Log-ratios of rows above this are clamped, as in verl.
+/// Row log-ratios above this are clamped, as in verl.
 const LOG_RATIO_LIMIT: f64 = 10.0;
 
-/// The paper's ranges, which are far narrower than those of token ratios.
+/// Defaults to the paper's ranges, which are far narrower than those of token ratios.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GspoConfig {
@@ -86,13 +86,13 @@ mod tests {
     use crate::Rows;
 
     #[test]
-    fn the_clip_takes_whole_rows() {
+    fn the_clip_applies_to_whole_rows() {
         let rows = Rows::dense(&[2, 2]);
         let result = loss(
             &GspoConfig { clip_low: 0.1, clip_high: 0.1 },
             &LossInput {
                 rows: &rows,
-                // Mean log-ratios ln 2 and 0, by tokens that differ much.
+                // Mean log-ratios ln 2 and 0, from widely differing tokens.
                 logp_new: &[2.0 * 2.0_f64.ln() - 1.0, -1.0, 0.0, -2.0],
                 logp_old: &[-1.0; 4],
                 advantages: &[1.0; 4],

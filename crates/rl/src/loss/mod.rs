@@ -1,11 +1,11 @@
 //! Policy losses: a scalar and its derivative with respect to each token's log-probability.
 //!
-//! One file per loss, each a function of its configuration and a [`LossInput`]. A loss is a
-//! sum over the tokens inside the mask, weighted by what [`crate::aggregate`] computed for
-//! the whole batch; so the losses and gradients of micro-batches of whole rows add up to the
-//! batch's. The derivative is in closed form: the caller back-propagates it through whatever
-//! computed the log-probabilities. Clipping is not differentiable at its edges; there the
-//! derivative is that of the unclipped side, as automatic differentiation has it.
+//! One file per loss, each a function of its configuration and a [`LossInput`]. A loss is a sum
+//! over the tokens inside the mask, with the weights that [`crate::aggregate`] computed for the
+//! whole batch; so the losses and gradients of micro-batches of whole rows add up to the batch's.
+//! The derivative is in closed form: the caller back-propagates it to the parameters. Clipping is
+//! not differentiable at its edges; there the derivative is that of the unclipped side, as in
+//! automatic differentiation.
 //!
 //! `ρ = exp(logp_new − logp_old)` is the probability ratio; log-ratios are clamped to ±20
 //! before exponentiation, with derivative 0 beyond.
@@ -35,23 +35,23 @@ pub use rule::{Gradient, LossInput, LossStatistics, PolicyLoss};
 
 /// How the tokens of a loss are weighted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Weighs {
-    /// As the configured aggregation says.
-    AsAsked,
+enum Weighting {
+    /// By the configured aggregation.
+    Configured,
     /// Always the mean over rows of the mean over tokens.
     RowsOfTokens,
-    /// Always the mean over rows, which are one loss each.
+    /// Always the mean over rows, each with a single loss.
     Rows,
 }
 
 registry! {
     /// A policy loss, by `name`.
-    pub enum LossConfig: LossRule, Weighs, "most with clip_low and clip_high" {
-        "ppo", Ppo(ppo::PpoConfig), AsAsked, [];
+    pub enum LossConfig: LossRule, Weighting, "most with clip_low and clip_high" {
+        "ppo", Ppo(ppo::PpoConfig), Configured, [];
         "gspo", Gspo(gspo::GspoConfig), RowsOfTokens, [];
-        "cispo", Cispo(cispo::CispoConfig), AsAsked, [];
-        "gpg", Gpg(gpg::GpgConfig), AsAsked, [];
-        "reinforce", Reinforce(reinforce::ReinforceConfig), AsAsked, [];
+        "cispo", Cispo(cispo::CispoConfig), Configured, [];
+        "gpg", Gpg(gpg::GpgConfig), Configured, [];
+        "reinforce", Reinforce(reinforce::ReinforceConfig), Configured, [];
         "geo_mean", GeoMean(geo_mean::GeoMeanConfig), Rows, [];
         "sapo", Sapo(sapo::SapoConfig), RowsOfTokens, [];
     }
@@ -66,20 +66,20 @@ impl LossConfig {
         self.rule().loss(input)
     }
 
-    /// Of what the gradient is the derivative.
+    /// The function whose derivative the gradient is.
     pub fn gradient(&self) -> Gradient {
         self.rule().gradient()
     }
 
-    /// The weight of each token of the whole batch under `mode`, where each row is a rollout of
-    /// its own; see [`LossConfig::token_weights_by_rollout`].
+    /// The weight of each token of the whole batch under `mode`, with one rollout per row; see
+    /// [`LossConfig::token_weights_by_rollout`].
     pub fn token_weights(&self, mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
         let rollouts: Vec<usize> = (0..rows.len()).collect();
         self.token_weights_by_rollout(mode, constant, rows, &rollouts)
     }
 
-    /// The weight of each token of the whole batch under `mode`, where row r belongs to rollout
-    /// `rollouts[r]`. Losses about whole rows have a mode of their own and ignore it.
+    /// The weight of each token of the whole batch under `mode`, with row r belonging to rollout
+    /// `rollouts[r]`. Losses on whole rows ignore `mode` and use a fixed one.
     ///
     /// # Panics
     /// If there is not one rollout per row.
@@ -91,11 +91,13 @@ impl LossConfig {
         rollouts: &[usize],
     ) -> Vec<f64> {
         match self.special() {
-            Weighs::AsAsked => aggregate::token_weights_by_rollout(mode, constant, rows, rollouts),
-            Weighs::RowsOfTokens => {
+            Weighting::Configured => {
+                aggregate::token_weights_by_rollout(mode, constant, rows, rollouts)
+            }
+            Weighting::RowsOfTokens => {
                 aggregate::token_weights(Aggregation::SeqMeanTokenMean, None, rows)
             }
-            Weighs::Rows => aggregate::row_mean_weights(rows),
+            Weighting::Rows => aggregate::row_mean_weights(rows),
         }
     }
 }

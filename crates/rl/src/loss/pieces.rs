@@ -1,14 +1,14 @@
-//! Losses row by row, on all cores.
+//! Parallel evaluation of losses over rows.
 //!
-//! A loss is a sum over rows, so rows can be computed apart. They are cut into pieces by
-//! their lengths alone and the pieces' sums are added in order: the result is the same on any
-//! number of cores.
+//! A loss is a sum over rows, so rows can be computed independently. They are split into pieces by
+//! their lengths only and the pieces' sums are added in order: the result is the same on any number
+//! of cores.
 
 use std::ops::Range;
 
 use crate::loss::rule::{LossInput, LossStatistics, PolicyLoss};
 
-/// The sums over some consecutive rows, and their part of the gradient.
+/// The sums over consecutive rows, and their part of the gradient.
 pub(super) struct Piece<'a> {
     pub loss: f64,
     pub statistics: LossStatistics,
@@ -29,7 +29,7 @@ impl Piece<'_> {
     }
 }
 
-/// Calls `add` for every row with the piece that it belongs to.
+/// Calls `add` for every row with its piece.
 ///
 /// # Panics
 /// If an array does not have one entry per token.
@@ -51,7 +51,7 @@ pub(super) fn over_rows(input: &LossInput, add: impl Fn(usize, &mut Piece) + Syn
     total
 }
 
-/// A sum, as four sums that do not wait for each other's additions.
+/// A sum in four independent accumulators, for instruction-level parallelism.
 pub(super) fn sum(values: &[f64]) -> f64 {
     let (fours, rest) = values.as_chunks::<4>();
     let mut sums = [0.0; 4];

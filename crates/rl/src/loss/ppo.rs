@@ -1,9 +1,8 @@
 //! PPO: the clipped surrogate, with the dual clip.
 //!
-//! Schulman et al., arXiv 1707.06347; a lower and an upper range of their own, DAPO's
-//! "clip-higher" (Yu et al., arXiv 2503.14476); the dual clip of Ye et al., arXiv 1912.09729,
-//! which bounds the loss of tokens with negative advantage whose ratio has run away upwards,
-//! where the plain clip does not act.
+//! Schulman et al., arXiv 1707.06347; separate lower and upper ranges, DAPO's "clip-higher" (Yu et
+//! al., arXiv 2503.14476); the dual clip of Ye et al., arXiv 1912.09729, which bounds the loss of
+//! tokens with negative advantage and a large ratio, where the plain clip is inactive.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +18,7 @@ pub struct PpoConfig {
     pub clip_low: f64,
     /// The ratio is clipped above at `1 + clip_high`.
     pub clip_high: f64,
-    /// Bound of the ratio for negative advantages, above 1; written `false` if off.
+    /// Upper bound of the ratio for negative advantages, above 1; `false` switches it off.
     #[serde(with = "number_or_false")]
     pub dual_clip: Option<f64>,
 }
@@ -86,7 +85,7 @@ struct Block<'a> {
     grad: &'a mut [f64],
 }
 
-/// What is summed, of each token of a block; counts as 0 or 1.
+/// Per-token terms of a block that are summed; counts as 0 or 1.
 struct Summed {
     ratios: Ratios,
     loss: [f64; BLOCK],
@@ -101,8 +100,8 @@ impl Summed {
     }
 }
 
-/// Loss and gradient of a block, in the widest instructions of the processor. They change no
-/// bit: each token is computed by itself, and products and sums are not fused.
+/// Loss and gradient of a block, with AVX2 where available. The results are bit-identical: each
+/// token is computed independently, and products and sums are not fused.
 fn clip(config: &PpoConfig, block: Block, summed: &mut Summed) {
     #[cfg(target_arch = "x86_64")]
     if std::is_x86_feature_detected!("avx2") {
@@ -110,18 +109,18 @@ fn clip(config: &PpoConfig, block: Block, summed: &mut Summed) {
         fn wide(config: &PpoConfig, block: Block, summed: &mut Summed) {
             clip_each(config, block, summed);
         }
-        // SAFETY: the processor has been asked.
+        // SAFETY: AVX2 support was checked above.
         return unsafe { wide(config, block, summed) };
     }
     clip_each(config, block, summed);
 }
 
-/// Which side of a clip a token is on cannot be foreseen: selections instead of branches, and
-/// slices of one length, let the compiler make vector instructions of this.
+/// The side of a clip is unpredictable: selections instead of branches, and slices of equal length,
+/// let the compiler vectorise this.
 #[inline(always)]
 fn clip_each(config: &PpoConfig, block: Block, summed: &mut Summed) {
     let (low, high) = (1.0 - config.clip_low, 1.0 + config.clip_high);
-    // Off is a bound that no ratio reaches.
+    // Off: a bound that no ratio reaches.
     let bound = config.dual_clip.unwrap_or(f64::INFINITY);
     let n = block.grad.len();
     summed.ratios.set(block.logp_new, block.logp_old);
@@ -144,8 +143,7 @@ fn clip_each(config: &PpoConfig, block: Block, summed: &mut Summed) {
     }
 }
 
-/// [`f64::clamp`] without its check of the bounds, which would stand in the way of vector
-/// instructions.
+/// [`f64::clamp`] without the check of its bounds, which would prevent vectorisation.
 #[inline(always)]
 fn between(x: f64, low: f64, high: f64) -> f64 {
     if x < low {
@@ -157,7 +155,7 @@ fn between(x: f64, low: f64, high: f64) -> f64 {
     }
 }
 
-/// TOML has no null, so a number that may be absent against a default needs a word for it.
+/// TOML has no null, so a number whose default is not "off" needs a value for off.
 mod number_or_false {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 

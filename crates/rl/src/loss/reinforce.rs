@@ -1,9 +1,8 @@
 //! REINFORCE with importance weights: the score function, weighted by the ratio.
 //!
-//! Williams 1992; the weight corrects for the policy having moved since it acted. The ratio is
-//! a constant: the gradient flows through the log-probability beside it, and is that of the
-//! unclipped surrogate `−Aρ`. Without the weight it is [`crate::loss::gpg`]; with a clipped one
-//! [`crate::loss::cispo`].
+//! Williams 1992; the weight corrects for policy changes since sampling. The ratio is a constant:
+//! the gradient flows through the log-probability, and equals that of the unclipped surrogate
+//! `−Aρ`. Without the weight it is [`crate::loss::gpg`]; with a clipped one [`crate::loss::cispo`].
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +25,7 @@ impl LossRule for ReinforceConfig {
     }
 }
 
-/// `L = −ρ A logp_new`, ρ taken as a constant.
+/// `L = −ρ A logp_new`, with ρ held constant.
 ///
 /// # Panics
 /// If an array does not have one entry per token.
@@ -62,7 +61,7 @@ mod tests {
         let result = loss(&input);
         assert!((result.grad[0] + 3.0).abs() < 1e-12 && (result.loss - 2.75).abs() < 1e-12);
         assert_eq!(result.grad[1], 0.25);
-        // On the policy that acted it is the policy gradient itself.
+        // On-policy it is the plain policy gradient.
         let on_policy = LossInput { logp_old: input.logp_new, ..input };
         assert_eq!(loss(&on_policy).grad, gpg::loss(&on_policy).grad);
     }

@@ -1,4 +1,4 @@
-//! What a policy loss is, what it looks at and what it says.
+//! The trait of policy losses, their input and output.
 
 use crate::aggregate::COUNT_EPSILON;
 use crate::error::ConfigError;
@@ -13,12 +13,12 @@ pub(crate) trait LossRule {
     fn loss(&self, input: &LossInput) -> PolicyLoss;
 
     /// # Errors
-    /// The first value that the loss cannot work with.
+    /// The first invalid value.
     fn validate(&self) -> Result<(), ConfigError> {
         Ok(())
     }
 
-    /// Of what the gradient is the derivative.
+    /// The function whose derivative the gradient is.
     fn gradient(&self) -> Gradient {
         Gradient::OfTheLoss
     }
@@ -32,27 +32,26 @@ pub(crate) trait LossRule {
     }
 }
 
-/// The settings under which the files of verl's numbers were made, which do not say them.
+/// The settings with which verl's golden files were generated; the files do not include them.
 pub(crate) mod verl {
     pub(crate) const CLIP_LOW: f64 = 0.2;
     pub(crate) const CLIP_HIGH: f64 = 0.28;
     pub(crate) const DUAL_CLIP: f64 = 3.0;
 }
 
-/// Of what a loss's gradient is the derivative: not all are plain functions of the
+/// The function whose derivative a loss's gradient is: not every loss is a plain function of the
 /// log-probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gradient {
-    /// Of the loss, wherever it is differentiable.
+    /// The loss, wherever it is differentiable.
     OfTheLoss,
-    /// Of the loss where all tokens of a row have the same advantage and weight; elsewhere of a
-    /// surrogate.
+    /// The loss if all tokens of a row have the same advantage and weight; otherwise a surrogate.
     OfEqualAdvantages,
-    /// Of the loss with its ratios held constant.
+    /// The loss with its ratios held constant.
     AtConstantRatio,
 }
 
-/// What a policy loss looks at: flat arrays with one entry per token of the rows.
+/// Input of a policy loss: flat arrays with one entry per token of the rows.
 #[derive(Debug, Clone, Copy)]
 pub struct LossInput<'a> {
     pub rows: &'a Rows,
@@ -61,8 +60,8 @@ pub struct LossInput<'a> {
     /// Log-probabilities under the policy before the update.
     pub logp_old: &'a [f64],
     pub advantages: &'a [f64],
-    /// How much each token counts in the whole batch; see [`crate::loss::LossConfig::token_weights`].
-    /// Further factors (importance weights, say) multiply in here.
+    /// The weight of each token in the whole batch; see [`crate::loss::LossConfig::token_weights`].
+    /// Further factors such as importance weights are multiplied in.
     pub weights: &'a [f64],
 }
 
@@ -75,20 +74,20 @@ impl LossInput<'_> {
     }
 }
 
-/// Counts and sums over the tokens of a batch or of a part of it; parts merge.
+/// Counts and sums over the tokens of a batch or of part of it; parts can be merged.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct LossStatistics {
     pub tokens: usize,
-    /// Tokens whose ratio was clipped (of the geometric mean: with a positive advantage).
+    /// Tokens whose ratio was clipped (for the geometric mean: with a positive advantage).
     pub clipped: usize,
-    /// Tokens held by the dual clip (of the geometric mean: clipped with a negative advantage).
+    /// Tokens bounded by the dual clip (for the geometric mean: clipped with a negative advantage).
     pub clipped_lower: usize,
     /// Sum of `logp_old − logp_new`: how far the policy moved.
     pub kl_sum: f64,
 }
 
 impl LossStatistics {
-    /// Adds the figures of another part.
+    /// Adds the counts and sums of another part.
     pub fn merge(&mut self, other: &Self) {
         self.tokens += other.tokens;
         self.clipped += other.clipped;
@@ -101,7 +100,7 @@ impl LossStatistics {
         self.mean(self.clipped as f64)
     }
 
-    /// Share of tokens held by the dual clip.
+    /// Share of tokens bounded by the dual clip.
     pub fn clip_fraction_lower(&self) -> f64 {
         self.mean(self.clipped_lower as f64)
     }
@@ -117,7 +116,7 @@ impl LossStatistics {
     }
 }
 
-/// The loss of a batch or of a part of it.
+/// The loss of a batch or of part of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PolicyLoss {
     pub loss: f64,

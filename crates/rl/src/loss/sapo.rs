@@ -1,8 +1,8 @@
 //! SAPO: a soft gate in place of the clip.
 //!
-//! *Soft Adaptive Policy Optimization*, arXiv 2511.20347. A sigmoid of the ratio's distance
-//! from 1 damps a token the more the further it has moved, instead of cutting it off, and
-//! falls off faster for negative advantages, which spread mass over all other tokens.
+//! *Soft Adaptive Policy Optimization*, arXiv 2511.20347. A sigmoid of the ratio's distance from 1
+//! damps a token the more its ratio has moved, instead of cutting it off, and decays faster for
+//! negative advantages, which spread mass over all other tokens.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +41,8 @@ impl LossRule for SapoConfig {
     }
 }
 
-/// `L = −A f(ρ)` with `f(ρ) = σ(τ(ρ − 1)) · 4/τ`, whose slope at ρ = 1 is 1. Always the mean
-/// over rows of the mean over tokens. Nothing is clipped.
+/// `L = −A f(ρ)` with `f(ρ) = σ(τ(ρ − 1)) · 4/τ`, whose slope at ρ = 1 is 1. Always aggregated as
+/// the mean over rows of the mean over tokens. Nothing is clipped.
 ///
 /// # Panics
 /// If an array does not have one entry per token.
@@ -55,7 +55,7 @@ pub fn loss(config: &SapoConfig, input: &LossInput) -> PolicyLoss {
             let gate = 1.0 / (1.0 + (-tau * (ratio.value - 1.0)).exp());
             let factor = -input.weights[t] * advantage;
             piece.loss += factor * gate * 4.0 / tau;
-            // σ' = σ(1 − σ), the 1/τ of the gate against the τ of its argument.
+            // σ' = σ(1 − σ); the 1/τ of the gate cancels the τ of its argument.
             *piece.grad(t) = factor * 4.0 * gate * (1.0 - gate) * ratio.slope;
             piece.statistics.tokens += 1;
             piece.statistics.kl_sum -= ratio.log;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn far_from_the_old_policy_a_token_fades_and_does_not_vanish() {
+    fn far_from_the_old_policy_the_gradient_is_damped_but_not_zero() {
         // σ(2) for a ratio of 3 and τ = 1.
         let gate = 1.0 / (1.0 + (-2.0_f64).exp());
         let (loss, grad) = at(3.0, 1.0);

@@ -1,7 +1,7 @@
 //! The loss of a critic: clipped squared error.
 //!
-//! As in PPO: a prediction that moved away from the old one by more than the range is not
-//! pulled further.
+//! As in PPO: a prediction that differs from the old one by more than the range gets no further
+//! gradient.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,13 +24,13 @@ impl Default for ValueConfig {
 
 impl ValueConfig {
     /// # Errors
-    /// If the range is negative or not a number.
+    /// If the range is negative or not finite.
     pub fn validate(&self) -> Result<(), ConfigError> {
         not_negative("value.clip", self.clip)
     }
 }
 
-/// What the loss of a critic looks at: flat arrays with one entry per token of the rows.
+/// Input of the critic loss: flat arrays with one entry per token of the rows.
 #[derive(Debug, Clone, Copy)]
 pub struct ValueInput<'a> {
     pub rows: &'a Rows,
@@ -38,13 +38,13 @@ pub struct ValueInput<'a> {
     pub values_new: &'a [f64],
     /// Its predictions before the update.
     pub values_old: &'a [f64],
-    /// What it should predict.
+    /// The prediction targets.
     pub returns: &'a [f64],
-    /// How much each token counts in the whole batch.
+    /// The weight of each token in the whole batch.
     pub weights: &'a [f64],
 }
 
-/// The loss of a batch or of a part of it; sums, so parts add up.
+/// The loss of a batch or of part of it; all fields are sums and additive over parts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ValueLoss {
     pub loss: f64,
@@ -75,7 +75,7 @@ pub fn loss(config: &ValueConfig, input: &ValueInput) -> ValueLoss {
     for t in input.rows.active() {
         let (value, old) = (input.values_new[t], input.values_old[t]);
         let error = value - input.returns[t];
-        // max/min rather than clamp, which panics where a NaN makes the bounds unordered.
+        // max/min rather than clamp, which panics if a bound is NaN.
         let bounded = value.max(old - config.clip).min(old + config.clip) - input.returns[t];
         let (square, slope) = if bounded * bounded > error * error {
             total.clipped += 1;

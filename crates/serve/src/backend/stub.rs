@@ -1,8 +1,7 @@
-//! A backend without a model: it says what a script tells it, at once.
+//! A backend without a model that returns scripted responses immediately.
 //!
-//! Tests of protocols and gateway need answers that are known beforehand, and a load test
-//! needs a model that costs nothing. Ids and log-probabilities are made up from the text, in
-//! the shape that an engine would give them.
+//! Protocol and gateway tests need known responses, and a load test needs a model with no cost.
+//! Ids and log-probabilities are derived from the text, in the format of a real engine.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,21 +14,21 @@ use super::{Answer, Ask, Backend, Delta, Event, Failure, ModelCard, Prompt, Toke
 /// The id of the end-of-turn token.
 pub const END: u32 = 2;
 
-/// Ids are below this.
+/// Vocabulary size.
 pub const VOCABULARY: u32 = 32_000;
 
-/// What is said to one ask.
+/// The scripted response to one request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// Text, then calls: name and arguments.
+    /// Text followed by tool calls (name and arguments).
     Say { content: String, calls: Vec<(String, Value)> },
     /// A failure instead of the first event.
     Fail(Failure),
     /// Text, then a failure.
     Break(String, Failure),
-    /// The channel closes after the start, without an end.
+    /// The channel closes after `Started`, without a final event.
     Vanish,
-    /// Nothing yet: the test says it by hand, see [`Scripted::held`].
+    /// No events yet: the test sends them itself, see [`Scripted::held`].
     Hold,
 }
 
@@ -77,13 +76,13 @@ impl Scripted {
         }
     }
 
-    /// Says the same to everybody and remembers nothing, as load tests want it.
+    /// Returns the same response to every request and records none, for load tests.
     pub fn constant(id: &str, content: &str) -> Self {
         let reply = Reply::text(content);
         Self { keeps_asks: false, ..Self::new(id, move |_| reply.clone()) }
     }
 
-    /// Never sends deltas, as a backend may.
+    /// Disables deltas, which a backend is allowed to do.
     #[must_use]
     pub fn without_deltas(self) -> Self {
         Self { streams: false, ..self }
@@ -100,13 +99,13 @@ impl Scripted {
         Self { policy_version, ..self }
     }
 
-    /// All asks so far.
+    /// All requests received so far.
     pub fn asks(&self) -> Vec<Ask> {
         lock(&self.asks).clone()
     }
 
-    /// Takes the asks that were answered with [`Reply::Hold`] and where their events go. A
-    /// sender's `closed()` returns once the ask is cancelled.
+    /// Takes the requests answered with [`Reply::Hold`], each with the sender of its events. A
+    /// sender's `closed()` resolves once the request is cancelled.
     pub fn held(&self) -> Vec<(Ask, UnboundedSender<Event>)> {
         std::mem::take(&mut lock(&self.held))
     }
@@ -141,12 +140,12 @@ impl Backend for Scripted {
                 send(&events, Event::Failed(failure));
             }
             Reply::Say { content, calls } => {
-                let speech = Speech::new(&ask, content, calls);
+                let generated = Generated::new(&ask, content, calls);
                 if ask.stream && self.streams {
                     send(&events, started);
-                    speech.deltas().for_each(|delta| send(&events, Event::Delta(delta)));
+                    generated.deltas().for_each(|delta| send(&events, Event::Delta(delta)));
                 }
-                let answer = self.answer(&ask, prompt_ids, speech);
+                let answer = self.answer(&ask, prompt_ids, generated);
                 send(&events, Event::Finished(Box::new(answer)));
             }
         }
@@ -155,8 +154,8 @@ impl Backend for Scripted {
 }
 
 impl Scripted {
-    fn answer(&self, ask: &Ask, prompt_ids: Vec<u32>, speech: Speech) -> Answer {
-        let Speech { content, mut tokens, calls, end, stop_text } = speech;
+    fn answer(&self, ask: &Ask, prompt_ids: Vec<u32>, generated: Generated) -> Answer {
+        let Generated { content, mut tokens, calls, end, stop_text } = generated;
         let cut = end.is_none() && stop_text.is_none();
         let mut tool_calls = Vec::with_capacity(calls.len());
         for (call, markup) in calls {
@@ -179,7 +178,7 @@ impl Scripted {
     }
 }
 
-/// A receiver that is gone has cancelled its ask.
+/// A dropped receiver means that the request was cancelled.
 fn send(events: &UnboundedSender<Event>, event: Event) {
     let _ = events.send(event);
 }
@@ -199,18 +198,18 @@ fn prompt_ids(prompt: &Prompt) -> Vec<u32> {
     }
 }
 
-/// What is said to an ask, cut at its first stop text and at its limit.
-struct Speech {
+/// The response to a request, truncated at the first stop string and at the token limit.
+struct Generated {
     content: String,
-    /// Of the content.
+    /// The tokens of `content`.
     tokens: Vec<Token>,
-    /// With the tokens of their markup.
+    /// Each with the tokens of its markup.
     calls: Vec<(ToolCall, Vec<Token>)>,
     end: Option<Token>,
     stop_text: Option<String>,
 }
 
-impl Speech {
+impl Generated {
     fn new(ask: &Ask, mut content: String, calls: Vec<(String, Value)>) -> Self {
         let found = |stop: &String| content.find(stop.as_str()).map(|at| (at, stop.clone()));
         let stop = ask.stop.iter().filter_map(found).min();
@@ -218,33 +217,33 @@ impl Speech {
             content.truncate(at);
         }
         let mut tokens = tokens(&content, ask.top_logprobs);
-        let mut room = ask.sampling.max_tokens;
-        if tokens.len() > room {
-            tokens.truncate(room);
+        let mut remaining = ask.sampling.max_tokens;
+        if tokens.len() > remaining {
+            tokens.truncate(remaining);
             content.truncate(tokens.iter().map(|token| token.bytes.len()).sum());
             return Self { content, tokens, calls: Vec::new(), end: None, stop_text: None };
         }
-        room -= tokens.len();
+        remaining -= tokens.len();
         if let Some((_, text)) = stop {
             return Self { content, tokens, calls: Vec::new(), end: None, stop_text: Some(text) };
         }
-        let mut spoken = Vec::with_capacity(calls.len());
+        let mut done = Vec::with_capacity(calls.len());
         for (position, (name, arguments)) in calls.into_iter().enumerate() {
             let markup = json!({"name": name, "arguments": arguments}).to_string();
             let markup = self::tokens(&markup, ask.top_logprobs);
-            if markup.len() > room {
-                return Self { content, tokens, calls: spoken, end: None, stop_text: None };
+            if markup.len() > remaining {
+                return Self { content, tokens, calls: done, end: None, stop_text: None };
             }
-            room -= markup.len();
+            remaining -= markup.len();
             let id = format!("{}{position}", ask.call_prefix);
-            spoken.push((ToolCall { id, name, arguments }, markup));
+            done.push((ToolCall { id, name, arguments }, markup));
         }
         let end = Token { id: END, logprob: -0.5, bytes: b"</s>".to_vec(), top: Vec::new() };
-        let end = (room > 0).then_some(end);
-        Self { content, tokens, calls: spoken, end, stop_text: None }
+        let end = (remaining > 0).then_some(end);
+        Self { content, tokens, calls: done, end, stop_text: None }
     }
 
-    /// A delta for every token of the text, and one for every call.
+    /// One delta per text token and one per tool call.
     fn deltas(&self) -> impl Iterator<Item = Delta> + '_ {
         let text = self.tokens.iter().map(|token| Delta {
             content: String::from_utf8_lossy(&token.bytes).into_owned(),
@@ -262,7 +261,7 @@ impl Speech {
     }
 }
 
-/// Parts of up to four characters.
+/// Splits text into pieces of up to four characters.
 fn pieces(mut text: &str) -> impl Iterator<Item = &str> {
     std::iter::from_fn(move || {
         let end = text.char_indices().nth(4).map_or(text.len(), |(at, _)| at);
@@ -281,7 +280,7 @@ fn id(piece: &str) -> u32 {
     3 + hash % (VOCABULARY - 3)
 }
 
-/// A token and, as its alternatives, itself and some that are made up.
+/// A token whose alternatives are itself and some invented ones.
 fn token(piece: &str, top: usize) -> Token {
     let (id, bytes) = (id(piece), piece.as_bytes().to_vec());
     let logprob = -((id % 128) as f32) / 64.0;

@@ -1,9 +1,9 @@
-//! Who may enter.
+//! Authentication of requests.
 //!
-//! With a key: whoever has it. Without one the gateway listens on a loopback address, and yet a
-//! web page elsewhere can reach it through a browser on this machine: it sends a request that
-//! needs no permission, or has its own name resolved to 127.0.0.1. So without a key a request
-//! must name this machine as its host, and not come from a page of another one.
+//! With a key, every request must carry it. Without one the gateway listens on a loopback address,
+//! but a foreign web page can still reach it through a browser on this machine: by a simple
+//! cross-origin request, or by DNS rebinding to 127.0.0.1. So without a key, a request's Host must
+//! name this machine, and its Origin must not be another one.
 
 use std::net::IpAddr;
 
@@ -15,13 +15,13 @@ use subtle::ConstantTimeEq;
 use super::config::GatewayConfig;
 use super::error::Refusal;
 
-/// What a request must show.
+/// The credential that a request must present.
 #[derive(Debug, Clone)]
 pub(super) enum Lock {
-    /// A key with this digest. Digests are compared, in constant time, so that neither a
-    /// common beginning nor the length of a guess shows in the time of the answer.
+    /// A key with this digest. Digests are compared in constant time, so that response times
+    /// reveal neither a common prefix nor the length of a guess.
     Key([u8; 32]),
-    /// A loopback name, or this one, under which the gateway was made known.
+    /// A loopback host name, or this host of the configured public URL.
     Loopback(Option<String>),
 }
 
@@ -33,7 +33,7 @@ impl Lock {
         }
     }
 
-    /// Lets a request in, or says why not.
+    /// Admits a request, or returns the reason for refusal.
     pub(super) fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         match self {
             Self::Key(digest) => check_key(digest, headers),
@@ -70,7 +70,7 @@ fn check_names(known: Option<&str>, headers: &HeaderMap) -> Result<(), Refusal> 
     if host_is_ours && origin_is_ours {
         return Ok(());
     }
-    let message = "without a key the server answers to its own machine only: ask for 127.0.0.1 \
+    let message = "without a key the server accepts local requests only: connect to 127.0.0.1 \
                    or localhost, or start the server with a key";
     Err(Refusal::new(StatusCode::FORBIDDEN, message))
 }
@@ -80,7 +80,7 @@ fn host_of(url: &str) -> Option<String> {
     Some(url.parse::<Uri>().ok()?.host()?.to_owned())
 }
 
-/// Whether a name or address leads back to the machine that asks.
+/// Whether a host name or address is loopback.
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_this_machine_only() {
+    fn without_a_key_only_local_requests_are_admitted() {
         let lock = Lock::new(&GatewayConfig::default());
         for host in ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "127.8.9.1"] {
             assert!(admits(&lock, &[("host", host)]), "{host}");
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_key_whoever_has_it() {
+    fn with_a_key_requests_must_carry_it() {
         let key = Some("a long secret".to_owned());
         let lock = Lock::new(&GatewayConfig { key, ..GatewayConfig::default() });
         assert!(admits(&lock, &[("authorization", "Bearer a long secret"), ("host", "any")]));

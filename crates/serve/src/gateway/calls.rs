@@ -1,4 +1,4 @@
-//! A model call, from the door to the protocol and back.
+//! Handling of a model call, from admission to the protocol and back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,11 +11,11 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::error::Refusal;
-use super::gate::Turned;
+use super::gate::NotAdmitted;
 use super::held::Held;
 use super::recorder::{AttemptRecorder, NoRecorder, Server};
 use super::replay::{self, Replay};
-use super::retries::{Asked, Begun};
+use super::retries::{Begun, RetryInfo};
 use super::state::State;
 use super::upstream::{self, UpstreamBackend};
 use super::{http, ids};
@@ -24,7 +24,7 @@ use crate::call::{CallContext, CallRecord, Endpoint, Overrides, Recorder, Writte
 use crate::protocol;
 use crate::store::ModelServer;
 
-/// Whose call it is.
+/// The attempt that a call belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Attempt {
     pub(super) rollout_id: String,
@@ -33,13 +33,13 @@ pub(super) struct Attempt {
     pub(super) is_train: bool,
 }
 
-/// Who answers it.
+/// Where a call is answered.
 enum Route {
     Backend(Arc<dyn Backend>),
     Upstream(ModelServer),
 }
 
-/// Answers a call of `attempt`, or of no rollout.
+/// Answers a call of `attempt`, or one that belongs to no rollout.
 pub(super) async fn call(
     state: Arc<State>,
     endpoint: Endpoint,
@@ -48,7 +48,7 @@ pub(super) async fn call(
 ) -> Response {
     let mut held = Held::new(state.clone(), endpoint);
     let answered = answer(&state, endpoint, attempt, request, &mut held).await;
-    held.until_left(answered.unwrap_or_else(IntoResponse::into_response))
+    held.attach(answered.unwrap_or_else(IntoResponse::into_response))
 }
 
 async fn answer(
@@ -58,26 +58,26 @@ async fn answer(
     request: Request,
     held: &mut Held,
 ) -> Result<Response, Refusal> {
-    let room = state.room.clone().try_acquire_owned().map_err(|_| {
+    let permit = state.call_permits.clone().try_acquire_owned().map_err(|_| {
         let message = format!("{} calls are in flight (max_calls)", state.config.max_calls);
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(1)
     })?;
-    held._room = Some(room);
+    held._permit = Some(permit);
     let (parts, body) = request.into_parts();
     if let Some(attempt) = &attempt {
-        known(state, attempt)?;
+        check_attempt(state, attempt)?;
     }
     let body = http::read(body, state.config.max_body_bytes, state.config.body_timeout).await?;
     let call = Call { state, endpoint, attempt, headers: &parts.headers, body };
     match &call.attempt {
         Some(_) => call.of_attempt(held).await,
-        None => call.of_nobody(held).await,
+        None => call.unattributed(held).await,
     }
 }
 
-/// Whether the attempt may call: its rollout exists, and where a trainer owns it, is not over
-/// and has not gone on to another attempt.
-fn known(state: &State, attempt: &Attempt) -> Result<(), Refusal> {
+/// Checks that the attempt may call: its rollout exists and, if a trainer owns it, is not finished
+/// and has not started another attempt.
+fn check_attempt(state: &State, attempt: &Attempt) -> Result<(), Refusal> {
     let id = &attempt.rollout_id;
     let brief = state
         .store
@@ -109,10 +109,10 @@ struct Call<'a> {
 
 impl Call<'_> {
     async fn of_attempt(&self, held: &mut Held) -> Result<Response, Refusal> {
-        let Some(attempt) = &self.attempt else { return self.of_nobody(held).await };
+        let Some(attempt) = &self.attempt else { return self.unattributed(held).await };
         let (rollout, number) = (&attempt.rollout_id, &attempt.attempt_id);
-        let asked = Asked::read(rollout, number, self.endpoint, self.headers, &self.body);
-        let begun = self.state.retries.begin(&asked, &self.state.store).await?;
+        let retry_info = RetryInfo::read(rollout, number, self.endpoint, self.headers, &self.body);
+        let begun = self.state.retries.begin(&retry_info, &self.state.store).await?;
         let in_flight = match begun {
             Begun::New(in_flight) => in_flight,
             Begun::Repeated(call) => return self.repeat(&call, attempt).await,
@@ -123,29 +123,29 @@ impl Call<'_> {
         self.pass(held).await?;
         let recorder = |request, server| {
             let state = self.state.clone();
-            AttemptRecorder { state, asked, in_flight, server, request }
+            AttemptRecorder { state, retry_info, in_flight, server, request }
         };
         match route {
             Route::Backend(backend) => {
-                // What it is called here, whatever name the agent used.
+                // The name of the model here, whatever name the agent used.
                 let model = backend.models().into_iter().next().map(|model| model.id);
                 let server = Server { model, endpoint: "local".into(), version: None };
                 let recorder = Arc::new(recorder(self.body.clone(), server));
                 self.generate(backend, recorder, overrides).await
             }
             Route::Upstream(server) => {
-                let told = Server {
+                let answered_by = Server {
                     model: Some(server.model.clone()),
                     endpoint: server.endpoint.clone(),
                     version: Some(server.version),
                 };
-                let recorder = recorder(self.body.clone(), told);
+                let recorder = recorder(self.body.clone(), answered_by);
                 self.forward(server, Some(recorder), overrides).await
             }
         }
     }
 
-    async fn of_nobody(&self, held: &mut Held) -> Result<Response, Refusal> {
+    async fn unattributed(&self, held: &mut Held) -> Result<Response, Refusal> {
         let overrides = self.overrides();
         self.pass(held).await?;
         if let Some(backend) = &self.state.local {
@@ -190,7 +190,7 @@ impl Call<'_> {
         let before = Instant::now();
         let passed = self.state.gate.enter(self.state.config.pause_deadline).await;
         self.state.metrics.waited.observe(before.elapsed().as_secs_f64());
-        held._passed = Some(passed.map_err(turned)?);
+        held._passed = Some(passed.map_err(not_admitted)?);
         Ok(())
     }
 
@@ -278,7 +278,7 @@ impl Call<'_> {
                 request,
                 answers: upstream::answers(&tree, server.version),
                 response: Written {
-                    // It was read as JSON, which is UTF-8.
+                    // It was parsed as JSON, hence valid UTF-8.
                     text: String::from_utf8_lossy(&answer).into_owned(),
                     usage: usage.map_or(Value::Null, upstream::Tree::to_value),
                     finish_reason: finish.map(str::to_owned),
@@ -296,7 +296,7 @@ impl Call<'_> {
         Ok((status, kind, answer).into_response())
     }
 
-    /// Answers a repetition with what was recorded.
+    /// Answers a retry with the recorded response.
     async fn repeat(
         &self,
         call: &crate::store::RecordedCall,
@@ -328,8 +328,8 @@ impl Call<'_> {
     }
 }
 
-/// v1's changes of a body: the run's model and sampling instead of the agent's, and token ids
-/// and log-probabilities in the answer.
+/// Applies v1's changes to a request body: sets the run's model and sampling, and requests token
+/// ids and log-probabilities.
 fn rewrite(
     body: &mut serde_json::Map<String, Value>,
     server: &ModelServer,
@@ -347,18 +347,18 @@ fn rewrite(
         body.insert("return_token_ids".into(), true.into());
     }
     if overrides.logprobs {
-        // Chat asks yes or no, completions how many.
+        // Chat takes a boolean, completions a count.
         let logprobs = if endpoint == Endpoint::Chat { Value::Bool(true) } else { 1.into() };
         body.insert("logprobs".into(), logprobs);
     }
 }
 
-fn turned(turned: Turned) -> Refusal {
-    match turned {
-        Turned::Ending => {
+fn not_admitted(not_admitted: NotAdmitted) -> Refusal {
+    match not_admitted {
+        NotAdmitted::Ending => {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down")
         }
-        Turned::Paused(closed) => {
+        NotAdmitted::Paused(closed) => {
             let reason = closed.reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
             let message = format!("gateway paused{reason}: try again later");
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, message);

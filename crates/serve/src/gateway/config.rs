@@ -1,4 +1,4 @@
-//! What may be set of the gateway, and what is refused before it listens.
+//! Gateway settings and their validation.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -6,56 +6,56 @@ use std::time::Duration;
 use super::GatewayError;
 use crate::call::Overrides;
 
-/// Where the gateway listens, whom it lets in, and how much it takes on.
+/// The gateway's address, authentication and limits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatewayConfig {
     pub host: IpAddr,
-    /// 0 lets the system choose one.
+    /// 0 lets the operating system choose one.
     pub port: u16,
-    /// What every request must carry; `None` is allowed on a loopback address only.
+    /// The API key that every request must carry; `None` is allowed on a loopback address only.
     pub key: Option<String>,
-    /// The URL under which agents reach the gateway, without a slash at its end; `None` is the
-    /// address that it listens on.
+    /// The URL by which agents reach the gateway, without a trailing slash; `None` uses the
+    /// listening address.
     pub public_url: Option<String>,
-    /// The model that calls of rollouts go to where model servers are registered; `None` is the
-    /// first registered one.
+    /// The model for rollouts' calls when model servers are registered; `None` is the first
+    /// registered one.
     pub model: Option<String>,
-    /// What holds for calls in mode `train`, in mode `val`, and for calls of no rollout.
+    /// Overrides for calls in mode `train`, in mode `val`, and for calls of no rollout.
     pub train: Overrides,
     pub val: Overrides,
     pub open: Overrides,
-    /// Longest body of a request.
+    /// Maximum size of a request body.
     pub max_body_bytes: usize,
-    /// Longest request line and headers together; at least 8192.
+    /// Maximum size of request line and headers together; at least 8192.
     pub max_header_bytes: usize,
-    /// How long a connection may stay silent before a request, or be in the middle of headers.
+    /// Timeout for an idle connection and for receiving headers.
     pub header_timeout: Duration,
-    /// How long a body may take to arrive.
+    /// Timeout for receiving a body.
     pub body_timeout: Duration,
-    /// How long a call may take until its answer begins, waiting for updates not counted.
+    /// Timeout until a call's response begins, excluding waits for weight updates.
     pub request_timeout: Duration,
-    /// Most model calls at a time, those that wait included; further ones get 503.
+    /// Maximum concurrent model calls, including waiting ones; further calls get 503.
     pub max_calls: usize,
-    /// Most open connections; further ones wait to be accepted.
+    /// Maximum open connections; further ones wait to be accepted.
     pub max_connections: usize,
-    /// How long a call waits while weights are updated before it gets 429.
+    /// How long a call waits for a weight update before it gets 429.
     pub pause_deadline: Duration,
-    /// How long a shutdown waits for requests in flight.
+    /// How long shutdown waits for requests in flight.
     pub drain_deadline: Duration,
-    /// How calls reach registered model servers.
+    /// Timeouts and retries for registered model servers.
     pub upstream: UpstreamConfig,
 }
 
-/// How calls reach registered model servers: v1's numbers.
+/// Timeouts and retries for registered model servers; defaults as in v1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpstreamConfig {
-    /// How long one try may take.
+    /// Timeout of one attempt.
     pub timeout: Duration,
-    /// Tries before the last failure is the answer.
+    /// Maximum number of attempts.
     pub tries: u32,
-    /// Mean wait before the second try; it doubles with every further one.
+    /// Mean backoff before the second attempt; doubles with each further one.
     pub first_wait: Duration,
-    /// Longest mean wait.
+    /// Maximum mean backoff.
     pub longest_wait: Duration,
 }
 
@@ -74,8 +74,8 @@ impl Default for GatewayConfig {
     fn default() -> Self {
         let rollout = Overrides {
             temperature: Some(1.0),
-            // v1 leaves it to the body, and a model server to the model's own file: then the
-            // log-probabilities are not those of the distribution that was sampled.
+            // v1 leaves `top_p` to the body, and the model server falls back to the model's own
+            // file: the log-probabilities are then not those of the sampled distribution.
             top_p: Some(1.0),
             token_ids: true,
             logprobs: true,
@@ -108,10 +108,10 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// Checks what can be checked before listening.
+    /// Validates the settings before the gateway listens.
     ///
     /// # Errors
-    /// A sentence that names the setting.
+    /// An error naming the invalid setting.
     pub fn check(&self) -> Result<(), GatewayError> {
         let refuse = |what: String| Err(GatewayError::Config(what));
         if self.key.as_deref().is_some_and(|key| key.len() < 8 || !key.is_ascii()) {
@@ -119,8 +119,8 @@ impl GatewayConfig {
         }
         if self.key.is_none() && !self.host.is_loopback() {
             return refuse(format!(
-                "host {}: others can reach this address, and without a key anyone of them could \
-                 use the model and read every rollout; set a key, or listen on 127.0.0.1",
+                "host {}: this address is reachable from other machines, and without a key \
+                 anyone could use the model and read every rollout; set a key, or listen on 127.0.0.1",
                 self.host
             ));
         }

@@ -1,7 +1,7 @@
-//! Errors of the gateway itself, to its owner and to clients.
+//! Errors of the gateway itself, at startup and to clients.
 //!
-//! A client may speak OpenAI's, Anthropic's or v1's protocol, and a request that is refused at
-//! the door has not said which. One body serves all: OpenAI's and Anthropic's clients read
+//! A client may use OpenAI's, Anthropic's or v1's protocol, and a request rejected before routing
+//! has not revealed which. One body serves all: OpenAI's and Anthropic's clients read
 //! `error.message`, v1's read `detail`.
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::store::StoreError;
 
-/// Why the gateway does not run.
+/// Why the gateway failed to start.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     #[error("{0}")]
@@ -26,7 +26,7 @@ pub enum GatewayError {
     File { path: PathBuf, error: std::io::Error },
 }
 
-/// A refusal, on its way to a client.
+/// An error response.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
@@ -34,9 +34,9 @@ pub(super) struct Refusal {
     /// OpenAI's machine-readable code.
     pub(super) code: Option<&'static str>,
     pub(super) retry_after_seconds: Option<u64>,
-    /// Whether it is a pause (v1's header).
+    /// Whether the gateway is paused (sets v1's header).
     pub(super) paused: bool,
-    /// Instead of the message in `detail`, as v1 has it for bodies that do not validate.
+    /// Replaces the message in `detail`, as in v1 for invalid bodies.
     pub(super) detail: Option<Box<Value>>,
 }
 
@@ -60,7 +60,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// A body that does not validate; `place` leads to the field.
+    /// An invalid body; `place` is the path of the field.
     pub(super) fn unprocessable(place: &[&str], message: impl Into<String>) -> Self {
         let message = message.into();
         let detail = json!([{"loc": place, "msg": message, "type": "value_error"}]);

@@ -1,8 +1,8 @@
-//! Holds calls back while weights are updated.
+//! Blocks calls while weights are updated.
 //!
-//! v1 answers 429 at once and leaves the waiting to the client; a stock client gives up after
-//! two tries, so an update of more than ten seconds kills its agent. Here a call waits, and
-//! gets 429 only past a deadline.
+//! v1 answers 429 immediately and leaves retrying to the client; a stock client gives up after two
+//! retries, so an update longer than ten seconds kills its agent. Here a call waits, and gets 429
+//! only after a deadline.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Opens and closes the way to the model. Clones are the same gate.
+/// Admits or blocks model calls. Clones share one gate.
 #[derive(Debug, Clone, Default)]
 pub struct UpdateGate {
     shared: Arc<Shared>,
@@ -25,44 +25,43 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     closed: Option<Closed>,
-    /// The server is going down: nobody waits any more.
+    /// The server is shutting down: calls no longer wait.
     ending: bool,
     inflight: usize,
     waiting: usize,
 }
 
-/// Why calls wait, as `/proxy/pause` says it.
+/// Why calls are blocked, as given to `/proxy/pause`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     pub retry_after_seconds: u64,
     pub reason: Option<String>,
 }
 
-/// How the gate stands.
+/// A snapshot of the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateState {
     pub closed: Option<Closed>,
-    /// Calls that passed and are not answered yet.
+    /// Admitted calls that are not answered yet.
     pub inflight: usize,
-    /// Calls that wait before it.
+    /// Calls waiting for the gate to open.
     pub waiting: usize,
 }
 
-/// Why a call did not pass.
+/// Why a call was not admitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Turned {
+pub(super) enum NotAdmitted {
     Paused(Closed),
     Ending,
 }
 
 impl UpdateGate {
-    /// Holds back calls that come from now on. Those in flight go on; [`Self::drained`] waits
-    /// for them.
+    /// Blocks new calls. Those in flight continue; [`Self::drained`] waits for them.
     pub fn close(&self, closed: Closed) {
         self.state().closed = Some(closed);
     }
 
-    /// Lets everything through.
+    /// Admits calls again.
     pub fn open(&self) {
         self.state().closed = None;
         self.shared.changed.notify_waiters();
@@ -78,7 +77,7 @@ impl UpdateGate {
         loop {
             let changed = self.shared.changed.notified();
             let mut changed = std::pin::pin!(changed);
-            // From here on no change is missed, also between the look and the wait.
+            // Subscribe before checking, so that no notification is missed.
             changed.as_mut().enable();
             if self.state().inflight == 0 {
                 return;
@@ -87,14 +86,14 @@ impl UpdateGate {
         }
     }
 
-    /// Turns away whoever waits and whoever comes: the server is going down.
+    /// Rejects waiting and new calls: the server is shutting down.
     pub(super) fn end(&self) {
         self.state().ending = true;
         self.shared.changed.notify_waiters();
     }
 
     /// Passes the gate, waiting for at most `deadline`.
-    pub(super) async fn enter(&self, deadline: Duration) -> Result<Passed, Turned> {
+    pub(super) async fn enter(&self, deadline: Duration) -> Result<Passed, NotAdmitted> {
         if let Some(passed) = self.try_enter()? {
             return Ok(passed);
         }
@@ -110,18 +109,18 @@ impl UpdateGate {
             if tokio::time::timeout_at(until, changed).await.is_err() {
                 let closed = self.state().closed.clone();
                 match closed {
-                    Some(closed) => return Err(Turned::Paused(closed)),
-                    // It opened in the last moment.
+                    Some(closed) => return Err(NotAdmitted::Paused(closed)),
+                    // It opened just before the timeout.
                     None => continue,
                 }
             }
         }
     }
 
-    fn try_enter(&self) -> Result<Option<Passed>, Turned> {
+    fn try_enter(&self) -> Result<Option<Passed>, NotAdmitted> {
         let mut state = self.state();
         if state.ending {
-            return Err(Turned::Ending);
+            return Err(NotAdmitted::Ending);
         }
         if state.closed.is_some() {
             return Ok(None);

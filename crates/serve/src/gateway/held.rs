@@ -1,6 +1,7 @@
-//! What a call holds until its answer has left: room, its place before updates, its metrics.
+//! Resources that a call holds until its response has been sent: a concurrency permit, its place
+//! in the update gate, its metrics.
 //!
-//! A streamed answer leaves long after the handler has returned, so all of it travels with the
+//! A streamed response ends long after the handler has returned, so these are attached to the
 //! response's body.
 
 use std::pin::Pin;
@@ -20,15 +21,15 @@ use super::retries::InFlight;
 use super::state::State;
 use crate::call::Endpoint;
 
-/// What a call holds until its answer has left.
+/// Resources that a call holds until its response has been sent.
 pub(super) struct Held {
     state: Arc<State>,
     endpoint: Endpoint,
     started: Instant,
     status: StatusCode,
     pub(super) in_flight: Option<Arc<InFlight>>,
-    /// Held only to be given back.
-    pub(super) _room: Option<OwnedSemaphorePermit>,
+    /// Released on drop.
+    pub(super) _permit: Option<OwnedSemaphorePermit>,
     pub(super) _passed: Option<Passed>,
 }
 
@@ -40,16 +41,16 @@ impl Held {
             state,
             endpoint,
             started: Instant::now(),
-            // What is counted where the client goes away before there is an answer.
+            // Counted if the client disconnects before there is a response.
             status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
             in_flight: None,
-            _room: None,
+            _permit: None,
             _passed: None,
         }
     }
 
-    /// Goes along with the answer until it has left.
-    pub(super) fn until_left(mut self, response: Response) -> Response {
+    /// Attaches itself to the response until it has been sent.
+    pub(super) fn attach(mut self, response: Response) -> Response {
         self.status = response.status();
         response.map(|body| Body::new(HeldBody { body, held: Some(self) }))
     }
@@ -68,14 +69,14 @@ impl Drop for Held {
     }
 }
 
-/// A body that knows when it has left.
+/// A body that detects when it has been sent completely.
 struct HeldBody {
     body: Body,
     held: Option<Held>,
 }
 
 impl HeldBody {
-    fn left(&mut self) {
+    fn sent(&mut self) {
         if let Some(held) = self.held.take()
             && let Some(in_flight) = &held.in_flight
         {
@@ -94,8 +95,8 @@ impl HttpBody for HeldBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         match &polled {
-            Poll::Ready(None) => self.left(),
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.left(),
+            Poll::Ready(None) => self.sent(),
+            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.sent(),
             _ => {}
         }
         polled

@@ -1,12 +1,13 @@
-//! Names that come in URLs and bodies: rollouts, attempts, workers.
+//! Validation of ids in URLs and bodies: rollouts, attempts, workers.
 
-/// Longest name; v1 controllers put ids into Kubernetes labels of 63.
+/// Maximum length. (v1 controllers put ids into Kubernetes labels, limited to 63.)
 const LONGEST: usize = 200;
 
-/// Letters, digits and `-_.:@`, so that an id is itself in a path, a log line and a label.
+/// Allows letters, digits and `-_.:@`, so that an id needs no escaping in a path, log line or
+/// label.
 ///
 /// # Errors
-/// A sentence that names `field`.
+/// An error naming `field`.
 pub(super) fn check(field: &str, id: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@".contains(&byte);
     if id.is_empty() || id.len() > LONGEST || !id.bytes().all(allowed) || id == "." || id == ".." {
@@ -17,7 +18,7 @@ pub(super) fn check(field: &str, id: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// 128 bits of the system's randomness in hexadecimal.
+/// 128 random bits from the operating system, in hexadecimal.
 pub(super) fn random() -> String {
     crate::store::random_id()
 }

@@ -1,4 +1,4 @@
-//! Counts and times for Prometheus.
+//! Prometheus metrics.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use super::gate::GateState;
 use crate::backend::Figure;
 use crate::store::{RolloutState, Store};
 
-/// Everything that is counted.
+/// All metrics of the gateway.
 pub(super) struct Metrics {
     registry: Registry,
     pub(super) requests: IntCounterVec,
@@ -32,13 +32,13 @@ pub(super) struct Metrics {
     store_queue: IntGauge,
 }
 
-/// Seconds from a cache hit to a long generation.
+/// Histogram buckets in seconds, from a cache hit to a long generation.
 const SECONDS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
 impl Metrics {
     /// # Errors
-    /// Where two metrics had one name.
+    /// If two metrics have the same name.
     pub(super) fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let gauge = |name: &str, help: &str| {
@@ -62,7 +62,7 @@ impl Metrics {
         registry.register(Box::new(seconds.clone()))?;
         let waits = HistogramOpts::new(
             "leyden_update_wait_seconds",
-            "What model calls waited for updates of the weights.",
+            "Time model calls waited for weight updates.",
         );
         let waited = Histogram::with_opts(waits.buckets(SECONDS.to_vec()))?;
         registry.register(Box::new(waited.clone()))?;
@@ -74,20 +74,23 @@ impl Metrics {
             seconds,
             waited,
             rollouts,
-            in_flight: gauge("leyden_requests_in_flight", "Model calls that are not answered.")?,
+            in_flight: gauge("leyden_requests_in_flight", "Model calls in flight.")?,
             prompt_tokens: counter("leyden_prompt_tokens_total", "Tokens of prompts.")?,
-            cached_tokens: counter("leyden_cached_tokens_total", "Those found in the cache.")?,
+            cached_tokens: counter(
+                "leyden_cached_tokens_total",
+                "Prompt tokens found in the cache.",
+            )?,
             response_tokens: counter("leyden_response_tokens_total", "Tokens generated.")?,
             recorded: counter("leyden_calls_recorded_total", "Model calls in the store.")?,
             repeated: counter(
                 "leyden_calls_repeated_total",
-                "Retries that were answered with what was recorded.",
+                "Retries answered with the recorded response.",
             )?,
             upstream_retries: counter(
                 "leyden_upstream_retries_total",
-                "Further tries at registered model servers.",
+                "Retries at registered model servers.",
             )?,
-            waiting: gauge("leyden_requests_waiting", "Model calls that wait for an update.")?,
+            waiting: gauge("leyden_requests_waiting", "Model calls waiting for a weight update.")?,
             paused: gauge("leyden_paused", "1 while weights are updated.")?,
             store_groups: counter("leyden_store_groups_total", "Transactions, each one sync.")?,
             store_writes: counter("leyden_store_writes_total", "Writes in them.")?,
@@ -109,7 +112,7 @@ impl Metrics {
         self.waiting.set(signed(gate.waiting as u64));
         self.paused.set(i64::from(gate.closed.is_some()));
         let counts = store.counts();
-        // Counted by the writer itself, since its start.
+        // Counted by the store's writer since it started.
         for (metric, count) in
             [(&self.store_groups, &counts.groups), (&self.store_writes, &counts.writes)]
         {
@@ -122,7 +125,7 @@ impl Metrics {
     }
 }
 
-/// A backend's own figures as Prometheus reads them.
+/// A backend's metrics in Prometheus text format.
 pub(super) fn lines(figures: &[Figure]) -> String {
     let line = |&Figure { name, help, value }: &Figure| {
         let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
@@ -136,7 +139,7 @@ mod tests {
     use super::{Figure, lines};
 
     #[test]
-    fn figures_say_whether_they_only_grow() {
+    fn figures_are_typed_as_counters_or_gauges() {
         let figures = [
             Figure { name: "leyden_engine_running", help: "Now.", value: 3 },
             Figure { name: "leyden_engine_tokens_total", help: "All.", value: 7 },

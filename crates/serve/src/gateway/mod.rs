@@ -1,9 +1,9 @@
 //! HTTP: routes, keys, limits, and the attribution of requests to rollouts.
 //!
-//! [`Gateway`] is the server. A call of a model passes the door (key), the limits, the
-//! recognition of retries and the [`UpdateGate`], and is answered by the backend of its
-//! rollout: a trainer's in this process ([`Rollouts`]), a registered model server, or the
-//! process's own model. Its record is durable before its answer leaves.
+//! [`Gateway`] is the server. A model call passes authentication, the limits, retry detection and
+//! the [`UpdateGate`], and is answered by the backend of its rollout: a trainer in this process
+//! ([`Rollouts`]), a registered model server, or the process's own model. Its record is durable
+//! before its response is sent.
 
 mod api;
 mod auth;
@@ -41,12 +41,12 @@ use crate::backend::Backend;
 use crate::store::Store;
 use state::State;
 
-/// How often leases are looked at.
-const CHORES: Duration = Duration::from_secs(1);
-/// How often, in rounds of that, retention is.
-const EXPIRE: u32 = 60;
+/// Interval of lease expiry checks.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Retention runs every this many intervals.
+const RETENTION_INTERVALS: u32 = 60;
 
-/// The Lightning Server's HTTP side. Clones are the same server.
+/// The Lightning Server's HTTP server. Clones share it.
 #[derive(Clone)]
 pub struct Gateway {
     state: Arc<State>,
@@ -54,13 +54,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A server over `store`. `local` answers calls of no rollout, and those of rollouts that
-    /// no trainer of this process registered, where no model server is registered.
+    /// Creates a server on `store`. `local` answers calls of no rollout and, if no model server is
+    /// registered, calls of rollouts that no trainer in this process registered.
     ///
-    /// Rollouts of trainers of an earlier process end here: their trainer is gone.
+    /// Fails the rollouts of trainers of an earlier process, since those trainers are gone.
     ///
     /// # Errors
-    /// A sentence about a setting that is refused, or the store's.
+    /// If a setting is invalid or the store fails.
     pub async fn new(
         config: GatewayConfig,
         store: Store,
@@ -70,17 +70,17 @@ impl Gateway {
         Ok(Self { state, further: Router::new() })
     }
 
-    /// Serves `routes` too, behind the same key: tools of a run's agents, say.
+    /// Also serves `routes`, with the same authentication; for example tools of a run's agents.
     #[must_use]
     pub fn with_routes(mut self, routes: Router) -> Self {
         self.further = self.further.merge(routes);
         self
     }
 
-    /// Listens on the configured address. From here on rollouts can be registered.
+    /// Listens on the configured address. Rollouts can be registered afterwards.
     ///
     /// # Errors
-    /// Where the address is taken or not this machine's.
+    /// If the address is in use or not local.
     pub async fn bind(&self) -> Result<TcpListener, GatewayError> {
         let config = &self.state.config;
         let address = SocketAddr::new(config.host, config.port);
@@ -92,38 +92,38 @@ impl Gateway {
         Ok(listener)
     }
 
-    /// Serves until `shutdown` ends; then refuses new calls with 503, lets those in flight
-    /// finish until the drain deadline, and waits for the store.
+    /// Serves until `shutdown` resolves; then refuses new calls with 503, lets those in flight
+    /// finish until the drain deadline, and closes the store.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
         let state = self.state.clone();
-        let chores = tokio::spawn(chores(self.state.clone()));
+        let maintenance = tokio::spawn(maintenance(self.state.clone()));
         let draining = move || state.gate.end();
         server::serve(listener, self.router(), &self.state.config, shutdown, draining).await;
-        chores.abort();
+        maintenance.abort();
         let store = self.state.store.clone();
         let _ = tokio::task::spawn_blocking(move || store.close()).await;
     }
 
-    /// The routes alone, for tests and for servers of another kind.
+    /// The router alone, for tests and for other servers.
     pub fn router(&self) -> Router {
         routes::router(self.state.clone(), self.further.clone())
     }
 
-    /// Through which a trainer in this process has rollouts done.
+    /// The interface by which a trainer in this process registers rollouts.
     pub fn rollouts(&self) -> Rollouts {
         self.state.rollouts.clone()
     }
 
-    /// Through which a trainer holds calls back while it updates weights.
+    /// The gate by which a trainer blocks calls during weight updates.
     pub fn gate(&self) -> UpdateGate {
         self.state.gate.clone()
     }
 
-    /// Queues the rollouts again whose worker fell silent, and tells their trainers. Called
-    /// every second while the server runs.
+    /// Requeues rollouts whose lease has expired and notifies their trainers. Called every second
+    /// while the server runs.
     ///
     /// # Errors
-    /// The store's.
+    /// Errors of the store.
     pub async fn requeue_expired(&self) -> Result<usize, GatewayError> {
         Ok(requeue(&self.state).await?)
     }
@@ -139,15 +139,15 @@ async fn requeue(state: &State) -> Result<usize, crate::store::StoreError> {
     Ok(requeued.len())
 }
 
-/// What is done beside requests. An error of the store shows in every request; here the next
-/// round tries again.
-async fn chores(state: Arc<State>) {
-    let mut tick = tokio::time::interval(CHORES);
+/// Periodic maintenance. Store errors are ignored here: every request reports them, and the next
+/// round retries.
+async fn maintenance(state: Arc<State>) {
+    let mut tick = tokio::time::interval(MAINTENANCE_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0_u32.. {
         tick.tick().await;
         let _ = requeue(&state).await;
-        if round.is_multiple_of(EXPIRE) {
+        if round.is_multiple_of(RETENTION_INTERVALS) {
             let _ = state.store.expire().await;
         }
     }

@@ -1,4 +1,4 @@
-//! Puts a call into the store before its answer leaves.
+//! Stores a call before its response is sent.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -8,33 +8,33 @@ use bytes::Bytes;
 use leyden_core::FinishReason;
 use serde_json::{Value, json};
 
-use super::retries::{Asked, InFlight};
+use super::retries::{InFlight, RetryInfo};
 use super::state::State;
 use crate::backend::{Answer, Failure};
 use crate::call::{CallRecord, Recorder};
 use crate::store::{NewCall, NewEvent, StoreError, StoredAnswer};
 
-/// Which server answers, as v1's events tell it.
+/// The answering server, as v1's events record it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Server {
-    /// `None` takes the request's word.
+    /// `None` uses the request's `model`.
     pub(super) model: Option<String>,
     pub(super) endpoint: String,
-    /// `None` is the version of the policy that answered.
+    /// `None` uses the version of the policy that answered.
     pub(super) version: Option<i64>,
 }
 
 /// Records the calls of one attempt.
 pub(super) struct AttemptRecorder {
     pub(super) state: Arc<State>,
-    pub(super) asked: Asked,
+    pub(super) retry_info: RetryInfo,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) server: Server,
-    /// The request as it is recorded: JSON, an object.
+    /// The request as recorded: a JSON object.
     pub(super) request: Bytes,
 }
 
-/// Records nothing: calls that belong to no rollout, and repetitions.
+/// Discards records: for calls of no rollout and for retries.
 pub(super) struct NoRecorder;
 
 #[async_trait]
@@ -47,7 +47,7 @@ impl Recorder for NoRecorder {
 #[async_trait]
 impl Recorder for AttemptRecorder {
     async fn record(&self, record: CallRecord) -> Result<(), Failure> {
-        // Nothing was generated, and the client asks again.
+        // Nothing was generated, and the client will retry.
         if matches!(record.failure, Some(Failure::Busy { .. } | Failure::ShuttingDown)) {
             return Ok(());
         }
@@ -56,7 +56,7 @@ impl Recorder for AttemptRecorder {
 }
 
 impl AttemptRecorder {
-    /// Returns when the call is durable. `tries` counts those beyond the first upstream.
+    /// Returns once the call is durable. `tries` counts the retries upstream.
     pub(super) async fn write(&self, record: CallRecord, tries: u32) -> Result<(), Failure> {
         let metrics = &self.state.metrics;
         for answer in &record.answers {
@@ -67,7 +67,7 @@ impl AttemptRecorder {
         let event = self.event(record, tries);
         let store = self.state.store.clone();
         let in_flight = self.in_flight.clone();
-        // A task of its own: where the client goes away meanwhile, its retry finds the answer.
+        // A separate task: if the client disconnects meanwhile, its retry finds the answer.
         let appended = tokio::spawn(async move {
             let appended = store.append(event).await;
             if let Ok(appended) = &appended {
@@ -95,22 +95,22 @@ impl AttemptRecorder {
         let call = NewCall {
             endpoint: record.endpoint.path(),
             role: record.role,
-            body: self.asked.body,
+            body: self.retry_info.body,
             answers: record.answers.into_iter().map(stored).collect(),
         };
         NewEvent {
-            rollout_id: self.asked.rollout_id.clone(),
-            attempt_id: self.asked.attempt_id.clone(),
+            rollout_id: self.retry_info.rollout_id.clone(),
+            attempt_id: self.retry_info.attempt_id.clone(),
             event_type: "model_request".into(),
             data,
-            // A failure is not repeated to whoever asks again.
-            key: self.asked.key.clone().filter(|_| succeeded),
+            // Failures have no key: a retry of a failed call is executed again.
+            key: self.retry_info.key.clone().filter(|_| succeeded),
             call: Some(call),
         }
     }
 
-    /// v1's `model_request`, written piece by piece: request and response are large, and a
-    /// tree of both would be copied only to be written.
+    /// v1's `model_request`, written directly as text: request and response are large, and a JSON
+    /// tree of both would be copied only to be serialised.
     fn data(&self, record: &CallRecord, tries: u32) -> String {
         let model = match &self.server.model {
             Some(model) => json!(model),
@@ -123,7 +123,7 @@ impl AttemptRecorder {
         };
         let server = json!({"model": model, "endpoint": self.server.endpoint, "version": version});
         let status = if record.status < 400 { "ok" } else { "error" };
-        // The bytes that came, rather than their tree written again. They were read as JSON.
+        // The received bytes, which were already parsed as JSON.
         let request = std::str::from_utf8(&self.request).unwrap_or("null");
         let mut data =
             String::with_capacity(request.len() + record.response.text.len() + (1 << 10));
@@ -150,7 +150,7 @@ fn stored(answer: Answer) -> StoredAnswer {
         serde_json::to_string(&answer.tool_calls).unwrap_or_default()
     };
     let mut logprobs: Vec<f32> = answer.tokens.iter().map(|token| token.logprob).collect();
-    // A server that was not asked for them, or whose numbers broke.
+    // The server did not report them, or reported non-finite values.
     if logprobs.iter().any(|logprob| !logprob.is_finite()) {
         logprobs.clear();
     }

@@ -1,7 +1,7 @@
-//! Gives a recorded answer to whoever asks for it again.
+//! Returns a recorded response to a retry.
 //!
-//! Where the answer is wanted whole, the recorded body goes out as it was. Where it is wanted
-//! as a stream, the protocol runs once more over a backend that knows the answer.
+//! A non-streamed request gets the recorded body. For a streamed one, the protocol runs again over
+//! a backend that replays the answer.
 
 use std::sync::Mutex;
 
@@ -12,21 +12,21 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::backend::{Answer, Ask, Backend, Delta, Event, Failure, ModelCard, Token};
 use crate::store::{RecordedCall, StoredAnswer};
 
-/// The recorded body and its status, if it is there.
+/// The recorded status and body, if present.
 pub(super) fn body(call: &RecordedCall) -> Option<(u16, Value)> {
     let mut data: Value = serde_json::from_str(&call.data).ok()?;
     let status = data.get("http_status")?.as_u64()?.try_into().ok()?;
     Some((status, data.get_mut("response")?.take()))
 }
 
-/// A backend that gives the recorded answers, in order of choices.
+/// A backend that replays the recorded answers, in order of choices.
 pub(super) struct Replay {
     answers: Mutex<std::vec::IntoIter<Answer>>,
     cards: Vec<ModelCard>,
 }
 
 impl Replay {
-    /// `cards` are those of the backend that answered first.
+    /// `cards` are the models of the backend that answered first.
     pub(super) fn new(call: &RecordedCall, response: &Value, cards: Vec<ModelCard>) -> Self {
         let answers: Vec<Answer> = call
             .answers
@@ -46,10 +46,10 @@ impl Backend for Replay {
     fn submit(&self, _: Ask) -> UnboundedReceiver<Event> {
         let (sender, receiver) = unbounded_channel();
         let answer = self.answers.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
-        // The receiver is ours until it is returned: sending does not fail.
+        // We still hold the receiver, so sending does not fail.
         let _ = match answer {
             None => sender.send(Event::Failed(Failure::Internal(
-                "the recorded call has fewer answers than this one asks for".into(),
+                "the recorded call has fewer choices than this request".into(),
             ))),
             Some(answer) => {
                 let started = Event::Started {
@@ -70,7 +70,7 @@ impl Backend for Replay {
     }
 }
 
-/// The bytes of the tokens of a choice, where the recorded body has them.
+/// The token bytes of a choice, if the recorded body has them.
 fn token_bytes(response: &Value, choice: usize) -> Vec<Vec<u8>> {
     let tokens = response
         .get("choices")

@@ -1,16 +1,16 @@
-//! The events by which an agent reports: `answer`, `reward`, `signal`.
+//! Agents' reporting events: `answer`, `reward`, `signal`.
 //!
 //! Body of a POST to the event address: `{"event_type": "answer", "data": {"value": "42"}}`,
-//! `{"event_type": "reward", "data": {"value": 1.0}}` (v1's own), `{"event_type": "signal",
-//! "data": {"kind": "tool_error", "detail": "no such table"}}`. Other types are kept for
-//! readers. v1 checks none of them; for a rollout of our own trainer a mistake in them would
-//! silently cost its reward, so it is refused.
+//! `{"event_type": "reward", "data": {"value": 1.0}}` (defined by v1), `{"event_type": "signal",
+//! "data": {"kind": "tool_error", "detail": "no such table"}}`. Other types are stored unchecked.
+//! v1 validates none of them; for a rollout of a trainer in this process a mistake would silently
+//! lose its reward, so it is rejected.
 
 use serde_json::Value;
 
 use super::rollouts::Happening;
 
-/// An event of an agent, checked.
+/// A validated event of an agent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Report {
     Answer(String),
@@ -19,10 +19,10 @@ pub(super) enum Report {
     Other { event_type: String, data: Value },
 }
 
-/// Reads an event for a trainer.
+/// Validates an event for a trainer.
 ///
 /// # Errors
-/// A sentence that names the field.
+/// An error naming the field.
 pub(super) fn read(event_type: &str, data: &Value) -> Result<Report, String> {
     match event_type {
         "answer" => answer(data),
@@ -42,7 +42,7 @@ fn answer(data: &Value) -> Result<Report, String> {
 
 fn reward(data: &Value) -> Result<Report, String> {
     let value = data.get("value").unwrap_or(&Value::Null);
-    // `as_f64` is `None` for booleans and texts: neither is a reward.
+    // `as_f64` is `None` for booleans and strings: neither is a reward.
     match value.as_f64().filter(|value| value.is_finite()) {
         Some(value) => Ok(Report::Reward(value)),
         None => Err(format!("data.value of a reward must be a finite number, not {value}")),
@@ -52,7 +52,7 @@ fn reward(data: &Value) -> Result<Report, String> {
 fn signal(data: &Value) -> Result<Report, String> {
     let kind = data.get("kind").and_then(Value::as_str).unwrap_or_default();
     if kind.is_empty() {
-        return Err("data.kind of a signal must be a text that is not empty".into());
+        return Err("data.kind of a signal must be a non-empty string".into());
     }
     let detail = match data.get("detail") {
         None | Some(Value::Null) => String::new(),
@@ -62,7 +62,7 @@ fn signal(data: &Value) -> Result<Report, String> {
     Ok(Report::Signal { kind: kind.to_owned(), detail })
 }
 
-/// The form in which the trainer hears of it.
+/// Converts a report to the trainer's event type.
 pub(super) fn happening(report: Report) -> Happening {
     match report {
         Report::Answer(text) => Happening::Answer(text),

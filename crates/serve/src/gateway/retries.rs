@@ -1,12 +1,12 @@
-//! Recognises a request that was sent before.
+//! Detects retried requests.
 //!
-//! A client that lost its connection sends the request again. Generating again would give the
-//! rollout a call that its agent never saw. Two marks tell a repetition from an agent that asks
-//! the same question twice, as best-of-n does: an `Idempotency-Key`, or the retry count that
-//! OpenAI's and Anthropic's clients send, together with the same rollout, attempt and body. A
-//! repetition waits for the first request where that is in flight, and gets what was recorded.
-//! By the retry count alone only an answer counts that no client received: one whose
-//! connection broke, or that was recorded shortly before the server was killed.
+//! A client that lost its connection sends the request again. Generating again would add a call to
+//! the rollout that its agent never saw. Two marks distinguish a retry from an agent that asks the
+//! same question twice (as best-of-n does): an `Idempotency-Key`, or the retry count that OpenAI's
+//! and Anthropic's clients send, together with the same rollout, attempt and body. A retry waits
+//! for the first request if that is in flight, and gets the recorded answer. With a retry count
+//! alone, only answers that no client received are reused: those whose connection broke, or that
+//! were recorded shortly before the server was killed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +19,12 @@ use super::error::Refusal;
 use crate::call::Endpoint;
 use crate::store::{RecordedCall, Repeated, Store, seconds};
 
-/// Most answers remembered that nobody received.
-const UNDELIVERED: usize = 4096;
-/// Seconds after which no client tries again; their own deadline is 600 s.
-const TOO_LATE: f64 = 900.0;
+/// Maximum number of undelivered answers remembered.
+const MAX_UNDELIVERED: usize = 4096;
+/// Seconds after which no client retries; their own timeout is 600 s.
+const RETRY_WINDOW: f64 = 900.0;
 
-/// What makes two requests of one attempt the same.
+/// The key by which two requests of one attempt are considered equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Mark {
     Key(Vec<u8>),
@@ -39,20 +39,20 @@ struct Identity {
     mark: Mark,
 }
 
-/// What the headers and body of a call say of repetition.
+/// The retry-related parts of a call's headers and body.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct RetryInfo {
     pub(super) rollout_id: String,
     pub(super) attempt_id: String,
     /// Digest of endpoint and body.
     pub(super) body: [u8; 16],
-    /// Digest of the `Idempotency-Key`, which its event is kept under.
+    /// Digest of the `Idempotency-Key`, under which its event is stored.
     pub(super) key: Option<Vec<u8>>,
-    /// Whether the client says that it asks again.
+    /// Whether the client marks this request as a retry.
     is_retry: bool,
 }
 
-impl Asked {
+impl RetryInfo {
     pub(super) fn read(
         rollout_id: &str,
         attempt_id: &str,
@@ -96,10 +96,10 @@ pub(super) fn event_key(attempt_id: &str, key: &[u8]) -> Vec<u8> {
     digest.finalize()[..16].to_vec()
 }
 
-/// Requests in flight and answers that nobody received.
+/// Requests in flight and undelivered answers.
 pub(super) struct Retries {
     state: Mutex<State>,
-    /// When this process began; what was recorded before may not have been received.
+    /// Start time of this process; answers recorded earlier may be undelivered.
     began: f64,
 }
 
@@ -107,7 +107,7 @@ pub(super) struct Retries {
 struct State {
     in_flight: HashMap<Identity, Vec<watch::Receiver<()>>>,
     undelivered: VecDeque<(Identity, i64)>,
-    /// Events of earlier processes that were given out again.
+    /// Events of earlier processes that were already replayed.
     taken: HashSet<i64>,
 }
 
@@ -117,8 +117,8 @@ impl Default for Retries {
     }
 }
 
-/// A request in flight. The recorder and the response's body share it; when both are done it
-/// is known whether the answer was recorded and whether it was received.
+/// A request in flight, shared by the recorder and the response's body; once both drop it, it is
+/// known whether the answer was recorded and whether it was received.
 pub(super) struct InFlight {
     retries: Arc<Retries>,
     identity: Identity,
@@ -133,12 +133,12 @@ struct Outcome {
 }
 
 impl InFlight {
-    /// The call is recorded as this event.
+    /// Sets the event under which the call is recorded.
     pub(super) fn recorded(&self, event: i64) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).event = Some(event);
     }
 
-    /// The whole response was handed to the connection.
+    /// Marks the response as written completely to the connection.
     pub(super) fn delivered(&self) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).delivered = true;
     }
@@ -157,7 +157,7 @@ impl Drop for InFlight {
             }
         }
         if let Some(event) = lost {
-            if state.undelivered.len() == UNDELIVERED {
+            if state.undelivered.len() == MAX_UNDELIVERED {
                 state.undelivered.pop_front();
             }
             state.undelivered.push_back((self.identity.clone(), event));
@@ -165,33 +165,33 @@ impl Drop for InFlight {
     }
 }
 
-/// What becomes of a request.
+/// Whether a request is new or a retry.
 pub(super) enum Begun {
     New(Arc<InFlight>),
     Repeated(Box<RecordedCall>),
 }
 
 impl Retries {
-    /// Looks whether `asked` repeats an earlier request; waits for that one if it is in flight.
+    /// Checks whether `retry_info` repeats an earlier request; waits for that one if it is in flight.
     pub(super) async fn begin(
         self: &Arc<Self>,
-        asked: &Asked,
+        retry_info: &RetryInfo,
         store: &Store,
     ) -> Result<Begun, Refusal> {
-        let identity = asked.identity();
-        if asked.key.is_none() && !asked.is_retry {
+        let identity = retry_info.identity();
+        if retry_info.key.is_none() && !retry_info.is_retry {
             return Ok(Begun::New(self.enter(identity)));
         }
         let mine = loop {
             match self.enter_or_wait(&identity) {
                 Ok(mine) => break mine,
-                // Its end closes the channel.
+                // Its completion closes the channel.
                 Err(mut first) => while first.changed().await.is_ok() {},
             }
         };
-        match self.find(asked, &identity, store).await? {
+        match self.find(retry_info, &identity, store).await? {
             Some(call) => {
-                // This request is nobody's original.
+                // A replayed request is never itself undelivered.
                 mine.delivered();
                 Ok(Begun::Repeated(Box::new(call)))
             }
@@ -205,8 +205,8 @@ impl Retries {
         Arc::new(InFlight { retries: self.clone(), identity, state: Mutex::default(), done })
     }
 
-    /// Of several equal requests in flight, a retry may belong to any: only a single one is
-    /// waited for.
+    /// With several equal requests in flight, a retry may belong to any of them: it waits only if
+    /// there is exactly one.
     fn enter_or_wait(
         self: &Arc<Self>,
         identity: &Identity,
@@ -223,20 +223,21 @@ impl Retries {
 
     async fn find(
         &self,
-        asked: &Asked,
+        retry_info: &RetryInfo,
         identity: &Identity,
         store: &Store,
     ) -> Result<Option<RecordedCall>, Refusal> {
-        let repeated = match (&asked.key, self.take_undelivered(identity)) {
+        let repeated = match (&retry_info.key, self.take_undelivered(identity)) {
             (Some(key), _) => Repeated::Key(key.clone()),
             (None, Some(event)) => Repeated::Event(event),
-            (None, None) => Repeated::Body(asked.body),
+            (None, None) => Repeated::Body(retry_info.body),
         };
         let by_body = matches!(repeated, Repeated::Body(_));
-        let found = store.recorded(&asked.rollout_id, &asked.attempt_id, repeated).await?;
+        let found =
+            store.recorded(&retry_info.rollout_id, &retry_info.attempt_id, repeated).await?;
         let call = if by_body { self.take_earlier(found) } else { found.into_iter().next() };
         if let Some(call) = &call
-            && call.body.is_some_and(|body| body != asked.body)
+            && call.body.is_some_and(|body| body != retry_info.body)
         {
             let message = "this Idempotency-Key was used with another body in this attempt";
             return Err(Refusal::new(axum::http::StatusCode::CONFLICT, message));
@@ -250,11 +251,12 @@ impl Retries {
         state.undelivered.remove(at).map(|(_, event)| event)
     }
 
-    /// The first call that an earlier process recorded shortly before its end, once.
+    /// The first call that an earlier process recorded shortly before its end; each is returned
+    /// once.
     fn take_earlier(&self, found: Vec<RecordedCall>) -> Option<RecordedCall> {
         let mut state = self.state();
         found.into_iter().find(|call| {
-            let recent = call.timestamp < self.began && call.timestamp > seconds() - TOO_LATE;
+            let recent = call.timestamp < self.began && call.timestamp > seconds() - RETRY_WINDOW;
             recent && state.taken.insert(call.event)
         })
     }

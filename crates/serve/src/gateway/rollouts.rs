@@ -1,9 +1,9 @@
-//! How a trainer in this process has rollouts done by agents outside of it.
+//! The interface by which a trainer in this process runs rollouts with external agents.
 //!
-//! The trainer registers a rollout together with the [`Backend`] that answers its calls, hands
-//! the returned addresses to an agent (as environment variables, or through a remote worker's
-//! claim), and listens to what the agent reports. Requests find their backend by the rollout's
-//! id in their URL, so an agent needs no word about training.
+//! The trainer registers a rollout with the [`Backend`] that answers its calls, passes the
+//! returned addresses to an agent (as environment variables, or through a remote worker's claim),
+//! and receives the agent's reports. Requests are routed to their backend by the rollout id in
+//! their URL, so an agent needs no knowledge of training.
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -34,22 +34,22 @@ use crate::store::{
     DEFAULT_ATTEMPT, NewRollout, RolloutState, StatusPatch, Store, StoreError, default_config,
 };
 
-/// What a trainer says of a rollout when it registers it.
+/// The description of a rollout to register.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolloutSpec {
-    /// Unique for ever; `None` lets the store draw one, which is what a trainer wants that may
-    /// be killed and do a step again.
+    /// Never reused; `None` lets the store generate one, as a trainer needs that may be killed and
+    /// repeat a step.
     pub id: Option<String>,
-    /// The task, in whatever form the agent expects: `input` in v1's API and in claims.
+    /// The task, in the format the agent expects: `input` in v1's API and in claims.
     pub input: Value,
-    /// Which mode the addresses name: `train` or `val`.
+    /// The mode in the addresses: `train` or `val`.
     pub is_train: bool,
-    /// For readers of the store: step, group, task id.
+    /// Metadata for readers of the store: step, group, task id.
     pub metadata: Map<String, Value>,
-    /// `true` queues the rollout until a remote worker claims it; `false` runs it at once, by
-    /// an agent that the trainer starts.
+    /// `true` queues the rollout until a remote worker claims it; `false` marks it running at
+    /// once, with an agent that the trainer starts.
     pub remote: bool,
-    /// What a remote worker is told; the trainer keeps the deadline itself.
+    /// The timeout sent to remote workers; the trainer enforces its own deadline.
     pub timeout_seconds: u64,
 }
 
@@ -66,39 +66,38 @@ impl Default for RolloutSpec {
     }
 }
 
-/// Where an agent reaches the gateway on behalf of one attempt.
+/// The gateway's addresses for the agent of one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Addresses {
     /// OpenAI's base URL (`…/openai/v1`): OPENAI_BASE_URL, AGL_OPENAI_BASE_URL.
     pub openai: String,
     /// Anthropic's base URL (`…/anthropic`, to which its client adds `/v1/messages`).
     pub anthropic: String,
-    /// Where events are posted: AGL_EVENT_URL.
+    /// The URL for posting events: AGL_EVENT_URL.
     pub events: String,
-    /// The key to send; not empty even where the server needs none, because clients refuse an
-    /// empty one: OPENAI_API_KEY, ANTHROPIC_API_KEY, AGL_KEY.
+    /// The key to send; not empty even if the server needs none, because clients reject an empty
+    /// one: OPENAI_API_KEY, ANTHROPIC_API_KEY, AGL_KEY.
     pub key: String,
 }
 
-/// What happened in a rollout outside the model, in order, each durable before it is told.
-/// Only the attempt that counts is heard.
+/// An event of a rollout outside the model, in order; each is durable before it is reported. Only
+/// events of the current attempt are reported.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Happening {
-    /// A remote worker took it.
+    /// A remote worker claimed it.
     Claimed { worker: String },
-    /// The worker's lease ran out. The rollout is queued again, and what comes next belongs to
-    /// a new attempt: forget what the old one said.
+    /// The worker's lease expired. The rollout is requeued and later events belong to a new
+    /// attempt: discard what the old one reported.
     Requeued { worker: String },
     /// The agent's answer, for the suite's scorer. The last one counts.
     Answer(String),
     /// The agent's own reward, finite. The last one counts.
     Reward(f64),
-    /// Something a credit rule may use (`tool_error`, `empty_result`, a name of the agent's
-    /// own).
+    /// A signal for credit rules (`tool_error`, `empty_result`, or an agent-defined name).
     Signal { kind: String, detail: String },
-    /// An event of another type, kept for readers.
+    /// An event of another type, stored unchecked.
     Other { event_type: String, data: Value },
-    /// A worker or controller declared it over. [`Registered::finish`] is still to be called.
+    /// A worker or controller ended it. [`Registered::finish`] must still be called.
     Ended(Ended),
 }
 
@@ -106,7 +105,7 @@ pub enum Happening {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
     Succeeded,
-    /// Why, as one sentence.
+    /// The reason, as one sentence.
     Failed(String),
 }
 
@@ -115,15 +114,15 @@ pub enum Ended {
 pub enum RolloutError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("the gateway has no address yet: rollouts are registered after it listens")]
+    #[error("the gateway has no address yet: register rollouts after it listens")]
     NoAddress,
-    #[error("rollout {0} exists already; ids of registered rollouts are used once")]
+    #[error("rollout {0} already exists; ids of registered rollouts cannot be reused")]
     Taken(String),
     #[error("{0}")]
     InvalidId(String),
 }
 
-/// The rollouts of this process's trainer. Clones share them.
+/// The registered rollouts of this process's trainer. Clones share them.
 #[derive(Clone)]
 pub struct Rollouts {
     shared: Arc<Shared>,
@@ -132,15 +131,15 @@ pub struct Rollouts {
 struct Shared {
     store: Store,
     key: Option<String>,
-    /// `http://host:port`, known once the gateway listens.
+    /// `http://host:port`, set once the gateway listens.
     url: OnceLock<String>,
     hosted: RwLock<HashMap<String, Arc<Hosted>>>,
 }
 
-/// What the gateway knows of a registered rollout.
+/// The gateway's state of a registered rollout.
 pub(super) struct Hosted {
     pub(super) backend: Arc<dyn Backend>,
-    /// The attempt that counts.
+    /// The current attempt.
     attempt: Mutex<String>,
     happenings: UnboundedSender<Happening>,
 }
@@ -150,21 +149,21 @@ impl Hosted {
         self.attempt.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tells the trainer, unless `attempt` counts no longer.
-    pub(super) fn tell(&self, attempt: &str, happening: Happening) {
+    /// Notifies the trainer, unless `attempt` is no longer current.
+    pub(super) fn notify(&self, attempt: &str, happening: Happening) {
         let current = self.attempt.lock().unwrap_or_else(PoisonError::into_inner);
         if *current == attempt {
-            // A trainer that listens no longer has ended the rollout.
+            // A closed receiver means that the trainer has ended the rollout.
             let _ = self.happenings.send(happening);
         }
     }
 
-    /// Makes `attempt` the one that counts.
+    /// Makes `attempt` the current one.
     fn replace(&self, attempt: &str) {
         attempt.clone_into(&mut self.attempt.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Makes `attempt` the one that counts and tells the trainer why.
+    /// Makes `attempt` the current one and notifies the trainer why.
     pub(super) fn begin(&self, attempt: &str, happening: Happening) {
         let mut current = self.attempt.lock().unwrap_or_else(PoisonError::into_inner);
         attempt.clone_into(&mut current);
@@ -179,16 +178,15 @@ impl Rollouts {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Fixes the URL under which agents reach the gateway; the first call counts.
+    /// Sets the URL by which agents reach the gateway; only the first call takes effect.
     pub(super) fn set_url(&self, url: String) {
         let _ = self.shared.url.set(url);
     }
 
-    /// Creates a rollout whose calls `backend` answers. Durable when it returns.
+    /// Creates a rollout whose calls `backend` answers. Durable on return.
     ///
     /// # Errors
-    /// Where the gateway does not listen yet, the id is taken or not allowed, or the store
-    /// fails.
+    /// If the gateway does not listen yet, the id is in use or invalid, or the store fails.
     pub async fn register(
         &self,
         spec: RolloutSpec,
@@ -207,7 +205,7 @@ impl Rollouts {
         let (happenings, receiver) = unbounded_channel();
         let attempt = Mutex::new(DEFAULT_ATTEMPT.to_owned());
         let hosted = Arc::new(Hosted { backend, attempt, happenings });
-        // Known before it is stored: a worker may claim it the moment that it is.
+        // Register before storing: a worker may claim it as soon as it is stored.
         {
             let mut all = self.shared.hosted.write().unwrap_or_else(PoisonError::into_inner);
             if all.contains_key(&id) {
@@ -237,9 +235,9 @@ impl Rollouts {
         };
         let created = self.shared.store.create(vec![new]).await?;
         if created.iter().any(|(_, existed)| *existed) {
-            // Not ours to fail.
+            // It belongs to another owner, so it must not be marked as failed.
             registered.over = true;
-            registered.forget();
+            registered.unregister();
             return Err(RolloutError::Taken(id));
         }
         if !spec.remote {
@@ -254,14 +252,14 @@ impl Rollouts {
         self.shared.hosted.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
-    /// Tells the trainer of an event that is durable now.
+    /// Notifies the trainer of a durable event.
     pub(super) fn report(&self, id: &str, attempt: &str, report: Report) {
         if let Some(hosted) = self.find(id) {
-            hosted.tell(attempt, reports::happening(report));
+            hosted.notify(attempt, reports::happening(report));
         }
     }
 
-    /// Tells the trainer that a worker or controller ended a rollout.
+    /// Notifies the trainer that a worker or controller ended a rollout.
     pub(super) fn ended(&self, id: &str, patch: StatusPatch) {
         let Some(hosted) = self.find(id) else { return };
         let ended = match patch.state {
@@ -270,15 +268,15 @@ impl Rollouts {
                 patch.error_message.flatten().unwrap_or_else(|| "no reason was given".into()),
             ),
         };
-        hosted.tell(&hosted.attempt(), Happening::Ended(ended));
+        hosted.notify(&hosted.attempt(), Happening::Ended(ended));
     }
 
-    /// How many rollouts are registered and not over.
+    /// Number of registered rollouts that are not finished.
     pub fn count(&self) -> usize {
         self.shared.hosted.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// The addresses of an attempt of any rollout.
+    /// The addresses for an attempt of any rollout.
     pub(super) fn addresses(&self, id: &str, attempt: &str, is_train: bool) -> Option<Addresses> {
         let url = self.shared.url.get()?;
         let mode = if is_train { "train" } else { "val" };
@@ -292,7 +290,7 @@ impl Rollouts {
     }
 }
 
-/// A rollout in the hands of an agent. Dropped without [`finish`](Self::finish), it fails.
+/// A running rollout. If dropped without [`finish`](Self::finish), it fails.
 pub struct Registered {
     rollouts: Rollouts,
     id: String,
@@ -308,9 +306,9 @@ impl Registered {
         &self.id
     }
 
-    /// Where the agent of the current attempt reaches the gateway.
+    /// The gateway's addresses for the agent of the current attempt.
     pub fn addresses(&self) -> Addresses {
-        // Registered only once there is an URL.
+        // Rollouts are registered only once there is a URL.
         self.rollouts.addresses(&self.id, &self.hosted.attempt(), self.is_train).unwrap_or_else(
             || Addresses {
                 openai: String::new(),
@@ -321,22 +319,22 @@ impl Registered {
         )
     }
 
-    /// The next thing that happens. Cancel-safe: may be one branch of a `select!`.
+    /// The next event. Cancel-safe: may be a branch of a `select!`.
     pub async fn next(&mut self) -> Option<Happening> {
         self.receiver.recv().await
     }
 
-    /// What has happened by now, without waiting.
+    /// The next event that is already available, without waiting.
     pub fn try_next(&mut self) -> Option<Happening> {
         self.receiver.try_recv().ok()
     }
 
-    /// Begins another attempt with new [`addresses`](Self::addresses), as after an agent that
-    /// died; a remote rollout is queued for the next worker. What the old attempt still sends
-    /// is kept and ignored, its calls are refused, and what it reported before is forgotten.
+    /// Begins another attempt with new [`addresses`](Self::addresses), for example after the agent
+    /// died; a remote rollout is queued for the next worker. Later events of the old attempt are
+    /// stored and ignored, its calls are refused, and its pending reports are discarded.
     ///
     /// # Errors
-    /// Where the store fails or the rollout is over.
+    /// If the store fails or the rollout is finished.
     pub async fn retry(&mut self) -> Result<(), RolloutError> {
         let attempt = self.rollouts.shared.store.next_attempt(&self.id, self.remote).await?;
         self.hosted.replace(&attempt);
@@ -344,20 +342,20 @@ impl Registered {
         Ok(())
     }
 
-    /// Ends the rollout: later calls are refused with 410, later events are kept and ignored.
+    /// Ends the rollout: later calls are refused with 410, later events are stored and ignored.
     ///
     /// # Errors
-    /// Where the store fails. That a worker or controller ended it before is no error.
+    /// If the store fails. It is no error if a worker or controller ended it before.
     pub async fn finish(mut self, ended: Ended) -> Result<(), RolloutError> {
         self.over = true;
-        self.forget();
+        self.unregister();
         match self.rollouts.shared.store.patch(&self.id, patch(ended)).await {
             Ok(_) | Err(StoreError::Transition { .. } | StoreError::UnknownRollout(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    fn forget(&self) {
+    fn unregister(&self) {
         let mut all = self.rollouts.shared.hosted.write().unwrap_or_else(PoisonError::into_inner);
         if all.get(&self.id).is_some_and(|hosted| Arc::ptr_eq(hosted, &self.hosted)) {
             all.remove(&self.id);
@@ -368,8 +366,8 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         if !self.over {
-            self.forget();
-            let why = Ended::Failed("the trainer gave it up".into());
+            self.unregister();
+            let why = Ended::Failed("the trainer dropped the rollout".into());
             self.rollouts.shared.store.patch_later(&self.id, patch(why));
         }
     }

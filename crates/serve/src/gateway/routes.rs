@@ -1,4 +1,4 @@
-//! Which path leads where.
+//! The route table.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ use super::state::State;
 use crate::call::Endpoint;
 use crate::protocol;
 
-/// All routes, and `further` ones. Everything but `/healthz` needs the key, where there is one.
+/// All routes, plus `further`. Everything but `/healthz` requires the key, if there is one.
 pub(super) fn router(state: Arc<State>, further: Router) -> Router {
-    let door = middleware::from_fn_with_state(state.clone(), door);
+    let auth = middleware::from_fn_with_state(state.clone(), authenticate);
     let open = |endpoint| {
         let call = move |Shared(state): Shared<Arc<State>>, request: Request| {
             calls::call(state, endpoint, None, request)
@@ -53,15 +53,15 @@ pub(super) fn router(state: Arc<State>, further: Router) -> Router {
         .route("/api/workers/finish", post(workers::finish))
         .route("/metrics", get(metrics))
         .merge(further.with_state(()))
-        .fallback(nowhere)
+        .fallback(no_route)
         .method_not_allowed_fallback(other_method)
-        .layer(door)
+        .layer(auth)
         .route("/healthz", get(healthz))
         .with_state(state)
 }
 
-/// Lets in whoever has the key.
-async fn door(
+/// Authentication middleware.
+async fn authenticate(
     Shared(state): Shared<Arc<State>>,
     request: Request,
     next: Next,
@@ -85,13 +85,13 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Result<Response, Refusal>
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
-async fn nowhere(request: Request) -> Refusal {
-    Refusal::not_found(format!("there is nothing at {}", request.uri().path()))
+async fn no_route(request: Request) -> Refusal {
+    Refusal::not_found(format!("there is no route {}", request.uri().path()))
 }
 
 async fn other_method(request: Request) -> Refusal {
     let (method, path) = (request.method(), request.uri().path());
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not take {method}"))
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} does not support {method}"))
 }
 
 /// A call below `/proxy/rollout/{id}/attempt/{attempt}/mode/{mode}/`.
@@ -122,7 +122,7 @@ async fn of_attempt(
     Ok(calls::call(state, endpoint, Some(attempt), request).await)
 }
 
-/// The models that an agent may name: those of its rollout's backend.
+/// The models available to an agent: those of its rollout's backend.
 fn models_of(state: &State, rollout_id: &str) -> Result<Response, Refusal> {
     if let Some(hosted) = state.rollouts.find(rollout_id) {
         return Ok(Json(protocol::models(&*hosted.backend)).into_response());

@@ -1,4 +1,5 @@
-//! Connections: accepted up to a number, silent ones closed, drained at the end.
+//! Connection handling: a connection limit, timeouts for idle connections, and draining on
+//! shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::config::GatewayConfig;
 
-/// Serves until `shutdown` ends, then lets requests in flight finish until the drain deadline.
+/// Serves until `shutdown` resolves, then lets requests in flight finish until the drain deadline.
 /// `draining` is called in between.
 pub(super) async fn serve(
     listener: TcpListener,
@@ -26,29 +27,29 @@ pub(super) async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
         .max_buf_size(config.max_header_bytes);
-    let room = Arc::new(Semaphore::new(config.max_connections));
+    let permits = Arc::new(Semaphore::new(config.max_connections));
     let (end, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
-        // Whoever is beyond the limit waits in the kernel's queue.
+        // Connections beyond the limit wait in the kernel's backlog.
         let accepting = async {
-            let room = room.clone().acquire_owned().await.ok()?;
-            Some((accept(&listener).await, room))
+            let permit = permits.clone().acquire_owned().await.ok()?;
+            Some((accept(&listener).await, permit))
         };
         let accepted = tokio::select! {
             () = &mut shutdown => break,
             accepted = accepting => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let Some((stream, room)) = accepted else { break };
+        let Some((stream, permit)) = accepted else { break };
         let service = TowerToHyperService::new(router.clone());
         let connection = http.serve_connection(TokioIo::new(stream), service);
         let mut ending = ending.clone();
         connections.spawn(async move {
-            let _room = room;
+            let _permit = permit;
             let mut connection = std::pin::pin!(connection);
-            // How a connection breaks is its client's affair.
+            // Connection errors are the client's problem and ignored.
             tokio::select! {
                 _ = connection.as_mut() => return,
                 _ = ending.wait_for(|ending| *ending) => {}
@@ -62,18 +63,18 @@ pub(super) async fn serve(
     let _ = end.send(true);
     let drained = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(config.drain_deadline, drained).await;
-    // What is left is late; the set aborts it.
+    // Dropping the set aborts the connections that remain.
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                // Answers are written whole; waiting to fill a packet only delays them.
+                // Responses are written whole, so Nagle's algorithm would only delay them.
                 let _ = stream.set_nodelay(true);
                 return stream;
             }
-            // Out of descriptors, or a client that gave up: neither ends the server.
+            // Out of descriptors, or the client disconnected: neither stops the server.
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! State shared by all requests.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ pub(super) struct State {
     pub(super) lock: Lock,
     pub(super) rollouts: Rollouts,
     pub(super) gate: UpdateGate,
-    /// The model of this process, where there is one.
+    /// The model of this process, if any.
     pub(super) local: Option<Arc<dyn Backend>>,
     pub(super) upstreams: Upstreams,
     pub(super) metrics: Metrics,
     pub(super) retries: Arc<Retries>,
-    /// Room for model calls.
-    pub(super) room: Arc<Semaphore>,
+    /// Permits for concurrent model calls.
+    pub(super) call_permits: Arc<Semaphore>,
 }
 
 impl State {
@@ -47,7 +47,7 @@ impl State {
             rollouts: Rollouts::new(store.clone(), config.key.clone()),
             gate: UpdateGate::default(),
             retries: Arc::new(Retries::default()),
-            room: Arc::new(Semaphore::new(config.max_calls)),
+            call_permits: Arc::new(Semaphore::new(config.max_calls)),
             local,
             upstreams,
             metrics,

@@ -1,40 +1,39 @@
-//! A curve of bounded size, however long the run.
+//! A curve of bounded size, independent of the run's length.
 //!
-//! A point stands for one step until there are [`MOST_POINTS`]; then neighbours are merged in
-//! pairs and from there on a point stands for twice as many steps. Every point keeps the mean
-//! of its steps and the lowest and highest of them, so nothing disappears from the picture: a
-//! collapse of one step is still the lower edge of its point. A page that is opened after a
-//! million steps is sent as much as one that is opened after a thousand.
+//! A point covers one step until there are [`MOST_POINTS`]; then neighbours are merged in pairs,
+//! and from there on a point covers twice as many steps. Every point keeps the mean, minimum and
+//! maximum of its steps, so nothing is lost: a collapse of one step remains visible as the lower
+//! edge of its point. Opening the page after a million steps transfers as much as after a
+//! thousand.
 
 use leyden_core::record::{EvalRecord, StepRecord};
 use serde::Serialize;
 
-/// Points of one curve; the screen has about as many columns.
+/// Maximum points per curve; about the number of columns of a screen.
 pub const MOST_POINTS: usize = 1024;
 
 /// One or several neighbouring steps.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Point {
-    /// First and last step that the point stands for.
+    /// First and last step that the point covers.
     pub from: u64,
     pub to: u64,
     /// Number of records in it.
     pub n: u64,
-    /// Mean reward of its records, and the lowest and highest of them. Absent where nothing
-    /// had a reward.
+    /// Mean, minimum and maximum reward of its records. Absent if none had a reward.
     pub reward: Option<f64>,
     pub low: Option<f64>,
     pub high: Option<f64>,
-    /// Rollouts in it, and those of them that have no reward.
+    /// Number of rollouts, and of those without a reward.
     pub rollouts: u64,
     pub missing: u64,
-    /// Over the whole step, update included. Absent where the time is not known.
+    /// Over the whole step, including the update. Absent if the time is unknown.
     pub tokens_per_second: Option<f64>,
     pub rollouts_per_second: Option<f64>,
 }
 
 impl Point {
-    /// The point of a training step that took so many seconds, if that is known.
+    /// The point of a training step; `seconds` is its duration, if known.
     pub fn of_step(step: &StepRecord, seconds: Option<f64>) -> Self {
         let rewarded = step.rollouts > step.rollouts_without_reward;
         let reward = (rewarded && step.reward_mean.is_finite()).then_some(step.reward_mean);
@@ -73,7 +72,7 @@ impl Point {
         }
     }
 
-    /// Takes in the record that follows.
+    /// Merges the record that follows.
     fn merge(&mut self, next: &Self) {
         let mean = |a: Option<f64>, b: Option<f64>| match (a, b) {
             (Some(a), Some(b)) => {
@@ -101,10 +100,10 @@ impl Point {
     }
 }
 
-/// Points in the order of their steps. The page continues it by the same rule.
+/// Points in step order. The page extends it by the same rule.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Curve {
-    /// Records that a point holds before the next one is begun.
+    /// Records per point before the next one begins.
     pub width: u64,
     pub points: Vec<Point>,
 }

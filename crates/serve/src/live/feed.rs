@@ -1,10 +1,10 @@
-//! What a run tells whoever watches it.
+//! The event feed of a run for its live page.
 //!
-//! The run writes into a [`Feed`] and never waits for a reader. Readers do not have queues
-//! that a slow one could fill: each remembers the number of the last event it was sent, and
-//! asks for what came after it. Events are kept for a while ([`HISTORY`]); whoever was away for
-//! longer, or comes for the first time, is sent a snapshot of everything. Where the rollouts
-//! stand changes many times a second, and only the latest state of it is worth sending.
+//! The run writes to a [`Feed`] and never waits for a reader. There are no per-reader queues that
+//! a slow reader could fill: each reader keeps the number of the last event it received and
+//! requests the later ones. The latest [`HISTORY`] events are kept; a reader that is further
+//! behind, or new, gets a snapshot of everything. The state of rollouts in flight changes many
+//! times a second, so only its latest value is sent.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,43 +17,43 @@ use tokio::sync::watch;
 
 use super::curve::{Curve, Point};
 
-/// Events that a reader who was away can be sent one by one.
+/// Events kept for readers that reconnect.
 pub const HISTORY: usize = 512;
 
-/// Rollouts in flight that are listed one by one; of all others there is the count.
+/// Maximum rollouts in flight that are listed individually; the others are only counted.
 pub const MOST_IN_FLIGHT: usize = 200;
 
-/// What the page says about the run as such.
+/// The page's description of the run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct RunCard {
     pub name: String,
-    /// Steps of the whole run; 0 where there is no end, as in a server.
+    /// Total steps of the run; 0 if unlimited, as in a server.
     pub steps: u64,
-    /// Further lines, as name and value: agent, model, seed, folder.
+    /// Further name–value lines: agent, model, seed, folder.
     pub facts: Vec<(String, String)>,
 }
 
-/// How a run stands.
+/// The state of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(tag = "state", content = "message", rename_all = "snake_case")]
 pub enum Status {
-    /// Nothing was recorded yet.
+    /// Nothing has been recorded yet.
     #[default]
     Starting,
     Running,
     Finished,
-    /// With the sentence that says why.
+    /// With the reason, as a sentence.
     Failed(String),
 }
 
 impl Status {
-    /// Whether nothing more is to come.
+    /// Whether the run has ended.
     pub fn is_over(&self) -> bool {
         matches!(self, Self::Finished | Self::Failed(_))
     }
 }
 
-/// Where a run is watched. Cheap to clone; all clones are one feed.
+/// The event feed of a run. Cheap to clone; all clones share one feed.
 #[derive(Clone)]
 pub struct Feed {
     inner: Arc<Inner>,
@@ -62,7 +62,7 @@ pub struct Feed {
 struct Inner {
     state: Mutex<State>,
     changes: watch::Sender<u64>,
-    /// Tells the events of this process from those of an earlier one.
+    /// Distinguishes the events of this process from those of an earlier one.
     epoch: u64,
 }
 
@@ -73,25 +73,25 @@ struct State {
     /// By mode, `greedy` or `sampled`.
     evals: BTreeMap<String, Curve>,
     flight: Option<Flight>,
-    /// Counts the states that `flight` has had.
+    /// Number of changes of `flight`.
     flights: u64,
-    /// Number of the event before `history`, and those kept.
-    forgotten: u64,
+    /// Number of the event before `history`, and the events kept.
+    evicted: u64,
     history: VecDeque<(&'static str, String)>,
     started: SystemTime,
-    /// When the latest record came, or the feed began: what lies between two records is the
-    /// time of the later one.
+    /// Time of the latest record, or of the feed's start: the time between two records is
+    /// attributed to the later one.
     latest: Instant,
-    /// Step behind which this process began.
+    /// The step after which this process began.
     first_step: u64,
     step: u64,
     closed: bool,
 }
 
-/// How much of a feed a reader has seen.
+/// A reader's position in the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// Number of its latest event; `None` before the first.
+    /// Number of the latest event received; `None` before the first.
     event: Option<u64>,
     flights: u64,
 }
@@ -100,18 +100,17 @@ pub struct Cursor {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notice {
     pub name: &'static str,
-    /// The reader's place in the feed after this event; states in flight have none, because
-    /// they are not kept.
+    /// The reader's position after this event; flight states have none, because they are not kept.
     pub id: Option<String>,
     /// JSON on one line.
     pub data: String,
 }
 
-/// What a reader has not seen yet.
+/// Events that a reader has not received yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct News {
     pub notices: Vec<Notice>,
-    /// Nothing will come after these.
+    /// No events follow these.
     pub last: bool,
 }
 
@@ -126,7 +125,7 @@ impl Feed {
             evals: BTreeMap::new(),
             flight: None,
             flights: 0,
-            forgotten: 0,
+            evicted: 0,
             history: VecDeque::new(),
             started: now,
             latest: Instant::now(),
@@ -138,19 +137,19 @@ impl Feed {
         Self { inner: Arc::new(Inner { state: Mutex::new(state), changes, epoch }) }
     }
 
-    /// A record was written; it took the time since the one before it.
+    /// Adds a record; its duration is the time since the previous one.
     pub fn record(&self, record: &Record) {
         let seconds = self.lock().latest.elapsed().as_secs_f64();
         self.record_timed(record, Some(seconds));
     }
 
-    /// A record was written that took so many seconds, if that is known.
+    /// Adds a record with its duration in seconds, if known.
     pub fn record_timed(&self, record: &Record, seconds: Option<f64>) {
         self.change(|state| state.record(record, seconds));
     }
 
-    /// The run goes on from here: these records were kept of an earlier process, and what is
-    /// known of their times.
+    /// Adds the records kept from an earlier process when a run resumes, with their known
+    /// durations.
     pub fn resumed(&self, kept: &[Record], timings: &[Timing]) {
         let seconds: BTreeMap<u64, f64> = timings
             .iter()
@@ -169,9 +168,9 @@ impl Feed {
         });
     }
 
-    /// Where the rollouts stand now. May be called often: readers are sent the latest only.
+    /// Sets the state of the rollouts in flight. May be called often: readers get only the latest.
     pub fn flight(&self, flight: &Flight) {
-        // Made into JSON where it is read: the run has better things to do.
+        // Serialised by the reader, to keep the cost off the run.
         let flight = flight.clone();
         self.change(|state| {
             state.flight = Some(flight);
@@ -180,28 +179,28 @@ impl Feed {
         });
     }
 
-    /// The run is complete.
+    /// Marks the run as complete.
     pub fn finished(&self) {
         self.change(|state| state.end(Status::Finished));
     }
 
-    /// The run cannot go on; `why` is a sentence.
+    /// Marks the run as failed; `why` is a sentence.
     pub fn failed(&self, why: &str) {
         self.change(|state| state.end(Status::Failed(why.to_owned())));
     }
 
-    /// Sends what is left to whoever reads, and ends their streams.
+    /// Sends the remaining events to the readers and ends their streams.
     pub fn close(&self) {
         self.change(|state| state.closed = true);
     }
 
-    /// A number that changes with the feed.
+    /// A counter that changes with the feed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.changes.subscribe()
     }
 
-    /// The place of a reader whose latest event had this id; the beginning for one without, or
-    /// with the id of another process's event.
+    /// The position after the event with this id; the beginning without an id, or with the id of
+    /// another process's event.
     pub fn cursor(&self, last_event_id: Option<&str>) -> Cursor {
         let event = last_event_id.and_then(|id| {
             let (epoch, number) = id.split_once('.')?;
@@ -211,23 +210,23 @@ impl Feed {
         Cursor { event, flights: 0 }
     }
 
-    /// Everything after `cursor`, which moves on.
+    /// All events after `cursor`; advances it.
     pub fn news(&self, cursor: &mut Cursor) -> News {
         let state = self.lock();
-        let newest = state.forgotten + state.history.len() as u64;
+        let newest = state.evicted + state.history.len() as u64;
         let id = |number: u64| Some(format!("{:x}.{number}", self.inner.epoch));
         let mut notices = Vec::new();
         match cursor.event {
-            // A number beyond the newest is not ours, whatever its epoch says.
-            Some(seen) if (state.forgotten..=newest).contains(&seen) => {
-                let skip = (seen - state.forgotten) as usize;
+            // A number beyond the newest is invalid, whatever its epoch.
+            Some(seen) if (state.evicted..=newest).contains(&seen) => {
+                let skip = (seen - state.evicted) as usize;
                 for (number, (name, data)) in state.history.iter().enumerate().skip(skip) {
-                    let id = id(state.forgotten + number as u64 + 1);
+                    let id = id(state.evicted + number as u64 + 1);
                     notices.push(Notice { name, id, data: data.clone() });
                 }
             }
             _ => {
-                // With where the rollouts stand.
+                // The snapshot includes the flight.
                 cursor.flights = state.flights;
                 let data = state.snapshot().to_string();
                 notices.push(Notice { name: "snapshot", id: id(newest), data });
@@ -248,7 +247,7 @@ impl Feed {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // State is written in whole steps that do not panic; a poisoned one is still whole.
+        // Updates of the state do not panic midway; a poisoned state is still consistent.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -298,7 +297,7 @@ impl State {
         self.history.push_back((name, data.to_string()));
         if self.history.len() > HISTORY {
             self.history.pop_front();
-            self.forgotten += 1;
+            self.evicted += 1;
         }
     }
 
@@ -318,8 +317,8 @@ impl State {
     }
 }
 
-/// A flight as the page shows it: counts of all rollouts, and those that matter one by one,
-/// the unfinished first.
+/// A flight as the page shows it: counts of all rollouts, and up to [`MOST_IN_FLIGHT`] individual
+/// ones, unfinished first.
 fn view(flight: &Flight) -> Value {
     let count = |state| flight.rollouts.iter().filter(|r| r.state == state).count();
     let (running, ended): (Vec<&InFlight>, Vec<&InFlight>) =
@@ -367,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_reader_is_sent_everything_and_then_what_is_new() {
+    fn a_new_reader_gets_a_snapshot_and_then_new_events() {
         let feed = Feed::new(RunCard { name: "r".to_owned(), steps: 9, facts: Vec::new() });
         feed.record_timed(&step(1), Some(2.0));
         let mut cursor = feed.cursor(None);
@@ -389,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_who_was_away_goes_on_where_it_was() {
+    fn a_reconnecting_reader_resumes_at_its_position() {
         let feed = Feed::new(RunCard::default());
         feed.record(&step(1));
         let mut cursor = feed.cursor(None);
@@ -401,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_forgotten_foreign_or_wrong_give_a_snapshot() {
+    fn evicted_foreign_or_invalid_ids_give_a_snapshot() {
         let feed = Feed::new(RunCard::default());
         let id = feed.news(&mut feed.cursor(None)).notices[0].id.clone().unwrap();
         for number in 0..=HISTORY as u64 {
@@ -442,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn resumed_steps_have_the_times_that_were_kept() {
+    fn resumed_steps_have_their_recorded_times() {
         let feed = Feed::new(RunCard::default());
         let seconds = BTreeMap::from([("rollouts".to_owned(), 1.0), ("update".to_owned(), 3.0)]);
         let timing = Timing { step: 1, phase: "step".to_owned(), seconds, ..Timing::default() };

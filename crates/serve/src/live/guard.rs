@@ -1,10 +1,10 @@
-//! Who may look.
+//! Access control of the live page.
 //!
-//! A page that shows what a model writes is not for everybody. Without a key it is served on
-//! a loopback address only, and only under a loopback name: a web page elsewhere can have its
-//! own name resolved to 127.0.0.1 and would then read ours through the visitor's browser. With
-//! a key, a browser shows it once in the address (`?key=…`) and keeps a cookie from then on,
-//! because an event stream can carry no header; programs send it as `Authorization: Bearer`.
+//! The page shows a model's output, so access is restricted. Without a key it is served on a
+//! loopback address only, and only under a loopback host name: otherwise a foreign web page could
+//! read it through the visitor's browser by DNS rebinding to 127.0.0.1. With a key, a browser
+//! sends it once in the address (`?key=…`) and then uses a cookie, because an event stream cannot
+//! carry headers; programs send it as `Authorization: Bearer`.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Decides about every request for the page.
+/// Authorises every request for the page.
 #[derive(Clone)]
 pub struct Guard {
     secret: Option<Secret>,
@@ -26,24 +26,24 @@ pub struct Guard {
 #[derive(Clone)]
 struct Secret {
     key: String,
-    /// Name and value of the cookie. The name differs by key, because ports of one host share
-    /// their cookies and may serve runs with different keys.
+    /// Name and value of the cookie. The name depends on the key, because all ports of a host
+    /// share cookies and may serve runs with different keys.
     cookie: (String, String),
 }
 
-/// A query that shows a key.
+/// A query that contains a key.
 #[derive(Deserialize)]
-struct Shown {
+struct KeyQuery {
     key: String,
 }
 
 impl Guard {
-    /// Loopback names only.
+    /// Admits loopback host names only.
     pub fn loopback() -> Self {
         Self { secret: None }
     }
 
-    /// Whoever has the key.
+    /// Admits requests with the key.
     pub fn key(key: &str) -> Self {
         let hash = |what: &str| {
             let digest = Sha256::digest(format!("leyden live {what} {key}"));
@@ -73,10 +73,11 @@ impl Guard {
             .any(|(n, v)| n == name && equal(v, value))
     }
 
-    /// The answer to an address with the right key in it: a cookie, and the address without.
-    fn welcome(&self, uri: &Uri) -> Option<Response> {
+    /// The response to an address with the correct key: a cookie, and a redirect to the address
+    /// without it.
+    fn exchange_key(&self, uri: &Uri) -> Option<Response> {
         let secret = self.secret.as_ref()?;
-        let Query(shown) = Query::<Shown>::try_from_uri(uri).ok()?;
+        let Query(shown) = Query::<KeyQuery>::try_from_uri(uri).ok()?;
         if !equal(&shown.key, &secret.key) {
             return None;
         }
@@ -91,15 +92,15 @@ impl Guard {
 }
 
 impl fmt::Debug for Guard {
-    /// Without the key.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard").field("has_key", &self.has_key()).finish()
     }
 }
 
-/// The middleware.
+/// Authorisation middleware.
 pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    if let Some(response) = guard.welcome(request.uri()) {
+    if let Some(response) = guard.exchange_key(request.uri()) {
         return response;
     }
     if guard.admits(request.headers()) {
@@ -108,11 +109,11 @@ pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Ne
     let (status, what) = match guard.has_key() {
         true => (
             StatusCode::UNAUTHORIZED,
-            "this page needs its key: open it with ?key=… or send Authorization: Bearer …\n",
+            "this page requires a key: open it with ?key=… or send Authorization: Bearer …\n",
         ),
         false => (
             StatusCode::FORBIDDEN,
-            "this page is served without a key, so it is answered under the name localhost or a \
+            "this page is served without a key, so it is available as localhost or under a \
              loopback address only\n",
         ),
     };
@@ -123,7 +124,7 @@ fn equal(a: &str, b: &str) -> bool {
     a.as_bytes().ct_eq(b.as_bytes()).into()
 }
 
-/// Whether a `Host` header names this machine to itself, with any port.
+/// Whether a `Host` header is a loopback name, with any port.
 fn is_loopback_name(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(""),

@@ -1,15 +1,15 @@
-//! The page's addresses, all below `/live/`.
+//! The page's routes, all below `/live/`.
 //!
 //! ```text
 //! /live/                               the page, its script and its style sheet
-//! /live/events                         server-sent events: snapshot, then step, eval, flight, status
+//! /live/events                         server-sent events: snapshot, step, eval, flight, status
 //! /live/rollouts?step=&phase=&offset=  finished rollouts of a step
 //! /live/rollouts/{step}/{phase}/{id}   one of them, with its calls
 //! ```
 //!
-//! What a model writes is hostile text. It leaves here as JSON only; the page puts it into the
-//! document as text nodes, and should that ever fail, the content security policy allows no
-//! script, style, picture or connection but the page's own three files.
+//! Model output is untrusted. It is served as JSON only, and the page inserts it into the document
+//! as text nodes; should that ever fail, the content security policy allows no script, style,
+//! image or connection but the page's own three files.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -35,17 +35,17 @@ use super::feed::{Cursor, Feed, Notice};
 use super::guard::{self, Guard};
 use super::rollouts::{Key, Query, Rollouts, Unreadable};
 
-/// Event streams at a time.
+/// Maximum concurrent event streams.
 const MOST_STREAMS: usize = 64;
 
-/// Questions to the store at a time.
+/// Maximum concurrent reads of the store.
 const MOST_READS: usize = 8;
 
-/// Least time between two batches of events for one reader: the state of the rollouts changes
-/// more often than anybody can read.
+/// Minimum time between two batches of events for one reader: the state of the rollouts changes
+/// faster than anyone can read.
 const PACE: Duration = Duration::from_millis(250);
 
-/// After which a browser that lost the connection tries again.
+/// Delay after which a browser reconnects.
 const RETRY: Duration = Duration::from_secs(1);
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -60,7 +60,7 @@ struct Live {
     reads: Arc<Semaphore>,
 }
 
-/// The page as a router, to be merged into another. `/live` leads to `/live/`.
+/// The page as a router, to be merged into another. `/live` redirects to `/live/`.
 pub fn router(feed: Feed, rollouts: Arc<dyn Rollouts>, guard: Guard) -> Router {
     let live = Live {
         feed,
@@ -92,7 +92,7 @@ async fn file(kind: &str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-/// JSON, never kept by a browser.
+/// A JSON response that is not cached.
 fn answer(status: StatusCode, value: impl serde::Serialize) -> Response {
     let headers = [(CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
     (status, headers, Json(value)).into_response()
@@ -104,7 +104,7 @@ fn refusal(status: StatusCode, what: &str) -> Response {
 
 async fn events(State(live): State<Live>, headers: HeaderMap) -> Response {
     let Ok(permit) = live.streams.try_acquire_owned() else {
-        let what = format!("{MOST_STREAMS} pages are open already; close one of them");
+        let what = format!("{MOST_STREAMS} pages are already open; close one of them");
         return refusal(StatusCode::SERVICE_UNAVAILABLE, &what);
     };
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok());
@@ -128,7 +128,7 @@ struct Reader {
     changes: watch::Receiver<u64>,
     ready: VecDeque<Notice>,
     begun: bool,
-    /// Nothing comes after `ready`.
+    /// No events follow those in `ready`.
     last: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -181,7 +181,7 @@ async fn show(State(live): State<Live>, key: Result<Path<Key>, PathRejection>) -
     }
 }
 
-/// Asks the store, on a thread that may block.
+/// Reads from the store on a blocking thread.
 async fn read<T, Ask>(live: Live, ask: Ask) -> Response
 where
     T: serde::Serialize + Send + 'static,

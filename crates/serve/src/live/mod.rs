@@ -1,12 +1,12 @@
 //! The live page of a run.
 //!
-//! A run tells a [`Feed`] what happens; [`serve`] shows it as one page that needs nothing but
-//! itself, and [`router`] does the same inside a server that runs anyway. The page draws the
-//! curves of reward and throughput, lists the rollouts in flight, and shows finished ones with
-//! the credit of each call. It looks and changes nothing.
+//! A run publishes its progress to a [`Feed`]; [`serve`] shows it as a self-contained page, and
+//! [`router`] adds the same page to an existing server. The page draws the curves of reward and
+//! throughput, lists the rollouts in flight, and shows finished ones with the credit of each call.
+//! It is read-only.
 //!
-//! A run is never held up by whoever looks at it: the feed takes what it is told and returns,
-//! its size does not grow with the run, and slow readers miss states in between, not events.
+//! Readers never block a run: the feed accepts an update and returns, its size does not grow with
+//! the run, and slow readers miss intermediate states, not events.
 
 mod curve;
 mod feed;

@@ -1,7 +1,7 @@
-//! Finished rollouts as the page shows them, from wherever they are kept.
+//! Finished rollouts as the page shows them, independent of their storage.
 //!
-//! The page does not know how a run folder or a server keeps rollouts; whoever serves the page
-//! brings a [`Rollouts`]. Its methods are called on a thread that may block.
+//! The page does not depend on how a run folder or a server stores rollouts; its host supplies a
+//! [`Rollouts`]. Its methods are called on a thread that may block.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,17 +10,17 @@ pub trait Rollouts: Send + Sync + 'static {
     /// The rollouts of one step and phase, in the order of their ids.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     fn list(&self, query: &Query) -> Result<Listing, Unreadable>;
 
-    /// One rollout with its calls; `None` where there is no such.
+    /// One rollout with its calls; `None` if it does not exist.
     ///
     /// # Errors
-    /// Where the store cannot be read.
+    /// If the store cannot be read.
     fn show(&self, key: &Key) -> Result<Option<Detail>, Unreadable>;
 }
 
-/// Nothing is kept.
+/// A source without rollouts.
 impl Rollouts for () {
     fn list(&self, _: &Query) -> Result<Listing, Unreadable> {
         Ok(Listing::default())
@@ -36,14 +36,14 @@ impl Rollouts for () {
 #[error("{0}")]
 pub struct Unreadable(pub String);
 
-/// Which rollouts are asked for.
+/// Selects the rollouts to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct Query {
     /// The latest step if absent.
     pub step: Option<u64>,
     /// `train`, `greedy` or `sampled`; the phase of the latest rollouts if absent.
     pub phase: Option<String>,
-    /// Rollouts passed over.
+    /// Number of rollouts to skip.
     #[serde(default)]
     pub offset: u64,
 }
@@ -59,15 +59,15 @@ pub struct Key {
 /// Rollouts of one step and phase.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Listing {
-    /// Where these are from; `None` while there are none.
+    /// Their step and phase; `None` if there are no rollouts.
     pub step: Option<u64>,
     pub phase: Option<String>,
-    /// All phases that the run has.
+    /// All phases of the run.
     pub phases: Vec<String>,
     /// The nearest steps before and after that have rollouts of this phase.
     pub earlier: Option<u64>,
     pub later: Option<u64>,
-    /// Rollouts of the step and phase, of which `rows` may be a part.
+    /// Total rollouts of the step and phase; `rows` may be a part of them.
     pub total: u64,
     pub rows: Vec<Summary>,
 }
@@ -108,16 +108,16 @@ pub struct Detail {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CallDetail {
     pub role: String,
-    /// The rendered prompt; absent where only its ids were kept.
+    /// The rendered prompt; absent if only its ids were stored.
     pub prompt: Option<String>,
-    /// Whether `prompt` is only what was added since the call before: tool results, mostly.
+    /// Whether `prompt` holds only the part added since the previous call (mostly tool results).
     pub continues: bool,
     pub prompt_tokens: u64,
     pub text: String,
     pub response_tokens: u64,
     pub finish: String,
     pub policy_version: u64,
-    /// What the credit rule gave the call; absent where it was not trained on.
+    /// The credit assigned to the call; absent if it was not trained on.
     pub credit: Option<f64>,
     pub advantage: Option<f64>,
 }
@@ -125,7 +125,7 @@ pub struct CallDetail {
 /// One event inside a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SignalDetail {
-    /// Index of the latest call when it happened, from 0.
+    /// Index of the latest call at that time, from 0.
     pub call: u64,
     pub kind: String,
     pub detail: String,

@@ -1,4 +1,4 @@
-//! The page on an address of its own, beside a run that knows nothing of `async`.
+//! Serves the page on its own address, for a run that does not use `async`.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -17,14 +17,14 @@ use super::guard::{self, Guard};
 use super::http::router;
 use super::rollouts::Rollouts;
 
-/// Longest wait for readers to take what is left when the page closes.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Maximum wait for readers to receive the remaining events when the page closes.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a page is not served.
+/// Why the page cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     #[error(
-        "{0} can be reached from other machines, so the live page needs a key there: give one, \
+        "{0} is reachable from other machines, so the live page needs a key: set one, \
          or serve it on 127.0.0.1"
     )]
     KeyNeeded(SocketAddr),
@@ -34,8 +34,8 @@ pub enum LiveError {
     Start(io::Error),
 }
 
-/// A page that is being served. Dropping it ends the page, after what was said last has been
-/// sent to whoever is looking.
+/// A page being served. Dropping it closes the page after the last events have been sent to its
+/// readers.
 #[derive(Debug)]
 pub struct Handle {
     address: SocketAddr,
@@ -44,12 +44,12 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Where it is served; the port is a real one also where port 0 was asked for.
+    /// The listening address; with port 0, the port chosen by the system.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What to type into a browser, without the key.
+    /// The page's URL, without the key.
     pub fn url(&self) -> String {
         format!("http://{}/live/", self.address)
     }
@@ -67,7 +67,7 @@ impl Drop for Handle {
 /// Serves the page of `feed` on `address` until the handle is dropped.
 ///
 /// # Errors
-/// An address that others can reach, without a key; one that cannot be listened on.
+/// A non-loopback address without a key; an address that cannot be bound.
 pub fn serve(
     address: SocketAddr,
     guard: Guard,
@@ -81,7 +81,7 @@ pub fn serve(
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    // One thread: the page must not take the processor from the run.
+    // One thread, so that the page takes little CPU time from the run.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -110,21 +110,21 @@ async fn run(
     ended: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let asked = |mut ended: watch::Receiver<bool>| async move {
-        // A handle that is gone without a word has ended too.
+    let shutdown = |mut ended: watch::Receiver<bool>| async move {
+        // A dropped sender also ends the page.
         let _ = ended.wait_for(|&ended| ended).await;
     };
-    let farewell = {
-        let ended = asked(ended.clone());
+    let close = {
+        let ended = shutdown(ended.clone());
         async move {
             ended.await;
             feed.close();
-            tokio::time::sleep(FAREWELL).await;
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
         }
     };
-    let server = axum::serve(listener, app).with_graceful_shutdown(asked(ended));
+    let server = axum::serve(listener, app).with_graceful_shutdown(shutdown(ended));
     tokio::select! {
         result = server => result,
-        () = farewell => Ok(()),
+        () = close => Ok(()),
     }
 }

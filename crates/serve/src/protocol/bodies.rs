@@ -1,4 +1,4 @@
-//! The frame of chat and text completions, whole or in chunks.
+//! Response bodies of chat and text completions, whole or in chunks.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -6,23 +6,23 @@ use serde_json::Value;
 use super::ids;
 use super::options::now;
 
-/// What all bodies of one call have in common.
+/// The fields that all bodies of one call share.
 pub(super) struct Head {
     id: String,
     created: u64,
-    /// As the request calls it.
+    /// As named in the request.
     model: String,
     pub policy_version: u64,
 }
 
-/// A body with choices of a format's own.
+/// A body with format-specific choices.
 #[derive(Serialize)]
 pub(super) struct Body<'a, Choice> {
     pub id: &'a str,
     pub object: &'static str,
     pub created: u64,
     pub model: &'a str,
-    /// What OpenAI means by it: it changes when the weights do.
+    /// As at OpenAI, it changes with the weights.
     pub system_fingerprint: String,
     pub choices: &'a [Choice],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +56,7 @@ impl Head {
 }
 
 impl<Choice: Serialize> Body<'_, Choice> {
-    /// In writing. Keys are strings and numbers finite, so there is nothing to fail.
+    /// Serialises the body. Keys are strings and numbers finite, so this cannot fail.
     pub fn text(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }

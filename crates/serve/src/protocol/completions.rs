@@ -1,4 +1,4 @@
-//! OpenAI's `/v1/completions`: text or token ids in, text and token ids out, no template.
+//! OpenAI's `/v1/completions`: text or token ids in, text and token ids out, without a template.
 
 use leyden_core::FinishReason;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use super::usage::Usage;
 use crate::backend::{Answer, Ask, Prompt, Token};
 use crate::call::{CallContext, Written};
 
-/// Tokens of a response where neither the request nor the server says otherwise; OpenAI's.
+/// Token limit if neither the request nor the server sets one; OpenAI's default.
 const DEFAULT_TOKENS: usize = 16;
 
 pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<Plan, ApiError> {
@@ -38,7 +38,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
     if let Some(best) = fields.whole("best_of", 1..=u64::MAX)?
         && best != n as u64
     {
-        let why = "must equal `n`: every response is returned, none is chosen";
+        let why = "must equal `n`: all responses are returned";
         return Err(fields.error("best_of", why));
     }
     let top = alternatives(fields)?;
@@ -76,7 +76,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
     Ok(Plan { asks, stream, writer: Box::new(writer) })
 }
 
-/// `prompt`: a text, token ids, or a list of either.
+/// `prompt`: a string, token ids, or a list of either.
 fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ApiError> {
     let path = fields.path("prompt");
     let Some(value) = fields.value("prompt") else {
@@ -95,7 +95,7 @@ fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ApiError> {
 }
 
 fn prompt(value: &Value, path: String) -> Result<Prompt, ApiError> {
-    let expected = "a text or a list of token ids";
+    let expected = "a string or a list of token ids";
     let prompt = match value {
         Value::String(text) => Prompt::Text(text.clone()),
         Value::Array(ids) => {
@@ -108,9 +108,7 @@ fn prompt(value: &Value, path: String) -> Result<Prompt, ApiError> {
         other => return Err(wrong(path, expected, other)),
     };
     match &prompt {
-        Prompt::Text(text) if text.is_empty() => {
-            Err(wrong(path, "a text with something in it", value))
-        }
+        Prompt::Text(text) if text.is_empty() => Err(wrong(path, "a non-empty string", value)),
         Prompt::Ids(ids) if ids.is_empty() => Err(wrong(path, expected, value)),
         _ => Ok(prompt),
     }
@@ -128,7 +126,7 @@ const OBJECT: &str = "text_completion";
 
 struct CompletionWriter {
     head: Head,
-    /// `None` where log-probabilities are not reported.
+    /// `None` if log-probabilities are not reported.
     logprobs: Option<TokenText>,
     top: usize,
     token_ids: bool,
@@ -137,18 +135,18 @@ struct CompletionWriter {
     choices: Vec<Streamed>,
 }
 
-/// What has been streamed of a choice.
+/// The streaming state of a choice.
 #[derive(Default)]
 struct Streamed {
-    /// Prompt ids that no chunk has carried yet.
+    /// Prompt ids not sent in a chunk yet.
     prompt: Option<Vec<u32>>,
-    /// Tokens that wait for the next chunk.
+    /// Tokens held back until the next chunk.
     tokens: Vec<Token>,
-    /// Characters before the next token.
+    /// Text offset of the next token, in characters.
     offset: usize,
 }
 
-/// A choice as clients read it.
+/// A choice as serialised.
 #[derive(Serialize)]
 struct Choice<'a> {
     index: usize,
@@ -162,7 +160,7 @@ struct Choice<'a> {
 }
 
 impl CompletionWriter {
-    /// Writes a chunk with one choice, which takes what waits.
+    /// Writes a chunk with one choice, including what was held back.
     fn chunk(&mut self, index: usize, text: &str, finish: Option<&'static str>, out: &mut Sse) {
         let streamed = &mut self.choices[index];
         let tokens = std::mem::take(&mut streamed.tokens);
@@ -206,7 +204,7 @@ impl Writer for CompletionWriter {
         }
     }
 
-    /// Calls are not offered here, and so there are none.
+    /// Tools are not offered here, so there are no calls.
     fn call(&mut self, _: usize, _: &leyden_core::ToolCall, _: Vec<Token>, _: &mut Sse) {}
 
     fn whole(&mut self, answers: &[Answer]) -> Written {

@@ -1,7 +1,7 @@
-//! Errors as the clients of OpenAI and Anthropic know them.
+//! Errors in the formats of OpenAI and Anthropic.
 //!
-//! A client decides by the status (which exception, whether to try again) and shows the
-//! message; LangChain searches the message of a 400 for the words "prompt is too long".
+//! A client uses the status to choose its exception and whether to retry, and shows the message;
+//! LangChain searches the message of a 400 for "prompt is too long".
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::backend::Failure;
 use crate::call::Endpoint;
 
-/// Longest wait that is asked of a client, in seconds: `openai` ignores a longer one.
+/// Maximum `Retry-After`, in seconds: `openai` ignores a longer one.
 const LONGEST_RETRY: u64 = 120;
 
-/// Whose error bodies a client expects.
+/// The error body format that a client expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// `{"error": {"message", "type", "param", "code"}}`
@@ -32,18 +32,18 @@ impl Shape {
     }
 }
 
-/// An error on its way to a client.
+/// An error response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
     pub status: u16,
-    /// One sentence, which names the field and says what to do.
+    /// One sentence that names the field and how to fix it.
     pub message: String,
-    /// The field that is wrong, `messages[2].content` say.
+    /// The invalid field, for example `messages[2].content`.
     pub param: Option<String>,
     /// OpenAI's machine-readable reason.
     pub code: Option<&'static str>,
-    /// Answered as `Retry-After`.
+    /// Sent as `Retry-After`.
     pub retry_after_seconds: Option<u64>,
 }
 
@@ -52,7 +52,7 @@ impl ApiError {
         Self { status, message: message.into(), param: None, code, retry_after_seconds: None }
     }
 
-    /// 400: the request cannot be honoured.
+    /// 400: the request is invalid or unsupported.
     pub fn invalid(param: Option<String>, message: impl Into<String>) -> Self {
         Self { param, ..Self::new(400, None, message) }
     }
@@ -77,19 +77,19 @@ impl ApiError {
         Self { param, ..Self::new(404, Some("model_not_found"), message) }
     }
 
-    /// 413: more bytes than the server takes.
+    /// 413: the body exceeds the server's limit.
     pub fn too_large(limit: usize) -> Self {
-        let message = format!("the body is larger than the {limit} bytes that the server takes");
+        let message = format!("the body exceeds the server's limit of {limit} bytes");
         Self::new(413, Some("request_too_large"), message)
     }
 
-    /// 429: try again after so many seconds.
+    /// 429: retry after this many seconds.
     pub fn busy(retry_after_seconds: u64, message: impl Into<String>) -> Self {
         let retry_after_seconds = Some(retry_after_seconds.clamp(1, LONGEST_RETRY));
         Self { retry_after_seconds, ..Self::new(429, Some("rate_limit_exceeded"), message) }
     }
 
-    /// OpenAI's word for the kind of error, which follows from the status.
+    /// OpenAI's error type, derived from the status.
     fn openai_type(&self) -> &'static str {
         match self.status {
             401 => "authentication_error",
@@ -101,7 +101,7 @@ impl ApiError {
         }
     }
 
-    /// Anthropic's word for it.
+    /// Anthropic's error type.
     fn anthropic_type(&self) -> &'static str {
         match self.status {
             401 => "authentication_error",
@@ -165,7 +165,7 @@ impl From<Failure> for ApiError {
     }
 }
 
-/// A refusal as the record keeps it.
+/// A rejected request, as recorded.
 impl From<&ApiError> for Failure {
     fn from(error: &ApiError) -> Self {
         Self::Invalid { param: error.param.clone(), message: error.message.clone() }

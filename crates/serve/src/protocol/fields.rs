@@ -1,7 +1,7 @@
-//! Reading a JSON object whose every field must be understood.
+//! Reads a JSON object and rejects unknown fields.
 //!
-//! A reader takes the fields that it knows by name and type, and [`Fields::finish`] refuses
-//! what is left. An absent field and `null` are the same.
+//! A reader takes known fields by name and type, and [`Fields::finish`] rejects the rest. An
+//! absent field and `null` are equivalent.
 
 use std::ops::RangeInclusive;
 
@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
-/// An object of the body and what has been read of it.
+/// An object of the body and the fields read so far.
 pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
-    /// Where it stands: empty for the body itself, else `messages[2]`.
+    /// Its path: empty for the body itself, else for example `messages[2]`.
     path: String,
     read: Vec<&'static str>,
 }
@@ -22,7 +22,7 @@ impl<'a> Fields<'a> {
         Self { map, path: String::new(), read: Vec::new() }
     }
 
-    /// `value`, which stands at `path`, as an object.
+    /// `value` at `path`, as an object.
     pub fn at(value: &'a Value, path: String) -> Result<Self, ApiError> {
         match value {
             Value::Object(map) => Ok(Self { map, path, read: Vec::new() }),
@@ -30,7 +30,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The full name of a field, as errors give it.
+    /// The full path of a field, as used in errors.
     pub fn path(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
@@ -101,12 +101,12 @@ impl<'a> Fields<'a> {
         self.value(name).map(|value| Fields::at(value, path)).transpose()
     }
 
-    /// Marks fields as read that mean nothing to this server, whatever they hold.
+    /// Accepts fields that this server ignores, with any value.
     pub fn skip(&mut self, names: &[&'static str]) {
         self.read.extend_from_slice(names);
     }
 
-    /// Accepts a field only with a value that changes nothing.
+    /// Accepts a field only with a value that has no effect.
     pub fn neutral(
         &mut self,
         name: &'static str,
@@ -121,26 +121,25 @@ impl<'a> Fields<'a> {
             scalar => format!(" of {}", short(scalar)),
         };
         let path = self.path(name);
-        let message = format!("`{path}`{of} cannot be honoured: {why_not}");
+        let message = format!("`{path}`{of} is not supported: {why_not}");
         Err(ApiError::invalid(Some(path), message))
     }
 
-    /// Refuses the first field that nobody read.
+    /// Rejects the first unread field.
     pub fn finish(&self) -> Result<(), ApiError> {
         let unread = |(name, value): &(&'a String, &'a Value)| {
             !value.is_null() && !self.read.contains(&name.as_str())
         };
         match self.map.iter().find(unread) {
             None => Ok(()),
-            Some((name, _)) => Err(self.error(
-                &short_name(name),
-                "is not a field that this server knows; leave it out, for it cannot be honoured",
-            )),
+            Some((name, _)) => {
+                Err(self.error(&short_name(name), "is not supported by this server; remove it"))
+            }
         }
     }
 }
 
-/// Strings of a list; other entries are refused.
+/// The strings of a list; other entries are rejected.
 pub(super) fn texts(values: &[Value], path: &str) -> Result<Vec<String>, ApiError> {
     let text = |(i, value): (usize, &Value)| match value {
         Value::String(text) => Ok(text.clone()),
@@ -152,7 +151,7 @@ pub(super) fn texts(values: &[Value], path: &str) -> Result<Vec<String>, ApiErro
 pub(super) fn whole(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let x = value.as_f64()?;
-        // Beyond 2^53 a float names no particular whole number.
+        // Beyond 2^53 a float is not an exact integer.
         (x.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&x)).then_some(x as u64)
     })
 }
@@ -163,7 +162,7 @@ pub(super) fn wrong(path: String, expected: &str, found: &Value) -> ApiError {
     ApiError::invalid(Some(path), message)
 }
 
-/// A value as errors show it: short, and large ones by their kind.
+/// A value as shown in errors, abbreviated; lists and objects by type only.
 pub(super) fn short(value: &Value) -> String {
     match value {
         Value::Array(values) => format!("a list of {}", values.len()),
@@ -173,7 +172,7 @@ pub(super) fn short(value: &Value) -> String {
     }
 }
 
-/// At most forty characters of a text that a client chose.
+/// At most forty characters of a client's string.
 fn short_name(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -1,8 +1,8 @@
-//! Names of responses, items and tool calls.
+//! Ids of responses, items and tool calls.
 //!
-//! A client may hold tool calls of many responses in one history, so no two ids of a server
-//! may be equal; and a response's id opens its conversation (`previous_response_id`), so it
-//! must not be guessed. Hence a secret of this process and a counter, hashed.
+//! A client may hold tool calls of many responses in one history, so ids must be unique per
+//! server; and a response's id gives access to its conversation (`previous_response_id`), so it
+//! must not be guessable. Ids are therefore hashes of a per-process secret and a counter.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest, Sha256};
 
-/// Two SipHash keys of 128 bits, drawn by the standard library from the system.
+/// Two 128-bit SipHash keys, seeded by the standard library from the system.
 static SECRET: LazyLock<[u64; 4]> = LazyLock::new(|| {
     let states = [RandomState::new(), RandomState::new()];
     std::array::from_fn(|i| states[i % 2].hash_one(i))

@@ -1,9 +1,9 @@
-//! Log-probabilities in the forms of chat and of text completions.
+//! Log-probabilities in the formats of chat and text completions.
 //!
-//! One entry for every sampled token, the end-of-turn token included, so that a trainer can
-//! lay them beside `token_ids`. A number that is not finite is `null`: JSON has no other way.
-//! They are most of the bytes that a trained agent's calls produce, so they are written from
-//! the tokens as they are, without a tree of values in between.
+//! One entry per sampled token, including the end-of-turn token, so that a trainer can align them
+//! with `token_ids`. A non-finite number is `null`, as JSON cannot represent it. They are most of
+//! the bytes of a trained agent's responses, so they are serialised directly from the tokens,
+//! without an intermediate JSON tree.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::backend::Token;
 
-/// How tokens are written.
+/// How tokens are rendered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct TokenText {
     /// `token_id:17` instead of the token's text (`return_tokens_as_token_ids`).
@@ -65,7 +65,7 @@ impl Serialize for Finite {
 }
 
 impl TokenText {
-    /// A token's text; of one that holds a part of a character only, a replacement character.
+    /// A token's text; a replacement character for part of a character.
     fn of(self, id: u32, bytes: &[u8]) -> Cow<'_, str> {
         if self.as_ids { format!("token_id:{id}").into() } else { String::from_utf8_lossy(bytes) }
     }
@@ -96,8 +96,8 @@ impl TokenText {
         One { token: self.of(*id, bytes), logprob: Finite(*logprob), bytes }
     }
 
-    /// `offset` counts the characters before these tokens and is moved behind them. Without
-    /// alternatives (`top` is 0) there is no list of them.
+    /// `offset` is the number of characters before these tokens and is advanced past them. Without
+    /// alternatives (`top` is 0) their list is omitted.
     pub fn completion<'a>(
         self,
         tokens: &'a [Token],
@@ -122,7 +122,7 @@ impl TokenText {
     }
 }
 
-/// The ids of tokens, without a list of them in between.
+/// Serialises the ids of tokens without an intermediate list.
 pub(super) struct Ids<'a>(pub &'a [Token]);
 
 impl Serialize for Ids<'_> {

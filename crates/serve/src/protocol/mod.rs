@@ -1,13 +1,14 @@
-//! The wire formats: a request's body to [`Ask`](crate::backend::Ask)s, events to a response.
+//! The wire formats: convert request bodies to [`Ask`](crate::backend::Ask)s and events to
+//! responses.
 //!
-//! Four formats, one path. A format reads a body ([`fields`]) and says what is to be generated
-//! and who writes the response ([`plan::Plan`]); [`run`] asks the backend, hands every event to
-//! that writer, and has the call recorded before its last bytes leave. So a format knows
-//! nothing of channels, disconnects and records, and `run` nothing of JSON.
+//! Four formats share one path. A format parses a body ([`fields`]) into a plan ([`plan::Plan`]):
+//! the generations and a response writer. [`run`] submits them to the backend, passes every event
+//! to the writer, and has the call recorded before its last bytes are sent. So formats do not deal
+//! with channels, disconnects and records, and `run` does not deal with JSON.
 //!
-//! What a request asks for is done or refused by name, never ignored: an agent that was
-//! promised a penalty, a picture or a web search would be trained on something else than it
-//! asked for. [`neutral`] lists what is accepted because it changes nothing.
+//! Every requested feature is honoured or rejected by name, never ignored: an agent whose penalty,
+//! image or web search was silently dropped would be trained on something else than it requested.
+//! [`neutral`] lists the fields accepted because they have no effect.
 
 mod bodies;
 mod chat;
@@ -40,9 +41,9 @@ use crate::call::{CallContext, Endpoint};
 
 /// Answers one call, whole or as a stream of server-sent events, and has it recorded.
 ///
-/// Errors have the shape and status of the endpoint's API. Dropping the returned future or the
-/// body of the response cancels the generation; a call that is cancelled before its answer was
-/// complete leaves no record.
+/// Errors have the body and status of the endpoint's API. Dropping the returned future or the
+/// response body cancels the generation; a call cancelled before its answer is complete leaves no
+/// record.
 pub async fn handle(endpoint: Endpoint, body: Bytes, context: CallContext) -> Response {
     let started = Instant::now();
     let request = match object(&body) {
@@ -88,7 +89,7 @@ pub fn models(backend: &dyn Backend) -> Value {
 /// The body of `GET /v1/models/{id}`.
 ///
 /// # Errors
-/// 404 where the backend has no model of this name.
+/// 404 if the backend has no model of this name.
 pub fn model(backend: &dyn Backend, id: &str) -> Result<Value, ApiError> {
     let found = backend.models().iter().find(|model| model.id == id).map(card);
     found.ok_or_else(|| ApiError::unknown_model(id))

@@ -1,17 +1,16 @@
-//! Fields that are accepted because they change nothing.
+//! Fields that are accepted because they have no effect.
 //!
-//! Two kinds: some say nothing about the response whatever they hold (who asks, where it is
-//! billed, how long a cache lives, how hard a reasoning model should think), others have one
-//! value that asks for what happens anyway. Every other value of the latter is refused by
-//! name, and so is every field that is in neither list.
+//! There are two kinds: some never affect the response, whatever their value (user, billing, cache
+//! lifetime, reasoning effort); others have one value that requests the default behaviour. Every
+//! other value of the latter is rejected by name, and so is every field that is in neither list.
 
 use serde_json::Value;
 
 use super::error::ApiError;
 use super::fields::Fields;
 
-/// Of OpenAI's endpoints. `reasoning_effort` and `verbosity` are hints to models that have
-/// such a dial; ours have none, and the Agents SDK sends them unasked with its default model.
+/// For OpenAI's endpoints. `reasoning_effort` and `verbosity` are hints to models that support
+/// them; ours do not, and the Agents SDK sends them by default with its default model.
 const HARMLESS: &[&str] = &[
     "user",
     "metadata",
@@ -28,35 +27,35 @@ const HARMLESS: &[&str] = &[
 
 type Neutral = (&'static str, fn(&Value) -> bool, &'static str);
 
-const NO_PENALTY: &str = "tokens are not penalised here; leave it out";
+const NO_PENALTY: &str = "penalties are not supported; remove it";
 const TEXT_ONLY: &str = "the model reads and writes text only";
 
-/// Of OpenAI's endpoints: field, the values that change nothing, why no other.
+/// For OpenAI's endpoints: field, its neutral values, and why no other is supported.
 const OPENAI: &[Neutral] = &[
     ("frequency_penalty", zero, NO_PENALTY),
     ("presence_penalty", zero, NO_PENALTY),
     ("repetition_penalty", one, NO_PENALTY),
     ("length_penalty", one, NO_PENALTY),
-    ("logit_bias", empty, "single tokens are not biased here; leave it out"),
+    ("logit_bias", empty, "biases are not supported; remove it"),
     ("functions", never, "the old function calls are replaced by `tools`"),
     ("function_call", never, "the old function calls are replaced by `tool_choice`"),
     ("modalities", text_only, TEXT_ONLY),
     ("audio", never, TEXT_ONLY),
-    ("prediction", never, "predicted outputs are not used here; leave it out"),
-    ("web_search_options", never, "there is no web search here; offer it as a tool"),
-    ("moderation", never, "nothing is moderated here; leave it out"),
-    ("service_tier", default_tier, "there is one tier, `default`"),
+    ("prediction", never, "predicted outputs are not supported; remove it"),
+    ("web_search_options", never, "there is no web search; offer it as a tool"),
+    ("moderation", never, "moderation is not supported; remove it"),
+    ("service_tier", default_tier, "the only tier is `default`"),
     ("min_p", zero, "use `top_p` or `top_k`"),
-    ("min_tokens", zero, "a response may be as short as the model wants"),
+    ("min_tokens", zero, "a minimum length is not supported"),
     ("stop_token_ids", empty, "use `stop`"),
-    ("bad_words", empty, "no words are forbidden here; leave it out"),
+    ("bad_words", empty, "banned words are not supported; remove it"),
     ("use_beam_search", off, "responses are sampled"),
     ("skip_special_tokens", on, "special tokens are not part of the text"),
     ("include_stop_str_in_output", off, "the stop text is not part of the response"),
-    ("prompt_logprobs", zero, "prompts have no log-probabilities here"),
+    ("prompt_logprobs", zero, "log-probabilities of prompts are not supported"),
     ("add_generation_prompt", on, "the response is always a new message"),
     ("continue_final_message", off, "the response is always a new message"),
-    ("add_special_tokens", off, "the template decides about special tokens"),
+    ("add_special_tokens", off, "the template adds special tokens"),
     ("echo", off, "the response does not repeat the prompt"),
     ("chat_template", never, "the model's own template is used"),
     ("chat_template_kwargs", empty, "the model's own template is used as it is"),
@@ -70,14 +69,14 @@ pub(super) fn openai(fields: &mut Fields) -> Result<(), ApiError> {
     check(fields, OPENAI)
 }
 
-/// Of `/v1/responses`, beyond the common ones.
+/// For `/v1/responses`, in addition to the common ones.
 const RESPONSES: &[Neutral] = &[
-    ("background", off, "responses are answered at once"),
+    ("background", off, "background responses are not supported"),
     ("ignore_eos", off, "a response ends where the model ends it"),
     ("conversation", never, "use `previous_response_id`"),
-    ("prompt", never, "there are no stored prompts here; use `instructions` and `input`"),
+    ("prompt", never, "stored prompts are not supported; use `instructions` and `input`"),
     ("truncation", disabled, "a prompt that is too long is an error"),
-    ("context_management", empty, "conversations are not compacted here"),
+    ("context_management", empty, "compaction is not supported"),
 ];
 
 /// Reads the harmless and neutral fields of `/v1/responses`.
@@ -86,14 +85,14 @@ pub(super) fn responses(fields: &mut Fields) -> Result<(), ApiError> {
     check(fields, RESPONSES)
 }
 
-/// Of Anthropic's `/v1/messages`.
+/// For Anthropic's `/v1/messages`.
 const MESSAGES: &[Neutral] = &[
-    ("thinking", no_thinking, "the model does not think apart from its answer"),
-    ("container", never, "there are no containers here"),
-    ("mcp_servers", empty, "there are no MCP servers here; offer tools"),
-    ("context_management", no_edits, "conversations are not edited here"),
-    ("speed", standard, "there is one speed, `standard`"),
-    ("service_tier", standard, "there is one tier, `standard_only`"),
+    ("thinking", no_thinking, "separate thinking is not supported"),
+    ("container", never, "containers are not supported"),
+    ("mcp_servers", empty, "MCP servers are not supported; offer tools"),
+    ("context_management", no_edits, "context editing is not supported"),
+    ("speed", standard, "the only speed is `standard`"),
+    ("service_tier", standard, "the only tier is `standard_only`"),
 ];
 
 /// Reads the harmless and neutral fields of `/v1/messages`.

@@ -1,4 +1,4 @@
-//! What the endpoints have in common: the model, how tokens are drawn, where they end.
+//! Options common to the endpoints: model, sampling, stop conditions.
 
 use leyden_core::{Sampling, SeedTree};
 use serde_json::Value;
@@ -9,20 +9,20 @@ use super::ids;
 use crate::backend::Ask;
 use crate::call::{CallContext, Overrides};
 
-/// Most choices of one request.
+/// Maximum choices per request.
 pub(super) const MOST_CHOICES: u64 = 128;
 
-/// Most alternatives of a token that are reported.
+/// Maximum alternatives reported per token.
 pub(super) const MOST_ALTERNATIVES: u64 = 20;
 
-/// Most stop texts. OpenAI takes 4; agents that were written for other servers have more.
-const MOST_STOPS: usize = 64;
+/// Maximum stop strings. OpenAI accepts 4; agents written for other servers use more.
+const MAX_STOPS: usize = 64;
 
 /// The model that answers.
 pub(super) struct Model {
-    /// As the request calls it, for clients compare it with the response's.
+    /// As named in the request, because clients compare it with the response's.
     pub name: String,
-    /// Longest prompt and response together, in tokens.
+    /// Context length (prompt plus response), in tokens.
     pub context: usize,
 }
 
@@ -44,14 +44,14 @@ impl Model {
         }
     }
 
-    /// The limit of a response: what was asked for, at most the context.
+    /// The token limit of a response: the requested one, at most the context.
     pub fn limit(&self, asked: Option<u64>, overrides: &Overrides) -> usize {
         let asked = asked.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         asked.or(overrides.default_max_tokens).unwrap_or(usize::MAX).min(self.context).max(1)
     }
 }
 
-/// Temperature, nucleus and top-k; the caller's `max_tokens`.
+/// Reads temperature, top-p and top-k; `max_tokens` is the caller's.
 pub(super) fn sampling(
     fields: &mut Fields,
     overrides: &Overrides,
@@ -71,7 +71,7 @@ pub(super) fn sampling(
     })
 }
 
-/// 0 and -1 are off.
+/// 0 and -1 disable it.
 fn top_k(fields: &mut Fields) -> Result<usize, ApiError> {
     match fields.value("top_k") {
         None => Ok(0),
@@ -82,7 +82,7 @@ fn top_k(fields: &mut Fields) -> Result<usize, ApiError> {
     }
 }
 
-/// One text or several.
+/// One stop string or several.
 pub(super) fn stop(fields: &mut Fields, name: &'static str) -> Result<Vec<String>, ApiError> {
     let path = fields.path(name);
     let stop = match fields.value(name) {
@@ -91,16 +91,16 @@ pub(super) fn stop(fields: &mut Fields, name: &'static str) -> Result<Vec<String
         Some(Value::Array(values)) => texts(values, &path)?,
         Some(other) => return Err(wrong(path, "a string or a list of strings", other)),
     };
-    if stop.len() > MOST_STOPS {
-        return Err(fields.error(name, format_args!("has more than {MOST_STOPS} texts")));
+    if stop.len() > MAX_STOPS {
+        return Err(fields.error(name, format_args!("has more than {MAX_STOPS} strings")));
     }
     if stop.iter().any(String::is_empty) {
-        return Err(fields.error(name, "holds an empty text, which would stop at once"));
+        return Err(fields.error(name, "contains an empty string, which would stop immediately"));
     }
     Ok(stop)
 }
 
-/// Any whole number; a negative one by its bits.
+/// Any integer; a negative one is cast to unsigned.
 pub(super) fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let Some(value) = fields.value("seed") else { return Ok(None) };
     let signed = value.as_i64().map(i64::cast_unsigned);
@@ -108,8 +108,8 @@ pub(super) fn seed(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     seed.map(Some).ok_or_else(|| wrong(fields.path("seed"), "a whole number", value))
 }
 
-/// `n` times the same ask, each with a seed and call ids of its own. The first keeps the seed,
-/// so that more choices do not change it.
+/// `n` copies of a request, each with its own seed and call ids. The first keeps the seed, so that
+/// requesting more choices does not change it.
 pub(super) fn repeated(ask: &Ask, n: usize) -> impl Iterator<Item = Ask> + '_ {
     (0..n).map(move |i| Ask {
         seed: ask.seed.map(|seed| derived(seed, i)),
@@ -122,7 +122,7 @@ fn derived(seed: u64, choice: usize) -> u64 {
     if choice == 0 { seed } else { SeedTree::new(seed).index(choice as u64).seed() }
 }
 
-/// Whether usage is streamed. The other options concern padding and are not needed.
+/// Whether usage is streamed. The other options concern padding and are ignored.
 pub(super) fn include_usage(fields: &mut Fields) -> Result<bool, ApiError> {
     let Some(mut options) = fields.object("stream_options")? else { return Ok(false) };
     let usage = options.flag("include_usage")?;

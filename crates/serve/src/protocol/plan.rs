@@ -1,4 +1,4 @@
-//! What a format makes of a body.
+//! The result of parsing a request body.
 
 use leyden_core::ToolCall;
 use serde_json::Value;
@@ -8,9 +8,9 @@ use super::sse::Sse;
 use crate::backend::{Answer, Ask, Token};
 use crate::call::Written;
 
-/// A body that was understood.
+/// A parsed request.
 pub(super) struct Plan {
-    /// One for every choice of the response, in their order; at least one.
+    /// One per choice of the response, in order; at least one.
     pub asks: Vec<Ask>,
     pub stream: bool,
     pub writer: Box<dyn Writer>,
@@ -22,9 +22,9 @@ pub(super) struct Memory {
     pub items: Vec<Value>,
 }
 
-/// Writes the response of one call. Of a streamed call `begun`, `text` and `call` see every
-/// choice's parts in their order before `whole` is asked for; of another only `whole` is called.
-/// Parts that are empty but for tokens occur.
+/// Writes the response of one call. For a streamed call, `begun`, `text` and `call` receive every
+/// choice's parts in order before `whole` is called; otherwise only `whole` is called. Parts may
+/// be empty except for tokens.
 pub(super) trait Writer: Send + Sync {
     fn begun(&mut self, choice: usize, prompt_ids: &[u32], policy_version: u64, out: &mut Sse);
 
@@ -32,22 +32,21 @@ pub(super) trait Writer: Send + Sync {
 
     fn call(&mut self, choice: usize, call: &ToolCall, tokens: Vec<Token>, out: &mut Sse);
 
-    /// The body as it is answered without streaming.
+    /// The body of the non-streamed response.
     fn whole(&mut self, answers: &[Answer]) -> Written;
 
-    /// The rest of the stream, which leaves once the call is recorded. `body` is that of
-    /// `whole`.
+    /// The rest of the stream, sent once the call is recorded. `body` is the result of `whole`.
     fn close(&mut self, answers: &[Answer], body: &Written, out: &mut Sse);
 
-    /// The end of a stream that failed after it had begun.
+    /// The end of a stream that failed after it began.
     fn failed(&mut self, error: &ApiError, out: &mut Sse);
 
-    /// What a client receives while nothing is generated.
+    /// Sent to the client while nothing is generated.
     fn keep_alive(&self, out: &mut Sse) {
         out.comment("waiting");
     }
 
-    /// What `previous_response_id` must find later; asked for after `whole`.
+    /// The conversation to store for `previous_response_id`; called after `whole`.
     fn memory(&self) -> Option<Memory> {
         None
     }

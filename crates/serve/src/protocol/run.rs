@@ -1,4 +1,4 @@
-//! From a plan to a response: asks, events, record.
+//! Executes a plan: submits requests, streams events, records the call.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -21,13 +21,13 @@ use super::sse::Sse;
 use crate::backend::{Answer, Ask, Backend, Delta, Event, Failure, Prompt, Token};
 use crate::call::{CallContext, CallRecord, Endpoint, Written};
 
-/// A stream says so often that it lives while nothing is generated.
+/// Keep-alive interval of a stream while nothing is generated.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Events that are ready together leave in one write of about this size.
+/// Ready events are combined into one write of about this size.
 const WRITE: usize = 16 * 1024;
 
-/// A call on its way: what its record will need.
+/// A call in progress, with the data for its record.
 pub(super) struct Call {
     pub endpoint: Endpoint,
     pub request: Value,
@@ -36,11 +36,11 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// Answers a body that was not understood, and has it recorded.
+    /// Responds to an invalid body and records the call.
     pub async fn refuse(mut self, error: ApiError) -> Response {
         let shape = Shape::of(self.endpoint);
         let record = self.failed(&error, Failure::from(&error));
-        // The client learns what is wrong with its request whether or not we can keep it.
+        // The client gets the error even if recording fails.
         let _ = self.keep(record).await;
         error.respond(shape)
     }
@@ -64,8 +64,8 @@ impl Call {
         CallRecord { status: error.status, failure: Some(failure), ..record }
     }
 
-    /// Returns once the record is durable. It is written to its end even if the client leaves
-    /// in the middle: the answer is complete, and a record half kept is worse than none.
+    /// Returns once the record is durable. It is written completely even if the client disconnects
+    /// meanwhile, because the answer is complete and a partial record would be worse than none.
     async fn keep(&self, record: CallRecord) -> Result<(), Failure> {
         let recorder = self.context.recorder.clone();
         let kept = tokio::spawn(async move { recorder.record(record).await });
@@ -74,8 +74,8 @@ impl Call {
         })
     }
 
-    /// The error that a failed generation becomes. Refusals for want of room leave no record:
-    /// nothing was done, and the client sends the same request again.
+    /// Converts a failed generation to an error. Rejections for lack of capacity are not recorded:
+    /// nothing was done, and the client will retry the same request.
     async fn fail(&mut self, failure: Failure) -> ApiError {
         let transient = matches!(failure, Failure::Busy { .. } | Failure::ShuttingDown);
         let error = ApiError::from(failure.clone());
@@ -87,7 +87,7 @@ impl Call {
     }
 }
 
-/// Asks the backend and answers, whole or streamed.
+/// Submits the plan to the backend and responds, whole or streamed.
 pub(super) async fn answer(plan: Plan, call: Call) -> Response {
     let choices = Choices::submit(&*call.context.backend, plan.asks);
     if plan.stream {
@@ -119,7 +119,7 @@ async fn whole(mut choices: Choices, mut writer: Box<dyn Writer>, mut call: Call
     }
 }
 
-/// Records a complete call, and keeps its conversation.
+/// Records a complete call and stores its conversation.
 async fn finish(
     call: &mut Call,
     writer: &dyn Writer,
@@ -135,14 +135,14 @@ async fn finish(
     Ok(())
 }
 
-/// Waits for the first event, so that a request that fails at once has its status, then
-/// streams. The stream is pulled by the connection: when the client leaves, it is dropped, and
-/// with it the backend's receivers.
+/// Waits for the first event, so that a request that fails immediately gets its error status, then
+/// streams. The connection pulls the stream: when the client disconnects, the stream is dropped,
+/// and with it the backend's receivers.
 async fn streamed(mut choices: Choices, mut writer: Box<dyn Writer>, mut call: Call) -> Response {
     let mut out = Sse::default();
     if let Some((choice, event)) = choices.next().await
         && let Err(failure) =
-            choices.take(choice, event, Some(Pen { writer: &mut *writer, out: &mut out }))
+            choices.take(choice, event, Some(Output { writer: &mut *writer, out: &mut out }))
     {
         drop(choices);
         return call.fail(failure).await.respond(Shape::of(call.endpoint));
@@ -152,7 +152,7 @@ async fn streamed(mut choices: Choices, mut writer: Box<dyn Writer>, mut call: C
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Proxies like nginx hold streams back otherwise.
+    // Disables buffering in proxies such as nginx.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
@@ -174,11 +174,11 @@ impl Stream {
             }
             self.advance().await;
         }
-        // Whatever is ready goes along.
+        // Add all events that are ready.
         while self.out.len() < WRITE && !self.ended {
             match self.choices.next().now_or_never() {
                 Some(Some((choice, event))) => self.take(choice, event).await,
-                // The end waits for the record; what is there must not.
+                // Closing waits for the record; send the buffered events first.
                 Some(None) | None => break,
             }
         }
@@ -194,8 +194,8 @@ impl Stream {
     }
 
     async fn take(&mut self, choice: usize, event: Event) {
-        let pen = Pen { writer: &mut *self.writer, out: &mut self.out };
-        if let Err(failure) = self.choices.take(choice, event, Some(pen)) {
+        let output = Output { writer: &mut *self.writer, out: &mut self.out };
+        if let Err(failure) = self.choices.take(choice, event, Some(output)) {
             self.choices.cancel();
             let error = self.call.fail(failure).await;
             self.fail(&error);
@@ -222,8 +222,8 @@ impl Stream {
     }
 }
 
-/// A writer and where it writes.
-struct Pen<'a> {
+/// A writer and its output buffer.
+struct Output<'a> {
     writer: &'a mut dyn Writer,
     out: &'a mut Sse,
 }
@@ -231,7 +231,7 @@ struct Pen<'a> {
 /// The generations of one call.
 struct Choices(Vec<Choice>);
 
-/// One generation: what has been passed on, and its answer once it is there.
+/// One generation: how much was forwarded, and its answer once complete.
 struct Choice {
     events: Option<UnboundedReceiver<Event>>,
     rule: CallRule,
@@ -242,7 +242,7 @@ struct Choice {
     answer: Option<Answer>,
 }
 
-/// What a client may see of an answer's tool calls.
+/// Filters the tool calls that a client may see.
 struct CallRule {
     most: usize,
     prefix: String,
@@ -259,8 +259,8 @@ impl CallRule {
         Self { most, prefix: ask.call_prefix.clone() }
     }
 
-    /// Drops calls that were not asked for and renames those of a foreign name; `first` is the
-    /// position of the first of them in the answer.
+    /// Drops calls that were not offered and renames those with a foreign id; `first` is the
+    /// position in the answer of the first of `calls`.
     fn apply(&self, calls: &mut Vec<ToolCall>, first: usize) {
         calls.truncate(self.most.saturating_sub(first));
         for (i, call) in calls.iter_mut().enumerate() {
@@ -285,7 +285,7 @@ impl Choices {
         Self(asks.into_iter().map(choice).collect())
     }
 
-    /// The next event of any choice; `None` once all have their answer.
+    /// The next event of any choice; `None` once all are complete.
     async fn next(&mut self) -> Option<(usize, Event)> {
         poll_fn(|cx| {
             let mut open = false;
@@ -295,7 +295,7 @@ impl Choices {
                     Poll::Pending => open = true,
                     Poll::Ready(Some(event)) => return Poll::Ready(Some((i, event))),
                     Poll::Ready(None) => {
-                        let message = "the generator ended without an answer".to_owned();
+                        let message = "the backend closed the channel without an answer".to_owned();
                         let failure = Event::Failed(Failure::Internal(message));
                         return Poll::Ready(Some((i, failure)));
                     }
@@ -306,30 +306,31 @@ impl Choices {
         .await
     }
 
-    /// Takes in an event of a choice, and tells the writer of it, where there is one.
-    fn take(&mut self, index: usize, event: Event, pen: Option<Pen>) -> Result<(), Failure> {
+    /// Processes an event of a choice and forwards it to the writer, if any.
+    fn take(&mut self, index: usize, event: Event, output: Option<Output>) -> Result<(), Failure> {
         let choice = &mut self.0[index];
         match event {
             Event::Failed(failure) => return Err(failure),
             Event::Started { prompt_ids, policy_version } => {
-                if let Some(mut pen) = pen {
-                    choice.begin(index, &prompt_ids, policy_version, &mut pen);
+                if let Some(mut output) = output {
+                    choice.begin(index, &prompt_ids, policy_version, &mut output);
                 }
             }
             Event::Delta(mut delta) => {
                 choice.rule.apply(&mut delta.tool_calls, choice.calls);
-                if let Some(mut pen) = pen {
-                    // Clients cannot read a delta before the start, should a backend omit it.
-                    choice.begin(index, &[], 0, &mut pen);
-                    choice.pass_on(index, delta, &mut pen);
+                if let Some(mut output) = output {
+                    // Clients cannot handle a delta before the start, so emit the start if the
+                    // backend omitted it.
+                    choice.begin(index, &[], 0, &mut output);
+                    choice.forward(index, delta, &mut output);
                 }
             }
             Event::Finished(mut answer) => {
                 choice.events = None;
                 choice.rule.apply(&mut answer.tool_calls, 0);
-                if let Some(mut pen) = pen {
-                    choice.begin(index, &answer.prompt_ids, answer.policy_version, &mut pen);
-                    choice.pass_on(index, choice.rest(&answer), &mut pen);
+                if let Some(mut output) = output {
+                    choice.begin(index, &answer.prompt_ids, answer.policy_version, &mut output);
+                    choice.forward(index, choice.rest(&answer), &mut output);
                 }
                 choice.answer = Some(*answer);
             }
@@ -347,13 +348,13 @@ impl Choices {
 }
 
 impl Choice {
-    fn begin(&mut self, index: usize, prompt_ids: &[u32], version: u64, pen: &mut Pen) {
+    fn begin(&mut self, index: usize, prompt_ids: &[u32], version: u64, output: &mut Output) {
         if !std::mem::replace(&mut self.begun, true) {
-            pen.writer.begun(index, prompt_ids, version, pen.out);
+            output.writer.begun(index, prompt_ids, version, output.out);
         }
     }
 
-    /// What of a complete answer has not been passed on: all of it, if the backend does not
+    /// The part of a complete answer that was not forwarded yet: all of it if the backend does not
     /// stream.
     fn rest(&self, answer: &Answer) -> Delta {
         Delta {
@@ -363,18 +364,18 @@ impl Choice {
         }
     }
 
-    /// Text first, then each call by itself: some clients drop the calls of a delta that also
-    /// has text.
-    fn pass_on(&mut self, index: usize, delta: Delta, pen: &mut Pen) {
+    /// Forwards text first, then each call separately: some clients drop the calls of a delta that
+    /// also has text.
+    fn forward(&mut self, index: usize, delta: Delta, output: &mut Output) {
         self.text += delta.content.len();
         self.calls += delta.tool_calls.len();
         self.tokens += delta.tokens.len();
         let mut tokens: Vec<Token> = delta.tokens;
         if !delta.content.is_empty() || (delta.tool_calls.is_empty() && !tokens.is_empty()) {
-            pen.writer.text(index, &delta.content, std::mem::take(&mut tokens), pen.out);
+            output.writer.text(index, &delta.content, std::mem::take(&mut tokens), output.out);
         }
         for call in &delta.tool_calls {
-            pen.writer.call(index, call, std::mem::take(&mut tokens), pen.out);
+            output.writer.call(index, call, std::mem::take(&mut tokens), output.out);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Whether a JSON value is a schema at all.
+//! Checks that a JSON value is a valid schema.
 //!
-//! A tool's schema is shown to the model as text, so nothing would fail if it were none; the
-//! model would only be told nonsense. This checks the keywords that templates and grammars
-//! read; whether a grammar can enforce them all is the backend's to say.
+//! A tool's schema is inserted into the prompt as text, so an invalid one would not fail but only
+//! mislead the model. This checks the keywords that templates and grammars read; the backend
+//! decides whether a grammar can enforce them all.
 
 use serde_json::Value;
 
@@ -16,18 +16,18 @@ const ONE: [&str; 5] = ["additionalProperties", "not", "contains", "propertyName
 const LIST: [&str; 4] = ["anyOf", "oneOf", "allOf", "prefixItems"];
 const NAMED: [&str; 4] = ["properties", "$defs", "definitions", "patternProperties"];
 
-/// Checks a schema of arguments, which are an object.
+/// Checks a schema of arguments, which must describe an object.
 pub(super) fn check_arguments(schema: &Value, path: &str) -> Result<(), ApiError> {
     match schema.as_object().map(|map| map.get("type")) {
         None => Err(wrong(path.to_owned(), "a JSON schema", schema)),
         Some(Some(kind)) if kind != "object" => {
-            Err(wrong(format!("{path}.type"), "\"object\", for arguments have names", kind))
+            Err(wrong(format!("{path}.type"), "\"object\", because arguments are named", kind))
         }
         Some(_) => check(schema, path),
     }
 }
 
-/// Checks a schema and what it contains. Depth is bounded by the JSON reader's.
+/// Checks a schema recursively. The JSON parser bounds the depth.
 pub(super) fn check(schema: &Value, path: &str) -> Result<(), ApiError> {
     let map = match schema {
         Value::Bool(_) => return Ok(()),

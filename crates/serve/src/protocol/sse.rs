@@ -1,14 +1,14 @@
-//! Server-sent events, collected until the next write.
+//! Server-sent events, buffered until the next write.
 
 use bytes::Bytes;
 use serde::Serialize;
 
-/// Events that have not left yet.
+/// A buffer of unsent events.
 #[derive(Default)]
 pub(super) struct Sse(Vec<u8>);
 
 impl Sse {
-    /// An event without a name, as OpenAI's chat streams them.
+    /// An unnamed event, as in OpenAI's chat streams.
     pub fn data(&mut self, data: &impl Serialize) {
         self.0.extend_from_slice(b"data: ");
         self.json(data);
@@ -28,7 +28,7 @@ impl Sse {
         self.0.extend_from_slice(b"data: [DONE]\n\n");
     }
 
-    /// A line that clients skip; it shows them, and us, that the connection lives.
+    /// A comment line, ignored by clients; it keeps the connection alive.
     pub fn comment(&mut self, text: &str) {
         self.0.extend_from_slice(b": ");
         self.0.extend_from_slice(text.as_bytes());
@@ -43,7 +43,7 @@ impl Sse {
         self.0.is_empty()
     }
 
-    /// Moves the events of `other` behind these.
+    /// Appends the events of `other`.
     pub fn append(&mut self, other: &mut Self) {
         self.0.append(&mut other.0);
     }

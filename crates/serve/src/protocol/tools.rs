@@ -1,5 +1,5 @@
-//! Tools, the choice among them, and the form of the response, in OpenAI's two spellings: chat
-//! completions nest what responses keep flat.
+//! Tools, tool choice and response format, in OpenAI's two notations: chat completions nest what
+//! responses keep flat.
 
 use leyden_core::{ResponseFormat, ToolChoice, ToolSpec};
 use serde_json::{Value, json};
@@ -8,13 +8,13 @@ use super::error::ApiError;
 use super::fields::{Fields, wrong};
 use super::schema;
 
-/// Most tools of one request, as OpenAI has it.
+/// Maximum tools per request, as at OpenAI.
 pub(super) const MOST_TOOLS: usize = 128;
 
-/// Most characters of a tool's name.
+/// Maximum length of a tool's name.
 const LONGEST_NAME: usize = 128;
 
-/// Which spelling.
+/// The notation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spelling {
     /// `{"type": "function", "function": {"name", …}}`
@@ -23,7 +23,7 @@ pub(super) enum Spelling {
     Flat,
 }
 
-/// Tools, choice, and whether one call ends the response.
+/// Tools, tool choice, and whether one call ends the response.
 #[derive(Debug, Default)]
 pub(super) struct Tools {
     pub specs: Vec<ToolSpec>,
@@ -47,7 +47,7 @@ impl Tools {
     }
 }
 
-/// Reads a list of tools, and refuses too many or two of one name.
+/// Reads a list of tools; rejects too many or duplicate names.
 pub(super) fn specs(
     values: &[Value],
     path: &str,
@@ -63,7 +63,7 @@ pub(super) fn specs(
         let place = format!("{path}[{i}]");
         let spec = read(value, place.clone())?;
         if specs.iter().any(|known| known.name == spec.name) {
-            let message = format!("`{place}` is a second tool named {:?}", spec.name);
+            let message = format!("`{place}` duplicates the tool name {:?}", spec.name);
             return Err(ApiError::invalid(Some(place), message));
         }
         specs.push(spec);
@@ -71,7 +71,7 @@ pub(super) fn specs(
     Ok(specs)
 }
 
-/// A tool from its parts: a name that every template can write, a schema that is one.
+/// Reads a tool, checking that every template can render its name and that its schema is valid.
 pub(super) fn tool(fields: &mut Fields, schema_field: &'static str) -> Result<ToolSpec, ApiError> {
     let name = fields.needed_text("name")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -113,8 +113,8 @@ fn spec(value: &Value, place: String, spelling: Spelling) -> Result<ToolSpec, Ap
     Ok(spec)
 }
 
-/// `strict` asks that arguments follow the schema, which only a grammar can promise; where the
-/// choice is the model's own they are written freely, as by every model of OpenAI without it.
+/// `strict` requires arguments to follow the schema, which only a grammar can guarantee; if the
+/// model chooses the tool itself, they are generated freely, as by OpenAI's models without it.
 fn described(fields: &mut Fields) -> Result<ToolSpec, ApiError> {
     let spec = tool(fields, "parameters")?;
     fields.flag("strict")?;
@@ -137,7 +137,7 @@ fn choice(value: &Value, path: String, spelling: Spelling) -> Result<ToolChoice,
         Value::String(word) => match word.as_str() {
             "auto" => Ok(ToolChoice::Auto),
             "none" => Ok(ToolChoice::None),
-            // LangChain's word, which not all of its versions translate.
+            // LangChain's name, which not all of its versions translate.
             "required" | "any" => Ok(ToolChoice::Required),
             _ => Err(wrong(path, "auto, none, required or a function", value)),
         },
@@ -161,7 +161,7 @@ fn choice(value: &Value, path: String, spelling: Spelling) -> Result<ToolChoice,
     }
 }
 
-/// What must be called must be offered.
+/// Checks that a required tool is offered.
 pub(super) fn check_choice(
     choice: &ToolChoice,
     specs: &[ToolSpec],
@@ -179,8 +179,7 @@ pub(super) fn check_choice(
     Err(ApiError::invalid(Some(path.to_owned()), message))
 }
 
-/// The response's form: of chat completions with the schema nested in `json_schema`, of
-/// responses flat.
+/// The response format: nested in `json_schema` for chat completions, flat for responses.
 pub(super) fn format(
     fields: Option<Fields>,
     spelling: Spelling,

@@ -1,4 +1,4 @@
-//! Counts of tokens, which each API names in its own way.
+//! Token counts, which each API names differently.
 
 use crate::backend::Answer;
 
@@ -6,14 +6,14 @@ use crate::backend::Answer;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Usage {
     pub prompt: usize,
-    /// Of the prompt's tokens those that were found in the cache.
+    /// Prompt tokens found in the KV cache.
     pub cached: usize,
     pub completion: usize,
 }
 
 impl Usage {
-    /// Of a call with `per_prompt` choices for each prompt. A prompt counts once, however many
-    /// choices continue it.
+    /// The usage of a call with `per_prompt` choices per prompt. A prompt counts once, however
+    /// many choices continue it.
     pub fn of(answers: &[Answer], per_prompt: usize) -> Self {
         let first = || answers.iter().step_by(per_prompt.max(1));
         Self {
@@ -23,7 +23,7 @@ impl Usage {
         }
     }
 
-    /// As chat and text completions report it.
+    /// In the format of chat and text completions.
     pub fn completions(self) -> serde_json::Value {
         serde_json::json!({
             "prompt_tokens": self.prompt,

@@ -1,8 +1,8 @@
-//! Moves committed pages from the log into the file, beside the writer.
+//! Checkpoints the WAL into the database file, concurrently with the writer.
 //!
-//! SQLite does it within a commit by default, whose caller then waits for two more syncs. Here
-//! a second connection copies while the writer goes on, again and again until little is added
-//! meanwhile; that little the writer copies itself, and the log starts again from its beginning.
+//! By default SQLite checkpoints within a commit, whose caller then waits for two more syncs. Here
+//! a second connection copies while the writer continues, repeatedly, until few pages are added
+//! meanwhile; the writer copies those itself, and the WAL restarts from its beginning.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,19 +14,20 @@ use rusqlite::Connection;
 use super::StoreError;
 use super::schema::open_writer;
 
-/// Bytes of content after which the log is copied.
+/// Bytes written between two checkpoints.
 const EVERY: usize = 16 << 20;
 
-/// Pages that the writer may copy itself: about a megabyte.
+/// Maximum pages that the writer copies itself: about a megabyte.
 const FEW: i64 = 256;
-/// Rounds after which the writer copies whatever is left: it adds faster than the disk takes.
+/// Rounds after which the writer copies the rest in any case: it adds pages faster than the disk
+/// can copy them.
 const ROUNDS: usize = 6;
 
 const IDLE: u8 = 0;
 const COPYING: u8 = 1;
 const COPIED: u8 = 2;
 
-/// The writer's view of the copying thread.
+/// The writer's handle of the checkpoint thread.
 pub(super) struct Checkpointer {
     sender: Sender<()>,
     phase: Arc<AtomicU8>,
@@ -41,15 +42,14 @@ impl Checkpointer {
         let seen = phase.clone();
         let run = move || {
             while receiver.recv().is_ok() {
-                // One that fails leaves the log as it is; the next one copies more.
+                // A failed checkpoint leaves the WAL unchanged; the next one copies more.
                 let _ = catch_up(&db);
                 seen.store(COPIED, Ordering::Release);
             }
         };
-        std::thread::Builder::new()
-            .name("store-checkpoint".into())
-            .spawn(run)
-            .map_err(|error| StoreError::Database(format!("no thread for checkpoints: {error}")))?;
+        std::thread::Builder::new().name("store-checkpoint".into()).spawn(run).map_err(
+            |error| StoreError::Database(format!("cannot start the checkpoint thread: {error}")),
+        )?;
         Ok(Self { sender, phase, bytes: 0 })
     }
 
@@ -70,13 +70,13 @@ impl Checkpointer {
         }
     }
 
-    /// Called by the writer at the end.
+    /// Called by the writer on shutdown.
     pub(super) fn finish(&mut self, db: &Connection) {
         let _ = checkpoint(db, "TRUNCATE");
     }
 }
 
-/// Copies until few pages are added while it copies.
+/// Copies until few pages are added during a copy.
 fn catch_up(db: &Connection) -> rusqlite::Result<()> {
     let mut copied = 0;
     for _ in 0..ROUNDS {
@@ -89,7 +89,7 @@ fn catch_up(db: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Returns the length of the log in pages, as it was at the start.
+/// Returns the WAL's length in pages at the start.
 fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<i64> {
     db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1))
 }

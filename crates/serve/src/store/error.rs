@@ -1,10 +1,10 @@
-//! What can go wrong in the store.
+//! Errors of the store.
 
 use std::path::PathBuf;
 
 use super::types::RolloutState;
 
-/// Why the store did not do as it was told.
+/// An error of the store.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     #[error("Rollout not found: {0}")]

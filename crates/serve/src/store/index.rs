@@ -1,7 +1,7 @@
-//! What every request needs to know of a rollout, in memory.
+//! In-memory index of rollouts, for the lookups of every request.
 //!
-//! SQLite holds the truth; this is a copy of a few columns, loaded when the store is opened and
-//! changed when a group is durable, so that attributing a call costs no query.
+//! SQLite is authoritative; this is a copy of a few columns, loaded on open and updated when a
+//! group is durable, so that attributing a call needs no query.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,13 +11,13 @@ use rusqlite::Connection;
 use super::row::state_of;
 use super::types::{DEFAULT_ATTEMPT, RolloutState};
 
-/// A rollout in short.
+/// A summary of a rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Brief {
-    /// Its row in the file.
+    /// Its row in the database.
     pub(super) seq: i64,
     pub state: RolloutState,
-    /// The attempt whose events count; `None` means [`DEFAULT_ATTEMPT`].
+    /// The current attempt; `None` means [`DEFAULT_ATTEMPT`].
     pub last_attempt_id: Option<Arc<str>>,
     pub is_train: bool,
     /// Whether a trainer in this process owns it.
@@ -25,7 +25,7 @@ pub struct Brief {
 }
 
 impl Brief {
-    /// The attempt whose events count.
+    /// The current attempt.
     pub fn attempt(&self) -> &str {
         self.last_attempt_id.as_deref().unwrap_or(DEFAULT_ATTEMPT)
     }

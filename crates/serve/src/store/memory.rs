@@ -11,8 +11,8 @@ impl ResponseMemory for Store {
     async fn keep(&self, id: &str, items: Vec<Value>) {
         let (id, items, most) =
             (id.to_owned(), Value::Array(items).to_string(), self.inner.limits.max_responses);
-        // A conversation that cannot be kept is one that is unknown later; its client is told
-        // then, and the answer in hand stays good.
+        // A conversation that could not be stored is unknown later, and its client gets an error
+        // then; the current answer is unaffected.
         let _ = self.write(move |writing| jobs::keep_response(writing, &id, &items, most)).await;
     }
 

@@ -1,9 +1,10 @@
-//! Rollouts, calls and events in SQLite: what was acknowledged survives a power cut.
+//! Durable storage of rollouts, calls and events in SQLite: acknowledged writes survive a power
+//! failure.
 //!
-//! One thread writes, in groups that share a sync of the log ([`writer`]); a call returns when
-//! its group is on the disk. Reads have connections of their own and wait for nobody. What
-//! every request needs of a rollout is also in memory ([`index`]). The functions of [`read`]
-//! serve `leyden rollouts`, also on the file of a server at work.
+//! One thread writes, in groups that share a sync of the WAL ([`writer`]); a call returns once its
+//! group is on disk. Reads use their own connections and never wait for the writer. The columns
+//! needed by every request are also kept in memory ([`index`]). The functions of [`read`] serve
+//! `leyden rollouts`, also on the file of a running server.
 
 mod checkpoint;
 mod error;
@@ -37,18 +38,18 @@ use writer::{Writer, Writing};
 /// Name of the database within the store's folder.
 pub const FILE: &str = "rollouts.sqlite";
 
-/// How much one store may hold.
+/// Size limits and retention of a store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
-    /// Most bytes of one event.
+    /// Maximum bytes per event.
     pub max_event_bytes: usize,
-    /// Most bytes of all events of one rollout.
+    /// Maximum bytes of all events of one rollout.
     pub max_rollout_bytes: u64,
-    /// Most conversations kept for `previous_response_id`.
+    /// Maximum conversations kept for `previous_response_id`.
     pub max_responses: usize,
-    /// Only so many of the latest rollouts are kept; those that are not over do not go.
+    /// Number of latest rollouts to keep; unfinished ones are never deleted.
     pub keep_last: Option<usize>,
-    /// Finished rollouts are kept for so many days.
+    /// Days for which finished rollouts are kept.
     pub keep_days: Option<f64>,
 }
 
@@ -64,7 +65,7 @@ impl Default for Limits {
     }
 }
 
-/// An open store. Clones share it; it closes with the last of them, or by [`Store::close`].
+/// An open store. Clones share it; it closes with the last clone, or by [`Store::close`].
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -75,9 +76,9 @@ struct Inner {
     readers: Arc<Readers>,
     index: Arc<Index>,
     limits: Arc<Limits>,
-    /// Held while open, so that no second server writes the same folder.
+    /// Lock file, held while open, so that no second server writes to the same folder.
     lock: Mutex<Option<File>>,
-    /// Removed with the store, where it is a temporary one.
+    /// The temporary folder, removed with the store.
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -85,16 +86,16 @@ impl Store {
     /// Opens the store in `folder`, or creates it there. Blocks.
     ///
     /// # Errors
-    /// A sentence about the file: in use by another process, damaged, another program's, of
-    /// another version, not writable.
+    /// If the file is in use by another process, corrupt, another program's database, of another
+    /// version, or not writable.
     pub fn open(folder: &Path, limits: Limits) -> Result<Self, StoreError> {
         Self::start(folder, limits, true, None)
     }
 
-    /// A store in a temporary folder that goes with it. Survives nothing.
+    /// A non-durable store in a temporary folder that is deleted with it.
     ///
     /// # Errors
-    /// Where there is no temporary folder.
+    /// If no temporary folder can be created.
     pub fn temporary(limits: Limits) -> Result<Self, StoreError> {
         let folder = tempfile::tempdir().map_err(|error| about(Path::new("/tmp"), &error))?;
         let path = folder.path().to_owned();
@@ -112,12 +113,13 @@ impl Store {
         let path = folder.join(FILE);
         let db = schema::open_writer(&path, durable)?;
         let index = Index::load(&db).map_err(|error| schema::file_error(&path, &error))?;
-        // The file's name is as durable as its content.
+        // Sync the folder, so that the file's name is durable too.
         File::open(folder).and_then(|dir| dir.sync_all()).map_err(|error| about(folder, &error))?;
         let index = Arc::new(index);
         let checkpointer = checkpoint::Checkpointer::start(&path, durable)?;
-        let writer = Writer::start(db, index.clone(), checkpointer)
-            .map_err(|error| StoreError::Database(format!("no thread to write: {error}")))?;
+        let writer = Writer::start(db, index.clone(), checkpointer).map_err(|error| {
+            StoreError::Database(format!("cannot start the writer thread: {error}"))
+        })?;
         let readers = Arc::new(Readers::new(path));
         let limits = Arc::new(limits);
         let lock = Mutex::new(Some(lock));
@@ -125,15 +127,15 @@ impl Store {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Waits until everything that was sent is written, and closes the file. Blocks. What other
-    /// clones try later fails with [`StoreError::Closed`].
+    /// Waits until all queued writes are done and closes the file. Blocks. Later operations of
+    /// other clones fail with [`StoreError::Closed`].
     pub fn close(&self) {
         self.inner.writer.close();
         self.inner.readers.close();
         self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
-    /// Counts of the writer, for metrics.
+    /// The writer's counters, for metrics.
     pub fn counts(&self) -> &WriterCounts {
         &self.inner.writer.counts
     }
@@ -143,7 +145,7 @@ impl Store {
         self.inner.index.counts()
     }
 
-    /// What a request needs to know of a rollout, without a query.
+    /// The summary of a rollout, without a query.
     pub fn brief(&self, id: &str) -> Option<Brief> {
         self.inner.index.get(id)
     }
@@ -165,10 +167,10 @@ impl Store {
             .unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Creates rollouts; of each says whether its id existed, in which case nothing changed.
+    /// Creates rollouts; returns for each whether its id existed, in which case nothing changed.
     ///
     /// # Errors
-    /// [`StoreError::Database`] or [`StoreError::Closed`], as every write may.
+    /// [`StoreError::Database`] or [`StoreError::Closed`], as for every write.
     pub async fn create(
         &self,
         all: Vec<NewRollout>,
@@ -185,7 +187,7 @@ impl Store {
         self.write(move |writing| jobs::patch(writing, &id, patch)).await
     }
 
-    /// As [`Self::patch`], without waiting for it or hearing of errors.
+    /// Like [`Self::patch`], but neither waits nor reports errors.
     pub fn patch_later(&self, id: &str, patch: StatusPatch) {
         let id = id.to_owned();
         drop(self.inner.writer.send(move |writing| jobs::patch(writing, &id, patch)));
@@ -197,7 +199,7 @@ impl Store {
         self.write(move |writing| jobs::delete(writing, &id)).await
     }
 
-    /// Appends an event; durable when it returns.
+    /// Appends an event; durable on return.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`], [`StoreError::EventTooLarge`],
@@ -212,8 +214,8 @@ impl Store {
         self.write(move |writing| jobs::append(writing, &limits, &event)).await
     }
 
-    /// Begins a further attempt of a rollout that is not over, and returns its id. With
-    /// `requeue`, the next claim begins it, and the id is empty.
+    /// Begins another attempt of an unfinished rollout and returns its id. With `requeue`, the
+    /// next claim begins it, and the id is empty.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`], [`StoreError::Transition`].
@@ -222,7 +224,7 @@ impl Store {
         self.write(move |writing| jobs::next_attempt(writing, &id, requeue)).await
     }
 
-    /// Lends at most `count` queued rollouts to `worker`, oldest first.
+    /// Leases at most `count` queued rollouts to `worker`, oldest first.
     pub async fn claim(
         &self,
         worker: &str,
@@ -233,7 +235,7 @@ impl Store {
         self.write(move |writing| jobs::claim(writing, &worker, count, lease_seconds)).await
     }
 
-    /// Prolongs a lease; returns its new end in seconds since 1970.
+    /// Renews a lease; returns its new expiry in seconds since 1970.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`], [`StoreError::NotLeased`].
@@ -250,8 +252,8 @@ impl Store {
             .await
     }
 
-    /// Gives a lease back. A hosted rollout then waits for its trainer, any other one ends as
-    /// `end` says.
+    /// Releases a lease. A hosted rollout then waits for its trainer, any other one ends as
+    /// specified by `end`.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`], [`StoreError::NotLeased`], [`StoreError::Transition`].
@@ -267,7 +269,7 @@ impl Store {
         self.write(move |writing| jobs::end_lease(writing, &worker, &id, &attempt, end)).await
     }
 
-    /// Queues the rollouts again whose lease ran out.
+    /// Requeues the rollouts whose lease expired.
     pub async fn requeue_expired(&self) -> Result<Vec<Requeued>, StoreError> {
         self.write(jobs::requeue_expired).await
     }
@@ -277,22 +279,22 @@ impl Store {
         self.write(jobs::fail_orphans).await
     }
 
-    /// Deletes what retention lets go, in small groups so that nobody waits long for it;
-    /// returns how many rollouts went.
+    /// Deletes rollouts beyond the retention limits, in small groups so that other writes do not
+    /// wait long; returns the number deleted.
     pub async fn expire(&self) -> Result<usize, StoreError> {
         const GROUP: usize = 64;
         let (last, days) = (self.inner.limits.keep_last, self.inner.limits.keep_days);
-        let mut gone = 0;
+        let mut deleted = 0;
         while last.is_some() || days.is_some() {
             let seconds = days.map(|days| days * 86_400.0);
             let now =
                 self.write(move |writing| jobs::expire(writing, last, seconds, GROUP)).await?;
-            gone += now;
+            deleted += now;
             if now < GROUP {
                 break;
             }
         }
-        Ok(gone)
+        Ok(deleted)
     }
 
     /// Registers model servers.
@@ -300,7 +302,7 @@ impl Store {
         self.write(move |writing| jobs::put_models(writing, &models)).await
     }
 
-    /// Forgets all model servers.
+    /// Deletes all model servers.
     pub async fn clear_models(&self) -> Result<(), StoreError> {
         self.write(jobs::clear_models).await
     }
@@ -310,13 +312,13 @@ impl Store {
         self.read(read::models).await
     }
 
-    /// The rollout of this id.
+    /// The rollout with this id.
     pub async fn rollout(&self, id: &str) -> Result<Option<StoredRollout>, StoreError> {
         let id = id.to_owned();
         self.read(move |db| read::rollout(db, &id)).await
     }
 
-    /// The rollouts that `filter` means, oldest first.
+    /// The rollouts that match `filter`, oldest first.
     pub async fn rollouts(&self, filter: Filter) -> Result<Vec<StoredRollout>, StoreError> {
         self.read(move |db| read::rollouts(db, &filter)).await
     }
@@ -326,7 +328,7 @@ impl Store {
         self.read(move |db| read::terminal(db, after, limit)).await
     }
 
-    /// The attempts of a rollout that have events, by their first.
+    /// The attempts of a rollout that have events, in order of their first event.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`].
@@ -335,7 +337,7 @@ impl Store {
         self.read(move |db| read::attempts(db, &id)).await
     }
 
-    /// Events of the attempt that counts, of one type or all.
+    /// Events of the current attempt, of one type or all.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`].
@@ -348,7 +350,7 @@ impl Store {
         self.read(move |db| read::events(db, &id, event_type.as_deref())).await
     }
 
-    /// The answers of the attempt that counts.
+    /// The answers of the current attempt.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`].
@@ -357,7 +359,7 @@ impl Store {
         self.read(move |db| read::calls(db, &id)).await
     }
 
-    /// Recorded calls that a retry may mean, oldest first.
+    /// Recorded calls that a retry may refer to, oldest first.
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`].
@@ -372,12 +374,12 @@ impl Store {
     }
 }
 
-/// 128 bits of the system's randomness in hexadecimal.
+/// 128 random bits from the operating system, in hexadecimal.
 pub fn random_id() -> String {
     let mut bytes = [0; 16];
     // Linux's generator does not fail once the system is up.
     getrandom::fill(&mut bytes)
-        .unwrap_or_else(|error| panic!("the system has no randomness: {error}"));
+        .unwrap_or_else(|error| panic!("the system's random number generator failed: {error}"));
     bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
         use std::fmt::Write;
         let _ = write!(text, "{byte:02x}");
@@ -385,7 +387,7 @@ pub fn random_id() -> String {
     })
 }
 
-/// Takes the folder for this process.
+/// Locks the folder for this process.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path: PathBuf = folder.join("lock");
     let lock = File::create(&path).map_err(|error| about(&path, &error))?;

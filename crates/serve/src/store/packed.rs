@@ -1,21 +1,21 @@
-//! Long texts, compressed by LZ4.
+//! LZ4 compression of long texts.
 //!
-//! The record of a model call is some ten kilobytes of JSON, most of it the names of fields once
-//! a token. Packed, it is a third or less, and what is written to the log, synced and copied to
-//! the file is what limits how many calls a second are durable. Packing costs about ten
-//! microseconds, paid by the caller and not by the thread that writes.
+//! The record of a model call is about ten kilobytes of JSON, mostly field names repeated per
+//! token. Compressed, it is a third or less, and the bytes written to the log, synced and copied
+//! to the file limit how many calls per second can be made durable. Compression takes about ten
+//! microseconds, on the caller's thread and not on the writer's.
 
 use rusqlite::ToSql;
 use rusqlite::types::{FromSqlError, ToSqlOutput, Type, ValueRef};
 
-/// Texts up to here stay as they are: readable by any tool.
+/// Texts up to this length stay uncompressed, readable by any tool.
 const SHORT: usize = 1024;
 
-/// A text as it goes into a column: text if it is short, a blob if it was packed.
+/// A text column value: text if short, a compressed blob otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Packed {
     Text(String),
-    /// Length of the text as four little-endian bytes, then LZ4's block.
+    /// Length of the text as four little-endian bytes, then an LZ4 block.
     Block(Vec<u8>),
 }
 
@@ -27,7 +27,7 @@ impl Packed {
         Self::Block(lz4_flex::block::compress_prepend_size(text.as_bytes()))
     }
 
-    /// Bytes in the file.
+    /// Stored size in bytes.
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
@@ -45,10 +45,11 @@ impl ToSql for Packed {
     }
 }
 
-/// Reads a column that [`Packed`] wrote. `longest` bounds what a damaged length may claim.
+/// Reads a column written by [`Packed`]. `longest` bounds the length that a corrupt header may
+/// claim.
 ///
 /// # Errors
-/// Where the column is neither text nor a sound block of at most that length.
+/// If the column is neither text nor a valid block of at most that length.
 pub(super) fn unpack(value: ValueRef<'_>, longest: usize) -> rusqlite::Result<String> {
     let broken = |what: String| {
         let error = FromSqlError::Other(what.into());
@@ -65,7 +66,7 @@ pub(super) fn unpack(value: ValueRef<'_>, longest: usize) -> rusqlite::Result<St
     }
     let bytes = lz4_flex::block::decompress(block, size)
         .map_err(|error| broken(format!("a packed text is damaged: {error}")))?;
-    // A block that was cut between two sequences decompresses to less.
+    // A block truncated between two sequences decompresses to less.
     if bytes.len() != size {
         return Err(broken(format!("a packed text has {} bytes instead of {size}", bytes.len())));
     }
@@ -76,7 +77,7 @@ pub(super) fn unpack(value: ValueRef<'_>, longest: usize) -> rusqlite::Result<St
 mod tests {
     use super::*;
 
-    fn through(text: &str) -> String {
+    fn round_trip(text: &str) -> String {
         let db = rusqlite::Connection::open_in_memory().expect("a database");
         db.execute_batch("CREATE TABLE t (x)").expect("a table");
         db.execute("INSERT INTO t VALUES (?1)", [Packed::new(text.into())]).expect("a row");
@@ -84,15 +85,15 @@ mod tests {
     }
 
     #[test]
-    fn texts_of_any_length_come_back() {
+    fn texts_of_any_length_round_trip() {
         for length in [0, 1, SHORT, SHORT + 1, 100_000] {
             let text: String = "é{\"token\":".chars().cycle().take(length).collect();
-            assert_eq!(through(&text), text);
+            assert_eq!(round_trip(&text), text);
         }
     }
 
     #[test]
-    fn damage_is_an_error() {
+    fn corruption_is_an_error() {
         let Packed::Block(block) = Packed::new("abc".repeat(1000)) else { panic!("long") };
         for cut in 0..block.len() {
             assert!(unpack(ValueRef::Blob(&block[..cut]), 1 << 20).is_err());

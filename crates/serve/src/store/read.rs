@@ -1,6 +1,6 @@
-//! What is read from a store, by the server and by `leyden rollouts`.
+//! Read queries of the store, for the server and `leyden rollouts`.
 //!
-//! Functions on a connection. [`Reading`] opens one on a file, also while a server writes it.
+//! Functions take a connection. [`Reading`] opens one on a file, also while a server writes to it.
 
 use std::path::Path;
 
@@ -15,10 +15,10 @@ use super::types::{
     TerminalItem, TerminalPage,
 };
 
-/// No event is longer: what SQLite takes for a row.
+/// Upper bound of an event's length: SQLite's row limit.
 const LONGEST: usize = 1 << 30;
 
-/// A store opened to be read.
+/// A store opened for reading.
 #[derive(Debug)]
 pub struct Reading {
     db: Connection,
@@ -39,13 +39,13 @@ pub struct CallRow {
     pub answer: StoredAnswer,
 }
 
-/// Which rollouts are meant.
+/// Selects rollouts.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Filter {
     /// Empty means all.
     pub states: Vec<RolloutState>,
     pub is_train: Option<bool>,
-    /// Most rollouts; `None` is all. Those of highest age come first.
+    /// Maximum number of rollouts, oldest first; `None` is unlimited.
     pub limit: Option<usize>,
 }
 
@@ -53,22 +53,22 @@ impl Reading {
     /// Opens the store at `path`.
     ///
     /// # Errors
-    /// A sentence about the file: absent, damaged, another program's, of another version.
+    /// If the file is missing, corrupt, another program's database, or of another version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         Ok(Self { db: open_reader(path)? })
     }
 
-    /// The rollouts that `filter` means, oldest first.
+    /// The rollouts that match `filter`, oldest first.
     pub fn rollouts(&self, filter: &Filter) -> Result<Vec<StoredRollout>, StoreError> {
         rollouts(&self.db, filter)
     }
 
-    /// The rollout of this id.
+    /// The rollout with this id.
     pub fn rollout(&self, id: &str) -> Result<Option<StoredRollout>, StoreError> {
         rollout(&self.db, id)
     }
 
-    /// All events of a rollout that count, or of every attempt.
+    /// The events of a rollout's current attempt, or of all attempts.
     pub fn events(&self, id: &str, every_attempt: bool) -> Result<Vec<StoredEvent>, StoreError> {
         if !every_attempt {
             return events(&self.db, id, None);
@@ -81,13 +81,12 @@ impl Reading {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The calls of the attempt that counts, in order, with ids and log-probabilities.
+    /// The calls of the current attempt, in order, with ids and log-probabilities.
     pub fn calls(&self, id: &str) -> Result<Vec<CallRow>, StoreError> {
         calls(&self.db, id)
     }
 
-    /// The reward of the attempt that counts: the last one that is a number. `None` is missing,
-    /// not zero.
+    /// The reward of the current attempt: its last numeric one. `None` is missing, not zero.
     pub fn reward(&self, id: &str) -> Result<Option<f64>, StoreError> {
         Ok(events(&self.db, id, Some("reward"))?.iter().rev().find_map(|event| {
             let data: serde_json::Value = serde_json::from_str(&event.data).ok()?;
@@ -95,7 +94,7 @@ impl Reading {
         }))
     }
 
-    /// How many events of each type every attempt has: attempt, type, count.
+    /// The number of events per attempt and type: attempt, type, count.
     pub fn event_counts(&self, id: &str) -> Result<Vec<(String, String, u64)>, StoreError> {
         let mut statement = self.db.prepare_cached(
             "SELECT attempt, type, count(*) FROM events
@@ -161,7 +160,7 @@ pub(super) fn terminal(
     Ok(TerminalPage { items, next_after: after + seen, total: total.unsigned_abs() })
 }
 
-/// The rollout's row and the attempt that counts.
+/// The rollout's row and its current attempt.
 fn current(db: &Connection, id: &str) -> Result<(i64, String), StoreError> {
     db.prepare_cached("SELECT seq, coalesce(last_attempt_id, ?2) FROM rollouts WHERE id = ?1")?
         .query_row([id, DEFAULT_ATTEMPT], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -179,7 +178,7 @@ fn event_of(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     })
 }
 
-/// Events of the attempt that counts, of one type or all.
+/// Events of the current attempt, of one type or all.
 pub(super) fn events(
     db: &Connection,
     id: &str,
@@ -194,7 +193,7 @@ pub(super) fn events(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The attempts that have events, by their first.
+/// The attempts that have events, in order of their first event.
 pub(super) fn attempts(db: &Connection, id: &str) -> Result<Vec<String>, StoreError> {
     let (seq, _) = current(db, id)?;
     let mut statement = db.prepare_cached(
@@ -250,7 +249,7 @@ pub(super) fn calls(db: &Connection, id: &str) -> Result<Vec<CallRow>, StoreErro
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// A model call that was recorded, for a retry.
+/// A recorded model call, for a retry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedCall {
     pub event: i64,
@@ -258,15 +257,15 @@ pub struct RecordedCall {
     pub timestamp: f64,
     /// The event's data: request, response, status.
     pub data: String,
-    /// Digest of endpoint and body, where it has answers.
+    /// Digest of endpoint and body, if it has answers.
     pub body: Option<[u8; 16]>,
     pub answers: Vec<StoredAnswer>,
 }
 
-/// How a retry finds the call that it repeats.
+/// The key by which a retry finds the original call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repeated {
-    /// By the key that its event was appended with.
+    /// By its event's key.
     Key(Vec<u8>),
     /// By the digest of its body.
     Body([u8; 16]),
@@ -274,7 +273,7 @@ pub enum Repeated {
     Event(i64),
 }
 
-/// The recorded calls of an attempt that `repeated` means, oldest first.
+/// The recorded calls of an attempt that match `repeated`, oldest first.
 pub(super) fn recorded(
     db: &Connection,
     id: &str,

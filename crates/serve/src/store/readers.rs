@@ -1,4 +1,4 @@
-//! Connections that read, lent to blocking tasks.
+//! A pool of read connections for blocking tasks.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -8,8 +8,8 @@ use rusqlite::Connection;
 use super::StoreError;
 use super::schema::open_reader;
 
-/// Most connections kept open while none reads.
-const KEPT: usize = 8;
+/// Maximum idle connections kept open.
+const MAX_IDLE: usize = 8;
 
 #[derive(Debug)]
 pub(super) struct Readers {
@@ -33,10 +33,10 @@ impl Readers {
             None => open_reader(&self.path)?,
         };
         let result = read(&db);
-        // One that failed may be in any state.
+        // A connection that failed may be in any state, so it is dropped.
         if result.is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < KEPT {
+            if idle.len() < MAX_IDLE {
                 idle.push(db);
             }
         }

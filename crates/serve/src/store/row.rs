@@ -1,4 +1,4 @@
-//! A rollout's row, as the writer and all readers see it.
+//! A rollout's row, shared by the writer and all readers.
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -12,7 +12,7 @@ pub(super) const ROLLOUT: &str = "id, input, is_train, config, metadata, state, 
      last_attempt_id, error_message, version, created_at, updated_at, seq, hosted, attempts, \
      worker, lease_until";
 
-/// A row with what only the writer needs of it.
+/// A row with the columns that only the writer needs.
 pub(super) struct RolloutRow {
     pub(super) rollout: StoredRollout,
     pub(super) seq: i64,
@@ -77,13 +77,13 @@ pub(super) fn rollout_of(row: &Row<'_>) -> rusqlite::Result<RolloutRow> {
     })
 }
 
-/// The rollout of this id.
+/// The rollout with this id.
 pub(super) fn find(db: &Connection, id: &str) -> Result<Option<RolloutRow>, StoreError> {
     let sql = format!("SELECT {ROLLOUT} FROM rollouts WHERE id = ?1");
     Ok(db.prepare_cached(&sql)?.query_row([id], rollout_of).optional()?)
 }
 
-/// As [`find`], where there must be one.
+/// Like [`find`], but a missing rollout is an error.
 pub(super) fn known(db: &Connection, id: &str) -> Result<RolloutRow, StoreError> {
     find(db, id)?.ok_or_else(|| StoreError::UnknownRollout(id.to_owned()))
 }

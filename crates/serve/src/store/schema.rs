@@ -1,9 +1,9 @@
-//! The file: tables, their version, and how a connection is set up.
+//! The database: tables, schema version, and connection setup.
 //!
-//! Rows point to rollouts by number, not by id: an id that is deleted and made again is another
+//! Rows refer to rollouts by number, not by id: an id that is deleted and created again is another
 //! rollout. Token ids and log-probabilities are little-endian 32-bit words in blobs. Bodies are
-//! JSON as they were written, so that reading an event back costs no parsing; long ones are
-//! compressed (`packed`).
+//! stored as JSON text, so that reading an event back needs no parsing; long ones are compressed
+//! (`packed`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::StoreError;
 /// Version of the tables; a reader refuses a newer one.
 pub const SCHEMA: i64 = 1;
 
-/// "LeyS" in SQLite's header, by which a store is told from another program's database.
+/// "LeyS" in SQLite's header, which distinguishes a store from another program's database.
 const APPLICATION: i64 = 0x4c65_7953;
 
 const TABLES: &str = "
@@ -103,10 +103,10 @@ CREATE TABLE responses (
 );
 ";
 
-/// The connection that writes, to a file that is created where there is none.
+/// Opens the write connection, creating the file if it does not exist.
 ///
 /// # Errors
-/// A sentence about the file: damaged, another program's, or of a newer version.
+/// If the file is corrupt, another program's database, or of another version.
 pub(super) fn open_writer(path: &Path, durable: bool) -> Result<Connection, StoreError> {
     let about = |error: rusqlite::Error| file_error(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -120,7 +120,7 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<Connection, Stor
         create(&db).map_err(about)?;
     }
     check(&db, path)?;
-    // FULL syncs the log at every commit: what was acknowledged survives a power cut. NORMAL
+    // FULL syncs the WAL at every commit, so acknowledged writes survive a power failure. NORMAL
     // would sync only at checkpoints.
     let synchronous = if durable { "FULL" } else { "OFF" };
     db.execute_batch(&format!(
@@ -136,7 +136,7 @@ pub(super) fn open_writer(path: &Path, durable: bool) -> Result<Connection, Stor
     Ok(db)
 }
 
-/// A connection that only reads.
+/// Opens a read-only connection.
 ///
 /// # Errors
 /// As [`open_writer`].
@@ -178,7 +178,7 @@ fn check(db: &Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// SQLite's error as a sentence about the file.
+/// Converts an SQLite error to a message about the file.
 pub(super) fn file_error(path: &Path, error: &rusqlite::Error) -> StoreError {
     use rusqlite::ErrorCode as Code;
     let what = match error.sqlite_error_code() {
@@ -196,10 +196,10 @@ pub(super) fn file_error(path: &Path, error: &rusqlite::Error) -> StoreError {
 mod tests {
     use super::*;
 
-    /// With NORMAL, a commit would be synced by the next checkpoint only: acknowledged, and
-    /// gone with the power.
+    /// With NORMAL, a commit would be synced only by the next checkpoint, and an acknowledged
+    /// write could be lost in a power failure.
     #[test]
-    fn a_commit_is_a_sync() {
+    fn every_commit_is_synced() {
         let folder = tempfile::tempdir().expect("a folder");
         let db = open_writer(&folder.path().join("x"), true).expect("a file");
         let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).expect("one");

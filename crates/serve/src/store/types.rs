@@ -1,11 +1,11 @@
-//! What the store keeps, as its callers see it.
+//! The store's data types.
 
 use serde_json::{Map, Value};
 
-/// The attempt that counts where a rollout names none.
+/// The current attempt of a rollout that has no `last_attempt_id`.
 pub const DEFAULT_ATTEMPT: &str = "0";
 
-/// Where a rollout stands. `Succeeded` and `Failed` are final.
+/// The state of a rollout. `Succeeded` and `Failed` are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RolloutState {
     Queuing,
@@ -27,7 +27,7 @@ impl RolloutState {
         }
     }
 
-    /// The state of this name.
+    /// The state with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
@@ -49,21 +49,21 @@ impl RolloutState {
 /// A rollout to be created.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewRollout {
-    /// `None` lets the store draw one.
+    /// `None` lets the store generate one.
     pub id: Option<String>,
-    /// The task, in whatever form the agent expects.
+    /// The task, in the format the agent expects.
     pub input: Value,
     pub is_train: bool,
     /// v1's `RolloutConfig`, completed with its defaults.
     pub config: Map<String, Value>,
     pub metadata: Map<String, Value>,
-    /// Whether [`Store::claim`](super::Store::claim) may hand it to a worker.
+    /// Whether [`Store::claim`](super::Store::claim) may lease it to a worker.
     pub claimable: bool,
     /// Whether a trainer in this process owns it. Such a rollout ends with the process.
     pub hosted: bool,
 }
 
-/// v1's `RolloutConfig` where nothing was said.
+/// The defaults of v1's `RolloutConfig`.
 pub fn default_config() -> Map<String, Value> {
     let mut config = Map::new();
     config.insert("timeout_seconds".into(), 3600.into());
@@ -72,7 +72,7 @@ pub fn default_config() -> Map<String, Value> {
     config
 }
 
-/// A rollout as it stands.
+/// A stored rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredRollout {
     pub id: String,
@@ -83,15 +83,15 @@ pub struct StoredRollout {
     pub status: RolloutStatus,
 }
 
-/// The part of a rollout that changes.
+/// The mutable part of a rollout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RolloutStatus {
     pub state: RolloutState,
     pub k8s_job_name: Option<String>,
-    /// The attempt whose events count; `None` means [`DEFAULT_ATTEMPT`].
+    /// The current attempt; `None` means [`DEFAULT_ATTEMPT`].
     pub last_attempt_id: Option<String>,
     pub error_message: Option<String>,
-    /// Counts changes, from 1.
+    /// Number of changes, starting at 1.
     pub version: u64,
     /// Seconds since 1970.
     pub created_at: f64,
@@ -99,14 +99,14 @@ pub struct RolloutStatus {
 }
 
 impl RolloutStatus {
-    /// The attempt whose events count.
+    /// The current attempt.
     pub fn attempt(&self) -> &str {
         self.last_attempt_id.as_deref().unwrap_or(DEFAULT_ATTEMPT)
     }
 }
 
-/// A change of a rollout's status. The outer `Option` says whether a field is changed, the
-/// inner one is its new value.
+/// A change of a rollout's status. The outer `Option` is whether a field changes, the inner one is
+/// its new value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StatusPatch {
     pub state: Option<RolloutState>,
@@ -126,60 +126,60 @@ impl StatusPatch {
 pub struct NewEvent {
     pub rollout_id: String,
     pub attempt_id: String,
-    /// `model_request`, `reward`, `answer`, `signal` or a name of the agent's own.
+    /// `model_request`, `reward`, `answer`, `signal` or an agent-defined type.
     pub event_type: String,
     /// A JSON object as text.
     pub data: String,
-    /// Events of one rollout with equal keys are one event.
+    /// Idempotency key: events of one rollout with equal keys are stored once.
     pub key: Option<Vec<u8>>,
-    /// Of a `model_request`: its answers, one a choice.
+    /// The answers of a `model_request`, one per choice.
     pub call: Option<NewCall>,
 }
 
-/// The answers of a model call beside the event that tells of it.
+/// The answers of a model call, stored with its event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewCall {
     /// `chat/completions`, `responses`, …
     pub endpoint: &'static str,
     pub role: Option<String>,
-    /// Digest of endpoint and body, by which a retry finds the first answer.
+    /// Digest of endpoint and body, by which a retry finds the original call.
     pub body: [u8; 16],
     pub answers: Vec<StoredAnswer>,
 }
 
-/// One answer, without what can be computed from its ids.
+/// One answer, without anything derivable from its ids.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredAnswer {
     pub content: String,
-    /// A JSON array of `{id, name, arguments}`; empty text where there are none.
+    /// A JSON array of `{id, name, arguments}`; empty string if there are none.
     pub tool_calls: String,
     pub malformed_call: Option<String>,
     /// `stop` or `length`.
     pub finish: String,
-    /// The text at which generation stopped, where one did.
+    /// The stop string that ended generation, if any.
     pub stop_text: Option<String>,
     pub prompt_ids: Vec<u32>,
-    /// The end-of-turn token included.
+    /// Including the end-of-turn token.
     pub response_ids: Vec<u32>,
-    /// Natural logarithms, one a response token.
+    /// Natural log-probabilities, one per response token.
     pub logprobs: Vec<f32>,
     pub cached_tokens: u64,
     pub policy_version: u64,
     pub constrained: bool,
 }
 
-/// What became of an event.
+/// The result of appending an event.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Appended {
     /// Position among all events of the store.
     pub seq: i64,
     /// Seconds since 1970.
     pub timestamp: f64,
-    /// An event with this key was there already; nothing was added.
+    /// An event with this key already existed; nothing was added.
     pub duplicate: bool,
 }
 
-/// An event as it was appended.
+/// A stored event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredEvent {
     pub seq: i64,
@@ -194,9 +194,9 @@ pub struct StoredEvent {
 /// A page of the completion log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TerminalPage {
-    /// Those of the page that were not deleted.
+    /// The entries of the page that were not deleted.
     pub items: Vec<TerminalItem>,
-    /// The cursor of the next page; deleted rollouts count.
+    /// The cursor of the next page; counts deleted rollouts too.
     pub next_after: u64,
     /// Length of the log.
     pub total: u64,
@@ -211,29 +211,29 @@ pub struct TerminalItem {
     pub is_train: bool,
 }
 
-/// A rollout lent to a worker.
+/// A rollout leased to a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
     pub rollout: StoredRollout,
     pub attempt_id: String,
-    /// Seconds since 1970 at which the lease ends without a heartbeat.
+    /// Expiry of the lease without a heartbeat, in seconds since 1970.
     pub lease_until: f64,
 }
 
-/// A rollout taken back from a worker that fell silent.
+/// A rollout requeued after its worker's lease expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requeued {
     pub rollout_id: String,
-    /// The attempt that counts no longer.
+    /// The attempt that is no longer current.
     pub attempt_id: String,
     pub worker: String,
 }
 
-/// A model server that was registered.
+/// A registered model server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelServer {
     pub model: String,
-    /// The API's root, `/v1` included.
+    /// The API's root, including `/v1`.
     pub endpoint: String,
     pub version: i64,
 }

@@ -1,8 +1,8 @@
-//! The one thread that writes, and its group commits.
+//! The writer thread and its group commits.
 //!
-//! Writes that arrive while the last group is on its way to the disk form the next group: one
-//! transaction, one sync, then every writer of the group is told. So the cost of a sync is
-//! shared by all who wait for it, and none waits for a timer.
+//! Writes that arrive while a group is being synced form the next group: one transaction and one
+//! sync, then all its callers are notified. So callers share the cost of a sync, and none waits
+//! for a timer.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,38 +18,38 @@ use super::StoreError;
 use super::checkpoint::Checkpointer;
 use super::index::{Effect, Index};
 
-/// Most writes of one group; bounds how long the first of them waits for the last.
+/// Maximum writes per group; bounds how long the first of them waits for the last.
 const GROUP: usize = 512;
 
-/// What a write sees.
+/// The context of a write.
 pub(super) struct Writing<'a> {
     pub(super) db: &'a Connection,
-    /// Changes of the index, made when the group is durable.
+    /// Changes to the index, applied once the group is durable.
     pub(super) effects: &'a mut Vec<Effect>,
     /// Seconds since 1970.
     pub(super) now: f64,
-    /// Bytes of the events of rollouts that were written to, by their rows.
+    /// Event bytes of the rollouts written to, by row.
     pub(super) held: &'a mut HashMap<i64, u64>,
-    /// Bytes of text and blobs written, by which checkpoints are scheduled.
+    /// Bytes of text and blobs written, used to schedule checkpoints.
     pub(super) bytes: &'a mut usize,
 }
 
-/// Tells the caller how its write ended, once the group is durable or lost.
+/// Notifies the caller of its write's result, once the group is committed or rolled back.
 type Acknowledge = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// One write: does its statements and returns its acknowledgement, and whether the group is
-/// beyond rescue because a statement failed.
+/// One write: executes its statements and returns its acknowledgement, and the error if a failed
+/// statement forces the group to roll back.
 type Job = Box<dyn FnOnce(&mut Writing<'_>) -> (Acknowledge, Option<StoreError>) + Send>;
 
-/// Counts of the writer, for metrics.
+/// The writer's counters, for metrics.
 #[derive(Debug, Default)]
 pub struct WriterCounts {
     pub groups: AtomicU64,
     pub writes: AtomicU64,
-    /// Writes that wait for the writer now.
+    /// Writes currently queued.
     pub queue: AtomicU64,
 }
 
-/// A handle to the thread. The thread ends when the handle is dropped or closed.
+/// A handle of the writer thread, which ends when the handle is dropped or closed.
 pub(super) struct Writer {
     sender: Mutex<Option<Sender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -78,11 +78,11 @@ impl Writer {
         Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), counts })
     }
 
-    /// Queues a write. The receiver hears of it once it is durable; dropping the receiver does
-    /// not undo it.
+    /// Queues a write. The receiver is notified once it is durable; dropping the receiver does not
+    /// cancel it.
     ///
-    /// A write looks before it changes anything: an error of its own leaves the group intact,
-    /// an error of SQLite's takes the whole group back.
+    /// A write validates before it changes anything: a validation error leaves the group intact,
+    /// an SQLite error rolls back the whole group.
     pub(super) fn send<T: Send + 'static>(
         &self,
         write: impl FnOnce(&mut Writing<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -95,7 +95,7 @@ impl Writer {
                 _ => None,
             };
             let acknowledge: Acknowledge = Box::new(move |committed| {
-                // Whoever does not listen any more has its write all the same.
+                // A dropped receiver does not undo the write.
                 let _ = sender.send(committed.and(result));
             });
             (acknowledge, broken)
@@ -103,14 +103,14 @@ impl Writer {
         let jobs = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(jobs) = jobs.as_ref() {
             self.counts.queue.fetch_add(1, Ordering::Relaxed);
-            // A thread that is gone drops the job, and with it the sender: the caller hears
-            // that the store is closed.
+            // If the thread has ended, the job and with it the sender are dropped: the caller gets
+            // an error that the store is closed.
             let _ = jobs.send(job);
         }
         receiver
     }
 
-    /// Ends the thread after everything that was queued.
+    /// Ends the thread after all queued writes.
     pub(super) fn close(&self) {
         self.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -177,7 +177,7 @@ impl Group {
             lost = self.statement("COMMIT").err();
         }
         if let Some(error) = lost {
-            // Fails where there is no transaction left, which is as good.
+            // Fails if there is no transaction, which is harmless.
             let _ = self.statement("ROLLBACK");
             self.held.clear();
             for acknowledge in acknowledgements {

@@ -1,6 +1,7 @@
-//! The gateway over a scripted model, spoken to over loopback as agents and controllers do.
+//! Tests of the gateway with a scripted model, over loopback as agents and controllers use it.
 
 mod attribution;
+mod harness;
 mod limits;
 mod repeats;
 mod trainer;
@@ -8,4 +9,3 @@ mod updates;
 mod upstream;
 mod v1;
 mod workers;
-mod world;

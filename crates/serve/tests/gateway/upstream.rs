@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use leyden_serve::gateway::{GatewayConfig, UpstreamConfig};
 use serde_json::{Value, json};
 
-use super::world::{World, chat_body, chat_path, config};
+use super::harness::{Harness, chat_body, chat_path, config};
 
-/// A model server that answers with the next of its statuses, then with 200.
+/// A model server that returns the queued statuses in order, then 200.
 #[derive(Default)]
 struct Server {
     statuses: Mutex<Vec<u16>>,
@@ -58,24 +58,24 @@ fn quick(tries: u32) -> GatewayConfig {
     GatewayConfig { upstream, ..config() }
 }
 
-async fn world(config: GatewayConfig, urls: &[&str]) -> World {
-    let world = World::modelless(config).await;
+async fn harness(config: GatewayConfig, urls: &[&str]) -> Harness {
+    let harness = Harness::modelless(config).await;
     let servers: Vec<Value> =
         urls.iter().map(|url| json!({"model": "m", "endpoint": url, "version": 4})).collect();
-    world.post("/api/models", json!(servers)).await.is(201);
-    world.rollout("r").await;
-    world
+    harness.post("/api/models", json!(servers)).await.is(201);
+    harness.rollout("r").await;
+    harness
 }
 
 #[tokio::test]
-async fn the_body_is_rewritten_and_the_answer_passed_on() {
+async fn the_body_is_rewritten_and_the_response_forwarded() {
     let (server, url) = start(&[]).await;
-    let world = world(quick(6), &[&url]).await;
+    let harness = harness(quick(6), &[&url]).await;
     let mut body = chat_body("1+1");
     body["temperature"] = json!(0.1);
     body["guided_json"] = json!({"own": true});
-    let answer = world.post(&chat_path("r"), body.clone()).await.is(200).json();
-    assert_eq!(answer["own"], "field", "fields that we do not know pass");
+    let answer = harness.post(&chat_path("r"), body.clone()).await.is(200).json();
+    assert_eq!(answer["own"], "field", "unknown fields are forwarded");
     let sent = server.bodies.lock().expect("no panic")[0].clone();
     assert_eq!(sent.0, "chat/completions");
     for (key, value) in [
@@ -88,10 +88,10 @@ async fn the_body_is_rewritten_and_the_answer_passed_on() {
     ] {
         assert_eq!(sent.1[key], value, "{key}");
     }
-    world.post(&chat_path("r").replace("train", "val"), body).await.is(200);
+    harness.post(&chat_path("r").replace("train", "val"), body).await.is(200);
     let sent = server.bodies.lock().expect("no panic")[1].1.clone();
     assert_eq!((sent["temperature"].clone(), sent.get("logprobs")), (json!(0.7), None));
-    let events = world.get("/api/rollouts/r/events?format=triplet").await.is(200).json();
+    let events = harness.get("/api/rollouts/r/events?format=triplet").await.is(200).json();
     let data = &events[0]["data"];
     assert_eq!(data["prompt_token_ids"], json!([1, 2, 3]));
     assert_eq!(data["response_token_ids"], json!([7, 8]));
@@ -100,39 +100,39 @@ async fn the_body_is_rewritten_and_the_answer_passed_on() {
 }
 
 #[tokio::test]
-async fn passing_failures_are_tried_again() {
+async fn transient_failures_are_retried() {
     let (server, url) = start(&[500, 429, 408]).await;
-    let world = world(quick(6), &[&url]).await;
-    world.chat("r", "1+1").await.is(200);
+    let harness = harness(quick(6), &[&url]).await;
+    harness.chat("r", "1+1").await.is(200);
     assert_eq!(server.bodies.lock().expect("no panic").len(), 4);
-    let events = world.get("/api/rollouts/r/events").await.is(200).json();
+    let events = harness.get("/api/rollouts/r/events").await.is(200).json();
     assert_eq!(events[0]["data"]["retry_count"], 3);
     assert_eq!(events[0]["data"]["status"], "ok");
 }
 
 #[tokio::test]
-async fn the_last_failure_is_the_answer_and_is_recorded() {
+async fn the_last_failure_is_returned_and_recorded() {
     let (server, url) = start(&[503, 503, 503]).await;
-    let world = world(quick(2), &[&url]).await;
-    world.chat("r", "1+1").await.is(503);
+    let harness = harness(quick(2), &[&url]).await;
+    harness.chat("r", "1+1").await.is(503);
     assert_eq!(server.bodies.lock().expect("no panic").len(), 2);
-    let events = world.get("/api/rollouts/r/events?format=triplet").await.is(200).json();
+    let events = harness.get("/api/rollouts/r/events?format=triplet").await.is(200).json();
     assert_eq!(events[0]["data"]["status"], "error");
     assert_eq!(events[0]["data"]["error"]["message"], "not now");
     assert_eq!(events[0]["data"]["response_log_probs"], Value::Null);
     let (server, url) = start(&[400]).await;
-    let world = self::world(quick(6), &[&url]).await;
-    world.chat("r", "1+1").await.is(400);
-    assert_eq!(server.bodies.lock().expect("no panic").len(), 1, "400 does not pass");
+    let harness = self::harness(quick(6), &[&url]).await;
+    harness.chat("r", "1+1").await.is(400);
+    assert_eq!(server.bodies.lock().expect("no panic").len(), 1, "400 is not retried");
 }
 
 #[tokio::test]
-async fn nobody_there_is_502() {
+async fn an_unreachable_server_is_502() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/v1", listener.local_addr().expect("an address"));
     drop(listener);
-    let world = world(quick(2), &[&url]).await;
-    let got = world.chat("r", "1+1").await.is(502).json();
+    let harness = harness(quick(2), &[&url]).await;
+    let got = harness.chat("r", "1+1").await.is(502).json();
     assert_eq!(got["detail"], "Upstream model server request failed");
 }
 
@@ -140,12 +140,12 @@ async fn nobody_there_is_502() {
 async fn a_rollout_stays_with_one_server() {
     let (first, a) = start(&[]).await;
     let (second, b) = start(&[]).await;
-    let world = world(quick(1), &[&a, &b]).await;
+    let harness = harness(quick(1), &[&a, &b]).await;
     for id in ["r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8"] {
-        world.rollout(id).await;
+        harness.rollout(id).await;
         let before = (count(&first), count(&second));
         for _ in 0..3 {
-            world.chat(id, "1+1").await.is(200);
+            harness.chat(id, "1+1").await.is(200);
         }
         let served = (count(&first) - before.0, count(&second) - before.1);
         assert!(served == (3, 0) || served == (0, 3), "{id}: {served:?}");
@@ -158,22 +158,22 @@ fn count(server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn streams_and_responses_work_over_a_server_that_is_asked_for_neither() {
+async fn streams_and_responses_work_with_plain_upstream_calls() {
     let (server, url) = start(&[]).await;
-    let world = world(quick(1), &[&url]).await;
+    let harness = harness(quick(1), &[&url]).await;
     let mut body = chat_body("1+1");
     body["stream"] = json!(true);
-    let stream = world.post(&chat_path("r"), body).await.is(200).text;
+    let stream = harness.post(&chat_path("r"), body).await.is(200).text;
     assert!(stream.contains("from upstream") && stream.ends_with("data: [DONE]\n\n"), "{stream}");
     let path = chat_path("r").replace("chat/completions", "responses");
-    let answer = world.post(&path, json!({"model": "auto", "input": "2+2"})).await.is(200).json();
+    let answer = harness.post(&path, json!({"model": "auto", "input": "2+2"})).await.is(200).json();
     assert_eq!(answer["output"][0]["content"][0]["text"], "from upstream");
     for (path, body) in server.bodies.lock().expect("no panic").iter() {
         assert_eq!(path, "chat/completions");
         assert_eq!(body.get("stream"), None);
         assert_eq!(body["return_token_ids"], true);
     }
-    let calls = world.store.calls("r").await.expect("calls");
+    let calls = harness.store.calls("r").await.expect("calls");
     assert_eq!(calls.len(), 2);
     assert!(calls.iter().all(|call| call.answer.response_ids == [7, 8]));
 }
@@ -184,10 +184,10 @@ async fn registered_servers_survive_a_restart() {
     let (_server, url) = start(&[]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let open = || Store::open(folder.path(), Limits::default()).expect("a store");
-    let world = World::over(open(), quick(1), None).await;
-    world.post("/api/models", json!([{"model": "m", "endpoint": url}])).await.is(201);
-    world.rollout("r").await;
-    world.shut_down().await;
-    let world = World::over(open(), quick(1), None).await;
-    world.chat("r", "1+1").await.is(200);
+    let harness = Harness::over(open(), quick(1), None).await;
+    harness.post("/api/models", json!([{"model": "m", "endpoint": url}])).await.is(201);
+    harness.rollout("r").await;
+    harness.shut_down().await;
+    let harness = Harness::over(open(), quick(1), None).await;
+    harness.chat("r", "1+1").await.is(200);
 }

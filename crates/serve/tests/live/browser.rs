@@ -1,9 +1,9 @@
 //! Headless Chromium, driven over its debugging pipe.
 //!
-//! Commands are JSON objects that end in a zero byte; they go to file descriptor 3 of the
-//! browser and come back from 4, which a shell joins to our pipes. The pipe is chosen over
-//! `--dump-dom` because a page with an open event stream never falls idle, over a WebSocket
-//! because it needs no library.
+//! Commands are JSON objects terminated by a zero byte, written to the browser's file descriptor
+//! 3; results come from descriptor 4. A shell connects both to our pipes. `--dump-dom` is not
+//! usable because a page with an open event stream never becomes idle; unlike a WebSocket, the
+//! pipe needs no library.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -21,13 +21,13 @@ pub struct Browser {
     from: BufReader<ChildStdout>,
     number: u64,
     session: Option<String>,
-    /// What the page complained of: exceptions, refused resources, violations of its policy.
-    pub complaints: Vec<String>,
+    /// Errors of the page: exceptions, blocked resources, policy violations.
+    pub errors: Vec<String>,
     _profile: TempDir,
 }
 
 impl Browser {
-    /// `None`, with a line that says so, where there is no browser.
+    /// `None`, with a message, if there is no browser.
     pub fn start(test: &str) -> Option<Self> {
         let has = |name: &&&str| {
             let mut command = Command::new(name);
@@ -35,7 +35,7 @@ impl Browser {
             command.status().is_ok_and(|status| status.success())
         };
         let Some(name) = NAMES.iter().find(has) else {
-            eprintln!("skipped {test}: there is no chromium on this machine");
+            eprintln!("skipped {test}: chromium is not installed");
             return None;
         };
         let profile = tempfile::tempdir().unwrap();
@@ -50,9 +50,9 @@ impl Browser {
             .unwrap();
         let to = child.stdin.take().unwrap();
         let from = BufReader::new(child.stdout.take().unwrap());
-        let complaints = Vec::new();
+        let errors = Vec::new();
         let mut browser =
-            Self { child, to, from, number: 0, session: None, complaints, _profile: profile };
+            Self { child, to, from, number: 0, session: None, errors, _profile: profile };
         let targets = browser.command("Target.getTargets", json!({}));
         let pages = targets["targetInfos"].as_array().unwrap();
         let page = pages.iter().find(|target| target["type"] == "page").unwrap();
@@ -85,9 +85,9 @@ impl Browser {
             let params = &message["params"];
             match message["method"].as_str() {
                 Some("Runtime.exceptionThrown") => {
-                    self.complaints.push(params["exceptionDetails"].to_string());
+                    self.errors.push(params["exceptionDetails"].to_string());
                 }
-                Some("Log.entryAdded") => self.complaints.push(params["entry"].to_string()),
+                Some("Log.entryAdded") => self.errors.push(params["entry"].to_string()),
                 _ => {}
             }
         }
@@ -121,7 +121,7 @@ impl Browser {
         );
         if self.value(&expression) != json!(true) {
             let page = self.value("document.body.innerText");
-            panic!("after 30 seconds it is not so that {condition}; the page says {page}");
+            panic!("condition not met within 30 seconds: {condition}; page text: {page}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! The live page: what it answers over HTTP, and what it looks like in a browser.
+//! Tests of the live page, over HTTP and in a browser.
 
 mod browser;
+mod fixtures;
 mod page;
 mod requests;
-mod world;

@@ -1,4 +1,4 @@
-//! The page in headless Chromium. Skipped, saying so, where there is none.
+//! The page in headless Chromium. Skipped with a message if it is not installed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use leyden_serve::live::{Guard, Handle, MOST_POINTS, serve};
 use serde_json::json;
 
 use crate::browser::Browser;
-use crate::world::{HOSTILE, Shelf, eval, feed, flight, step};
+use crate::fixtures::{HOSTILE, TestRollouts, eval, feed, flight, step};
 
 fn start(address: SocketAddr, feed: &leyden_serve::live::Feed) -> Handle {
-    serve(address, Guard::loopback(), feed.clone(), Arc::new(Shelf)).unwrap()
+    serve(address, Guard::loopback(), feed.clone(), Arc::new(TestRollouts)).unwrap()
 }
 
 fn any_port() -> SocketAddr {
@@ -26,7 +26,7 @@ fn a_running_run_is_drawn_listed_and_escaped() {
     let handle = start(any_port(), &feed);
     browser.size(1200, 900, false);
     browser.go(&handle.url());
-    // Before anything happened.
+    // Before any event.
     browser.until("document.querySelector('#status').textContent === 'Starting'");
     browser.until("!document.querySelector('#reward .empty').hidden");
 
@@ -65,7 +65,7 @@ fn a_running_run_is_drawn_listed_and_escaped() {
         "document.querySelector('#reward output').textContent.startsWith('Step 2: training 0.4')",
     );
 
-    // Nothing that the model or the world wrote became an element.
+    // No model output or other text became an element.
     let foreign =
         "document.querySelectorAll('img, body script, pre *').length + Number('hacked' in window)";
     assert_eq!(browser.value(foreign), json!(0));
@@ -76,20 +76,19 @@ fn a_running_run_is_drawn_listed_and_escaped() {
     let markup = browser.value("document.documentElement.outerHTML");
     assert!(markup.as_str().unwrap().contains("&lt;script&gt;window.hacked"));
 
-    // On a phone and in the dark: no sideways scrolling, other ground.
-    let ground = "getComputedStyle(document.body).backgroundColor";
-    let light = browser.value(ground);
+    // Mobile size and dark scheme: no horizontal scrolling, another background.
+    let background = "getComputedStyle(document.body).backgroundColor";
+    let light = browser.value(background);
     browser.scheme("dark");
-    assert_ne!(browser.value(ground), light);
+    assert_ne!(browser.value(background), light);
     browser.size(360, 740, true);
     browser.until("document.documentElement.scrollWidth === 360");
-    assert_eq!(browser.complaints, Vec::<String>::new());
+    assert_eq!(browser.errors, Vec::<String>::new());
 }
 
 #[test]
-fn a_long_run_loses_its_connection_finds_it_and_ends() {
-    let Some(mut browser) = Browser::start("a_long_run_loses_its_connection_finds_it_and_ends")
-    else {
+fn a_long_run_reconnects_and_ends() {
+    let Some(mut browser) = Browser::start("a_long_run_reconnects_and_ends") else {
         return;
     };
     let feed = feed();
@@ -108,10 +107,10 @@ fn a_long_run_loses_its_connection_finds_it_and_ends() {
     assert!(points > MOST_POINTS as u64 / 2 && points <= MOST_POINTS as u64, "{points}");
     // The one high step is still the upper edge of its point.
     assert_eq!(browser.value("Math.max(...run.train.points.map((p) => p.high))"), json!(9));
-    // … and lies within the plot.
+    // … and within the plot.
     browser.until("document.querySelector('#reward .plot .band').getBBox().y > 10");
 
-    // The same process goes on under the same address: what was missed comes, nothing twice.
+    // A new feed at the same address: the page reconnects and gets a snapshot.
     let address = handle.address();
     drop(handle);
     browser.until("document.querySelector('#notice').textContent.startsWith('Connection lost')");
@@ -126,7 +125,7 @@ fn a_long_run_loses_its_connection_finds_it_and_ends() {
         "document.querySelector('#notice').textContent.endsWith('the loss is not a number')",
     );
     drop(handle);
-    // A run that is over has no connection to lose.
+    // After the run has ended, the page does not report a lost connection.
     browser.until("source.readyState === EventSource.CLOSED");
     browser.until("document.querySelector('#notice').textContent.startsWith('The run failed')");
 }

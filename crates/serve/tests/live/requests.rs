@@ -1,4 +1,4 @@
-//! The page's addresses without a browser.
+//! The page's routes without a browser.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use reqwest::header::{COOKIE, HOST, LOCATION, SET_COOKIE};
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value;
 
-use crate::world::{Shelf, feed, flight, step};
+use crate::fixtures::{TestRollouts, feed, flight, step};
 
 fn start(guard: Guard) -> (Feed, Handle) {
     let feed = feed();
-    let handle = serve(([127, 0, 0, 1], 0).into(), guard, feed.clone(), Arc::new(Shelf)).unwrap();
+    let handle =
+        serve(([127, 0, 0, 1], 0).into(), guard, feed.clone(), Arc::new(TestRollouts)).unwrap();
     (feed, handle)
 }
 
@@ -20,7 +21,7 @@ fn client() -> Client {
     Client::builder().redirect(redirect::Policy::none()).build().unwrap()
 }
 
-/// What a stream sends until `done` says that it is enough, or until it ends.
+/// Reads a stream until `done` returns true or it ends.
 async fn read(response: &mut Response, done: impl Fn(&str) -> bool) -> String {
     let mut text = String::new();
     while !done(&text) {
@@ -37,7 +38,7 @@ fn events(text: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_page_allows_nothing_but_itself() {
+async fn the_page_loads_only_its_own_files() {
     let (_, handle) = start(Guard::loopback());
     let entrance = client().get(format!("http://{}/", handle.address())).send().await.unwrap();
     assert_eq!(entrance.headers()[LOCATION], "/live/");
@@ -51,7 +52,7 @@ async fn the_page_allows_nothing_but_itself() {
         for word in
             ["http://", "https://", "innerHTML", "insertAdjacentHTML", "new Function", "style="]
         {
-            // The name of SVG's elements is an address that nobody visits.
+            // SVG's namespace is a URL that is never fetched.
             let found = text.replace("http://www.w3.org/2000/svg", "").contains(word);
             assert!(!found, "{file} has {word}");
         }
@@ -59,7 +60,7 @@ async fn the_page_allows_nothing_but_itself() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_where_it_broke_off() {
+async fn a_stream_resumes_at_its_last_event() {
     let (feed, handle) = start(Guard::loopback());
     feed.record(&step(1, 0.5));
     let url = handle.url() + "events";
@@ -76,7 +77,7 @@ async fn a_stream_goes_on_where_it_broke_off() {
     assert_eq!(events(&text), ["step", "flight"]);
     assert!(text.contains(r#""to":2"#), "{text}");
 
-    // What was said last arrives before the stream ends.
+    // The last events arrive before the stream ends.
     feed.finished();
     tokio::task::spawn_blocking(|| drop(handle)).await.unwrap();
     let rest = read(&mut second, |_| false).await;
@@ -85,7 +86,7 @@ async fn a_stream_goes_on_where_it_broke_off() {
 }
 
 #[tokio::test]
-async fn rollouts_are_json_and_mistakes_are_sentences() {
+async fn rollouts_and_errors_are_json() {
     let (_, handle) = start(Guard::loopback());
     for (path, status, word) in [
         ("rollouts", 200, "hacked"),
@@ -114,7 +115,7 @@ async fn rollouts_are_json_and_mistakes_are_sentences() {
 }
 
 #[tokio::test]
-async fn other_names_of_this_machine_are_refused() {
+async fn non_loopback_host_names_are_refused() {
     let (_, handle) = start(Guard::loopback());
     for path in ["", "page.js", "events", "rollouts"] {
         let request = client().get(handle.url() + path).header(HOST, "evil.example");
@@ -125,17 +126,17 @@ async fn other_names_of_this_machine_are_refused() {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_and_kept_as_a_cookie() {
+async fn a_key_is_exchanged_for_a_cookie() {
     let (_, handle) = start(Guard::key("a &+% key"));
     let url = handle.url();
     for wrong in ["", "?key=", "?key=wrong", "?key=a", "events", "rollouts"] {
         let response = client().get(url.clone() + wrong).send().await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "{wrong}");
     }
-    let welcome = client().get(url.clone() + "?key=a+%26%2B%25+key").send().await.unwrap();
-    assert_eq!(welcome.status(), StatusCode::SEE_OTHER);
-    assert_eq!(welcome.headers()[LOCATION], "/live/");
-    let cookie = welcome.headers()[SET_COOKIE].to_str().unwrap();
+    let exchanged = client().get(url.clone() + "?key=a+%26%2B%25+key").send().await.unwrap();
+    assert_eq!(exchanged.status(), StatusCode::SEE_OTHER);
+    assert_eq!(exchanged.headers()[LOCATION], "/live/");
+    let cookie = exchanged.headers()[SET_COOKIE].to_str().unwrap();
     assert!(cookie.contains("HttpOnly; SameSite=Strict"), "{cookie}");
     let pair = cookie.split(';').next().unwrap();
     let with = |value: &str| client().get(&url).header(COOKIE, format!("other=1; {value}"));
@@ -148,9 +149,9 @@ async fn a_key_is_shown_once_and_kept_as_a_cookie() {
 }
 
 #[test]
-fn addresses_that_cannot_be_served_are_named() {
+fn errors_name_the_address() {
     let refused = |address: SocketAddr| {
-        serve(address, Guard::loopback(), feed(), Arc::new(Shelf)).unwrap_err()
+        serve(address, Guard::loopback(), feed(), Arc::new(TestRollouts)).unwrap_err()
     };
     let error = refused(([0, 0, 0, 0], 0).into());
     assert!(matches!(error, LiveError::KeyNeeded(_)));

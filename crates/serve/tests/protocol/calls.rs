@@ -1,4 +1,4 @@
-//! What holds for a call of any endpoint: failures, records, clients that leave.
+//! Behaviour common to all endpoints: failures, records, disconnecting clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +14,9 @@ use leyden_serve::protocol;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::room::{MODEL, Room, with};
+use crate::harness::{Harness, MODEL, with};
 
-/// All endpoints with a body that they understand.
+/// All endpoints with a valid body.
 pub fn endpoints() -> [(Endpoint, Value); 4] {
     let messages = json!([{"role": "user", "content": "Hello"}]);
     [
@@ -45,12 +45,13 @@ fn failures() -> Vec<(Failure, u16, &'static str)> {
 }
 
 #[tokio::test]
-async fn a_failure_has_its_status_and_the_shape_of_its_api() {
+async fn a_failure_has_its_status_and_its_api_s_error_body() {
     for (failure, status, anthropic) in failures() {
         for (endpoint, body) in endpoints() {
             for stream in [false, true] {
-                let room = Room::saying(Reply::Fail(failure.clone()));
-                let got = room.post(endpoint, &with(body.clone(), json!({"stream": stream}))).await;
+                let harness = Harness::replying(Reply::Fail(failure.clone()));
+                let got =
+                    harness.post(endpoint, &with(body.clone(), json!({"stream": stream}))).await;
                 assert_eq!(got.status, status, "{failure:?}");
                 let error = got.json();
                 let message = error["error"]["message"].as_str().unwrap();
@@ -62,8 +63,8 @@ async fn a_failure_has_its_status_and_the_shape_of_its_api() {
                     assert!(error["error"].as_object().unwrap().len() == 4);
                 }
                 let kept = !matches!(failure, Failure::Busy { .. } | Failure::ShuttingDown);
-                assert_eq!(room.records().len(), usize::from(kept));
-                for record in room.records() {
+                assert_eq!(harness.records().len(), usize::from(kept));
+                for record in harness.records() {
                     assert_eq!((record.status, &record.response.value()), (status, &error));
                     assert_eq!(record.failure.as_ref(), Some(&failure));
                     assert_eq!(record.request["model"], MODEL);
@@ -74,37 +75,37 @@ async fn a_failure_has_its_status_and_the_shape_of_its_api() {
 }
 
 #[tokio::test]
-async fn clients_are_told_when_to_come_back() {
+async fn busy_responses_have_retry_after() {
     let busy = |seconds| {
         let message = "weights are being updated".to_owned();
         Reply::Fail(Failure::Busy { retry_after_seconds: seconds, message })
     };
-    // `openai` ignores a wait of 0 s or of more than 120 s.
-    for (seconds, told) in [(7, "7"), (0, "1"), (100_000, "120")] {
+    // `openai` ignores a delay of 0 s or of more than 120 s.
+    for (seconds, expected) in [(7, "7"), (0, "1"), (100_000, "120")] {
         let (endpoint, body) = &endpoints()[0];
-        let got = Room::saying(busy(seconds)).post(*endpoint, body).await;
-        assert_eq!(got.headers["retry-after"], told);
+        let got = Harness::replying(busy(seconds)).post(*endpoint, body).await;
+        assert_eq!(got.headers["retry-after"], expected);
     }
 }
 
-/// LangChain knows an overflow by these words in the message and nowhere else.
+/// LangChain detects an overflow by these words in the message only.
 #[tokio::test]
-async fn a_prompt_that_is_too_long_is_known_as_one() {
-    let room = Room::new(Scripted::new(MODEL, |_| Reply::text("")).with_context(2));
+async fn a_context_overflow_is_recognisable() {
+    let harness = Harness::new(Scripted::new(MODEL, |_| Reply::text("")).with_context(2));
     let (endpoint, body) = &endpoints()[0];
-    let got = room.post(*endpoint, body).await;
+    let got = harness.post(*endpoint, body).await;
     assert_eq!(got.error(), (400, "context_length_exceeded".into(), Value::Null));
     let message = got.json()["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("prompt is too long") && message.contains("context_length_exceeded"));
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_in_the_middle_says_so_and_has_no_end() {
+async fn a_failing_stream_reports_the_error_and_does_not_complete() {
     let late = Failure::Late("the call's deadline passed".to_owned());
     for reply in [Reply::Break("Once upon".to_owned(), late.clone()), Reply::Vanish] {
         for (endpoint, body) in endpoints() {
-            let room = Room::saying(reply.clone());
-            let got = room.post(endpoint, &with(body, json!({"stream": true}))).await;
+            let harness = Harness::replying(reply.clone());
+            let got = harness.post(endpoint, &with(body, json!({"stream": true}))).await;
             let mut events = got.events();
             let text = String::from_utf8_lossy(&got.bytes);
             for end in ["response.completed", "message_stop", "\"finish_reason\":\"stop\""] {
@@ -127,7 +128,7 @@ async fn a_stream_that_fails_in_the_middle_says_so_and_has_no_end() {
                 }
             };
             assert!(!error["message"].as_str().unwrap().is_empty());
-            let record = room.record();
+            let record = harness.record();
             assert!(record.status >= 500 && record.answers.is_empty());
             assert!(record.failure.is_some());
         }
@@ -135,13 +136,13 @@ async fn a_stream_that_fails_in_the_middle_says_so_and_has_no_end() {
 }
 
 #[tokio::test]
-async fn the_record_holds_what_was_asked_and_answered() {
+async fn the_record_has_request_and_response() {
     for (endpoint, body) in endpoints() {
         for stream in [false, true] {
-            let room = Room::saying(Reply::text("Good day."));
+            let harness = Harness::replying(Reply::text("Good day."));
             let body = with(body.clone(), json!({"stream": stream}));
-            let got = room.post(endpoint, &body).await;
-            let record = room.record();
+            let got = harness.post(endpoint, &body).await;
+            let record = harness.record();
             assert_eq!((record.endpoint, record.status), (endpoint, 200));
             assert_eq!((&record.request, record.role.as_deref()), (&body, Some("write")));
             assert_eq!(record.failure, None);
@@ -163,12 +164,12 @@ async fn the_record_holds_what_was_asked_and_answered() {
 async fn a_call_that_cannot_be_recorded_fails() {
     let full = Failure::Internal("the disk is full".to_owned());
     for (endpoint, body) in endpoints() {
-        let room = Room::saying(Reply::text("Good day."));
-        *room.notebook.failure.lock().unwrap() = Some(full.clone());
-        let got = room.post(endpoint, &body).await;
+        let harness = Harness::replying(Reply::text("Good day."));
+        *harness.recorder.failure.lock().unwrap() = Some(full.clone());
+        let got = harness.post(endpoint, &body).await;
         assert_eq!(got.status, 500);
         assert!(String::from_utf8_lossy(&got.bytes).contains("the disk is full"));
-        let got = room.post(endpoint, &with(body, json!({"stream": true}))).await;
+        let got = harness.post(endpoint, &with(body, json!({"stream": true}))).await;
         let text = String::from_utf8_lossy(&got.bytes);
         assert!(text.contains("the disk is full"));
         for end in ["response.completed", "message_stop", "\"finish_reason\":\"stop\""] {
@@ -194,17 +195,17 @@ impl Recorder for Gate {
     }
 }
 
-fn gated(room: &Room) -> (Arc<Gate>, CallContext) {
+fn gated(harness: &Harness) -> (Arc<Gate>, CallContext) {
     let gate = Arc::new(Gate {
         permits: Semaphore::new(0),
         records: AtomicUsize::new(0),
         recorded: Notify::new(),
     });
     let recorder = Arc::clone(&gate) as Arc<dyn Recorder>;
-    (gate, CallContext { recorder, ..room.context() })
+    (gate, CallContext { recorder, ..harness.context() })
 }
 
-/// What a stream has ready now.
+/// The data that a stream has ready.
 fn ready(body: &mut BodyDataStream) -> String {
     let mut text = String::new();
     while let Some(Some(bytes)) = body.next().now_or_never() {
@@ -214,11 +215,11 @@ fn ready(body: &mut BodyDataStream) -> String {
 }
 
 #[tokio::test]
-async fn nobody_holds_an_answer_that_the_store_does_not_have() {
+async fn an_answer_is_recorded_before_it_is_complete_for_the_client() {
     let ends = ["[DONE]", "\"finish_reason\":\"stop\"", "response.completed", "message_stop"];
     for (endpoint, body) in endpoints() {
-        let room = Room::saying(Reply::text("Good day."));
-        let (gate, context) = gated(&room);
+        let harness = Harness::replying(Reply::text("Good day."));
+        let (gate, context) = gated(&harness);
         let body = Bytes::from(with(body, json!({"stream": true})).to_string());
         let mut stream =
             protocol::handle(endpoint, body, context).await.into_body().into_data_stream();
@@ -233,11 +234,11 @@ async fn nobody_holds_an_answer_that_the_store_does_not_have() {
 }
 
 #[tokio::test]
-async fn a_complete_answer_is_recorded_even_if_its_client_has_left() {
+async fn a_complete_answer_is_recorded_even_if_the_client_disconnects() {
     for (endpoint, body) in endpoints() {
         for stream in [false, true] {
-            let room = Room::saying(Reply::text("Good day."));
-            let (gate, context) = gated(&room);
+            let harness = Harness::replying(Reply::text("Good day."));
+            let (gate, context) = gated(&harness);
             let body = Bytes::from(with(body.clone(), json!({"stream": stream})).to_string());
             {
                 let mut call = Box::pin(protocol::handle(endpoint, body, context));
@@ -257,21 +258,21 @@ async fn a_complete_answer_is_recorded_even_if_its_client_has_left() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_cancels_its_generation() {
+async fn a_disconnecting_client_cancels_its_generation() {
     for (endpoint, body) in endpoints() {
-        let room = Room::saying(Reply::Hold);
+        let harness = Harness::replying(Reply::Hold);
         let text = Bytes::from(body.to_string());
-        let mut call = Box::pin(protocol::handle(endpoint, text, room.context()));
+        let mut call = Box::pin(protocol::handle(endpoint, text, harness.context()));
         assert!((&mut call).now_or_never().is_none());
-        let (_, sender) = room.backend.held().remove(0);
+        let (_, sender) = harness.backend.held().remove(0);
         assert!(!sender.is_closed());
         drop(call);
         sender.closed().await;
 
         let text = Bytes::from(with(body, json!({"stream": true})).to_string());
-        let mut call = Box::pin(protocol::handle(endpoint, text, room.context()));
+        let mut call = Box::pin(protocol::handle(endpoint, text, harness.context()));
         assert!((&mut call).now_or_never().is_none());
-        let (_, sender) = room.backend.held().remove(0);
+        let (_, sender) = harness.backend.held().remove(0);
         sender.send(Event::Started { prompt_ids: vec![1], policy_version: 0 }).unwrap();
         let delta = Delta { content: "Good".to_owned(), ..Delta::default() };
         sender.send(Event::Delta(delta)).unwrap();
@@ -280,28 +281,28 @@ async fn a_client_that_leaves_cancels_its_generation() {
         assert!(!sender.is_closed());
         drop(stream);
         sender.closed().await;
-        assert!(room.records().is_empty(), "no record of a cancelled call");
+        assert!(harness.records().is_empty(), "no record of a cancelled call");
     }
 }
 
-/// While weights are updated nothing is said for a while; connections must not look dead.
+/// During a weight update nothing is sent for a while; connections must not appear dead.
 #[tokio::test(start_paused = true)]
-async fn a_stream_without_news_is_kept_alive() {
+async fn an_idle_stream_is_kept_alive() {
     for (endpoint, body) in endpoints() {
-        let room = Room::saying(Reply::Hold);
+        let harness = Harness::replying(Reply::Hold);
         let text = Bytes::from(with(body, json!({"stream": true})).to_string());
-        let mut call = Box::pin(protocol::handle(endpoint, text, room.context()));
+        let mut call = Box::pin(protocol::handle(endpoint, text, harness.context()));
         assert!((&mut call).now_or_never().is_none());
-        let (_, sender) = room.backend.held().remove(0);
+        let (_, sender) = harness.backend.held().remove(0);
         sender.send(Event::Started { prompt_ids: vec![1], policy_version: 0 }).unwrap();
         let mut stream = call.await.into_body().into_data_stream();
         ready(&mut stream);
-        let news = stream.next().await.unwrap().unwrap();
+        let sent = stream.next().await.unwrap().unwrap();
         let expected: &[u8] = match endpoint {
             Endpoint::Messages => b"event: ping\ndata: {\"type\":\"ping\"}\n\n",
             _ => b": waiting\n\n",
         };
-        assert_eq!(news, expected);
+        assert_eq!(sent, expected);
     }
 }
 
@@ -312,11 +313,11 @@ async fn one_choice_that_fails_cancels_the_others() {
         1 => Reply::Fail(Failure::Internal("numbers".to_owned())),
         _ => Reply::Hold,
     });
-    let room = Room::new(backend);
+    let harness = Harness::new(backend);
     let (endpoint, body) = endpoints()[0].clone();
-    let got = room.post(endpoint, &with(body, json!({"n": 3}))).await;
+    let got = harness.post(endpoint, &with(body, json!({"n": 3}))).await;
     assert_eq!(got.status, 500);
-    let held = room.backend.held();
+    let held = harness.backend.held();
     assert_eq!(held.len(), 2);
     for (_, sender) in held {
         sender.closed().await;

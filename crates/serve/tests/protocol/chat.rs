@@ -7,7 +7,7 @@ use leyden_serve::call::{Endpoint, Overrides};
 use leyden_serve::protocol;
 use serde_json::{Value, json};
 
-use crate::room::{MODEL, Room, gathered, joined, with};
+use crate::harness::{Harness, MODEL, gathered, joined, with};
 
 pub fn body() -> Value {
     json!({"model": MODEL, "messages": [{"role": "user", "content": "What is 2 + 3?"}]})
@@ -26,8 +26,9 @@ fn both() -> Reply {
 
 #[tokio::test]
 async fn an_answer_has_every_field_that_clients_read() {
-    let room = Room::new(Scripted::new(MODEL, |_| Reply::text("Five.")).with_policy_version(7));
-    let got = room.post(Endpoint::Chat, &body()).await;
+    let harness =
+        Harness::new(Scripted::new(MODEL, |_| Reply::text("Five.")).with_policy_version(7));
+    let got = harness.post(Endpoint::Chat, &body()).await;
     assert_eq!(got.headers["content-type"], "application/json");
     let mut answer = got.ok();
     assert!(answer["id"].as_str().unwrap().starts_with("chatcmpl-"));
@@ -57,18 +58,18 @@ async fn an_answer_has_every_field_that_clients_read() {
 }
 
 #[tokio::test]
-async fn what_is_streamed_joined_is_what_is_answered_whole() {
+async fn the_joined_stream_equals_the_whole_response() {
     let wanted = json!({"tools": tools(), "logprobs": true, "top_logprobs": 2,
                         "return_token_ids": true, "stream_options": {"include_usage": true}});
     for backend in [
         Scripted::new(MODEL, |_| both()),
-        // A backend that sends the end only.
+        // A backend that sends only the final event.
         Scripted::new(MODEL, |_| both()).without_deltas(),
     ] {
-        let room = Room::new(backend);
+        let harness = Harness::new(backend);
         let body = with(body(), wanted.clone());
-        let whole = room.post(Endpoint::Chat, &body).await.ok();
-        let streamed = room.post(Endpoint::Chat, &with(body, json!({"stream": true}))).await;
+        let whole = harness.post(Endpoint::Chat, &body).await.ok();
+        let streamed = harness.post(Endpoint::Chat, &with(body, json!({"stream": true}))).await;
         let chunks = streamed.chunks();
         let choice = &whole["choices"][0];
         let delta = |name: &str| format!("/choices/0/delta/{name}");
@@ -86,8 +87,8 @@ async fn what_is_streamed_joined_is_what_is_answered_whole() {
             assert_eq!(streamed["function"], whole["function"]);
             assert_eq!(streamed["type"], "function");
         }
-        // The record of a streamed call is the body that was not sent.
-        let recorded = room.records()[1].response.value();
+        // The record of a streamed call has the whole body.
+        let recorded = harness.records()[1].response.value();
         assert_eq!(recorded["choices"][0]["message"]["tool_calls"][0]["id"], calls[0]["id"]);
         assert_eq!(recorded["choices"][0]["logprobs"], choice["logprobs"]);
         assert_eq!(recorded["usage"], chunks.last().unwrap()["usage"]);
@@ -95,11 +96,11 @@ async fn what_is_streamed_joined_is_what_is_answered_whole() {
 }
 
 #[tokio::test]
-async fn chunks_keep_apart_what_clients_cannot_take_together() {
+async fn chunks_separate_text_calls_finish_and_usage() {
     let wanted = json!({"tools": tools(), "stream": true, "return_token_ids": true,
                         "stream_options": {"include_usage": true}});
-    let room = Room::saying(both());
-    let got = room.post(Endpoint::Chat, &with(body(), wanted)).await;
+    let harness = Harness::replying(both());
+    let got = harness.post(Endpoint::Chat, &with(body(), wanted)).await;
     assert_eq!(got.headers["cache-control"], "no-cache");
     let chunks = got.chunks();
     let (first, rest) = chunks.split_first().unwrap();
@@ -129,8 +130,8 @@ async fn chunks_keep_apart_what_clients_cannot_take_together() {
 
 #[tokio::test]
 async fn calls_without_text_have_content_null() {
-    let room = Room::saying(Reply::call("add", json!({"a": 1.5})));
-    let answer = room.post(Endpoint::Chat, &with(body(), json!({"tools": tools()}))).await.ok();
+    let harness = Harness::replying(Reply::call("add", json!({"a": 1.5})));
+    let answer = harness.post(Endpoint::Chat, &with(body(), json!({"tools": tools()}))).await.ok();
     let choice = &answer["choices"][0];
     assert_eq!(choice["finish_reason"], "tool_calls");
     assert_eq!(choice["message"].get("content"), Some(&Value::Null));
@@ -138,14 +139,14 @@ async fn calls_without_text_have_content_null() {
     assert_eq!(call["function"], json!({"name": "add", "arguments": "{\"a\":1.5}"}));
 }
 
-/// Clients put the ids of all calls that they have seen into one history.
+/// Clients collect call ids of many responses in one history.
 #[tokio::test]
 async fn ids_of_calls_differ_across_responses_and_choices() {
-    let room = Room::saying(both());
+    let harness = Harness::replying(both());
     let body = with(body(), json!({"tools": tools(), "n": 3}));
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let answer = room.post(Endpoint::Chat, &body).await.ok();
+        let answer = harness.post(Endpoint::Chat, &body).await.ok();
         for choice in answer["choices"].as_array().unwrap() {
             let calls = choice["message"]["tool_calls"].as_array().unwrap();
             ids.extend(calls.iter().map(|call| call["id"].as_str().unwrap().to_owned()));
@@ -159,30 +160,30 @@ async fn ids_of_calls_differ_across_responses_and_choices() {
 }
 
 #[tokio::test]
-async fn no_calls_come_where_none_were_offered() {
+async fn calls_are_dropped_if_no_tools_were_offered() {
     for extra in [json!({}), json!({"tools": tools(), "tool_choice": "none"})] {
         for stream in [false, true] {
-            let room = Room::saying(both());
+            let harness = Harness::replying(both());
             let body = with(with(body(), extra.clone()), json!({ "stream": stream }));
-            let got = room.post(Endpoint::Chat, &body).await;
+            let got = harness.post(Endpoint::Chat, &body).await;
             assert!(!String::from_utf8_lossy(&got.bytes).contains("tool_calls"));
-            assert_eq!(room.recorded()["choices"][0]["finish_reason"], "stop");
+            assert_eq!(harness.recorded()["choices"][0]["finish_reason"], "stop");
         }
     }
 }
 
 #[tokio::test]
-async fn one_call_at_most_without_parallel_calls() {
-    let room = Room::saying(both());
+async fn without_parallel_calls_there_is_at_most_one() {
+    let harness = Harness::replying(both());
     let body = with(body(), json!({"tools": tools(), "parallel_tool_calls": false}));
-    let answer = room.post(Endpoint::Chat, &body).await.ok();
-    assert!(room.request().single_call);
+    let answer = harness.post(Endpoint::Chat, &body).await.ok();
+    assert!(harness.request().single_call);
     assert_eq!(answer["choices"][0]["message"]["tool_calls"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn the_request_reaches_the_model_as_it_was_meant() {
-    let room = Room::saying(Reply::text("Five."));
+async fn the_request_is_passed_to_the_backend() {
+    let harness = Harness::replying(Reply::text("Five."));
     let schema = json!({"type": "object", "properties": {"x": {"type": "integer"}}});
     let body = with(
         body(),
@@ -195,14 +196,14 @@ async fn the_request_reaches_the_model_as_it_was_meant() {
                                 "json_schema": {"name": "x", "strict": true, "schema": schema}},
         }),
     );
-    room.post(Endpoint::Chat, &body).await.chunks();
-    let ask = room.ask();
+    harness.post(Endpoint::Chat, &body).await.chunks();
+    let ask = harness.ask();
     let sampling = &ask.sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.5, 0.9, 40));
     assert_eq!((sampling.max_tokens, ask.top_logprobs, ask.seed), (80, 3, Some(u64::MAX)));
     assert_eq!((ask.stop.as_slice(), ask.stream), (["END".to_owned()].as_slice(), true));
     assert_eq!(ask.conversation.as_deref(), Some("r1/0"));
-    let request = room.request();
+    let request = harness.request();
     assert_eq!((request.agent_role.as_str(), &request.stop), ("write", &ask.stop));
     assert_eq!(request.tool_choice, ToolChoice::Named("add".to_owned()));
     assert_eq!(request.response_format, ResponseFormat::JsonSchema(schema));
@@ -211,24 +212,24 @@ async fn the_request_reaches_the_model_as_it_was_meant() {
 }
 
 #[tokio::test]
-async fn choices_have_seeds_of_their_own_and_the_first_keeps_its_seed() {
-    let room = Room::saying(Reply::text("Five."));
-    let answer = room.post(Endpoint::Chat, &with(body(), json!({"n": 3, "seed": 5}))).await.ok();
+async fn choices_have_different_seeds_and_the_first_keeps_its_seed() {
+    let harness = Harness::replying(Reply::text("Five."));
+    let answer = harness.post(Endpoint::Chat, &with(body(), json!({"n": 3, "seed": 5}))).await.ok();
     assert_eq!(answer["choices"].as_array().unwrap().len(), 3);
     assert_eq!(answer["choices"][2]["index"], 2);
     // The prompt counts once.
     assert_eq!(answer["usage"]["prompt_tokens"], 5);
     assert_eq!(answer["usage"]["completion_tokens"], 9);
-    let seeds: Vec<Option<u64>> = room.backend.asks().iter().map(|ask| ask.seed).collect();
+    let seeds: Vec<Option<u64>> = harness.backend.asks().iter().map(|ask| ask.seed).collect();
     assert_eq!(seeds[0], Some(5));
     assert!(seeds[1] != seeds[0] && seeds[2] != seeds[0] && seeds[1] != seeds[2]);
-    assert_eq!(room.record().answers.len(), 3);
+    assert_eq!(harness.record().answers.len(), 3);
 }
 
 #[tokio::test]
-async fn streamed_choices_come_side_by_side() {
-    let room = Room::saying(Reply::text("Five it is."));
-    let got = room.post(Endpoint::Chat, &with(body(), json!({"n": 2, "stream": true}))).await;
+async fn streamed_choices_are_interleaved() {
+    let harness = Harness::replying(Reply::text("Five it is."));
+    let got = harness.post(Endpoint::Chat, &with(body(), json!({"n": 2, "stream": true}))).await;
     let chunks = got.chunks();
     for index in 0..2 {
         let of: Vec<Value> =
@@ -239,15 +240,15 @@ async fn streamed_choices_come_side_by_side() {
 }
 
 #[tokio::test]
-async fn log_probabilities_lie_beside_token_ids() {
-    let room = Room::saying(Reply::text("Größe: fünf."));
+async fn log_probabilities_align_with_token_ids() {
+    let harness = Harness::replying(Reply::text("Größe: fünf."));
     let body = with(body(), json!({"logprobs": true, "top_logprobs": 2, "return_token_ids": true}));
-    let answer = room.post(Endpoint::Chat, &body).await.ok();
+    let answer = harness.post(Endpoint::Chat, &body).await.ok();
     let choice = &answer["choices"][0];
     let content = choice["logprobs"]["content"].as_array().unwrap();
     let ids = choice["token_ids"].as_array().unwrap();
     assert_eq!(content.len(), ids.len());
-    assert_eq!(ids.last().unwrap(), END, "the end-of-turn token is one of them");
+    assert_eq!(ids.last().unwrap(), END, "including the end-of-turn token");
     assert_eq!(choice["logprobs"]["refusal"], Value::Null);
     let bytes: Vec<u8> = content[..content.len() - 1]
         .iter()
@@ -257,20 +258,20 @@ async fn log_probabilities_lie_beside_token_ids() {
     assert_eq!(String::from_utf8(bytes).unwrap(), "Größe: fünf.");
     assert_eq!(content[0]["top_logprobs"].as_array().unwrap().len(), 2);
     assert_eq!(content[0]["top_logprobs"][0]["token"], content[0]["token"]);
-    let record = room.record();
+    let record = harness.record();
     let logprob = |i: usize| f64::from(record.answers[0].tokens[i].logprob);
     assert!(content.iter().enumerate().all(|(i, e)| e["logprob"] == logprob(i)));
 
     let ids_as_text = with(body, json!({"return_tokens_as_token_ids": true}));
-    let answer = room.post(Endpoint::Chat, &ids_as_text).await.ok();
+    let answer = harness.post(Endpoint::Chat, &ids_as_text).await.ok();
     let first = &answer["choices"][0];
     let expected = format!("token_id:{}", first["token_ids"][0]);
     assert_eq!(first["logprobs"]["content"][0]["token"], expected);
 }
 
 #[tokio::test]
-async fn the_run_overrules_the_request() {
-    let room = Room::saying(Reply::text("Five.")).with(Overrides {
+async fn overrides_replace_request_fields() {
+    let harness = Harness::replying(Reply::text("Five.")).with(Overrides {
         temperature: Some(1.0),
         top_p: Some(1.0),
         token_ids: true,
@@ -280,51 +281,52 @@ async fn the_run_overrules_the_request() {
         ..Overrides::default()
     });
     let body = with(body(), json!({"model": "auto", "temperature": 0.1, "top_p": 0.2, "top_k": 3}));
-    let answer = room.post(Endpoint::Chat, &body).await.ok();
-    assert_eq!(answer["model"], "auto", "AutoGen compares it with what it asked for");
+    let answer = harness.post(Endpoint::Chat, &body).await.ok();
+    assert_eq!(answer["model"], "auto", "AutoGen compares it with the requested model");
     assert_eq!(answer["choices"][0]["token_ids"].as_array().unwrap().len(), 3);
     assert_eq!(answer["choices"][0]["logprobs"]["content"].as_array().unwrap().len(), 3);
     assert_eq!(answer["prompt_token_ids"].as_array().unwrap().len(), 5);
-    let sampling = room.ask().sampling;
+    let sampling = harness.ask().sampling;
     assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (1.0, 1.0, 0));
     assert_eq!(sampling.max_tokens, 33);
 }
 
 #[tokio::test]
 async fn without_a_limit_the_context_is_the_limit() {
-    let room = Room::new(Scripted::new(MODEL, |_| Reply::text("x")).with_context(77));
-    room.post(Endpoint::Chat, &body()).await.ok();
-    assert_eq!(room.ask().sampling.max_tokens, 77);
-    let room = Room::new(Scripted::new(MODEL, |_| Reply::text("x")).with_context(77));
-    room.post(Endpoint::Chat, &with(body(), json!({"max_tokens": 1_000_000_000_000_u64})))
+    let harness = Harness::new(Scripted::new(MODEL, |_| Reply::text("x")).with_context(77));
+    harness.post(Endpoint::Chat, &body()).await.ok();
+    assert_eq!(harness.ask().sampling.max_tokens, 77);
+    let harness = Harness::new(Scripted::new(MODEL, |_| Reply::text("x")).with_context(77));
+    harness
+        .post(Endpoint::Chat, &with(body(), json!({"max_tokens": 1_000_000_000_000_u64})))
         .await
         .ok();
-    assert_eq!(room.ask().sampling.max_tokens, 77);
+    assert_eq!(harness.ask().sampling.max_tokens, 77);
 }
 
 #[tokio::test]
-async fn an_answer_that_was_cut_off_says_length() {
-    let room = Room::saying(Reply::text("Five, or so I was told."));
-    let answer = room.post(Endpoint::Chat, &with(body(), json!({"max_tokens": 2}))).await.ok();
+async fn a_truncated_answer_has_finish_reason_length() {
+    let harness = Harness::replying(Reply::text("Five, or so I was told."));
+    let answer = harness.post(Endpoint::Chat, &with(body(), json!({"max_tokens": 2}))).await.ok();
     assert_eq!(answer["choices"][0]["finish_reason"], "length");
     assert_eq!(answer["usage"]["completion_tokens"], 2);
 }
 
-/// The message that a client got goes back to us in its history.
+/// A client sends a received message back in its history.
 #[tokio::test]
 async fn an_answer_can_be_sent_back() {
-    let room = Room::saying(both());
+    let harness = Harness::replying(both());
     let first = with(body(), json!({"tools": tools()}));
-    let message = room.post(Endpoint::Chat, &first).await.ok()["choices"][0]["message"].clone();
+    let message = harness.post(Endpoint::Chat, &first).await.ok()["choices"][0]["message"].clone();
     let mut second = first;
     let messages = second["messages"].as_array_mut().unwrap();
     messages.push(message.clone());
     for call in message["tool_calls"].as_array().unwrap() {
         messages.push(json!({"role": "tool", "tool_call_id": call["id"], "content": "5"}));
     }
-    room.post(Endpoint::Chat, &second).await.ok();
-    let Prompt::Chat(request) = &room.backend.asks()[1].prompt else { panic!() };
-    let record = &room.records()[0];
+    harness.post(Endpoint::Chat, &second).await.ok();
+    let Prompt::Chat(request) = &harness.backend.asks()[1].prompt else { panic!() };
+    let record = &harness.records()[0];
     assert_eq!(request.messages[1].tool_calls, record.answers[0].tool_calls);
     assert_eq!(request.messages[3].name.as_deref(), Some("add"));
 }

@@ -5,7 +5,7 @@ use leyden_serve::backend::stub::{END, Reply, Scripted};
 use leyden_serve::call::{Endpoint, Overrides};
 use serde_json::{Value, json};
 
-use crate::room::{MODEL, Room, gathered, joined, with};
+use crate::harness::{Harness, MODEL, gathered, joined, with};
 
 const HERE: Endpoint = Endpoint::Completions;
 
@@ -15,9 +15,9 @@ fn body() -> Value {
 
 #[tokio::test]
 async fn an_answer_has_every_field_that_clients_read() {
-    let room = Room::saying(Reply::text(" a time"));
+    let harness = Harness::replying(Reply::text(" a time"));
     let wanted = json!({"logprobs": 2, "return_token_ids": true});
-    let mut answer = room.post(HERE, &with(body(), wanted)).await.ok();
+    let mut answer = harness.post(HERE, &with(body(), wanted)).await.ok();
     assert!(answer["id"].as_str().unwrap().starts_with("cmpl-"));
     for volatile in ["id", "created"] {
         answer.as_object_mut().unwrap().remove(volatile).unwrap();
@@ -46,7 +46,7 @@ async fn an_answer_has_every_field_that_clients_read() {
     assert_eq!(logprobs["text_offset"], json!([0, 4, 7]));
     assert_eq!(logprobs["token_logprobs"].as_array().unwrap().len(), 3);
     assert_eq!(logprobs["top_logprobs"][0].as_object().unwrap().len(), 2);
-    assert_eq!(room.ask().sampling.max_tokens, 16, "what OpenAI takes by default");
+    assert_eq!(harness.ask().sampling.max_tokens, 16, "OpenAI's default");
 }
 
 #[tokio::test]
@@ -60,15 +60,15 @@ async fn prompts_are_texts_or_token_ids_or_lists_of_them() {
         (json!([[5], "b"]), vec![Prompt::Ids(vec![5]), text("b")]),
     ];
     for (prompt, expected) in cases {
-        let room = Room::saying(Reply::text("x"));
+        let harness = Harness::replying(Reply::text("x"));
         let wanted = json!({"prompt": prompt, "n": 2, "return_token_ids": true});
-        let answer = room.post(HERE, &with(body(), wanted)).await.ok();
-        let asked: Vec<Prompt> = room.backend.asks().into_iter().map(|ask| ask.prompt).collect();
+        let answer = harness.post(HERE, &with(body(), wanted)).await.ok();
+        let asked: Vec<Prompt> = harness.backend.asks().into_iter().map(|ask| ask.prompt).collect();
         let twice: Vec<Prompt> = expected.iter().flat_map(|p| [p.clone(), p.clone()]).collect();
         assert_eq!(asked, twice);
         let choices = answer["choices"].as_array().unwrap();
         assert_eq!(choices.len(), twice.len());
-        // Every prompt counts once.
+        // Each prompt counts once.
         let tokens: usize = choices
             .iter()
             .step_by(2)
@@ -79,24 +79,24 @@ async fn prompts_are_texts_or_token_ids_or_lists_of_them() {
 }
 
 #[tokio::test]
-async fn what_is_streamed_joined_is_what_is_answered_whole() {
+async fn the_joined_stream_equals_the_whole_response() {
     for backend in [
         Scripted::new(MODEL, |_| Reply::text(" a time, in Zürich")),
         Scripted::new(MODEL, |_| Reply::text(" a time, in Zürich")).without_deltas(),
     ] {
-        let room = Room::new(backend);
+        let harness = Harness::new(backend);
         let wanted = json!({"logprobs": 1, "return_token_ids": true, "n": 2});
         let body = with(body(), wanted);
-        let whole = room.post(HERE, &body).await.ok();
+        let whole = harness.post(HERE, &body).await.ok();
         let more = json!({"stream": true, "stream_options": {"include_usage": true}});
-        let chunks = room.post(HERE, &with(body, more)).await.chunks();
+        let chunks = harness.post(HERE, &with(body, more)).await.chunks();
         for (index, choice) in whole["choices"].as_array().unwrap().iter().enumerate() {
             let of: Vec<Value> =
                 chunks.iter().filter(|c| c["choices"][0]["index"] == index).cloned().collect();
             assert_eq!(joined(&of, "/choices/0/text"), choice["text"]);
             let lists = |name: &str| Value::from(gathered(&of, &format!("/choices/0/{name}")));
             assert_eq!(lists("token_ids"), choice["token_ids"]);
-            assert_eq!(lists("prompt_token_ids"), choice["prompt_token_ids"], "once, then never");
+            assert_eq!(lists("prompt_token_ids"), choice["prompt_token_ids"], "sent once");
             assert!(of[0]["choices"][0].get("prompt_token_ids").is_some());
             for name in ["tokens", "token_logprobs", "text_offset", "top_logprobs"] {
                 assert_eq!(lists(&format!("logprobs/{name}")), choice["logprobs"][name]);
@@ -109,21 +109,21 @@ async fn what_is_streamed_joined_is_what_is_answered_whole() {
 
 /// agent-lightning's proxy sends `logprobs: true` to this endpoint too.
 #[tokio::test]
-async fn logprobs_may_be_true_and_a_run_may_want_them_anyway() {
-    let room = Room::saying(Reply::text("x"));
-    let answer = room.post(HERE, &with(body(), json!({"logprobs": true}))).await.ok();
-    assert_eq!(room.ask().top_logprobs, 1);
+async fn logprobs_may_be_true_or_forced_by_overrides() {
+    let harness = Harness::replying(Reply::text("x"));
+    let answer = harness.post(HERE, &with(body(), json!({"logprobs": true}))).await.ok();
+    assert_eq!(harness.ask().top_logprobs, 1);
     assert!(answer["choices"][0]["logprobs"]["top_logprobs"][0].is_object());
     let overrides = Overrides { logprobs: true, token_ids: true, ..Overrides::default() };
-    let room = Room::saying(Reply::text("x")).with(overrides);
-    let answer = room.post(HERE, &body()).await.ok();
+    let harness = Harness::replying(Reply::text("x")).with(overrides);
+    let answer = harness.post(HERE, &body()).await.ok();
     assert_eq!(answer["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().len(), 2);
     assert_eq!(answer["choices"][0]["logprobs"]["top_logprobs"], Value::Null);
     assert!(answer["choices"][0]["token_ids"].is_array());
 }
 
 #[tokio::test]
-async fn what_cannot_be_honoured_is_refused_by_name() {
+async fn unsupported_fields_are_refused_by_name() {
     let cases = [
         (json!({"prompt": null}), "prompt"),
         (json!({"prompt": ""}), "prompt"),
@@ -143,11 +143,11 @@ async fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"tools": []}), "tools"),
     ];
     for (extra, param) in cases {
-        let room = Room::saying(Reply::text("x"));
-        let (status, _, named) = room.post(HERE, &with(body(), extra.clone())).await.error();
+        let harness = Harness::replying(Reply::text("x"));
+        let (status, _, named) = harness.post(HERE, &with(body(), extra.clone())).await.error();
         assert_eq!((status, named), (400, param.into()), "{extra}");
     }
-    let room = Room::saying(Reply::text("x"));
+    let harness = Harness::replying(Reply::text("x"));
     let neutral = json!({"echo": false, "suffix": "", "best_of": 1, "logit_bias": {}});
-    room.post(HERE, &with(body(), neutral)).await.ok();
+    harness.post(HERE, &with(body(), neutral)).await.ok();
 }

@@ -1,8 +1,8 @@
-//! Bodies that nobody would send: whatever arrives is answered, with a status that is not 500.
+//! Fuzzing of request bodies: every request gets a response with a status other than 500.
 //!
-//! Valid bodies of all endpoints are mutated: values exchanged, fields dropped, doubled and
-//! renamed, lists and objects nested, numbers made huge, bytes flipped, texts cut. A few thousand
-//! cases run always; `LEYDEN_FUZZ_CASES=100000` sets the number.
+//! Valid bodies of all endpoints are mutated: values swapped, fields dropped, duplicated and
+//! renamed, lists and objects nested, numbers made huge, bytes flipped, texts truncated. A few
+//! thousand cases always run; `LEYDEN_FUZZ_CASES=100000` sets the number.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -16,16 +16,16 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
-use crate::room::{MODEL, Room};
+use crate::harness::{Harness, MODEL};
 
-/// Fast enough for every run of the tests.
+/// Few enough to run with every test run.
 const CASES: u64 = 4000;
 
 fn cases() -> u64 {
     std::env::var("LEYDEN_FUZZ_CASES").map_or(CASES, |n| n.parse().expect("a number of cases"))
 }
 
-/// Bodies that use every field that an endpoint knows.
+/// Bodies that use every field of an endpoint.
 fn seeds() -> Vec<(Endpoint, Value)> {
     let schema = json!({"type": "object", "properties": {"a": {"type": ["number", "null"],
         "enum": [1, 2]}, "b": {"type": "array", "items": {"anyOf": [{"type": "string"}, true]}}},
@@ -94,7 +94,7 @@ fn seeds() -> Vec<(Endpoint, Value)> {
     ]
 }
 
-/// Values that parsers stumble over.
+/// Edge-case values.
 fn strange(rng: &mut ChaCha8Rng) -> Value {
     let nested = |depth: usize, wrap: fn(Value) -> Value| (0..depth).fold(json!(1), |v, _| wrap(v));
     match rng.random_range(0..22) {
@@ -123,7 +123,7 @@ fn strange(rng: &mut ChaCha8Rng) -> Value {
     }
 }
 
-/// All places of a value, as pointers.
+/// JSON pointers to all parts of a value.
 fn places(value: &Value, here: String, all: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(name, value)| {
@@ -143,7 +143,7 @@ fn pick<T: Clone>(rng: &mut ChaCha8Rng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())].clone()
 }
 
-/// Changes one place of a body.
+/// Mutates one part of a body.
 fn mutate(body: &mut Value, rng: &mut ChaCha8Rng) {
     let mut all = Vec::new();
     places(body, String::new(), &mut all);
@@ -190,7 +190,7 @@ fn mutate(body: &mut Value, rng: &mut ChaCha8Rng) {
     }
 }
 
-/// Changes the bytes of a body.
+/// Mutates the bytes of a body.
 fn garble(text: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
     let at = rng.random_range(0..=text.len());
     match rng.random_range(0..5) {
@@ -217,7 +217,7 @@ fn bytes(body: &mut Value, rng: &mut ChaCha8Rng) -> Vec<u8> {
     text
 }
 
-/// Says whatever fits: a call of what is offered, or text with a number that is none in JSON.
+/// Replies with a call of each offered tool, or with text.
 fn backend() -> Scripted {
     Scripted::new(MODEL, |ask| {
         let Prompt::Chat(request) = &ask.prompt else { return Reply::text("so they say") };
@@ -227,20 +227,20 @@ fn backend() -> Scripted {
 }
 
 #[tokio::test]
-async fn whatever_arrives_is_answered() {
+async fn every_body_gets_a_response() {
     let seeds = seeds();
     let tree = SeedTree::new(18);
     let mut statuses: BTreeMap<(&str, u16), u64> = BTreeMap::new();
-    let rooms = [false, true].map(|any_model| {
+    let harnesses = [false, true].map(|any_model| {
         let overrides = Overrides { any_model, token_ids: any_model, ..Overrides::default() };
-        Room::new(backend()).with(overrides)
+        Harness::new(backend()).with(overrides)
     });
     for case in 0..cases() {
         let mut rng = tree.index(case).rng();
         let (endpoint, mut body) = pick(&mut rng, &seeds);
         let text = bytes(&mut body, &mut rng);
-        let room = pick(&mut rng, &rooms);
-        let sent = AssertUnwindSafe(room.send(endpoint, text.clone())).catch_unwind().await;
+        let harness = pick(&mut rng, &harnesses);
+        let sent = AssertUnwindSafe(harness.send(endpoint, text.clone())).catch_unwind().await;
         let Ok(got) = sent else {
             panic!("case {case} panics: {}", String::from_utf8_lossy(&text));
         };
@@ -257,9 +257,9 @@ async fn whatever_arrives_is_answered() {
             assert!(got.json().is_object());
         }
         *statuses.entry((endpoint.path(), got.status)).or_default() += 1;
-        // What is kept would only grow.
-        room.notebook.records.lock().unwrap().clear();
-        room.shelf.0.lock().unwrap().clear();
+        // Bounds memory.
+        harness.recorder.records.lock().unwrap().clear();
+        harness.memory.0.lock().unwrap().clear();
     }
     println!("{} bodies by endpoint and status: {statuses:?}", cases());
     for (endpoint, _) in seeds {

@@ -1,11 +1,10 @@
-//! The wire formats over a model that follows a script: what clients read, what is asked of the
-//! model, what is recorded.
+//! Tests of the wire formats with a scripted model: responses, requests to the backend, records.
 
 mod calls;
 mod chat;
 mod completions;
 mod fuzz;
+mod harness;
 mod messages;
 mod refusals;
 mod responses;
-mod room;

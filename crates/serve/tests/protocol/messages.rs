@@ -5,7 +5,7 @@ use leyden_serve::backend::stub::{Reply, Scripted};
 use leyden_serve::call::{Endpoint, Overrides};
 use serde_json::{Value, json};
 
-use crate::room::{MODEL, Room, with};
+use crate::harness::{Harness, MODEL, with};
 
 const HERE: Endpoint = Endpoint::Messages;
 
@@ -24,8 +24,8 @@ fn both() -> Reply {
 
 #[tokio::test]
 async fn an_answer_has_every_field_that_clients_read() {
-    let room = Room::saying(both());
-    let mut answer = room.post(HERE, &with(body(), json!({"tools": tools()}))).await.ok();
+    let harness = Harness::replying(both());
+    let mut answer = harness.post(HERE, &with(body(), json!({"tools": tools()}))).await.ok();
     assert!(answer["id"].as_str().unwrap().starts_with("msg_"));
     assert!(answer["content"][1]["id"].as_str().unwrap().starts_with("toolu_"));
     answer.as_object_mut().unwrap().remove("id");
@@ -55,9 +55,9 @@ async fn the_events_of_a_stream() {
     for backend in
         [Scripted::new(MODEL, |_| both()), Scripted::new(MODEL, |_| both()).without_deltas()]
     {
-        let room = Room::new(backend);
+        let harness = Harness::new(backend);
         let wanted = json!({"tools": tools(), "stream": true});
-        let events = room.post(HERE, &with(body(), wanted)).await.events();
+        let events = harness.post(HERE, &with(body(), wanted)).await.events();
         let mut kinds: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
         kinds.dedup();
         let block = ["content_block_start", "content_block_delta", "content_block_stop"];
@@ -68,7 +68,7 @@ async fn the_events_of_a_stream() {
         assert_eq!(kinds, expected);
         assert!(events.iter().all(|(name, data)| data["type"] == *name));
 
-        let whole = room.recorded();
+        let whole = harness.recorded();
         let start = &events[0].1["message"];
         assert_eq!(start["id"], whole["id"]);
         assert_eq!((&start["content"], &start["stop_reason"]), (&json!([]), &Value::Null));
@@ -96,7 +96,7 @@ async fn the_events_of_a_stream() {
 }
 
 #[tokio::test]
-async fn why_it_stopped() {
+async fn stop_reasons() {
     let cases = [
         (Reply::text("Five."), json!({}), "end_turn", Value::Null),
         (Reply::text("Five, they say."), json!({"max_tokens": 2}), "max_tokens", Value::Null),
@@ -108,7 +108,7 @@ async fn why_it_stopped() {
         ),
     ];
     for (reply, extra, reason, sequence) in cases {
-        let answer = Room::saying(reply).post(HERE, &with(body(), extra)).await.ok();
+        let answer = Harness::replying(reply).post(HERE, &with(body(), extra)).await.ok();
         assert_eq!((&answer["stop_reason"], &answer["stop_sequence"]), (&reason.into(), &sequence));
         assert!(!answer["content"][0]["text"].as_str().unwrap().contains("END"));
     }
@@ -116,7 +116,7 @@ async fn why_it_stopped() {
 
 #[tokio::test]
 async fn blocks_become_messages() {
-    let room = Room::saying(Reply::text("Done."));
+    let harness = Harness::replying(Reply::text("Done."));
     let messages = json!([
         {"role": "user", "content": [{"type": "text", "text": "2 + 3?"}, {"type": "text", "text": "And 1 + 1?"}]},
         {"role": "assistant", "content": [
@@ -134,8 +134,8 @@ async fn blocks_become_messages() {
                          "cache_control": {"type": "ephemeral"}}]);
     let wanted = json!({"messages": messages, "system": system, "tools": tools(),
                         "tool_choice": {"type": "any", "disable_parallel_tool_use": true}});
-    room.post(HERE, &with(body(), wanted)).await.ok();
-    let request = room.request();
+    harness.post(HERE, &with(body(), wanted)).await.ok();
+    let request = harness.request();
     use Speaker::{Assistant, System, Tool, User};
     let roles: Vec<Speaker> = request.messages.iter().map(|m| m.role).collect();
     assert_eq!(roles, [System, User, Assistant, Tool, Tool, User]);
@@ -150,40 +150,40 @@ async fn blocks_become_messages() {
 
 #[tokio::test]
 async fn the_answer_can_be_sent_back() {
-    let room = Room::saying(both());
+    let harness = Harness::replying(both());
     let content =
-        room.post(HERE, &with(body(), json!({"tools": tools()}))).await.ok()["content"].clone();
+        harness.post(HERE, &with(body(), json!({"tools": tools()}))).await.ok()["content"].clone();
     let messages = json!([
         body()["messages"][0],
         {"role": "assistant", "content": content},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": content[1]["id"], "content": "5"}]},
     ]);
-    room.post(HERE, &with(body(), json!({"messages": messages, "tools": tools()}))).await.ok();
-    let leyden_serve::backend::Prompt::Chat(request) = &room.backend.asks()[1].prompt else {
+    harness.post(HERE, &with(body(), json!({"messages": messages, "tools": tools()}))).await.ok();
+    let leyden_serve::backend::Prompt::Chat(request) = &harness.backend.asks()[1].prompt else {
         panic!()
     };
-    assert_eq!(request.messages[1].tool_calls, room.records()[0].answers[0].tool_calls);
+    assert_eq!(request.messages[1].tool_calls, harness.records()[0].answers[0].tool_calls);
     assert_eq!(request.messages[1].content, "I add.");
 }
 
 #[tokio::test]
-async fn a_schema_for_the_answer_and_the_run_s_own_sampling() {
+async fn output_schema_and_sampling_overrides() {
     let overrides = Overrides { temperature: Some(1.0), token_ids: true, ..Overrides::default() };
-    let room = Room::saying(Reply::text("{}")).with(overrides);
+    let harness = Harness::replying(Reply::text("{}")).with(overrides);
     let schema = json!({"type": "object"});
     let format = json!({"type": "json_schema", "schema": schema});
     let wanted = json!({"output_config": {"format": format, "effort": "low"}, "temperature": 0.3,
                         "top_k": 5, "thinking": {"type": "disabled"}, "metadata": {"user_id": "u"}});
-    let answer = room.post(HERE, &with(body(), wanted)).await.ok();
-    assert_eq!(room.request().response_format, ResponseFormat::JsonSchema(schema));
-    let sampling = room.ask().sampling;
+    let answer = harness.post(HERE, &with(body(), wanted)).await.ok();
+    assert_eq!(harness.request().response_format, ResponseFormat::JsonSchema(schema));
+    let sampling = harness.ask().sampling;
     assert_eq!((sampling.temperature, sampling.top_k, sampling.max_tokens), (1.0, 5, 100));
     assert_eq!(answer["token_ids"].as_array().unwrap().len(), 2);
     assert!(answer["prompt_token_ids"].is_array());
 }
 
 #[tokio::test]
-async fn what_cannot_be_honoured_is_refused_by_name() {
+async fn unsupported_fields_are_refused_by_name() {
     let block = |kind: &str| json!([{"role": "user", "content": [{"type": kind}]}]);
     let cases = [
         (json!({"max_tokens": null}), "max_tokens"),
@@ -214,7 +214,8 @@ async fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"frequency_penalty": 0}), "frequency_penalty"),
     ];
     for (extra, param) in cases {
-        let got = Room::saying(Reply::text("x")).post(HERE, &with(body(), extra.clone())).await;
+        let got =
+            Harness::replying(Reply::text("x")).post(HERE, &with(body(), extra.clone())).await;
         assert_eq!(got.status, 400, "{extra}");
         let error = got.json();
         assert_eq!(
@@ -226,7 +227,8 @@ async fn what_cannot_be_honoured_is_refused_by_name() {
             "{error}"
         );
     }
-    let got =
-        Room::saying(Reply::text("x")).post(HERE, &with(body(), json!({"model": "claude"}))).await;
+    let got = Harness::replying(Reply::text("x"))
+        .post(HERE, &with(body(), json!({"model": "claude"})))
+        .await;
     assert_eq!((got.status, &got.json()["error"]["type"]), (404, &json!("not_found_error")));
 }

@@ -1,4 +1,4 @@
-//! What a chat completion cannot have, and what may be said although it changes nothing.
+//! Unsupported fields of chat completions, and accepted ones without effect.
 
 use leyden_serve::backend::Failure;
 use leyden_serve::backend::stub::Reply;
@@ -6,10 +6,10 @@ use leyden_serve::call::Endpoint;
 use serde_json::{Value, json};
 
 use crate::chat::{body, tools};
-use crate::room::{Room, with};
+use crate::harness::{Harness, with};
 
 #[tokio::test]
-async fn what_cannot_be_honoured_is_refused_by_name() {
+async fn unsupported_fields_are_refused_by_name() {
     let cases = [
         (json!({"model": null}), "model"),
         (json!({"messages": "hello"}), "messages"),
@@ -64,19 +64,19 @@ async fn what_cannot_be_honoured_is_refused_by_name() {
         ),
     ];
     for (extra, param) in cases {
-        let room = Room::saying(Reply::text("Five."));
-        let got = room.post(Endpoint::Chat, &with(body(), extra.clone())).await;
+        let harness = Harness::replying(Reply::text("Five."));
+        let got = harness.post(Endpoint::Chat, &with(body(), extra.clone())).await;
         let (status, _, named) = got.error();
         assert_eq!((status, named), (400, param.into()), "{extra}");
         assert!(got.json()["error"]["message"].as_str().unwrap().contains(param), "{extra}");
-        assert!(room.backend.asks().is_empty());
-        assert_eq!(room.record().status, 400);
-        assert!(matches!(room.record().failure, Some(Failure::Invalid { .. })));
+        assert!(harness.backend.asks().is_empty());
+        assert_eq!(harness.record().status, 400);
+        assert!(matches!(harness.record().failure, Some(Failure::Invalid { .. })));
     }
 }
 
 #[tokio::test]
-async fn a_schema_that_is_none_is_refused() {
+async fn an_invalid_schema_is_refused() {
     let cases = [
         json!("text"),
         json!({"type": "list"}),
@@ -90,7 +90,7 @@ async fn a_schema_that_is_none_is_refused() {
     for parameters in cases {
         let tool =
             json!([{"type": "function", "function": {"name": "f", "parameters": parameters}}]);
-        let got = Room::saying(Reply::text(""))
+        let got = Harness::replying(Reply::text(""))
             .post(Endpoint::Chat, &with(body(), json!({"tools": tool})))
             .await;
         let (status, _, param) = got.error();
@@ -100,8 +100,8 @@ async fn a_schema_that_is_none_is_refused() {
 }
 
 #[tokio::test]
-async fn fields_that_change_nothing_are_accepted() {
-    let room = Room::saying(Reply::text("Five."));
+async fn fields_without_effect_are_accepted() {
+    let harness = Harness::replying(Reply::text("Five."));
     let harmless = json!({
         "user": "u", "metadata": {"a": "b"}, "store": false, "service_tier": "auto",
         "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "reasoning_effort": "low",
@@ -110,19 +110,19 @@ async fn fields_that_change_nothing_are_accepted() {
         "stream_options": null, "tools": [], "stop": [], "mirostat": null, "n": 1.0,
         "response_format": {"type": "text"}, "top_k": -1, "min_p": 0,
     });
-    room.post(Endpoint::Chat, &with(body(), harmless)).await.ok();
-    assert_eq!(room.ask().sampling.top_k, 0);
+    harness.post(Endpoint::Chat, &with(body(), harmless)).await.ok();
+    assert_eq!(harness.ask().sampling.top_k, 0);
 }
 
 #[tokio::test]
-async fn unknown_models_and_bodies_that_are_none() {
-    let room = Room::saying(Reply::text("Five."));
-    let got = room.post(Endpoint::Chat, &with(body(), json!({"model": "gpt-9"}))).await;
+async fn unknown_models_and_invalid_bodies() {
+    let harness = Harness::replying(Reply::text("Five."));
+    let got = harness.post(Endpoint::Chat, &with(body(), json!({"model": "gpt-9"}))).await;
     assert_eq!(got.error(), (404, "model_not_found".into(), "model".into()));
     for text in ["", "[]", "7", "{\"model\":", "{\"model\": \"\u{1}\"}", "nonsense"] {
-        let got = room.send(Endpoint::Chat, text).await;
+        let got = harness.send(Endpoint::Chat, text).await;
         assert_eq!(got.error(), (400, Value::Null, Value::Null), "{text:?}");
     }
-    let got = room.send(Endpoint::Chat, &b"{\"model\": \"\xff\"}"[..]).await;
+    let got = harness.send(Endpoint::Chat, &b"{\"model\": \"\xff\"}"[..]).await;
     assert_eq!(got.status, 400);
 }

@@ -6,7 +6,7 @@ use leyden_serve::backend::stub::{Reply, Scripted};
 use leyden_serve::call::{Endpoint, Overrides};
 use serde_json::{Value, json};
 
-use crate::room::{MODEL, Room, with};
+use crate::harness::{Harness, MODEL, with};
 
 const HERE: Endpoint = Endpoint::Responses;
 
@@ -26,10 +26,10 @@ fn both() -> Reply {
 
 #[tokio::test]
 async fn an_answer_has_every_field_that_clients_read() {
-    let room = Room::saying(Reply::text("Five."));
+    let harness = Harness::replying(Reply::text("Five."));
     let asked = json!({"instructions": "Be brief.", "temperature": 0.5, "metadata": {"k": "v"},
                        "reasoning": {"effort": "low"}, "max_output_tokens": 90});
-    let mut answer = room.post(HERE, &with(body(), asked)).await.ok();
+    let mut answer = harness.post(HERE, &with(body(), asked)).await.ok();
     assert!(answer["id"].as_str().unwrap().starts_with("resp_"));
     assert!(answer["output"][0]["id"].as_str().unwrap().starts_with("msg_"));
     for volatile in ["id", "created_at", "completed_at"] {
@@ -75,11 +75,11 @@ async fn an_answer_has_every_field_that_clients_read() {
         },
     });
     assert_eq!(answer, expected);
-    let request = room.request();
+    let request = harness.request();
     assert_eq!(request.messages, [Message::system("Be brief."), Message::user("2 + 3?")]);
 }
 
-/// Kinds of all events, runs of deltas once.
+/// The kinds of all events, consecutive duplicates removed.
 fn kinds(events: &[(String, Value)]) -> Vec<&str> {
     let mut kinds: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
     kinds.dedup();
@@ -88,7 +88,7 @@ fn kinds(events: &[(String, Value)]) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_events_of_a_text() {
-    let events = Room::saying(Reply::text("Five it is."))
+    let events = Harness::replying(Reply::text("Five it is."))
         .post(HERE, &with(body(), json!({"stream": true})))
         .await
         .events();
@@ -112,7 +112,7 @@ async fn the_events_of_a_text() {
             text.push_str(delta);
         }
         if name.starts_with("response.output_text") {
-            // The stream helper of `openai` breaks without this list.
+            // The `openai` stream helper fails without this list.
             assert_eq!(data["logprobs"], json!([]));
         }
         if let Some(response) = data.get("response") {
@@ -132,9 +132,9 @@ async fn the_events_of_calls() {
     for backend in
         [Scripted::new(MODEL, |_| both()), Scripted::new(MODEL, |_| both()).without_deltas()]
     {
-        let room = Room::new(backend);
+        let harness = Harness::new(backend);
         let wanted = json!({"stream": true, "tools": tools()});
-        let events = room.post(HERE, &with(body(), wanted)).await.events();
+        let events = harness.post(HERE, &with(body(), wanted)).await.events();
         let call = [
             "output_item.added",
             "function_call_arguments.delta",
@@ -172,16 +172,16 @@ async fn the_events_of_calls() {
                 assert_eq!(data["item"], before);
             }
         }
-        assert_eq!(room.recorded(), *response);
+        assert_eq!(harness.recorded(), *response);
     }
 }
 
 #[tokio::test]
-async fn an_answer_without_a_word_is_an_empty_message() {
-    let room = Room::saying(Reply::text(""));
-    let whole = room.post(HERE, &body()).await.ok();
+async fn an_empty_answer_is_an_empty_message() {
+    let harness = Harness::replying(Reply::text(""));
+    let whole = harness.post(HERE, &body()).await.ok();
     assert_eq!(whole["output"][0]["content"][0]["text"], "");
-    let events = room.post(HERE, &with(body(), json!({"stream": true}))).await.events();
+    let events = harness.post(HERE, &with(body(), json!({"stream": true}))).await.events();
     let expected = [
         "created",
         "in_progress",
@@ -196,10 +196,10 @@ async fn an_answer_without_a_word_is_an_empty_message() {
 }
 
 #[tokio::test]
-async fn a_conversation_goes_on_from_an_earlier_response() {
-    let room = Room::saying(both());
+async fn a_conversation_continues_from_an_earlier_response() {
+    let harness = Harness::replying(both());
     let first = with(body(), json!({"tools": tools(), "instructions": "Once."}));
-    let first = room.post(HERE, &first).await.ok();
+    let first = harness.post(HERE, &first).await.ok();
     let outputs: Vec<Value> = first["output"]
         .as_array()
         .unwrap()
@@ -208,9 +208,9 @@ async fn a_conversation_goes_on_from_an_earlier_response() {
         .map(|call| json!({"type": "function_call_output", "call_id": call["call_id"], "output": "5"}))
         .collect();
     let more = json!({"previous_response_id": first["id"], "input": outputs, "tools": tools()});
-    let second = room.post(HERE, &with(body(), more.clone())).await.ok();
+    let second = harness.post(HERE, &with(body(), more.clone())).await.ok();
     assert_eq!(second["previous_response_id"], first["id"]);
-    let messages = |i: usize| match &room.backend.asks()[i].prompt {
+    let messages = |i: usize| match &harness.backend.asks()[i].prompt {
         Prompt::Chat(request) => request.messages.clone(),
         other => panic!("{other:?}"),
     };
@@ -218,41 +218,41 @@ async fn a_conversation_goes_on_from_an_earlier_response() {
     let seen = messages(1);
     assert_eq!(seen.iter().map(|m| m.role).collect::<Vec<_>>(), [User, Assistant, Tool, Tool]);
     assert_eq!(seen[1].content, "I add.");
-    assert_eq!(seen[1].tool_calls, room.records()[0].answers[0].tool_calls);
+    assert_eq!(seen[1].tool_calls, harness.records()[0].answers[0].tool_calls);
 
-    // And on, with all that was said; what was sent whole gives the same conversation.
+    // Continuing once more gives the same conversation as sending all items.
     let third = json!({"previous_response_id": second["id"], "input": "Thanks."});
-    room.post(HERE, &with(body(), third)).await.ok();
+    harness.post(HERE, &with(body(), third)).await.ok();
     let mut items = vec![json!({"role": "user", "content": "2 + 3?"})];
     items.extend(first["output"].as_array().unwrap().clone());
     items.extend(outputs);
     items.extend(second["output"].as_array().unwrap().clone());
     items.push(json!({"role": "user", "content": [{"type": "input_text", "text": "Thanks."}]}));
-    room.post(HERE, &with(body(), json!({ "input": items }))).await.ok();
+    harness.post(HERE, &with(body(), json!({ "input": items }))).await.ok();
     assert_eq!(messages(2), messages(3));
     assert_eq!(messages(2).len(), 6);
 }
 
 #[tokio::test]
-async fn what_is_not_stored_cannot_be_continued() {
-    let room = Room::saying(Reply::text("Five."));
-    let first = room.post(HERE, &with(body(), json!({"store": false}))).await.ok();
+async fn an_unstored_response_cannot_be_continued() {
+    let harness = Harness::replying(Reply::text("Five."));
+    let first = harness.post(HERE, &with(body(), json!({"store": false}))).await.ok();
     assert_eq!(first["store"], false);
     for id in [first["id"].clone(), "resp_unknown".into()] {
-        let got = room.post(HERE, &with(body(), json!({"previous_response_id": id}))).await;
+        let got = harness.post(HERE, &with(body(), json!({"previous_response_id": id}))).await;
         let expected = (400, "previous_response_not_found".into(), "previous_response_id".into());
         assert_eq!(got.error(), expected);
     }
 }
 
 #[tokio::test]
-async fn a_truncated_answer_is_incomplete_unless_the_run_says_otherwise() {
+async fn a_truncated_answer_is_incomplete_unless_overridden() {
     let body = with(body(), json!({"max_output_tokens": 2}));
     for stream in [false, true] {
         let body = with(body.clone(), json!({"stream": stream}));
-        let room = Room::saying(Reply::text("Five, they say."));
-        let got = room.post(HERE, &body).await;
-        let response = room.recorded();
+        let harness = Harness::replying(Reply::text("Five, they say."));
+        let got = harness.post(HERE, &body).await;
+        let response = harness.recorded();
         assert_eq!(response["status"], "incomplete");
         assert_eq!(response["incomplete_details"], json!({"reason": "max_output_tokens"}));
         assert_eq!(response["output"][0]["status"], "incomplete");
@@ -260,9 +260,9 @@ async fn a_truncated_answer_is_incomplete_unless_the_run_says_otherwise() {
             assert_eq!(got.events().last().unwrap().0, "response.incomplete");
         }
         let overrides = Overrides { truncated_as_completed: true, ..Overrides::default() };
-        let room = Room::saying(Reply::text("Five, they say.")).with(overrides);
-        let got = room.post(HERE, &body).await;
-        let record = room.record();
+        let harness = Harness::replying(Reply::text("Five, they say.")).with(overrides);
+        let got = harness.post(HERE, &body).await;
+        let record = harness.record();
         assert_eq!(record.response.value()["status"], "completed");
         assert_eq!(record.response.value()["incomplete_details"], Value::Null);
         assert_eq!(record.answers[0].finish, leyden_core::FinishReason::Length);
@@ -273,11 +273,11 @@ async fn a_truncated_answer_is_incomplete_unless_the_run_says_otherwise() {
 }
 
 #[tokio::test]
-async fn log_probabilities_and_token_ids_come_if_asked_for() {
+async fn log_probabilities_and_token_ids_on_request() {
     let wanted = json!({"include": ["message.output_text.logprobs", "reasoning.encrypted_content"],
                         "top_logprobs": 2, "return_token_ids": true, "stream": true});
-    let room = Room::saying(Reply::text("Five it is."));
-    let events = room.post(HERE, &with(body(), wanted)).await.events();
+    let harness = Harness::replying(Reply::text("Five it is."));
+    let events = harness.post(HERE, &with(body(), wanted)).await.events();
     let response = &events.last().unwrap().1["response"];
     let logprobs = response["output"][0]["content"][0]["logprobs"].as_array().unwrap();
     assert_eq!(logprobs.len(), response["token_ids"].as_array().unwrap().len());
@@ -293,8 +293,8 @@ async fn log_probabilities_and_token_ids_come_if_asked_for() {
 }
 
 #[tokio::test]
-async fn the_request_reaches_the_model_as_it_was_meant() {
-    let room = Room::saying(Reply::text("{}"));
+async fn the_request_is_passed_to_the_backend() {
+    let harness = Harness::replying(Reply::text("{}"));
     let schema = json!({"type": "object"});
     let wanted = json!({
         "tools": tools(), "tool_choice": {"type": "function", "name": "add"},
@@ -302,16 +302,16 @@ async fn the_request_reaches_the_model_as_it_was_meant() {
         "text": {"format": {"type": "json_schema", "name": "x", "schema": schema, "strict": true},
                  "verbosity": "low"},
     });
-    room.post(HERE, &with(body(), wanted)).await.ok();
-    let request = room.request();
+    harness.post(HERE, &with(body(), wanted)).await.ok();
+    let request = harness.request();
     assert_eq!(request.tool_choice, ToolChoice::Named("add".to_owned()));
     assert_eq!(request.response_format, ResponseFormat::JsonSchema(schema));
     assert!(request.single_call);
-    assert_eq!(room.ask().sampling.top_p, 0.5);
+    assert_eq!(harness.ask().sampling.top_p, 0.5);
 }
 
 #[tokio::test]
-async fn what_cannot_be_honoured_is_refused_by_name() {
+async fn unsupported_fields_are_refused_by_name() {
     let cases = [
         (json!({"input": null}), "input"),
         (json!({"input": []}), "input"),
@@ -331,8 +331,8 @@ async fn what_cannot_be_honoured_is_refused_by_name() {
         (json!({"context_management": [{"type": "compaction"}]}), "context_management"),
     ];
     for (extra, param) in cases {
-        let room = Room::saying(Reply::text("x"));
-        let (status, _, named) = room.post(HERE, &with(body(), extra.clone())).await.error();
+        let harness = Harness::replying(Reply::text("x"));
+        let (status, _, named) = harness.post(HERE, &with(body(), extra.clone())).await.error();
         assert_eq!((status, named), (400, param.into()), "{extra}");
     }
 }

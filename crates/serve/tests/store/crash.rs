@@ -1,11 +1,11 @@
-//! A server that is killed at any moment loses nothing that it acknowledged.
+//! A server killed at any time loses nothing that it acknowledged.
 //!
-//! A child process serves over a scripted model; a thousand agents in this process call it,
-//! report to it, and try again under the same idempotency keys whenever the connection breaks.
-//! The child is killed without warning and started again, until all agents are done. Then the
-//! file must hold every acknowledged call and event, and nothing twice.
+//! A child process serves a scripted model; many agents in this process call it, report to it, and
+//! retry with the same idempotency keys whenever the connection breaks. The child is killed and
+//! restarted until all agents are done. Then the file must contain every acknowledged call and
+//! event exactly once.
 //!
-//! `LEYDEN_CRASH_ROUNDS` and `LEYDEN_CRASH_ROLLOUTS` set how often and how many.
+//! `LEYDEN_CRASH_ROUNDS` and `LEYDEN_CRASH_ROLLOUTS` set the number of rounds and of rollouts.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -23,10 +23,10 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
 const FOLDER: &str = "LEYDEN_CRASH_FOLDER";
-/// Calls of one agent, each followed by an event.
+/// Calls per agent, each followed by an event.
 const CALLS: usize = 3;
 
-/// The child: a server on a folder, until it is killed. Does nothing in an ordinary run.
+/// The child process: serves a folder until it is killed. Does nothing in an ordinary test run.
 #[test]
 fn server() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
@@ -47,7 +47,7 @@ fn server() {
 
 /// Starts the child and returns its address.
 fn start(folder: &Path) -> (Child, String) {
-    // The link leads to this binary even if a build replaces the file meanwhile.
+    // Refers to this binary even if a build replaces the file meanwhile.
     let mut child = Command::new("/proc/self/exe")
         .args(["crash::server", "--exact", "--nocapture", "--test-threads=1"])
         .env(FOLDER, folder)
@@ -60,12 +60,12 @@ fn start(folder: &Path) -> (Child, String) {
         .map_while(Result::ok)
         .find_map(|line| line.split_once("listening on ").map(|(_, address)| address.to_owned()))
         .expect("the server starts");
-    // The pipe stays open: a child that writes to a closed one would die of it.
+    // Keep the pipe open: the child would die writing to a closed one.
     std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     (child, address)
 }
 
-/// What agents were told is safe: mark of a call → its answer's text, mark of an event → type.
+/// Acknowledged writes: call mark → answer text, event mark → type.
 #[derive(Default)]
 struct Acknowledged {
     calls: Mutex<HashMap<String, String>>,
@@ -77,12 +77,12 @@ struct Agents {
     address: watch::Receiver<String>,
     acknowledged: Acknowledged,
     done: AtomicUsize,
-    /// Connections at a time; all rollouts are in flight nevertheless.
+    /// Limits concurrent connections; all rollouts are in flight nevertheless.
     connections: Semaphore,
 }
 
 impl Agents {
-    /// Posts until there is an answer. The same key every time makes it one request.
+    /// Posts until there is a response; the constant key makes retries one request.
     async fn post(&self, path: &str, key: &str, body: &Value) -> Value {
         loop {
             let address = self.address.borrow().clone();
@@ -130,7 +130,7 @@ impl Agents {
     }
 }
 
-/// One round: all rollouts to their end, with a kill after a random part of the work.
+/// One round: runs all rollouts, killing the server at two random points of the work.
 async fn round(rollouts: usize, seed: SeedTree) -> (usize, usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut child, address) = start(folder.path());
@@ -149,7 +149,7 @@ async fn round(rollouts: usize, seed: SeedTree) -> (usize, usize) {
         })
         .collect();
     let total = rollouts * CALLS * 2;
-    // Two kills: somewhere in the first and somewhere in the second half of the work.
+    // Two kills: one in each half of the work.
     for half in 0..2 {
         let part = 0.5 * (half as f64 + seed.index(half).uniform());
         let until = (part * total as f64) as usize;
@@ -163,7 +163,7 @@ async fn round(rollouts: usize, seed: SeedTree) -> (usize, usize) {
         addresses.send_replace(again.1);
     }
     for task in tasks {
-        task.await.expect("an agent that does its work");
+        task.await.expect("the agent finishes");
     }
     child.kill().expect("a process to kill");
     child.wait().expect("an end");
@@ -175,7 +175,7 @@ fn acknowledged(agents: &Agents) -> usize {
     calls + agents.acknowledged.events.lock().expect("no panic").len()
 }
 
-/// Compares the file with what was acknowledged. Returns how many calls and events.
+/// Compares the file with the acknowledged writes. Returns the number of calls and events.
 fn check(path: PathBuf, agents: &Agents, rollouts: usize) -> (usize, usize) {
     let reading = Reading::open(&path).expect("a file");
     let all = reading.rollouts(&Filter::default()).expect("rollouts");
@@ -184,7 +184,7 @@ fn check(path: PathBuf, agents: &Agents, rollouts: usize) -> (usize, usize) {
     for rollout in &all {
         for event in reading.events(&rollout.id, true).expect("events") {
             let data: Value = serde_json::from_str(&event.data).expect("JSON");
-            let (marks, mark, told) = if event.event_type == "model_request" {
+            let (marks, mark, value) = if event.event_type == "model_request" {
                 let mark = &data["request"]["messages"][0]["content"];
                 let text = &data["response"]["choices"][0]["message"]["content"];
                 (&mut calls, mark.clone(), text.clone())
@@ -192,12 +192,12 @@ fn check(path: PathBuf, agents: &Agents, rollouts: usize) -> (usize, usize) {
                 (&mut events, data["mark"].clone(), json!(event.event_type))
             };
             let mark = mark.as_str().expect("a mark").to_owned();
-            let twice = marks.insert(mark.clone(), told.as_str().expect("a text").to_owned());
-            assert_eq!(twice, None, "{mark} is there twice");
+            let twice = marks.insert(mark.clone(), value.as_str().expect("a text").to_owned());
+            assert_eq!(twice, None, "{mark} is stored twice");
         }
         assert_eq!(reading.calls(&rollout.id).expect("calls").len(), CALLS, "ids of every call");
     }
-    // Equal in both directions: nothing lost, and nothing that no agent knows of.
+    // Equality in both directions: nothing lost, and nothing that no agent sent.
     assert_eq!(calls, *agents.acknowledged.calls.lock().expect("no panic"));
     assert_eq!(events, *agents.acknowledged.events.lock().expect("no panic"));
     (calls.len(), events.len())
@@ -208,7 +208,7 @@ fn number(name: &str, default: usize) -> usize {
 }
 
 #[test]
-fn nothing_acknowledged_is_lost_or_doubled() {
+fn acknowledged_writes_are_stored_exactly_once() {
     if std::env::var(FOLDER).is_ok() {
         return;
     }
@@ -224,6 +224,6 @@ fn nothing_acknowledged_is_lost_or_doubled() {
     }
     println!(
         "{rounds} rounds of {rollouts} rollouts, each killed twice: {calls} calls and {events} \
-         events acknowledged, all there, none twice"
+         events acknowledged, all stored exactly once"
     );
 }

@@ -1,4 +1,4 @@
-//! The file: opened again, refused, read beside a server.
+//! The database file: reopened, rejected, read concurrently with a server.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use leyden_serve::store::{
     FILE, Filter, Limits, ModelServer, Reading, RolloutState, SCHEMA, Store, StoreError,
 };
 
-use super::world::{call, create, event, to};
+use super::fixtures::{call, create, event, to};
 
 fn open(folder: &Path) -> Result<Store, StoreError> {
     Store::open(folder, Limits::default())
@@ -17,12 +17,12 @@ fn refusal(folder: &Path) -> String {
 }
 
 #[tokio::test]
-async fn a_store_goes_on_where_it_was() {
+async fn a_reopened_store_has_its_contents() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path()).expect("a store");
     create(&store, "a").await;
     create(&store, "b").await;
-    store.append(call("a", "0", vec![1, 2])).await.expect("room");
+    store.append(call("a", "0", vec![1, 2])).await.expect("an append");
     store.patch("b", to(RolloutState::Failed)).await.expect("a rollout");
     let server = ModelServer { model: "m".into(), endpoint: "http://h/v1".into(), version: 2 };
     store.put_models(vec![server.clone()]).await.expect("a store");
@@ -35,7 +35,7 @@ async fn a_store_goes_on_where_it_was() {
     assert_eq!(store.models().await.expect("servers"), [server]);
     assert_eq!(store.states(), [1, 0, 0, 1]);
     assert_eq!(store.terminal(0, 9).await.expect("a log").total, 1);
-    store.append(event("a", "0", "{}")).await.expect("room");
+    store.append(event("a", "0", "{}")).await.expect("an append");
 }
 
 #[tokio::test]
@@ -43,7 +43,8 @@ async fn one_process_at_a_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path()).expect("a store");
     let other = tempfile::tempdir().expect("a folder");
-    // The lock is one of the file, so a second handle in this process stands for another one.
+    // The lock belongs to the file handle, so a second handle in this process acts as another
+    // process.
     assert!(refusal(folder.path()).contains("another process serves this store"));
     open(other.path()).expect("another folder is free");
     store.close();
@@ -51,15 +52,15 @@ async fn one_process_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_reader_sees_what_is_acknowledged() {
+async fn a_reader_sees_acknowledged_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path()).expect("a store");
     create(&store, "r").await;
-    store.append(call("r", "0", vec![1])).await.expect("room");
+    store.append(call("r", "0", vec![1])).await.expect("an append");
     for value in ["1", "0.5", "\"text\""] {
         let mut reward = event("r", "0", &format!(r#"{{"value":{value}}}"#));
         reward.event_type = "reward".into();
-        store.append(reward).await.expect("room");
+        store.append(reward).await.expect("an append");
     }
     let reading = Reading::open(&folder.path().join(FILE)).expect("a file");
     let all = reading.rollouts(&Filter::default()).expect("rollouts");
@@ -78,7 +79,7 @@ async fn a_reader_sees_what_is_acknowledged() {
 }
 
 #[test]
-fn a_file_that_is_no_store_is_refused_in_words() {
+fn a_foreign_file_is_refused_with_a_message() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join(FILE);
     std::fs::write(&path, "not a database at all, but long enough to be taken for one".repeat(99))
@@ -94,7 +95,7 @@ fn a_file_that_is_no_store_is_refused_in_words() {
 }
 
 #[test]
-fn another_schema_is_refused_by_its_number() {
+fn another_schema_version_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     open(folder.path()).expect("a store").close();
     let db = rusqlite::Connection::open(folder.path().join(FILE)).expect("a file");
@@ -105,7 +106,7 @@ fn another_schema_is_refused_by_its_number() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_is_refused_in_words() {
+async fn a_corrupt_file_is_refused_with_a_message() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = open(folder.path()).expect("a store");
     for i in 0..200 {
@@ -116,7 +117,7 @@ async fn a_damaged_file_is_refused_in_words() {
     let path = folder.path().join(FILE);
     let mut bytes = std::fs::read(&path).expect("a file");
     let length = bytes.len();
-    // Everything but the schema's page.
+    // All pages but the schema's.
     bytes[8192..length].fill(0xa5);
     std::fs::write(&path, bytes).expect("a file");
     assert!(refusal(folder.path()).contains("damaged"), "{}", refusal(folder.path()));

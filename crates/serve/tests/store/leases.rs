@@ -1,8 +1,8 @@
-//! Rollouts lent to workers.
+//! Leases of rollouts to workers.
 
 use leyden_serve::store::{RolloutState, StoreError};
 
-use super::world::{create, temporary, to};
+use super::fixtures::{create, temporary, to};
 
 #[tokio::test]
 async fn an_expired_lease_is_a_new_attempt() {
@@ -34,7 +34,7 @@ async fn an_expired_lease_is_a_new_attempt() {
 #[tokio::test]
 async fn a_hosted_rollout_outlives_its_lease() {
     let store = temporary();
-    let hosted = leyden_serve::store::NewRollout { hosted: true, ..super::world::new("r") };
+    let hosted = leyden_serve::store::NewRollout { hosted: true, ..super::fixtures::new("r") };
     store.create(vec![hosted]).await.expect("a store");
     store.claim("w", 1, 60.0).await.expect("a store");
     store.end_lease("w", "r", "0", to(RolloutState::Failed)).await.expect("a lease");
@@ -48,7 +48,7 @@ async fn a_hosted_rollout_outlives_its_lease() {
 #[tokio::test]
 async fn many_workers_share_without_overlap() {
     let store = temporary();
-    let all = (0..200).map(|i| super::world::new(&format!("r{i}"))).collect();
+    let all = (0..200).map(|i| super::fixtures::new(&format!("r{i}"))).collect();
     store.create(all).await.expect("a store");
     let workers = (0..16).map(|worker| {
         let store = store.clone();

@@ -1,11 +1,11 @@
-//! The state machine against a model of it.
+//! The store's state machine compared with a reference model.
 
 use std::collections::HashMap;
 
 use leyden_serve::store::{Filter, RolloutState, StoreError};
 use proptest::prelude::*;
 
-use super::world::{create, event, temporary, to};
+use super::fixtures::{create, event, temporary, to};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -29,14 +29,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the store must say.
+/// The reference model.
 #[derive(Default)]
 struct Model {
-    /// State, and number of events of every attempt.
+    /// State, event count per attempt, current attempt, number of attempts.
     rollouts: HashMap<String, (RolloutState, HashMap<String, usize>, String, u32)>,
     /// In order of creation.
     order: Vec<String>,
-    /// The completion log; deleted ones are `None`.
+    /// The completion log; deleted rollouts are `None`.
     log: Vec<Option<String>>,
 }
 
@@ -95,7 +95,7 @@ async fn follow(steps: Vec<Step>) {
                 match model.rollouts.get_mut(&id) {
                     None => assert!(matches!(got, Err(StoreError::UnknownRollout(_)))),
                     Some((_, events, current, _)) => {
-                        got.expect("room");
+                        got.expect("an append");
                         assert_eq!(attempt, *current);
                         *events.entry(attempt).or_default() += 1;
                     }
@@ -169,7 +169,7 @@ async fn agrees(store: &leyden_serve::store::Store, model: &Model) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn any_history_is_one_that_the_model_allows(steps in prop::collection::vec(step(), 0..60)) {
+    fn the_store_agrees_with_the_model(steps in prop::collection::vec(step(), 0..60)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(follow(steps));
     }

@@ -1,9 +1,9 @@
-//! The store: what it keeps, in which order, and through what.
+//! Tests of the store.
 
 mod crash;
 mod files;
+mod fixtures;
 mod leases;
 mod machine;
 mod queries;
 mod retention;
-mod world;

@@ -1,16 +1,16 @@
-//! What goes in comes out.
+//! Round trips through the store.
 
 use leyden_serve::store::{Filter, NewEvent, Repeated, RolloutState, StatusPatch, StoreError};
 
-use super::world::{call, create, event, temporary, to};
+use super::fixtures::{call, create, event, temporary, to};
 
 #[tokio::test]
-async fn events_come_back_in_order_as_they_were() {
+async fn events_round_trip_in_order() {
     let store = temporary();
     create(&store, "r").await;
     let texts: Vec<String> = (0..50).map(|i| format!(r#"{{ "spaces" : "{i} é 𝄞" }}"#)).collect();
     for text in &texts {
-        store.append(event("r", "0", text)).await.expect("room");
+        store.append(event("r", "0", text)).await.expect("an append");
     }
     let events = store.events("r", None).await.expect("events");
     assert_eq!(events.iter().map(|e| e.data.clone()).collect::<Vec<_>>(), texts);
@@ -19,12 +19,12 @@ async fn events_come_back_in_order_as_they_were() {
 }
 
 #[tokio::test]
-async fn calls_keep_ids_and_log_probabilities_to_the_bit() {
+async fn ids_and_log_probabilities_round_trip_bit_exactly() {
     let store = temporary();
     create(&store, "r").await;
     let ids: Vec<u32> = (0..1000).map(|i| i * 4_294_967).collect();
     let new = call("r", "0", ids);
-    store.append(new.clone()).await.expect("room");
+    store.append(new.clone()).await.expect("an append");
     let calls = store.calls("r").await.expect("calls");
     let answer = &new.call.expect("a call").answers[0];
     assert_eq!(calls.len(), 1);
@@ -38,12 +38,12 @@ async fn calls_keep_ids_and_log_probabilities_to_the_bit() {
 }
 
 #[tokio::test]
-async fn only_the_attempt_that_counts_is_read() {
+async fn only_the_current_attempt_is_read() {
     let store = temporary();
     create(&store, "r").await;
     for attempt in ["0", "1", "0"] {
-        store.append(event("r", attempt, "{}")).await.expect("room");
-        store.append(call("r", attempt, vec![1])).await.expect("room");
+        store.append(event("r", attempt, "{}")).await.expect("an append");
+        store.append(call("r", attempt, vec![1])).await.expect("an append");
     }
     assert_eq!(store.events("r", None).await.expect("events").len(), 4);
     assert_eq!(store.calls("r").await.expect("calls").len(), 2);
@@ -56,27 +56,27 @@ async fn only_the_attempt_that_counts_is_read() {
 }
 
 #[tokio::test]
-async fn events_of_one_key_are_one() {
+async fn events_with_the_same_key_are_stored_once() {
     let store = temporary();
     create(&store, "a").await;
     create(&store, "b").await;
     let keyed = |id: &str| NewEvent { key: Some(vec![1, 2]), ..event(id, "0", "{}") };
-    let first = store.append(keyed("a")).await.expect("room");
-    let again = store.append(keyed("a")).await.expect("room");
+    let first = store.append(keyed("a")).await.expect("an append");
+    let again = store.append(keyed("a")).await.expect("an append");
     assert!(!first.duplicate && again.duplicate);
     assert_eq!((first.seq, first.timestamp), (again.seq, again.timestamp));
-    assert!(!store.append(keyed("b")).await.expect("room").duplicate);
+    assert!(!store.append(keyed("b")).await.expect("an append").duplicate);
 }
 
-/// The index in memory and the file say the same, also within one group.
+/// The in-memory index matches the file, also within one group.
 #[tokio::test]
 async fn the_index_follows_the_file() {
     let store = temporary();
     assert_eq!(store.brief("r"), None);
-    // Not awaited one by one: they are one group or few.
+    // Not awaited one by one, so that they share a group.
     let writes = [
         futures::future::Either::Left(async {
-            drop(store.create(vec![super::world::new("r")]).await)
+            drop(store.create(vec![super::fixtures::new("r")]).await)
         }),
         futures::future::Either::Right(async {
             drop(store.patch("r", to(RolloutState::Running)).await);
@@ -88,16 +88,16 @@ async fn the_index_follows_the_file() {
     assert_eq!(store.states(), [0, 1, 0, 0]);
     store.delete("r").await.expect("a store");
     assert_eq!(store.brief("r"), None);
-    let gone = store.append(event("r", "0", "{}")).await;
-    assert!(matches!(gone, Err(StoreError::UnknownRollout(_))));
+    let appended = store.append(event("r", "0", "{}")).await;
+    assert!(matches!(appended, Err(StoreError::UnknownRollout(_))));
 }
 
-/// An id that was deleted and made again is another rollout.
+/// An id that was deleted and created again is another rollout.
 #[tokio::test]
 async fn a_deleted_rollout_leaves_nothing_behind() {
     let store = temporary();
     create(&store, "r").await;
-    store.append(call("r", "0", vec![1])).await.expect("room");
+    store.append(call("r", "0", vec![1])).await.expect("an append");
     store.patch("r", to(RolloutState::Failed)).await.expect("a rollout");
     store.delete("r").await.expect("a store");
     create(&store, "r").await;
@@ -111,14 +111,14 @@ async fn a_deleted_rollout_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_write_that_nobody_waits_for_is_written() {
+async fn a_write_whose_future_is_dropped_is_still_done() {
     let store = temporary();
     create(&store, "r").await;
     {
         let mut append = std::pin::pin!(store.append(event("r", "0", "{}")));
         let _ = futures::poll!(append.as_mut());
     }
-    // A later write of the same queue.
-    store.append(event("r", "0", "{}")).await.expect("room");
+    // A later write in the same queue.
+    store.append(event("r", "0", "{}")).await.expect("an append");
     assert_eq!(store.events("r", None).await.expect("events").len(), 2);
 }

@@ -1,22 +1,22 @@
-//! What is let go, and what is too much.
+//! Retention and size limits.
 
 use leyden_serve::store::{Limits, RolloutState, Store, StoreError};
 
-use super::world::{create, event, to};
+use super::fixtures::{create, event, to};
 
 async fn ended(store: &Store, id: &str) {
     create(store, id).await;
-    store.append(event(id, "0", "{}")).await.expect("room");
+    store.append(event(id, "0", "{}")).await.expect("an append");
     store.patch(id, to(RolloutState::Failed)).await.expect("a rollout");
 }
 
-async fn left(store: &Store) -> Vec<String> {
+async fn remaining(store: &Store) -> Vec<String> {
     let all = store.rollouts(Default::default()).await.expect("rollouts");
     all.into_iter().map(|rollout| rollout.id).collect()
 }
 
 #[tokio::test]
-async fn the_last_ones_are_kept_and_those_that_run() {
+async fn the_latest_and_the_running_rollouts_are_kept() {
     let limits = Limits { keep_last: Some(100), ..Limits::default() };
     let store = Store::temporary(limits).expect("a folder");
     create(&store, "running").await;
@@ -24,16 +24,16 @@ async fn the_last_ones_are_kept_and_those_that_run() {
         ended(&store, &format!("r{i}")).await;
     }
     assert_eq!(store.expire().await.expect("a store"), 150);
-    let left = left(&store).await;
-    assert_eq!(left.len(), 101);
-    assert_eq!((left[0].as_str(), left[1].as_str()), ("running", "r150"));
+    let remaining = remaining(&store).await;
+    assert_eq!(remaining.len(), 101);
+    assert_eq!((remaining[0].as_str(), remaining[1].as_str()), ("running", "r150"));
     assert_eq!(store.expire().await.expect("a store"), 0);
     let page = store.terminal(0, 1000).await.expect("a log");
     assert_eq!((page.items.len(), page.next_after), (100, 250));
 }
 
 #[tokio::test]
-async fn old_ones_go() {
+async fn old_finished_rollouts_are_deleted() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = Store::open(folder.path(), Limits::default()).expect("a store");
     ended(&store, "old").await;
@@ -47,7 +47,7 @@ async fn old_ones_go() {
     let store = Store::open(folder.path(), limits).expect("a store");
     ended(&store, "new").await;
     assert_eq!(store.expire().await.expect("a store"), 1);
-    assert_eq!(left(&store).await, ["old but running", "new"]);
+    assert_eq!(remaining(&store).await, ["old but running", "new"]);
 }
 
 #[tokio::test]
@@ -58,14 +58,14 @@ async fn events_and_rollouts_have_a_limit() {
     let long = store.append(event("r", "0", &"x".repeat(101))).await;
     assert!(matches!(long, Err(StoreError::EventTooLarge { bytes: 101, limit: 100 })));
     for _ in 0..2 {
-        store.append(event("r", "0", &"x".repeat(100))).await.expect("room");
+        store.append(event("r", "0", &"x".repeat(100))).await.expect("an append");
     }
     let full = store.append(event("r", "0", &"x".repeat(51))).await;
     assert!(matches!(full, Err(StoreError::RolloutTooLarge { bytes: 251, limit: 250, .. })));
-    store.append(event("r", "0", &"x".repeat(50))).await.expect("room");
-    // Its neighbours have room of their own.
+    store.append(event("r", "0", &"x".repeat(50))).await.expect("an append");
+    // The limit is per rollout.
     create(&store, "s").await;
-    store.append(event("s", "0", &"x".repeat(100))).await.expect("room");
+    store.append(event("s", "0", &"x".repeat(100))).await.expect("an append");
 }
 
 #[tokio::test]

@@ -1,5 +1,4 @@
-//! Conversations as they should go, made from the chains of Calc-X, or as a base model should
-//! know them.
+//! Demonstrations from the chains of Calc-X, and solutions or pretraining data of mini-calc.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +12,12 @@ use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::json;
 
 use crate::benchmark::Train;
-use crate::demonstrations::lesson;
+use crate::demonstrations::task_index;
 
 /// Demonstrations of the training tasks, or of the world.
 ///
 /// # Errors
-/// Where no task has a chain that can be shown.
+/// No task has a usable chain.
 pub fn of(
     train: Train<'_>,
     world: &Arc<MiniCalc>,
@@ -31,22 +30,22 @@ pub fn of(
     };
     let (source, flaws) = ChainDemonstrations::of(tasks, agent.clone());
     for (flaw, count) in flaws {
-        eprintln!("demonstrations: {count} of {} tasks left out: {flaw}", tasks.len());
+        eprintln!("demonstrations: {count} of {} tasks skipped: {flaw}", tasks.len());
     }
     if source.is_empty() {
-        bail!("data.train: no task has a chain that can be shown");
+        bail!("data.train: no task has a chain that can be demonstrated");
     }
     Ok(Box::new(source))
 }
 
-/// Demonstrations made from the chains of Calc-X tasks.
+/// Demonstrations from the chains of Calc-X tasks.
 struct ChainDemonstrations {
     agent: CalculatorAgent,
     demonstrations: Vec<Demonstration>,
 }
 
 impl ChainDemonstrations {
-    /// Keeps the tasks whose chain can be shown; returns the others by what is wrong.
+    /// Keeps the tasks with a usable chain; returns the number of others by flaw.
     fn of(tasks: &[Task], agent: CalculatorAgent) -> (Self, BTreeMap<&'static str, usize>) {
         let found = chain::demonstrations(tasks);
         let flaws = found.flaws();
@@ -65,9 +64,9 @@ impl DemonstrationSource for ChainDemonstrations {
     }
 }
 
-/// Either the training tasks of mini-calc, solved, or what its base model is raised on, in
-/// turn: demonstrations whose protocol and copying are right and whose expression mostly is not
-/// (see [`Noise`]), and problems told in other words (see [`leyden_mini::Retelling`]).
+/// Either solved training tasks of mini-calc, or the pretraining data of its base model,
+/// alternating: demonstrations with correct protocol and copying but mostly a wrong expression
+/// (see [`Noise`]), and paraphrased problems (see [`leyden_mini::Retelling`]).
 struct WorldDemonstrations {
     world: Arc<MiniCalc>,
     agent: CalculatorAgent,
@@ -83,13 +82,13 @@ impl DemonstrationSource for WorldDemonstrations {
         if !self.gold && index % 2 == 1 {
             return self.retelling(index);
         }
-        let task = self.world.train(lesson(self.gold, index));
+        let task = self.world.train(task_index(self.gold, index));
         let seed = SeedTree::new(index).child("noise");
         let operations = task.label("operations").and_then(|n| n.parse().ok()).unwrap_or(1);
         let noise = if self.gold { Noise::none() } else { Noise::of(operations) };
         let expression = match noise.draw(&task, seed) {
             Ok(expression) => expression,
-            // The stream makes only tasks of this world.
+            // The stream has only tasks of this world.
             Err(error) => unreachable!("{error}"),
         };
         let output = leyden_calcx::calculate(&expression);
@@ -103,8 +102,8 @@ impl DemonstrationSource for WorldDemonstrations {
     }
 }
 
-/// What asks for a retelling. It follows the problem, so that the model reads the problem
-/// before it can know whether to solve or to retell it, and so reads it alike.
+/// The instruction to paraphrase. It follows the problem, so that the model encodes the problem
+/// the same way whether it has to solve or to paraphrase it.
 const RETELL: &str = "tell it in other words.";
 
 impl WorldDemonstrations {
@@ -115,7 +114,7 @@ impl WorldDemonstrations {
     }
 }
 
-/// The conversation of `turns` after the agent's own opening.
+/// The agent's opening messages followed by `turns`.
 fn conversation(agent: &CalculatorAgent, question: &str, turns: &[Turn]) -> Conversation {
     let mut messages = agent.opening(question);
     let mut last_call = None;

@@ -1,4 +1,4 @@
-//! Calc-X: how many chains can be shown, and which calculations are in them.
+//! Statistics of Calc-X: usable chains and their calculations.
 
 use std::collections::BTreeMap;
 
@@ -63,7 +63,7 @@ fn operators_of(expression: &str) -> Vec<&'static str> {
     let mut operators = Vec::new();
     let mut at = 0;
     while at < text.len() {
-        // A sign at the start, after a bracket or after an operator belongs to its number.
+        // A sign at the start, after a bracket or after an operator is unary.
         let operand_before = at > 0 && !"(+-*/^%,=<>".contains(text[at - 1]);
         let (operator, width) = match (text[at], text.get(at + 1)) {
             ('*', Some('*')) => ("**", 2),
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_counts_what_is_there() {
+    fn a_description_counts_chains_and_flaws() {
         let good = "<gadget id=\"calculator\">2+3*4</gadget>\n<output>14</output>\n\
                     <result>14</result>";
         let tasks = [

@@ -1,6 +1,6 @@
-//! The hub's Calc-X: one file for each source and split.
+//! Downloads Calc-X from the hub and writes one file per source and split.
 //!
-//! The hub keeps Parquet files in which all sources are mixed; experiments name files.
+//! The hub's Parquet files mix all sources, but experiments select files.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::fetch::{JsonlFiles, Written, split};
 /// Downloads the Parquet files of the dataset `id` and writes them as JSONL into `out`.
 ///
 /// # Errors
-/// The hub's and the file system's; a dataset without Parquet files or without tasks.
+/// Errors of the hub and of the file system; a dataset without Parquet files or tasks.
 pub fn fetch(hub: &Hub, id: &str, out: &Path) -> Result<Written> {
     let repository = Repository::dataset(id);
     let files = hub.files(&repository)?;
@@ -27,14 +27,14 @@ pub fn fetch(hub: &Hub, id: &str, out: &Path) -> Result<Written> {
     }
     let mut written = JsonlFiles::new(out, &["id", "question", "result"]);
     for (file, path) in &paths {
-        written.file(path, |row| place(file, row))?;
+        written.file(path, |row| output_path(file, row))?;
     }
     written.finish()
 }
 
-/// Where a row of a file of the repository belongs: `gsm8k_train.jsonl`. A folder other than
-/// `data` is another configuration of the dataset and keeps its name.
-fn place(file: &str, row: &Map<String, Value>) -> PathBuf {
+/// Output path of a row: `gsm8k_train.jsonl`. A folder other than `data` is another
+/// configuration of the dataset and is kept in the path.
+fn output_path(file: &str, row: &Map<String, Value>) -> PathBuf {
     let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
     let folder = folder.strip_prefix("data").unwrap_or(folder).trim_start_matches('/');
     let source = row.get("source").and_then(Value::as_str).or_else(|| source_of_id(row));
@@ -42,7 +42,7 @@ fn place(file: &str, row: &Map<String, Value>) -> PathBuf {
     Path::new(&file_name(folder)).join(format!("{source}_{}.jsonl", file_name(split(file))))
 }
 
-/// A text of the dataset as part of a file's name.
+/// `text` with characters that are unsafe in file names replaced.
 fn file_name(text: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '_' };
     text.chars().map(plain).collect()
@@ -59,7 +59,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn rows_are_dealt_out_by_source_and_split() {
+    fn rows_are_split_by_source_and_split() {
         for (file, id, source, expected) in [
             (
                 "data/train-00000-of-00002-5f.parquet",
@@ -75,7 +75,7 @@ mod tests {
             let mut row = Map::new();
             row.insert("id".to_owned(), json!(id));
             row.extend(source.map(|source| ("source".to_owned(), json!(source))));
-            assert_eq!(place(file, &row), Path::new(expected), "{file}");
+            assert_eq!(output_path(file, &row), Path::new(expected), "{file}");
         }
     }
 }

@@ -91,7 +91,7 @@ impl Benchmark for Calc {
 /// The name of the generated world.
 const WORLD: &str = "mini-calc";
 
-/// Calc-X, its files and its world.
+/// Calc-X with its files and its world.
 struct Prepared {
     agent: CalculatorAgent,
     world: Arc<MiniCalc>,

@@ -1,4 +1,4 @@
-//! The table of Calc-X: accuracy by source, and why answers are not right.
+//! Scores Calc-X predictions: accuracy by source, and kinds of failures.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +15,10 @@ use crate::predictions::{Files, Gold, Scored};
 use crate::registry::Registry;
 use crate::table::{Side, aligned};
 
-/// Scores a file of predictions: lines of `id` and `answer`, or an answer a line.
+/// Scores a file of predictions: lines of `id` and `answer`, or one answer per line.
 ///
 /// # Errors
-/// Files that cannot be read, predictions that do not fit the questions.
+/// Files that cannot be read, predictions that do not match the questions.
 pub fn score(files: &Files, registry: &Registry) -> Result<Scored> {
     files.default_reward_only()?;
     let (gold, answers) = if answers::are_named(&files.pred)? {
@@ -33,7 +33,7 @@ pub fn score(files: &Files, registry: &Registry) -> Result<Scored> {
     Scored::with_rewards(&evaluation.to_string(), &evaluation, &CalcxScorer, &gold, &answers)
 }
 
-/// What became of some questions.
+/// Counts of verdicts over some questions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 struct Counts {
     pub questions: usize,
@@ -43,7 +43,7 @@ struct Counts {
     pub not_evaluable: usize,
     pub unanswered: usize,
     pub accuracy: f64,
-    /// Ends of the 95 % interval of the accuracy (Wilson).
+    /// Bounds of the 95 % Wilson interval of the accuracy.
     pub low: f64,
     pub high: f64,
 }

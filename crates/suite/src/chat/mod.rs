@@ -1,7 +1,7 @@
-//! One question, one answer: the simplest agent, for tasks of a user's own.
+//! Single-turn question answering: the simplest agent, for a user's own tasks.
 //!
-//! It has no tool, no dataset and no world. The system prompt, if there is one, comes from a
-//! file; tasks are lines of `id`, `question` and `answer` (see [`crate::own_tasks`]).
+//! It has no tools, no dataset and no world. The optional system prompt comes from a file; tasks
+//! are lines of `id`, `question` and `answer` (see [`crate::own_tasks`]).
 
 use std::path::Path;
 
@@ -21,12 +21,12 @@ use crate::registry::Registry;
 use crate::reward::{Reward, Rule};
 use crate::settings::BenchmarkSettings;
 
-/// The agent that answers at once.
+/// The single-turn agent.
 pub struct Chat;
 
 const SYSTEM: &str = "agent.chat.system";
 
-/// The role of its one call.
+/// The role of its only call.
 pub const ROLE: &str = "answer";
 
 impl Benchmark for Chat {
@@ -112,14 +112,14 @@ impl Dataset for Prepared {
     }
 }
 
-/// Asks its model once.
+/// Calls its model once.
 #[derive(Debug, Clone)]
 pub struct ChatAgent {
     pub system: Option<String>,
 }
 
 impl ChatAgent {
-    /// The conversation before the answer.
+    /// The messages before the answer.
     pub fn opening(&self, question: &str) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::system(text.clone()));
         system.chain([Message::user(question)]).collect()
@@ -151,7 +151,7 @@ impl Agent for ChatAgent {
     }
 }
 
-/// The reference answers as replies.
+/// Demonstrations with the reference answers as replies.
 struct Answers {
     agent: ChatAgent,
     tasks: Vec<Task>,
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn one_system_prompt_one_question_one_answer() {
+    fn the_model_gets_the_system_prompt_and_the_question() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("my.jsonl");
         let row =
@@ -207,8 +207,8 @@ mod tests {
         let score = assembled.scorer.score(&tasks[0], output.answer.as_deref()).unwrap();
         assert_eq!(score.reward, 1.0);
         drop(episode);
-        let asked = script.into_asked();
-        let texts: Vec<&str> = asked[0].messages.iter().map(|m| m.content.as_str()).collect();
+        let requests = script.into_asked();
+        let texts: Vec<&str> = requests[0].messages.iter().map(|m| m.content.as_str()).collect();
         assert_eq!(texts, ["Answer in one word.", "Capital of Italy?"]);
         let shown = assembled.demonstrations.unwrap().conversation(0).messages;
         assert_eq!(shown.len(), 3);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_system_prompt_that_is_not_there_is_named() {
+    fn errors_name_a_missing_system_prompt() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("none");
         let error = prepared(folder.path(), "x").map(drop);

@@ -4,10 +4,10 @@ use leyden_core::{FinishReason, Outcome, Rollout, SignalKind};
 
 use crate::benchmark::Benchmark;
 
-/// Why a rollout did not earn its reward: the first thing that went wrong on the way.
+/// Why a rollout failed: the first error that occurred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
-    /// Nothing is known of its reward.
+    /// The reward is missing.
     NoReward,
     MalformedCall,
     ToolError,
@@ -17,13 +17,13 @@ pub enum Failure {
     NoAnswer,
     /// The final query is not SQL.
     Unparsable,
-    /// The final query does not run.
+    /// The final query fails to execute.
     ExecutionError,
-    /// The final query finds nothing.
+    /// The final query returns no rows.
     EmptyResult,
-    /// The final query finds other rows than the reference.
+    /// The final query returns other rows than the reference.
     WrongRows,
-    /// A part of the answer is right.
+    /// The answer is partly right.
     PartlyRight,
     WrongAnswer,
 }
@@ -45,7 +45,7 @@ pub(super) const FAILURES: [Failure; 12] = [
 ];
 
 impl Failure {
-    /// The failure of a rollout, if it is one.
+    /// The failure of a rollout; `None` if it succeeded.
     pub fn of(benchmark: &dyn Benchmark, rollout: &Rollout) -> Option<Self> {
         match rollout.outcome {
             Outcome::Missing(_) => Some(Self::NoReward),
@@ -54,8 +54,8 @@ impl Failure {
         }
     }
 
-    /// The first thing that went wrong on the way; `answered` is whether the answer has the form
-    /// that is asked for.
+    /// The first error by the rollout's signals; `answered` is whether the answer has the required
+    /// form.
     pub fn usual(rollout: &Rollout, answered: bool) -> Self {
         let signalled = |kinds: &[SignalKind]| kinds.iter().any(|kind| rollout.has_signal(kind));
         if signalled(&[SignalKind::MalformedCall, SignalKind::UnknownTool]) {
@@ -101,7 +101,7 @@ pub(super) mod tests {
     use crate::rag::Rag;
     use crate::sql::Sql;
 
-    /// A rollout of one call, also for the tests of summaries.
+    /// A rollout of one call, also used in the tests of summaries.
     pub fn rollout(reward: f64, answer: Option<&str>, signals: &[SignalKind]) -> Rollout {
         let signal = |kind: &SignalKind| Signal { kind: kind.clone(), call: 0, detail: "".into() };
         Rollout {
@@ -125,7 +125,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_first_thing_that_went_wrong_is_the_failure() {
+    fn the_first_error_is_the_failure() {
         use SignalKind::{MalformedCall, ToolError, TurnLimit, UnknownTool};
         let answer = Some("### ANSWER: 2 ###");
         for (rollout, expected) in [
@@ -147,7 +147,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_query_fails_by_what_became_of_the_last_one() {
+    fn the_last_query_determines_the_failure() {
         let of = |kind: &SignalKind, call: usize, detail: &str| {
             let mut wrong = rollout(0.0, Some("select 1"), &[]);
             for role in [leyden_sql::REWRITE, leyden_sql::CHECK] {
@@ -161,7 +161,7 @@ pub(super) mod tests {
         assert_eq!(of(&error, 1, "syntax: near x"), Some(Failure::Unparsable));
         assert_eq!(of(&error, 1, "column: no such column"), Some(Failure::ExecutionError));
         assert_eq!(of(&SignalKind::EmptyResult, 1, "q"), Some(Failure::EmptyResult));
-        // An error of the first query was mended.
+        // The error of the first query was fixed by the rewrite.
         assert_eq!(of(&error, 0, "syntax: near x"), Some(Failure::WrongRows));
         let none = rollout(0.0, None, &[]);
         assert_eq!(Failure::of(&Sql, &none), Some(Failure::NoAnswer));

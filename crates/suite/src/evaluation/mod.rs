@@ -1,7 +1,7 @@
-//! Running an agent over tasks with a model that is not trained.
+//! Runs an agent over tasks with a fixed model.
 //!
-//! Tasks go through the engine in portions: what is done is on the disk and on the progress
-//! bar before the next portion begins.
+//! Tasks run in chunks: results are written to disk and shown on the progress bar before the next
+//! chunk begins.
 
 mod failure;
 pub mod output;
@@ -28,12 +28,12 @@ use crate::benchmark::Benchmark;
 pub use failure::Failure;
 use output::Output;
 
-/// Tasks whose rollouts run together.
-const PORTION: usize = 64;
-/// Most prompt tokens in one forward pass, as in training by default.
+/// Number of tasks whose rollouts run together.
+const CHUNK: usize = 64;
+/// Maximum number of prompt tokens in one forward pass, as in training by default.
 const PREFILL_TOKENS: usize = 8192;
 
-/// How tokens are chosen.
+/// Decoding mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     Sampled,
@@ -59,22 +59,22 @@ impl FromStr for Mode {
     }
 }
 
-/// How a model is run.
+/// Settings of the model and its engine.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluationSettings {
     pub device: Device,
     pub kind: Kind,
-    /// Of the sampled mode.
+    /// Temperature of the sampled mode.
     pub temperature: f64,
-    /// Most tokens of one response.
+    /// Maximum number of tokens per response.
     pub max_tokens: usize,
-    /// Tokens; 0 is what the model was made for.
+    /// Context length in tokens; 0 is the model's own.
     pub context: usize,
     pub cache_tokens: usize,
     pub seed: u64,
 }
 
-/// An engine for a model as it was loaded.
+/// Creates an engine for a loaded model.
 ///
 /// # Errors
 /// Missing tensors, too little memory.
@@ -96,10 +96,10 @@ pub fn engine(model: &LoadedModel, settings: &EvaluationSettings) -> Result<Engi
     Ok(Engine::new(model.config.clone(), weights, settings.device, limits))
 }
 
-/// One rollout for each task, in their order. Each portion goes to `output` when it is done.
+/// Runs one rollout per task, in order. Each chunk is written to `output` when it is done.
 ///
 /// # Errors
-/// The engine's and the file system's.
+/// Errors of the engine and of the file system.
 pub fn evaluate(
     (engine, format): (&mut Engine, &Arc<ChatFormat>),
     benchmark: &dyn Benchmark,
@@ -115,13 +115,13 @@ pub fn evaluate(
         ..Sampling::default()
     };
     let options = RoundOptions { phase: mode.name().to_owned(), ..RoundOptions::new(sampling, 0) };
-    // As a run evaluates, so that equal seeds give equal draws.
+    // Same seed path as evaluations of a run, so that equal seeds give equal samples.
     let seed = SeedTree::new(settings.seed).child("eval");
     let progress = RefCell::new(Progress::new(mode.name(), tasks.len() as u64, 0));
     let mut all: Vec<Rollout> = Vec::with_capacity(tasks.len());
-    for (number, portion) in tasks.chunks(PORTION).enumerate() {
-        let first = number * PORTION;
-        let jobs = portion.iter().enumerate().map(|(index, task)| {
+    for (number, chunk) in tasks.chunks(CHUNK).enumerate() {
+        let first = number * CHUNK;
+        let jobs = chunk.iter().enumerate().map(|(index, task)| {
             let id = first + index;
             Job { id, group: id, task, seed: seed.index(id as u64), played: &[] }
         });
@@ -134,7 +134,7 @@ pub fn evaluate(
         let jobs = jobs.collect();
         let RoundOutput { rollouts, .. } =
             run_rollouts(jobs, agent, scorer, format, engine, &options, &show)?;
-        output.rollouts(benchmark, mode, portion, &rollouts, format)?;
+        output.rollouts(benchmark, mode, chunk, &rollouts, format)?;
         all.extend(rollouts);
     }
     progress.borrow().end();

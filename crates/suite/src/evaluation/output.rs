@@ -1,12 +1,12 @@
-//! What an evaluation writes: predictions to read, and the files of a run.
+//! Output files of an evaluation: predictions, and the files of a run.
 //!
 //! ```text
 //! config.toml         all settings
 //! provenance.json     revision, versions, hashes, seeds
-//! predictions.jsonl   one line a rollout
-//! metrics.jsonl       one line a mode, as a run's evaluations
+//! predictions.jsonl   one line per rollout
+//! metrics.jsonl       one line per mode, as in a run's evaluations
 //! summary.txt         rewards and failures as tables
-//! rollouts.sqlite     every call
+//! rollouts.sqlite     all calls
 //! ```
 
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::{Failure, Mode};
 use crate::benchmark::Benchmark;
 
-/// The folder of an evaluation.
+/// The output folder of an evaluation.
 pub struct Output {
     folder: PathBuf,
     predictions: File,
@@ -33,10 +33,10 @@ pub struct Output {
 }
 
 impl Output {
-    /// Makes the folder and its files.
+    /// Creates the folder and its files.
     ///
     /// # Errors
-    /// The file system's own.
+    /// Errors of the file system.
     pub fn create(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let create = |name: &str| {
@@ -58,7 +58,7 @@ impl Output {
     /// Writes `config.toml`.
     ///
     /// # Errors
-    /// The file system's own, as those of the others.
+    /// Errors of the file system, as in the other methods.
     pub fn config(&self, settings: &Value) -> Result<()> {
         self.write("config.toml", &toml::to_string(settings)?)
     }
@@ -109,7 +109,7 @@ impl Output {
     }
 }
 
-/// A rollout as one line.
+/// A rollout as one line of JSON.
 fn prediction(benchmark: &dyn Benchmark, mode: Mode, task: &Task, rollout: &Rollout) -> Value {
     let signals: Vec<Value> = rollout
         .signals

@@ -1,4 +1,4 @@
-//! An evaluation as tables: reward with its interval, by label; and why rollouts failed.
+//! Summary tables of an evaluation: rewards with intervals, by label, and counts of failures.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use super::failure::{FAILURES, Failure};
 use crate::benchmark::Benchmark;
 use crate::table::{Side, aligned};
 
-/// Values of a label that are shown; labels with more are left out.
+/// Maximum number of values of a label; labels with more are omitted.
 const LISTED: usize = 12;
 const RESAMPLES: usize = 2000;
 
-/// One mode of an evaluation.
+/// Results of one mode of an evaluation.
 pub struct Summary {
     mode: &'static str,
     all: Vec<f64>,
-    /// Label and value: rewards.
+    /// Rewards by label and value.
     slices: BTreeMap<(String, String), Vec<f64>>,
     failures: BTreeMap<Failure, usize>,
     rollouts: usize,
@@ -62,7 +62,7 @@ impl Summary {
         summary
     }
 
-    /// Where no rollout has a reward: why the first has none.
+    /// If no rollout has a reward: the reason of the first.
     pub fn nothing_scored(&self) -> Option<&str> {
         if self.all.is_empty() { self.first_missing.as_deref() } else { None }
     }
@@ -115,7 +115,7 @@ pub fn estimate(rewards: &[f64]) -> String {
     }
 }
 
-/// Wilson's interval where rewards are 0 and 1, else the bootstrap.
+/// The Wilson interval if all rewards are 0 or 1, else a bootstrap interval.
 pub fn interval(rewards: &[f64]) -> Option<Interval> {
     if rewards.iter().all(|&reward| reward == 0.0 || reward == 1.0) {
         let right = rewards.iter().filter(|&&reward| reward == 1.0).count();

@@ -1,4 +1,4 @@
-//! An external agent as the trainer sees it.
+//! Adapter that runs an external agent as an [`Agent`].
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use super::options::{RewardFrom, Workers};
 use super::process::{Exit, Running, last_line};
 use super::task;
 
-/// An agent outside of this process.
+/// An agent that runs outside of this process.
 pub struct ExternalAgent {
     host: Arc<Host>,
     roles: Vec<&'static str>,
 }
 
 impl ExternalAgent {
-    /// An agent that is reached through `host` and works in `roles`.
+    /// An agent with the given `roles` that is reached through `host`.
     pub fn new(host: Arc<Host>, roles: Vec<&'static str>) -> Self {
         Self { host, roles }
     }
@@ -55,7 +55,7 @@ impl ExternalAgent {
     }
 }
 
-/// What the agent reported so far.
+/// The events reported by the agent so far.
 #[derive(Default)]
 struct Reported {
     answer: Option<String>,
@@ -64,11 +64,11 @@ struct Reported {
 }
 
 impl Reported {
-    /// Takes in what happened.
+    /// Applies an event.
     ///
     /// # Errors
-    /// Where the worker was lost: what it reported belongs to nobody any more.
-    fn hear(&mut self, happening: Happening, episode: &Episode<'_>) -> Result<(), String> {
+    /// The worker was lost; its reports are void.
+    fn apply(&mut self, happening: Happening, episode: &Episode<'_>) -> Result<(), String> {
         match happening {
             Happening::Claimed { .. } => episode.clock().restart(),
             Happening::Requeued { worker } => {
@@ -84,7 +84,7 @@ impl Reported {
     }
 }
 
-/// One of the known kinds by its name in files, or the agent's own.
+/// A built-in kind by its serialised name, or a custom one.
 fn signal_kind(name: &str) -> SignalKind {
     serde_json::from_value(json!(name)).unwrap_or_else(|_| SignalKind::Other(name.to_owned()))
 }
@@ -103,9 +103,9 @@ impl Agent for ExternalAgent {
         episode.clock().queue();
         let failed = |what: String| AgentError::Task { task: task.id.clone(), what };
         let options = self.host.options();
-        // One of the places for processes, before there is a rollout that somebody waits for.
-        let _place = match options.workers {
-            Workers::Local => Some(self.host.place().await.map_err(failed)?),
+        // Acquire a process slot before registering the rollout, so that no client waits for it.
+        let _slot = match options.workers {
+            Workers::Local => Some(self.host.process_slot().await.map_err(failed)?),
             Workers::Pool | Workers::Remote => None,
         };
         let (mut rollout, mut asks, input) = self.register(task, episode).await?;
@@ -127,22 +127,22 @@ impl Agent for ExternalAgent {
                 Some(()) = answers.next(), if !answers.is_empty() => {}
                 happening = rollout.next() => match happening {
                     Some(happening) => {
-                        let lost = reported.hear(happening, episode);
+                        let lost = reported.apply(happening, episode);
                         lost.map_err(|what| AgentError::Lost { task: task.id.clone(), what })?;
                         if reported.ended.is_some() && process.is_none() {
                             break None;
                         }
                     }
-                    None => return Err(failed("the server of this run went down".to_owned())),
+                    None => return Err(failed("the server of this run shut down".to_owned())),
                 },
                 exit = ended(&mut process) => break Some(exit.map_err(failed)?),
                 why = &mut broken => return Err(failed(why)),
             }
         };
         drop(answers);
-        // What was reported just before the end.
+        // Events reported just before the end.
         while let Some(happening) = rollout.try_next() {
-            let lost = reported.hear(happening, episode);
+            let lost = reported.apply(happening, episode);
             lost.map_err(|what| AgentError::Lost { task: task.id.clone(), what })?;
         }
         let program = options.command.first().map_or("the agent", String::as_str);
@@ -156,7 +156,7 @@ impl Agent for ExternalAgent {
     }
 }
 
-/// The end of a process; never, where there is none.
+/// Waits for the process to exit; never resolves if there is none.
 async fn ended(process: &mut Option<Running>) -> Result<Exit, String> {
     match process {
         Some(process) => process.ended().await,
@@ -164,7 +164,7 @@ async fn ended(process: &mut Option<Running>) -> Result<Exit, String> {
     }
 }
 
-/// What the agent leaves behind: what it reported, or else the last line that it printed.
+/// The agent's output: the reported answer, or else the last line that it printed.
 fn output(
     reported: Reported,
     exit: Option<Exit>,
@@ -188,8 +188,8 @@ fn output(
     }
 }
 
-/// The variables by which a process finds its rollout: those of agent-lightning's agents, and
-/// those that stock clients read by themselves.
+/// The environment variables that connect a process to its rollout: those of agent-lightning's
+/// agents, and those that the official clients read.
 fn variables(rollout: &Registered, input: &Value) -> Vec<(String, String)> {
     let addresses = rollout.addresses();
     let mut variables: Vec<(String, String)> = [
@@ -204,7 +204,7 @@ fn variables(rollout: &Registered, input: &Value) -> Vec<(String, String)> {
     .map(|(name, value)| (name.to_owned(), value.clone()))
     .to_vec();
     let text = input.to_string();
-    // The system refuses a variable of more than 128 KiB; the file has it in any case.
+    // Linux rejects environment strings of more than 128 KiB; the file always has the task.
     if text.len() < 100_000 {
         variables.push(("LEYDEN_TASK".to_owned(), text));
     }

@@ -1,6 +1,6 @@
-//! An agent outside of this process on the tasks of a benchmark.
+//! Runs an agent outside of this process on the tasks of a benchmark.
 //!
-//! Tasks, scorer, corpus and databases are the benchmark's own; only the agent is another.
+//! Tasks, scorer, corpus and databases are those of the benchmark; only the agent is replaced.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::describe::Description;
 use crate::registry::Registry;
 use crate::settings::BenchmarkSettings;
 
-/// An agent outside of this process.
+/// The benchmark of an agent that runs outside of this process.
 pub struct External;
 
 const BENCHMARK: &str = "agent.external.benchmark";
@@ -45,45 +45,45 @@ impl Benchmark for External {
     fn keys(&self) -> Vec<OwnKey> {
         let key = OwnKey::new;
         vec![
-            key(BENCHMARK, Preset::Required, "whose tasks and scorer an external agent has"),
+            key(BENCHMARK, Preset::Required, "the benchmark whose tasks and scorer are used"),
             key(COMMAND, Preset::Texts, "program and arguments of a local agent"),
             key(
                 WORKERS,
                 Preset::Text("local"),
-                "local (a process for each rollout), pool (processes that each claim rollout \
-                 after rollout) or remote (workers that you start, anywhere, claim rollouts over \
-                 HTTP)",
+                "local (a process for each rollout), pool (processes that claim rollouts one \
+                after another) or remote (workers started elsewhere that claim rollouts over \
+                HTTP)",
             ),
             key(
                 PROCESSES,
                 Preset::Count(4),
-                "most processes of local agents, or of the pool, at once",
+                "maximum number of concurrent processes of local agents, or of the pool",
             ),
             key(
                 REWARD,
                 Preset::Text("scorer"),
-                "scorer (the benchmark's, of the agent's answer) or agent (it sends its own)",
+                "scorer (the benchmark's scorer) or agent (sent by the agent as an event)",
             ),
             key(HOST, Preset::Text("127.0.0.1"), "address of the run's Lightning Server"),
-            key(PORT, Preset::Whole(0), "its port; 0 is any free one"),
-            key(KEY, Preset::Text(""), "key that agents must bring; drawn at random if empty"),
+            key(PORT, Preset::Whole(0), "its port; 0 selects a free one"),
+            key(KEY, Preset::Text(""), "key that agents must send; random if empty"),
             key(
                 ROLES,
                 Preset::Table,
-                "table of roles: a text that the system prompt of each contains",
+                "table from each role to a text contained in its system prompt",
             ),
             key(
                 ENVIRONMENT,
                 Preset::Texts,
                 "environment variables that local agents inherit, besides PATH, HOME and LANG",
             ),
-            key(MEMORY, Preset::Whole(0), "address space of one local agent; 0 is unlimited"),
-            key(CPU_SECONDS, Preset::Whole(0), "processor time of one local agent; 0 is unlimited"),
+            key(MEMORY, Preset::Whole(0), "address space of a local agent; 0 is unlimited"),
+            key(CPU_SECONDS, Preset::Whole(0), "CPU time of a local agent; 0 is unlimited"),
             key(
                 LEASE,
                 Preset::Whole(30),
-                "seconds after which a remote worker without heartbeat loses its rollouts to \
-                 others",
+                "seconds after which the rollouts of a remote worker without heartbeat are \
+                requeued",
             ),
             key(
                 TRUNCATED,
@@ -103,7 +103,7 @@ impl Benchmark for External {
     }
 }
 
-/// A benchmark, and how the agent that works on it is run.
+/// The inner benchmark, and the settings of the external agent.
 struct Prepared {
     benchmark: Box<dyn Dataset>,
     settings: BenchmarkSettings,
@@ -140,13 +140,13 @@ impl Prepared {
                  [\"python\", \"my_agent.py\"]"
             ),
             Some(_) if workers == Workers::Remote => bail!(
-                "{COMMAND}: with workers = \"remote\" you start the workers yourself; leave the \
-                 command away, or use workers = \"pool\""
+                "{COMMAND}: workers = \"remote\" are started elsewhere; omit the \
+                 command, or use workers = \"pool\""
             ),
             _ => {}
         }
         let port = settings.number(PORT)?;
-        let port = port.try_into().ok().with_context(|| format!("{PORT}: {port} is no port"))?;
+        let port = port.try_into().ok().with_context(|| format!("{PORT}: {port} is not a port"))?;
         let name = settings.text(BENCHMARK)?.to_owned();
         if name == "external" {
             let others = registry.iter().map(Benchmark::name).filter(|name| *name != "external");
@@ -162,7 +162,7 @@ impl Prepared {
         let settings = &self.settings;
         let store = match &settings.run {
             Some(run) => run.join("server"),
-            None => bail!("agent.name: external agents work in runs only (leyden run)"),
+            None => bail!("agent.name: external agents are supported only in runs (leyden run)"),
         };
         let own = settings.table(ROLES)?;
         let unknown = own.keys().find(|role| !roles.contains(&role.as_str()));
@@ -206,14 +206,14 @@ impl Dataset for Prepared {
 
     fn assemble(&self, train: Train<'_>, test: &[Task], demonstrated: bool) -> Result<Assembled> {
         if demonstrated {
-            bail!("train.objective: an external agent is trained by reinforcement only");
+            bail!("train.objective: external agents support only the reinforcement objective");
         }
         let assembled = self.benchmark.assemble(train, test, false)?;
         let options = self.options(assembled.agent.roles())?;
-        // A handful of short names, once for each run: they may as well stay for ever.
+        // A few short names are leaked once per run.
         let roles: Vec<&'static str> = match options.roles.is_empty() {
-            true => assembled.agent.roles().iter().map(|role| keep(role)).collect(),
-            false => options.roles.keys().map(|role| keep(role)).collect(),
+            true => assembled.agent.roles().iter().map(|role| leak(role)).collect(),
+            false => options.roles.keys().map(|role| leak(role)).collect(),
         };
         let host = Host::start(options, Arc::clone(&assembled.extras))?;
         Ok(Assembled { agent: Arc::new(ExternalAgent::new(Arc::new(host), roles)), ..assembled })
@@ -224,6 +224,6 @@ impl Dataset for Prepared {
     }
 }
 
-fn keep(name: &str) -> &'static str {
+fn leak(name: &str) -> &'static str {
     Box::leak(name.to_owned().into_boxed_str())
 }

@@ -1,5 +1,4 @@
-//! Between the server and an episode: what a program asks over HTTP is asked of the trainer's
-//! model.
+//! Forwards a program's HTTP requests from the server to the episode's model.
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use leyden_core::{AgentError, ChatReply, ChatRequest, Episode, ModelError, Speaker};
@@ -10,13 +9,13 @@ use tokio::sync::mpsc;
 
 use super::options::Options;
 
-/// An ask, and where its events go.
+/// A request with the channel for its events.
 pub(super) struct Asked {
     pub ask: Ask,
     pub events: mpsc::UnboundedSender<Event>,
 }
 
-/// The backend of one rollout: it passes asks on to whoever runs the rollout's episode.
+/// The backend of one rollout: forwards requests to the task that runs the rollout's episode.
 pub(super) struct EpisodeBackend {
     asks: UnboundedSender<Asked>,
     model: String,
@@ -31,21 +30,22 @@ impl EpisodeBackend {
 
 impl Backend for EpisodeBackend {
     fn models(&self) -> Vec<ModelCard> {
-        // The trainer bounds prompts and responses: nothing is cut here.
+        // The trainer limits prompts and responses; there is no limit here.
         vec![ModelCard { id: self.model.clone(), created: 0, context: u32::MAX as usize }]
     }
 
     fn submit(&self, ask: Ask) -> mpsc::UnboundedReceiver<Event> {
         let (events, receiver) = mpsc::unbounded_channel();
         if let Err(unsent) = self.asks.unbounded_send(Asked { ask, events }) {
-            let gone = Failure::Gone("this rollout is over: its calls are refused".to_owned());
+            let gone =
+                Failure::Gone("this rollout has ended; further calls are rejected".to_owned());
             let _ = unsent.into_inner().events.send(Event::Failed(gone));
         }
         receiver
     }
 }
 
-/// Asks the episode's model and sends what it says.
+/// Calls the episode's model and sends the resulting events.
 pub(super) async fn answer(asked: Asked, episode: &Episode<'_>, options: &Options) {
     let Asked { ask, events } = asked;
     let stream = ask.stream;
@@ -63,7 +63,7 @@ pub(super) async fn answer(asked: Asked, episode: &Episode<'_>, options: &Option
         let (prompt_ids, policy_version) = (answer.prompt_ids.clone(), answer.policy_version);
         let _ = events.send(Event::Started { prompt_ids, policy_version });
         if stream {
-            // The episode gives whole replies: the stream has one part.
+            // The episode returns complete replies, so the stream has a single delta.
             let _ = events.send(Event::Delta(Delta {
                 content: answer.content.clone(),
                 tool_calls: answer.tool_calls.clone(),
@@ -74,23 +74,23 @@ pub(super) async fn answer(asked: Asked, episode: &Episode<'_>, options: &Option
     let _ = events.send(event);
 }
 
-/// The ask as the trainer's model takes it. Temperature and seed are the trainer's own.
+/// Converts a request for the trainer's model. Temperature and seed are set by the trainer.
 fn request(ask: Ask, options: &Options) -> Result<ChatRequest, Failure> {
-    let refused = |param: &str, message: &str| Failure::Invalid {
+    let invalid = |param: &str, message: &str| Failure::Invalid {
         param: Some(param.to_owned()),
         message: message.to_owned(),
     };
     if ask.ignore_eos {
-        let what = "a training run learns where answers end: leave ignore_eos away";
-        return Err(refused("ignore_eos", what));
+        let what = "training learns where answers end: omit ignore_eos";
+        return Err(invalid("ignore_eos", what));
     }
     if ask.top_logprobs > 0 {
-        let what = "a training run reports no alternatives of its tokens: leave top_logprobs away";
-        return Err(refused("top_logprobs", what));
+        let what = "training does not report alternative tokens: omit top_logprobs";
+        return Err(invalid("top_logprobs", what));
     }
     let Prompt::Chat(mut request) = ask.prompt else {
-        let what = "a training run takes conversations: use chat/completions or responses";
-        return Err(refused("prompt", what));
+        let what = "training supports only conversations: use chat/completions or responses";
+        return Err(invalid("prompt", what));
     };
     if request.agent_role.is_empty() {
         request.agent_role = role(&request, options);
@@ -103,7 +103,7 @@ fn request(ask: Ask, options: &Options) -> Result<ChatRequest, Failure> {
     Ok(request)
 }
 
-/// The role whose text the system prompt contains, or the first role there is.
+/// The role whose text the system prompt contains, or the default role.
 fn role(request: &ChatRequest, options: &Options) -> String {
     let system = request.messages.iter().find(|message| message.role == Speaker::System);
     let named = system.and_then(|system| {

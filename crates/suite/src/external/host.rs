@@ -21,8 +21,8 @@ use super::pool::{self, Broken};
 use super::process::{Program, Running};
 use super::task::{Extras, Tool};
 
-/// How much the store of a run keeps: the run folder has every rollout, the store what agents
-/// sent, for a look at what went wrong.
+/// Limits of the run's store. The run folder has every rollout; the store keeps the agents'
+/// requests for debugging.
 const LIMITS: Limits = Limits {
     max_event_bytes: 16 << 20,
     max_rollout_bytes: 1 << 30,
@@ -31,28 +31,28 @@ const LIMITS: Limits = Limits {
     keep_days: None,
 };
 
-/// How long the end of a run waits for its server.
+/// Timeout for shutting down the server at the end of a run.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Why a run has no server.
+/// Errors of starting a run's server.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error("agent.external.command: name the program that is the agent")]
     NoCommand,
     #[error("agent.external: {0}")]
     Server(String),
-    #[error("agent.external: no threads for the server: {0}")]
+    #[error("agent.external: cannot start the server's threads: {0}")]
     Threads(std::io::Error),
 }
 
-/// The server and the processes of a run's external agents. Dropped, both end.
+/// The server and the processes of a run's external agents. Dropping it stops both.
 pub struct Host {
     rollouts: Rollouts,
     options: Options,
     extras: Arc<dyn Extras>,
     url: String,
     key: String,
-    places: Semaphore,
+    process_slots: Semaphore,
     broken: Option<Broken>,
     /// Dropping it shuts the server down.
     _stop: oneshot::Sender<()>,
@@ -61,10 +61,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Opens the store, listens, and starts the pool where there is one.
+    /// Opens the store, listens, and starts the pool if configured.
     ///
     /// # Errors
-    /// A store or an address that cannot be used, as one sentence.
+    /// A store or an address that cannot be used.
     pub fn start(options: Options, extras: Arc<dyn Extras>) -> Result<Self, HostError> {
         if options.workers != Workers::Remote && options.command.is_empty() {
             return Err(HostError::NoCommand);
@@ -98,7 +98,7 @@ impl Host {
         })?;
         let mut host = Self {
             rollouts,
-            places: Semaphore::new(options.processes.max(1)),
+            process_slots: Semaphore::new(options.processes.max(1)),
             options,
             extras,
             url,
@@ -142,12 +142,12 @@ impl Host {
         self.extras.fields(task, &self.url)
     }
 
-    /// Waits for room for one more process.
-    pub(super) async fn place(&self) -> Result<SemaphorePermit<'_>, String> {
-        self.places.acquire().await.map_err(|_| "the run is ending".to_owned())
+    /// Waits for a free process slot.
+    pub(super) async fn process_slot(&self) -> Result<SemaphorePermit<'_>, String> {
+        self.process_slots.acquire().await.map_err(|_| "the run is ending".to_owned())
     }
 
-    /// Starts the agent's program with further `variables`, and the task in a file.
+    /// Starts the agent's program with additional environment `variables` and the task in a file.
     pub(super) fn run(&self, variables: Vec<(String, String)>, task: String) -> Option<Running> {
         let mut program = self.program();
         program.environment.extend(variables);
@@ -171,7 +171,7 @@ impl Host {
         }
     }
 
-    /// Why nobody will work on rollouts, once that is so.
+    /// Resolves with the reason once no process will work on rollouts any more.
     pub(super) async fn broken(&self) -> String {
         let Some(mut broken) = self.broken.clone() else { return std::future::pending().await };
         loop {
@@ -189,7 +189,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // What still runs is killed with its tasks; the store flushes what was sent.
+            // Running processes are killed with their tasks; the store flushes pending writes.
             runtime.shutdown_timeout(CLOSING);
         }
     }
@@ -201,12 +201,12 @@ fn config(options: &Options, key: &str) -> Result<GatewayConfig, HostError> {
         .parse()
         .map_err(|_| HostError::Server(format!("host: `{}` is not an IP address", options.host)))?;
     let defaults = GatewayConfig::default();
-    // Sampling belongs to the experiment: the trainer's own holds whatever a body says.
+    // Sampling is set by the experiment, whatever a request contains.
     let rollout = Overrides {
         temperature: None,
         top_p: None,
         truncated_as_completed: options.truncated_as_completed,
-        // Without a limit of the body the experiment's own holds, which is the lower one.
+        // Without a limit in the request, the experiment's limit applies, which is lower.
         default_max_tokens: Some(u32::MAX as usize),
         ..defaults.train
     };
@@ -228,7 +228,7 @@ fn tools(tools: Vec<(&'static str, Tool)>) -> Router {
             let message = format!("there is no tool `{name}`");
             return (StatusCode::NOT_FOUND, Json(error(&message)));
         };
-        // A search may take a while; the server's threads have other things to do.
+        // A search may be slow and must not block the server's threads.
         match tokio::task::spawn_blocking(move || tool(body)).await {
             Ok(Ok(result)) => (StatusCode::OK, Json(result)),
             Ok(Err(message)) => (StatusCode::BAD_REQUEST, Json(error(&message))),
@@ -245,7 +245,7 @@ fn error(message: &str) -> Value {
     json!({ "error": { "message": message, "type": "invalid_request_error" } })
 }
 
-/// A key that nobody can guess.
+/// A random key.
 fn random_key() -> String {
     leyden_serve::store::random_id()
 }

@@ -1,10 +1,10 @@
-//! Agents outside of this process: any program that speaks OpenAI's protocol.
+//! Agents outside of this process: any program that uses OpenAI's protocol.
 //!
-//! To the trainer an [`ExternalAgent`] is an [`Agent`](leyden_core::Agent) like any other. It
-//! registers its rollout with the run's Lightning Server ([`Host`]), has a program work on the
-//! task (a [`process`] of this machine, or a worker that claims the rollout over HTTP), and
-//! passes what the program asks of its model to the trainer's own [`episode`]. So capture,
-//! credit and replay are those of native agents, and the program needs no line of change.
+//! An [`ExternalAgent`] implements [`Agent`](leyden_core::Agent). It registers its rollout with
+//! the run's Lightning Server ([`Host`]), lets a program work on the task (a [`process`] on this
+//! machine, or a worker that claims the rollout over HTTP), and forwards the program's model
+//! requests to the trainer's [`episode`]. So capture, credit and replay work as for native
+//! agents, and the program needs no changes.
 
 mod agent;
 mod benchmark;

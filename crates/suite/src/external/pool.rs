@@ -1,8 +1,7 @@
-//! Processes of this machine that each claim one rollout after the other.
+//! Local processes that claim rollouts one after another.
 //!
-//! A process that ends is started again, because an agent's crash must not cost the others
-//! their machine; one that never lives long is a broken set-up, and everybody who waits for it
-//! is told.
+//! A process that exits is restarted, so that a crash does not reduce the pool. If a process
+//! repeatedly exits early, the set-up is broken and all waiting rollouts fail.
 
 use std::time::{Duration, Instant};
 
@@ -11,30 +10,30 @@ use tokio::sync::watch;
 
 use super::process::{Program, Running};
 
-/// A process that ends sooner counts as one that could not work.
+/// A process that exits earlier than this counts as failed.
 const SHORT: Duration = Duration::from_secs(20);
 
-/// So many short lives in a row, and the pool is broken.
-const SHORT_LIVES: usize = 3;
+/// Consecutive early exits after which the pool is broken.
+const MAX_EARLY_EXITS: usize = 3;
 
-/// Why no rollout will ever be claimed; `None` as long as all is well.
+/// The reason why rollouts will not be claimed any more; `None` while the pool works.
 pub(super) type Broken = watch::Receiver<Option<String>>;
 
 /// Starts `count` processes of `program` on `runtime`; they run until it is shut down.
 pub(super) fn start(runtime: &Handle, program: &Program, count: usize) -> Broken {
-    let (tell, broken) = watch::channel(None);
+    let (report, broken) = watch::channel(None);
     for number in 0..count {
         let mut program = program.clone();
         program.environment.push(("LEYDEN_WORKER".to_owned(), format!("pool-{number}")));
-        let (runtime, tell) = (runtime.clone(), tell.clone());
-        let keep = keep(runtime.clone(), program, tell);
+        let (runtime, report) = (runtime.clone(), report.clone());
+        let keep = keep(runtime.clone(), program, report);
         runtime.spawn(keep);
     }
     broken
 }
 
 /// Keeps one process running.
-async fn keep(runtime: Handle, program: Program, tell: watch::Sender<Option<String>>) {
+async fn keep(runtime: Handle, program: Program, report: watch::Sender<Option<String>>) {
     let name = program.command.join(" ");
     let mut short = 0;
     loop {
@@ -45,11 +44,11 @@ async fn keep(runtime: Handle, program: Program, tell: watch::Sender<Option<Stri
             Ok(exit) => exit.sentence(&name),
             Err(what) => what,
         };
-        if short >= SHORT_LIVES {
+        if short >= MAX_EARLY_EXITS {
             let what = format!("the pool of agents does not start: {why}");
-            tell.send_replace(Some(what));
+            report.send_replace(Some(what));
             return;
         }
-        eprintln!("agents: {why}; it is started again");
+        eprintln!("agents: {why}; restarting it");
     }
 }

@@ -1,8 +1,8 @@
-//! A program of somebody else, run with limits: a clean environment, a working folder and a
-//! process group of its own, bounded memory and processor time, captured output.
+//! Runs an untrusted program with limits: a clean environment, its own working folder and process
+//! group, bounded memory and CPU time, captured output.
 //!
-//! The group is killed when the program ends or is given up, so that nothing it forked stays
-//! behind, and when the trainer dies.
+//! The group is killed when the program exits or is cancelled, so that no forked process survives,
+//! and when the trainer dies.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,40 +14,41 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
-/// Most bytes of each output that are kept: the last ones.
+/// Number of bytes kept of each output stream: the last ones.
 const KEPT: usize = 16 * 1024;
 
-/// How long the output of a program is read after it ended: a process that escaped from its
-/// group may hold the pipe for ever.
+/// How long the output is read after the program exited: a process that left the group may keep
+/// the pipe open forever.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// What is run, and what limits hold for it.
+/// The program to run, and its limits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Program {
-    /// Program and arguments, as given in the folder where the run was started.
+    /// Program and arguments, relative to the folder where the run was started.
     pub command: Vec<String>,
     pub environment: Vec<(String, String)>,
     /// Bytes of address space; 0 is unlimited.
     pub memory: u64,
-    /// Seconds of processor time; 0 is unlimited.
+    /// Seconds of CPU time; 0 is unlimited.
     pub cpu_seconds: u64,
-    /// A file of its working folder: name and content.
+    /// A file in its working folder: name and content.
     pub file: Option<(&'static str, String)>,
 }
 
-/// How a program ended.
+/// Exit status and output of a program.
 #[derive(Debug, Clone)]
 pub(super) struct Exit {
     pub success: bool,
     /// `exit code 1`, `signal 9`.
     pub status: String,
-    /// The last of its standard output and of its error output.
+    /// The end of its standard output.
     pub output: String,
+    /// The end of its standard error.
     pub errors: String,
 }
 
 impl Exit {
-    /// What went wrong, with the last line that it wrote about it.
+    /// An error message with the last line of standard error.
     pub fn sentence(&self, program: &str) -> String {
         match last_line(&self.errors) {
             Some(line) => format!("{program} ended with {}: {line}", self.status),
@@ -61,34 +62,34 @@ pub(super) fn last_line(text: &str) -> Option<&str> {
     text.lines().rev().map(str::trim).find(|line| !line.is_empty())
 }
 
-/// A running program. Dropped, it is killed with all that it started.
+/// A running program. Dropping it kills the program and its process group.
 pub(super) struct Running {
     exit: oneshot::Receiver<Result<Exit, String>>,
-    /// Dropping it kills.
+    /// Dropping it kills the program.
     _kill: oneshot::Sender<()>,
 }
 
 impl Running {
-    /// Starts `program` on `runtime`. What goes wrong with the start is the exit's error.
+    /// Starts `program` on `runtime`. [`Running::ended`] returns errors of the start.
     pub fn start(runtime: &Handle, program: Program) -> Self {
-        let (told, exit) = oneshot::channel();
+        let (done, exit) = oneshot::channel();
         let (kill, killed) = oneshot::channel();
-        // On a thread of the runtime: the signal at the parent's death is that of the thread
-        // which started the program, and those live as long as the run.
+        // Start on a runtime thread: the parent-death signal is tied to the starting thread, and
+        // runtime threads live as long as the run.
         runtime.spawn(async move {
             let name = program.command.first().cloned().unwrap_or_default();
-            let done = run(program, killed).await;
-            let _ = told.send(done.map_err(|error| format!("{name} cannot be run: {error}")));
+            let result = run(program, killed).await;
+            let _ = done.send(result.map_err(|error| format!("{name} cannot be run: {error}")));
         });
         Self { exit, _kill: kill }
     }
 
-    /// Waits until it has ended. Cancel-safe.
+    /// Waits for the program to exit. Cancel-safe.
     ///
     /// # Errors
-    /// Where it could not be started.
+    /// The program could not be started.
     pub async fn ended(&mut self) -> Result<Exit, String> {
-        let lost = || Err("the server of this run is going down".to_owned());
+        let lost = || Err("the server of this run is shutting down".to_owned());
         (&mut self.exit).await.unwrap_or_else(|_| lost())
     }
 }
@@ -112,7 +113,7 @@ async fn run(program: Program, killed: oneshot::Receiver<()>) -> io::Result<Exit
     Ok(Exit { success: status.success(), status: describe(status), output, errors })
 }
 
-/// Waits for the child, or for being told to kill it; then kills what is left of its group.
+/// Waits until the child exits or is to be killed, then kills the rest of its group.
 async fn end(
     child: &mut Child,
     group: Option<i32>,
@@ -120,8 +121,8 @@ async fn end(
 ) -> io::Result<ExitStatus> {
     let kill = || {
         if let Some(group) = group {
-            // SAFETY: a system call on numbers. The group's id is that of its leader, which is
-            // not reaped before, or was reaped just now; members keep the number from reuse.
+            // SAFETY: a system call on integers. The group's id is that of its leader, which is
+            // either not yet reaped or was reaped just now; remaining members prevent its reuse.
             unsafe { libc::killpg(group, libc::SIGKILL) };
         }
     };
@@ -152,7 +153,7 @@ fn command(program: &Program, folder: &Path) -> io::Result<Command> {
         .process_group(0)
         .kill_on_drop(true);
     let limits = [(libc::RLIMIT_AS, program.memory), (libc::RLIMIT_CPU, program.cpu_seconds)];
-    // SAFETY: between fork and exec only system calls that are safe there, on numbers.
+    // SAFETY: between fork and exec it makes only async-signal-safe system calls on integers.
     unsafe {
         command.pre_exec(move || {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -175,16 +176,16 @@ fn limit(resource: libc::__rlimit_resource_t, most: u64) -> io::Result<()> {
     }
 }
 
-/// A path that names a file of the folder in which the run was started, from everywhere; any
-/// other argument as it is. (The program has a working folder of its own.)
+/// Makes paths of existing files absolute, because the program has its own working folder; other
+/// arguments are unchanged.
 fn absolute(argument: &str) -> PathBuf {
     let path = Path::new(argument);
     let is_file = path.is_relative() && argument.contains(['/', '.']) && path.is_file();
-    // Not canonical: a virtual environment's Python is a link that must be kept.
+    // Not canonicalised: a virtual environment's Python is a symlink that must be kept.
     if is_file { std::path::absolute(path).unwrap_or_else(|_| path.into()) } else { path.into() }
 }
 
-/// Reads an output to its end and keeps the last of it.
+/// Reads a stream to its end and keeps the last bytes.
 async fn tail(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     let Some(mut stream) = stream else { return kept };
@@ -203,7 +204,7 @@ fn describe(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(libc::SIGXCPU)) => "signal 24 (its limit of processor time)".to_owned(),
+        (None, Some(libc::SIGXCPU)) => "signal 24 (CPU time limit exceeded)".to_owned(),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "an unknown status".to_owned(),
     }
@@ -239,14 +240,14 @@ mod tests {
     }
 
     #[test]
-    fn much_output_is_cut_to_its_end() {
+    fn long_output_is_truncated_to_its_end() {
         let exit = end_of(shell("i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"));
         let output = exit.unwrap().output;
         assert!(output.len() <= KEPT && output.ends_with("line 19999\n"), "{}", output.len());
     }
 
     #[test]
-    fn the_environment_is_clean_and_the_folder_its_own() {
+    fn environment_and_working_folder_are_isolated() {
         let mut program = shell("env; pwd; cat task.json");
         program.environment = vec![("TASK".to_owned(), "7".to_owned())];
         program.file = Some(("task.json", "{}".to_owned()));
@@ -255,18 +256,17 @@ mod tests {
         assert!(output.ends_with("{}") && !output.contains("CARGO"), "{output}");
     }
 
-    /// A pipe with a name. Its reader comes to the end when the last process that writes to it
-    /// is gone.
+    /// A named pipe. Its reader gets EOF when the last writing process has exited.
     fn named_pipe(folder: &Path) -> PathBuf {
         let path = folder.join("alive");
         let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        // SAFETY: a system call on a path of our own.
+        // SAFETY: a system call on a valid C string.
         assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
         path
     }
 
     #[test]
-    fn what_a_program_forks_ends_with_it() {
+    fn forked_processes_are_killed_at_exit() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = named_pipe(folder.path());
         let runtime = runtime();
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_given_up_is_killed() {
+    fn dropping_a_running_program_kills_it() {
         let runtime = runtime();
         let folder = tempfile::tempdir().unwrap();
         let pipe = named_pipe(folder.path());

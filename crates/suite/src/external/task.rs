@@ -1,29 +1,29 @@
-//! A task as an external agent is given it.
+//! Serialises tasks for external agents.
 
 use serde_json::{Map, Value};
 
 use leyden_core::Task;
 
-/// What a benchmark adds to its tasks for agents that do not share its memory: the file of a
-/// database, its schema as text.
+/// Additional task inputs for agents outside of this process, such as the file of a database and
+/// its schema as text.
 pub trait Extras: Send + Sync {
-    /// The further fields of `task`. `server` is the address of the run's Lightning Server,
-    /// under which [`Extras::tools`] answers.
+    /// The additional fields of `task`. `server` is the address of the run's Lightning Server,
+    /// which serves [`Extras::tools`].
     ///
     /// # Errors
-    /// Where the task cannot be worked on, as one sentence.
+    /// The reason why the task cannot be run.
     fn fields(&self, task: &Task, server: &str) -> Result<Map<String, Value>, String>;
 
-    /// The tools that agents reach over HTTP, by name.
+    /// The tools available over HTTP, by name.
     fn tools(&self) -> Vec<(&'static str, Tool)> {
         Vec::new()
     }
 }
 
-/// A tool that answers a JSON body with another, or says in a sentence what is wrong with it.
+/// A tool from a JSON request body to a JSON result, or to an error message.
 pub type Tool = std::sync::Arc<dyn Fn(Value) -> Result<Value, String> + Send + Sync>;
 
-/// Tasks that need nothing else.
+/// No additional inputs.
 pub struct NoExtras;
 
 impl Extras for NoExtras {
@@ -32,21 +32,21 @@ impl Extras for NoExtras {
     }
 }
 
-/// The task as JSON: its id, its question, its labels, the fields of its dataset, `extras` on
-/// top. The reference answer stays here, and so do fields that hold it.
+/// The task as JSON: its id, its question, and the fields of its dataset, overridden by `extras`.
+/// Omits the reference answer and the fields that contain it.
 pub(super) fn input(task: &Task, extras: Map<String, Value>) -> Value {
     let mut input = Map::new();
     input.insert("id".to_owned(), task.id.clone().into());
     input.insert("question".to_owned(), task.question.clone().into());
-    let told = task.fields.iter().filter(|(name, _)| !REFERENCES.contains(&name.as_str()));
-    for (name, value) in told {
+    let visible = task.fields.iter().filter(|(name, _)| !REFERENCES.contains(&name.as_str()));
+    for (name, value) in visible {
         input.entry(name.clone()).or_insert_with(|| value.clone());
     }
     input.extend(extras);
     Value::Object(input)
 }
 
-/// Fields of Calc-X, Spider and MuSiQue that say or explain the reference answer.
+/// Fields of Calc-X, Spider and MuSiQue that contain or explain the reference answer.
 const REFERENCES: [&str; 12] = [
     "answer",
     "answer_aliases",
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reference_answer_is_not_told() {
+    fn the_reference_answer_is_omitted() {
         let fields = json!({"db_id": "pets", "query": "SELECT 1", "id": "other"});
         let task = Task {
             id: "t".to_owned(),

@@ -1,4 +1,4 @@
-//! Folders of sentence encoders as files: what belongs to one, its hashes, a copy of it.
+//! Files of sentence encoder folders: listing, hashing, copying.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use anyhow::{Context, Result};
 use leyden_train::provenance::{hash, hash_file};
 use serde_json::{Map, Value, json};
 
-/// Note of where an imported folder is from, which is no part of the model.
+/// File with the origin of an imported folder, which is not part of the model.
 pub const IMPORTED: &str = "imported.json";
 
-/// What is read of an encoder: its vectors follow from these files alone.
+/// Extensions of the files that determine an encoder's embeddings.
 const READ: [&str; 2] = ["json", "safetensors"];
-/// What is copied with it: vocabularies, its description, its licence.
-const BESIDE: [&str; 2] = ["txt", "md"];
+/// Extensions of further files to copy: vocabularies, description, licence.
+const COPIED: [&str; 2] = ["txt", "md"];
 
-/// SHA-256 of each file that is read, by its path in the folder.
+/// SHA-256 of each file that determines the embeddings, by its path in the folder.
 ///
 /// # Errors
 /// Files that cannot be read.
@@ -29,7 +29,8 @@ pub fn hashes(folder: &Path) -> Result<Map<String, Value>> {
     Ok(hashes)
 }
 
-/// One hash of all that is read: the same for two folders only where they hold one encoder.
+/// Hash over all these files: two folders have the same fingerprint only if they contain the same
+/// encoder.
 ///
 /// # Errors
 /// As [`hashes`].
@@ -37,12 +38,12 @@ pub fn fingerprint(folder: &Path) -> Result<String> {
     Ok(hash(Value::from(hashes(folder)?).to_string().as_bytes()))
 }
 
-/// Copies what belongs to the encoder in `from` into the folder `to`.
+/// Copies the files of the encoder in `from` into the folder `to`.
 ///
 /// # Errors
-/// Those of the file system.
+/// Errors of the file system.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let known: Vec<&str> = READ.into_iter().chain(BESIDE).collect();
+    let known: Vec<&str> = READ.into_iter().chain(COPIED).collect();
     for file in files(from, &known)? {
         let target = to.join(&file);
         if let Some(parent) = target.parent() {

@@ -1,6 +1,6 @@
-//! A model in a page: what it is, how it talks, what it needs.
+//! Summary of a model: architecture, chat format, memory.
 //!
-//! Only headers are read. Of a repository of the hub only its small files are fetched.
+//! Reads only headers; downloads only the small files of a hub repository.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,18 +22,18 @@ use super::source::{self, ModelSource};
 use super::tiny;
 use crate::table::{Side, aligned, counted};
 
-/// What is known of a model.
+/// Summary of a model.
 pub struct Information {
     source: String,
     config: LlamaConfig,
-    /// Tensors by number type, or what the configuration says where there are none.
+    /// Tensors by number type, or the configured type if there are no weights.
     dtype: String,
-    /// Absent where the files have no tokenizer or no template, with the reason.
+    /// The chat format, or the reason why there is none (no tokenizer or template).
     format: Result<ChatFormat, String>,
 }
 
 impl Information {
-    /// Reads what `source` says of itself.
+    /// Reads the summary of the model `source`.
     pub fn of(source: &str) -> Result<Self> {
         let name = source.to_owned();
         match ModelSource::parse(source) {
@@ -110,7 +110,7 @@ impl Information {
         row("stop tokens", stops.collect::<Vec<_>>().join(", "));
     }
 
-    /// Bytes to generate and to train, in bf16, with 32 rollouts of 1024 tokens.
+    /// Bytes for generation and training, in bf16, with 32 rollouts of 1024 tokens.
     fn memory(&self) -> Vec<(&'static str, u64)> {
         let lora = adapters();
         let bytes = |parameters: Kind, training: Training| {
@@ -151,17 +151,17 @@ impl fmt::Display for Information {
     }
 }
 
-/// Fetches configuration and tokenizer of a repository of the hub; returns their folder.
+/// Downloads configuration and tokenizer of a hub repository; returns their folder.
 fn small_files(id: &str) -> Result<PathBuf> {
     let hub = Hub::from_env();
     let repository = Repository::model(id);
     let config = hub
         .fetch(&repository, "config.json")
-        .with_context(|| format!("{id} is no path here and could not be fetched"))?;
+        .with_context(|| format!("{id} is not a local path and could not be downloaded"))?;
     for file in
         ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
     {
-        // What a model lacks is told when the folder is read.
+        // Missing files are reported when the folder is read.
         let _ = hub.fetch(&repository, file);
     }
     Ok(config.parent().unwrap_or(Path::new(".")).to_owned())
@@ -174,7 +174,7 @@ fn safetensors_types(folder: &Path) -> Result<BTreeMap<String, usize>> {
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         if path.extension().is_some_and(|extension| extension == "safetensors") {
             let header = safetensors_header(&path)
-                .with_context(|| format!("{}: is no safetensors file", path.display()))?;
+                .with_context(|| format!("{}: is not a safetensors file", path.display()))?;
             let tensors = header.as_object().into_iter().flatten();
             for (_, tensor) in tensors.filter(|(name, _)| *name != "__metadata__") {
                 let kind = tensor["dtype"].as_str().unwrap_or("unknown");
@@ -185,7 +185,7 @@ fn safetensors_types(folder: &Path) -> Result<BTreeMap<String, usize>> {
     Ok(counts)
 }
 
-/// The header alone: eight bytes of its length, then JSON.
+/// The header of a safetensors file: eight bytes of length, then JSON.
 fn safetensors_header(path: &Path) -> Result<Value> {
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
@@ -193,7 +193,7 @@ fn safetensors_header(path: &Path) -> Result<Value> {
     file.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
     if length > size {
-        bail!("it is cut short");
+        bail!("the file is truncated");
     }
     let mut header = Vec::new();
     file.take(length).read_to_end(&mut header)?;
@@ -219,7 +219,7 @@ fn listed(counts: &BTreeMap<String, usize>) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-/// Whose turns a template writes, by its marks.
+/// The template's family, by its special tokens.
 fn family(template: &str) -> &'static str {
     if template.contains("<|start_header_id|>") {
         "Llama 3"
@@ -228,7 +228,7 @@ fn family(template: &str) -> &'static str {
     } else if template.contains("[INST]") {
         "Llama 2 / Mistral"
     } else {
-        "of its own kind"
+        "custom"
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_and_lists_read_well() {
+    fn numbers_and_lists_are_formatted() {
         assert_eq!(with_separators(7), "7");
         assert_eq!(with_separators(134_515_008), "134,515,008");
         let one = BTreeMap::from([("BF16".to_owned(), 9)]);
@@ -270,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_longer_than_its_file_is_refused() {
+    fn a_header_longer_than_its_file_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let mut bytes = u64::MAX.to_le_bytes().to_vec();
         bytes.extend(b"{}");
         std::fs::write(&path, &bytes).unwrap();
         let error = safetensors_types(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("model.safetensors: is no safetensors file"), "{error}");
+        assert!(error.contains("model.safetensors: is not a safetensors file"), "{error}");
         let header = br#"{"__metadata__": {}, "a": {"dtype": "BF16"}}"#;
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend(header);
@@ -287,9 +287,9 @@ mod tests {
     }
 
     #[test]
-    fn templates_are_known_by_their_marks() {
+    fn templates_are_recognised_by_their_special_tokens() {
         assert_eq!(family(leyden_text::CHATML_TEMPLATE), "ChatML");
         assert_eq!(family("{{ '<|start_header_id|>' }}"), "Llama 3");
-        assert_eq!(family("{{ messages }}"), "of its own kind");
+        assert_eq!(family("{{ messages }}"), "custom");
     }
 }

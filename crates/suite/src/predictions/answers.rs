@@ -1,4 +1,4 @@
-//! Files of answers: JSON lines of `id` and `answer`, or one answer a line.
+//! Files of answers: JSON lines of `id` and `answer`, or one answer per line.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -14,38 +14,38 @@ use crate::table::counted;
 /// The answer to one question.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Answer {
-    /// `None` where the agent gave none.
+    /// `None` if the agent gave no answer.
     pub text: Option<String>,
-    /// The reward that was written down beside it; the inner `None` is one that is missing.
+    /// The recorded reward; the inner `None` is a missing reward.
     pub recorded: Option<Option<f64>>,
 }
 
-/// A line that names its question.
+/// An answer with the id of its question.
 struct Named {
     line: usize,
     id: String,
     answer: Answer,
 }
 
-/// Names of the field that holds the answer, in files that are not this program's own.
+/// Possible names of the answer's field, for files of other programs.
 const FIELDS: [&str; 4] = ["answer", "prediction", "pred", "predicted"];
 
-/// Whether the lines of a file name their questions, by the first of them.
+/// Whether the lines of a file have question ids, judging by the first line.
 ///
 /// # Errors
-/// Where the file cannot be read.
+/// A file that cannot be read.
 pub fn are_named(path: &Path) -> Result<bool> {
     let Some(first) = JsonLines::open(path)?.next().transpose()? else { return Ok(false) };
     Ok(first.row.is_ok_and(|row| row.contains_key("id") && row.contains_key("answer")))
 }
 
-/// The answers in the order of the questions, found by their ids. Of a file that holds several
-/// modes, those of `mode`. Questions without an answer are an error, or where `partial` is set
-/// taken out of `gold`: an evaluation may have been about some of a file's questions.
+/// The answers in the order of the questions, matched by id; for a file with several modes, those
+/// of `mode`. Questions without an answer are an error, or with `partial` are removed from
+/// `gold`: an evaluation may cover only some of a file's questions.
 ///
 /// # Errors
-/// A line that is no answer, an unknown or repeated id, a question without an answer, or no
-/// answer at all.
+/// A line that is not an answer, an unknown or repeated id, a question without an answer, or no
+/// answers at all.
 pub fn named(
     path: &Path,
     mode: Option<&str>,
@@ -65,10 +65,10 @@ pub fn named(
                 "the file {}, line {line}: the question {id} was answered before, in line {before}",
                 path.display()
             ),
-            Some(place) => *place = (line, Some(answer)),
+            Some(entry) => *entry = (line, Some(answer)),
         }
     }
-    let answer = |task: &Task| by_id.get_mut(task.id.as_str()).and_then(|place| place.1.take());
+    let answer = |task: &Task| by_id.get_mut(task.id.as_str()).and_then(|entry| entry.1.take());
     let found: Vec<Option<Answer>> = gold.read.tasks.iter().map(answer).collect();
     let missing = found.iter().filter(|answer| answer.is_none()).count();
     let first = found.iter().zip(&gold.read.tasks).find(|(answer, _)| answer.is_none());
@@ -76,8 +76,8 @@ pub fn named(
         && (!partial || missing == found.len())
     {
         bail!(
-            "the file {} has no answer to the question {} ({missing} of {} are missing); if it is \
-             about a part of {}, say so with --partial",
+            "the file {} has no answer to the question {} ({missing} of {} are missing); if it \
+             covers only a part of {}, use --partial",
             path.display(),
             task.id,
             found.len(),
@@ -112,13 +112,13 @@ fn of_mode(path: &Path, mode: Option<&str>) -> Result<Vec<Named>> {
     let known = || modes.iter().map(String::as_str).collect::<Vec<_>>().join(" and ");
     match mode {
         None if modes.len() > 1 => {
-            bail!("the file {} holds answers of {}; choose with --mode", path.display(), known())
+            bail!("the file {} contains answers of {}; choose with --mode", path.display(), known())
         }
         Some(mode) if answers.is_empty() && !modes.is_empty() => {
-            bail!("the file {} holds no {mode} answers, only {}", path.display(), known())
+            bail!("the file {} contains no {mode} answers, only {}", path.display(), known())
         }
         Some(mode) if answers.is_empty() => {
-            bail!("--mode {mode}: the file {} names no modes", path.display())
+            bail!("--mode {mode}: the file {} has no modes", path.display())
         }
         _ => Ok(answers),
     }
@@ -127,7 +127,7 @@ fn of_mode(path: &Path, mode: Option<&str>) -> Result<Vec<Named>> {
 fn answer(row: &Map<String, Value>) -> Result<Answer> {
     let text = match FIELDS.iter().find_map(|name| row.get(*name)) {
         Some(Value::String(text)) => Some(text.clone()),
-        // A result may well be written as a number.
+        // A result may be a JSON number.
         Some(Value::Number(number)) => Some(number.to_string()),
         Some(Value::Null) => None,
         Some(_) => bail!("the field answer is not a text"),
@@ -136,12 +136,12 @@ fn answer(row: &Map<String, Value>) -> Result<Answer> {
     Ok(Answer { text, recorded: row.get("reward").map(Value::as_f64) })
 }
 
-/// One answer a line in the order of `gold`, as plain text or as JSON objects; a blank line is
-/// no answer.
+/// One answer per line in the order of `gold`, as plain text or as JSON objects; a blank line is
+/// a missing answer.
 ///
 /// # Errors
-/// Another number of answers than questions, a line that is no answer, a bad row among the
-/// questions.
+/// A number of answers that differs from the number of questions, a line that is not an answer,
+/// a bad row among the questions.
 pub fn in_order(path: &Path, gold: &Gold) -> Result<Vec<Answer>> {
     gold.without_flaw()?;
     let bytes = std::fs::read(path)
@@ -149,14 +149,14 @@ pub fn in_order(path: &Path, gold: &Gold) -> Result<Vec<Answer>> {
     let text = String::from_utf8_lossy(&bytes);
     let mut lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().collect();
     let questions = gold.read.tasks.len();
-    // Blank lines at the end are no answers if there are enough without them.
+    // Ignore blank lines at the end if there are enough lines without them.
     while lines.len() > questions && lines.last().is_some_and(|line| line.trim().is_empty()) {
         lines.pop();
     }
     if lines.len() != questions {
         bail!(
-            "the file {} has {} for {} in {}: there must be one a line, a blank line where there \
-             is none",
+            "the file {} has {} for {} in {}: there must be one per line, and a blank line for a \
+             missing answer",
             path.display(),
             counted(lines.len(), "answer"),
             counted(questions, "question"),

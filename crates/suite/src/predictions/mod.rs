@@ -1,9 +1,9 @@
-//! Scores of predictions that somebody wrote down: by this program's evaluations, or by any
-//! other that names each answer's question.
+//! Scores files of predictions: from this program's evaluations, or from other programs that
+//! record question ids.
 //!
-//! The official formats of published datasets are read by their own packages. What is here
-//! reads lines of `id` and `answer`, finds the question of each, and judges the answers as
-//! training would: what an evaluation recorded as rewards must come out again.
+//! The datasets' own crates read their official formats. This module reads lines of `id` and
+//! `answer`, matches them to questions, and scores them as in training: rewards recorded by an
+//! evaluation must be reproduced.
 
 pub mod answers;
 pub mod rewards;
@@ -23,27 +23,28 @@ use crate::table::counted;
 use answers::Answer;
 use rewards::Rewards;
 
-/// References and predictions, and how they belong together.
+/// References and predictions, and how they are matched.
 pub struct Files {
-    /// References, in the dataset's own format, with rows if predictions name their questions.
+    /// References, in the dataset's own format, with a range of rows if predictions have question
+    /// ids.
     pub gold: String,
     /// Predictions, in the official format or as lines of `id` and `answer`.
     pub pred: PathBuf,
-    /// Of a file that holds both modes of an evaluation: which.
+    /// The evaluation mode to score, for a file with both.
     pub mode: Option<String>,
-    /// Leaves out questions that have no line among the predictions.
+    /// Skips questions without a prediction.
     pub partial: bool,
-    /// Where the databases are, for datasets that have some.
+    /// Folder of the databases, for datasets with databases.
     pub databases: Option<PathBuf>,
-    /// The reward that answers are worth, for datasets with several.
+    /// The reward to compute, for datasets with several.
     pub reward: Option<String>,
 }
 
 impl Files {
-    /// Questions of `agent`'s dataset and their answers, found by id.
+    /// Questions of `agent`'s dataset and their answers, matched by id.
     ///
     /// # Errors
-    /// Files that cannot be read, answers that do not fit the questions.
+    /// Files that cannot be read, answers that do not match the questions.
     pub fn named(
         &self,
         registry: &Registry,
@@ -56,49 +57,51 @@ impl Files {
         Ok((gold, answers))
     }
 
-    /// Refuses what only predictions that name their questions can have: these belong to
-    /// theirs by their order.
+    /// Rejects options that require predictions with question ids; predictions without ids are
+    /// matched by order.
     ///
     /// # Errors
-    /// Where a mode or a part of the questions is asked for.
+    /// `mode` or `partial` is set.
     pub fn in_order(&self) -> Result<()> {
         let option = if self.mode.is_some() { "--mode" } else { "--partial" };
         if self.mode.is_some() || self.partial {
-            bail!("{option}: the lines of {} do not name their questions", self.pred.display());
+            bail!("{option}: the lines of {} have no question ids", self.pred.display());
         }
         Ok(())
     }
 
-    /// Refuses a reward by name, for datasets with one.
+    /// Rejects a reward name, for datasets with a single reward.
     ///
     /// # Errors
-    /// Where one is asked for.
+    /// `reward` is set.
     pub fn default_reward_only(&self) -> Result<()> {
         match &self.reward {
             None => Ok(()),
-            Some(name) => bail!("--reward {name}: this dataset has one reward; leave it away"),
+            Some(name) => {
+                bail!("--reward {name}: this dataset has only one reward; omit the option")
+            }
         }
     }
 }
 
-/// The table of an evaluator.
+/// The results of an evaluator.
 pub struct Scored {
-    /// As people read it.
+    /// Human-readable tables.
     pub text: String,
-    /// As programs do.
+    /// The same as JSON.
     pub figures: Value,
 }
 
 impl Scored {
-    /// A dataset's own table alone.
+    /// A dataset's own table without rewards.
     ///
     /// # Errors
-    /// Figures that are no JSON.
+    /// Figures that cannot be serialised.
     pub fn of(text: &str, figures: &impl Serialize) -> Result<Self> {
         Ok(Self { text: text.to_owned(), figures: serde_json::to_value(figures)? })
     }
 
-    /// The rewards of answers below a dataset's own table.
+    /// A dataset's own table followed by the rewards of the answers.
     ///
     /// # Errors
     /// As [`Scored::of`].
@@ -125,19 +128,19 @@ impl Scored {
 
 /// Questions to score: a file of a dataset, or some of its rows.
 pub struct Gold {
-    /// As it was asked for.
+    /// The name as given by the user.
     pub name: String,
     pub read: LoadedTasks,
-    /// Questions that were taken out because nobody answered them.
+    /// Number of questions removed because they have no answer.
     pub left_out: usize,
 }
 
 impl Gold {
-    /// Reads the questions that `name` stands for as an evaluation of `agent` reads them, with
-    /// the databases in `databases`.
+    /// Reads the questions in `name` like an evaluation of `agent`, with the databases in
+    /// `databases`.
     ///
     /// # Errors
-    /// A world, a file that cannot be read or has no good row.
+    /// A world, a file that cannot be read or has no valid rows.
     pub fn read(
         registry: &Registry,
         agent: &str,
@@ -156,21 +159,21 @@ impl Gold {
             settings.set("data.databases", databases.display().to_string())?;
         }
         let read = registry.prepare(settings)?.read(&path)?;
-        sources::tell(&read, &path);
+        sources::report(&read, &path);
         let read = sources::cut(read, rows, name)?;
         if read.tasks.is_empty() {
-            bail!("{name}: there is no good row in it");
+            bail!("{name}: the file has no valid rows");
         }
         Ok(Self { name: name.to_owned(), read, left_out: 0 })
     }
 
-    /// Refuses a file with bad rows: predictions without ids belong to rows by their order.
+    /// Rejects a file with bad rows, because predictions without ids are matched by order.
     pub fn without_flaw(&self) -> Result<()> {
         match self.read.rejected.first() {
             None => Ok(()),
             Some(first) => bail!(
-                "{}: {} cannot be used ({first}), and predictions without ids belong to rows by \
-                 their order",
+                "{}: {} cannot be used ({first}), and predictions without ids are matched to rows by \
+                 order",
                 self.name,
                 counted(self.read.rejected.len(), "row")
             ),

@@ -1,4 +1,4 @@
-//! The rewards of answers, beside those that an evaluation recorded.
+//! Computes the rewards of answers and compares them with recorded ones.
 
 use std::fmt;
 
@@ -11,31 +11,31 @@ use super::answers::Answer;
 use crate::evaluation::summary::{estimate, interval};
 use crate::table::counted;
 
-/// Differences and failures that are told one by one.
+/// Maximum number of listed differences and failures.
 const NAMED: usize = 5;
-/// Largest difference between equal rewards: they may have been written with fewer digits.
+/// Tolerance for equal rewards: they may have been recorded with fewer digits.
 const TOLERANCE: f64 = 1e-9;
 
 /// Rewards over all questions.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Rewards {
     pub questions: usize,
-    /// Of the questions that can be scored.
+    /// Mean over the scored questions.
     pub mean: Option<f64>,
-    /// Ends of the 95 % interval of the mean.
+    /// Bounds of the 95 % interval of the mean.
     pub low: Option<f64>,
     pub high: Option<f64>,
-    /// Why the questions that have no reward have none.
+    /// Reasons for missing rewards.
     pub unscored: Vec<String>,
-    /// Number of rewards that were recorded beside the answers.
+    /// Number of answers with a recorded reward.
     pub recorded: usize,
-    /// Questions whose reward is another here than the recorded one.
+    /// Questions whose computed reward differs from the recorded one.
     pub differing: Vec<Differing>,
     #[serde(skip)]
     values: Vec<f64>,
 }
 
-/// A reward that did not come out again.
+/// A recorded reward that was not reproduced.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Differing {
     pub id: String,
@@ -55,8 +55,8 @@ impl Rewards {
             .collect();
         let mut rewards = Self { questions: pairs.len(), ..Self::default() };
         for ((task, answer), scored) in pairs.into_iter().zip(scored) {
-            // A rollout may have no reward for other reasons than its answer, such as a prompt
-            // beyond the context. It has none here either.
+            // A rollout may have no reward for reasons other than its answer, such as a prompt
+            // beyond the context; it has none here either.
             if answer.recorded == Some(None) {
                 rewards.unscored.push(format!("task {}: no reward was recorded", task.id));
                 continue;

@@ -1,4 +1,4 @@
-//! Searches and answers as they should be, and as a base model should know them.
+//! Demonstrations of searches and answers: solutions, and pretraining data of mini-musique.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use leyden_retrieval::{Hit, Retriever};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::{Value, json};
 
-use crate::demonstrations::lesson;
+use crate::demonstrations::task_index;
 use crate::script::play;
 
-/// Demonstrations of the world, which search `retriever`.
+/// Demonstrations of the world that search with `retriever`.
 pub fn of_world(
     world: Arc<MiniMusique>,
     agent: RagAgent,
@@ -23,18 +23,18 @@ pub fn of_world(
     options: &Options,
 ) -> Box<dyn DemonstrationSource> {
     let (passages, length) = (options.passages, options.passage_length);
-    Box::new(OfTheWorld { world, agent, gold, retriever, passages, length })
+    Box::new(WorldDemonstrations { world, agent, gold, retriever, passages, length })
 }
 
 /// Demonstrations of tasks.
 ///
 /// # Errors
-/// Where no task has a decomposition.
+/// No task has a decomposition.
 pub fn of_tasks(tasks: &[Task], agent: RagAgent) -> Result<Box<dyn DemonstrationSource>> {
     Ok(Box::new(Decomposed::of(tasks, agent)?))
 }
 
-/// A search as the model asks for it.
+/// A search call of the model.
 fn search(number: usize, query: &str) -> Message {
     let mut message = Message::assistant("");
     message.tool_calls.push(ToolCall {
@@ -45,7 +45,7 @@ fn search(number: usize, query: &str) -> Message {
     message
 }
 
-/// The whole conversation of a rollout: the last one that was asked for.
+/// The complete conversation of a rollout: that of its last call.
 fn whole(agent: &RagAgent, task: &Task, replies: Vec<Message>) -> Conversation {
     play(agent, task, replies).pop().unwrap_or_default()
 }
@@ -63,26 +63,26 @@ impl Decomposed {
         if shown.len() < tasks.len() {
             let without = tasks.len() - shown.len();
             eprintln!(
-                "demonstrations: {without} of {} tasks left out: no decomposition",
+                "demonstrations: {without} of {} tasks skipped: no decomposition",
                 tasks.len()
             );
         }
         if shown.is_empty() {
-            bail!("data.train: no task has a decomposition that can be shown");
+            bail!("data.train: no task has a decomposition that can be demonstrated");
         }
         Ok(Self { agent, tasks: shown })
     }
 }
 
-/// One search for each single-hop question, in which `#1` stands for the first one's answer,
-/// and the answer of the whole.
+/// One search per single-hop question, with `#1` replaced by the first one's answer, and the
+/// final answer.
 fn replies(task: &Task) -> Option<Vec<Message>> {
     let hops = task.fields.get("question_decomposition").and_then(Value::as_array)?;
     let mut answers: Vec<&str> = Vec::new();
     let mut replies = Vec::new();
     for hop in hops {
         let mut query = hop.get("question")?.as_str()?.replace(">>", "");
-        // From the last on, lest `#1` be found in `#12`.
+        // In reverse order, so that `#1` does not match in `#12`.
         for (number, answer) in answers.iter().enumerate().rev() {
             query = query.replace(&format!("#{}", number + 1), answer);
         }
@@ -108,11 +108,11 @@ impl DemonstrationSource for Decomposed {
     }
 }
 
-/// Either the training tasks of mini-musique, solved, or what its base model is raised on, in
-/// turn: rollouts in which each choice is right some of the time (see
-/// [`leyden_mini::musique::Noise`]), and passages told in other words (see
+/// Either solved training tasks of mini-musique, or the pretraining data of its base model,
+/// alternating: rollouts in which each choice is correct some of the time (see
+/// [`leyden_mini::musique::Noise`]), and paraphrased passages (see
 /// [`leyden_mini::musique::Retelling`]).
-struct OfTheWorld {
+struct WorldDemonstrations {
     world: Arc<MiniMusique>,
     agent: RagAgent,
     gold: bool,
@@ -121,7 +121,7 @@ struct OfTheWorld {
     length: usize,
 }
 
-impl DemonstrationSource for OfTheWorld {
+impl DemonstrationSource for WorldDemonstrations {
     fn len(&self) -> Option<u64> {
         None
     }
@@ -130,7 +130,7 @@ impl DemonstrationSource for OfTheWorld {
         if !self.gold && index % 2 == 1 {
             return self.retelling(index);
         }
-        let task = self.world.train(lesson(self.gold, index));
+        let task = self.world.train(task_index(self.gold, index));
         let seed = SeedTree::new(index).child("noise");
         let hops = task.label("hops").and_then(|n| n.parse().ok()).unwrap_or(2);
         let found = |query: &str| {
@@ -140,19 +140,19 @@ impl DemonstrationSource for OfTheWorld {
         let noise = if self.gold { Noise::none() } else { Noise::of(hops) };
         let turns = match noise.draw(&self.world, &task, seed, found) {
             Ok(turns) => turns,
-            // The stream makes only tasks of this world.
+            // The stream has only tasks of this world.
             Err(error) => unreachable!("{error}"),
         };
         let mut replies = Vec::new();
         for turn in turns {
             match turn {
                 Turn::Call { read, query } => {
-                    // With the space before it a name has the form that it has in passages.
+                    // With a leading space, a name has the same tokens as in passages.
                     let call = search(replies.len(), &format!(" {query}"));
-                    replies.push(Message { content: said(read), ..call });
+                    replies.push(Message { content: verbalised(read), ..call });
                 }
                 Turn::Answer { read, name } => {
-                    let parts = [said(read), answer_form(&name)];
+                    let parts = [verbalised(read), answer_form(&name)];
                     replies.push(Message::assistant(parts.join(" ").trim_start()));
                 }
                 Turn::Result { .. } => {}
@@ -162,8 +162,8 @@ impl DemonstrationSource for OfTheWorld {
     }
 }
 
-impl OfTheWorld {
-    /// Passages as a search shows them, one of which is told again.
+impl WorldDemonstrations {
+    /// Passages in the format of a search result, one of which is paraphrased.
     fn retelling(&self, index: u64) -> Conversation {
         let Retelling { told, number, retold } = self.world.retelling(index);
         let shown = shown(told, self.length);
@@ -174,17 +174,17 @@ impl OfTheWorld {
     }
 }
 
-/// What was read, in words; nothing where nothing was.
-fn said(read: Option<Read>) -> String {
+/// The statement of what was read; empty if nothing was.
+fn verbalised(read: Option<Read>) -> String {
     read.map(|read| read.said()).unwrap_or_default()
 }
 
-/// Passages as the agent's search shows them.
-fn shown(told: Vec<(String, String)>, length: usize) -> String {
+/// Renders passages like the agent's search.
+fn shown(passages: Vec<(String, String)>, length: usize) -> String {
     let hit = |(number, (title, text))| Hit {
         passage: Passage { id: String::new(), title, text },
         number,
         score: 0.0,
     };
-    render(&told.into_iter().enumerate().map(hit).collect::<Vec<Hit>>(), length)
+    render(&passages.into_iter().enumerate().map(hit).collect::<Vec<Hit>>(), length)
 }

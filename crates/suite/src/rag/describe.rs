@@ -1,4 +1,4 @@
-//! MuSiQue: how questions are composed, and the passages that they bring.
+//! Statistics of MuSiQue: composition of questions, and their passages.
 
 use leyden_core::{Passage, Task};
 use leyden_musique::corpus;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::describe::{Description, distribution};
 use crate::table::counted;
 
-/// Describes questions with the passages that they are about.
+/// Describes questions and their passages.
 pub fn describe(name: &str, tasks: &[Task], passages: &[Passage]) -> Description {
     let mut description = Description::new(name, tasks);
     let count = |number: fn(&Task) -> usize| distribution(tasks.iter().map(number));
@@ -23,7 +23,8 @@ pub fn describe(name: &str, tasks: &[Task], passages: &[Passage]) -> Description
     description.measure("passage", passages.iter().map(|passage| passage.text.as_str()));
     description.show(tasks, |task| {
         let mut fields = vec![("question", task.question.clone())];
-        fields.extend(list(task, "question_decomposition").iter().map(|hop| ("hop", told(hop))));
+        fields
+            .extend(list(task, "question_decomposition").iter().map(|hop| ("hop", formatted(hop))));
         fields.push(("answer", golds(task).collect::<Vec<_>>().join(" | ")));
         fields
     });
@@ -35,7 +36,7 @@ fn list<'a>(task: &'a Task, field: &str) -> &'a [Value] {
 }
 
 /// A single-hop question with its answer.
-fn told(hop: &Value) -> String {
+fn formatted(hop: &Value) -> String {
     let text = |field: &str| hop.get(field).and_then(Value::as_str).unwrap_or("?");
     format!("{} → {}", text("question"), text("answer"))
 }

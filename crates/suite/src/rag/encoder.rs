@@ -1,6 +1,6 @@
-//! Search by a sentence encoder: where libtorch's models meet the search of corpora.
+//! Dense retrieval with a sentence encoder.
 //!
-//! The search knows no tensors and the models know no corpora; here one is handed to the other.
+//! Connects the retrieval crate, which has no tensors, to the models, which have no corpora.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,27 +18,27 @@ use tch::Kind;
 
 use crate::model::encoder_folder;
 
-/// Passages that are encoded between two reports of progress.
+/// Number of passages encoded between two progress updates.
 const CHUNK: usize = 256;
 
-/// Beyond so many passages a query looks at a part of them: some 50 ms on a core to see all.
+/// Maximum number of passages for exact search, which takes some 50 ms per query on one core.
 const MOST_EXACT: usize = 200_000;
 
-/// Passages of each ranking that a fusion looks at.
+/// Number of passages of each ranking that a fusion uses.
 const FUSED: usize = 100;
 
-/// A sentence encoder that may be asked from many threads: they take turns, and each turn uses
-/// all of libtorch's threads.
+/// A sentence encoder for concurrent use: calls are serialised, and each uses all of libtorch's
+/// threads.
 pub struct TextEncoder {
     inner: Mutex<SentenceEncoder>,
     fingerprint: String,
 }
 
 impl TextEncoder {
-    /// Reads the encoder in `folder`, to compute in f32 on `device`.
+    /// Loads the encoder in `folder` in f32 on `device`.
     ///
     /// # Errors
-    /// An unknown device; a folder that is no encoder, with the file that is missing or wrong.
+    /// An unknown device; a folder that is not an encoder, with the missing or invalid file.
     pub fn load(folder: &Path, device: &str) -> Result<Self> {
         let inner = SentenceEncoder::load(folder, parse_device(device)?, Kind::Float)?;
         Ok(Self { inner: Mutex::new(inner), fingerprint: encoder_folder::fingerprint(folder)? })
@@ -52,14 +52,14 @@ impl TextEncoder {
 
 impl Encoder for TextEncoder {
     fn encode(&self, texts: &[String]) -> Result<Vec<Vec<f32>>, RetrievalError> {
-        // Nothing in it changes, so that a panic of another thread has left nothing half done.
+        // The encoder is immutable, so a panic of another thread leaves it valid.
         let encoder = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         encoder.encode(texts).map_err(|error| RetrievalError::Encoder(error.to_string()))
     }
 }
 
-/// The vectors of the passages of `index`, in their order. They are read from the file `kept`
-/// where it is there, else made and, where there is a `kept`, written to it.
+/// The embeddings of the passages of `index`, in order. They are read from the file `kept` if it
+/// exists; otherwise they are computed and, if `kept` is given, written to it.
 ///
 /// # Errors
 /// A file of another encoder, corpus or version, or one that cannot be read or written.
@@ -81,25 +81,25 @@ pub fn embed(encoder: &TextEncoder, index: &Bm25, kept: Option<&Path>) -> Result
         progress.update(rows.len() as u64, String::new);
     }
     progress.end();
-    let embeddings = Embeddings::new(rows).context("the encoder's vectors are of no use")?;
+    let embeddings = Embeddings::new(rows).context("the encoder's embeddings are invalid")?;
     if let Some(kept) = kept {
         embeddings.save(kept, &origin)?;
     }
     Ok(embeddings)
 }
 
-/// A graph of usual size over `embeddings`: 16 neighbours a node, 128 candidates a search.
+/// An HNSW graph over `embeddings`: 16 neighbours per node, 128 candidates per search.
 ///
 /// # Errors
-/// Where memory does not suffice.
+/// Insufficient memory.
 pub fn graph(embeddings: &Embeddings) -> Result<ApproximateIndex, EmbeddingsError> {
     ApproximateIndex::new(embeddings, 16, 128)
 }
 
-/// The nearest of `embeddings`, found exactly where they are few, else by a graph; and which.
+/// An index over `embeddings`, exact if they are few, else a graph; also returns its kind.
 ///
 /// # Errors
-/// Where memory does not suffice for the graph.
+/// Insufficient memory for the graph.
 pub fn nearest(
     embeddings: Embeddings,
 ) -> Result<(Box<dyn VectorIndex>, &'static str), EmbeddingsError> {
@@ -110,12 +110,12 @@ pub fn nearest(
     Ok((Box::new(graph(&embeddings)?), "approximate"))
 }
 
-/// What is encoded of a passage: what BM25 searches in, too.
+/// The encoded text of a passage, the same as in BM25.
 fn text(passage: &Passage) -> String {
     format!("{}\n{}", passage.title, passage.text)
 }
 
-/// BM25 and `dense`, over the same corpus, fused by reciprocal rank.
+/// Reciprocal-rank fusion of BM25 and `dense` over the same corpus.
 pub fn hybrid(bm25: Arc<Bm25>, dense: Arc<Dense>) -> Hybrid {
     Hybrid::new(vec![bm25, dense as Arc<dyn Retriever>], FUSED)
 }

@@ -1,4 +1,4 @@
-//! The hub's MuSiQue: the official JSONL files, or Parquet made of them.
+//! Downloads MuSiQue from the hub: the official JSONL files, or their Parquet conversion.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,16 @@ use leyden_hub::{Hub, Repository};
 
 use crate::fetch::{JsonlFiles, Written, split};
 
-/// What the official files of answerable questions have in their names. The others hold each
-/// question twice and are as large again.
+/// Part of the names of the official files of answerable questions. The other files contain each
+/// question twice and are twice as large.
 const ANSWERABLE: &str = "_ans_";
 
 /// Downloads the JSONL and Parquet files of the dataset `id` and writes them as JSONL into
-/// `out`; unless `all` is set, only those of answerable questions where the names tell. Rows
-/// without an answer, as in the official test split, are left out.
+/// `out`; unless `all` is set, only those of answerable questions if the file names distinguish
+/// them. Rows without an answer, as in the official test split, are skipped.
 ///
 /// # Errors
-/// The hub's and the file system's; a dataset without such files or without tasks.
+/// Errors of the hub and of the file system; a dataset without such files or without tasks.
 pub fn fetch(hub: &Hub, id: &str, out: &Path, all: bool) -> Result<Written> {
     let repository = Repository::dataset(id);
     let mut files = hub.files(&repository)?;
@@ -32,17 +32,17 @@ pub fn fetch(hub: &Hub, id: &str, out: &Path, all: bool) -> Result<Written> {
     let mut written = JsonlFiles::new(out, &["id", "question", "answer"]);
     for file in &files {
         let path = hub.fetch(&repository, file)?;
-        written.file(&path, |_| place(file))?;
+        written.file(&path, |_| output_path(file))?;
     }
     let mut written = written.finish()?;
     if !others.is_empty() {
-        written.notes.push(format!("not fetched without --all: {}", others.join(", ")));
+        written.notes.push(format!("not downloaded without --all: {}", others.join(", ")));
     }
     Ok(written)
 }
 
-/// JSONL keeps its name; the parts of a split become one file.
-fn place(file: &str) -> PathBuf {
+/// Output path: JSONL files keep their names; the parts of a split are merged into one file.
+fn output_path(file: &str) -> PathBuf {
     if file.ends_with(".jsonl") {
         return PathBuf::from(file);
     }

@@ -56,8 +56,8 @@ impl Benchmark for Rag {
     fn keys(&self) -> Vec<OwnKey> {
         let text = |path, default, what| OwnKey::new(path, Preset::Text(default), what);
         vec![
-            OwnKey::new(SEARCHES, Preset::Whole(5), "rag: most searches of one rollout"),
-            OwnKey::new(PASSAGES, Preset::Count(4), "rag: passages that a search shows"),
+            OwnKey::new(SEARCHES, Preset::Whole(5), "rag: maximum number of searches per rollout"),
+            OwnKey::new(PASSAGES, Preset::Count(4), "rag: passages per search result"),
             text(
                 retriever::METHOD,
                 "bm25",
@@ -70,12 +70,8 @@ impl Benchmark for Rag {
                 "rag: JSONL file of passages; the paragraphs of the tasks if empty",
             )
             .flag("corpus", "FILE"),
-            text(
-                retriever::INDEX,
-                "",
-                "rag: folder in which the index is kept; in memory if empty",
-            )
-            .flag("index", "FOLDER"),
+            text(retriever::INDEX, "", "rag: folder of the index; in memory if empty")
+                .flag("index", "FOLDER"),
             text(retriever::ENCODER, "", "rag: folder of a sentence encoder, for dense and hybrid")
                 .flag("encoder", "FOLDER"),
         ]
@@ -146,7 +142,7 @@ impl Benchmark for Rag {
 /// The name of the generated world.
 const WORLD: &str = "mini-musique";
 
-/// MuSiQue, its files and its world.
+/// MuSiQue with its files and its world.
 struct Prepared {
     options: Options,
     reward: Reward,
@@ -154,7 +150,7 @@ struct Prepared {
     device: String,
     seed: u64,
     gold: bool,
-    /// Made when it is first asked for: questions of files need none.
+    /// Created on first use: questions from files do not need it.
     world: OnceCell<Arc<MiniMusique>>,
 }
 
@@ -186,7 +182,7 @@ impl Prepared {
         self.world.get_or_init(|| Arc::new(MiniMusique::new(self.seed)))
     }
 
-    /// The passages that the tasks bring with them: the world's corpus, or their paragraphs.
+    /// The passages of the tasks: the world's corpus, or the tasks' paragraphs.
     fn passages(&self, train: Train<'_>, test: &[Task]) -> Vec<Passage> {
         let of_world = |task: &Task| task.fields.get("source") == Some(&json!(WORLD));
         let own = match train {
@@ -227,7 +223,7 @@ impl World for MiniMusique {
     }
 }
 
-/// The corpus of the world, in its own order.
+/// The corpus of the world, in its original order.
 fn world_passages(world: &MiniMusique) -> impl Iterator<Item = Passage> {
     world.passages().iter().map(|passage| Passage {
         id: passage.id.clone(),
@@ -285,16 +281,16 @@ impl Dataset for Prepared {
     }
 }
 
-/// The scorer of a reward that MuSiQue has by this name, or of its default.
+/// The scorer of MuSiQue's reward with this name, or of the default reward.
 fn own_scorer(name: &str) -> MusiqueScorer {
     MusiqueScorer { reward: name.parse().unwrap_or_default() }
 }
 
-/// The run's own retriever, for agents outside of this process: `POST {search}` with
-/// `{"query": …, "k": …}` answers `{"passages": [{"id", "title", "text", "score"}, …]}`.
+/// The run's retriever as an HTTP tool for external agents: `POST {search}` with
+/// `{"query": …, "k": …}` returns `{"passages": [{"id", "title", "text", "score"}, …]}`.
 struct Searching(Arc<dyn Retriever>);
 
-/// Most passages of one search over HTTP.
+/// Maximum number of passages per search over HTTP.
 const MOST_PASSAGES: u64 = 100;
 
 impl Extras for Searching {
@@ -308,12 +304,12 @@ impl Extras for Searching {
         let retriever = Arc::clone(&self.0);
         let search = move |body: Value| {
             let query = body.get("query").and_then(Value::as_str);
-            let query = query.ok_or("`query` is missing or no text")?;
+            let query = query.ok_or("`query` is missing or not a text")?;
             let k = match body.get("k") {
                 None => 4,
                 Some(k) => {
                     k.as_u64().filter(|k| (1..=MOST_PASSAGES).contains(k)).ok_or_else(|| {
-                        format!("`k` is {k}: it is a number from 1 to {MOST_PASSAGES}")
+                        format!("`k` is {k}: it must be a number from 1 to {MOST_PASSAGES}")
                     })?
                 }
             };

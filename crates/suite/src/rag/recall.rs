@@ -1,4 +1,4 @@
-//! `leyden data recall`: how much of what supports an answer each way of searching finds.
+//! `leyden data recall`: recall of the supporting passages, per retriever.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -15,25 +15,25 @@ use serde_json::{Map, Value, json};
 use super::encoder::{TextEncoder, embed, graph, hybrid};
 use crate::table::{Side, aligned, counted};
 
-/// What is measured.
+/// Options of the measurement.
 pub struct Options {
     /// MuSiQue files; their distinct paragraphs are the corpus.
     pub data: Vec<PathBuf>,
-    /// Folder of a sentence encoder; BM25 alone is measured without one.
+    /// Folder of a sentence encoder; without one, only BM25 is measured.
     pub encoder: Option<PathBuf>,
-    /// File in which the passages' vectors are kept between runs (.safetensors).
+    /// File that caches the passages' embeddings between runs (.safetensors).
     pub embeddings: Option<PathBuf>,
-    /// Numbers of passages among which the supporting ones are looked for.
+    /// Values of k for recall@k.
     pub depths: Vec<NonZeroUsize>,
-    /// Where the encoder computes.
+    /// Device of the encoder.
     pub device: String,
 }
 
-/// Prints what each way of searching finds; returns the figures.
+/// Prints the recall of each retriever; returns the results as JSON.
 ///
 /// # Errors
-/// Files that cannot be read or have no question whose support is known, an encoder that cannot
-/// be read.
+/// Files that cannot be read or have no question with known support, an encoder that cannot be
+/// read.
 pub fn recall(options: &Options) -> Result<Value> {
     let mut depths: Vec<usize> = options.depths.iter().map(|k| k.get()).collect();
     depths.sort_unstable();
@@ -52,7 +52,7 @@ pub fn recall(options: &Options) -> Result<Value> {
     if let Some(folder) = &options.encoder {
         let loaded = Arc::new(TextEncoder::load(folder, &options.device)?);
         encoder = json!({ "folder": folder, "sha256": loaded.fingerprint() });
-        retrievers.extend(by_meaning(loaded, &bm25, options.embeddings.as_deref())?);
+        retrievers.extend(dense_retrievers(loaded, &bm25, options.embeddings.as_deref())?);
     }
     let mut measured = Vec::new();
     for (name, retriever) in &retrievers {
@@ -65,9 +65,9 @@ pub fn recall(options: &Options) -> Result<Value> {
     Ok(json!({ "data": files, "passages": passages, "encoder": encoder, "recall": rows }))
 }
 
-/// The good rows of all files, and what is said of the files in the JSON.
+/// The valid rows of all files, and the files' entries in the JSON.
 fn read(paths: &[PathBuf]) -> Result<(Vec<Task>, Vec<Value>)> {
-    /// Rejected rows that are named one by one.
+    /// Maximum number of listed rejected rows.
     const NAMED: usize = 5;
     let (mut tasks, mut files) = (Vec::new(), Vec::new());
     for path in paths {
@@ -79,7 +79,7 @@ fn read(paths: &[PathBuf]) -> Result<(Vec<Task>, Vec<Value>)> {
             eprintln!("left out: {} of {}", counted(more + 1, "more row"), path.display());
         }
         if loaded.tasks.is_empty() {
-            bail!("{}: there is no good row in it", path.display());
+            bail!("{}: the file has no valid rows", path.display());
         }
         files.push(json!({
             "file": path,
@@ -112,8 +112,8 @@ fn questions(tasks: &[Task]) -> Result<Vec<Question<'_>>> {
     Ok(questions)
 }
 
-/// The ways of searching that need an encoder, by their names in the table.
-fn by_meaning(
+/// The retrievers that need an encoder, by their names in the table.
+fn dense_retrievers(
     encoder: Arc<TextEncoder>,
     bm25: &Arc<Bm25>,
     kept: Option<&Path>,
@@ -136,7 +136,7 @@ struct Measured {
     /// Empty for all questions, so that they come first; else `2 hops` and the like.
     group: String,
     questions: usize,
-    /// One for each depth, in [0, 1].
+    /// One value per depth, in [0, 1].
     recall: Vec<f64>,
 }
 
@@ -240,10 +240,11 @@ mod tests {
             })
             .collect();
         let measured = measure("listed", &Listed, &questions, &[1, 2, 3]).unwrap();
-        let told: Vec<_> = measured.iter().map(|m| (m.group(), m.questions, &m.recall)).collect();
+        let summary: Vec<_> =
+            measured.iter().map(|m| (m.group(), m.questions, &m.recall)).collect();
         let third = |sum: f64| sum / 3.0;
         assert_eq!(
-            told,
+            summary,
             [
                 ("all", 3, &vec![third(0.5), third(1.5), third(2.5)]),
                 ("2 hops", 2, &vec![0.25, 0.75, 1.0]),

@@ -1,4 +1,4 @@
-//! What the retrieval agent searches, and how: from the names in an experiment to a retriever.
+//! Opens the retriever configured in an experiment.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ pub const CORPUS: &str = "retrieval.corpus";
 pub const INDEX: &str = "retrieval.index";
 pub const ENCODER: &str = "retrieval.encoder";
 
-/// What the agent searches, and how.
+/// Configuration of the retriever.
 #[derive(Debug, Clone)]
 pub struct Retrieval {
     pub method: String,
     /// A JSONL file of passages; the paragraphs of the tasks if empty.
     pub corpus: String,
-    /// Folder in which the index of the corpus is kept; in memory if empty.
+    /// Folder of the corpus's index; in memory if empty.
     pub index: String,
     /// Folder of a sentence encoder.
     pub encoder: String,
@@ -31,7 +31,7 @@ pub struct Retrieval {
 
 impl Retrieval {
     /// # Errors
-    /// Where the keys are not declared.
+    /// Keys that are not declared.
     pub fn of(settings: &BenchmarkSettings) -> Result<Self> {
         let text = |path| Ok::<_, anyhow::Error>(settings.text(path)?.to_owned());
         Ok(Self {
@@ -43,12 +43,12 @@ impl Retrieval {
     }
 }
 
-/// The retriever of `config`, over its corpus or over the passages that the tasks bring, and
-/// what is said of it in the provenance.
+/// Opens the retriever of `config` over its corpus or over the tasks' passages; also returns its
+/// provenance.
 ///
 /// # Errors
-/// An unknown method, a corpus without passages, a folder that is no encoder, an index that
-/// cannot be read or was made of something else.
+/// An unknown method, a corpus without passages, a folder that is not an encoder, an index that
+/// cannot be read or was built from other data.
 pub fn open(
     config: &Retrieval,
     of_tasks: impl FnOnce() -> Vec<Passage>,
@@ -58,7 +58,7 @@ pub fn open(
     if !["bm25", "dense", "hybrid"].contains(&method) {
         bail!("method: `{method}`: use bm25, dense or hybrid");
     }
-    // Before the corpus, which may take long to index.
+    // Load it before indexing the corpus, which may take long.
     let loaded = match method {
         "bm25" => None,
         _ if config.encoder.is_empty() => {
@@ -104,7 +104,7 @@ fn bm25(config: &Retrieval, of_tasks: impl FnOnce() -> Vec<Passage>) -> Result<(
 /// Builds the index of a corpus file, which may be larger than memory.
 fn build(corpus: &str, folder: &Path) -> Result<()> {
     if corpus.is_empty() {
-        bail!("index: there is none in {}; name a corpus to build it from", folder.display());
+        bail!("index: there is none in {}; specify a corpus to build it from", folder.display());
     }
     let mut file = PassageFile::open(corpus)?;
     let mut progress = Progress::new("passages", 0, 0);
@@ -114,7 +114,7 @@ fn build(corpus: &str, folder: &Path) -> Result<()> {
     })
     .with_context(|| format!("corpus {corpus}"))?;
     progress.end();
-    tell_rejected(&file);
+    report_rejected(&file);
     Ok(())
 }
 
@@ -122,14 +122,14 @@ fn read(path: &Path) -> Result<Vec<Passage>> {
     let mut file = PassageFile::open(path)?;
     let passages: Result<Vec<Passage>, _> = file.by_ref().collect();
     let passages = passages.with_context(|| path.display().to_string())?;
-    tell_rejected(&file);
+    report_rejected(&file);
     if passages.is_empty() {
         bail!("corpus: there is no passage in {}", path.display());
     }
     Ok(passages)
 }
 
-fn tell_rejected(file: &PassageFile) {
+fn report_rejected(file: &PassageFile) {
     for line in file.rejected().iter().take(5) {
         eprintln!("left out: {line}");
     }

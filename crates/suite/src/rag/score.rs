@@ -1,4 +1,4 @@
-//! The answers of MuSiQue by number of hops, where nothing is said of supporting paragraphs.
+//! Scores MuSiQue answers by number of hops, without supporting paragraphs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::table::{Side, aligned};
 /// Scores a file of predictions in the official format, or of lines of `id` and `answer`.
 ///
 /// # Errors
-/// Files that cannot be read, predictions that do not fit the questions.
+/// Files that cannot be read, predictions that do not match the questions.
 pub fn score(files: &Files, registry: &Registry) -> Result<Scored> {
     let reward: Reward = match files.reward.as_deref() {
         None => Reward::default(),
@@ -43,7 +43,7 @@ struct Means {
     pub with_answer: f64,
 }
 
-/// The official figures of answers, and the same by number of hops.
+/// The official answer metrics, overall and by number of hops.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Evaluation {
     #[serde(flatten)]
@@ -53,7 +53,7 @@ struct Evaluation {
 
 impl Evaluation {
     /// The answer of a message is its last `<answer>` span, as in training. As in the official
-    /// figures, questions that cannot be answered do not count.
+    /// metrics, unanswerable questions do not count.
     ///
     /// # Errors
     /// A question without a reference.

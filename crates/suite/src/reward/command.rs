@@ -1,9 +1,9 @@
-//! A reward by a program of the user's own: one JSON line in, one reward out.
+//! A reward computed by a user's program: one JSON line in, one reward out.
 //!
-//! Processes of the program are kept and take turns, since starting one costs more than most
-//! rewards. Each request is bounded in time. A program that crashes, hangs or prints no number
-//! costs that rollout its reward, with what the program wrote on its error output, and is started
-//! again for the next: whose turn it would be after a mistake is not known.
+//! Processes are pooled and reused, since starting one costs more than most rewards. Each request
+//! has a deadline. If a process crashes, hangs or prints an invalid reward, that rollout has no
+//! reward, with the process's error output as the reason, and the process is replaced: after an
+//! error, its outputs can no longer be matched to requests.
 
 use std::io;
 use std::process::Child;
@@ -18,39 +18,39 @@ use serde_json::{Map, Value, json};
 
 use super::process::{Fault, Process, spawn};
 
-/// A program, and what limits hold for it.
+/// A reward program and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     /// Program and arguments.
     pub command: Vec<String>,
-    /// For one reward.
+    /// Time limit per reward.
     pub deadline: Duration,
-    /// Most processes at once.
+    /// Maximum number of processes.
     pub processes: usize,
 }
 
-/// Rewards by a program.
+/// Scorer that calls a reward program.
 pub struct CommandScorer {
     program: Program,
     pool: Mutex<Pool>,
-    /// A process has become free.
+    /// Notified when a process becomes free.
     free: Condvar,
-    /// Starts processes, on a thread that lives as long as they do: the signal at their parent's
-    /// death is that of the thread which started them.
+    /// Starts processes on a thread that lives as long as they do: the parent-death signal is
+    /// tied to the thread that started them.
     starter: Mutex<Sender<SyncSender<io::Result<Child>>>>,
 }
 
 struct Pool {
     idle: Vec<Process>,
-    /// Idle or at work.
+    /// Number of idle and busy processes.
     running: usize,
 }
 
 impl CommandScorer {
-    /// Starts a first process, so that a program that is not there is told at once.
+    /// Starts a first process, so that a missing program is reported immediately.
     ///
     /// # Errors
-    /// Where it cannot be started.
+    /// The program cannot be started.
     pub fn start(program: Program) -> Result<Self> {
         let (starter, requests) = channel::<SyncSender<io::Result<Child>>>();
         let command = program.command.clone();
@@ -77,20 +77,20 @@ impl CommandScorer {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process.
+    /// Starts a process.
     fn process(&self) -> Result<Process, String> {
         let (answer, started) = sync_channel(1);
         let starter = self.starter.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = starter.send(answer);
+        let sent = starter.send(answer);
         drop(starter);
         let name = self.program.command.join(" ");
-        let child = asked.ok().and_then(|()| started.recv().ok());
+        let child = sent.ok().and_then(|()| started.recv().ok());
         let child = child.unwrap_or_else(|| Err(io::Error::other("its starter has ended")));
         let process = child.and_then(Process::of);
         process.map_err(|error| format!("{name} cannot be started: {error}"))
     }
 
-    /// A process of the pool, or a new one; waits where all are at work.
+    /// Takes an idle process or starts a new one; waits if the maximum number is busy.
     fn take(&self) -> Result<Process, String> {
         let mut pool = self.pool();
         loop {
@@ -111,7 +111,7 @@ impl CommandScorer {
         self.free.notify_one();
     }
 
-    /// One process fewer.
+    /// Records the loss of a process.
     fn lose(&self) {
         self.pool().running -= 1;
         self.free.notify_one();
@@ -120,20 +120,21 @@ impl CommandScorer {
     fn reward(&self, line: &str) -> Result<f64, String> {
         loop {
             let mut process = self.take()?;
-            match process.ask(line, self.program.deadline) {
+            match process.request(line, self.program.deadline) {
                 Ok(reward) => {
                     self.give_back(process);
                     return Ok(reward);
                 }
-                Err(Fault::Over) => {
+                Err(Fault::Exited) => {
                     drop(process);
                     self.lose();
                 }
-                Err(Fault::What(what)) => {
-                    let said = process.end();
+                Err(Fault::Failed(what)) => {
+                    let stderr = process.end();
                     self.lose();
-                    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-                    return Err(format!("{} {what}{said}", self.program.command.join(" ")));
+                    let stderr =
+                        if stderr.is_empty() { String::new() } else { format!(": {stderr}") };
+                    return Err(format!("{} {what}{stderr}", self.program.command.join(" ")));
                 }
             }
         }
@@ -151,8 +152,8 @@ impl Scorer for CommandScorer {
     }
 }
 
-/// The line that a program is sent: the task's own fields, and above them `id`, `question`,
-/// `gold`, `labels` and the `answer` of the agent, null where it gave none.
+/// The request line: the task's own fields, overridden by `id`, `question`, `gold`, `labels` and
+/// the agent's `answer`, which is null if there is none.
 fn request(task: &Task, answer: Option<&str>) -> String {
     let labels: Map<String, Value> =
         task.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
@@ -196,8 +197,8 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_kept_and_asked_line_by_line() {
-        // Its second answer tells that it is the process of the first.
+    fn a_process_is_reused() {
+        // The second reward shows that the same process computed both.
         let counting = "n=0; while read line; do n=$((n+1)); echo $n; done";
         let scorer = scorer(counting, 60.0, 1);
         let reward = || scorer.score(&task("t"), Some("a")).unwrap().reward;
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_ends_after_each_answer_is_started_anew() {
+    fn a_program_that_exits_after_each_reward_is_restarted() {
         let scorer = scorer("read line; echo 1", 60.0, 1);
         for _ in 0..3 {
             assert_eq!(scorer.score(&task("t"), Some("a")).unwrap().reward, 1.0);
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_holds_the_task_and_the_answer() {
+    fn the_request_has_the_task_and_the_answer() {
         let mut task = task("a \"b\"\n");
         task.fields.insert("difficulty".to_owned(), json!(3));
         task.fields.insert("answer".to_owned(), json!("never this one"));
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crash_costs_one_reward_with_what_was_said_and_no_more() {
+    fn a_crash_loses_one_reward_and_reports_the_error_output() {
         let script = "while read line; do case $line in *crash*) echo no such key >&2; exit 3;; \
                       *) echo 1;; esac; done";
         let scorer = scorer(script, 60.0, 1);
@@ -239,12 +240,12 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_given_up_and_started_again() {
+    fn a_program_that_hangs_is_killed_and_restarted() {
         let script = "while read line; do case $line in *hang*) echo on my way >&2; sleep 1000;; \
                       *) echo 1;; esac; done";
         let scorer = scorer(script, 0.2, 1);
         let error = sentence(&scorer, "hang");
-        assert!(error.contains("gave no reward within 0.2 s: on my way"), "{error}");
+        assert!(error.contains("returned no reward within 0.2 s: on my way"), "{error}");
         let patient = CommandScorer {
             program: Program { deadline: Duration::from_secs(60), ..scorer.program.clone() },
             ..scorer
@@ -253,31 +254,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_shown() {
+    fn an_invalid_reward_is_reported() {
         let scorer = scorer("while read line; do echo; echo well done; done", 60.0, 1);
-        assert!(sentence(&scorer, "x").contains("printed `well done`, no number"));
+        assert!(sentence(&scorer, "x").contains("printed `well done`, which is not a number"));
         let endless = self::scorer("read line; yes | tr -d '\\n'", 60.0, 1);
         assert!(sentence(&endless, "x").contains("its line is too long"));
     }
 
     #[test]
-    fn many_ask_at_once() {
+    fn concurrent_requests_share_the_pool() {
         let scorer = scorer("while read line; do echo 1; done", 60.0, 3);
         thread::scope(|scope| {
-            let asked: Vec<_> = (0..8)
+            let threads: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
                         (0..5).all(|_| scorer.score(&task("t"), Some("x")).unwrap().reward == 1.0)
                     })
                 })
                 .collect();
-            assert!(asked.into_iter().all(|thread| thread.join().unwrap()));
+            assert!(threads.into_iter().all(|thread| thread.join().unwrap()));
         });
         assert!(scorer.pool().running <= 3);
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_told_at_the_start() {
+    fn a_missing_program_is_reported_at_the_start() {
         let program = Program {
             command: vec!["/no/such/program".to_owned()],
             deadline: Duration::from_secs(1),

@@ -1,8 +1,7 @@
-//! Rewards that any benchmark can be given, by name or as a program of the user's own.
+//! Rewards for any benchmark, by name or as a user's program.
 //!
-//! They judge the answer alone: its last `<answer>…</answer>`, else what stands in its last
-//! `### ANSWER: … ###`, else all of it. So they serve agents that were not written with them in
-//! mind.
+//! They score only the answer: its last `<answer>…</answer>`, else the content of its last
+//! `### ANSWER: … ###`, else the whole answer. So they work with any agent.
 
 mod command;
 mod process;
@@ -20,26 +19,26 @@ pub use rules::Rule;
 
 use crate::settings::BenchmarkSettings;
 
-/// Seconds that a program may take for a reward, where nobody says how many.
+/// Default time limit of a program per reward, in seconds.
 const SECONDS: f64 = 30.0;
 
-/// Processes of a program, where nobody says how many.
+/// Default number of processes of a program.
 const PROCESSES: usize = 2;
 
-/// The reward that an experiment asks for.
+/// The reward configured in an experiment.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reward {
-    /// One that the benchmark has, by its name.
+    /// A reward of the benchmark, by name.
     Own(String),
     Rule(Rule),
     Program(Program),
 }
 
 impl Reward {
-    /// Reads `[reward]`; `own` are names that the benchmark has besides `default`.
+    /// Reads `[reward]`; `own` are the benchmark's reward names besides `default`.
     ///
     /// # Errors
-    /// A name that there is not, both a name and a command, limits that are none.
+    /// An unknown name, both a name and a command, invalid limits.
     pub fn of(settings: &BenchmarkSettings, own: &[&str]) -> Result<Self> {
         let reward = &settings.reward;
         let name = reward.name.as_str();
@@ -75,12 +74,12 @@ impl Reward {
         }
     }
 
-    /// Whether it is the benchmark's.
+    /// Whether it is one of the benchmark's own rewards.
     pub fn is_own(&self) -> bool {
         matches!(self, Self::Own(_))
     }
 
-    /// The scorer; `own` makes the benchmark's, of which it is given the name.
+    /// Creates the scorer; `own` creates the benchmark's own scorer from the reward's name.
     ///
     /// # Errors
     /// A program that cannot be started.
@@ -92,12 +91,12 @@ impl Reward {
         })
     }
 
-    /// What the provenance says of a dataset that has nothing else to say.
+    /// Provenance of a dataset without other entries.
     pub fn provenance(&self) -> Value {
         if self.is_own() { Value::Null } else { json!({ "reward": self.described() }) }
     }
 
-    /// What the provenance says of it; null of the benchmark's own.
+    /// Provenance entry of the reward; null for the benchmark's own.
     pub fn described(&self) -> Value {
         match self {
             Self::Own(_) => Value::Null,

@@ -1,4 +1,4 @@
-//! One process of a program that gives rewards: what it is sent, what it says, how it ends.
+//! One process of a reward program: requests, responses, termination.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -11,23 +11,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Longest line that a program may print, in bytes.
+/// Maximum length of an output line in bytes.
 const LONGEST_LINE: u64 = 64 * 1024;
 
-/// Bytes of the error output that are kept: the last ones.
+/// Number of bytes kept of the error output: the last ones.
 const KEPT: usize = 4 * 1024;
 
-/// How long the error output of a program that ended is waited for.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long to wait for the exit status and the error output at the end of a process.
+const DRAIN: Duration = Duration::from_millis(500);
 
-/// Starts a program in a process group of its own.
+/// Starts a program in its own process group.
 pub(super) fn spawn(command: &[String]) -> io::Result<Child> {
     let (name, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(name);
     command.args(arguments).env("PYTHONUNBUFFERED", "1");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0);
-    // SAFETY: between fork and exec one system call that is safe there, on numbers.
+    // SAFETY: between fork and exec it makes only one async-signal-safe system call on integers.
     unsafe {
         command.pre_exec(|| {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
@@ -37,25 +37,26 @@ pub(super) fn spawn(command: &[String]) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Why a process gave no reward.
+/// Why a process returned no reward.
 pub(super) enum Fault {
-    /// It had ended, in good order, with an earlier answer: a new one is to be asked. A new one
-    /// has no earlier answer, so this comes once at most.
-    Over,
-    What(String),
+    /// It exited successfully after an earlier reward: retry with a new process. This happens at
+    /// most once per request, because a new process has no earlier reward.
+    Exited,
+    /// It failed, with the reason.
+    Failed(String),
 }
 
-/// A running program. Dropped, it is killed with all that it started.
+/// A running program. Dropping it kills the program and its process group.
 pub(super) struct Process {
     child: Child,
-    /// Lines for its standard input: writing may block for as long as it does not read.
+    /// Lines for its standard input, written on another thread because writing may block.
     lines: Sender<String>,
-    /// Lines of its standard output, until it closes it.
+    /// Lines of its standard output, until it is closed.
     output: Receiver<io::Result<Vec<u8>>>,
     errors: Arc<Mutex<VecDeque<u8>>>,
-    /// Hears when the error output is at its end.
+    /// Receives a message at the end of the error output.
     errors_end: Receiver<()>,
-    /// Whether it gave a reward before.
+    /// Whether it has returned a reward before.
     answered: bool,
 }
 
@@ -80,14 +81,14 @@ impl Process {
     }
 
     /// Sends a line and waits for a reward.
-    pub fn ask(&mut self, line: &str, deadline: Duration) -> Result<f64, Fault> {
-        let fault = |what: String| Err(Fault::What(what));
+    pub fn request(&mut self, line: &str, deadline: Duration) -> Result<f64, Fault> {
+        let fault = |what: String| Err(Fault::Failed(what));
         let until = Instant::now() + deadline;
-        // A line that nobody asked for belongs to no rollout.
+        // A line without a request belongs to no rollout.
         if let Ok(Ok(line)) = self.output.try_recv() {
-            return fault(format!("printed {} without having been asked", shown(&line)));
+            return fault(format!("printed {} without a request", shown(&line)));
         }
-        // An input that is closed is seen as an output that is.
+        // If its input is closed, the closed output reveals it below.
         let _ = self.lines.send(line.to_owned());
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -95,11 +96,14 @@ impl Process {
                 Ok(Ok(line)) => line,
                 Ok(Err(error)) => return fault(format!("cannot be read: {error}")),
                 Err(RecvTimeoutError::Timeout) => {
-                    return fault(format!("gave no reward within {} s", deadline.as_secs_f64()));
+                    return fault(format!(
+                        "returned no reward within {} s",
+                        deadline.as_secs_f64()
+                    ));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     return match self.status() {
-                        Some(status) if status.success() && self.answered => Err(Fault::Over),
+                        Some(status) if status.success() && self.answered => Err(Fault::Exited),
                         Some(status) => fault(format!("ended with {status}")),
                         None => fault("closed its output".to_owned()),
                     };
@@ -113,14 +117,14 @@ impl Process {
                     self.answered = true;
                     Ok(reward)
                 }
-                None => fault(format!("printed {}, no number", shown(&line))),
+                None => fault(format!("printed {}, which is not a number", shown(&line))),
             };
         }
     }
 
-    /// How a program that closed its output ended; none where it goes on.
+    /// Exit status of a program that closed its output; `None` if it is still running.
     fn status(&mut self) -> Option<ExitStatus> {
-        let until = Instant::now() + LAST_WORDS;
+        let until = Instant::now() + DRAIN;
         loop {
             match self.child.try_wait() {
                 Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(1)),
@@ -130,10 +134,10 @@ impl Process {
         }
     }
 
-    /// Kills it; returns the last line of its error output.
+    /// Kills the process; returns the last line of its error output.
     pub fn end(mut self) -> String {
         self.kill();
-        let _ = self.errors_end.recv_timeout(LAST_WORDS);
+        let _ = self.errors_end.recv_timeout(DRAIN);
         let errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes: Vec<u8> = errors.iter().copied().collect();
         drop(errors);
@@ -144,8 +148,8 @@ impl Process {
 
     fn kill(&mut self) {
         if let Ok(group) = i32::try_from(self.child.id()) {
-            // SAFETY: a system call on numbers. The child is its group's leader and is reaped
-            // only below or by `try_wait`, after which members of the group keep its number.
+            // SAFETY: a system call on integers. The child is its group's leader and is reaped
+            // only below or by `try_wait`, after which members of the group prevent its reuse.
             unsafe { libc::killpg(group, libc::SIGKILL) };
         }
         let _ = self.child.kill();
@@ -167,7 +171,7 @@ fn write_lines(mut input: ChildStdin, lines: &Receiver<String>) {
     }
 }
 
-/// Passes lines on until the output ends; a line without end is an error.
+/// Forwards lines until the output ends; an overlong line is an error.
 fn read_lines(output: impl Read, lines: &Sender<io::Result<Vec<u8>>>) {
     let mut output = BufReader::new(output);
     loop {
@@ -199,7 +203,7 @@ fn keep_tail(mut stream: impl Read, kept: &Mutex<VecDeque<u8>>) {
     }
 }
 
-/// The reward of a line: a number, or an object with the field `reward`.
+/// Parses the reward of a line: a number, or an object with the field `reward`.
 fn number(line: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(line).ok()?.trim();
     let number = match serde_json::from_str::<Value>(text) {
@@ -212,7 +216,7 @@ fn number(line: &[u8]) -> Option<f64> {
     number.filter(|number| number.is_finite())
 }
 
-/// A line for a message.
+/// A line, shortened for an error message.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let short: String = text.trim().chars().take(80).collect();

@@ -1,4 +1,4 @@
-//! Rewards by name: an answer compared with its reference.
+//! Rewards by name, which compare an answer with its reference.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use leyden_musique::metric::answer_agreement;
 use leyden_musique::scorer::answer_span;
 use serde_json::Value;
 
-/// How an answer is compared with its reference. Where the task has several references
-/// (`answer_aliases`), the best counts.
+/// How an answer is compared with its reference. If the task has several references
+/// (`answer_aliases`), the best match counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// 1 if the texts are equal, up to white space.
     Exact,
-    /// 1 if the last number of the answer is that of the reference, to six digits.
+    /// 1 if the last number of the answer equals that of the reference to six digits.
     Number,
     /// 1 if the answer chooses the letter of the reference.
     Choice,
@@ -22,8 +22,8 @@ pub enum Rule {
     F1,
     /// 1 if the reference occurs in the answer, up to case and white space.
     Contains,
-    /// 1 if the JSON in the answer is that of the reference: the order of keys and the form of
-    /// numbers do not matter.
+    /// 1 if the JSON in the answer equals that of the reference, up to the order of keys and the
+    /// format of numbers.
     Json,
 }
 
@@ -43,8 +43,7 @@ impl Rule {
         }
     }
 
-    /// The reward of `answer` against one reference, in [0, 1]; an error is what is wrong with
-    /// the reference.
+    /// The reward of `answer` against one reference, in [0, 1], or an error in the reference.
     fn compare(self, answer: &str, gold: &str) -> Result<f64, String> {
         let holds = match self {
             Self::Exact => words(answer) == words(gold),
@@ -80,7 +79,7 @@ impl Scorer for Rule {
         let judged = judged(answer.unwrap_or_default());
         let mut reward: f64 = 0.0;
         for gold in golds(task) {
-            // Also without an answer: a task that is broken must be seen all the same.
+            // Compare even without an answer, so that a broken reference is always reported.
             let own = self.compare(judged, gold).map_err(broken)?;
             reward = reward.max(if answer.is_some() { own } else { 0.0 });
         }
@@ -88,7 +87,7 @@ impl Scorer for Rule {
     }
 }
 
-/// The part of an answer that is judged.
+/// The part of an answer that is scored.
 fn judged(answer: &str) -> &str {
     let marked = || {
         let (_, rest) = answer.rsplit_once("### ANSWER:")?;
@@ -97,7 +96,7 @@ fn judged(answer: &str) -> &str {
     answer_span(answer).or_else(marked).unwrap_or_else(|| answer.trim())
 }
 
-/// The words of a text with one space between them.
+/// The text with normalised white space.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -109,13 +108,13 @@ fn last_number(text: &str) -> Option<f64> {
     let mut found = None;
     let mut at = 0;
     while at < characters.len() {
-        let digit = |place: usize| characters.get(place).is_some_and(char::is_ascii_digit);
+        let digit = |index: usize| characters.get(index).is_some_and(char::is_ascii_digit);
         let starts = digit(at) || characters[at] == '.' && digit(at + 1);
         if !starts {
             at += 1;
             continue;
         }
-        // A hyphen after a word or a number joins or subtracts, and is no sign.
+        // A hyphen after a word or a number is not a sign.
         let sign = at > 0
             && characters[at - 1] == '-'
             && (at < 2 || !characters[at - 2].is_alphanumeric());
@@ -137,7 +136,7 @@ fn last_number(text: &str) -> Option<f64> {
             let signed = matches!(characters.get(at + 1), Some('+' | '-'));
             let first = at + 1 + usize::from(signed);
             if digit(first) {
-                let end = (first..).find(|&place| !digit(place)).unwrap_or(first);
+                let end = (first..).find(|&index| !digit(index)).unwrap_or(first);
                 number.extend(&characters[at..end]);
                 at = end;
             }
@@ -147,8 +146,8 @@ fn last_number(text: &str) -> Option<f64> {
     found
 }
 
-/// The letter that a text chooses: the text itself where it is one letter, else the last capital
-/// letter that stands alone.
+/// The chosen letter: the text itself if it is a single letter, else the last isolated capital
+/// letter.
 fn choice(text: &str) -> Option<char> {
     let bare = |word: &str| -> Option<char> {
         let mut letters = word.trim_matches(|c: char| !c.is_alphanumeric()).chars();
@@ -168,8 +167,8 @@ fn last_json(text: &str) -> Option<Value> {
     }
     let mut found = None;
     let mut rest = text;
-    // Where a value begins, what it holds is passed over; so each is looked at once. Something
-    // that opens very often and never closes is given up.
+    // Skips the content of each parsed value, so each is parsed once. The number of attempts is
+    // limited for texts with many unclosed brackets.
     for _ in 0..1000 {
         let Some(start) = rest.find(['{', '[']) else { break };
         let mut values = serde_json::Deserializer::from_str(&rest[start..]).into_iter::<Value>();
@@ -185,7 +184,7 @@ fn last_json(text: &str) -> Option<Value> {
     found
 }
 
-/// Whether two JSON values are the same, numbers by their value.
+/// Whether two JSON values are equal, comparing numbers by value.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_tells_right_from_wrong() {
+    fn each_rule_scores_right_and_wrong_answers() {
         use Rule::{Choice, Contains, Exact, F1, Json, Number};
         for (rule, answer, gold, expected) in [
             (Exact, " New\n York ", "New York", 1.0),
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_answer_is_only_wrong() {
+    fn hostile_answers_are_scored_as_wrong() {
         let nested = "[".repeat(200_000);
         let digits = "9".repeat(200_000);
         for rule in Rule::ALL {

@@ -1,4 +1,4 @@
-//! Queries as they should be written, and as a base model should know them.
+//! Demonstrations of queries: solutions, and pretraining data of mini-spider.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use leyden_sql::SqlAgent;
 use leyden_train::data::{Conversation, DemonstrationSource};
 
 use crate::benchmark::Train;
-use crate::demonstrations::lesson;
+use crate::demonstrations::task_index;
 use crate::script::play;
 
-/// What the demonstrations of the world show.
+/// Options of the world's demonstrations.
 #[derive(Debug, Clone, Copy)]
-pub struct OfTheWorld {
-    /// Only what is right.
+pub struct WorldOptions {
+    /// Whether they are solutions of the training tasks.
     pub gold: bool,
-    /// Whether the model says itself if a query is right.
+    /// Whether they include the model's verdicts on its queries.
     pub checks: bool,
 }
 
@@ -26,7 +26,7 @@ pub fn of(
     train: Train<'_>,
     world: impl FnOnce() -> Arc<MiniSpider>,
     agent: &SqlAgent,
-    options: OfTheWorld,
+    options: WorldOptions,
 ) -> Box<dyn DemonstrationSource> {
     let agent = agent.clone();
     match train {
@@ -39,7 +39,7 @@ fn block(query: &str) -> Message {
     Message::assistant(format!("```sql\n{query}\n```"))
 }
 
-/// The reference query as the first one, for tasks of files.
+/// Demonstrations of tasks from files: the reference query as the first one.
 struct Gold {
     tasks: Vec<Task>,
     agent: SqlAgent,
@@ -57,13 +57,13 @@ impl DemonstrationSource for Gold {
     }
 }
 
-/// Either the training tasks of mini-spider with their queries, or what its base model is
-/// raised on: queries right choice by choice, some of the time, and verdicts little better than
-/// chance (see [`leyden_mini::spider::Noise`]).
+/// Either training tasks of mini-spider with their queries, or the pretraining data of its base
+/// model: queries in which each choice is correct some of the time, and verdicts little better
+/// than chance (see [`leyden_mini::spider::Noise`]).
 struct WorldDemonstrations {
     world: Arc<MiniSpider>,
     agent: SqlAgent,
-    options: OfTheWorld,
+    options: WorldOptions,
 }
 
 impl DemonstrationSource for WorldDemonstrations {
@@ -71,11 +71,11 @@ impl DemonstrationSource for WorldDemonstrations {
         None
     }
 
-    /// One call of a demonstrated rollout: each is a conversation of its own.
+    /// One call of a demonstrated rollout; each call is a separate conversation.
     fn conversation(&self, index: u64) -> Conversation {
         let seed = SeedTree::new(index).child("noise");
         let noise = if self.options.gold { Noise::none() } else { Noise::default() };
-        let shown = self.world.demonstration(lesson(self.options.gold, index), &noise, seed);
+        let shown = self.world.demonstration(task_index(self.options.gold, index), &noise, seed);
         let reply = |turn: &Turn| match turn {
             Turn::Write { query } | Turn::Rewrite { query } => Some(block(query)),
             Turn::Check { .. } if !self.options.checks => None,
@@ -84,7 +84,7 @@ impl DemonstrationSource for WorldDemonstrations {
         };
         let replies: Vec<Message> = shown.turns.iter().filter_map(reply).collect();
         let mut played = play(&self.agent, &shown.task, replies);
-        // Half of the lessons are first queries, from which the others differ little.
+        // Half of the conversations are first queries; the other calls are similar.
         let call = match played.len() {
             0 => return Conversation::default(),
             1 => 0,

@@ -1,4 +1,4 @@
-//! Spider: what the queries are like, and the databases that they are about.
+//! Statistics of Spider: its queries and their databases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::describe::{Description, SHOWN, distribution};
 use crate::table::{counted, shortened};
 
-/// Describes questions about the databases of `spider`; `unusable` are those whose questions
-/// were left out.
+/// Describes questions on the databases of `spider`; `unusable` are the databases whose questions
+/// were skipped.
 pub fn describe(
     name: &str,
     tasks: &[Task],
@@ -23,7 +23,7 @@ pub fn describe(
     let mut description = Description::new(name, tasks);
     let used: BTreeSet<&str> = tasks.iter().map(database).collect();
     description.own = vec![format!("databases: {} in use", used.len())];
-    description.own.extend(left_out(unusable));
+    description.own.extend(unusable_lines(unusable));
     let tables = used.iter().filter_map(|id| spider.databases().get(id).ok());
     let visible = |name: &str| !name.starts_with("sqlite_");
     let tables = tables
@@ -46,8 +46,8 @@ fn database(task: &Task) -> &str {
     task.fields.get(DATABASE_FIELD).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The databases that cannot be used, by what is wrong with them.
-fn left_out(unusable: &[UnusableDatabase]) -> Vec<String> {
+/// The databases that cannot be used, by problem.
+fn unusable_lines(unusable: &[UnusableDatabase]) -> Vec<String> {
     let mut kinds: BTreeMap<&str, Vec<&UnusableDatabase>> = BTreeMap::new();
     for database in unusable {
         let kind = match &database.problem {
@@ -61,7 +61,7 @@ fn left_out(unusable: &[UnusableDatabase]) -> Vec<String> {
         let questions: usize = databases.iter().map(|database| database.questions).sum();
         let names: Vec<&str> = databases.iter().map(|database| database.id.as_str()).collect();
         format!(
-            "  {kind}: {} ({}), {} left out",
+            "  {kind}: {} ({}), {} skipped",
             databases.len(),
             shortened(&names.join(", "), SHOWN),
             counted(questions, "question")
@@ -70,13 +70,13 @@ fn left_out(unusable: &[UnusableDatabase]) -> Vec<String> {
     kinds.into_iter().map(line).collect()
 }
 
-/// How many reference queries the official parser accepts, and how many run.
+/// The number of reference queries that the official parser accepts, and that execute.
 fn queries(tasks: &[Task], spider: &Spider) -> Vec<String> {
     let parses = |task: &Task| match spider.hardness(database(task), &task.gold) {
         Ok(_) => None,
         Err(_) => Some(task.gold.clone()),
     };
-    // Against itself a query runs once on each content of its database.
+    // Compared with itself, a query executes once per database variant.
     let cases: Vec<Case<'_>> = tasks
         .iter()
         .map(|task| Case { database: database(task), gold: &task.gold, predicted: &task.gold })
@@ -88,7 +88,7 @@ fn queries(tasks: &[Task], spider: &Spider) -> Vec<String> {
     lines
 }
 
-/// How many reference queries are as they should be; `fault` says of one why it is not.
+/// The number of reference queries without a fault; `fault` returns the fault of a query.
 fn share(
     what: &str,
     tasks: &[Task],
@@ -113,7 +113,7 @@ mod tests {
     use leyden_spider::loader::WithoutRows;
 
     #[test]
-    fn databases_and_queries_are_counted_and_the_broken_named() {
+    fn databases_and_queries_are_counted_and_broken_ones_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dev.json");
         MiniSpider::new(0).write(folder.path(), 0, 12).unwrap();
@@ -121,7 +121,7 @@ mod tests {
         let mut rows: Vec<Value> = serde_json::from_str(&text).unwrap();
         rows[3]["query"] = "SELECT nothing FROM nowhere".into();
         std::fs::write(&path, serde_json::to_string(&rows).unwrap()).unwrap();
-        // One database is no SQLite file, one is not there.
+        // One database is not an SQLite file, one is missing.
         let first = rows[0]["db_id"].as_str().unwrap().to_owned();
         let other =
             |row: &&Value| row["db_id"] != rows[0]["db_id"] && row["db_id"] != rows[3]["db_id"];

@@ -1,7 +1,7 @@
-//! The hub's Spider: questions, schemas and databases in the official layout.
+//! Downloads Spider from the hub: questions, schemas and databases in the official layout.
 //!
-//! Some repositories hold the dataset as it is unpacked, others only its questions. What is
-//! there is fetched; where the rest is to be had is told.
+//! Some repositories contain the complete dataset, others only its questions. Downloads what
+//! exists, and reports where to get the rest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,21 +15,21 @@ use leyden_spider::{Limits, Spider};
 use leyden_train::progress::Progress;
 use serde_json::Map;
 
-use crate::fetch::{JsonlFiles, Written, aside, make_folder, split};
+use crate::fetch::{JsonlFiles, Written, make_folder, split, temporary_path};
 use crate::table::counted;
 
-/// Where the dataset is published as a whole.
+/// Home page of the complete dataset.
 const HOME: &str = "https://yale-lily.github.io/spider";
 
 const REQUIRED: &[&str] = &["db_id", "question", "query"];
 
-/// Beginnings of the names of question files.
+/// Prefixes of the names of question files.
 const SPLITS: [&str; 4] = ["train", "dev", "validation", "test"];
 
 /// Downloads questions, `tables.json` and databases of the dataset `id` into `out`.
 ///
 /// # Errors
-/// The hub's and the file system's; a dataset without questions.
+/// Errors of the hub and of the file system; a dataset without questions.
 pub fn fetch(hub: &Hub, id: &str, out: &Path) -> Result<Written> {
     let repository = Repository::dataset(id);
     let files = hub.files(&repository)?;
@@ -41,11 +41,11 @@ pub fn fetch(hub: &Hub, id: &str, out: &Path) -> Result<Written> {
     if let Some(file) = found.tables {
         copy(hub, &repository, file, &out.join("tables.json"))?;
     }
-    // Many small files: one bar for all of them.
-    let quiet = hub.clone().with_progress(false);
+    // Many small files share one progress bar.
+    let silent = hub.clone().with_progress(false);
     let mut progress = Progress::new("databases", found.databases.len() as u64, 0);
     for (done, file) in found.databases.iter().enumerate() {
-        copy(&quiet, &repository, file, &out.join(found.within(file)))?;
+        copy(&silent, &repository, file, &out.join(found.within(file)))?;
         progress.update(done as u64 + 1, || (*file).clone());
     }
     progress.end();
@@ -56,7 +56,7 @@ pub fn fetch(hub: &Hub, id: &str, out: &Path) -> Result<Written> {
 /// The files of the dataset among those of a repository.
 #[derive(Debug, PartialEq)]
 struct Found<'a> {
-    /// The folder of `tables.json`, with its slash, or nothing.
+    /// The folder of `tables.json` with a trailing slash, or empty.
     folder: &'a str,
     tables: Option<&'a String>,
     questions: Vec<&'a String>,
@@ -65,7 +65,7 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn among(files: &'a [String]) -> Self {
-        // Of several, such as one for hidden tests, the one nearest to the top.
+        // Of several, such as one for hidden tests, the one at the lowest depth.
         let tables = files.iter().filter(|file| name(file) == "tables.json");
         let tables = tables.min_by_key(|file| file.matches('/').count());
         let folder = tables.map_or("", |file| file.strip_suffix("tables.json").unwrap_or(""));
@@ -94,12 +94,12 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The last part of a path of the hub.
+/// The last component of a path on the hub.
 fn name(file: &str) -> &str {
     file.rsplit_once('/').map_or(file, |(_, name)| name)
 }
 
-/// Fetches the files of questions: JSON as it is, Parquet as JSONL.
+/// Downloads the files of questions: JSON unchanged, Parquet converted to JSONL.
 fn questions(hub: &Hub, repository: &Repository, found: &Found<'_>, out: &Path) -> Result<Written> {
     let (parquet, json): (Vec<&String>, Vec<&String>) =
         found.questions.iter().copied().partition(|file| is_parquet(Path::new(file)));
@@ -125,7 +125,7 @@ fn questions(hub: &Hub, repository: &Repository, found: &Found<'_>, out: &Path) 
     Ok(written)
 }
 
-/// A row that has what a question needs; whether its database can be used is seen later.
+/// Checks the required fields of a row; its database is checked later.
 fn question(
     mut row: Map<String, serde_json::Value>,
     place: rows::Place,
@@ -137,16 +137,16 @@ fn question(
     Ok(Task { id: place.index.to_string(), question, gold, labels, fields })
 }
 
-/// Fetches a file to `path`.
+/// Downloads a file to `path`.
 fn copy(hub: &Hub, repository: &Repository, file: &str, path: &Path) -> Result<()> {
     let from = hub.fetch(repository, file)?;
     make_folder(path)?;
-    fs::copy(&from, aside(path))
-        .and_then(|_| fs::rename(aside(path), path))
+    fs::copy(&from, temporary_path(path))
+        .and_then(|_| fs::rename(temporary_path(path), path))
         .with_context(|| path.display().to_string())
 }
 
-/// What can be done with what was fetched, in sentences.
+/// Messages about missing or unusable parts of the downloaded dataset.
 fn state(
     repository: &Repository,
     found: &Found<'_>,

@@ -56,13 +56,13 @@ impl Benchmark for Sql {
             OwnKey::new(
                 CHECK,
                 Preset::Text("model"),
-                "sql: who finds fault with a query: model, in a call of its own, or execution alone",
+                "sql: how queries are checked: model (in a separate call) or execution",
             )
             .flag("check", "WHO"),
             OwnKey::new(
                 DATABASES,
                 Preset::Text(""),
-                "sql: folder with tables.json and the databases; where the questions are if empty",
+                "sql: folder with tables.json and the databases; the questions' folder if empty",
             )
             .flag("databases", "FOLDER"),
         ]
@@ -109,7 +109,7 @@ impl Benchmark for Sql {
         score::score(files, registry)
     }
 
-    /// What became of the last query. Queries before it may have failed without harm.
+    /// Classifies by the last query; failures of earlier queries do not matter.
     fn failure(&self, rollout: &Rollout, _: f64) -> Failure {
         if rollout.answer.is_none() {
             return Failure::NoAnswer;
@@ -160,19 +160,19 @@ impl From<leyden_spider::loader::Loaded> for LoadedTasks {
     }
 }
 
-/// Spider, its files and its world.
+/// Spider with its files and its world.
 struct Prepared {
     settings: leyden_sql::SqlSettings,
-    /// Where the databases are, if somebody said so.
+    /// Folder of the databases, if configured.
     databases: Option<PathBuf>,
     /// The folder of the files read so far.
     opened: RefCell<Option<(PathBuf, Arc<Spider>)>>,
-    /// What the file read last is about and cannot be used.
+    /// Unusable databases of the file that was read last.
     unusable: RefCell<Vec<UnusableDatabase>>,
     seed: u64,
     gold: bool,
     reward: Reward,
-    /// Made when it is first asked for: questions of files need none.
+    /// Created on first use: questions from files do not need it.
     world: OnceCell<Arc<MiniSpider>>,
 }
 
@@ -211,7 +211,7 @@ impl Prepared {
         self.world.get_or_init(|| Arc::new(MiniSpider::new(self.seed)))
     }
 
-    /// The databases of the world, in a folder that must be kept as long as they are used.
+    /// Writes the databases of the world to a temporary folder, which must outlive their use.
     fn world_databases(&self) -> Result<(tempfile::TempDir, Arc<Spider>)> {
         let folder = tempfile::tempdir().context("no temporary folder for databases")?;
         self.mini().write_databases(folder.path())?;
@@ -228,20 +228,20 @@ impl Prepared {
         })
     }
 
-    /// Tasks of a user's own: `question`, `query`, and the path of a `database`, as it is or
-    /// from the folder of the file.
+    /// Reads a user's own tasks: `question`, `query`, and the path of a `database`, as given or
+    /// relative to the file's folder.
     fn read_own(&self, path: &Path) -> Result<LoadedTasks> {
         let by_file = PathBuf::from("database files");
         let spider = self
             .opened(by_file, |_| Ok(Spider::of_files(Limits::default()).with_workers(workers())))?;
         own_tasks::read(path, |mut row, _| {
             let named = PathBuf::from(required(&mut row, "database")?);
-            let beside = path.parent().unwrap_or(Path::new("")).join(&named);
-            let file = if named.is_file() { named } else { beside };
+            let relative = path.parent().unwrap_or(Path::new("")).join(&named);
+            let file = if named.is_file() { named } else { relative };
             let unfit = |what: String| RowError::Unfit(what);
             let file = std::path::absolute(&file).map_err(|error| unfit(error.to_string()))?;
             let database = spider.databases().add(&file).map_err(|e| unfit(e.to_string()))?;
-            // Without rows any query that finds nothing would be right.
+            // Without rows, any query with an empty result would be right.
             if !database.has_rows() {
                 return Err(unfit(format!("the database {} has no rows", file.display())));
             }
@@ -253,7 +253,7 @@ impl Prepared {
         })
     }
 
-    /// The databases of all questions of this run, which share one folder.
+    /// Opens the databases of a run; all its questions must share one folder.
     fn opened(
         &self,
         folder: PathBuf,
@@ -263,7 +263,7 @@ impl Prepared {
         match &*opened {
             Some((known, spider)) if *known == folder => Ok(Arc::clone(spider)),
             Some((known, _)) => bail!(
-                "{} and {}: questions of one run share one folder of databases; name it as \
+                "{} and {}: questions of one run share one folder of databases; set it as \
                  data.databases",
                 known.display(),
                 folder.display()
@@ -304,7 +304,7 @@ impl Dataset for Prepared {
     }
 
     fn read(&self, path: &Path) -> Result<LoadedTasks> {
-        // Without rows any query that finds nothing would be right.
+        // Without rows, any query with an empty result would be right.
         let fields = Fields::of(path)?;
         if fields.has("database") && !fields.has(DATABASE_FIELD) {
             return self.read_own(path);
@@ -337,7 +337,7 @@ impl Dataset for Prepared {
             }
         };
         let agent = SqlAgent::new(Arc::clone(&spider), self.settings.clone());
-        let world = demonstrations::OfTheWorld {
+        let world = demonstrations::WorldOptions {
             gold: self.gold,
             checks: self.settings.check == Check::Model,
         };
@@ -364,8 +364,8 @@ impl Dataset for Prepared {
     }
 }
 
-/// The database of each task, for agents outside of this process: the path of its file as
-/// `database`, what the native agent's prompts say of it as `schema`.
+/// The database of each task for external agents: its file as `database`, and its description
+/// from the native agent's prompts as `schema`.
 struct Databases(SqlAgent);
 
 impl Extras for Databases {

@@ -1,4 +1,5 @@
-//! The official table of Spider: execution match, exact match and partial scores by hardness.
+//! Scores Spider predictions like the official evaluator: execution match, exact match and
+//! partial scores by hardness.
 
 use std::sync::Arc;
 
@@ -15,11 +16,11 @@ use crate::registry::Registry;
 /// Scores a file of predictions in the official format, or of lines of `id` and `answer`.
 ///
 /// # Errors
-/// No databases, files that cannot be read, predictions that do not fit the questions.
+/// No databases, files that cannot be read, predictions that do not match the questions.
 pub fn score(files: &Files, registry: &Registry) -> Result<Scored> {
     files.default_reward_only()?;
     let databases = files.databases.as_deref().context(
-        "--db: the queries are executed: name the Spider folder, or its folder of databases",
+        "--db is required to execute the queries: the Spider folder, or its folder of databases",
     )?;
     let spider =
         Arc::new(Spider::open(databases, Limits::default())?.with_workers(super::workers()));
@@ -27,7 +28,7 @@ pub fn score(files: &Files, registry: &Registry) -> Result<Scored> {
         files.in_order()?;
         let gold = table::read_gold(&files.gold)?;
         if gold.is_empty() {
-            bail!("{}: there is no reference in it", files.gold);
+            bail!("{}: the file has no references", files.gold);
         }
         let predictions = table::read_predictions(&files.pred, gold.len())?;
         let evaluation = table::evaluate(&spider, &gold, &predictions);

@@ -1,10 +1,10 @@
 //! Grammars that a response must follow.
 //!
-//! A request may ask for JSON, for JSON under a schema, or for a tool call. What the model
-//! would write in that case, its own tool-call markup included, becomes a grammar, and the
-//! sampler draws only tokens that the grammar allows. The crate llguidance does the work: it
-//! runs an Earley parser along the tree of all tokens' bytes, so that a token may reach across
-//! the parts of a grammar in any way.
+//! A request may require JSON, JSON under a schema, or a tool call. The text the model would write
+//! in that case, including its own tool-call markup, becomes a grammar, and the sampler draws only
+//! tokens that the grammar allows. It is implemented with the crate llguidance, which runs an
+//! Earley parser along the trie of all tokens' bytes, so tokens may span several parts of a
+//! grammar.
 
 mod request;
 mod schema;
@@ -18,23 +18,23 @@ pub(crate) use vocabulary::Vocabulary;
 
 use crate::TextError;
 
-const NOTHING: &str = "nothing satisfies it, or no token spells what does";
+const NOTHING: &str = "it is unsatisfiable, or no token sequence spells a match";
 
-/// What a response must be, followed token by token.
+/// The constraint on a response, applied token by token.
 pub struct Grammar {
     matcher: Matcher,
     mask: Vec<u32>,
-    /// Whether `mask` is that of the next token.
+    /// Whether `mask` is the next token's.
     current: bool,
     end: u32,
     ended: bool,
 }
 
 impl Grammar {
-    /// `end` is the only token after the response is whole; `vocab` the number of tokens.
+    /// `end` is the only token allowed after a complete response; `vocab` the number of tokens.
     ///
     /// # Errors
-    /// A grammar that nothing satisfies.
+    /// An unsatisfiable grammar.
     fn new(parser: TokenParser, end: u32, vocab: usize) -> Result<Self, TextError> {
         let mask = vec![0; vocab.div_ceil(32)];
         let matcher = Matcher::new(Ok(parser));
@@ -43,14 +43,14 @@ impl Grammar {
         Ok(grammar)
     }
 
-    /// The tokens that may come next, as a bit mask: token `id` is bit `id % 32` of word
-    /// `id / 32`. It has ⌈v / 32⌉ words, where v is the
-    /// [`vocab_size`](crate::Tokenizer::vocab_size) of the tokenizer; a model's vocabulary may
-    /// be padded beyond it, and no token beyond the mask is allowed. At least one bit is set.
-    /// Once the response is whole, only the end-of-turn token is allowed.
+    /// The tokens that may come next, as a bit mask: token `id` is bit `id % 32` of word `id / 32`.
+    /// It has ⌈v / 32⌉ words, where v is the tokenizer's
+    /// [`vocab_size`](crate::Tokenizer::vocab_size); a model's vocabulary may be padded beyond it,
+    /// and tokens beyond the mask are not allowed. At least one bit is set. Once the response is
+    /// complete, only the end-of-turn token is allowed.
     ///
     /// # Errors
-    /// A grammar that has become too complex to follow, or that no token fits.
+    /// A grammar that has become too complex, or that no token matches.
     pub fn allowed(&mut self) -> Result<&[u32], TextError> {
         if self.current {
             return Ok(&self.mask);
@@ -73,7 +73,7 @@ impl Grammar {
         Ok(&self.mask)
     }
 
-    /// Takes the token that was drawn.
+    /// Advances the grammar by the sampled token.
     ///
     /// # Errors
     /// A token that is not allowed; a grammar that has become too complex.
@@ -105,20 +105,20 @@ impl std::fmt::Debug for Grammar {
     }
 }
 
-/// Why a grammar cannot be followed on.
+/// The error for a grammar that cannot be advanced.
 fn failed(error: impl Display) -> TextError {
     let what = sentence(error);
-    // The name of the state in which the parser finds that nothing can follow.
+    // The name of the parser's state in which no continuation exists.
     let stuck = what.starts_with("NoExtension");
     TextError::Grammar(if stuck { NOTHING.to_owned() } else { what })
 }
 
-/// What an error says. Its further lines show text around it, or the parser's inside.
+/// The first sentence of an error. Its further lines show the surrounding text or parser internals.
 fn sentence(error: impl Display) -> String {
     let error = error.to_string();
     let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
-    // Regular expressions: a heading, the expression with a mark, and then the error.
+    // Errors of regular expressions: a heading, the marked expression, then the message.
     match lines.find_map(|line| line.strip_prefix("error: ")) {
         Some(what) if first.ends_with(':') => format!("{first} {what}"),
         _ => first.chars().take(300).collect(),
@@ -128,7 +128,7 @@ fn sentence(error: impl Display) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_grammar_goes_to_the_thread_that_samples() {
+    fn grammars_are_send() {
         fn is_send<T: Send>() {}
         is_send::<super::Grammar>();
     }

@@ -1,4 +1,4 @@
-//! From what a request asks for to a grammar.
+//! Compiles the constraints of a request to a grammar.
 
 use leyden_core::{ChatRequest, ResponseFormat, ToolChoice, ToolSpec};
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
@@ -10,24 +10,21 @@ use crate::tool_format::{CLOSE, OPEN};
 use crate::{ChatFormat, TextError, ToolFormat};
 
 impl ChatFormat {
-    /// What a response to `request` must be; `None` where it may be anything.
+    /// The grammar of a response to `request`; `None` if it is unconstrained.
     ///
-    /// A required or named tool gives exactly one call, as the model's own format writes it,
-    /// with arguments under the tool's schema; no text stands beside it. (Several calls in one
-    /// response are what a model may choose to do, not what it can be held to.) A response
-    /// format gives JSON under the schema and, where the model may call tools as well, JSON or
-    /// one call. After that only the end-of-turn token is allowed. White space between the
-    /// parts of JSON is bounded. (A number may still be beyond the range of 64-bit floats:
-    /// valid JSON, which many parsers refuse.)
+    /// A required or named tool gives exactly one call in the model's own format, with arguments
+    /// under the tool's schema and no other text. (A model may choose to write several calls in one
+    /// response, but cannot be required to.) A response format gives JSON under the schema and, if
+    /// the model may also call tools, JSON or one call. After that only the end-of-turn token is
+    /// allowed. White space between the parts of JSON is bounded. (A number may still exceed the
+    /// range of 64-bit floats: valid JSON that many parsers reject.)
     ///
-    /// Compiling takes about a millisecond for a schema of ordinary size, up to half a second
-    /// for the largest that are taken; the first grammar of a chat format also prepares its
-    /// vocabulary. Call it where that may take its time.
+    /// Compiling takes about a millisecond for a schema of ordinary size, up to half a second for
+    /// the largest accepted ones; the first grammar of a chat format also prepares its vocabulary.
+    /// Call it off latency-critical threads.
     ///
-    /// # Errors
-    /// A required call without tools, a named tool that is not offered; a schema that is none,
-    /// that nothing can satisfy, or that has keywords which cannot be followed; each names the
-    /// field of the request.
+    /// A required call without tools; a named tool that is not offered; an invalid or unsatisfiable
+    /// schema, or one with unsupported keywords. Each names the field of the request.
     pub fn grammar(&self, request: &ChatRequest) -> Result<Option<Grammar>, TextError> {
         if !request.is_constrained() {
             return Ok(None);
@@ -57,8 +54,8 @@ impl ChatFormat {
         }
     }
 
-    /// One call of any of `tools`, whose schemas are the first of `parts`, or the answer that
-    /// the last of `parts` describes.
+    /// One call of any of `tools`, whose schemas are the first of `parts`, or the answer described
+    /// by the last of `parts`.
     fn with_calls(&self, tools: &[&ToolSpec], parts: &[Part]) -> TopLevelGrammar {
         let mut rules = Vec::new();
         for (index, tool) in tools.iter().enumerate() {
@@ -72,7 +69,7 @@ impl ChatFormat {
         TopLevelGrammar { grammars, max_tokens: None }
     }
 
-    /// What stands before and after the arguments of a call of `name`, as Lark terminals.
+    /// The text before and after the arguments of a call of `name`, as Lark terminals.
     fn call_frame(&self, name: &str) -> (String, String) {
         let name = dumps(&json!(name));
         match self.tool_format() {
@@ -89,14 +86,14 @@ impl ChatFormat {
         }
     }
 
-    /// A tag as the model writes it: as a control token where its vocabulary has one.
+    /// A tag as the model writes it: a control token if its vocabulary has one.
     fn tag(&self, tag: &str) -> String {
         let tokenizer = self.tokenizer();
         let control = tokenizer.token_id(tag).is_some_and(|id| tokenizer.is_special(id));
         if control { tag.to_owned() } else { literal(tag) }
     }
 
-    /// Which part is to blame for `error`: the first that gives one alone.
+    /// Attributes `error` to a part: the first that fails on its own.
     fn blame(&self, parts: &[Part], error: TextError) -> TextError {
         for part in parts {
             let alone = TopLevelGrammar { grammars: vec![part.grammar(None)], max_tokens: None };
@@ -108,7 +105,7 @@ impl ChatFormat {
     }
 }
 
-/// JSON under a schema, and where in the request the schema comes from.
+/// JSON under a schema, and the schema's field in the request.
 struct Part {
     schema: Value,
     field: String,
@@ -140,7 +137,7 @@ fn callable(request: &ChatRequest) -> Result<Vec<&ToolSpec>, TextError> {
     }
 }
 
-/// What the text outside calls must be; `None` where there must be a call.
+/// The schema of text outside calls; `None` if a call is required.
 fn answer_schema(request: &ChatRequest) -> Option<&Value> {
     static OBJECT: std::sync::LazyLock<Value> =
         std::sync::LazyLock::new(|| json!({"type": "object"}));

@@ -1,26 +1,25 @@
-//! JSON schemas as clients send them: checked, so that what is wrong is named by its place.
+//! Validates clients' JSON schemas, so that errors name the location.
 //!
-//! llguidance reports most mistakes, but not where they are, and trusts the shape of some
-//! parts. It also has options of its own inside the schema (`x-guidance`), which are not the
-//! client's to choose.
+//! llguidance reports most errors without their location, and does not validate the shape of some
+//! parts. It also has its own options inside the schema (`x-guidance`), which clients must not set.
 
 use serde_json::{Map, Value, json};
 
 use crate::TextError;
 
-/// Deepest nesting of schemas.
+/// Maximum nesting of schemas.
 const MAX_DEPTH: usize = 48;
-/// Most schemas in one schema. The compiler recurses, through references as well, and takes
-/// a time that grows with the square of an object's properties.
+/// Maximum number of subschemas. The compiler recurses, also through references, and its time grows
+/// with the square of an object's properties.
 const MAX_SCHEMAS: usize = 2_000;
-/// Most enumerated values and required names in one schema.
+/// Maximum number of enumerated values and required names in one schema.
 const MAX_VALUES: usize = 20_000;
-/// White space between the parts of JSON: as much as indentation needs, not without end.
+/// White space between the parts of JSON: enough for indentation, but bounded.
 const SPACE: &str = r"[ \n\r\t]{1,40}";
 
 const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
 
-/// Keywords of JSON schema that restrict what is valid and cannot be followed.
+/// Keywords of JSON schema that restrict validity and cannot be enforced.
 const UNSUPPORTED: [&str; 16] = [
     "not",
     "if",
@@ -43,16 +42,16 @@ const UNSUPPORTED: [&str; 16] = [
 /// The schema of a response, ready to be compiled.
 ///
 /// # Errors
-/// A schema that is none, or is too large; names its place in `field`.
+/// An invalid or too large schema; names the location in `field`.
 pub(super) fn of_answer(schema: &Value, field: &str) -> Result<Value, TextError> {
     Checker { field, schemas: 0, values: 0 }.check(schema, &mut Vec::new())?;
     Ok(with_options(schema))
 }
 
-/// The schema of a tool's arguments, which are an object whatever it says.
+/// The schema of a tool's arguments, which are always an object.
 ///
 /// # Errors
-/// As [`of_answer`]; a schema of something else than an object.
+/// As [`of_answer`]; a schema of anything other than an object.
 pub(super) fn of_arguments(schema: &Value, field: &str) -> Result<Value, TextError> {
     let object = json!({"type": "object"});
     let schema = match schema {
@@ -62,7 +61,7 @@ pub(super) fn of_arguments(schema: &Value, field: &str) -> Result<Value, TextErr
     let mut ready = of_answer(schema, field)?;
     if let Value::Object(keys) = &mut ready {
         let is_object = match keys.get("type") {
-            // Beside a reference the compiler does not take further keywords in all cases.
+            // Next to a reference the compiler does not accept further keywords in all cases.
             None => {
                 if !keys.contains_key("$ref") {
                     keys.insert("type".to_owned(), json!("object"));
@@ -82,7 +81,7 @@ pub(super) fn of_arguments(schema: &Value, field: &str) -> Result<Value, TextErr
     Ok(ready)
 }
 
-/// What the compiler says about a schema that has passed the check.
+/// The compiler's error for a schema that has passed the check.
 pub(super) fn unusable(field: &str, what: &str) -> TextError {
     let what = match what.strip_prefix("panic: ") {
         _ if what.contains("coerce_one_of") => {
@@ -95,7 +94,7 @@ pub(super) fn unusable(field: &str, what: &str) -> TextError {
     TextError::Constraint { field: field.to_owned(), what }
 }
 
-/// Adds our options for the compiler, in place of the client's.
+/// Replaces the client's compiler options with ours.
 fn with_options(schema: &Value) -> Value {
     let mut keys = match schema {
         Value::Object(keys) => keys.clone(),
@@ -119,7 +118,7 @@ struct Checker<'f> {
     values: usize,
 }
 
-/// The way from the root to a part of a schema.
+/// The path from the root to a part of a schema.
 type Place<'s> = Vec<&'s str>;
 
 impl Checker<'_> {
@@ -184,7 +183,7 @@ impl Checker<'_> {
                 (!value.is_number() && !value.is_boolean()).then_some("a number")
             }
             _ if UNSUPPORTED.contains(&key) => {
-                return Err(refused(self.field, place, "this keyword cannot be followed"));
+                return Err(refused(self.field, place, "this keyword cannot be enforced"));
             }
             _ => None,
         };
@@ -208,7 +207,7 @@ impl Checker<'_> {
                     Value::String(name) => format!("`{}`", shortened(name)),
                     other => kind(other).to_owned(),
                 };
-                let what = format!("{found} is no type; types are {}", TYPES.join(", "));
+                let what = format!("{found} is not a type; types are {}", TYPES.join(", "));
                 return Err(refused(self.field, place, &what));
             }
         }

@@ -1,4 +1,4 @@
-//! A tokenizer's vocabulary as a tree of bytes, which grammars are followed along.
+//! A tokenizer's vocabulary as a byte trie, along which grammars are matched.
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,10 +9,10 @@ use llguidance::toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 use super::{Grammar, sentence};
 use crate::{ChatFormat, TextError, Tokenizer};
 
-/// Bytes of stack for the compiler, mapped only as they are used.
+/// Stack size of the compiler thread in bytes; pages are mapped on use.
 const STACK: usize = 64 << 20;
 
-/// The tree, made when the first grammar needs it: most runs have none.
+/// The trie, built for the first grammar: most runs have none.
 #[derive(Default)]
 pub(crate) struct Vocabulary(OnceLock<Result<Arc<ParserFactory>, String>>);
 
@@ -23,8 +23,8 @@ impl std::fmt::Debug for Vocabulary {
 }
 
 impl ChatFormat {
-    /// The token that ends a response that follows a grammar: the template's end of turn, or
-    /// where there is none, a token at which generation stops.
+    /// The token that ends a constrained response: the template's end of turn or, without one, a
+    /// token at which generation stops.
     fn end_token(&self) -> Result<u32, TextError> {
         self.end_of_turn().or_else(|| self.stop_ids().first().copied()).ok_or_else(|| {
             let what = "the model has no end-of-turn token, so no response could end";
@@ -32,7 +32,7 @@ impl ChatFormat {
         })
     }
 
-    /// Begins to follow a grammar; the error is a sentence about the grammar.
+    /// Compiles a grammar; the error is a sentence about the grammar.
     pub(super) fn follow(&self, grammar: TopLevelGrammar) -> Result<Grammar, TextError> {
         let end = self.end_token()?;
         let factory = self.vocabulary.0.get_or_init(|| factory(self.tokenizer(), end));
@@ -43,8 +43,8 @@ impl ChatFormat {
     }
 }
 
-/// Runs `compile` where there is stack for it: the compiler recurses from a schema into those
-/// that it refers to, which a chain of references makes as deep as there are schemas.
+/// Runs `compile` on a thread with a large stack: the compiler recurses through references, so a
+/// chain of references makes it as deep as there are schemas.
 fn with_stack<T: Send>(compile: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK);
@@ -64,9 +64,9 @@ fn factory(tokenizer: &Tokenizer, end: u32) -> Result<Arc<ParserFactory>, String
     Ok(Arc::new(factory))
 }
 
-/// The compiler's own limits, with two exceptions. Memory: a state of its lexer takes 1 to 2 KB,
-/// so one grammar takes some 100 MB at most. Items in a row of the parser: an object with a
-/// thousand properties, all of them optional, needs about four for each.
+/// The compiler's own limits, with two exceptions. Memory: a lexer state takes 1 to 2 KB, so one
+/// grammar takes at most about 100 MB. Items per parser row: an object with a thousand optional
+/// properties needs about four for each.
 fn limits() -> ParserLimits {
     ParserLimits {
         max_lexer_states: 50_000,
@@ -76,7 +76,7 @@ fn limits() -> ParserLimits {
     }
 }
 
-/// A token as the tree holds it: control tokens are marked, so that no text matches them.
+/// A token's bytes in the trie: control tokens are marked, so that no text matches them.
 fn word(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
     let bytes = tokenizer.token_bytes(id);
     if tokenizer.is_special(id) {

@@ -8,7 +8,7 @@ use leyden_core::{ChatRequest, Message, ResponseFormat, ToolSpec};
 use leyden_text::{BpeTraining, ChatFormat, ChatTemplate, Grammar, Tokenizer, train_bpe};
 use serde_json::{Value, json};
 
-/// A template of Llama's kind: content trimmed, nothing after the end-of-turn token.
+/// A template like Llama's: content trimmed, nothing after the end-of-turn token.
 pub const TRIMMING: &str = r#"{{- bos_token }}
 {%- for m in messages %}
     {{- '<|start|>' + m.role + '<|end|>\n\n' + m.content | trim + '<|eot|>' }}
@@ -16,12 +16,12 @@ pub const TRIMMING: &str = r#"{{- bos_token }}
 {#- tools: {"name": ..., "parameters": ...} #}
 {%- if add_generation_prompt %}{{- '<|start|>assistant<|end|>\n\n' }}{% endif %}"#;
 
-/// A template that knows no tools.
+/// A template without tool support.
 pub const PLAIN: &str = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + \
                          '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}\
                          {{ '<|im_start|>assistant\n' }}{% endif %}";
 
-/// A vocabulary with tokens that reach over the edges of markup, JSON and stop texts.
+/// A vocabulary with tokens that cross the boundaries of markup, JSON and stop texts.
 pub fn tokenizer() -> Tokenizer {
     let special =
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|start|>", "<|end|>", "<|eot|>"];
@@ -64,8 +64,8 @@ pub fn request(messages: Vec<Message>) -> ChatRequest {
     ChatRequest { messages, tools: vec![calculator()], ..ChatRequest::default() }
 }
 
-/// `text` in tokens, each of which `choose` takes from those that begin the rest, the shortest
-/// first: spellings that tokenising the text would not give.
+/// Splits `text` into tokens; `choose` selects each from those that match next, shortest first:
+/// spellings that tokenising the text would not give.
 pub fn spell(
     tokenizer: &Tokenizer,
     text: &str,
@@ -89,7 +89,7 @@ pub fn spell(
     ids
 }
 
-/// Draws from `seed`, one after the other (splitmix64).
+/// Consecutive random draws from `seed` (splitmix64).
 pub struct Draws(pub u64);
 
 impl Draws {

@@ -1,8 +1,8 @@
-//! What can be wrong with an experiment file.
+//! Errors in experiment files.
 
 use std::path::PathBuf;
 
-/// What is wrong with an experiment file, as one sentence.
+/// An error in an experiment file, as one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("{}: {what}", path.display())]

@@ -1,20 +1,20 @@
 //! Keys that benchmarks add to an experiment file.
 //!
-//! The trainer knows no benchmark: those that a program has come to it as a [`Schema`](super::schema::Schema), which
-//! declares their keys with defaults and descriptions. Whatever stands in `[agent]`, `[data]`
-//! or in a table of its own and is no key of the trainer's is kept as it is read and then
-//! resolved against the declarations, so that unknown keys are refused, every key has a value,
-//! and help and reference are printed from one place.
+//! The trainer is independent of benchmarks: a program passes the keys of its benchmarks, with
+//! defaults and descriptions, as a [`Schema`](super::schema::Schema). Keys in `[agent]`, `[data]`
+//! or in other tables that are not the trainer's are read unchanged and then resolved against the
+//! declarations, so that unknown keys are rejected, every key has a value, and help and reference
+//! come from one place.
 
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// The default of an own key, and with it what kind of value the key takes.
+/// The default of a benchmark key, which also determines its type.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Preset {
-    /// A text that must be given. The table of such a key is there only where a file has it.
+    /// A mandatory string. The table of such a key exists only if the file has it.
     Required,
     Text(&'static str),
     /// A whole number that is not negative.
@@ -23,9 +23,9 @@ pub enum Preset {
     Count(u32),
     Number(f64),
     Flag(bool),
-    /// A list of texts, empty by default.
+    /// A list of strings, empty by default.
     Texts,
-    /// A table of texts, empty by default.
+    /// A table of strings, empty by default.
     Table,
 }
 
@@ -42,10 +42,10 @@ impl Preset {
         })
     }
 
-    /// The value as it is kept, or what it should have been.
+    /// The value as stored, or an error naming the expected type.
     fn check(self, value: toml::Value) -> Result<toml::Value, String> {
         use toml::Value::{Array, Boolean, Float, Integer, String as Text, Table};
-        let wanted = match (self, &value) {
+        let expected = match (self, &value) {
             (Self::Required | Self::Text(_), Text(_))
             | (Self::Flag(_), Boolean(_))
             | (Self::Number(_), Float(_)) => return Ok(value),
@@ -68,27 +68,27 @@ impl Preset {
             (Self::Texts, _) => "a list of strings",
             (Self::Table, _) => "a table of strings",
         };
-        Err(format!("`{value}` is not {wanted}"))
+        Err(format!("`{value}` is not {expected}"))
     }
 }
 
-/// An option of the command line that sets a key.
+/// A command-line option that sets a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flag {
     /// Without the dashes.
     pub name: &'static str,
-    /// What its value is called in help.
+    /// The placeholder of its value in help.
     pub value: &'static str,
 }
 
-/// A key that a benchmark declares.
+/// A key declared by a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OwnKey {
-    /// `agent.…`, `data.…`, or of a table of its own.
+    /// `agent.…`, `data.…`, or in a separate table.
     pub path: &'static str,
     pub what: &'static str,
     pub preset: Preset,
-    /// For evaluations, which have no experiment file.
+    /// Command-line option for evaluations, which have no experiment file.
     pub flag: Option<Flag>,
 }
 
@@ -102,7 +102,7 @@ impl OwnKey {
     }
 }
 
-/// What is wrong with the value of a key.
+/// An invalid value of a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {what}")]
 pub struct KeyError {
@@ -116,7 +116,7 @@ impl KeyError {
     }
 }
 
-/// Values of own keys, in the order of their declaration.
+/// Values of benchmark keys, in the order of their declaration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Values(Vec<(String, Item)>);
 
@@ -127,15 +127,15 @@ enum Item {
 }
 
 impl Values {
-    /// The keys of one table at their defaults; of all tables that are neither `[agent]` nor
-    /// `[data]` where `table` is empty.
+    /// The keys of one table with their defaults; if `table` is empty, those of all tables other
+    /// than `[agent]` and `[data]`.
     pub fn defaults(keys: &[OwnKey], table: &str) -> Self {
         let prefix = if table.is_empty() { String::new() } else { format!("{table}.") };
         let keys = if table.is_empty() { tables(keys) } else { keys.to_vec() };
         resolve(&keys, &prefix, toml::Table::new(), &[]).unwrap_or_default()
     }
 
-    /// The value of a dotted key; none where nobody declared it.
+    /// The value of a dotted key; `None` if undeclared.
     pub fn get(&self, path: &str) -> Option<&toml::Value> {
         let (name, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
         let (_, item) = self.0.iter().find(|(known, _)| known == name)?;
@@ -146,9 +146,9 @@ impl Values {
         }
     }
 
-    /// Sets the value of a dotted key that is there.
+    /// Sets the value of an existing dotted key.
     ///
-    /// Returns whether it was there.
+    /// Returns whether the key exists.
     pub fn set(&mut self, path: &str, value: toml::Value) -> bool {
         let (name, rest) = path.split_once('.').map_or((path, None), |(a, b)| (a, Some(b)));
         match (self.0.iter_mut().find(|(known, _)| known == name), rest) {
@@ -164,12 +164,12 @@ impl Values {
         self.0.iter().any(|(known, item)| known == name && matches!(item, Item::Table(_)))
     }
 
-    /// Names and values at the top.
+    /// Names and values at the top level.
     pub fn iter(&self) -> impl Iterator<Item = (&str, impl Serialize + '_)> {
         self.0.iter().map(|(name, item)| (name.as_str(), item))
     }
 
-    /// As TOML, in which the order of the keys is lost.
+    /// As TOML, without the order of the keys.
     fn into_table(self) -> toml::Table {
         let plain = |(name, item)| {
             let value = match item {
@@ -181,8 +181,8 @@ impl Values {
         self.0.into_iter().map(plain).collect()
     }
 
-    /// The values of `keys`, each as it was read or at its default. `prefix` is the table they
-    /// stand in, with a dot at its end; `known` the other keys of that table, for messages.
+    /// The values of `keys`, each as read or its default. `prefix` is their table with a trailing
+    /// dot; `known` are the other keys of that table, for error messages.
     pub(super) fn resolved(
         self,
         keys: &[OwnKey],
@@ -193,7 +193,7 @@ impl Values {
     }
 }
 
-/// The keys of tables that are neither `[agent]` nor `[data]`.
+/// The keys of tables other than `[agent]` and `[data]`.
 pub(super) fn tables(keys: &[OwnKey]) -> Vec<OwnKey> {
     let elsewhere =
         |key: &&OwnKey| !key.path.starts_with("agent.") && !key.path.starts_with("data.");
@@ -210,10 +210,10 @@ fn resolve(
     for key in keys {
         let Some(rest) = key.path.strip_prefix(prefix) else { continue };
         let Some((table, _)) = rest.split_once('.') else {
-            let refuse = |what: String| KeyError::new(key.path, what);
+            let reject = |what: String| KeyError::new(key.path, what);
             let value = match given.remove(rest) {
-                Some(value) => key.preset.check(value).map_err(refuse)?,
-                None => key.preset.value().ok_or_else(|| refuse("is missing".to_owned()))?,
+                Some(value) => key.preset.check(value).map_err(reject)?,
+                None => key.preset.value().ok_or_else(|| reject("is missing".to_owned()))?,
             };
             values.0.push((rest.to_owned(), Item::Value(value)));
             continue;
@@ -225,7 +225,7 @@ fn resolve(
         let own = match given.remove(table) {
             Some(toml::Value::Table(own)) => own,
             Some(_) => return Err(KeyError::new(format!("{prefix}{table}"), "is not a table")),
-            // A table with a key that must be given is one that need not be there.
+            // A table with a mandatory key is optional.
             None if keys
                 .iter()
                 .any(|k| k.path.starts_with(&inner) && k.preset == Preset::Required) =>
@@ -273,8 +273,8 @@ impl Serialize for Item {
     }
 }
 
-/// Reads a struct's own fields from `inner` and everything else into `rest`. (Serde's `flatten`
-/// would do so too, and lose the places that messages tell the line from.)
+/// Reads a struct's fields from `inner` and everything else into `rest`. (Serde's `flatten` would
+/// do the same but lose the spans, from which errors get their line numbers.)
 pub(super) struct Rest<'a, D> {
     pub inner: D,
     pub rest: &'a mut Values,
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_stand_in_the_order_of_their_declaration_and_at_their_defaults() {
+    fn keys_are_in_declaration_order_with_defaults() {
         assert_eq!(agent("passages = 1").unwrap(), "check = \"model\"\npassages = 1\n");
         let with_table = agent("[out]\nbenchmark = 'x'\nroles = { b = 'B' }").unwrap();
         let expected = "check = \"model\"\npassages = 4\n\n[out]\nbenchmark = \"x\"\n\n\
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_key() {
+    fn errors_name_the_key() {
         for (given, sentence) in [
             ("chek = 'x'", "agent.chek: unknown field `chek`, expected one of `name`, `check`"),
             ("passages = 0", "agent.passages: must be at least 1"),

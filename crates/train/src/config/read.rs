@@ -1,5 +1,4 @@
-//! From the text of an experiment file, and overrides on top, to an [`Experiment`] whose values
-//! are possible.
+//! Parsing and validation of experiment files with overrides.
 
 use std::path::Path;
 
@@ -10,12 +9,12 @@ use super::schema::Schema;
 use super::{Experiment, KeyError, Objective, OwnKey};
 
 impl Experiment {
-    /// Reads an experiment file and applies `overrides` (`train.steps=40`) on top; `schema` are
-    /// the benchmarks that there are.
+    /// Reads an experiment file and applies `overrides` (`train.steps=40`); `schema` declares the
+    /// keys of the benchmarks.
     ///
     /// # Errors
-    /// A missing file, TOML that does not parse (with line), an unknown key, an override
-    /// without `=`, or a value that is not possible.
+    /// A missing file, TOML that does not parse (with line), an unknown key, an override without
+    /// `=`, or an invalid value.
     pub fn read(
         path: &Path,
         overrides: &[String],
@@ -26,7 +25,7 @@ impl Experiment {
         Self::parse(&text, path, overrides, schema)
     }
 
-    /// As [`Experiment::read`], from a text; `path` is for messages.
+    /// Like [`Experiment::read`], from text; `path` is for error messages.
     ///
     /// # Errors
     /// As [`Experiment::read`].
@@ -38,7 +37,7 @@ impl Experiment {
     ) -> Result<Self, ConfigError> {
         let file = |what: String| ConfigError::File { path: path.to_owned(), what };
         let keys = schema.keys();
-        // Parsed as it stands first: only then do messages carry the line.
+        // Parses the file without overrides, so that errors have line numbers.
         let plain = || {
             let plain: Self = toml::from_str(text).map_err(|e| sentence(&e, text))?;
             plain.resolved(&keys).map_err(|e| match line_of(text, &e.key) {
@@ -67,14 +66,14 @@ impl Experiment {
                 }
             }
         };
-        let refuse =
+        let reject =
             |KeyError { key, what }| ConfigError::Value { path: path.to_owned(), key, what };
         experiment.check(path)?;
-        schema.check(&experiment).map_err(refuse)?;
+        schema.check(&experiment).map_err(reject)?;
         Ok(experiment)
     }
 
-    /// With a value for every key of `keys`.
+    /// Resolves every key of `keys` to a value.
     fn resolved(self, keys: &[OwnKey]) -> Result<Self, KeyError> {
         let Self { mut agent, mut data, own, .. } = self;
         let tables = super::own::tables(keys);
@@ -96,26 +95,27 @@ impl Experiment {
         toml::to_string(self).expect("an experiment is plain data")
     }
 
-    /// What [`Experiment::to_toml`] would write today of what an older version wrote: keys that
-    /// it did not know are at their defaults. A text that is no experiment stays as it is.
+    /// Rewrites the output of an older version as [`Experiment::to_toml`] would write it now: keys
+    /// unknown to that version get their defaults. A text that is not an experiment is returned
+    /// unchanged.
     pub fn rewritten(text: &str, schema: &dyn Schema) -> String {
         rewritten(text, &schema.keys())
     }
 
-    /// As [`Experiment::rewritten`], with the benchmarks that this one was read with.
+    /// Like [`Experiment::rewritten`], with the key declarations of this experiment.
     pub fn rewritten_alike(&self, text: &str) -> String {
         rewritten(text, &self.keys)
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let refuse = |key: &str, what: String| {
+        let reject = |key: &str, what: String| {
             Err(ConfigError::Value { path: path.to_owned(), key: key.to_owned(), what })
         };
         let folder_name = !self.name.is_empty()
             && !self.name.starts_with('.')
             && self.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if !folder_name {
-            return refuse("name", format!("`{}` is no folder name", self.name));
+            return reject("name", format!("`{}` is not a valid folder name", self.name));
         }
         for (key, value) in [
             ("rollout.tasks", self.rollout.tasks),
@@ -136,7 +136,7 @@ impl Experiment {
             ("model.threads", self.model.threads),
         ] {
             if value == 0 {
-                return refuse(key, "must be at least 1".to_owned());
+                return reject(key, "must be at least 1".to_owned());
             }
         }
         let rates = [
@@ -154,48 +154,48 @@ impl Experiment {
         ];
         for (key, value) in rates {
             if !(value.is_finite() && value >= 0.0) {
-                return refuse(key, format!("{value} must be a number that is not negative"));
+                return reject(key, format!("{value} must be a number that is not negative"));
             }
         }
         if !(self.rollout.temperature.is_finite() && self.rollout.temperature > 0.0) {
-            return refuse(
+            return reject(
                 "rollout.temperature",
                 "must be positive: training needs samples".to_owned(),
             );
         }
         if !(0.0..=1.0).contains(&self.reward.flip) {
-            return refuse("reward.flip", "is a probability: from 0 to 1".to_owned());
+            return reject("reward.flip", "is a probability: from 0 to 1".to_owned());
         }
         for (key, value) in
             [("reward.per_call", self.reward.per_call), ("reward.per_token", self.reward.per_token)]
         {
             if !value.is_finite() {
-                return refuse(key, format!("{value} must be a number"));
+                return reject(key, format!("{value} must be a number"));
             }
         }
         if !(self.rollout.top_p > 0.0 && self.rollout.top_p <= 1.0) {
-            return refuse("rollout.top_p", "must be above 0 and at most 1".to_owned());
+            return reject("rollout.top_p", "must be above 0 and at most 1".to_owned());
         }
         for mode in &self.eval.modes {
             if mode != "greedy" && mode != "sampled" {
-                return refuse("eval.modes", format!("`{mode}`: use greedy and sampled"));
+                return reject("eval.modes", format!("`{mode}`: use greedy and sampled"));
             }
         }
         if !["constant", "linear", "cosine"].contains(&self.train.schedule.as_str()) {
-            return refuse(
+            return reject(
                 "train.schedule",
                 format!("`{}`: use constant, linear or cosine", self.train.schedule),
             );
         }
-        // The agent is not known here: the trainer asks again with its own.
+        // The agent is unknown here: the trainer checks again with its capabilities.
         if let Err(e) = self.algorithm.validate().and_then(|()| self.check_capabilities(true)) {
-            return refuse("algorithm", e.to_string());
+            return reject("algorithm", e.to_string());
         }
         Ok(())
     }
 
-    /// Whether a run has what the algorithm needs, with an agent whose episodes can be scored as
-    /// they stood without a call, or not.
+    /// Whether a run satisfies the algorithm's needs; `counterfactuals`: whether the agent's
+    /// episodes can be scored with a call left out.
     pub(crate) fn check_capabilities(
         &self,
         counterfactuals: bool,
@@ -220,7 +220,7 @@ fn rewritten(text: &str, keys: &[OwnKey]) -> String {
     resolved.map_or_else(|| text.to_owned(), |experiment| experiment.to_toml())
 }
 
-/// The line of `text` on which a dotted key stands, or the table that it is missing from.
+/// The line of `text` with a dotted key, or with the table that it is missing from.
 fn line_of(text: &str, key: &str) -> Option<usize> {
     let whole = toml::de::DeTable::parse(text).ok()?;
     let mut table = whole.get_ref();
@@ -236,7 +236,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
     Some(text.get(..found?)?.matches('\n').count() + 1)
 }
 
-/// What is wrong with the TOML of `text` on one line, with the line it is on where known.
+/// A TOML error in `text` as a single line, with the line number if known.
 fn sentence(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().trim_end().replace('\n', ", ");
     match error.span().and_then(|span| text.get(..span.start)) {
@@ -245,11 +245,11 @@ fn sentence(error: &toml::de::Error, text: &str) -> String {
     }
 }
 
-/// Sets `a.b.c=value` in `table`; the value is TOML, or else a plain string.
+/// Sets `a.b.c=value` in `table`; the value is parsed as TOML, or else taken as a string.
 fn apply(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
-    let refuse =
+    let reject =
         |what: &str| ConfigError::Override { text: text.to_owned(), what: what.to_owned() };
-    let (path, value) = text.split_once('=').ok_or_else(|| refuse("write key=value"))?;
+    let (path, value) = text.split_once('=').ok_or_else(|| reject("write key=value"))?;
     let value = value.trim();
     let parsed: Result<toml::Table, _> = toml::from_str(&format!("value = {value}"));
     let value = match parsed {
@@ -257,14 +257,14 @@ fn apply(table: &mut toml::Table, text: &str) -> Result<(), ConfigError> {
         Err(_) => toml::Value::String(value.to_owned()),
     };
     let keys: Vec<&str> = path.trim().split('.').collect();
-    let (last, parents) = keys.split_last().ok_or_else(|| refuse("write key=value"))?;
+    let (last, parents) = keys.split_last().ok_or_else(|| reject("write key=value"))?;
     let mut table = table;
     for parent in parents {
         table = table
             .entry((*parent).to_owned())
             .or_insert_with(|| toml::Value::Table(toml::Table::new()))
             .as_table_mut()
-            .ok_or_else(|| refuse(&format!("`{parent}` is a value, not a table")))?;
+            .ok_or_else(|| reject(&format!("`{parent}` is a value, not a table")))?;
     }
     table.insert((*last).to_owned(), value);
     Ok(())
@@ -278,7 +278,7 @@ mod tests {
     const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'a'\n\
         [data]\ntrain = ['world']\ntest = ['world']\n[train]\nsteps = 3\n";
 
-    /// A benchmark with a key of its own in each place.
+    /// A benchmark with a key in each possible table.
     struct Own;
 
     impl Schema for Own {
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_version_wrote_is_the_same_experiment() {
+    fn files_of_older_versions_are_the_same_experiment() {
         let whole = parse(SMALLEST, &["rollout.samples=3"]).unwrap().to_toml();
         let older = whole.replace("engines = 1\n", "").replace("replicas = 1\n", "");
         assert_ne!(older, whole);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_benchmarks_stand_among_the_others() {
+    fn keys_of_benchmarks_are_resolved_with_the_others() {
         let e = parse(SMALLEST, &["agent.depth=5", "search.method=sense"]).unwrap();
         assert_eq!(e.agent.own.get("depth").and_then(toml::Value::as_integer), Some(5));
         let text = e.to_toml();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn who_shares_the_work_fits_the_machine() {
+    fn engines_and_replicas_are_limited_by_the_machine() {
         let workers = |overrides: &[&str]| {
             let several = ["rollout.engines=2", "train.replicas=2"];
             let e = parse(SMALLEST, &[&several, overrides].concat()).unwrap();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_cause() {
         for (text, overrides, named) in [
             (&SMALLEST.replace("steps", "stepz")[..], &[][..], "stepz"),
             (SMALLEST, &["train.stepz=1"], "stepz"),

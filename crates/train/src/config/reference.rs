@@ -7,14 +7,14 @@ use leyden_rl::loss::LossConfig;
 use super::own::OwnKey;
 use super::schema::Schema;
 
-/// One key of an experiment: where it stands and what it says.
+/// One key of an experiment: its path and description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     pub path: &'static str,
     pub what: String,
 }
 
-/// Every key of an experiment file, those of the benchmarks of `schema` in their places.
+/// Every key of an experiment file, including those of the benchmarks of `schema`.
 pub fn reference(schema: &dyn Schema) -> Vec<Key> {
     let own = schema.keys();
     let mut keys = Vec::with_capacity(REFERENCE.len() + own.len());
@@ -37,7 +37,7 @@ pub fn reference(schema: &dyn Schema) -> Vec<Key> {
     keys
 }
 
-/// The paths of the trainer's own keys.
+/// The paths of the trainer's keys.
 pub(super) fn own() -> impl Iterator<Item = &'static str> {
     REFERENCE.iter().map(|(path, _)| *path)
 }
@@ -46,16 +46,16 @@ const fn key(path: &'static str, what: &'static str) -> (&'static str, &'static 
     (path, what)
 }
 
-/// The trainer's own keys.
+/// The trainer's keys.
 const REFERENCE: &[(&str, &str)] = &[
     key("name", "name of the run and of its folder"),
     key("seed", "root of the seed tree: sampling, task order, initial adapters"),
     key("model.source", "`tiny` (embedded), a Hugging Face folder, a .gguf file, or a hub id"),
     key("model.device", "cpu, cuda or cuda:N"),
     key("model.dtype", "type of the forward pass and of generation: f32, bf16 or f16"),
-    key("model.master_dtype", "type in which parameters are kept and updated"),
+    key("model.master_dtype", "type of the stored and updated parameters"),
     key("model.threads", "threads of libtorch and of the tools"),
-    key("model.context", "context length in tokens; 0 is what the model was made for"),
+    key("model.context", "context length in tokens; 0 is the model's own"),
     key(
         "model.control_tokens",
         "how the name of a control token inside a message is encoded: text, or template for the \
@@ -71,80 +71,83 @@ const REFERENCE: &[(&str, &str)] = &[
         "projections with adapters: q, k, v, o, gate, up, down (or their _proj names)",
     ),
     key("agent.name", "the agent"),
-    key("agent.prompt", "full: instructions for a strange model; compact: one line"),
+    key("agent.prompt", "full: complete instructions, for any model; compact: one line"),
     key(
         "agent.max_turns",
-        "most model calls of one rollout; where an agent checks its own work, most attempts",
+        "maximum model calls per rollout; for an agent that checks its own work, maximum attempts",
     ),
     key(
         "agent.result_characters",
-        "longest result of a tool that is shown, in characters; 0 is the agent's own",
+        "maximum length of a tool result, in characters; 0 is the agent's default",
     ),
     key(
         "agent.on_failure",
-        "of a rollout whose agent failed or was late: drop (no reward), zero (reward 0) or retry",
+        "if an agent failed or timed out: drop (no reward), zero (reward 0) or retry",
     ),
-    key("agent.retries", "further attempts at such a rollout, with retry; then it is dropped"),
+    key("agent.retries", "maximum retries of such a rollout, with retry; then it is dropped"),
     key("data.train", "training tasks"),
-    key("data.test", "held-out tasks, likewise; file:10..20 takes those rows"),
-    key("data.train_limit", "most training tasks of each source; 0 is all"),
+    key("data.test", "held-out tasks, likewise; file:10..20 selects those rows"),
+    key("data.train_limit", "maximum training tasks of each source; 0 is all"),
     key(
         "data.exercises",
-        "exercises in copying before the lessons of generated worlds, and one in every round of \
-         them (supervised only)",
+        "copying exercises before the pretraining data of generated worlds, and one in every round \
+         of it (supervised only)",
     ),
     key(
         "data.demonstrations",
-        "of generated worlds: noisy (what base models are raised on) or gold (the run's training \
+        "of generated worlds: noisy (pretraining data of base models) or gold (the run's training \
          tasks, solved) (supervised only)",
     ),
     key("data.successes", "run folder whose successful rollouts are imitated (supervised only)"),
-    key("data.success_reward", "least reward of a rollout that is imitated"),
-    key("data.demonstration_tokens", "longer demonstrations are left out (supervised only)"),
+    key("data.success_reward", "minimum reward of imitated rollouts"),
+    key("data.demonstration_tokens", "longer demonstrations are skipped (supervised only)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
-    key("reward.name", "what a rollout earns"),
+    key("reward.name", "reward function"),
     key(
         "reward.command",
-        "program and arguments that give rewards instead of a name: one JSON line of the task and \
-         the answer in, one number out; its processes are kept for further rewards",
+        "program and arguments that compute rewards instead: one JSON line with the task and \
+         the answer in, one number out; its processes are reused",
     ),
-    key("reward.deadline", "seconds of the command for one reward (30); beyond them there is none"),
-    key("reward.processes", "processes of the command that take turns (2)"),
-    key("reward.flip", "probability with which training sees 1 - r instead of the reward r"),
-    key("reward.per_call", "added to the reward that training sees, for each call"),
-    key("reward.per_token", "added to the reward that training sees, for each written token"),
-    key("reward.format_only", "training sees 1 for all that kept to the form, right or wrong"),
-    key("rollout.tasks", "tasks of one step"),
-    key("rollout.samples", "rollouts of each task: the group size n"),
+    key("reward.deadline", "timeout of the command in seconds (30); there is no reward after it"),
+    key("reward.processes", "processes of the command (2)"),
+    key("reward.flip", "probability that training sees 1 - r instead of the reward r"),
+    key("reward.per_call", "added to the training reward for each call"),
+    key("reward.per_token", "added to the training reward for each generated token"),
+    key("reward.format_only", "training sees 1 for every well-formed rollout, right or wrong"),
+    key("rollout.tasks", "tasks per step"),
+    key("rollout.samples", "rollouts per task: the group size n"),
     key("rollout.temperature", "sampling temperature; the trainer divides its logits by it too"),
-    key("rollout.top_p", "nucleus; train with 1, anything else biases the ratios"),
-    key("rollout.top_k", "only the k likeliest tokens; 0 is off"),
-    key("rollout.max_tokens", "most tokens of one response"),
-    key("rollout.cache_tokens", "most tokens in the KV cache; more rollouts run in waves"),
+    key("rollout.top_p", "nucleus sampling; train with 1, other values bias the ratios"),
+    key("rollout.top_k", "only the k most likely tokens; 0 is off"),
+    key("rollout.max_tokens", "maximum tokens per response"),
+    key("rollout.cache_tokens", "maximum tokens in the KV cache; further rollouts run in waves"),
     key(
         "rollout.engines",
-        "engines that share the rollouts, each with its part of model.threads and at most as \
-         many: for tiny models on CPU cores; another device has one",
+        "engines that share the rollouts and model.threads, at most one per thread: for tiny \
+         models on CPU cores; other devices have one",
     ),
     key(
         "rollout.refills",
-        "most times that a step samples further tasks in place of those whose rollouts all \
-         earned the same (dynamic sampling); 0 is off",
+        "maximum times that a step samples further tasks to replace those without reward variance \
+         (dynamic sampling); 0 is off",
     ),
     key(
         "rollout.schedule",
-        "lockstep (equal seeds give equal bytes) or continuous (nobody waits for another \
-         rollout's agent; for agents whose tools take their time)",
+        "lockstep (equal seeds give equal bytes) or continuous (rollouts do not wait for each \
+         other's agents; for agents with slow tools)",
     ),
     key(
         "rollout.call_deadline",
-        "seconds of one request of the engine (continuous schedule); 0 is without end",
+        "timeout of one engine request in seconds (continuous schedule); 0 is unlimited",
     ),
-    key("rollout.turn_deadline", "seconds of an agent between an answer and its next question"),
-    key("rollout.rollout_deadline", "seconds of a rollout; 0 is without end"),
-    key("rollout.step_deadline", "seconds of all rollouts of a step; 0 is without end"),
-    key("rollout.at_least", "least rollouts of a step with a reward; with fewer the run stops"),
-    key("rollout.completions", "completions that estimate a state's value, where credit needs it"),
+    key(
+        "rollout.turn_deadline",
+        "seconds that an agent may take between a reply and its next request",
+    ),
+    key("rollout.rollout_deadline", "timeout of a rollout in seconds; 0 is unlimited"),
+    key("rollout.step_deadline", "timeout of all rollouts of a step in seconds; 0 is unlimited"),
+    key("rollout.at_least", "minimum rollouts with a reward per step; with fewer the run stops"),
+    key("rollout.completions", "completions per state value estimate, if credit needs it"),
     key(
         "algorithm.aggregation",
         "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm, \
@@ -156,15 +159,15 @@ const REFERENCE: &[(&str, &str)] = &[
     ),
     key("algorithm.entropy_coefficient", "factor of the entropy bonus; 0 is off"),
     key("algorithm.credit", CreditConfig::REFERENCE),
-    key("algorithm.group_by", "calls are compared within a task, or its role or turn"),
-    key("algorithm.overlong", "max_tokens and buffer of a punishment near the token limit"),
+    key("algorithm.group_by", "calls are compared within a task, or within its role or turn"),
+    key("algorithm.overlong", "max_tokens and buffer of a penalty near the token limit"),
     key("algorithm.advantage", AdvantageConfig::REFERENCE),
     key("algorithm.loss", LossConfig::REFERENCE),
     key("algorithm.kl", "estimator, coefficient (0 is off) and placement of a KL penalty"),
     key(
         "algorithm.correction",
-        "weight = none, token or sequence with low, high, beyond; reject: rows or tokens of a \
-         sampler that is not quite the trainer's policy",
+        "weight = none, token or sequence with low, high, beyond; reject: rows or tokens with a \
+         sampler-trainer mismatch",
     ),
     key("train.objective", "reinforcement or supervised"),
     key("train.steps", "number of steps"),
@@ -176,46 +179,45 @@ const REFERENCE: &[(&str, &str)] = &[
     key("train.weight_decay", "decoupled weight decay"),
     key("train.beta1", "AdamW's first moment"),
     key("train.beta2", "AdamW's second moment"),
-    key("train.grad_clip", "largest norm of the gradient; 0 is off"),
+    key("train.grad_clip", "maximum gradient norm; 0 is off"),
     key("train.epochs", "passes over the rollouts of a step"),
-    key("train.mini_batches", "updates of one pass"),
+    key("train.mini_batches", "updates per pass"),
     key(
         "train.micro_batch_tokens",
-        "tokens of one forward and backward pass; changes memory, not the gradient",
+        "tokens per forward and backward pass; affects memory, not the gradient",
     ),
     key(
         "train.replicas",
-        "replicas of the policy that share a micro-batch, each with its part of model.threads \
-         and at most as many: for tiny models on CPU cores; another device has one, and so has a \
-         policy with adapters",
+        "replicas of the policy that share an update and model.threads, at most one per thread: \
+         for tiny models on CPU cores; other devices have one, and so has a policy with adapters",
     ),
     key(
         "train.layout",
-        "forest, trajectories or rows: common beginnings are computed once among all rows, those \
-         of a rollout, or never; changes time, not the gradient",
+        "forest, trajectories or rows: common prefixes are computed once among all rows, those \
+         of a rollout, or never; affects time, not the gradient",
     ),
     key("train.activation_checkpointing", "recompute activations in the backward pass"),
     key("train.roles", "agent roles that are trained; empty is all"),
-    key("train.max_prompt_tokens", "calls with a longer prompt are left out of training"),
+    key("train.max_prompt_tokens", "calls with a longer prompt are excluded from training"),
     key(
         "train.patience_without_variance",
-        "stop after this many steps in a row without any variance of reward",
+        "stop after this many consecutive steps without reward variance",
     ),
-    key("train.batch", "demonstrations of one step (supervised only)"),
-    key("critic.width", "units between state and value; 0 is the model's width"),
-    key("critic.learning_rate", "learning rate of the critic, of algorithms that need one"),
+    key("train.batch", "demonstrations per step (supervised only)"),
+    key("critic.width", "hidden units of the value head; 0 is the model's width"),
+    key("critic.learning_rate", "learning rate of the critic, for algorithms that need one"),
     key("critic.epochs", "passes of the critic over the rollouts of a step"),
-    key("critic.clip", "a value is not pulled further than this from what it was"),
+    key("critic.clip", "clip range of value predictions around their old values"),
     key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
-    key("eval.tasks", "held-out tasks of one evaluation; 0 is all"),
+    key("eval.tasks", "held-out tasks per evaluation; 0 is all"),
     key("eval.modes", "sampled, greedy"),
     key("eval.temperature", "temperature of the sampled evaluation"),
-    key("eval.max_tokens", "most tokens of one response"),
+    key("eval.max_tokens", "maximum tokens per response"),
     key("checkpoint.every", "steps between checkpoints"),
     key("checkpoint.keep", "checkpoints kept"),
     key("report.paper_start", "level drawn into the curve: the paper's first evaluation"),
     key("report.paper_end", "the paper's last evaluation"),
-    key("report.paper_label", "what these levels are called"),
+    key("report.paper_label", "label of these levels"),
 ];
 
 #[cfg(test)]
@@ -254,7 +256,7 @@ mod tests {
             assert!(known.contains(&key.as_str()), "{key} is not described");
         }
         for key in known {
-            assert!(found.iter().any(|f| f == key), "{key} is described and does not exist");
+            assert!(found.iter().any(|f| f == key), "{key} is described but does not exist");
         }
     }
 
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_benchmarks_are_described_in_their_places() {
+    fn keys_of_benchmarks_are_listed_with_their_tables() {
         let keys = reference(&Own);
         let place = |path: &str| keys.iter().position(|key| key.path == path).unwrap();
         assert_eq!(keys[place("agent.name")].what, "the agent: a or b");
@@ -285,7 +287,7 @@ mod tests {
     fn collect(table: &toml::Table, prefix: &str, found: &mut Vec<String>) {
         for (name, value) in table {
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            // The tables of the algorithms describe themselves.
+            // The algorithm tables have one description each.
             let own = ["credit", "advantage", "loss", "kl", "overlong", "correction"]
                 .map(|table| format!("algorithm.{table}"));
             match value {

@@ -1,33 +1,33 @@
-//! What a program adds to experiment files: the keys of its benchmarks, and what it refuses.
+//! Extensions of experiment files by a program's benchmarks: keys and validation.
 //!
-//! In a file of its own, because it knows the whole [`Experiment`], and the keys do not.
+//! In a separate file because it depends on the whole [`Experiment`], which the key types do not.
 
 use super::Experiment;
 use super::own::{KeyError, OwnKey};
 
-/// What the benchmarks of a program add to experiment files.
+/// Extensions of experiment files by the benchmarks of a program.
 pub trait Schema: Send + Sync {
-    /// Their keys; a path occurs once.
+    /// The benchmarks' keys; paths are unique.
     fn keys(&self) -> Vec<OwnKey>;
 
-    /// What the values of a key that all benchmarks share (`agent.name`, `data.train`,
-    /// `reward.name`) can be, for its description.
+    /// The possible values of a key that all benchmarks share (`agent.name`, `data.train`,
+    /// `reward.name`), for its description.
     fn choices(&self, path: &str) -> Option<String> {
         let _ = path;
         None
     }
 
-    /// Refuses what no run could be made of, such as an unknown agent.
+    /// Rejects experiments that cannot run, such as one with an unknown agent.
     ///
     /// # Errors
-    /// The key and what is wrong with it.
+    /// The invalid key and the reason.
     fn check(&self, experiment: &Experiment) -> Result<(), KeyError> {
         let _ = experiment;
         Ok(())
     }
 }
 
-/// No benchmarks: only the trainer's own keys.
+/// No benchmarks: only the trainer's keys.
 impl Schema for () {
     fn keys(&self) -> Vec<OwnKey> {
         Vec::new()

@@ -1,4 +1,4 @@
-//! From an agent's question to a request of the engine, and from its tokens to a reply.
+//! Converts an agent's question to an engine request, and the engine's tokens to a reply.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::rounds::job::PromptCounts;
 use crate::rounds::live::{Answer, Live, Question};
 use crate::rounds::options::RoundOptions;
 
-/// What every question of a step is answered with.
+/// Shared context for answering the questions of a step.
 pub(super) struct Answering<'a> {
     pub format: &'a Arc<ChatFormat>,
     pub options: &'a RoundOptions,
     pub stop_ids: Arc<[u32]>,
 }
 
-/// A question on its way through the engine.
+/// A question that is being processed by the engine.
 pub(super) struct Waiting {
     request: ChatRequest,
     prompt: Prompt,
-    /// The attempt that asked.
+    /// The attempt that asked the question.
     attempt: usize,
     pub answer: Answer,
 }
@@ -32,8 +32,8 @@ impl<'a> Answering<'a> {
         Self { format, options, stop_ids: format.stop_ids().iter().copied().collect() }
     }
 
-    /// What the engine is asked for `question`; `None` where the answer was known at once, and
-    /// given: a prompt that cannot be made, or a call that is repeated from another rollout.
+    /// The engine request for `question`. `None` if it was answered immediately: with an error if
+    /// the prompt cannot be rendered, or with a replayed call of another rollout.
     pub fn ask(
         &self,
         live: &mut Live<'_>,
@@ -42,14 +42,14 @@ impl<'a> Answering<'a> {
     ) -> Option<(Request, Waiting)> {
         let Question { request, answer } = question;
         match self.prepare(live, &request, counts) {
-            Ok(Prepared::Known(reply)) => {
+            Ok(Prepared::Reply(reply)) => {
                 let _ = answer.send(Ok(reply));
                 None
             }
-            Ok(Prepared::Asked(asked, prompt)) => {
-                live.asks();
+            Ok(Prepared::Request(engine_request, prompt)) => {
+                live.submitted();
                 let attempt = live.attempt();
-                Some((*asked, Waiting { request, prompt, attempt, answer }))
+                Some((*engine_request, Waiting { request, prompt, attempt, answer }))
             }
             Err(error) => {
                 let _ = answer.send(Err(error));
@@ -69,14 +69,14 @@ impl<'a> Answering<'a> {
         if let Some(before) = live.job.played.get(live.asked) {
             if prompt.ids != before.prompt_ids {
                 return Err(ModelError::Unavailable(format!(
-                    "told the same, the agent asked something else in call {}: its rollouts \
-                     cannot be continued from a call",
+                    "the agent is not deterministic: its prompt of call {} differs from the \
+                     recorded one, so its rollouts cannot be continued from a call",
                     live.asked
                 )));
             }
             live.asked += 1;
             let call = before.clone();
-            return Ok(Prepared::Known(self.record(live, request, prompt, call, 0)));
+            return Ok(Prepared::Reply(self.record(live, request, prompt, call, 0)));
         }
         let (tokens, limit) = (prompt.ids.len(), self.options.max_prompt_tokens);
         if tokens > limit {
@@ -92,7 +92,7 @@ impl<'a> Answering<'a> {
         if let Some(limit) = request.max_tokens {
             sampling.max_tokens = sampling.max_tokens.min(limit);
         }
-        let asked = Request {
+        let engine_request = Request {
             key: live.job.id as u64,
             prompt: prompt.ids.clone(),
             sampling,
@@ -103,11 +103,12 @@ impl<'a> Answering<'a> {
             constraint: constraint.map(|grammar| Box::new(grammar) as _),
         };
         live.asked += 1;
-        Ok(Prepared::Asked(Box::new(asked), prompt))
+        Ok(Prepared::Request(Box::new(engine_request), prompt))
     }
 
-    /// Notes what the engine made of a question and tells the agent, if it still waits.
-    pub fn give(
+    /// Records the engine's completion of a question and sends the reply to the agent, if it still
+    /// waits.
+    pub fn deliver(
         &self,
         live: &mut Live<'_>,
         waiting: Waiting,
@@ -140,7 +141,7 @@ impl<'a> Answering<'a> {
         let _ = answer.send(reply);
     }
 
-    /// Notes a call and returns what the agent is told.
+    /// Records a call and returns the agent's reply.
     fn record(
         &self,
         live: &mut Live<'_>,
@@ -182,11 +183,11 @@ impl<'a> Answering<'a> {
 }
 
 enum Prepared {
-    Known(ChatReply),
-    Asked(Box<Request>, Prompt),
+    Reply(ChatReply),
+    Request(Box<Request>, Prompt),
 }
 
-/// Watches for the stop texts of a request; `None` where there are none.
+/// The stop check for the stop strings of a request; `None` without any.
 fn stop_texts(
     stops: &[String],
     format: &Arc<ChatFormat>,

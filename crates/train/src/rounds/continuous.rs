@@ -1,8 +1,9 @@
-//! Continuous: a rollout is answered as soon as its tokens are there, whatever others do.
+//! Continuous schedule: a rollout is answered as soon as its tokens are generated, independently of
+//! others.
 //!
-//! One thread polls the agents that are awake and makes their prompts; the caller's thread runs
-//! the engine, one forward pass after the other, and takes in what was asked meanwhile. They
-//! meet in the rollouts, each behind a lock of its own, and in a channel.
+//! One thread polls the awake agents and renders their prompts; the caller's thread runs the
+//! engine, one forward pass after the other, and submits new requests in between. They share the
+//! rollouts, each behind a lock, and a channel.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,32 +16,32 @@ use leyden_lm::generate::{Engine, Request, Ticket};
 use rayon::prelude::*;
 
 use crate::rounds::answer::{Answering, Waiting};
-use crate::rounds::crew::{Crew, lock};
 use crate::rounds::job::PromptCounts;
+use crate::rounds::pool::{Pool, lock};
 use crate::rounds::watch::Watch;
 
-/// How often watchers are told where the rollouts stand.
-const SHOWN_EVERY: Duration = Duration::from_millis(200);
+/// Interval of progress reports to watchers.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What the polling thread says to the engine's.
-enum Said {
-    Asked {
+/// A message from the polling thread to the engine's thread.
+enum Message {
+    Request {
         rollout: usize,
         request: Box<Request>,
         waiting: Box<Waiting>,
     },
-    /// The rollout has ended, or begins again: nobody waits for what it asked.
+    /// The rollout has ended or restarts: its open requests are obsolete.
     Over {
         rollout: usize,
     },
 }
 
-/// Runs the crew to its end.
+/// Runs all rollouts to completion.
 ///
 /// # Errors
-/// The engine's.
+/// Errors of the engine.
 pub(super) fn run(
-    crew: &Crew<'_>,
+    pool: &Pool<'_>,
     answering: &Answering<'_>,
     engine: &mut Engine,
     watch: &dyn Watch,
@@ -48,59 +49,59 @@ pub(super) fn run(
     let (sender, receiver) = channel();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let polling = scope.spawn(|| poll(crew, answering, &sender, &stop));
+        let polling = scope.spawn(|| poll(pool, answering, &sender, &stop));
         let served =
-            Serving { crew, answering, open: HashMap::new() }.run(engine, &receiver, watch);
+            Serving { pool, answering, open: HashMap::new() }.run(engine, &receiver, watch);
         stop.store(true, Ordering::Release);
-        crew.bell.ring();
+        pool.notifier.notify();
         let counts = polling.join().unwrap_or_else(|e| std::panic::resume_unwind(e));
         served.map(|()| counts)
     })
 }
 
-/// Polls whoever is awake, until all have ended or it is told to stop.
+/// Polls the awake rollouts until `stop` is set.
 fn poll(
-    crew: &Crew<'_>,
+    pool: &Pool<'_>,
     answering: &Answering<'_>,
-    sender: &Sender<Said>,
+    sender: &Sender<Message>,
     stop: &AtomicBool,
 ) -> PromptCounts {
     let mut counts = PromptCounts::default();
     while !stop.load(Ordering::Acquire) {
-        let is_awake = |&index: &usize| crew.awake[index].load(Ordering::Acquire);
-        let awake: Vec<usize> = (0..crew.awake.len()).filter(is_awake).collect();
+        let is_awake = |&index: &usize| pool.awake[index].load(Ordering::Acquire);
+        let awake: Vec<usize> = (0..pool.awake.len()).filter(is_awake).collect();
         let counted: Vec<PromptCounts> =
-            awake.par_iter().map(|&index| advance(crew, answering, sender, index)).collect();
+            awake.par_iter().map(|&index| advance(pool, answering, sender, index)).collect();
         counted.into_iter().for_each(|count| counts.add(count));
-        let (late, next) = crew.give_up_late();
+        let (late, next) = pool.give_up_late();
         if awake.is_empty() && late.is_empty() {
-            crew.bell.wait(next);
+            pool.notifier.wait(next);
         }
         for rollout in late {
-            let _ = sender.send(Said::Over { rollout });
+            let _ = sender.send(Message::Over { rollout });
         }
     }
     counts
 }
 
-/// Polls one rollout and passes on what it asks.
+/// Polls one rollout and forwards its questions.
 fn advance(
-    crew: &Crew<'_>,
+    pool: &Pool<'_>,
     answering: &Answering<'_>,
-    sender: &Sender<Said>,
+    sender: &Sender<Message>,
     index: usize,
 ) -> PromptCounts {
     let mut counts = PromptCounts::default();
-    let mut rollout = lock(&crew.rollouts[index]);
+    let mut rollout = lock(&pool.rollouts[index]);
     let attempt = rollout.attempt();
     rollout.advance(answering.options);
     if rollout.has_ended() || rollout.attempt() != attempt {
-        let _ = sender.send(Said::Over { rollout: index });
+        let _ = sender.send(Message::Over { rollout: index });
     }
     for question in rollout.take_questions() {
         if let Some((request, waiting)) = answering.ask(&mut rollout, question, &mut counts) {
             let (request, waiting) = (Box::new(request), Box::new(waiting));
-            let _ = sender.send(Said::Asked { rollout: index, request, waiting });
+            let _ = sender.send(Message::Request { rollout: index, request, waiting });
         }
     }
     counts
@@ -113,9 +114,9 @@ struct Open {
     since: Instant,
 }
 
-/// The engine's side.
+/// State of the engine's thread.
 struct Serving<'c, 'a> {
-    crew: &'c Crew<'a>,
+    pool: &'c Pool<'a>,
     answering: &'c Answering<'c>,
     open: HashMap<Ticket, Open>,
 }
@@ -124,21 +125,21 @@ impl Serving<'_, '_> {
     fn run(
         mut self,
         engine: &mut Engine,
-        receiver: &Receiver<Said>,
+        receiver: &Receiver<Message>,
         watch: &dyn Watch,
     ) -> Result<(), LmError> {
-        let mut shown = Instant::now();
+        let mut reported = Instant::now();
         loop {
-            while let Ok(said) = receiver.try_recv() {
-                self.hear(engine, said, watch);
+            while let Ok(message) = receiver.try_recv() {
+                self.handle(engine, message, watch);
             }
             if self.open.is_empty() {
-                if self.crew.is_over() {
+                if self.pool.is_over() {
                     return Ok(());
                 }
-                // The agents are at work. Whoever ends or asks says so.
-                if let Ok(said) = receiver.recv_timeout(SHOWN_EVERY) {
-                    self.hear(engine, said, watch);
+                // All agents are running: wait for a request or an end.
+                if let Ok(message) = receiver.recv_timeout(REPORT_INTERVAL) {
+                    self.handle(engine, message, watch);
                 }
             } else {
                 engine.step()?;
@@ -146,36 +147,36 @@ impl Serving<'_, '_> {
                     let Some(Open { rollout, waiting, .. }) = self.open.remove(&ticket) else {
                         continue;
                     };
-                    let mut rollout = lock(&self.crew.rollouts[rollout]);
-                    self.answering.give(&mut rollout, waiting, completion);
+                    let mut rollout = lock(&self.pool.rollouts[rollout]);
+                    self.answering.deliver(&mut rollout, waiting, completion);
                 }
                 self.cancel_late(engine);
             }
-            if shown.elapsed() >= SHOWN_EVERY {
-                shown = Instant::now();
-                self.crew.show(watch, engine);
+            if reported.elapsed() >= REPORT_INTERVAL {
+                reported = Instant::now();
+                self.pool.show(watch, engine);
             }
         }
     }
 
-    fn hear(&mut self, engine: &mut Engine, said: Said, watch: &dyn Watch) {
-        match said {
-            Said::Asked { rollout, request, waiting } => {
+    fn handle(&mut self, engine: &mut Engine, message: Message, watch: &dyn Watch) {
+        match message {
+            Message::Request { rollout, request, waiting } => {
                 let ticket = engine.submit(*request);
                 let since = Instant::now();
                 self.open.insert(ticket, Open { rollout, waiting: *waiting, since });
             }
-            Said::Over { rollout } => {
+            Message::Over { rollout } => {
                 for (&ticket, _) in self.open.iter().filter(|(_, open)| open.rollout == rollout) {
                     engine.cancel(ticket);
                 }
                 self.open.retain(|_, open| open.rollout != rollout);
-                watch.ended(self.crew.ended());
+                watch.ended(self.pool.ended());
             }
         }
     }
 
-    /// Ends calls that take too long; their agents are told so.
+    /// Cancels calls beyond their deadline; their agents get an error.
     fn cancel_late(&mut self, engine: &mut Engine) {
         let Some(limit) = self.answering.options.deadlines.call else { return };
         let late: Vec<Ticket> = self
@@ -187,7 +188,7 @@ impl Serving<'_, '_> {
         for ticket in late {
             engine.cancel(ticket);
             let Some(Open { rollout, waiting, .. }) = self.open.remove(&ticket) else { continue };
-            let mut rollout = lock(&self.crew.rollouts[rollout]);
+            let mut rollout = lock(&self.pool.rollouts[rollout]);
             let call = rollout.calls.len();
             rollout.answered();
             let _ = waiting.answer.send(Err(ModelError::Unavailable(format!(

@@ -1,60 +1,60 @@
-//! What is asked of a round of rollouts and what comes of it.
+//! Input and output of a round of rollouts.
 
 use leyden_core::{Call, Draft, Rollout, SeedTree, Task};
 
-/// One rollout to be run.
+/// One rollout to run.
 pub struct Job<'a> {
     pub id: usize,
     pub group: usize,
     pub task: &'a Task,
     pub seed: SeedTree,
-    /// Its first calls, which are answered as they were.
+    /// Recorded calls to replay before new ones are generated.
     pub played: &'a [Call],
 }
 
-/// What came of the jobs, in their order.
+/// The results, in the order of the jobs.
 #[derive(Debug, Clone)]
 pub struct RoundOutput {
     pub rollouts: Vec<Rollout>,
     pub prompts: PromptCounts,
-    /// The answers that stood in the course of each rollout, of agents that say so.
+    /// Intermediate answers of each rollout, from agents that report them.
     pub drafts: Vec<Vec<Draft>>,
-    /// Where the time of each rollout went.
+    /// Time spent by each rollout.
     pub spent: Vec<Spent>,
 }
 
-/// Where a rollout's time went, in seconds.
+/// Time spent by a rollout, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Spent {
-    /// The agent and its tools were at work.
+    /// The agent and its tools were running.
     pub agent: f64,
-    /// Calls were in the engine, or waited for it.
+    /// Calls were queued or running in the engine.
     pub model: f64,
     /// The rollout waited for a process or a worker.
     pub queue: f64,
 }
 
 impl Spent {
-    /// Of a mean rollout.
+    /// The mean over rollouts.
     pub fn mean(all: &[Self]) -> Self {
         let mean = |of: fn(&Self) -> f64| all.iter().map(of).sum::<f64>() / all.len().max(1) as f64;
         Self { agent: mean(|s| s.agent), model: mean(|s| s.model), queue: mean(|s| s.queue) }
     }
 }
 
-/// How the prompts of a step came about.
+/// Counts of prompts by their relation to earlier calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PromptCounts {
     /// First prompts of a conversation.
     pub fresh: usize,
     /// Prompts that extend an earlier call token for token.
     pub extended: usize,
-    /// Prompts whose template rewrote what had been said.
+    /// Prompts for which the template rewrote earlier messages.
     pub rewritten: usize,
 }
 
 impl PromptCounts {
-    /// Adds those of other rollouts.
+    /// Adds the counts of other rollouts.
     pub fn add(&mut self, other: Self) {
         self.fresh += other.fresh;
         self.extended += other.extended;

@@ -1,4 +1,4 @@
-//! A rollout on its way: the agent's future, its mailbox, its conversation so far.
+//! A running rollout: the agent's future, its mailbox, its conversation so far.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -17,12 +17,12 @@ use leyden_text::History;
 
 use crate::rounds::job::{Job, Spent};
 use crate::rounds::options::{Deadlines, OnFailure, RoundOptions};
-use crate::rounds::wake::{Bell, Wake};
+use crate::rounds::wake::{Notifier, Wake};
 
-/// How often a rollout begins again whose machine or process was lost.
-const LOSSES: usize = 3;
+/// Maximum restarts of a rollout whose machine or process was lost.
+const MAX_LOSSES: usize = 3;
 
-/// What an agent asked its model.
+/// A request of an agent to its model.
 pub(super) struct Question {
     pub request: ChatRequest,
     pub answer: Answer,
@@ -30,7 +30,7 @@ pub(super) struct Question {
 
 pub(super) type Answer = oneshot::Sender<Result<ChatReply, ModelError>>;
 
-/// The model as one rollout sees it: a place to leave requests and wait.
+/// The model of one rollout: queues requests and waits for their replies.
 #[derive(Default)]
 struct Mailbox {
     pending: Mutex<VecDeque<Question>>,
@@ -66,23 +66,23 @@ impl Ended {
 
 type Running<'a> = Pin<Box<dyn Future<Output = Ended> + Send + 'a>>;
 
-/// A rollout on its way.
+/// A running rollout.
 pub(super) struct Live<'a> {
     pub job: Job<'a>,
     agent: &'a dyn Agent,
     mailbox: Arc<Mailbox>,
     wake: Arc<Wake>,
-    /// `None` once it has ended.
+    /// `None` once the rollout has ended.
     future: Option<Running<'a>>,
     ended: Option<Ended>,
     pub history: History,
     pub calls: Vec<Call>,
-    /// Questions that were given a place in the order of calls.
+    /// Number of questions that have a call index.
     pub asked: usize,
-    /// Questions that the engine has not answered yet.
+    /// Number of questions that the engine has not answered yet.
     pub open: usize,
     attempt: usize,
-    /// Attempts whose machine or process was lost.
+    /// Number of attempts whose machine or process was lost.
     lost: usize,
     clock: Arc<TurnClock>,
     started: Instant,
@@ -96,13 +96,13 @@ impl<'a> Live<'a> {
         job: Job<'a>,
         agent: &'a dyn Agent,
         options: &RoundOptions,
-        bell: &Arc<Bell>,
+        notifier: &Arc<Notifier>,
     ) -> Self {
         let mut live = Self {
             job,
             agent,
             mailbox: Arc::default(),
-            wake: Arc::new(Wake::new(Arc::clone(bell))),
+            wake: Arc::new(Wake::new(Arc::clone(notifier))),
             future: None,
             ended: None,
             history: History::default(),
@@ -120,7 +120,7 @@ impl<'a> Live<'a> {
         live
     }
 
-    /// Begins an attempt with nothing left of the one before.
+    /// Starts an attempt with fresh state.
     fn begin(&mut self, options: &RoundOptions) {
         let place = EpisodePlace {
             step: options.step,
@@ -149,7 +149,7 @@ impl<'a> Live<'a> {
         self.ended.is_some()
     }
 
-    /// Whether its agent waits for its model: nothing else can happen until that answers.
+    /// Whether its agent has unprocessed questions.
     pub fn has_asked(&self) -> bool {
         !self.mailbox.lock().is_empty()
     }
@@ -166,25 +166,24 @@ impl<'a> Live<'a> {
         match polled {
             Poll::Ready(ended) => self.end(ended, options, true),
             Poll::Pending => {
-                // Whoever is to wake it holds a waker. Besides ours there is none: nobody will.
-                let forgotten = Arc::strong_count(&self.wake) == 1;
-                if forgotten && self.open == 0 && !self.has_asked() {
-                    let what = "the agent waits for something that will never happen".to_owned();
+                // Only our own reference is left: no waker exists, so the future can never wake.
+                let is_stuck = Arc::strong_count(&self.wake) == 1;
+                if is_stuck && self.open == 0 && !self.has_asked() {
+                    let what = "the agent waits for something that can never happen".to_owned();
                     self.fail(what, options, true);
                 }
             }
         }
     }
 
-    /// Takes the questions that were asked; none of an agent that has ended, which no longer
-    /// wants an answer.
+    /// Takes the pending questions; none once the agent has ended.
     pub fn take_questions(&mut self) -> Vec<Question> {
         let asked = std::mem::take(&mut *self.mailbox.lock());
         if self.future.is_none() { Vec::new() } else { asked.into() }
     }
 
-    /// Notes that a question goes to the engine.
-    pub fn asks(&mut self) {
+    /// Records that a question is submitted to the engine.
+    pub fn submitted(&mut self) {
         if self.open == 0 {
             self.spend_turn();
             self.asked_at = Instant::now();
@@ -192,14 +191,14 @@ impl<'a> Live<'a> {
         self.open += 1;
     }
 
-    /// Counts the agent's turn until now.
+    /// Adds the agent's turn until now to its time.
     fn spend_turn(&mut self) {
         if let Some(turn) = self.clock.turn() {
             self.spent.agent += turn.elapsed().as_secs_f64();
         }
     }
 
-    /// Notes that the engine answered a question, or will not.
+    /// Records that a question was answered or cancelled.
     pub fn answered(&mut self) {
         self.open = self.open.saturating_sub(1);
         if self.open == 0 {
@@ -208,14 +207,15 @@ impl<'a> Live<'a> {
         self.clock.restart();
     }
 
-    fn fail(&mut self, what: String, options: &RoundOptions, again: bool) {
+    fn fail(&mut self, what: String, options: &RoundOptions, retry: bool) {
         let error = AgentError::Task { task: self.job.task.id.clone(), what };
-        self.end(Ended::failed(error), options, again);
+        self.end(Ended::failed(error), options, retry);
     }
 
-    /// Ends this attempt; the rollout begins `again` if it failed and has retries left.
-    fn end(&mut self, ended: Ended, options: &RoundOptions, again: bool) {
-        // Dropped first: a future that is given up may hold a process or a connection.
+    /// Ends this attempt; if `retry` is set, the rollout restarts if it failed and has retries
+    /// left.
+    fn end(&mut self, ended: Ended, options: &RoundOptions, retry: bool) {
+        // Dropped first: an aborted future may hold a process or a connection.
         self.future = None;
         if self.open == 0 {
             self.spend_turn();
@@ -223,16 +223,16 @@ impl<'a> Live<'a> {
         if let Some(first) = self.clock.first() {
             self.spent.queue = first.duration_since(self.started).as_secs_f64();
         }
-        let again = again
+        let retry = retry
             && match &ended.output {
                 Ok(_) => false,
-                Err(AgentError::Lost { .. }) => self.lost < LOSSES,
+                Err(AgentError::Lost { .. }) => self.lost < MAX_LOSSES,
                 Err(_) => {
                     options.on_failure == OnFailure::Retry
                         && self.attempt - self.lost < options.retries
                 }
             };
-        if again && !self.too_old(&options.deadlines) {
+        if retry && !self.too_old(&options.deadlines) {
             self.lost += usize::from(matches!(ended.output, Err(AgentError::Lost { .. })));
             self.attempt += 1;
             self.begin(options);
@@ -247,7 +247,8 @@ impl<'a> Live<'a> {
         age.zip(deadlines.rollout).is_some_and(|(age, limit)| age >= limit)
     }
 
-    /// When it is late, and what is said of it then. An agent that waits for its model is not.
+    /// The rollout's next deadline and its error message. An agent that waits for its model has no
+    /// turn deadline.
     pub fn due(&self, deadlines: &Deadlines) -> Option<(Instant, String)> {
         if self.has_ended() {
             return None;
@@ -256,30 +257,28 @@ impl<'a> Live<'a> {
         let started = self.clock.turn().filter(|_| !waits);
         let turn = started.zip(deadlines.turn).map(|(turn, limit)| {
             let after = match self.calls.len() {
-                0 => "to its first question".to_owned(),
+                0 => "before its first question".to_owned(),
                 calls => format!("after the answer to its call {}", calls - 1),
             };
             (turn + limit, format!("its agent took longer than {limit:?} {after}"))
         });
-        let rollout =
-            self.clock.first().zip(deadlines.rollout).map(|(first, limit)| {
-                (first + limit, format!("it took longer than {limit:?} in all"))
-            });
+        let rollout = self.clock.first().zip(deadlines.rollout).map(|(first, limit)| {
+            (first + limit, format!("it took longer than {limit:?} in total"))
+        });
         turn.into_iter().chain(rollout).min_by_key(|(due, _)| *due)
     }
 
-    /// Gives it up because it is late, for good or to be tried `again`.
-    pub fn give_up(&mut self, why: &str, options: &RoundOptions, again: bool) {
-        let what =
-            format!("rollout {} (attempt {}) was given up: {why}", self.job.id, self.attempt);
-        self.fail(what, options, again);
+    /// Aborts an attempt past its deadline; `retry` allows another one.
+    pub fn give_up(&mut self, why: &str, options: &RoundOptions, retry: bool) {
+        let what = format!("rollout {} (attempt {}) was aborted: {why}", self.job.id, self.attempt);
+        self.fail(what, options, retry);
     }
 
     pub fn attempt(&self) -> usize {
         self.attempt
     }
 
-    /// Where it stands.
+    /// Its current progress.
     pub fn flight(&self) -> InFlight {
         let state = match () {
             () if self.has_ended() => FlightState::Ended,
@@ -291,8 +290,7 @@ impl<'a> Live<'a> {
         InFlight { id: self.job.id, task_id, state, calls: self.calls.len() }
     }
 
-    /// The rollout with its reward, the answers that stood in the course of it, and where its
-    /// time went.
+    /// Scores the rollout; returns it with its intermediate answers and its time.
     pub fn finish(
         self,
         scorer: &dyn Scorer,
@@ -300,7 +298,7 @@ impl<'a> Live<'a> {
     ) -> (Rollout, (Vec<Draft>, Spent)) {
         let task = self.job.task;
         let unfinished = || {
-            let what = "the run ended before it".to_owned();
+            let what = "the run ended before the rollout".to_owned();
             Ended::failed(AgentError::Task { task: task.id.clone(), what })
         };
         let Ended { output, mut signals, drafts } = self.ended.unwrap_or_else(unfinished);
@@ -309,7 +307,7 @@ impl<'a> Live<'a> {
             Ok(AgentOutput { answer, reward: None }) => {
                 let outcome = match scorer.score(task, answer.as_deref()) {
                     Ok(score) if score.reward.is_finite() => Outcome::Reward(score.reward),
-                    Ok(score) => Outcome::Missing(format!("the scorer gave {}", score.reward)),
+                    Ok(score) => Outcome::Missing(format!("the scorer returned {}", score.reward)),
                     Err(e) => Outcome::Missing(e.to_string()),
                 };
                 (answer, outcome)
@@ -338,6 +336,6 @@ impl<'a> Live<'a> {
 fn own_reward(reward: f64) -> Outcome {
     match reward.is_finite() {
         true => Outcome::Reward(reward),
-        false => Outcome::Missing(format!("the agent gave itself {reward}")),
+        false => Outcome::Missing(format!("the agent's own reward is {reward}")),
     }
 }

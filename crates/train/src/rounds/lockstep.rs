@@ -1,4 +1,4 @@
-//! Lockstep: all rollouts have asked or ended before any is answered.
+//! Lockstep schedule: all rollouts have asked or ended before any is answered.
 
 use std::sync::Mutex;
 
@@ -7,29 +7,29 @@ use leyden_lm::generate::Engine;
 use rayon::prelude::*;
 
 use crate::rounds::answer::Answering;
-use crate::rounds::crew::{Crew, lock};
 use crate::rounds::job::PromptCounts;
 use crate::rounds::live::Live;
+use crate::rounds::pool::{Pool, lock};
 use crate::rounds::watch::Watch;
 
-/// Runs the crew to its end in rounds: the questions, ordered by rollout and not by arrival,
+/// Runs all rollouts to completion in rounds: the questions, ordered by rollout and not by arrival,
 /// are generated as one batch.
 ///
 /// # Errors
-/// The engine's.
+/// Errors of the engine.
 pub(super) fn run(
-    crew: &Crew<'_>,
+    pool: &Pool<'_>,
     answering: &Answering<'_>,
     engine: &mut Engine,
     watch: &dyn Watch,
 ) -> Result<PromptCounts, LmError> {
     let mut counts = PromptCounts::default();
     loop {
-        gather(crew, answering);
-        watch.ended(crew.ended());
+        gather(pool, answering);
+        watch.ended(pool.ended());
         let round: Vec<Mutex<(PromptCounts, Vec<_>)>> =
-            crew.rollouts.iter().map(|_| Mutex::default()).collect();
-        crew.rollouts.par_iter().zip(&round).for_each(|(rollout, asked)| {
+            pool.rollouts.iter().map(|_| Mutex::default()).collect();
+        pool.rollouts.par_iter().zip(&round).for_each(|(rollout, asked)| {
             let (mut rollout, mut asked) = (lock(rollout), lock(asked));
             for question in rollout.take_questions() {
                 let (counts, requests) = &mut *asked;
@@ -46,36 +46,36 @@ pub(super) fn run(
             }
         }
         if requests.is_empty() {
-            // Answers that were known at once may have woken some.
-            if crew.is_over() {
+            // Immediate answers may have woken some rollouts.
+            if pool.is_over() {
                 return Ok(counts);
             }
             continue;
         }
-        // Shown as it will stand for most of the round.
-        crew.show(watch, engine);
+        // Reported here, since this state lasts for most of the round.
+        pool.show(watch, engine);
         let completions = engine.generate(requests)?;
         for ((index, question), completion) in waiting.into_iter().zip(completions) {
-            answering.give(&mut lock(&crew.rollouts[index]), question, completion);
+            answering.deliver(&mut lock(&pool.rollouts[index]), question, completion);
         }
     }
 }
 
-/// Polls the rollouts until each has ended or asked; gives up those that are late.
-fn gather(crew: &Crew<'_>, answering: &Answering<'_>) {
+/// Polls the rollouts until each has ended or asked; aborts those past their deadline.
+fn gather(pool: &Pool<'_>, answering: &Answering<'_>) {
     let options = answering.options;
     loop {
-        crew.rollouts.par_iter().for_each(|rollout| lock(rollout).advance(options));
+        pool.rollouts.par_iter().for_each(|rollout| lock(rollout).advance(options));
         let waits = |rollout: &Mutex<Live<'_>>| {
             let rollout = lock(rollout);
             !rollout.has_ended() && !rollout.has_asked()
         };
-        if !crew.rollouts.iter().any(waits) {
+        if !pool.rollouts.iter().any(waits) {
             return;
         }
-        let (late, next) = crew.give_up_late();
+        let (late, next) = pool.give_up_late();
         if late.is_empty() {
-            crew.bell.wait(next);
+            pool.notifier.wait(next);
         }
     }
 }

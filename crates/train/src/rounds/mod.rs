@@ -1,22 +1,22 @@
-//! Many agents, one engine: rollouts from their start to their reward.
+//! Runs many agents on one engine: rollouts from start to reward.
 //!
-//! Every rollout is a future ([`live`]): it is polled until it ends or waits, for its model or
-//! for anything else (HTTP, a process, a timer), and polled again when it is woken ([`wake`]).
-//! What it asks its model becomes a request of the engine, and the engine's tokens become its
-//! answer ([`answer`]); what the engine saw and wrote is recorded here, transparently to the
-//! agent. Two schedules say who waits for whom ([`lockstep`], [`continuous`]).
+//! Every rollout is a future ([`live`]): it is polled until it ends or waits, for its model or for
+//! anything else (HTTP, a process, a timer), and polled again when it is woken ([`wake`]). Its
+//! model request becomes an engine request, and the engine's tokens become the reply ([`answer`]);
+//! prompts and responses are recorded here, transparently to the agent. Two schedules determine
+//! which rollouts wait for each other ([`lockstep`], [`continuous`]).
 //!
 //! A rollout may also continue another one from one of its calls: the calls before it are then
-//! answered as they were, without the engine. An agent that does the same when it is told the
-//! same arrives in the same state; one that does not is recognised by its prompts.
+//! replayed without the engine. A deterministic agent arrives in the same state; a
+//! non-deterministic one is detected by its prompts.
 
 mod answer;
 mod continuous;
-mod crew;
 mod job;
 mod live;
 mod lockstep;
 pub(crate) mod options;
+mod pool;
 mod wake;
 mod watch;
 
@@ -31,20 +31,20 @@ use rayon::prelude::*;
 
 use crate::store::signal_name;
 use answer::Answering;
-use crew::Crew;
 use live::Live;
+use pool::Pool;
 
 pub use job::{Job, PromptCounts, RoundOutput, Spent};
 pub use options::{Deadlines, OnFailure, RoundOptions, Schedule};
 pub use watch::{Ended, Watch};
 
-/// Runs all jobs to their end and scores them.
+/// Runs all jobs to completion and scores them.
 ///
 /// A rollout whose agent or model failed, or whose task cannot be scored, has no reward; the
 /// others are not affected.
 ///
 /// # Errors
-/// Only where the engine itself fails (memory, device).
+/// Only if the engine itself fails (memory, device).
 pub fn run_rollouts(
     jobs: Vec<Job<'_>>,
     agent: &dyn Agent,
@@ -54,19 +54,19 @@ pub fn run_rollouts(
     options: &RoundOptions,
     watch: &dyn Watch,
 ) -> Result<RoundOutput, LmError> {
-    let crew = Crew::new(jobs, agent, options, engine.stats().generated_tokens);
+    let pool = Pool::new(jobs, agent, options, engine.stats().generated_tokens);
     let answering = Answering::new(format, options);
     let prompts = match options.schedule {
-        Schedule::Lockstep => lockstep::run(&crew, &answering, engine, watch)?,
-        Schedule::Continuous => continuous::run(&crew, &answering, engine, watch)?,
+        Schedule::Lockstep => lockstep::run(&pool, &answering, engine, watch)?,
+        Schedule::Continuous => continuous::run(&pool, &answering, engine, watch)?,
     };
-    crew.show(watch, engine);
+    pool.show(watch, engine);
     engine.forget_all();
     let finish = |rollout: Mutex<Live<'_>>| {
         rollout.into_inner().unwrap_or_else(|e| e.into_inner()).finish(scorer, options)
     };
     let (rollouts, rest): (Vec<Rollout>, Vec<(Vec<Draft>, Spent)>) =
-        crew.rollouts.into_par_iter().map(finish).unzip();
+        pool.rollouts.into_par_iter().map(finish).unzip();
     let (drafts, spent) = rest.into_iter().unzip();
     Ok(RoundOutput { rollouts, prompts, drafts, spent })
 }

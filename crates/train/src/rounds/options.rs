@@ -1,10 +1,10 @@
-//! How rollouts are generated, and how long anybody may take.
+//! Options of a round of rollouts: sampling, schedule, deadlines, failure handling.
 
 use std::time::Duration;
 
 use leyden_core::Sampling;
 
-/// Who waits for whom.
+/// How rollouts are synchronised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
@@ -12,45 +12,45 @@ pub enum Schedule {
     /// equal bytes.
     #[default]
     Lockstep,
-    /// Nobody waits for another rollout's agent: requests join the running batch as they come.
-    /// Tokens are drawn with the same numbers, but what they round to depends on the company.
+    /// Rollouts do not wait for each other's agents: requests join the running batch on arrival.
+    /// The random draws are the same, but rounding depends on the composition of the batch.
     Continuous,
 }
 
-/// What becomes of a rollout whose agent failed or was late.
+/// Handling of a rollout whose agent failed or timed out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// It has no reward and is left out of training.
+    /// It has no reward and is excluded from training.
     #[default]
     Drop,
-    /// It has the reward 0. Only where failing is the policy's doing.
+    /// It has the reward 0. Only appropriate if failures are caused by the policy.
     Zero,
-    /// It is begun again, and dropped once its retries are used up.
+    /// It is restarted, and dropped once its retries are used up.
     Retry,
 }
 
-/// The longest that anybody may take; `None` is without end.
+/// Timeouts; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Deadlines {
-    /// A request of the engine. Under the lockstep schedule a round cannot be interrupted, so
-    /// it holds under the continuous one only.
+    /// An engine request. Only under the continuous schedule, since a lockstep round cannot be
+    /// interrupted.
     pub call: Option<Duration>,
-    /// An agent, from one answer to its next question or its end.
+    /// An agent's turn, from a reply to its next request or its end.
     pub turn: Option<Duration>,
-    /// A rollout, all attempts.
+    /// A rollout, including all attempts.
     pub rollout: Option<Duration>,
     /// All rollouts together.
     pub step: Option<Duration>,
 }
 
-/// How rollouts are generated.
+/// Options of a round of rollouts.
 #[derive(Debug, Clone)]
 pub struct RoundOptions {
     pub sampling: Sampling,
-    /// Prompts longer than this are refused to the agent.
+    /// Longer prompts are rejected with an error to the agent.
     pub max_prompt_tokens: usize,
-    /// Number of updates behind the policy.
+    /// Number of updates of the policy.
     pub policy_version: u64,
     pub step: u64,
     /// `train`, or the mode of an evaluation.
@@ -58,12 +58,12 @@ pub struct RoundOptions {
     pub schedule: Schedule,
     pub deadlines: Deadlines,
     pub on_failure: OnFailure,
-    /// Further attempts at a rollout that failed, with [`OnFailure::Retry`].
+    /// Maximum retries of a failed rollout, with [`OnFailure::Retry`].
     pub retries: usize,
 }
 
 impl RoundOptions {
-    /// In lockstep, without deadlines; what fails is dropped.
+    /// Lockstep, without deadlines; failed rollouts are dropped.
     pub fn new(sampling: Sampling, policy_version: u64) -> Self {
         Self {
             sampling,

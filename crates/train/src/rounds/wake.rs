@@ -1,62 +1,62 @@
-//! Who is awake: wakers for rollouts whose agents wait for a model, a tool, a process.
+//! Wakers for rollouts whose agents wait for a model, a tool or a process.
 //!
-//! Every rollout has a [`Wake`], which any thread may set; all of them ring one [`Bell`], at
-//! which the loop that polls the rollouts waits when nobody is awake.
+//! Every rollout has a [`Wake`], which any thread may set; all of them notify one [`Notifier`], on
+//! which the polling loop waits when no rollout is awake.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-/// Rung when any rollout can go on.
+/// Notified when any rollout can proceed.
 #[derive(Debug, Default)]
-pub(super) struct Bell {
-    rung: Mutex<bool>,
+pub(super) struct Notifier {
+    notified: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Bell {
-    pub fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(|e| e.into_inner()) = true;
+impl Notifier {
+    pub fn notify(&self) {
+        *self.notified.lock().unwrap_or_else(|e| e.into_inner()) = true;
         self.changed.notify_all();
     }
 
-    /// Waits until the bell was rung since the last wait, or until `until`.
+    /// Waits for a notification since the last wait, or until `until`.
     pub fn wait(&self, until: Option<Instant>) {
-        let mut rung = self.rung.lock().unwrap_or_else(|e| e.into_inner());
-        while !*rung {
-            rung = match until {
-                None => self.changed.wait(rung).unwrap_or_else(|e| e.into_inner()),
+        let mut notified = self.notified.lock().unwrap_or_else(|e| e.into_inner());
+        while !*notified {
+            notified = match until {
+                None => self.changed.wait(notified).unwrap_or_else(|e| e.into_inner()),
                 Some(until) => {
                     let Some(left) = until.checked_duration_since(Instant::now()) else { break };
-                    let waited = self.changed.wait_timeout(rung, left);
+                    let waited = self.changed.wait_timeout(notified, left);
                     waited.unwrap_or_else(|e| e.into_inner()).0
                 }
             };
         }
-        *rung = false;
+        *notified = false;
     }
 }
 
-/// Whether one rollout can go on.
+/// Whether one rollout can proceed.
 #[derive(Debug)]
 pub(super) struct Wake {
     awake: Arc<AtomicBool>,
-    bell: Arc<Bell>,
+    notifier: Arc<Notifier>,
 }
 
 impl Wake {
-    /// Awake: a new rollout has everything to do.
-    pub fn new(bell: Arc<Bell>) -> Self {
-        Self { awake: Arc::new(AtomicBool::new(true)), bell }
+    /// Initially awake.
+    pub fn new(notifier: Arc<Notifier>) -> Self {
+        Self { awake: Arc::new(AtomicBool::new(true)), notifier }
     }
 
-    /// Says whether it is awake, without being a waker: wakers are counted, to know of a
-    /// rollout that nobody will ever wake.
+    /// The flag, for reading without holding a reference to the waker: references are counted to
+    /// detect rollouts that can never be woken.
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.awake)
     }
 
-    /// Whether it was awake; it no longer is.
+    /// Clears the flag; returns whether it was set.
     pub fn take(&self) -> bool {
         self.awake.swap(false, Ordering::AcqRel)
     }
@@ -69,6 +69,6 @@ impl std::task::Wake for Wake {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.awake.store(true, Ordering::Release);
-        self.bell.ring();
+        self.notifier.notify();
     }
 }

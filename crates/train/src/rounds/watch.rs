@@ -1,20 +1,20 @@
-//! Whoever watches rollouts while they run.
+//! Observers of running rollouts.
 
 use leyden_core::record::Flight;
 
-/// Whoever wants to know how far the rollouts are.
+/// Receives the progress of rollouts.
 pub trait Watch {
-    /// So many have ended.
+    /// Called with the number of rollouts that have ended.
     fn ended(&self, count: usize) {
         let _ = count;
     }
 
-    /// Whether [`Watch::flight`] is to be called, which costs some copying.
+    /// Whether [`Watch::flight`] should be called, which costs some copying.
     fn wants_flight(&self) -> bool {
         false
     }
 
-    /// Where they stand, after every round or a few times a second.
+    /// Progress of the rollouts, after every round or a few times a second.
     fn flight(&self, flight: Flight) {
         let _ = flight;
     }
@@ -23,7 +23,7 @@ pub trait Watch {
 /// Discards all reports.
 impl Watch for () {}
 
-/// Wants to know how many have ended.
+/// Calls a function with the number of rollouts that have ended.
 pub struct Ended<F>(pub F);
 
 impl<F: Fn(usize)> Watch for Ended<F> {

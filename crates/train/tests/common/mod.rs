@@ -1,8 +1,8 @@
-//! A model, an agent and a scorer small enough for tests.
+//! A small model, agent and scorer for tests.
 //!
-//! The model is a random Llama of width 32. What an agent does is written in its task, under
-//! the label `script`, so that one step can hold agents that work and agents that do not. The
-//! reward counts letters: a random model earns something different in every rollout.
+//! The model is a random Llama of width 32. An agent's behaviour is set by its task's label
+//! `script`, so that one step can have working and failing agents. The reward counts letters, so
+//! the rollouts of a random model have different rewards.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -29,10 +29,10 @@ use tch::{Device, Kind, Tensor};
 /// Longest sequence of [`model`].
 pub const CONTEXT: usize = 160;
 
-/// A random Llama; the same one at every call.
+/// A random Llama; the same one on every call.
 pub fn model() -> LoadedModel {
-    // Tests of several processes share the machine, and threads that wait for each other on
-    // such small matrices are all overhead.
+    // Several test processes share the machine, and multithreading of such small matrices is pure
+    // overhead.
     tch::set_num_threads(1);
     let training = BpeTraining {
         vocab_size: 300,
@@ -78,7 +78,7 @@ pub fn parts(model: &LoadedModel, learning_rate: f64) -> (Policy, Optimizer, Eng
     (policy, optimizer, engine)
 }
 
-/// A task whose agent does what `script` says; see [`Scripted`].
+/// A task whose agent runs `script`; see [`Scripted`].
 pub fn task(number: usize, script: &str) -> Task {
     Task {
         id: format!("task-{number}"),
@@ -130,7 +130,7 @@ impl Agent for Scripted {
                 let request = ChatRequest { max_tokens: Some(2), ..ask("first", &messages) };
                 answer(episode.chat(request).await?)
             }
-            // Any letter may end it.
+            // Any letter stops the response.
             "stops" => {
                 let stop = ('a'..='z').map(String::from).collect();
                 let request = ChatRequest { stop, ..ask("first", &messages) };
@@ -161,7 +161,7 @@ impl Agent for Scripted {
     }
 }
 
-/// An agent that answers without having been asked anything, and does not say so before.
+/// An agent that answers without a model call and reports no drafts.
 pub struct Silent;
 
 #[async_trait]
@@ -179,7 +179,7 @@ impl Agent for Silent {
     }
 }
 
-/// One point for every ten letters from a to z of the answer.
+/// One point per ten letters a to z in the answer.
 pub struct Letters;
 
 impl Scorer for Letters {
@@ -204,7 +204,7 @@ impl Scorer for Constant {
     }
 }
 
-/// A few sentences to learn by heart.
+/// A few sentences to memorise.
 struct Sentences;
 
 impl DemonstrationSource for Sentences {
@@ -233,7 +233,7 @@ pub fn environment(scripts: &[&str]) -> Environment {
     }
 }
 
-/// Four steps with two tasks of four rollouts; `changes` are written as on the command line.
+/// Four steps with two tasks of four rollouts; `changes` are overrides as on the command line.
 pub fn experiment(changes: &[&str]) -> Experiment {
     let text = "name = 'x'\n[model]\nsource = 'random'\n[agent]\nname = 'scripted'\n\
         [data]\ntrain = []\ntest = []\n\
@@ -245,14 +245,14 @@ pub fn experiment(changes: &[&str]) -> Experiment {
     Experiment::parse(text, Path::new("x.toml"), &changes, &()).unwrap()
 }
 
-/// What some steps of training left behind.
+/// The result of some training steps.
 pub struct Trained {
-    /// Their lines.
+    /// Their records.
     pub records: Vec<StepRecord>,
-    /// Of the last step.
+    /// The gradient of the last step.
     pub gradient: Tensor,
     pub weights: Tensor,
-    /// Steps of the optimiser.
+    /// Number of optimiser steps.
     pub updates: i64,
 }
 

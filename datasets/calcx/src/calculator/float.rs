@@ -1,10 +1,10 @@
-//! Binary floating-point numbers of any precision.
+//! Binary floating-point numbers of arbitrary precision.
 //!
-//! The original calculator counts in SymPy's `Float`: a sign, an odd integer and a power of
-//! two, rounded to 53 bits, or to more where a literal has more than 15 digits. An `f64`
-//! differs from it in the last printed digit of large results (its exponent is bounded and
-//! long literals lose digits), so the arithmetic is done here on big integers. Every
-//! operation is rounded once, to nearest, ties to even.
+//! The original calculator uses SymPy's `Float`: a sign, an odd integer and a power of two,
+//! rounded to 53 bits, or to more for literals of more than 15 digits. `f64` differs from it in
+//! the last printed digit of large results (its exponent is bounded and long literals lose
+//! digits), so this module computes with big integers. Every operation is rounded once, to
+//! nearest, ties to even.
 
 use num_bigint::{BigInt, BigUint, Sign};
 use num_integer::Integer;
@@ -16,13 +16,13 @@ use super::{CalculatorError, MAX_BITS};
 /// Bits of a decimal with at most 15 digits.
 pub(crate) const PRECISION: u64 = 53;
 
-/// Exponents beyond this are refused: far outside of what `f64` prints, and small enough
-/// that sums of two cannot overflow.
+/// Larger exponents are an error: far outside the range of `f64`, and small enough that sums of
+/// two cannot overflow.
 const MAX_EXPONENT: u64 = 1 << 40;
 
 type Result<T> = std::result::Result<T, CalculatorError>;
 
-/// The number `mantissa · 2^exponent`, with `precision` bits to be kept by operations on it.
+/// The number `mantissa · 2^exponent`; operations on it are rounded to `precision` bits.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Float {
     /// Odd, or zero.
@@ -31,9 +31,9 @@ pub(crate) struct Float {
     precision: u64,
 }
 
-/// Rounds `mantissa · 2^exponent` to `precision` bits. With `inexact` the true value lies
-/// a little farther from zero than the mantissa says, which must then have at least two
-/// bits more than `precision`.
+/// Rounds `mantissa · 2^exponent` to `precision` bits. With `inexact` the true value is slightly
+/// farther from zero than the mantissa, which must then have at least two bits more than
+/// `precision`.
 fn round(mantissa: BigInt, exponent: i64, precision: u64, inexact: bool) -> Result<Float> {
     let (sign, mut magnitude) = mantissa.into_parts();
     if sign == Sign::NoSign {
@@ -76,13 +76,13 @@ impl Float {
         quotient(value.numer(), value.denom(), 0, precision)
     }
 
-    /// A fraction cut off, not rounded, after `bits` bits; further operations count with 53.
+    /// A fraction truncated, not rounded, after `bits` bits; further operations use 53.
     pub fn truncated(value: &BigRational, bits: u64) -> Result<Self> {
         let (p, q) = (value.numer(), value.denom());
         let shift = (bits + q.bits()).saturating_sub(p.bits());
         let cut = (p << shift) / q;
         let extra = cut.bits().saturating_sub(bits);
-        // Towards zero on both signs, which an arithmetic shift of a negative is not.
+        // Towards zero for both signs, unlike an arithmetic shift of a negative number.
         let magnitude = cut.magnitude() >> extra;
         let exponent = extra as i64 - shift as i64;
         let exact = round(BigInt::from_biguint(cut.sign(), magnitude), exponent, bits, false)?;
@@ -101,7 +101,7 @@ impl Float {
             return f64::NAN;
         };
         let mantissa = short.mantissa.to_f64().unwrap_or(f64::NAN);
-        // Two steps, because 2^exponent alone may leave the range where the product does not.
+        // Two steps, because 2^exponent alone may overflow where the product does not.
         let exponent = short.exponent.clamp(-2200, 2200) as i32;
         let half = exponent / 2;
         mantissa * 2f64.powi(half) * 2f64.powi(exponent - half)
@@ -137,7 +137,7 @@ impl Float {
         self.exponent >= 0
     }
 
-    /// Bits of the mantissa: what an operation costs.
+    /// Bits of the mantissa, which determine the cost of an operation.
     pub fn bits(&self) -> u64 {
         self.mantissa.bits()
     }
@@ -161,7 +161,7 @@ impl Float {
         let gap = (high.exponent - low.exponent) as u64;
         let guard = precision + 4;
         if gap > low.mantissa.bits() + guard {
-            // The smaller number lies below every bit that counts: only its sign matters.
+            // The smaller number is below every significant bit: only its sign matters.
             let mantissa = (&high.mantissa << guard) + low.mantissa.signum();
             return round(mantissa, high.exponent - guard as i64, precision, false);
         }
@@ -211,9 +211,9 @@ impl Float {
         round(root.into(), exponent, precision, inexact)
     }
 
-    /// A whole power by repeated squaring with `4·log2(n) + 4` guard bits, cut off and not
-    /// rounded on the way: the same steps as mpmath's `mpf_pow_int`, so that the last bit is
-    /// the same as well.
+    /// An integer power by repeated squaring with `4·log2(n) + 4` guard bits and truncated
+    /// intermediate results: the same steps as mpmath's `mpf_pow_int`, so that the last bit
+    /// matches.
     pub fn powi(&self, n: i64) -> Result<Self> {
         let precision = self.precision;
         let one = Self { mantissa: BigInt::one(), exponent: 0, precision };
@@ -268,8 +268,8 @@ impl Float {
         round(signed(power), power_exponent, precision, false)
     }
 
-    /// A power by a decimal exponent. Whole and half exponents are exact up to one rounding;
-    /// others go through `f64`, whose 53 bits are what is printed.
+    /// A power with a decimal exponent. Integer and half-integer exponents are exact up to one
+    /// rounding; others use `f64`, whose 53 bits suffice for printing.
     pub fn pow(&self, exponent: &Self) -> Result<Self> {
         let precision = self.precision.max(exponent.precision);
         let base = Self { precision, ..self.clone() };
@@ -296,7 +296,7 @@ impl Float {
         self.pow_far(exponent.to_f64())
     }
 
-    /// A power outside of the range of `f64`, by base-2 logarithms.
+    /// A power outside the range of `f64`, by base-2 logarithms.
     fn pow_far(&self, exponent: f64) -> Result<Self> {
         let bits = self.bits() as i64;
         let scaled = Self { exponent: -bits, ..self.clone() };

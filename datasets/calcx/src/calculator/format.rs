@@ -1,7 +1,7 @@
-//! How the calculator writes its results.
+//! Output format of the calculator.
 //!
-//! Whole numbers with `_` between thousands, decimals with at most six places and no zeros
-//! at the end, fractions as `2/7 = around 0.285714`.
+//! Integers with `_` between thousands, decimals with at most six places and no trailing zeros,
+//! fractions as `2/7 = around 0.285714`.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -23,14 +23,14 @@ pub(crate) fn output(value: &Value) -> Result<String, CalculatorError> {
 
 fn fraction(value: &BigRational) -> Result<String, CalculatorError> {
     let exact = format!("{}/{}", whole(value.numer())?, whole(value.denom())?);
-    // The original first cuts off after 57 bits and then rounds to 53.
+    // The original first truncates after 57 bits and then rounds to 53.
     let approximation = Float::truncated(value, PRECISION + 4)?.to_f64();
     Ok(format!("{exact} = around {}", decimal(approximation)))
 }
 
 fn whole(value: &BigInt) -> Result<String, CalculatorError> {
     let too_long = || CalculatorError::TooLarge;
-    // Checked by bits first: writing out a number in decimal is the expensive part.
+    // Check bits first, because decimal conversion is expensive.
     if value.bits() > MAX_DIGITS as u64 * 10 / 3 {
         return Err(too_long());
     }
@@ -41,7 +41,7 @@ fn whole(value: &BigInt) -> Result<String, CalculatorError> {
     Ok(grouped(&text))
 }
 
-/// A decimal: six places, zeros at the end cut, thousands grouped. `-0` keeps its sign.
+/// A decimal: six places, no trailing zeros, thousands grouped. `-0` keeps its sign.
 fn decimal(value: f64) -> String {
     if !value.is_finite() {
         return format!("{value}").to_lowercase();

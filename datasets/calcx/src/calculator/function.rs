@@ -15,8 +15,7 @@ use super::{Budget, CalculatorError, Operator};
 
 type Result<T> = std::result::Result<T, CalculatorError>;
 
-/// The largest n of which the factorial is taken: its result has about as many bits as any
-/// number may have.
+/// Upper bound of n for factorials: the result has about the maximum number of bits.
 const MAX_FACTORIAL: u32 = 5000;
 
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +41,7 @@ pub(crate) enum Function {
 use Function::*;
 
 impl Function {
-    /// The function of that name, by the names that SymPy and Python give.
+    /// The function with a name from SymPy or Python.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "abs" | "Abs" => Absolute,
@@ -182,7 +181,7 @@ pub(crate) fn factorial(x: &Value, step: usize, budget: &mut Budget) -> Result<V
     }
 }
 
-/// Rounds to a whole number, halves to the even neighbour.
+/// Rounds to an integer, ties to even.
 fn half_even(x: &BigRational) -> BigInt {
     let floor = x.floor().to_integer();
     let rest = x - BigRational::from_integer(floor.clone());
@@ -208,7 +207,7 @@ fn round(x: &Value, places: &Value) -> Result<Value> {
     }
 }
 
-/// The smallest or the largest of the arguments; of equal ones the first.
+/// The smallest or the largest argument; the first of equal ones.
 fn extreme(arguments: &[Value], wanted: Ordering) -> Result<Value> {
     let mut best = &arguments[0];
     for argument in &arguments[1..] {

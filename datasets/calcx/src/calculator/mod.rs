@@ -1,14 +1,13 @@
-//! The calculator tool of Calc-X, with the output of the original to the digit.
+//! The calculator tool of Calc-X; its output matches the original to the digit.
 //!
-//! The original hands an expression to SymPy: Python's grammar, exact fractions, decimals of
-//! 53 bits. That library evaluates whatever Python it is given, so this one is written anew
-//! and knows numbers, operators and a few functions only. Everything is bounded (length,
-//! nesting, size of numbers, work), because the expressions come from a model under
-//! training, which sooner or later writes `9**9**9**9`.
+//! The original passes expressions to SymPy: Python's grammar, exact fractions, decimals of 53
+//! bits. SymPy evaluates arbitrary Python, so this is a new implementation with only numbers,
+//! operators and a few functions. Length, nesting, size of numbers and work are bounded, because
+//! the expressions come from a model in training, which eventually writes `9**9**9**9`.
 //!
 //! Plain arithmetic agrees with the original in every character. Where SymPy would keep a
-//! symbol (`sqrt(2) = around 1.414214`), the answer here is the decimal alone. Error texts
-//! are our own; all begin with `ERROR: `.
+//! symbol (`sqrt(2) = around 1.414214`), this calculator returns only the decimal. Error messages
+//! differ from the original; all begin with `ERROR: `.
 
 mod float;
 mod format;
@@ -21,18 +20,18 @@ use parse::Step;
 use token::{Operator, Token};
 pub use value::Value;
 
-/// Longest expression, in bytes.
+/// Maximum length of an expression, in bytes.
 pub const MAX_LENGTH: usize = 20_000;
-/// Deepest nesting of parentheses; Python's own parser allows no more.
+/// Maximum nesting of parentheses, as in Python's parser.
 pub const MAX_DEPTH: usize = 200;
-/// Most digits of a whole number that is read or written; Python's own limit.
+/// Maximum digits of an integer that is read or written, as in Python.
 pub const MAX_DIGITS: usize = 4_300;
-/// Most bits of a number on the way.
+/// Maximum bits of an intermediate result.
 const MAX_BITS: u64 = 1 << 16;
-/// Steps of work allowed for one expression, about half a second.
+/// Work units allowed for one expression, about half a second.
 const WORK: u64 = 1 << 28;
 
-/// Why an expression has no value. The text is what the tool answers.
+/// Why an expression has no value. The message is the tool's response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CalculatorError {
     #[error("ERROR: the expression has {0} characters, more than {MAX_LENGTH}")]
@@ -71,16 +70,16 @@ pub enum CalculatorError {
     DivisionByZero,
 }
 
-/// What the tool answers to an expression: the result, or a sentence that begins with
-/// `ERROR: `. Never fails and never panics, whatever the text.
+/// The tool's response to an expression: the result, or a message that begins with `ERROR: `.
+/// Never panics, whatever the text.
 pub fn calculate(expression: &str) -> String {
     try_calculate(expression).unwrap_or_else(|error| error.to_string())
 }
 
-/// As [`calculate`], with the error apart.
+/// Like [`calculate`], with a typed error.
 ///
 /// # Errors
-/// Everything that is not a finite arithmetic expression within the limits.
+/// If the text is not a finite arithmetic expression within the limits.
 pub fn try_calculate(expression: &str) -> Result<String, CalculatorError> {
     format::output(&evaluate(expression)?)
 }
@@ -88,7 +87,7 @@ pub fn try_calculate(expression: &str) -> Result<String, CalculatorError> {
 /// Evaluates an expression.
 ///
 /// # Errors
-/// As [`try_calculate`]; a division by zero may also come back as a value without a number.
+/// Like [`try_calculate`]; a division by zero may also be returned as a non-numeric value.
 pub fn evaluate(expression: &str) -> Result<Value, CalculatorError> {
     let expression = expression.trim();
     if expression.len() > MAX_LENGTH {
@@ -104,8 +103,8 @@ pub fn evaluate(expression: &str) -> Result<Value, CalculatorError> {
     stack.pop().ok_or(CalculatorError::Ends)
 }
 
-/// Whether an expression is made of numbers, parentheses and `+ - * / // % **` only: the part
-/// in which every output is the original's.
+/// Whether an expression has only numbers, parentheses and `+ - * / // % **`, for which every
+/// output equals the original's.
 pub fn is_plain_arithmetic(expression: &str) -> bool {
     let plain = |token: &Token| match token {
         Token::Number(_) | Token::Open | Token::Close => true,
@@ -125,22 +124,22 @@ pub fn is_plain_arithmetic(expression: &str) -> bool {
 }
 
 fn run(step: Step, stack: &mut Vec<Value>, budget: &mut Budget) -> Result<Value, CalculatorError> {
-    // The parser leaves no program that takes more than it has put there.
-    let mut take = || stack.pop().ok_or(CalculatorError::Ends);
+    // The parser never emits a program that pops more values than it pushed.
+    let mut pop = || stack.pop().ok_or(CalculatorError::Ends);
     match step {
         Step::Push(value) => Ok(value),
         Step::Constant(value) => Value::approximate(value),
-        Step::Keep => take(),
-        Step::Negate => Ok(take()?.negate()),
+        Step::Keep => pop(),
+        Step::Negate => Ok(pop()?.negate()),
         Step::Invert => {
             let not_whole = || CalculatorError::NotWhole("~".to_owned());
-            Ok(Value::integer(!take()?.as_integer().ok_or_else(not_whole)?))
+            Ok(Value::integer(!pop()?.as_integer().ok_or_else(not_whole)?))
         }
-        Step::Factorial => function::factorial(&take()?, 1, budget),
-        Step::DoubleFactorial => function::factorial(&take()?, 2, budget),
+        Step::Factorial => function::factorial(&pop()?, 1, budget),
+        Step::DoubleFactorial => function::factorial(&pop()?, 2, budget),
         Step::Binary(op) => {
-            let right = take()?;
-            value::apply(op, take()?, right, budget)
+            let right = pop()?;
+            value::apply(op, pop()?, right, budget)
         }
         Step::Call(function, count) => {
             let first = stack.len().checked_sub(count).ok_or(CalculatorError::Ends)?;
@@ -149,12 +148,12 @@ fn run(step: Step, stack: &mut Vec<Value>, budget: &mut Budget) -> Result<Value,
     }
 }
 
-/// What is left of the work allowed.
+/// The remaining work units.
 pub(crate) struct Budget(u64);
 
 impl Budget {
-    /// Pays for an operation on numbers of so many bits together: quadratic, as reducing a
-    /// fraction is.
+    /// Charges an operation on numbers of `bits` bits in total. The cost is quadratic, like that of
+    /// reducing a fraction.
     fn charge(&mut self, bits: u64) -> Result<(), CalculatorError> {
         let cost = 16 + bits.saturating_mul(bits) / 64;
         self.0 = self.0.checked_sub(cost).ok_or(CalculatorError::TooMuchWork)?;

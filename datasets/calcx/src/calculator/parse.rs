@@ -1,7 +1,7 @@
-//! From tokens to a program for a stack machine, by Python's grammar for expressions.
+//! Compiles tokens to a program for a stack machine, by Python's expression grammar.
 //!
-//! Operator precedence with two explicit stacks (Dijkstra's shunting yard) in place of
-//! recursion, so that no input, however nested, can exhaust the call stack.
+//! Operator precedence with two explicit stacks (Dijkstra's shunting yard) instead of recursion,
+//! so that nested input cannot exhaust the call stack.
 
 use super::function::Function;
 use super::token::{Operator, Placed, Token};
@@ -16,25 +16,25 @@ pub(crate) enum Step {
     Push(Value),
     Constant(f64),
     Negate,
-    /// Unary plus: nothing.
+    /// Unary plus: a no-op.
     Keep,
     Invert,
     Factorial,
     DoubleFactorial,
     Binary(Operator),
-    /// A function with so many arguments.
+    /// A function call with its number of arguments.
     Call(Function, usize),
 }
 
-/// What waits for its right operand or its closing parenthesis.
-enum Waiting {
+/// A stack entry that lacks its right operand or its closing parenthesis.
+enum Pending {
     Unary(Step),
     Binary(Operator),
     Group,
     Call { function: Function, arguments: usize },
 }
 
-/// How tightly an operator binds; Python's order.
+/// Precedence of an operator, as in Python.
 fn binding(op: Operator) -> u8 {
     match op {
         Operator::Or => 1,
@@ -52,11 +52,11 @@ const UNARY: u8 = 7;
 #[derive(Default)]
 struct Parser {
     program: Vec<Step>,
-    waiting: Vec<Waiting>,
+    pending: Vec<Pending>,
     depth: usize,
 }
 
-/// Translates tokens into a program that leaves one value on the stack.
+/// Compiles tokens to a program that leaves one value on the stack.
 pub(crate) fn program(tokens: &[Placed]) -> Result<Vec<Step>> {
     let mut parser = Parser::default();
     let mut operand_next = true;
@@ -68,7 +68,7 @@ pub(crate) fn program(tokens: &[Placed]) -> Result<Vec<Step>> {
                 operand_next = false;
             } else {
                 operand_next = parser.operand(*at, token, next)?;
-                // The parenthesis of a call belongs to the name.
+                // The opening parenthesis of a call is consumed with the name.
                 let call = matches!(token, Token::Name(_)) && next == Some(&Token::Open);
                 position += usize::from(call);
             }
@@ -81,21 +81,21 @@ pub(crate) fn program(tokens: &[Placed]) -> Result<Vec<Step>> {
         return Err(CalculatorError::Ends);
     }
     parser.unwind(0);
-    match parser.waiting.pop() {
+    match parser.pending.pop() {
         None => Ok(parser.program),
         Some(_) => Err(CalculatorError::Unclosed),
     }
 }
 
 impl Parser {
-    /// Takes a token where an operand may begin; true if one is still expected.
+    /// Consumes a token where an operand may begin; true if one is still expected.
     fn operand(&mut self, at: usize, token: &Token, next: Option<&Token>) -> Result<bool> {
         match token {
             Token::Number(value) => self.program.push(Step::Push(value.clone())),
             Token::Name(name) if next == Some(&Token::Open) => {
                 let function = Function::named(name)
                     .ok_or_else(|| CalculatorError::UnknownFunction(name.clone()))?;
-                self.open(Waiting::Call { function, arguments: 1 })?;
+                self.open(Pending::Call { function, arguments: 1 })?;
                 return Ok(true);
             }
             Token::Name(name) => match name.as_str() {
@@ -104,19 +104,19 @@ impl Parser {
                 _ => return Err(CalculatorError::UnknownName(name.clone())),
             },
             Token::Open => {
-                self.open(Waiting::Group)?;
+                self.open(Pending::Group)?;
                 return Ok(true);
             }
             Token::Operator(Operator::Subtract) => {
-                self.waiting.push(Waiting::Unary(Step::Negate));
+                self.pending.push(Pending::Unary(Step::Negate));
                 return Ok(true);
             }
             Token::Operator(Operator::Add) => {
-                self.waiting.push(Waiting::Unary(Step::Keep));
+                self.pending.push(Pending::Unary(Step::Keep));
                 return Ok(true);
             }
             Token::Invert => {
-                self.waiting.push(Waiting::Unary(Step::Invert));
+                self.pending.push(Pending::Unary(Step::Invert));
                 return Ok(true);
             }
             Token::Operator(_) | Token::Factorial(_) | Token::Close | Token::Comma => {
@@ -126,14 +126,14 @@ impl Parser {
         Ok(false)
     }
 
-    /// Takes a token where an operand has ended; true if another one must follow.
+    /// Consumes a token after an operand; true if another operand must follow.
     fn operator(&mut self, at: usize, token: &Token) -> Result<bool> {
         match token {
             Token::Operator(op) => {
                 let binding = binding(*op);
-                // Powers group from the right, all others from the left.
+                // Powers are right-associative, all others left-associative.
                 self.unwind(if *op == Operator::Power { binding + 1 } else { binding });
-                self.waiting.push(Waiting::Binary(*op));
+                self.pending.push(Pending::Binary(*op));
                 Ok(true)
             }
             Token::Factorial(1) => {
@@ -146,8 +146,8 @@ impl Parser {
             }
             Token::Comma => {
                 self.unwind(0);
-                match self.waiting.last_mut() {
-                    Some(Waiting::Call { arguments, .. }) => *arguments += 1,
+                match self.pending.last_mut() {
+                    Some(Pending::Call { arguments, .. }) => *arguments += 1,
                     _ => return Err(CalculatorError::Comma { at }),
                 }
                 Ok(true)
@@ -155,8 +155,8 @@ impl Parser {
             Token::Close => {
                 self.unwind(0);
                 self.depth = self.depth.saturating_sub(1);
-                match self.waiting.pop() {
-                    Some(Waiting::Call { function, arguments }) => {
+                match self.pending.pop() {
+                    Some(Pending::Call { function, arguments }) => {
                         self.program.push(Step::Call(function, arguments));
                     }
                     Some(_) => {}
@@ -172,44 +172,44 @@ impl Parser {
         }
     }
 
-    /// Closes a call without arguments, `min()`, which its function will refuse.
+    /// Closes a call without arguments, `min()`, which the function will reject.
     fn empty_call(&mut self, token: &Token) -> bool {
         if *token != Token::Close {
             return false;
         }
-        let Some(&Waiting::Call { function, arguments: 1 }) = self.waiting.last() else {
+        let Some(&Pending::Call { function, arguments: 1 }) = self.pending.last() else {
             return false;
         };
-        self.waiting.pop();
+        self.pending.pop();
         self.depth = self.depth.saturating_sub(1);
         self.program.push(Step::Call(function, 0));
         true
     }
 
-    fn open(&mut self, group: Waiting) -> Result<()> {
+    fn open(&mut self, group: Pending) -> Result<()> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(CalculatorError::TooDeep);
         }
-        self.waiting.push(group);
+        self.pending.push(group);
         Ok(())
     }
 
-    /// Writes out the waiting operators that bind at least as tightly as `least`, up to the
-    /// innermost open parenthesis.
+    /// Emits the pending operators with a precedence of at least `least`, up to the innermost open
+    /// parenthesis.
     fn unwind(&mut self, least: u8) {
-        while let Some(top) = self.waiting.last() {
+        while let Some(top) = self.pending.last() {
             let tight = match top {
-                Waiting::Unary(_) => UNARY >= least,
-                Waiting::Binary(op) => binding(*op) >= least,
-                Waiting::Group | Waiting::Call { .. } => false,
+                Pending::Unary(_) => UNARY >= least,
+                Pending::Binary(op) => binding(*op) >= least,
+                Pending::Group | Pending::Call { .. } => false,
             };
             if !tight {
                 return;
             }
-            match self.waiting.pop() {
-                Some(Waiting::Unary(step)) => self.program.push(step),
-                Some(Waiting::Binary(op)) => self.program.push(Step::Binary(op)),
+            match self.pending.pop() {
+                Some(Pending::Unary(step)) => self.program.push(step),
+                Some(Pending::Binary(op)) => self.program.push(Step::Binary(op)),
                 _ => return,
             }
         }

@@ -21,12 +21,12 @@ fn a_point_or_an_exponent_makes_a_decimal() {
     assert_eq!(calculate("1e400"), "inf");
 }
 
-/// The rounding of the last printed digits, each found with SymPy 1.14.
+/// Rounding of the last printed digits; expected values from SymPy 1.14.
 #[test]
-fn decimals_are_rounded_as_by_the_original() {
-    // Kept with 24 digits, hence the double nearest to 10^23.
+fn decimals_are_rounded_like_the_original() {
+    // Stored with 24 digits, hence the double nearest to 10^23.
     assert_eq!(calculate("1e23"), "99_999_999_999_999_991_611_392");
-    // Repeated squaring with cut-off guard bits.
+    // Repeated squaring with truncated guard bits.
     assert_eq!(calculate("1.1**1000"), "246_993_291_800_602_563_115_535_632_698_991_953_575_936");
     assert_eq!(calculate("123456789.123456789*3"), "370_370_367.37037");
     assert_eq!(calculate("1e400/1e399"), "10");
@@ -82,7 +82,7 @@ fn a_division_by_zero_can_vanish_again() {
 }
 
 #[test]
-fn what_is_no_expression_gets_a_sentence() {
+fn invalid_expressions_have_error_messages() {
     let cases = [
         ("", "ERROR: the expression ends where a number is expected"),
         ("1,000", "ERROR: the comma at position 1 does not separate arguments of a function"),
@@ -106,8 +106,8 @@ fn what_is_no_expression_gets_a_sentence() {
     }
 }
 
-/// Inputs meant to exhaust stack, memory or patience: without limits each would run for
-/// hours or abort the process.
+/// Inputs that would exhaust stack, memory or time: without limits each would run for hours or
+/// abort the process.
 #[test]
 fn hostile_expressions_end_in_errors() {
     let mut cases = vec![
@@ -144,7 +144,7 @@ fn hostile_expressions_end_in_errors() {
 }
 
 #[test]
-fn long_but_honest_expressions_are_evaluated() {
+fn long_valid_expressions_are_evaluated() {
     assert_eq!(calculate(&vec!["1"; 9_000].join("+")), "9_000");
     assert_eq!(calculate(&("-".repeat(10_000) + "1")), "1");
     assert_eq!(calculate(&("(".repeat(200) + "1" + &")".repeat(200))), "1");
@@ -154,13 +154,13 @@ fn long_but_honest_expressions_are_evaluated() {
 
 proptest! {
     #[test]
-    fn any_text_gets_an_answer(text in ".{0,60}") {
+    fn any_text_gets_a_response(text in ".{0,60}") {
         let answer = calculate(&text);
         prop_assert!(!answer.is_empty());
     }
 
     #[test]
-    fn any_tokens_get_an_answer(
+    fn any_tokens_get_a_response(
         tokens in prop::collection::vec(
             prop::sample::select(vec![
                 "1", "20", ".5", "1e9", "0", "(", ")", "+", "-", "*", "/", "**", "//", "%", "!",
@@ -173,7 +173,7 @@ proptest! {
         prop_assert!(!answer.is_empty());
     }
 
-    /// Whole numbers against 128-bit arithmetic.
+    /// Compares integers with 128-bit arithmetic.
     #[test]
     fn whole_arithmetic_is_exact(a in -1_000_000_000i64.., b in 1..1_000_000_000i64, c: i32) {
         let expected = (i128::from(a) * i128::from(b) - i128::from(c)).to_string();
@@ -181,7 +181,7 @@ proptest! {
         prop_assert_eq!(text.replace('_', ""), expected);
     }
 
-    /// Decimals against `f64`, which rounds the same at 15 digits or fewer.
+    /// Compares decimals with `f64`, which rounds equally at up to 15 digits.
     #[test]
     fn decimal_arithmetic_is_that_of_doubles(a in 1u32..1_000_000, b in 1u32..1_000_000) {
         let (x, y) = (f64::from(a) / 1000.0, f64::from(b) / 1000.0);

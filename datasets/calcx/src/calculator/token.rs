@@ -1,4 +1,4 @@
-//! From text to tokens, by Python's rules for numbers.
+//! Tokenizer with Python's rules for numbers.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
@@ -28,7 +28,7 @@ pub(crate) enum Operator {
 }
 
 impl Operator {
-    /// All operators, a longer symbol before its beginnings.
+    /// All operators, longer symbols before their prefixes.
     const ALL: [Self; 12] = [
         Self::Power,
         Self::FloorDivide,
@@ -68,14 +68,14 @@ pub(crate) enum Token {
     Name(String),
     Operator(Operator),
     Invert,
-    /// `!`, or `!!`: the number of marks.
+    /// `!` or `!!`: the number of marks.
     Factorial(usize),
     Open,
     Close,
     Comma,
 }
 
-/// A token and the byte where it starts.
+/// A token with the byte offset of its start.
 pub(crate) type Placed = (usize, Token);
 
 /// Splits an expression into tokens. A line break counts as a space, but only inside
@@ -144,7 +144,7 @@ fn digits(bytes: &[u8], is_digit: impl Fn(&u8) -> bool) -> usize {
     }
 }
 
-/// Length of the number at the start of `bytes`, as Python's tokenizer sees it.
+/// Length of the number at the start of `bytes`, as in Python's tokenizer.
 fn number_length(bytes: &[u8]) -> Option<usize> {
     let decimal = |from: usize| digits(bytes.get(from..).unwrap_or(&[]), u8::is_ascii_digit);
     let exponent = |from: usize| {
@@ -178,7 +178,7 @@ fn number_length(bytes: &[u8]) -> Option<usize> {
         }
     }
     match exponent(whole) {
-        // A leading zero is allowed only in zero itself: `007` is two tokens, hence an error.
+        // A leading zero is allowed only in zero itself; `007` becomes two tokens, hence an error.
         0 if bytes[0] == b'0' => Some(digits(bytes, |&b| b == b'0')),
         length => Some(whole + length),
     }
@@ -186,7 +186,7 @@ fn number_length(bytes: &[u8]) -> Option<usize> {
 
 type IsDigit = fn(&u8) -> bool;
 
-/// The base that a prefix such as `0x` names, and its digits.
+/// The base of a prefix such as `0x`, and its digits.
 fn radix(bytes: &[u8]) -> Option<(u32, IsDigit)> {
     match (bytes.first()?, bytes.get(1)?) {
         (b'0', b'x' | b'X') => Some((16, u8::is_ascii_hexdigit)),
@@ -224,8 +224,8 @@ fn number(text: &str) -> Result<Value> {
     } else {
         BigRational::new(mantissa_value, ten)
     };
-    // At least 15 digits are kept; all of them where more are written. Without a point a
-    // whole number such as 1e20 counts with the zeros that the exponent stands for.
+    // At least 15 digits are kept, and all of them in longer literals. An integer without a
+    // point such as 1e20 counts with the zeros implied by the exponent.
     let mut significant = format!("{whole}{fraction}").trim_start_matches('0').len();
     if value.is_integer() && !mantissa.contains('.') && !is_zero {
         significant = significant.max(value.numer().to_string().len());
@@ -234,16 +234,16 @@ fn number(text: &str) -> Result<Value> {
     Ok(Value(Kind::Decimal(float)))
 }
 
-/// Mantissa and exponent of a decimal; `None` for a whole number.
+/// Mantissa and exponent of a decimal; `None` for an integer.
 fn split_decimal(text: &str) -> Option<(&str, i64)> {
     match text.split_once(['e', 'E']) {
-        // An exponent that does not fit is beyond every limit.
+        // An exponent that does not fit exceeds every limit.
         Some((mantissa, exponent)) => Some((mantissa, exponent.parse().unwrap_or(i32::MAX.into()))),
         None => text.contains('.').then_some((text, 0)),
     }
 }
 
-/// Bits for so many decimal digits, by mpmath's rule.
+/// Bits for a number of decimal digits, by mpmath's rule.
 fn precision(digits: usize) -> u64 {
     ((digits + 1) as f64 * std::f64::consts::LOG2_10).round() as u64
 }

@@ -1,9 +1,9 @@
-//! The values of the calculator and what the operators do with them.
+//! The values of the calculator and the operators on them.
 //!
-//! Whole numbers and fractions are exact; a decimal anywhere makes a result decimal. The
-//! corner cases follow SymPy, whose outputs are the reference: a decimal result that is
-//! exactly zero becomes the whole number 0, a division by zero is a value (`zoo`) that can
-//! vanish again (`1 / (1/0)` is 0), and zero divided by zero is not a number.
+//! Integers and fractions are exact; any decimal operand makes a result decimal. The corner cases
+//! follow SymPy, whose outputs are the reference: a decimal result that is exactly zero becomes
+//! the integer 0, a division by zero is a value (`zoo`) that can disappear again (`1 / (1/0)` is
+//! 0), and zero divided by zero is not a number.
 
 use std::cmp::Ordering;
 
@@ -26,9 +26,9 @@ pub struct Value(pub(crate) Kind);
 pub(crate) enum Kind {
     Exact(BigRational),
     Decimal(Float),
-    /// What a division by zero gives: SymPy's complex infinity.
+    /// Result of a division by zero: SymPy's complex infinity.
     Infinite,
-    /// What is left of `0/0`.
+    /// Result of `0/0`.
     Undefined,
 }
 
@@ -71,7 +71,7 @@ impl Value {
         }
     }
 
-    /// The whole number that this is, if it is one.
+    /// The value as an integer, if it is one.
     pub(crate) fn as_integer(&self) -> Option<&BigInt> {
         match &self.0 {
             Exact(value) if value.is_integer() => Some(value.numer()),
@@ -151,8 +151,8 @@ pub(crate) fn apply(op: Operator, a: Value, b: Value, budget: &mut Budget) -> Re
     }
 }
 
-/// `x` as a decimal for arithmetic beside one of `precision` bits.
-fn beside(x: &BigRational, precision: u64) -> Result<Float> {
+/// `x` as a decimal, for arithmetic with one of `precision` bits.
+fn widened(x: &BigRational, precision: u64) -> Result<Float> {
     Float::from_rational(x, precision)
 }
 
@@ -163,7 +163,7 @@ fn add(a: Value, b: Value) -> Result<Value> {
         (Exact(a), Exact(b)) => Value::exact(a + b),
         (Decimal(a), Decimal(b)) => Ok(Value::decimal(a.add(&b)?)),
         (Decimal(a), Exact(b)) | (Exact(b), Decimal(a)) => {
-            Ok(Value::decimal(a.add(&beside(&b, a.precision())?)?))
+            Ok(Value::decimal(a.add(&widened(&b, a.precision())?)?))
         }
     }
 }
@@ -178,7 +178,7 @@ fn multiply(a: Value, b: Value) -> Result<Value> {
         (Exact(a), Exact(b)) => Value::exact(a * b),
         (Decimal(a), Decimal(b)) => Ok(Value::decimal(a.mul(&b)?)),
         (Decimal(a), Exact(b)) | (Exact(b), Decimal(a)) => {
-            Ok(Value::decimal(a.mul(&beside(&b, a.precision())?)?))
+            Ok(Value::decimal(a.mul(&widened(&b, a.precision())?)?))
         }
     }
 }
@@ -196,12 +196,12 @@ fn divide(a: Value, b: Value) -> Result<Value> {
         (Infinite, _) => Ok(Value(Infinite)),
         (a, Exact(b)) if b.is_zero() => by_zero(Value(a)),
         (Exact(a), Exact(b)) => Value::exact(a / b),
-        (Decimal(a), Exact(b)) => Ok(Value::decimal(a.div(&beside(&b, a.precision())?)?)),
+        (Decimal(a), Exact(b)) => Ok(Value::decimal(a.div(&widened(&b, a.precision())?)?)),
         (Decimal(a), Decimal(b)) => Ok(Value::decimal(a.div(&b)?)),
         (Exact(a), Decimal(b)) if b.is_zero() => by_zero(Value(Exact(a))),
         (Exact(a), Decimal(b)) => {
             let reciprocal = b.powi(-1)?;
-            Ok(Value::decimal(reciprocal.mul(&beside(&a, b.precision())?)?))
+            Ok(Value::decimal(reciprocal.mul(&widened(&a, b.precision())?)?))
         }
     }
 }
@@ -214,7 +214,7 @@ fn floor_divide(a: Value, b: Value) -> Result<Value> {
             }
             floor_divide_whole(&a, b)
         }
-        // SymPy drops the places of a fraction before it divides it by a whole number.
+        // SymPy truncates a fraction before it divides it by an integer.
         (Exact(a), Exact(b)) if b.is_integer() => {
             floor_divide(Value(Exact(a.trunc())), Value(Exact(b)))
         }
@@ -226,9 +226,9 @@ fn floor_divide(a: Value, b: Value) -> Result<Value> {
     }
 }
 
-/// A whole number divided. Between whole numbers this is the floor. Otherwise SymPy takes
-/// the quotient towards zero, less one below zero, and takes the one back only where the
-/// remainder equals a decimal divisor: `-4 // (1/2)` is -9 there, and so it is here.
+/// Floor division of an integer. Between integers this is the floor. Otherwise SymPy truncates the
+/// quotient, subtracts one if it is negative, and undoes that only if the remainder equals a
+/// decimal divisor: `-4 // (1/2)` is -9 in SymPy and here.
 fn floor_divide_whole(a: &BigRational, b: Kind) -> Result<Value> {
     let b = match b {
         Exact(b) if b.is_integer() => return Ok(Value(Exact((a / b).floor()))),
@@ -254,7 +254,7 @@ fn modulo(a: Value, b: Value) -> Result<Value> {
         (_, b) if Value(b.clone()).is_zero() => Err(CalculatorError::DivisionByZero),
         (Undefined | Infinite, _) | (_, Undefined | Infinite) => Ok(Value(Undefined)),
         (Exact(a), Exact(b)) => Value::exact(&a - (&a / &b).floor() * &b),
-        // Beside a fraction the remainder is exact before it is rounded, and keeps its kind.
+        // With a fraction the remainder is exact before it is rounded, and stays a decimal.
         (Decimal(a), Exact(b)) if !b.is_integer() => {
             let exact = a.to_rational()?;
             let rest = &exact - (&exact / &b).floor() * &b;
@@ -265,7 +265,7 @@ fn modulo(a: Value, b: Value) -> Result<Value> {
             let rest = &a - (&a / &divisor).floor() * &divisor;
             Ok(Value(Decimal(Float::from_rational(&rest, b.precision())?)))
         }
-        (Decimal(a), Exact(b)) => Ok(Value::decimal(a.modulo(&beside(&b, a.precision())?)?)),
+        (Decimal(a), Exact(b)) => Ok(Value::decimal(a.modulo(&widened(&b, a.precision())?)?)),
         (Decimal(a), Decimal(b)) => {
             if a.div(&b)?.is_integer() {
                 return Ok(Value(Decimal(Float::zero(a.precision().max(b.precision())))));
@@ -291,7 +291,7 @@ fn power(a: Value, b: Value, budget: &mut Budget) -> Result<Value> {
         return Ok(Value(Undefined));
     }
     if a.0 == Infinite || a.is_zero() {
-        // Of zero and of infinity only the sign of the exponent counts.
+        // For zero and infinity only the sign of the exponent matters.
         let one = b.is_zero();
         let infinite = (a.0 == Infinite) != b.is_negative();
         return match a.0 {
@@ -305,27 +305,27 @@ fn power(a: Value, b: Value, budget: &mut Budget) -> Result<Value> {
     match (a.0, b.0) {
         (Exact(a), Exact(b)) => exact_power(&a, &b, budget),
         (Exact(a), Decimal(_)) if a.is_one() => Ok(Value::integer(1)),
-        (Exact(a), Decimal(b)) => Ok(Value::decimal(beside(&a, b.precision())?.pow(&b)?)),
+        (Exact(a), Decimal(b)) => Ok(Value::decimal(widened(&a, b.precision())?.pow(&b)?)),
         (Decimal(a), Decimal(b)) => Ok(Value::decimal(a.pow(&b)?)),
         (Decimal(a), Exact(b)) if b.is_integer() => {
             let n = b.numer().to_i64().ok_or(CalculatorError::TooLarge)?;
             budget.charge(a.precision() * 4)?;
             Ok(Value::decimal(a.powi(n)?))
         }
-        (Decimal(a), Exact(b)) => Ok(Value::decimal(a.pow(&beside(&b, a.precision())?)?)),
+        (Decimal(a), Exact(b)) => Ok(Value::decimal(a.pow(&widened(&b, a.precision())?)?)),
         (Infinite | Undefined, _) | (_, Infinite | Undefined) => Ok(Value(Undefined)),
     }
 }
 
-/// A fraction to a whole or fractional power; exact if the root is, a decimal if not.
+/// A fraction to an integer or fractional power; exact if the root is, otherwise a decimal.
 fn exact_power(a: &BigRational, b: &BigRational, budget: &mut Budget) -> Result<Value> {
     if a.is_negative() && !b.is_integer() {
         return Err(CalculatorError::NotReal);
     }
     let perfect = b.denom().to_u32().and_then(|degree| exact_root(a, degree));
     let Some(root) = perfect else {
-        let base = beside(a, super::float::PRECISION)?;
-        return Ok(Value::decimal(base.pow(&beside(b, super::float::PRECISION)?)?));
+        let base = widened(a, super::float::PRECISION)?;
+        return Ok(Value::decimal(base.pow(&widened(b, super::float::PRECISION)?)?));
     };
     let n = b.numer().magnitude().to_u32();
     let bits = root.numer().bits().max(root.denom().bits());
@@ -341,7 +341,7 @@ fn exact_power(a: &BigRational, b: &BigRational, budget: &mut Budget) -> Result<
     Value::exact(if b.is_negative() { power.recip() } else { power })
 }
 
-/// The root of the given degree where it is a fraction itself.
+/// The root of the given degree, if it is a fraction itself.
 pub(crate) fn exact_root(a: &BigRational, degree: u32) -> Option<BigRational> {
     if degree == 1 {
         return Some(a.clone());

@@ -35,7 +35,7 @@ fn a_chain_is_split_at_its_tags() {
 }
 
 #[test]
-fn what_is_not_a_known_closed_tag_stays_text() {
+fn unknown_and_unclosed_tags_stay_text() {
     let text = "a < b </x> <output>3 <gadget id=\"calculator>1</gadget> </result>";
     assert_eq!(parse(text), [Step::Text(text.into())]);
     assert_eq!(parse("  "), []);
@@ -63,7 +63,7 @@ fn a_chain_becomes_a_conversation() {
 }
 
 #[test]
-fn flawed_chains_are_told_apart_and_counted() {
+fn flawed_chains_are_classified_and_counted() {
     let cases = [
         ("", "1", "no chain"),
         ("<gadget id=\"calculator\">1</gadget>\n<output>1</output>", "1", "no result"),
@@ -90,16 +90,16 @@ fn flawed_chains_are_told_apart_and_counted() {
         assert_eq!(flaw.kind(), kind, "{chain}");
     }
     assert_eq!(all.flaws()["no result"], 3);
-    let told = all.flawed[8].1.to_string();
-    assert_eq!(told, "its chain gives 3 for 1+1, but the calculator gives 2");
+    let message = all.flawed[8].1.to_string();
+    assert_eq!(message, "its chain gives 3 for 1+1, but the calculator gives 2");
 }
 
-/// Trimmed text, not empty, with all that needs escaping.
+/// Non-empty trimmed text with all characters that need escaping.
 fn content() -> impl Strategy<Value = String> {
     "[a-z0-9<>&;+*/ \n=é]{0,30}[a-z0-9<>&]".prop_map(|text| text.trim().to_owned())
 }
 
-/// Steps in which no text follows a text: those would be read as one.
+/// Steps without adjacent texts, which would be parsed as one.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         content().prop_map(|expression| gadget(&expression)),
@@ -137,13 +137,13 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_is_read_back(steps in steps()) {
+    fn rendered_steps_round_trip(steps in steps()) {
         prop_assert_eq!(parse(&render(&steps)), steps);
     }
 }
 
 #[test]
-fn a_long_chain_of_opening_tags_is_read_in_one_pass() {
+fn a_long_chain_of_opening_tags_is_parsed_in_one_pass() {
     let text = "<output><result><gadget id=\"calculator\">".repeat(50_000);
     assert_eq!(parse(&text).len(), 1);
 }

@@ -1,6 +1,6 @@
-//! A stand-in for the hub on the loopback address.
+//! A fake hub on the loopback address.
 
-#![allow(dead_code, reason = "each test program uses a part")]
+#![allow(dead_code, reason = "each test binary uses a part")]
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,10 +12,10 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// Contents by path.
 type Files = HashMap<String, Vec<u8>>;
 
-/// Path and authorisation of every request.
+/// Path and authorization header of every request.
 type Log = Mutex<Vec<(String, Option<String>)>>;
 
-/// The stand-in, with a log of requests.
+/// The fake hub, with a log of requests.
 pub struct Server {
     pub address: String,
     log: Arc<Log>,
@@ -27,7 +27,7 @@ impl Server {
         let address = format!("http://{}", listener.local_addr().unwrap());
         let log = Arc::new(Log::default());
         let seen = log.clone();
-        // Ends with the test's process; every request is answered at once.
+        // Runs until the test process ends and answers requests sequentially.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 answer(stream, &files, &seen);
@@ -76,7 +76,7 @@ fn answer(stream: TcpStream, files: &Files, log: &Log) {
     (&stream).write_all(&reply).unwrap();
 }
 
-/// The content, or the part of it that the range asks for.
+/// The content, or the requested range of it.
 fn file_reply(content: &[u8], range: Option<&String>) -> Vec<u8> {
     let Some(range) = range.and_then(|range| range.strip_prefix("bytes=")) else {
         return reply("200 OK", "", content);
@@ -84,7 +84,7 @@ fn file_reply(content: &[u8], range: Option<&String>) -> Vec<u8> {
     let (from, to) = range.split_once('-').unwrap();
     let from: usize = from.parse().unwrap();
     let last = to.parse().unwrap_or(usize::MAX).min(content.len() - 1);
-    // As at the hub, the tag is the content's own: what is kept under it is not fetched again.
+    // As on the hub, the tag identifies the content: content cached under it is not fetched again.
     let tag = content.iter().fold(content.len() as u64, |hash, byte| {
         hash.wrapping_mul(31).wrapping_add(u64::from(*byte))
     });

@@ -10,7 +10,7 @@ use crate::files::{self, ExportError};
 
 impl MiniCalc {
     /// Writes `train.jsonl` with the first `train` training tasks and `test.jsonl` with `test`
-    /// test tasks into `folder`, which is made if missing.
+    /// test tasks into `folder`, which is created if missing.
     ///
     /// # Errors
     /// If the folder or a file cannot be written.
@@ -21,7 +21,7 @@ impl MiniCalc {
     }
 }
 
-/// The row of a task: the four fields of Calc-X, then this world's own.
+/// The row of a task: the four fields of Calc-X, then the fields of this world.
 fn row(task: &Task) -> Value {
     let mut row = Map::new();
     row.insert("id".into(), json!(task.id));

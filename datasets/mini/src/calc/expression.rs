@@ -1,8 +1,8 @@
 //! Arithmetic expressions over numbered operands.
 //!
-//! A template knows its expression as a shape such as `(a + b) * c`; a task fills in numbers.
-//! Both are the same tree, printed with letters or with numbers. Values are exact fractions,
-//! because a wrong expression may divide unevenly.
+//! A template has its expression as a shape such as `(a + b) * c`; a task fills in numbers. Both
+//! are the same tree, printed with letters or with numbers. Values are exact fractions, because a
+//! wrong expression may divide with a remainder.
 
 use num_rational::Ratio;
 use num_traits::Zero;
@@ -42,7 +42,7 @@ impl Operator {
         }
     }
 
-    /// `None` where the divisor is 0.
+    /// `None` if the divisor is 0.
     pub fn apply(self, left: Value, right: Value) -> Option<Value> {
         match self {
             Self::Add => Some(left + right),
@@ -65,8 +65,8 @@ impl Expression {
         Self::Node(op, Box::new(left), Box::new(right))
     }
 
-    /// Reads a shape: single letters from `a`, the four operators, parentheses.
-    /// `None` if the text is anything else.
+    /// Parses a shape: single letters from `a`, the four operators, parentheses. `None` for any
+    /// other text.
     pub fn parse_shape(text: &str) -> Option<Self> {
         let bytes: Vec<u8> = text.bytes().filter(|b| *b != b' ').collect();
         let mut at = 0;
@@ -82,7 +82,7 @@ impl Expression {
         }
     }
 
-    /// The exact value over `numbers`; `None` where a divisor is 0.
+    /// The exact value over `numbers`; `None` if a divisor is 0.
     pub fn value(&self, numbers: &[i64]) -> Option<Value> {
         match self {
             Self::Leaf(i) => Some(Value::from(i128::from(numbers[*i]))),
@@ -95,8 +95,8 @@ impl Expression {
         self.print(&|i| char::from(b'a' + i as u8).to_string())
     }
 
-    /// The expression with numbers, as one types it into a calculator: spaces around
-    /// operators, parentheses only where the tree needs them.
+    /// The expression with numbers as calculator input: spaces around operators, parentheses only
+    /// where the tree needs them.
     pub fn with_numbers(&self, numbers: &[i64]) -> String {
         self.print(&|i| numbers[i].to_string())
     }
@@ -127,8 +127,8 @@ impl Expression {
         inner < outer || (right_hand && inner == outer && !associative)
     }
 
-    /// Every expression that is one mistake away: one operator exchanged, the operands of one
-    /// operator swapped, or one operand of an operator left out.
+    /// Every expression with a single mistake: one operator replaced, the operands of one operator
+    /// swapped, or one operand of an operator omitted.
     pub fn neighbours(&self) -> Vec<Self> {
         let Self::Node(op, left, right) = self else { return Vec::new() };
         let (op, l, r) = (*op, left.as_ref(), right.as_ref());
@@ -172,7 +172,7 @@ fn parse_operand(bytes: &[u8], at: &mut usize) -> Option<Expression> {
     }
 }
 
-/// Whether the Calc-X rule takes `value` for `gold`: a relative difference of at most 1 %.
+/// Whether the Calc-X rule accepts `value` for `gold`: a relative difference of at most 1 %.
 pub fn accepted(value: Value, gold: Value) -> bool {
     let abs = |x: Value| if x < Value::zero() { -x } else { x };
     abs(value - gold) * Value::from(100) <= abs(value).max(abs(gold))
@@ -183,14 +183,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shapes_print_as_they_are_read() {
+    fn shapes_round_trip() {
         for shape in ["a - b", "a / (b - c)", "(a + b) * c - d", "a - (b - c)", "a * (b / c)"] {
             assert_eq!(Expression::parse_shape(shape).unwrap().shape(), shape);
         }
         assert_eq!(Expression::parse_shape("a + (b + c)").unwrap().shape(), "a + b + c");
         assert_eq!(Expression::parse_shape("(a * b) - c").unwrap().shape(), "a * b - c");
         for bad in ["", "a +", "(a", "a b", "a ? b", "a)", "1 + a"] {
-            assert!(Expression::parse_shape(bad).is_none(), "{bad:?} was read");
+            assert!(Expression::parse_shape(bad).is_none(), "{bad:?} was parsed");
         }
     }
 

@@ -1,13 +1,13 @@
 //! mini-calc: word problems in the format of Calc-X.
 //!
-//! A problem is a template (a wording of an expression), words for its slots and numbers for
-//! its operands. Its language is compositional: a fixed set of phrases tells the operations,
-//! and templates combine them, so that a template kept for test is a new sentence of known
-//! parts. Some templates mention their numbers in another order than the expression uses
-//! them, so that copying from left to right is not enough.
+//! A problem consists of a template (a wording of an expression), words for its slots and numbers
+//! for its operands. The language is compositional: a fixed set of phrases expresses the
+//! operations, and templates combine them, so that a held-out template is a new sentence of known
+//! parts. Some templates mention their numbers in another order than the expression uses them, so
+//! that copying from left to right is not enough.
 //!
-//! Training and test are disjoint twice: a fifth of all numbers occurs in test questions
-//! only, and about a fifth of the templates of every expression is kept for test.
+//! Training and test are disjoint in two ways: a fifth of all numbers occurs in test questions
+//! only, and about a fifth of the templates of every expression is held out.
 
 mod export;
 mod expression;
@@ -38,8 +38,8 @@ pub const TEST_TASKS: usize = 256;
 /// Operations of twenty consecutive problems: nine with one, seven with two, four with three.
 const OPERATIONS: [usize; 20] = [1, 2, 1, 3, 2, 1, 1, 2, 1, 3, 1, 2, 1, 2, 3, 1, 2, 1, 2, 3];
 
-/// The world of one seed. Every task has an address: the same seed, split and index give the
-/// same task, in any order of asking.
+/// The world of one seed. Tasks can be accessed in any order: seed, split and index determine the
+/// task.
 #[derive(Debug, Clone)]
 pub struct MiniCalc {
     root: SeedTree,
@@ -51,7 +51,7 @@ impl MiniCalc {
         Self { root: SeedTree::new(seed).child("mini-calc"), templates: template::all() }
     }
 
-    /// All templates, those kept for test included.
+    /// All templates, including held-out ones.
     pub fn templates(&self) -> &[Template] {
         &self.templates
     }
@@ -64,7 +64,7 @@ impl MiniCalc {
     }
 
     /// The first `n` test tasks ([`TEST_TASKS`] by default). They alternate between training
-    /// templates and templates kept for test; all their numbers are reserved for test.
+    /// templates and held-out templates; all their numbers are reserved for test.
     pub fn test(&self, n: usize) -> Vec<Task> {
         (0..n).map(|i| self.test_task(i)).collect()
     }
@@ -75,8 +75,7 @@ impl MiniCalc {
         self.task(format!("mini-calc/test/{i:04}"), operations, i % 2 == 1, true, &mut draws)
     }
 
-    /// `n` training questions, for the training of a tokenizer. A stream apart from the
-    /// training tasks.
+    /// `n` training questions for training a tokenizer, independent of the training tasks.
     pub fn corpus(&self, n: usize) -> Vec<String> {
         let node = self.root.child("corpus");
         let question = |i| {
@@ -137,7 +136,7 @@ fn chain(expression: &str, answer: i64) -> String {
     )
 }
 
-/// An integer as the Calc-X calculator prints it: `_` between thousands.
+/// An integer in the output format of the Calc-X calculator: `_` between thousands.
 fn grouped(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut text = if n < 0 { "-".to_string() } else { String::new() };

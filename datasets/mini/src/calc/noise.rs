@@ -1,32 +1,32 @@
-//! Demonstrations that are right choice by choice, some of the time.
+//! Demonstrations in which each choice is correct with a given probability.
 //!
-//! A base model for reinforcement learning has to know the language, how to copy numbers and
-//! how to call the calculator, but not which expression answers which question: that is what
-//! the rewards teach. So it is shown the right operands under operators that are each right
-//! with a stated probability, and mostly lazy otherwise: a plus. Noise by the whole
-//! expression was tried first; with one right demonstration in eight a small model learned
-//! nothing about longer problems, and reinforcement learning had nothing to find.
+//! A base model for reinforcement learning has to know the language, how to copy numbers and how
+//! to call the calculator, but not which expression answers which question; the rewards train
+//! that. Its demonstrations have the correct operands under operators that are each correct with a
+//! given probability and otherwise mostly a default, plus. Noise on whole expressions did not
+//! work: with one correct demonstration in eight a small model learned nothing about longer
+//! problems, and reinforcement learning had no signal.
 
 use leyden_core::{SeedTree, Task};
 
 use super::expression::{Expression, Operator};
 use crate::draws::Draws;
 
-/// How far demonstrations are from right.
+/// Error rates of demonstrations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Noise {
-    /// Probability with which each operator is the right one.
+    /// Probability that an operator is correct.
     pub right: f64,
-    /// Of the wrong operators the share that are lazy: a plus, or a minus where plus is right.
-    /// The others are uniform over the two operators that remain.
+    /// Share of wrong operators that are the default: plus, or minus where plus is correct. The
+    /// others are uniform over the two remaining operators.
     pub lazy: f64,
-    /// Probability with which the operands of one operator are swapped.
+    /// Probability that the operands of one operator are swapped.
     pub swapped: f64,
 }
 
 impl Noise {
-    /// The noise for problems of so many operations. Each operator of a longer problem is
-    /// right more often, for all of them have to be right at once.
+    /// The noise for problems with `operations` operations. The operators of longer problems are
+    /// correct more often, because all of them have to be correct at once.
     pub fn of(operations: usize) -> Self {
         let right = match operations {
             1 => 0.14,
@@ -36,12 +36,12 @@ impl Noise {
         Self { right, lazy: 0.75, swapped: 0.2 }
     }
 
-    /// No noise: the right expression.
+    /// No noise: the correct expression.
     pub fn none() -> Self {
         Self { right: 1.0, lazy: 0.0, swapped: 0.0 }
     }
 
-    /// The expression that `seed` draws for `task`, as one types it into the calculator.
+    /// Draws an expression for `task`, as calculator input.
     ///
     /// # Errors
     /// If the task lacks the fields `shape` and `expression` of this world.
@@ -52,14 +52,14 @@ impl Noise {
         };
         let shape = Expression::parse_shape(field("shape")?);
         let shape = shape.ok_or_else(|| NotMiniCalc { id: task.id.clone(), field: "shape" })?;
-        // The expression spells the shape's operands in the shape's order.
-        let spelled = numbers_in(field("expression")?);
+        // The expression has the shape's operands in the shape's order.
+        let operand_values = numbers_in(field("expression")?);
         let letters = operands(&shape);
-        if spelled.len() != letters.len() {
+        if operand_values.len() != letters.len() {
             return Err(NotMiniCalc { id: task.id.clone(), field: "expression" });
         }
         let mut numbers = vec![0; letters.iter().max().map_or(0, |&last| last + 1)];
-        for (&letter, &number) in letters.iter().zip(&spelled) {
+        for (&letter, &number) in letters.iter().zip(&operand_values) {
             numbers[letter] = number;
         }
         let mut draws = Draws::new(seed.child("noise"));
@@ -68,7 +68,7 @@ impl Noise {
         Ok(self.disturb(&shape, swapped, &mut node, &mut draws).with_numbers(&numbers))
     }
 
-    /// A copy with other operators, the operands of node number `swapped` exchanged.
+    /// A copy with drawn operators, with the operands of node number `swapped` exchanged.
     fn disturb(
         &self,
         tree: &Expression,
@@ -99,7 +99,7 @@ impl Noise {
     }
 }
 
-/// The task is not one of this world.
+/// The task does not belong to this world.
 #[derive(Debug, thiserror::Error)]
 #[error("task {id} is not a mini-calc task: its field `{field}` is missing or malformed")]
 pub struct NotMiniCalc {

@@ -1,10 +1,10 @@
 //! The numbers of a problem.
 //!
-//! Every positive integer belongs for good either to training or to test, so that no test
-//! question repeats a number that training has shown. Within its class a problem's numbers
-//! are drawn until the answer is a positive integer, divisions come out even, and no near
-//! miss passes for the answer: the Calc-X rule accepts 1 % off, so an operand too small to
-//! matter would reward an expression that leaves it out.
+//! Every positive integer belongs permanently to training or to test, so that no test question
+//! repeats a number from training. Within its class, a problem's numbers are drawn until the
+//! answer is a positive integer, divisions have no remainder, and no near miss is accepted as the
+//! answer: the Calc-X rule tolerates 1 %, so an operand too small to matter would reward an
+//! expression that omits it.
 
 use leyden_core::SeedTree;
 use num_traits::ToPrimitive;
@@ -15,10 +15,10 @@ use crate::draws::Draws;
 /// Smallest and largest number of a question.
 pub const SMALLEST: i64 = 12;
 pub const LARGEST: i64 = 99_999;
-/// No intermediate result is smaller: below it, heads do what calculators are for.
+/// Lower bound of intermediate results, below which no calculator is needed.
 const SMALLEST_RESULT: i128 = 12;
 
-/// Whether `n` is kept for test questions. A fixed property of the number, a fifth of all.
+/// Whether `n` is reserved for test questions. A fixed property of a fifth of all numbers.
 pub fn is_reserved(n: i64) -> bool {
     SeedTree::new(0).child("mini-calc reserved").index(n.unsigned_abs()).seed().is_multiple_of(5)
 }
@@ -27,8 +27,8 @@ pub fn is_reserved(n: i64) -> bool {
 pub(super) fn draw(shape: &Expression, reserved: bool, draws: &mut Draws) -> (Vec<i64>, i64) {
     let mut digits = vec![&SUMMANDS[..]; shape.operations() + 1];
     assign_digits(shape, &mut digits);
-    // Every shape of the tables is satisfied within some thousand attempts; the tests draw
-    // thousands of each.
+    // Every shape of the tables succeeds within some thousand attempts; the tests draw thousands
+    // of each.
     loop {
         let mut numbers: Vec<i64> = digits.iter().map(|d| of_class(d, reserved, draws)).collect();
         if contains_division(shape) {
@@ -40,7 +40,7 @@ pub(super) fn draw(shape: &Expression, reserved: bool, draws: &mut Draws) -> (Ve
     }
 }
 
-/// Shares of numbers with 2, 3, 4 and 5 digits, by what the number does.
+/// Shares of numbers with 2, 3, 4 and 5 digits, by role.
 const SUMMANDS: [f64; 4] = [0.0, 0.45, 0.4, 0.15];
 const FACTORS: [f64; 4] = [0.5, 0.45, 0.05, 0.0];
 const SECOND_FACTORS: [f64; 4] = [0.7, 0.3, 0.0, 0.0];
@@ -62,7 +62,7 @@ fn assign_digits(shape: &Expression, digits: &mut [&[f64]]) {
     }
 }
 
-/// A number of the class, its length drawn from `shares`.
+/// A number of the class, with its length drawn from `shares`.
 fn of_class(shares: &[f64], reserved: bool, draws: &mut Draws) -> i64 {
     let low = 10_i64.pow(draws.weighted(shares) as u32 + 1);
     loop {
@@ -82,7 +82,7 @@ fn contains_division(shape: &Expression) -> bool {
     }
 }
 
-/// Counts the first operand, which lies in the dividend, up to where the division is even.
+/// Increments the first operand, which is in the dividend, until the division has no remainder.
 fn even_out(shape: &Expression, numbers: &mut [i64]) {
     for n in numbers[0]..(numbers[0] + 1000).min(LARGEST) {
         numbers[0] = n;
@@ -92,7 +92,7 @@ fn even_out(shape: &Expression, numbers: &mut [i64]) {
     }
 }
 
-/// The answer, if the numbers make a fit problem.
+/// The answer, if the numbers give a suitable problem.
 fn answer_if_fit(shape: &Expression, numbers: &[i64], reserved: bool) -> Option<i64> {
     let distinct = numbers.iter().enumerate().all(|(i, n)| !numbers[..i].contains(n));
     let in_class = numbers.iter().all(|n| is_reserved(*n) == reserved);
@@ -108,15 +108,15 @@ fn answer_if_fit(shape: &Expression, numbers: &[i64], reserved: bool) -> Option<
     gold.to_integer().to_i64()
 }
 
-/// Every step's result is an integer and not too small.
+/// Whether every intermediate result is an integer and not too small.
 fn steps_fit(shape: &Expression, numbers: &[i64]) -> bool {
     let Expression::Node(_, left, right) = shape else { return true };
     let fit = |value: Value| value.is_integer() && value >= Value::from(SMALLEST_RESULT);
     steps_fit(left, numbers) && steps_fit(right, numbers) && shape.value(numbers).is_some_and(fit)
 }
 
-/// Equal for all numbers and not by accident (`b + a` for `a + b`): tried on numbers without
-/// a common structure.
+/// Whether two expressions are equal for all numbers (`b + a` and `a + b`), tested on numbers
+/// without a common structure.
 fn equivalent(one: &Expression, other: &Expression) -> bool {
     [[1_009, 89, 31, 7], [523, 8_017, 61, 401]].iter().all(|n| one.value(n) == other.value(n))
 }
@@ -135,12 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn an_operand_that_does_not_matter_is_refused() {
+    fn a_negligible_operand_is_rejected() {
         let shape = Expression::parse_shape("a * b + c").unwrap();
         let fit = |c: i64| answer_if_fit(&shape, &[905, 88, c], is_reserved(905));
         let of_class = |low: i64| (low..).find(|n| is_reserved(*n) == is_reserved(905)).unwrap();
         assert_eq!(is_reserved(905), is_reserved(88));
-        // 905 * 88 is 79,640: 4,000 more can be told apart by the scorer, 400 more cannot.
+        // 905 * 88 is 79,640: the scorer distinguishes 4,000 more, but not 400 more.
         assert!(fit(of_class(4_000)).is_some());
         assert_eq!(fit(of_class(400)), None);
     }

@@ -1,4 +1,4 @@
-//! A wording with slots, and how it becomes a question.
+//! Templates (wordings with slots) and their rendering as questions.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::fill::{fill, slots};
 /// One wording of one expression.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// The shape and a number: `a-b#3`, or `a-b#held1` for one kept for test.
+    /// The shape and a number: `a-b#3`, or `a-b#held1` for a held-out template.
     pub id: String,
     /// The sentence with its slots: `{p}`, `{items}`, `{a}`, ….
     pub text: &'static str,
@@ -19,7 +19,7 @@ pub struct Template {
     pub shape: String,
     /// Operators in the expression: 1, 2 or 3.
     pub operations: usize,
-    /// Whether the template is kept for test.
+    /// Whether the template is reserved for test.
     pub held_out: bool,
     pub(super) expression: Expression,
 }
@@ -29,7 +29,7 @@ pub(super) fn all() -> Vec<Template> {
     let mut list = Vec::new();
     for shape in templates::shapes() {
         let expression = Expression::parse_shape(shape.expression)
-            .unwrap_or_else(|| panic!("the table holds no expression: {}", shape.expression));
+            .unwrap_or_else(|| panic!("the table has an invalid expression: {}", shape.expression));
         let training = shape.training.iter().map(|text| (*text, false));
         let held_out = shape.held_out.iter().map(|text| (*text, true));
         for (i, (text, held_out)) in training.chain(held_out).enumerate() {
@@ -54,8 +54,8 @@ impl Template {
         slots(self.text).filter_map(operand).collect()
     }
 
-    /// The sentence with `#` for numbers and one name for slots of the same kind: what stays
-    /// are the phrases that tell the operation.
+    /// The sentence with `#` for numbers and one name for slots of the same kind, which leaves the
+    /// phrases that express the operations.
     pub fn normalised(&self) -> String {
         fill(self.text, |slot| match slot {
             "q" => "{p}".to_string(),
@@ -66,7 +66,7 @@ impl Template {
         })
     }
 
-    /// The question with the operands' numbers and the words of its slots.
+    /// The question with numbers for the operands and words for the other slots.
     pub(super) fn render(&self, numbers: &[i64], words: &SlotWords) -> String {
         fill(self.text, |slot| match slot {
             "p" => words.people.0.to_string(),
@@ -84,8 +84,7 @@ impl Template {
         })
     }
 
-    /// How many of the slots that take a word, not a number, occur in `other` too, and how many
-    /// there are.
+    /// Number of word slots (not operands) that also occur in `other`, and their total number.
     pub(super) fn shared_word_slots(&self, other: &Self) -> (usize, usize) {
         let words = |template: &Self| -> BTreeSet<&'static str> {
             slots(template.text).filter(|slot| operand(slot).is_none()).collect()
@@ -95,7 +94,7 @@ impl Template {
     }
 }
 
-/// One word for every slot that takes one.
+/// One word for every word slot.
 pub(super) struct SlotWords {
     people: (&'static str, &'static str),
     items: (&'static str, &'static str),

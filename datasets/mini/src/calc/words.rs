@@ -1,8 +1,7 @@
-//! The words that fill the slots of a template, and the phrases that tell the operation.
+//! The words for the slots of templates, and the phrases that express operations.
 //!
-//! Every word has one form, lower case, whatever its place in a sentence, so that a byte-pair
-//! tokenizer gives it one token and a small model meets it often. Nouns appear in the plural
-//! only.
+//! Every word has one form, lower case, anywhere in a sentence, so that a byte-pair tokenizer gives
+//! it one token and a small model sees it often. Nouns appear in the plural only.
 
 /// `{p}` and `{q}`.
 pub const PEOPLE: &[&str] = &[
@@ -32,9 +31,9 @@ pub const PLACES: &[&str] = &[
     "school", "shop", "station",
 ];
 
-/// Phrases that tell an operation, as they stand in a normalised template (see
-/// `Template::normalised`: `#` is a number, `{p}` any person). Templates combine them; one
-/// kept for test contains none that several training templates do not contain as well.
+/// Phrases that express an operation, in the form of a normalised template (see
+/// `Template::normalised`: `#` is a number, `{p}` any person). Templates combine them; every
+/// phrase of a held-out template also occurs in several training templates.
 pub const CUES: &[(char, &str)] = &[
     ('+', "buys # more {items}"),
     ('+', "finds # more {items}"),

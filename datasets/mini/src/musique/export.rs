@@ -11,7 +11,7 @@ use crate::files::{self, ExportError};
 impl MiniMusique {
     /// Writes `train.jsonl` with the first `train` training tasks, `test.jsonl` with `test`
     /// test tasks, and `corpus.jsonl` with all passages (`id`, `title`, `text`) into `folder`,
-    /// which is made if missing.
+    /// which is created if missing.
     ///
     /// # Errors
     /// If the folder or a file cannot be written.
@@ -22,7 +22,7 @@ impl MiniMusique {
         files::write_jsonl(&folder.join("test.jsonl"), self.test(test).iter().map(row))
     }
 
-    /// Writes all passages, one a line: `id`, `title`, `text`.
+    /// Writes all passages, one per line: `id`, `title`, `text`.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -32,9 +32,9 @@ impl MiniMusique {
     }
 }
 
-/// The row of a task: the seven fields of MuSiQue, then this world's own. That it is of this
-/// world is not said: a file is searched in the paragraphs or the corpus that come with it,
-/// not in the corpus of some seed.
+/// The row of a task: the seven fields of MuSiQue, then the fields of this world. `source` is
+/// omitted, so that tasks from a file are searched in their paragraphs or in the exported corpus,
+/// not in the generated corpus of some seed.
 fn row(task: &Task) -> Value {
     let field = |name: &str| task.fields.get(name).cloned().unwrap_or(Value::Null);
     let mut row = Map::new();

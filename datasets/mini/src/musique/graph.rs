@@ -1,9 +1,9 @@
-//! The entities of a world and what relates them.
+//! The entities of a world and their relations.
 //!
-//! There are two realms that share no name: one that training asks about, and one, a third of
-//! its size, that test asks about. No relation leads from one to the other. Inside a realm
-//! some books, companies and rivers are called like a person or a city, so that a name alone
-//! does not say which entity is meant.
+//! There are two realms without common names: one for training questions, and one of a third of
+//! its size for test questions. No relation connects them. Within a realm some books, companies
+//! and rivers have the name of a person or a city, so that a name alone does not identify an
+//! entity.
 
 use leyden_core::SeedTree;
 
@@ -16,24 +16,25 @@ use crate::names::Supply;
 pub(super) struct Entity {
     pub kind: Kind,
     pub name: String,
-    /// A second name, which only its own passages mention.
+    /// A second name, which occurs only in the entity's own passages.
     pub alias: Option<String>,
-    /// Whether it belongs to the realm of test.
+    /// Whether it belongs to the test realm.
     pub reserved: bool,
-    /// A word for colour: what a person does, what a company makes.
+    /// A decorative detail: a person's job or a company's product.
     pub word: &'static str,
-    /// One per relation of its kind, in the order of [`RELATIONS`]; by entity number.
+    /// One fact per relation of its kind, in the order of [`RELATIONS`]; objects are entity
+    /// numbers.
     pub facts: Vec<(&'static Relation, usize)>,
 }
 
 impl Entity {
-    /// The entity that `relation` leads to.
+    /// The object of `relation`.
     pub fn object(&self, relation: &Relation) -> Option<usize> {
         self.facts.iter().find(|(known, _)| *known == relation).map(|&(_, object)| object)
     }
 }
 
-/// Entities of a kind: in training's realm, and in test's.
+/// Number of entities per kind in the training realm and in the test realm.
 const SIZES: [(Kind, usize, usize); 8] = [
     (Kind::Person, 320, 104),
     (Kind::City, 180, 60),
@@ -49,9 +50,9 @@ const JOBS: &[&str] =
     &["actor", "baker", "doctor", "farmer", "judge", "lawyer", "painter", "pilot", "singer"];
 const GOODS: &[&str] = &["boats", "clocks", "lamps", "paper", "shoes", "toys", "wine"];
 
-/// One entity in so many has a second name.
+/// Probability that an entity has a second name.
 const ALIAS: f64 = 0.1;
-/// One book, company or river in so many is called like a person or a city.
+/// Probability that a book, company or river has the name of a person or a city.
 const NAMESAKE: f64 = 0.15;
 
 /// All entities of a world.
@@ -82,7 +83,7 @@ pub(super) fn draw(seed: SeedTree) -> Vec<Entity> {
     entities
 }
 
-/// The name of a person or a city of this realm that nothing else is called by yet.
+/// The name of a person or a city of this realm that no other entity has yet.
 fn namesake(realm: &[Entity], draws: &mut Draws) -> String {
     let alone = |e: &&Entity| realm.iter().filter(|other| other.name == e.name).count() == 1;
     let fit: Vec<&Entity> = realm
@@ -93,8 +94,8 @@ fn namesake(realm: &[Entity], draws: &mut Draws) -> String {
     draws.choose(&fit).name.clone()
 }
 
-/// Draws the facts of the realm that begins at entity number `first`. The facts of an entity
-/// lead to different names, none of them its own, or a wrong span could be right by chance.
+/// Draws the facts of the realm that begins at entity number `first`. The objects of an entity
+/// have distinct names that differ from its own; otherwise a wrong span could be correct by chance.
 fn relate(entities: &mut [Entity], first: usize, draws: &mut Draws) {
     let of_kind = |kind: Kind| -> Vec<usize> {
         (first..entities.len()).filter(|&i| entities[i].kind == kind).collect()
@@ -119,11 +120,11 @@ fn relate(entities: &mut [Entity], first: usize, draws: &mut Draws) {
             entities[i].facts.push((relation, object));
         }
     }
-    crown(entities, first, draws);
+    assign_capitals(entities, first, draws);
 }
 
-/// Gives every country a capital that lies in it; a country without a city gets one.
-fn crown(entities: &mut [Entity], first: usize, draws: &mut Draws) {
+/// Gives every country a capital within it; a country without a city gets one.
+fn assign_capitals(entities: &mut [Entity], first: usize, draws: &mut Draws) {
     let of_kind = |entities: &[Entity], kind| -> Vec<usize> {
         (first..entities.len()).filter(|&i| entities[i].kind == kind).collect()
     };

@@ -1,14 +1,14 @@
 //! mini-musique: questions of two and three hops over a corpus of short passages, in the
 //! format of MuSiQue.
 //!
-//! Everything is invented: persons, cities, companies, books, rivers and countries with names
-//! of two syllables, so that no model knows an answer before it has searched. "who is the
-//! mayor of the city where kalo was born?" takes a search for kalo, a look for the right one
-//! of three names in what comes back, and a search for that name.
+//! Everything is invented: persons, cities, companies, books, rivers and countries with names of
+//! two syllables, so that no model knows an answer without searching. "who is the mayor of the
+//! city where kalo was born?" takes a search for kalo, the selection of one of three names in the
+//! result, and a search for that name.
 //!
-//! Training and test are disjoint twice: test asks about entities of a realm of their own,
-//! with names of their own, and half of its questions are worded as training words none. The
-//! passages of both realms stand in one corpus.
+//! Training and test are disjoint in two ways: test questions are about a separate realm of
+//! entities with separate names, and half of them have held-out wordings. The passages of both
+//! realms are in one corpus.
 
 mod export;
 mod graph;
@@ -39,8 +39,8 @@ const HOPS: [usize; 10] = [2, 2, 3, 2, 3, 2, 2, 3, 2, 3];
 /// Paragraphs of a question in the dataset's format; the real dataset has 20.
 pub const PARAGRAPHS: usize = 12;
 
-/// The world of one seed. The corpus and every task are a function of the seed, the split and
-/// the index, in any order of asking.
+/// The world of one seed. The corpus depends on the seed alone, a task on seed, split and index, in
+/// any order of access.
 #[derive(Debug, Clone)]
 pub struct MiniMusique {
     root: SeedTree,
@@ -62,7 +62,7 @@ impl MiniMusique {
         &self.passages
     }
 
-    /// All templates, those kept for test included.
+    /// All templates, including held-out ones.
     pub fn templates(&self) -> &[Template] {
         &self.templates
     }
@@ -76,7 +76,7 @@ impl MiniMusique {
     }
 
     /// The first `n` test tasks ([`TEST_TASKS`] by default). They alternate between training
-    /// templates and templates kept for test; all their entities are reserved for test.
+    /// templates and held-out templates; all their entities are reserved for test.
     pub fn test(&self, n: usize) -> Vec<Task> {
         (0..n).map(|i| self.test_task(i)).collect()
     }
@@ -87,8 +87,8 @@ impl MiniMusique {
         self.task(&format!("mini_test_{i:04}"), question, &mut draws)
     }
 
-    /// `n` texts for the training of a tokenizer: questions, queries and passages of
-    /// training's realm in turn. A stream apart from the training tasks.
+    /// `n` texts for training a tokenizer: questions, queries and passages of the training realm
+    /// in turn, independent of the training tasks.
     pub fn corpus(&self, n: usize) -> Vec<String> {
         let node = self.root.child("corpus");
         let shown: Vec<&Passage> = self.passages.iter().filter(|p| !p.reserved).collect();
@@ -105,7 +105,7 @@ impl MiniMusique {
         (0..n).map(text).collect()
     }
 
-    /// A question whose answer only the right chain finds.
+    /// Draws a question whose answer is found only by the correct chain.
     fn draw(&self, hops: usize, held_out: bool, reserved: bool, draws: &mut Draws) -> Question<'_> {
         let fits = |t: &&Template| t.hops() == hops && t.held_out == held_out;
         let templates: Vec<&Template> = self.templates.iter().filter(fits).collect();
@@ -132,13 +132,13 @@ impl MiniMusique {
         Some(path)
     }
 
-    /// Whether no name comes twice on the path and no chain with one other relation ends at
+    /// Whether the names on the path are distinct and no chain with one relation replaced ends at
     /// the same answer.
     fn is_fair(&self, path: &[usize], template: &Template) -> bool {
         let name = |i: usize| &self.entities[i].name;
         let repeated = (1..path.len()).any(|k| path[..k].iter().any(|&i| name(i) == name(path[k])));
         let answer = name(path[path.len() - 1]);
-        let by_another_way = (0..template.hops()).any(|hop| {
+        let by_another_chain = (0..template.hops()).any(|hop| {
             RELATIONS.iter().filter(|other| *other != template.chain[hop]).any(|other| {
                 let mut chain = template.chain.clone();
                 chain[hop] = other;
@@ -146,7 +146,7 @@ impl MiniMusique {
                 end.is_some_and(|end| name(end) == answer)
             })
         });
-        !repeated && !by_another_way
+        !repeated && !by_another_chain
     }
 
     fn task(&self, number: &str, question: Question<'_>, draws: &mut Draws) -> Task {
@@ -181,15 +181,15 @@ impl MiniMusique {
         }
     }
 
-    /// The paragraphs of a question, in random order: those that support it, then those that
-    /// mention a name of its path, then any. Returns them and the places of the support.
+    /// The paragraphs of a question in random order: supporting ones, then those that mention a
+    /// name of its path, then random ones. Returns them and the positions of the supporting ones.
     fn paragraphs(&self, question: &Question<'_>, draws: &mut Draws) -> (Vec<Value>, Vec<usize>) {
         let name = |i: usize| self.entities[question.path[i]].name.as_str();
         let chain = &question.template.chain;
-        let tells = |hop: usize| {
+        let supports = |hop: usize| {
             self.passages.iter().position(|p| p.object(name(hop), chain[hop]).is_some())
         };
-        let support: Vec<usize> = (0..chain.len()).filter_map(tells).collect();
+        let support: Vec<usize> = (0..chain.len()).filter_map(supports).collect();
         let mentions =
             |p: &Passage| (0..=chain.len()).any(|i| p.names.iter().any(|n| n == name(i)));
         let mut near: Vec<usize> =
@@ -226,7 +226,7 @@ struct Question<'a> {
     path: Vec<usize>,
 }
 
-/// The hops as MuSiQue writes them: `kalo >> birthplace`, then `#1 >> land`.
+/// The hops in MuSiQue's notation: `kalo >> birthplace`, then `#1 >> land`.
 fn decomposition(question: &Question<'_>, names: &[&str], support: &[usize]) -> Value {
     let hop = |(k, relation): (usize, &&Relation)| {
         let subject = if k == 0 { names[0].to_string() } else { format!("#{k}") };

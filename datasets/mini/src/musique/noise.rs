@@ -1,20 +1,20 @@
-//! Demonstrations that are right choice by choice, some of the time.
+//! Demonstrations in which each choice is correct with a given probability.
 //!
-//! A base model for reinforcement learning has to know how to search and how to read what it
-//! found, but not what to ask for: that is what the rewards teach. So it is shown whole
-//! rollouts, search results included, in which the choices are right with a stated probability:
-//! how often to search, and which relation to ask for next. Its usual mistake is the one that a
-//! question suggests, which names its last relation first: the demonstrations ask in the order
-//! of reading, from the outside in, a little more often than in the right one.
+//! A base model for reinforcement learning has to know how to search and how to read results, but
+//! not what to search for; the rewards train that. Its demonstrations are whole rollouts with
+//! search results, in which two choices are correct with a given probability: the number of
+//! searches and the next relation. The most common mistake follows the question, which names its
+//! last relation first: queries in this reversed order are somewhat more frequent than correct
+//! ones.
 //!
-//! What was found is said before going on: "the birthplace kalo.", then the next search or the
-//! answer is for `kalo`. So reading is the same three steps every time: repeat the word that
-//! was asked for, say what follows it in the passage, go on with that name. This is always done
-//! right.
+//! A result is stated before the next step: "the birthplace kalo.", then the next search or the
+//! answer is for `kalo`. Reading is thus the same three steps every time: repeat the keyword, copy
+//! the name that follows it in the passage, continue with that name. These steps are always
+//! correct.
 //!
-//! "Right" is meant locally: after a wrong turn the right relation is the question's next one,
-//! asked of where the rollout went. A policy that reads the question would do the same, and the
-//! demonstrations teach one habit whatever came before.
+//! Correctness is local: after a wrong step the correct relation is still the question's next one,
+//! applied to the current entity. A policy that follows the question would do the same, so the
+//! demonstrations are consistent after mistakes.
 
 use leyden_core::{SeedTree, Task};
 use serde_json::Value;
@@ -26,15 +26,15 @@ use crate::draws::Draws;
 /// One turn of a demonstrated rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// The agent says what it has `read`, if anything, and searches.
+    /// The agent states the fact `read`, if any, and searches.
     Call { read: Option<Read>, query: String },
-    /// What the search returned: indices into [`MiniMusique::passages`], best first.
+    /// The search results: indices into [`MiniMusique::passages`], best first.
     Result { passages: Vec<usize> },
-    /// The agent says what it has `read` and ends; `name` alone, see [`answer_form`].
+    /// The agent states the fact `read` and answers with the bare `name`; see [`answer_form`].
     Answer { read: Option<Read>, name: String },
 }
 
-/// A fact that was found in a passage.
+/// A fact found in a passage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
     pub relation: &'static Relation,
@@ -42,47 +42,48 @@ pub struct Read {
 }
 
 impl Read {
-    /// The fact as the agent says it, in the words of the passage.
+    /// The fact as stated by the agent, in the words of the passage.
     pub fn said(&self) -> String {
         format!("the {} {}.", self.relation.keyword, self.name)
     }
 }
 
-/// The answer in the form that the scorer looks for. The space before the name gives it the
-/// form that it has in the passages.
+/// The answer in the form that the scorer expects. With the leading space the name is tokenized as
+/// in the passages.
 pub fn answer_form(name: &str) -> String {
     format!("<answer> {name}</answer>")
 }
 
-/// How far demonstrations are from right.
+/// Error rates of demonstrations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Noise {
-    /// Probability of as many searches as the question has hops; else mostly one fewer.
+    /// Probability that the number of searches equals the number of hops; otherwise it is mostly
+    /// one less.
     pub searches: f64,
-    /// Probability that a query has the right relation.
+    /// Probability that a query has the correct relation.
     pub relation: f64,
-    /// Probability that a query has the relation that would be due if the question's relations
-    /// were asked in the order in which it names them. The rest of the queries have any.
+    /// Probability that a query has the relation at its position in the order in which the
+    /// question names them. The remaining queries have a random relation.
     pub reversed: f64,
 }
 
-/// Of the rollouts with a wrong number of searches, the share that stops one too early.
+/// Of the rollouts with a wrong number of searches, the share with one too few.
 const TOO_EARLY: f64 = 0.8;
 
 impl Noise {
-    /// The noise for questions of so many hops.
+    /// The noise for questions with `hops` hops.
     pub fn of(hops: usize) -> Self {
         let searches = if hops <= 2 { 0.6 } else { 0.65 };
         Self { searches, relation: 0.3, reversed: 0.5 }
     }
 
-    /// No noise: the rollout as it should go.
+    /// No noise: the correct rollout.
     pub fn none() -> Self {
         Self { searches: 1.0, relation: 1.0, reversed: 0.0 }
     }
 
-    /// The rollout that `seed` draws for `task`. `search` is the agent's own search over
-    /// [`MiniMusique::passages`]: indices, best first, as many as the agent is shown.
+    /// Draws a rollout for `task`. `search` is the agent's search over
+    /// [`MiniMusique::passages`]; it returns indices, best first, as many as the agent sees.
     ///
     /// # Errors
     /// If the task lacks the fields `chain` and `path` of this world.
@@ -100,11 +101,11 @@ impl Noise {
         let mut turns = Vec::new();
         let mut found = None;
         for hop in 0..searches {
-            let asked = self.relation(&chain, hop, &mut draws);
-            let query = asked.query(&name);
+            let queried = self.relation(&chain, hop, &mut draws);
+            let query = queried.query(&name);
             let passages = search(&query);
             turns.push(Turn::Call { read: found.take(), query });
-            found = read(world, &passages, asked, &mut draws);
+            found = read(world, &passages, queried, &mut draws);
             if let Some(Read { name: next, .. }) = &found {
                 name.clone_from(next);
             }
@@ -114,14 +115,14 @@ impl Noise {
         Ok(turns)
     }
 
-    /// What is asked for in search number `hop`.
+    /// The relation of search number `hop`.
     fn relation(
         &self,
         chain: &[&'static Relation],
         hop: usize,
         draws: &mut Draws,
     ) -> &'static Relation {
-        // A search too many repeats the last relation.
+        // An excess search repeats the last relation.
         let hop = hop.min(chain.len() - 1);
         let drawn = draws.uniform();
         if drawn < self.relation {
@@ -144,18 +145,17 @@ impl Noise {
     }
 }
 
-/// What a reader who asked for a relation takes from what was found: the first fact of that
-/// relation, whomever it is about; where none is told, any fact of the first passage that tells
-/// some.
+/// The fact extracted from search results: the first fact of the queried relation about any
+/// subject; if there is none, a random fact of the first passage with facts.
 fn read(
     world: &MiniMusique,
     found: &[usize],
-    asked: &'static Relation,
+    queried: &'static Relation,
     draws: &mut Draws,
 ) -> Option<Read> {
     let passages = || found.iter().filter_map(|&i| world.passages().get(i));
-    if let Some(name) = passages().find_map(|passage| passage.fact(asked)) {
-        return Some(Read { relation: asked, name: name.to_owned() });
+    if let Some(name) = passages().find_map(|passage| passage.fact(queried)) {
+        return Some(Read { relation: queried, name: name.to_owned() });
     }
     let facts = passages().map(|passage| &passage.facts).find(|facts| !facts.is_empty())?;
     let (relation, name) = draws.choose(facts);
@@ -176,7 +176,7 @@ fn start_of(task: &Task) -> Result<String, NotMiniMusique> {
     start.ok_or_else(|| NotMiniMusique { id: task.id.clone(), field: "path" })
 }
 
-/// The task is not one of this world.
+/// The task does not belong to this world.
 #[derive(Debug, thiserror::Error)]
 #[error("task {id} is not a mini-musique task: its field `{field}` is missing or malformed")]
 pub struct NotMiniMusique {

@@ -1,10 +1,9 @@
 //! The corpus: one or two short passages about every entity, and visits.
 //!
-//! A passage tells two to four facts, so that the span that answers has neighbours that do
-//! not; the order of the facts varies, so that its place does not give it away. Passages
-//! about visits bring names together that no question asks about: they are what a search
-//! should not stop at. Every name follows a space, even at the beginning of a passage, so
-//! that it has one form for a tokenizer.
+//! A passage states two to four facts, so that the answer span has distractors next to it; the
+//! order of the facts varies, so that the position does not reveal the answer. Passages about
+//! visits combine names that no question asks about, as distractors for the search. Every name
+//! follows a space, even at the beginning of a passage, so that it has a single tokenization.
 
 use super::graph::Entity;
 use super::relations::{Kind, Relation};
@@ -16,26 +15,26 @@ use crate::fill::fill;
 pub struct Passage {
     /// `mini-0007`.
     pub id: String,
-    /// The name of what it is about, or what happened.
+    /// The name of the subject, or the event.
     pub title: String,
     pub text: String,
-    /// The name of the entity that it tells facts about; none for visits.
+    /// The name of the entity that its facts are about; `None` for visits.
     pub subject: Option<String>,
-    /// Its facts: a relation and the name that it leads to.
+    /// Its facts: relations with the names of their objects.
     pub facts: Vec<(&'static Relation, String)>,
-    /// All names of the text in their order, each once, second names included.
+    /// All distinct names of the text in order, second names included.
     pub names: Vec<String>,
-    /// Whether it belongs to the realm of test.
+    /// Whether it belongs to the test realm.
     pub reserved: bool,
 }
 
 impl Passage {
-    /// The first fact of a relation, whatever the passage is about.
+    /// The object of the first fact of a relation, whatever the subject.
     pub fn fact(&self, relation: &Relation) -> Option<&str> {
         self.facts.iter().find(|(known, _)| *known == relation).map(|(_, name)| name.as_str())
     }
 
-    /// The name that `relation` leads to from `subject`, if the passage tells it.
+    /// The name of the object of `relation` for `subject`, if the passage states it.
     pub fn object(&self, subject: &str, relation: &Relation) -> Option<&str> {
         if self.subject.as_deref() != Some(subject) {
             return None;
@@ -44,16 +43,16 @@ impl Passage {
     }
 }
 
-/// The texts about one kind: variants of the same facts. A slot is a relation's keyword, or
-/// `{x}` for the name, `{word}` for its word.
+/// The texts about one kind: variants of the same facts. A slot is a relation's keyword, `{x}` for
+/// the entity's name, or `{word}` for its word.
 struct Texts {
     kind: Kind,
     variants: &'static [&'static str],
 }
 
-/// Each fact is its keyword and then the name. A tiny model reads by looking for what came
-/// after a word before, and a distance that varied would ask of it a grammar that it would
-/// have no capacity to learn beside everything else.
+/// Each fact is the keyword followed directly by the name. A tiny model reads by copying the token
+/// after an earlier occurrence of a word; a varying distance would require a grammar beyond its
+/// capacity.
 const TEXTS: &[Texts] = &[
     Texts {
         kind: Kind::Person,
@@ -116,7 +115,7 @@ const MONTHS: &[&str] = &["january", "march", "may", "june", "october"];
 /// Visits per hundred persons.
 const VISITS_PER_HUNDRED: usize = 55;
 
-/// The texts about entities of a kind: for each, its variants.
+/// The variants of each text about entities of a kind.
 pub(super) fn of_kind(kind: Kind) -> Vec<&'static [&'static str]> {
     TEXTS.iter().filter(|texts| texts.kind == kind).map(|texts| texts.variants).collect()
 }
@@ -147,11 +146,11 @@ pub(super) fn write(entities: &[Entity], draws: &mut Draws) -> Vec<Passage> {
     passages
 }
 
-/// What `variant` tells of an entity.
+/// The passage about an entity in the wording `variant`.
 pub(super) fn about(entity: &Entity, entities: &[Entity], variant: &str) -> Passage {
     let mut facts = Vec::new();
     let mut names: Vec<String> = Vec::new();
-    // The first mention tells the second name as well.
+    // The first mention includes the second name.
     let mut alias = entity.alias.as_ref();
     let text = fill(variant, |slot| match slot {
         "word" => entity.word.to_string(),

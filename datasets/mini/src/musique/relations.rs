@@ -1,10 +1,10 @@
-//! What entities are, how they are related, and the phrases that tell a relation.
+//! Kinds of entities, their relations, and the phrases that express relations.
 //!
-//! A question is composed: the phrases of the first hops stand inside the question of the
-//! last, "who is the mayor of" + "the city where {x} was born". So a wording kept for test is
-//! a new combination of phrases that training shows one by one.
+//! Questions are compositional: the phrases of the first hops are nested in the question of the
+//! last, "who is the mayor of" + "the city where {x} was born". A held-out wording is thus a new
+//! combination of phrases that occur individually in training.
 
-/// What an entity is.
+/// Kind of an entity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Person,
@@ -18,7 +18,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The noun before a name of this kind: "the book kalo". Persons go by the bare name.
+    /// The noun before a name of this kind: "the book kalo". Persons have none.
     pub fn noun(self) -> Option<&'static str> {
         match self {
             Self::Person => None,
@@ -33,24 +33,23 @@ impl Kind {
     }
 }
 
-/// A relation from an entity to another.
+/// A relation between two entities.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Relation {
-    /// The word before the object in the passage that tells it, and so the relation's name and
-    /// the search word.
+    /// The word before the object in the passage that states the relation; also the relation's name
+    /// and the search term.
     pub keyword: &'static str,
     pub subject: Kind,
     pub object: Kind,
-    /// The object, told by its subject `{x}`; empty where no question goes on from there.
+    /// Descriptions of the object by its subject `{x}`; empty if no question continues from it.
     pub phrases: &'static [&'static str],
-    /// The question for the object of `{x}`; empty where no hop leads to a subject.
+    /// Questions for the object of `{x}`; empty if no hop leads to a subject.
     pub asks: &'static [&'static str],
 }
 
 impl Relation {
-    /// The query that finds the object of `name`: the name, then the keyword, as the passages
-    /// have it. A keyword tells the kind of its subject, so that a name of two meanings needs
-    /// no noun.
+    /// The query that finds the object of `name`: the name, then the keyword, in the order of the
+    /// passages. A keyword implies the kind of its subject, so that ambiguous names need no noun.
     pub fn query(&self, name: &str) -> String {
         format!("{name} {}", self.keyword)
     }

@@ -1,9 +1,8 @@
-//! Passages told again: exercises in the language of the world.
+//! Paraphrases of passages: pretraining data for the world's language.
 //!
-//! A base model should be able to read before it is rewarded for anything, as a pretrained
-//! model reads English. To tell a passage again with its facts in another order takes finding
-//! each fact and copying each name from where it stands. Which fact answers which question
-//! is still unknown afterwards.
+//! A base model should be able to read before reinforcement learning, as a pretrained model reads
+//! English. Paraphrasing a passage with its facts in another order requires finding each fact and
+//! copying each name. The model does not learn which fact answers which question.
 
 use std::collections::BTreeMap;
 
@@ -13,45 +12,45 @@ use super::passages::{self, about};
 use crate::draws::Draws;
 use crate::names;
 
-/// A passage among others, and its other wording.
+/// A passage shown with another one, and its paraphrase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retelling {
     /// Two passages as titles and texts, in the order in which they are shown.
     pub told: Vec<(String, String)>,
-    /// The number of the one that is told again, counted from 1.
+    /// The number of the paraphrased passage, from 1.
     pub number: usize,
     /// The same facts in the other wording.
     pub retold: String,
 }
 
 impl MiniMusique {
-    /// Retelling number `index`, a stream apart from tasks and corpus. Its names are drawn anew
-    /// each time, none of them of those kept for test: the corpus has few enough facts to be
-    /// learned by heart, these have to be read.
+    /// Paraphrase number `index`, independent of tasks and corpus. Its names are drawn afresh each
+    /// time and are never reserved ones: the corpus is small enough to be memorised, these have to
+    /// be read.
     pub fn retelling(&self, index: u64) -> Retelling {
         let mut draws = Draws::new(self.root.child("retelling").index(index));
-        let mut given = Given::default();
+        let mut renaming = Renaming::default();
         let mut draw = || {
-            let (entity, variants) = self.anybody(&mut draws);
+            let (entity, variants) = self.random_entity(&mut draws);
             let first = draws.below(variants.len());
             let second = (first + 1 + draws.below(variants.len() - 1)) % variants.len();
             let passage = about(entity, &self.entities, variants[first]);
-            given.extend(&passage.names, &mut draws);
+            renaming.extend(&passage.names, &mut draws);
             let again = about(entity, &self.entities, variants[second]).text;
-            (given.put(&passage.title), given.put(&passage.text), given.put(&again))
+            (renaming.apply(&passage.title), renaming.apply(&passage.text), renaming.apply(&again))
         };
         let (title, text, retold) = draw();
         let (other_title, other_text, _) = draw();
         let own_first = draws.chance(0.5);
-        let mut told = vec![(title, text), (other_title, other_text)];
+        let mut passages_shown = vec![(title, text), (other_title, other_text)];
         if !own_first {
-            told.reverse();
+            passages_shown.reverse();
         }
-        Retelling { told, number: if own_first { 1 } else { 2 }, retold }
+        Retelling { told: passages_shown, number: if own_first { 1 } else { 2 }, retold }
     }
 
-    /// An entity that passages tell about, and the wordings of one of them.
-    fn anybody(&self, draws: &mut Draws) -> (&Entity, &'static [&'static str]) {
+    /// A random entity with passages, and the wordings of one of them.
+    fn random_entity(&self, draws: &mut Draws) -> (&Entity, &'static [&'static str]) {
         loop {
             let entity = draws.choose(&self.entities);
             let texts = passages::of_kind(entity.kind);
@@ -62,12 +61,12 @@ impl MiniMusique {
     }
 }
 
-/// Names and those that stand for them in one exercise.
+/// Replacements of names within one paraphrase.
 #[derive(Default)]
-struct Given(BTreeMap<String, String>);
+struct Renaming(BTreeMap<String, String>);
 
-impl Given {
-    /// Draws a new name for each that has none yet; no two get the same.
+impl Renaming {
+    /// Draws a distinct replacement for each name that has none yet.
     fn extend(&mut self, names: &[String], draws: &mut Draws) {
         let free = names::free();
         for name in names {
@@ -80,8 +79,8 @@ impl Given {
         }
     }
 
-    /// `text` with the new names.
-    fn put(&self, text: &str) -> String {
+    /// Replaces the names in `text`.
+    fn apply(&self, text: &str) -> String {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic()) {

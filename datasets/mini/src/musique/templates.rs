@@ -1,8 +1,8 @@
-//! Chains of relations, and the wordings of each.
+//! Chains of relations and their wordings.
 //!
-//! A template is a chain with a choice of one phrase per hop. All combinations exist; of
-//! those of a chain, one in four is kept for test. Which one differs from chain to chain, so
-//! that every phrase of every relation occurs in training.
+//! A template is a chain with one phrase per hop. All combinations exist; one in four of each chain
+//! is held out. Which one differs between chains, so that every phrase of every relation occurs in
+//! training.
 
 use leyden_core::SeedTree;
 
@@ -16,9 +16,9 @@ pub struct Template {
     pub id: String,
     /// The relations from the entity that the question names to its answer.
     pub chain: Vec<&'static Relation>,
-    /// The question with `{x}` for the entity that it names.
+    /// The question with `{x}` for the entity.
     pub text: String,
-    /// Whether the template is kept for test.
+    /// Whether the template is reserved for test.
     pub held_out: bool,
 }
 
@@ -33,25 +33,25 @@ impl Template {
     }
 }
 
-/// One wording in so many is kept for test.
-const KEPT: u64 = 4;
+/// One in `HELD_OUT_ONE_IN` wordings is reserved for test.
+const HELD_OUT_ONE_IN: u64 = 4;
 
 /// All templates of two and three hops, in a fixed order.
 pub(super) fn all() -> Vec<Template> {
     [2, 3].into_iter().flat_map(chains).flat_map(|chain| wordings(&chain)).collect()
 }
 
-/// All chains of so many relations in which each begins where the one before ends, and none
-/// occurs twice.
+/// All chains of `hops` distinct relations in which the subject kind of each is the object kind of
+/// the previous one.
 fn chains(hops: usize) -> Vec<Vec<&'static Relation>> {
     let mut chains: Vec<Vec<&'static Relation>> = RELATIONS.iter().map(|r| vec![r]).collect();
     for _ in 1..hops {
         let longer = chains.iter().flat_map(|chain| {
-            let goes_on = |next: &&'static Relation| {
+            let continues = |next: &&'static Relation| {
                 let end = chain.last().map(|last| last.object);
                 end == Some(next.subject) && !chain.contains(next)
             };
-            RELATIONS.iter().filter(goes_on).map(|next| [chain.as_slice(), &[next]].concat())
+            RELATIONS.iter().filter(continues).map(|next| [chain.as_slice(), &[next]].concat())
         });
         chains = longer.collect();
     }
@@ -72,14 +72,14 @@ fn wordings(chain: &[&'static Relation]) -> Vec<Template> {
     let texts = subjects.iter().flat_map(|subject| last.asks.iter().map(|ask| put(ask, subject)));
     let keywords: Vec<&str> = chain.iter().map(|relation| relation.keyword).collect();
     let name = keywords.join("-");
-    let offset = SeedTree::new(0).child("held-out wordings").child(&name).seed() % KEPT;
+    let offset = SeedTree::new(0).child("held-out wordings").child(&name).seed() % HELD_OUT_ONE_IN;
     texts
         .enumerate()
         .map(|(number, text)| Template {
             id: format!("{name}#{}", number + 1),
             chain: chain.to_vec(),
             text,
-            held_out: number as u64 % KEPT == offset,
+            held_out: number as u64 % HELD_OUT_ONE_IN == offset,
         })
         .collect()
 }

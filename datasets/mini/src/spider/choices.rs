@@ -1,18 +1,19 @@
-//! The choices in a query, and what the wrong ones are.
+//! The choices in a query and their wrong alternatives.
 //!
-//! One walk over the tree serves two purposes: the world refuses a task whose result one
-//! wrong choice does not change, and the demonstrations for the base model are drawn choice
-//! by choice. Names and values are never touched: what varies is the structure.
+//! One traversal of the tree serves two purposes: tasks whose result does not change under some
+//! single wrong choice are rejected, and demonstrations for the base model are drawn choice by
+//! choice. Only the structure varies, never names and values.
 
 use super::query::{Aggregate, Comparison, Condition, Connective, On, Query, Term};
 
-/// Decides a choice among so many wrong ways: `None` for the right one, or a number below.
+/// Decides a choice given the number of wrong alternatives: `None` for the correct one, or the
+/// index of a wrong one.
 type Decide<'a> = dyn FnMut(usize) -> Option<usize> + 'a;
 
 /// `query` with every choice decided.
 pub(super) fn decided(query: &Query, decide: &mut Decide<'_>) -> Query {
     let mut drawn = query.clone();
-    // The first of two terms is the group's own column.
+    // The first of two terms is the grouping column.
     if let Some(term) = drawn.select.last_mut() {
         *term = choose(term, wrong_terms(term, query), decide);
     }
@@ -52,8 +53,8 @@ fn choose<T: Clone>(right: &T, wrong: Vec<T>, decide: &mut Decide<'_>) -> T {
     }
 }
 
-/// Other terms over the same column; for a count the column of a condition or of the group, or
-/// else `id`, of which the largest is no wrong way: it counts the rows as well.
+/// Other terms over the same column; for a count the column of a condition or of the group, or else
+/// `id`. `max(id)` is excluded, because it also counts the rows.
 fn wrong_terms(term: &Term, query: &Query) -> Vec<Term> {
     let named = query.conditions.iter().find_map(Condition::column);
     let column = term.column().or(named).or(query.group.as_deref()).unwrap_or("id").to_string();
@@ -75,7 +76,7 @@ fn decided_condition(condition: &Condition, decide: &mut Decide<'_>) -> Conditio
         }
         Condition::Id { negated, query } => {
             let negated = choose(negated, vec![!negated], decide);
-            // What an inner query selects is a key, and no choice.
+            // The term of an inner query is a key, not a choice.
             let mut query = query.clone();
             for inner in &mut query.conditions {
                 *inner = decided_condition(inner, decide);
@@ -96,7 +97,7 @@ fn other_connective(right: Connective) -> Connective {
     }
 }
 
-/// The choice which of two columns is shown and which one orders.
+/// The choice of which of two columns is selected and which one orders.
 fn exchange(query: &mut Query, decide: &mut Decide<'_>) {
     let (Some(Term::Column(shown)), Some((Term::Column(by), _))) =
         (query.select.last_mut(), &mut query.order)
@@ -108,26 +109,28 @@ fn exchange(query: &mut Query, decide: &mut Decide<'_>) {
     }
 }
 
-/// The number of wrong ways of every choice in a query.
-pub(super) fn ways(query: &Query) -> Vec<usize> {
-    let mut ways = Vec::new();
+/// The number of wrong alternatives of every choice in a query.
+pub(super) fn alternatives(query: &Query) -> Vec<usize> {
+    let mut alternatives = Vec::new();
     decided(query, &mut |wrong| {
-        ways.push(wrong);
+        alternatives.push(wrong);
         None
     });
-    ways
+    alternatives
 }
 
-/// Every query that is one wrong choice away.
+/// Every query with a single wrong choice.
 pub(super) fn neighbours(query: &Query) -> Vec<Query> {
-    let ways = ways(query);
-    let one_wrong = |place: usize, way: usize| {
+    let alternatives = alternatives(query);
+    let one_wrong = |position: usize, alternative: usize| {
         let mut at = 0;
         decided(query, &mut |_| {
             at += 1;
-            (at == place + 1).then_some(way)
+            (at == position + 1).then_some(alternative)
         })
     };
-    let places = ways.iter().enumerate();
-    places.flat_map(|(place, &n)| (0..n).map(move |way| one_wrong(place, way))).collect()
+    let places = alternatives.iter().enumerate();
+    places
+        .flat_map(|(position, &n)| (0..n).map(move |alternative| one_wrong(position, alternative)))
+        .collect()
 }

@@ -1,4 +1,4 @@
-//! A database: its schema, its rows, and SQLite to run queries on them.
+//! A database: its schema, its rows, and a SQLite connection for queries.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use rusqlite::types::ValueRef;
 use super::rows::{self, Cell};
 use super::schema::Schema;
 
-/// A database of the world, held in memory.
+/// An in-memory database of the world.
 #[derive(Debug, Clone)]
 pub struct Database {
     pub schema: Schema,
@@ -20,30 +20,30 @@ pub struct Database {
 
 impl Database {
     /// # Panics
-    /// If SQLite cannot hold some dozen rows in memory.
+    /// If SQLite cannot create the in-memory database of some dozen rows.
     pub(super) fn new(schema: Schema, seed: SeedTree) -> Self {
         let rows = rows::draw(&schema, seed);
         let connection = Connection::open_in_memory()
             .and_then(|connection| fill(&connection, &schema, &rows).map(|()| connection))
-            .unwrap_or_else(|e| panic!("{} cannot be held in memory: {e}", schema.db_id));
+            .unwrap_or_else(|e| panic!("{} cannot be created in memory: {e}", schema.db_id));
         Self { schema, rows, connection: Arc::new(Mutex::new(connection)) }
     }
 
     /// Writes the database into a new file at `path`.
     ///
     /// # Errors
-    /// SQLite's own.
+    /// SQLite's error.
     pub(super) fn write(&self, path: &Path) -> rusqlite::Result<()> {
         fill(&Connection::open(path)?, &self.schema, &self.rows)
     }
 
-    /// The rows that a query gives, every value as text with its type: an equal value is an
-    /// equal text, 1 and 1.0 included, and a number is never a text.
+    /// The rows of a query. Values are text that encodes the type: equal values have equal text,
+    /// 1 and 1.0 included, and numbers and strings are always different.
     ///
-    /// For the queries of this world; a model's own belong into the agent's sandbox.
+    /// Only for queries of this world; a model's queries belong in the agent's sandbox.
     ///
     /// # Errors
-    /// SQLite's own, with what it said.
+    /// SQLite's error with its message.
     pub fn run(&self, sql: &str) -> rusqlite::Result<Vec<Vec<String>>> {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         let mut statement = connection.prepare(sql)?;

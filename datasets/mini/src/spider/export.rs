@@ -10,7 +10,7 @@ use crate::files::{self, ExportError};
 
 impl MiniSpider {
     /// Writes `train.json` with the first `train` training tasks, `dev.json` with `test` test
-    /// tasks, `tables.json` and the databases into `folder`, which is made if missing.
+    /// tasks, `tables.json` and the databases into `folder`, which is created if missing.
     ///
     /// # Errors
     /// If the folder or a file cannot be written.
@@ -23,7 +23,7 @@ impl MiniSpider {
     }
 
     /// Writes `tables.json` and `database/<db_id>/<db_id>.sqlite` for every database into
-    /// `folder`, in place of files of these names. Returns the folder `database`.
+    /// `folder`, replacing existing files. Returns the folder `database`.
     ///
     /// # Errors
     /// If the folder or a file cannot be written.
@@ -34,7 +34,7 @@ impl MiniSpider {
         for database in self.databases() {
             let db_id = database.schema.db_id;
             let path = databases.join(db_id).join(format!("{db_id}.sqlite"));
-            files::make_way(&path)?;
+            files::clear_path(&path)?;
             database.write(&path).map_err(|source| ExportError::new(&path, source))?;
         }
         Ok(databases)
@@ -53,7 +53,7 @@ fn row(task: &Task) -> Value {
     Value::Object(row)
 }
 
-/// Columns are numbered through all tables, after `*` as number 0.
+/// Columns are numbered across all tables; `*` is number 0.
 fn entry(schema: &Schema) -> Value {
     let mut columns = vec![json!([-1, "*"])];
     let mut words = columns.clone();
@@ -67,7 +67,7 @@ fn entry(schema: &Schema) -> Value {
             let number = columns.len();
             match column.content {
                 Content::Id => primary.push(number),
-                // A table comes after those that its keys lead to.
+                // A table follows those that its keys refer to.
                 Content::Key(parent) => foreign.push([number, first_columns[parent]]),
                 _ => {}
             }

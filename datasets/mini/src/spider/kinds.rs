@@ -1,4 +1,4 @@
-//! The kinds of questions, how hard each is in Spider's sense, and how one becomes a query.
+//! The kinds of questions, their hardness by Spider's rule, and their queries.
 
 use super::database::Database;
 use super::query::{Aggregate, Comparison, Condition, Connective, On, Query, Term};
@@ -61,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// How hard the query is by the rule of Spider's evaluation.
+    /// Hardness of the query by the rule of Spider's evaluation.
     pub fn hardness(self) -> &'static str {
         match self {
             Self::Count | Self::CountWhere | Self::ListWhere | Self::Aggregate => "easy",
@@ -73,7 +73,8 @@ impl Kind {
         }
     }
 
-    /// Whether its questions name a value, and so differ from training's by the value alone.
+    /// Whether its questions contain a value, so that the value alone distinguishes test questions
+    /// from training questions.
     pub fn has_value(self) -> bool {
         matches!(
             self,
@@ -106,7 +107,7 @@ impl Filled {
     }
 }
 
-/// Draws a query of `kind` over `database`; `None` if the drawn tables have no such columns.
+/// Draws a query of `kind` over `database`; `None` if the drawn tables lack the necessary columns.
 pub(super) fn fill(
     kind: Kind,
     database: &Database,
@@ -164,7 +165,7 @@ impl Builder<'_> {
             query.conditions.push(second);
             let or = self.draws.chance(0.5);
             query.connective = if or { Connective::Or } else { Connective::And };
-            self.say("con", if or { "or" } else { "and" });
+            self.set_word("con", if or { "or" } else { "and" });
         }
         self.done(query)
     }
@@ -178,7 +179,7 @@ impl Builder<'_> {
             Kind::Order => None,
             Kind::TopMany => {
                 let n = *self.draws.choose(if self.reserved { &[4, 6] } else { &[2, 3, 5] });
-                self.say("n", &n.to_string());
+                self.set_word("n", &n.to_string());
                 Some(n)
             }
             _ => Some(1),
@@ -189,7 +190,7 @@ impl Builder<'_> {
     fn grouped(mut self, kind: Kind) -> Option<Filled> {
         let t = self.any_table();
         let by = self.column(t, |c| c == Content::Category)?;
-        self.say("c", &by);
+        self.set_word("c", &by);
         let term = if kind == Kind::Group { Term::Count } else { self.aggregate(t)? };
         let mut query = Query::select(vec![Term::Column(by.clone()), term], &self.table(t).name);
         query.group = Some(by);
@@ -218,7 +219,7 @@ impl Builder<'_> {
             }
             _ => query.conditions.push(self.condition(parent, "where")?),
         }
-        self.say_tables(child, parent);
+        self.set_table_words(child, parent);
         self.done(query)
     }
 
@@ -233,11 +234,11 @@ impl Builder<'_> {
         let mut query = Query::select(vec![term], &self.table(parent).name);
         let negated = kind != Kind::Having;
         query.conditions.push(Condition::Id { negated, query: Box::new(inner) });
-        self.say_tables(child, parent);
+        self.set_table_words(child, parent);
         self.done(query)
     }
 
-    /// `None` for a query that asks for what it says: the age of those whose age is 30.
+    /// `None` for a circular query: the age of those whose age is 30.
     fn done(self, query: Query) -> Option<Filled> {
         let shown = |column| query.select.iter().any(|term| term.column() == Some(column));
         let conditions = query.conditions.iter().filter_map(Condition::column);
@@ -246,7 +247,7 @@ impl Builder<'_> {
         (!circular).then_some(Filled { query, words: self.words })
     }
 
-    fn say(&mut self, slot: &'static str, word: &str) {
+    fn set_word(&mut self, slot: &'static str, word: &str) {
         self.words.push((slot, word.to_string()));
     }
 
@@ -257,7 +258,7 @@ impl Builder<'_> {
     fn any_table(&mut self) -> usize {
         let t = self.draws.below(self.database.schema.tables.len());
         let name = self.table(t).name.clone();
-        self.say("t", &name);
+        self.set_word("t", &name);
         t
     }
 
@@ -266,35 +267,35 @@ impl Builder<'_> {
         (!references.is_empty()).then(|| *self.draws.choose(&references))
     }
 
-    fn say_tables(&mut self, child: usize, parent: usize) {
+    fn set_table_words(&mut self, child: usize, parent: usize) {
         let (child, parent) = (self.table(child).name.clone(), self.table(parent).name.clone());
-        self.say("t", &child);
-        self.say("p", &parent);
+        self.set_word("t", &child);
+        self.set_word("p", &parent);
     }
 
-    /// A column that fits, by name.
+    /// The name of a random column that satisfies `fits`.
     fn column(&mut self, t: usize, fits: impl Fn(Content) -> bool) -> Option<String> {
         let columns = &self.database.schema.tables[t].columns;
         let fit: Vec<_> = columns.iter().filter(|c| fits(c.content)).collect();
         (!fit.is_empty()).then(|| self.draws.choose(&fit).name.clone())
     }
 
-    /// The column that is shown: mostly the name of the row.
+    /// The selected column: mostly the name of the row.
     fn shown(&mut self, t: usize) -> Option<Term> {
         let name = self.column(t, |c| c == Content::Name);
         let column = match name {
             Some(name) if self.draws.chance(0.7) => name,
             _ => self.column(t, |c| !matches!(c, Content::Id | Content::Key(_)))?,
         };
-        self.say("c", &column);
+        self.set_word("c", &column);
         Some(Term::Column(column))
     }
 
     fn aggregate(&mut self, t: usize) -> Option<Term> {
         let column = self.column(t, Content::is_number)?;
         let function = *self.draws.choose(&Aggregate::ALL);
-        self.say("d", &column);
-        self.say(
+        self.set_word("d", &column);
+        self.set_word(
             "agg",
             match function {
                 Aggregate::Max => "largest",
@@ -308,8 +309,8 @@ impl Builder<'_> {
     fn order(&mut self, t: usize) -> Option<(Term, bool)> {
         let column = self.column(t, Content::is_number)?;
         let down = self.draws.chance(0.5);
-        self.say("d", &column);
-        self.say("ext", if down { "largest" } else { "smallest" });
+        self.set_word("d", &column);
+        self.set_word("ext", if down { "largest" } else { "smallest" });
         Some((Term::Column(column), down))
     }
 
@@ -317,15 +318,15 @@ impl Builder<'_> {
     fn beyond(&mut self, t: usize) -> Option<Condition> {
         let column = self.column(t, Content::is_number)?;
         let above = self.draws.chance(0.5);
-        self.say("d", &column);
-        self.say("side", if above { "above" } else { "below" });
+        self.set_word("d", &column);
+        self.set_word("side", if above { "above" } else { "below" });
         let average = Term::Aggregate(Aggregate::Avg, column.clone());
         let inner = Query::select(vec![average], &self.table(t).name);
         let op = if above { Comparison::Greater } else { Comparison::Less };
         Some(Condition::CompareQuery(column, op, Box::new(inner)))
     }
 
-    /// A condition on a column of `t`, told in the slot `slot`.
+    /// A condition on a column of `t`, expressed in the slot `slot`.
     fn condition(&mut self, t: usize, slot: &'static str) -> Option<Condition> {
         let columns = &self.database.schema.tables[t].columns;
         let usable = |&i: &usize| !matches!(columns[i].content, Content::Id | Content::Key(_));
@@ -347,7 +348,7 @@ impl Builder<'_> {
             0 => format!("with {} {side}{value}", column.name),
             _ => format!("whose {} is {side}{value}", column.name),
         };
-        self.say(slot, &phrase);
+        self.set_word(slot, &phrase);
         Some(Condition::Compare(column.name.clone(), op, value))
     }
 

@@ -1,15 +1,13 @@
-//! mini-spider: questions to small databases, in the formats of Spider.
+//! mini-spider: questions over small databases, in the formats of Spider.
 //!
-//! Seventeen databases of two or three tables, four of them kept for test as a whole; some
-//! twenty kinds of questions over them, easy, medium and hard by Spider's rule. Schema,
-//! question and query share their words letter for letter, so that a small model copies a
-//! name instead of inflecting it, and the whole of schema and question is a prompt of some
-//! hundred tokens.
+//! Seventeen databases of two or three tables, four of them reserved for test; some twenty kinds of
+//! questions, easy, medium and hard by Spider's rule. Schema, question and query use identical
+//! words, so that a small model copies a name instead of inflecting it; schema and question are a
+//! prompt of some hundred tokens.
 //!
-//! Test questions differ from training's in their wording, in their database or in their
-//! values, which are kept for test; labels say in which. A task is kept only if no single
-//! wrong choice in its query gives the same result, so that the rewards are not won by
-//! guesses.
+//! Test questions differ from training questions in their wording, their database or their values;
+//! labels record in which. A task is accepted only if no single wrong choice in its query gives the
+//! same result, so that guessing is not rewarded.
 
 mod choices;
 mod database;
@@ -44,8 +42,8 @@ const HARDNESS: [&str; 10] =
 /// Attempts to find a fair question for a template before another template is drawn.
 const ATTEMPTS: usize = 60;
 
-/// The world of one seed: the schemas are fixed, the rows are the seed's. Every task has an
-/// address: the same seed, split and index give the same task, in any order of asking.
+/// The world of one seed: the schemas are fixed, the rows depend on the seed. Tasks can be accessed
+/// in any order: seed, split and index determine the task.
 #[derive(Debug, Clone)]
 pub struct MiniSpider {
     root: SeedTree,
@@ -53,8 +51,8 @@ pub struct MiniSpider {
     templates: Vec<Template>,
 }
 
-/// What a task is drawn from.
-struct Wanted {
+/// The requested properties of a task.
+struct Requested {
     hardness: &'static str,
     template_held_out: bool,
     database_held_out: bool,
@@ -63,7 +61,7 @@ struct Wanted {
 
 impl MiniSpider {
     /// # Panics
-    /// If SQLite cannot hold the databases, a few hundred rows, in memory.
+    /// If SQLite cannot create the in-memory databases of a few hundred rows.
     pub fn new(seed: u64) -> Self {
         let root = SeedTree::new(seed).child("mini-spider");
         let database = |schema: Schema| {
@@ -74,7 +72,7 @@ impl MiniSpider {
         Self { root, databases, templates: templates::all() }
     }
 
-    /// All databases, those kept for test included.
+    /// All databases, including held-out ones.
     pub fn databases(&self) -> &[Database] {
         &self.databases
     }
@@ -84,7 +82,7 @@ impl MiniSpider {
         self.databases.iter().find(|database| database.schema.db_id == db_id)
     }
 
-    /// All templates, those kept for test included.
+    /// All templates, including held-out ones.
     pub fn templates(&self) -> &[Template] {
         &self.templates
     }
@@ -100,35 +98,35 @@ impl MiniSpider {
     }
 
     fn training_draw(&self, id: String, draws: &mut Draws) -> (Task, Query) {
-        let wanted = Wanted {
+        let requested = Requested {
             hardness: HARDNESS[draws.below(HARDNESS.len())],
             template_held_out: false,
             database_held_out: false,
             test: false,
         };
-        self.draw(id, &wanted, draws)
+        self.draw(id, &requested, draws)
     }
 
-    /// The first `n` test tasks ([`TEST_TASKS`] by default). Of four in a row the second and
-    /// the fourth have a template kept for test, the third and the fourth a database kept for
-    /// test; all their values are reserved for test.
+    /// The first `n` test tasks ([`TEST_TASKS`] by default). Of four in a row the second and the
+    /// fourth have a held-out template, the third and the fourth a held-out database; all their
+    /// values are reserved for test.
     pub fn test(&self, n: usize) -> Vec<Task> {
         (0..n).map(|i| self.test_task(i)).collect()
     }
 
     fn test_task(&self, i: usize) -> Task {
         let mut draws = Draws::new(self.root.child("test").index(i as u64));
-        let wanted = Wanted {
+        let requested = Requested {
             hardness: HARDNESS[i / 4 % HARDNESS.len()],
             template_held_out: i % 2 == 1,
             database_held_out: i % 4 >= 2,
             test: true,
         };
-        self.draw(format!("mini-spider/test/{i:04}"), &wanted, &mut draws).0
+        self.draw(format!("mini-spider/test/{i:04}"), &requested, &mut draws).0
     }
 
-    /// `n` texts for the training of a tokenizer: training questions, queries and schemas in
-    /// turn. A stream apart from the training tasks.
+    /// `n` texts for training a tokenizer: training questions, queries and schemas in turn,
+    /// independent of the training tasks.
     pub fn corpus(&self, n: usize) -> Vec<String> {
         let node = self.root.child("corpus");
         let text = |i: usize| {
@@ -143,31 +141,32 @@ impl MiniSpider {
         (0..n).map(text).collect()
     }
 
-    /// A task as wanted, whose result every single wrong choice changes.
-    fn draw(&self, id: String, wanted: &Wanted, draws: &mut Draws) -> (Task, Query) {
+    /// Draws a task with the requested properties whose result changes under every single wrong
+    /// choice.
+    fn draw(&self, id: String, requested: &Requested, draws: &mut Draws) -> (Task, Query) {
         let databases: Vec<&Database> = self
             .databases
             .iter()
-            .filter(|d| d.schema.held_out == wanted.database_held_out)
+            .filter(|d| d.schema.held_out == requested.database_held_out)
             .collect();
-        let known = !wanted.template_held_out && !wanted.database_held_out;
+        let known = !requested.template_held_out && !requested.database_held_out;
         let fits = |t: &&Template| {
-            t.held_out == wanted.template_held_out
-                && t.kind.hardness() == wanted.hardness
-                // A known question about a known database is new by its value.
-                && (!wanted.test || !known || t.kind.has_value())
+            t.held_out == requested.template_held_out
+                && t.kind.hardness() == requested.hardness
+                // A question with a known template and database must differ in its value.
+                && (!requested.test || !known || t.kind.has_value())
         };
         let templates: Vec<&Template> = self.templates.iter().filter(fits).collect();
         loop {
             let template = *draws.choose(&templates);
-            // The kind without anything to draw has few questions: it comes less often.
+            // This kind has few distinct questions, so it is drawn less often.
             if template.kind == Kind::Count && draws.chance(0.5) {
                 continue;
             }
-            // Kinds with many choices are seldom fair; they are not to come seldom.
+            // Kinds with many choices are rarely fair; retry so that they do not become rare.
             for _ in 0..ATTEMPTS {
                 let database = *draws.choose(&databases);
-                let filled = kinds::fill(template.kind, database, wanted.test, draws);
+                let filled = kinds::fill(template.kind, database, requested.test, draws);
                 if let Some(filled) = filled.filter(|filled| is_fair(&filled.query, database)) {
                     let question = fill(template.text, |slot| filled.word(slot));
                     let task = task(id, question, &filled.query, template, database);
@@ -178,7 +177,7 @@ impl MiniSpider {
     }
 }
 
-/// Whether the query has a result that no query with one other choice gives.
+/// Whether the query has a result that no query with a single wrong choice has.
 fn is_fair(query: &Query, database: &Database) -> bool {
     let ordered = query.order.is_some();
     let rows =
@@ -191,8 +190,8 @@ fn is_fair(query: &Query, database: &Database) -> bool {
     choices::neighbours(query).iter().all(|other| rows(other).is_ok_and(|rows| rows != result))
 }
 
-/// Rows in a form that is equal where the test-suite rule may find them equal: the order of
-/// columns never counts, the order of rows only if the query has one.
+/// Rows in a canonical form for the test-suite rule: the order of columns never matters, the order
+/// of rows only if the query has one.
 fn comparable(mut rows: Vec<Vec<String>>, ordered: bool) -> Vec<Vec<String>> {
     rows.iter_mut().for_each(|row| row.sort());
     if !ordered {

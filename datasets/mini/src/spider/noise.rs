@@ -1,18 +1,18 @@
-//! Demonstrations that are right choice by choice, some of the time.
+//! Demonstrations in which each choice is correct with a given probability.
 //!
-//! A base model for reinforcement learning has to know the language of queries, how to copy
-//! names and values and the agent's protocol, but not which query answers which question:
-//! that is what the rewards teach. So it is shown queries with the right names and values in
-//! which each choice (see `choices`: aggregate, comparison, direction, limit, which of two
-//! columns orders, join, negation, connective, group) is right with a stated probability, and
-//! else one of the wrong ways at random.
+//! A base model for reinforcement learning has to know the language of queries, how to copy names
+//! and values, and the agent's protocol, but not which query answers which question; the rewards
+//! train that. Its demonstrations are queries with correct names and values in which each choice
+//! (see `choices`: aggregate, comparison, direction, limit, which of two columns orders, join,
+//! negation, connective, group) is correct with a given probability, and otherwise a random wrong
+//! alternative.
 //!
-//! A choice among `k` ways is right with probability `k^-e`; `e` is such that all choices of
-//! a query are right about one time in twenty, whatever their number, but at most
-//! [`GUESS`]. With `e` = 1 a choice would be a mere guess, and beyond it the base would learn
-//! to avoid the right way: queries with few choices are rather right more often. The verdicts
-//! on a query are little better than chance, and with the rewritten queries about one rollout
-//! in ten ends with the right result.
+//! A choice among `k` alternatives is correct with probability `k^-e`; `e` is such that all choices
+//! of a query are correct about one time in twenty, whatever their number, but at most [`GUESS`].
+//! With `e` = 1 a choice would be a pure guess, and with more the base model would learn to avoid
+//! the correct alternative; therefore queries with few choices are correct more often. The verdicts
+//! on a query are little better than chance, and with the rewritten queries about one rollout in
+//! ten ends with the correct result.
 
 use leyden_core::{SeedTree, Task};
 
@@ -25,14 +25,14 @@ use crate::draws::Draws;
 pub enum Turn {
     /// The first query.
     Write { query: String },
-    /// The verdict on the query before.
+    /// The verdict on the previous query.
     Check { correct: bool },
     /// Another query.
     Rewrite { query: String },
 }
 
-/// A demonstrated rollout: a query, then verdicts and rewritten queries in turn. It ends with
-/// the verdict "correct" or with the last verdict that the agent's limit allows.
+/// A demonstrated rollout: a query, then alternating verdicts and rewritten queries. It ends with
+/// the verdict "correct" or at the agent's limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Demonstration {
     pub task: Task,
@@ -40,7 +40,7 @@ pub struct Demonstration {
 }
 
 impl Demonstration {
-    /// The query that the rollout ends with.
+    /// The final query of the rollout.
     pub fn query(&self) -> &str {
         fn query(turn: &Turn) -> Option<&String> {
             match turn {
@@ -55,16 +55,16 @@ impl Demonstration {
 /// Largest exponent of the probabilities: 1 is a guess, smaller is better.
 pub const GUESS: f64 = 0.95;
 
-/// How far demonstrations are from right.
+/// Error rates of demonstrations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Noise {
-    /// Probability that all choices of a query are right, where [`GUESS`] allows it.
+    /// Probability that all choices of a query are correct, as far as [`GUESS`] permits.
     pub query: f64,
-    /// Probability that a right query is found correct.
+    /// Probability that a correct query is judged correct.
     pub accepts_right: f64,
-    /// Probability that a wrong query is found correct.
+    /// Probability that a wrong query is judged correct.
     pub accepts_wrong: f64,
-    /// Most queries of a rollout.
+    /// Maximum number of queries in a rollout.
     pub queries: usize,
 }
 
@@ -75,13 +75,14 @@ impl Default for Noise {
 }
 
 impl Noise {
-    /// No noise: the right query, found correct.
+    /// No noise: the correct query, judged correct.
     pub fn none() -> Self {
         Self { query: 1.0, accepts_right: 1.0, accepts_wrong: 0.0, queries: 3 }
     }
 
     fn disturbed(&self, query: &Query, draws: &mut Draws) -> Query {
-        let guess: f64 = choices::ways(query).iter().map(|&wrong| (wrong as f64 + 1.0).ln()).sum();
+        let guess: f64 =
+            choices::alternatives(query).iter().map(|&wrong| (wrong as f64 + 1.0).ln()).sum();
         let exponent = if guess > 0.0 { (-self.query.ln() / guess).min(GUESS) } else { 0.0 };
         choices::decided(query, &mut |wrong| {
             let right = (wrong as f64 + 1.0).powf(-exponent);
@@ -91,7 +92,7 @@ impl Noise {
 }
 
 impl MiniSpider {
-    /// The rollout that `seed` draws for training task number `index`.
+    /// Draws a rollout for training task number `index`.
     pub fn demonstration(&self, index: u64, noise: &Noise, seed: SeedTree) -> Demonstration {
         let (task, right) = self.training(index);
         let mut draws = Draws::new(seed.child("noise"));

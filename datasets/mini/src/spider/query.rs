@@ -1,7 +1,7 @@
 //! The queries of the world as trees, and as text.
 //!
-//! Names and values are always surrounded by the same characters, ` age `, `'kalo'`, so that
-//! a tokenizer sees one form of each in schema, question and query.
+//! Names and values are always surrounded by the same characters, ` age `, `'kalo'`, so that they
+//! have a single tokenization in schema, question and query.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -24,7 +24,7 @@ impl Aggregate {
     }
 }
 
-/// What is selected or ordered by.
+/// A term in `select` or `order by`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Term {
     Count,
@@ -33,7 +33,7 @@ pub(super) enum Term {
 }
 
 impl Term {
-    /// The column that it is about.
+    /// The column of the term.
     pub fn column(&self) -> Option<&str> {
         match self {
             Self::Count => None,
@@ -56,9 +56,9 @@ impl Comparison {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// With a value as SQL writes it.
+    /// Comparison with an SQL literal.
     Compare(String, Comparison, String),
-    /// With the single value of a query.
+    /// Comparison with the single value of a query.
     CompareQuery(String, Comparison, Box<Query>),
     /// `id in (…)`, or `id not in (…)`.
     Id { negated: bool, query: Box<Query> },
@@ -74,10 +74,10 @@ impl Condition {
     }
 }
 
-/// How a table is joined to the one that its key leads to.
+/// How a table is joined to the one that its key refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum On {
-    /// `parents.id = parents_id`: the right way.
+    /// `parents.id = parents_id`: correct.
     Key,
     /// `parents.id = children.id`: a common mistake.
     Ids,
@@ -93,12 +93,12 @@ pub(super) enum Connective {
 pub(super) struct Query {
     pub select: Vec<Term>,
     pub from: String,
-    /// The table that the key of `from` leads to.
+    /// The table that the key of `from` refers to.
     pub join: Option<(String, On)>,
     pub conditions: Vec<Condition>,
     pub connective: Connective,
     pub group: Option<String>,
-    /// Whether downwards.
+    /// The term, and whether the order is descending.
     pub order: Option<(Term, bool)>,
     pub limit: Option<usize>,
 }

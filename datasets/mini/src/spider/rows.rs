@@ -1,8 +1,8 @@
 //! The rows of a database.
 //!
-//! Drawn so that wrong queries give other results: numbers of a column differ, so that an
-//! order has no ties; every category occurs; some parents have no children. A third of the
-//! names and two of five categories are reserved for the questions of test.
+//! Drawn so that wrong queries give other results: the numbers in a column are distinct, so that
+//! an order has no ties; every category occurs; some parents have no children. A third of the
+//! names and two of five categories are reserved for test questions.
 
 use leyden_core::SeedTree;
 
@@ -19,7 +19,7 @@ pub(super) enum Cell {
 }
 
 impl Cell {
-    /// The value as SQL writes it.
+    /// The value as an SQL literal.
     pub fn sql(&self) -> String {
         match self {
             Self::Integer(n) => n.to_string(),
@@ -29,12 +29,12 @@ impl Cell {
     }
 }
 
-/// Rows of a table that others refer to, and of one that none refers to.
+/// Number of rows of a referenced table, and of an unreferenced one.
 const PARENTS: usize = 9;
 const CHILDREN: usize = 14;
-/// Parents without children.
+/// Number of parents without children.
 const CHILDLESS: usize = 2;
-/// Categories of a column: free ones, and those kept for test.
+/// Number of categories of a column: for training, and reserved for test.
 const CATEGORIES: (usize, usize) = (3, 2);
 
 /// The rows of all tables, in the order of the schema.

@@ -1,27 +1,26 @@
-//! The databases' schemas, written as the model reads them.
+//! The schemas of the databases, in the form that the model reads.
 //!
-//! A schema is its compact text, `singers(id, name, age) concerts(id, singers_id, year)`, and
-//! a column's name alone tells what it holds, in every database. Words have one form: tables
-//! are plurals, a foreign key is the table's name with `_id`, and apart from `id` no column
-//! name occurs twice in a database, so that queries need no prefix but in joins.
+//! A schema is a compact text, `singers(id, name, age) concerts(id, singers_id, year)`. A column's
+//! name determines its content in every database. Words have one form: tables are plurals, a
+//! foreign key is the table's name with `_id`, and apart from `id` no column name occurs twice in a
+//! database, so that queries need prefixes only in joins.
 //!
-//! The databases kept for test have no word of their own; they put known tables and columns
-//! together in a new way.
+//! The held-out databases have no new words; they combine known tables and columns in a new way.
 
-/// What a column holds.
+/// Content of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// 1, 2, … in the order of the rows; the primary key.
     Id,
     /// The id of a row of this table (by number).
     Key(usize),
-    /// A name that no other row has.
+    /// A unique name.
     Name,
-    /// One of a few names that rows share.
+    /// One of a few names shared by rows.
     Category,
-    /// Integers in low..=high, no two rows alike.
+    /// Distinct integers in low..=high.
     Integer(i64, i64),
-    /// Tenths in low..=high, no two rows alike, none of them whole.
+    /// Distinct non-integer tenths in low..=high.
     Tenths(i64, i64),
 }
 
@@ -59,7 +58,7 @@ pub struct Table {
 pub struct Schema {
     pub db_id: &'static str,
     pub tables: Vec<Table>,
-    /// Whether the database is kept for test.
+    /// Whether the database is reserved for test.
     pub held_out: bool,
 }
 
@@ -104,7 +103,7 @@ const HELD_OUT: &[(&str, &str)] = &[
     ),
 ];
 
-/// All schemas; those kept for test last.
+/// All schemas, held-out ones last.
 pub(super) fn all() -> Vec<Schema> {
     let training = TRAINING.iter().map(|row| (row, false));
     let held_out = HELD_OUT.iter().map(|row| (row, true));
@@ -112,12 +111,12 @@ pub(super) fn all() -> Vec<Schema> {
 }
 
 /// # Panics
-/// If the tables above hold something else than schemas.
+/// If the tables above contain an invalid schema.
 fn parse(db_id: &'static str, text: &str, held_out: bool) -> Schema {
     let mut tables: Vec<Table> = Vec::new();
     for part in text.split_terminator(')') {
         let Some((name, columns)) = part.trim().split_once('(') else {
-            panic!("{db_id} holds no table: {part}")
+            panic!("{db_id} has an invalid table: {part}")
         };
         let column = |column: &str| Column {
             name: column.to_string(),
@@ -130,7 +129,7 @@ fn parse(db_id: &'static str, text: &str, held_out: bool) -> Schema {
     Schema { db_id, tables, held_out }
 }
 
-/// What a column of this name holds, given the tables before its own.
+/// The content of a column by its name, given the preceding tables.
 fn content(column: &str, tables: &[Table]) -> Option<Content> {
     Some(match column {
         "id" => Content::Id,
@@ -151,7 +150,7 @@ fn content(column: &str, tables: &[Table]) -> Option<Content> {
 }
 
 impl Schema {
-    /// The schema as a prompt shows it:
+    /// The schema in the form of the prompt:
     /// `singers(id, name, age) concerts(id, singers_id, year)`.
     pub fn compact(&self) -> String {
         let table = |table: &Table| {
@@ -180,7 +179,7 @@ impl Schema {
         self.tables.iter().map(table).collect()
     }
 
-    /// Pairs of a table and the table that its foreign key leads to, by number.
+    /// Pairs of a table and the table that its foreign key refers to, by number.
     pub(super) fn references(&self) -> Vec<(usize, usize)> {
         let keys = |(child, table): (usize, &Table)| {
             let parent = |column: &Column| match column.content {

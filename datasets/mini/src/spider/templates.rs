@@ -1,21 +1,21 @@
 //! The sentences of mini-spider.
 //!
-//! A row is one wording with slots: `{t}` the table that is asked about, `{p}` the table that
-//! its key leads to, `{c}` the column that is shown, `{d}` a column of numbers, `{where}` and
-//! `{where2}` conditions, `{con}` and or or, `{agg}` and `{ext}` the words for max, min and
-//! avg and for the direction of an order, `{n}` a number of rows. The rows under `held_out`
-//! never occur in training. They put known phrases together in a new way.
+//! A row is one wording with slots: `{t}` the table of the question, `{p}` the table that its key
+//! refers to, `{c}` the selected column, `{d}` a numeric column, `{where}` and `{where2}`
+//! conditions, `{con}` "and" or "or", `{agg}` and `{ext}` the words for max, min and avg and for
+//! the direction of an order, `{n}` a number of rows. The rows under `held_out` never occur in
+//! training: they combine known phrases in a new way.
 
 use super::kinds::Kind;
 
 /// A wording of one kind of question.
 #[derive(Debug, Clone)]
 pub struct Template {
-    /// The kind and a number: `count-where#2`, or `count-where#held1` for one kept for test.
+    /// The kind and a number: `count-where#2`, or `count-where#held1` for a held-out template.
     pub id: String,
     /// The sentence with its slots.
     pub text: &'static str,
-    /// Whether the template is kept for test.
+    /// Whether the template is reserved for test.
     pub held_out: bool,
     pub(super) kind: Kind,
 }

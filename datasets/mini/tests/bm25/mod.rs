@@ -1,5 +1,4 @@
-//! BM25 as a search over passages would do it (Robertson and Zaragoza 2009; k1 = 1.2,
-//! b = 0.75), over title and text.
+//! BM25 over titles and texts of passages (Robertson and Zaragoza 2009; k1 = 1.2, b = 0.75).
 
 use std::collections::HashMap;
 
@@ -33,7 +32,7 @@ impl Index {
         Self { postings, lengths, mean_length }
     }
 
-    /// The `k` best passages; of equals the one that comes first.
+    /// The `k` best passages, ties in the order of the passages.
     pub fn search(&self, query: &str, k: usize) -> Vec<usize> {
         let (k1, b) = (1.2, 0.75);
         let n = self.lengths.len() as f64;

@@ -1,9 +1,9 @@
-//! Building an index: one pass over the corpus, bounded memory, all or nothing.
+//! Building an index: one pass over the corpus, bounded memory, atomic.
 //!
-//! The index is written into a folder beside its place and renamed when it is whole, so that
-//! no reader ever meets a part of one. A build that was killed leaves that folder; the next
-//! build of the same index clears it. A lock, which the system takes back from a dead
-//! process, keeps two builds apart.
+//! The index is written into a staging folder next to its final path and renamed when it is
+//! complete, so that readers never see a partial index. A killed build leaves the staging folder;
+//! the next build of the same index clears it. A file lock, which the system releases when a
+//! process dies, excludes concurrent builds.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -20,13 +20,13 @@ use tantivy::{Index, IndexWriter, TantivyDocument, TantivyError};
 use super::manifest::{FORMAT, IndexError, Manifest};
 use super::{ANALYZER, Bm25, Fields, analyzer, schema};
 
-/// Passages between two reports of progress.
+/// Number of passages between two progress reports.
 const REPORT_EVERY: u64 = 1000;
 
-/// How an index is built.
+/// Options for building an index.
 #[derive(Debug, Clone, Copy)]
 pub struct BuildOptions {
-    /// Bytes of postings that are gathered before they are written out; at least 15 MB.
+    /// Bytes of postings buffered in memory before they are written; at least 15 MB.
     pub memory: usize,
 }
 
@@ -37,13 +37,13 @@ impl Default for BuildOptions {
 }
 
 impl Bm25 {
-    /// Builds the index of `passages` in `folder` and says every thousand passages how many
-    /// are in. Memory stays near `options.memory` however large the corpus is; the disk must
-    /// hold the index twice while it is built.
+    /// Builds the index of `passages` in `folder` and calls `progress` with the number of indexed
+    /// passages every thousand. Memory stays near `options.memory` for any size of the corpus; the
+    /// disk needs space for two copies of the index during the build.
     ///
     /// # Errors
-    /// Where `folder` is not empty, there is no passage, the corpus cannot be read to its end
-    /// or the index cannot be written; no index is then left behind.
+    /// If `folder` is not empty, there is no passage, the corpus cannot be read to its end or the
+    /// index cannot be written; no index is left behind then.
     pub fn build(
         folder: impl AsRef<Path>,
         passages: impl IntoIterator<Item = Result<Passage, LoadError>>,
@@ -84,7 +84,7 @@ impl Bm25 {
     }
 }
 
-/// What can go wrong while an index is filled.
+/// An error while filling an index.
 pub(super) enum BuildError {
     EmptyCorpus,
     Corpus(LoadError),
@@ -93,7 +93,7 @@ pub(super) enum BuildError {
 }
 
 impl BuildError {
-    /// The same, told of the index in `folder`.
+    /// Converts to an error about the index in `folder`.
     pub(super) fn at(self, folder: &Path) -> IndexError {
         let path = folder.to_owned();
         match self {
@@ -117,14 +117,12 @@ impl From<io::Error> for BuildError {
     }
 }
 
-/// Stored texts are not compressed: passages are read back one at a time and at random, a few
-/// for every search.
+/// Stored texts are not compressed, because each search reads a few passages at random.
 pub(super) fn settings() -> IndexSettings {
     IndexSettings { docstore_compression: Compressor::None, ..IndexSettings::default() }
 }
 
-/// Puts `passages` into the empty `index`, as one segment in their order. `bytes` of the
-/// manifest is left 0.
+/// Adds `passages` to the empty `index` as one segment, in order. `bytes` of the manifest stays 0.
 pub(super) fn fill(
     index: &Index,
     passages: impl IntoIterator<Item = Result<Passage, LoadError>>,
@@ -132,7 +130,7 @@ pub(super) fn fill(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Manifest, BuildError> {
     index.tokenizers().register(ANALYZER, analyzer());
-    // One thread: several would each take the next passages and mix their order.
+    // One thread, because several would interleave the passages.
     let mut writer: IndexWriter = index.writer_with_num_threads(1, options.memory.max(15 << 20))?;
     writer.set_merge_policy(Box::new(NoMergePolicy));
     let (_, fields) = schema();
@@ -177,8 +175,8 @@ fn document(passage: Passage, number: u64, fields: Fields) -> TantivyDocument {
     document
 }
 
-/// Makes one segment of all, in the order of their first passages. One thread fills one
-/// segment after the other, so each holds a stretch of the corpus.
+/// Merges all segments into one, in the order of their first passages. One thread fills segments
+/// one after the other, so each has a contiguous part of the corpus.
 fn merge(index: &Index, writer: &mut IndexWriter) -> Result<(), TantivyError> {
     let searcher = index.reader()?.searcher();
     let mut segments = Vec::new();
@@ -190,24 +188,24 @@ fn merge(index: &Index, writer: &mut IndexWriter) -> Result<(), TantivyError> {
     if segments.len() > 1 {
         let ids: Vec<SegmentId> = segments.into_iter().map(|(_, id)| id).collect();
         writer.merge(&ids).wait()?;
-        // Files of segments in use are kept.
+        // Files of segments in use are not collected.
         drop(searcher);
         writer.garbage_collect_files().wait()?;
     }
     Ok(())
 }
 
-/// The folder beside an index's place in which it is built.
+/// The staging folder next to the final path of an index.
 struct Staging {
     path: PathBuf,
-    /// Held until the build ends, one way or the other.
+    /// Held until the build ends, successfully or not.
     _lock: File,
 }
 
 const LOCK: &str = "build.lock";
 
 impl Staging {
-    /// Makes the folder, or clears what a killed build left in it.
+    /// Creates the folder, or clears the files of a killed build.
     fn open(folder: &Path) -> Result<Self, IndexError> {
         let failed = |error: io::Error| BuildError::from(error).at(folder);
         let mut name = std::ffi::OsString::from(".");
@@ -230,7 +228,7 @@ impl Staging {
         Ok(Self { path, _lock: lock })
     }
 
-    /// Puts the index in its place.
+    /// Moves the index to its final path.
     fn finish(&self, folder: &Path) -> io::Result<()> {
         fs::remove_file(self.path.join(LOCK))?;
         File::open(&self.path)?.sync_all()?;
@@ -247,8 +245,8 @@ impl Staging {
 mod tests {
     use super::*;
 
-    /// tantivy lists segments by size and not by age, so without an order of our own the
-    /// passages of a large corpus would get other numbers than they have in it.
+    /// tantivy lists segments by size and not by age, so without explicit order the passages of a
+    /// large corpus would get wrong numbers.
     #[test]
     fn segments_are_merged_in_the_order_of_the_corpus() {
         let index = Index::builder().schema(schema().0).settings(settings());

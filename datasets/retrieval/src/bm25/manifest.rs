@@ -1,4 +1,4 @@
-//! `leyden-index.json`: what an index on disk says of itself, and what can be wrong with it.
+//! `leyden-index.json`: the metadata of an index on disk, and errors of indexes.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use leyden_core::rows::LoadError;
 use serde::{Deserialize, Serialize};
 
-/// Name of the file that makes a folder an index.
+/// Name of the manifest, whose presence marks a folder as an index.
 pub const MANIFEST: &str = "leyden-index.json";
 
-/// Version of the layout, the fields and the analyzer; raised when any of them changes.
+/// Version of the layout, the fields and the analyzer; incremented when any of them changes.
 pub(super) const FORMAT: u32 = 1;
 
-/// What an index says of itself.
+/// Metadata of an index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -24,17 +24,17 @@ pub struct Manifest {
     pub passages: u64,
     /// SHA-256 over ids, titles and texts of the corpus in order, in hexadecimal.
     pub source_sha256: String,
-    /// Size of the other files.
+    /// Total size of the other files.
     pub bytes: u64,
 }
 
-/// Only the version, so that a manifest of another one is recognised whatever else is in it.
+/// Only the version, so that other versions are recognised whatever their fields.
 #[derive(Deserialize)]
 struct Version {
     format: u32,
 }
 
-/// Why there is no index to search.
+/// Why an index cannot be built or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     #[error("there are no passages to index")]
@@ -67,7 +67,7 @@ impl Manifest {
     /// Reads the manifest of the index in `folder`.
     ///
     /// # Errors
-    /// Where there is none, or it is of another version, or not what was written.
+    /// If there is none, it has another version, or it is damaged.
     pub fn read(folder: &Path) -> Result<Self, IndexError> {
         let text = std::fs::read(folder.join(MANIFEST))
             .map_err(|source| IndexError::NoIndex { path: folder.to_owned(), source })?;
@@ -79,7 +79,7 @@ impl Manifest {
         serde_json::from_slice(&text).map_err(damaged)
     }
 
-    /// Writes the manifest and waits until it is on disk.
+    /// Writes the manifest and syncs it to disk.
     pub(super) fn write(&self, folder: &Path) -> io::Result<()> {
         let mut file = File::create(folder.join(MANIFEST))?;
         serde_json::to_writer_pretty(&mut file, self)?;

@@ -6,9 +6,9 @@
 //! and text count as one field. Words are runs of letters and digits, in lower case, without
 //! English stop words, and stemmed.
 //!
-//! Every index has one segment, whose documents are in the order of the corpus. So a
-//! document's number is its passage's, and tantivy's own order among equal scores, by
-//! document, is the order by passage.
+//! Every index has one segment, whose documents are in the order of the corpus. A document's number
+//! is thus its passage's, and tantivy's order among equal scores, by document, is the order by
+//! passage.
 
 mod build;
 mod manifest;
@@ -36,10 +36,10 @@ pub use manifest::{IndexError, MANIFEST, Manifest};
 /// Name of the analyzer in index files.
 const ANALYZER: &str = "leyden_english";
 
-/// Words that are longer, in bytes, are no words (encoded data, markup).
+/// Longer words, in bytes, are ignored (encoded data, markup).
 const LONGEST_WORD: usize = 40;
 
-/// Distinct terms of one query that are looked up; a longer query is a pasted document.
+/// Maximum number of distinct terms per query; longer queries are pasted documents.
 const MOST_TERMS: usize = 256;
 
 /// The fields of an index.
@@ -48,9 +48,9 @@ struct Fields {
     id: Field,
     title: Field,
     text: Field,
-    /// Title and text to be searched, not stored.
+    /// Title and text, indexed but not stored.
     body: Field,
-    /// The passage's number, by which segments are put in order when they are merged.
+    /// The passage's number, which orders segments when they are merged.
     number: Field,
 }
 
@@ -81,7 +81,7 @@ fn analyzer() -> TextAnalyzer {
     }
 }
 
-/// A corpus that is searched by words. Cheap to share, and safe to ask from many threads.
+/// A word index of a corpus. Cheap to share, and safe to query from many threads.
 pub struct Bm25 {
     searcher: Searcher,
     fields: Fields,
@@ -90,7 +90,7 @@ pub struct Bm25 {
 }
 
 impl Bm25 {
-    /// Indexes `passages` in memory, for corpora that need not be kept.
+    /// Indexes `passages` in memory, without a stored index.
     ///
     /// # Errors
     /// [`IndexError::EmptyCorpus`] without passages.
@@ -104,11 +104,11 @@ impl Bm25 {
         Self::over(&index, manifest).map_err(|what| IndexError::damaged("memory", what))
     }
 
-    /// Opens an index that [`Bm25::build`] left in `folder`. Its checksums are verified where
-    /// that takes no more than about a second (1 GiB); [`Bm25::verify`] does so for any size.
+    /// Opens an index written by [`Bm25::build`] in `folder`. Checksums are verified up to a size
+    /// of 1 GiB, which takes about a second; [`Bm25::verify`] does so for any size.
     ///
     /// # Errors
-    /// Where there is no index, or one of another version, or a damaged one.
+    /// If there is no index, or it has another version or is damaged.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, IndexError> {
         let folder = folder.as_ref();
         let manifest = Manifest::read(folder)?;
@@ -120,7 +120,7 @@ impl Bm25 {
         Self::over(&index, manifest).map_err(damaged)
     }
 
-    /// Compares every file of the index in `folder` with its checksum; reads all of it.
+    /// Reads all files of the index in `folder` and compares them with their checksums.
     ///
     /// # Errors
     /// As [`Bm25::open`].
@@ -134,28 +134,28 @@ impl Bm25 {
     fn over(index: &Index, manifest: Manifest) -> Result<Self, String> {
         let (expected, fields) = schema();
         if index.schema() != expected {
-            return Err("its fields are others than this program's".to_owned());
+            return Err("its fields differ from this program's".to_owned());
         }
         let text = |error: tantivy::TantivyError| error.to_string();
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual);
         let searcher = reader.try_into().map_err(text)?.searcher();
         let found = searcher.num_docs();
         if found != manifest.passages || searcher.segment_readers().len() != 1 {
-            return Err(format!("it holds {found} of {} passages", manifest.passages));
+            return Err(format!("it has {found} of {} passages", manifest.passages));
         }
         Ok(Self { searcher, fields, analyzer: analyzer(), manifest })
     }
 
-    /// What is known of the index: number of passages, hash of the corpus.
+    /// Metadata of the index: number of passages, hash of the corpus.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The query's terms with how often each occurs, in alphabetical order: sums of scores
-    /// then do not depend on the order of the words.
+    /// The query's terms with their counts in alphabetical order, so that sums of scores do not
+    /// depend on the order of the words.
     fn terms(&self, query: &str) -> BTreeMap<String, u32> {
         let mut terms = BTreeMap::new();
-        // Analyzers work in a buffer of their own, so each search has its copy.
+        // An analyzer has an internal buffer, so each search needs its own copy.
         let mut analyzer = self.analyzer.clone();
         let mut stream = analyzer.token_stream(query);
         while let Some(token) = stream.next() {

@@ -1,4 +1,4 @@
-//! What the evaluator keeps of a query. Equality of these types is the evaluator's.
+//! The evaluator's representation of a query. Equality of these types is the evaluator's.
 
 /// A column by its number in a [`Schema`](crate::schema::Schema).
 pub type ColumnId = u32;
@@ -6,46 +6,46 @@ pub type ColumnId = u32;
 /// `*`.
 pub const ALL_COLUMNS: ColumnId = 0;
 
-/// The aggregations, by the names that the parser knows; the first is none, and a quirk: the
-/// word `none` counts as one.
+/// The aggregations by name. The first means no aggregation; as a quirk, the parser accepts the
+/// word `none` as one.
 pub const AGGREGATIONS: [&str; 6] = ["none", "max", "min", "count", "sum", "avg"];
 
-/// Operators between two columns; the word `none` again counts as one.
+/// Operators between two columns; the word `none` is again accepted.
 pub const UNIT_OPERATORS: [&str; 5] = ["none", "-", "+", "*", "/"];
 
 /// Operators of a condition.
 pub const OPERATORS: [&str; 12] =
     ["not", "between", "=", ">", "<", ">=", "<=", "!=", "in", "like", "is", "exists"];
 
-/// Places in [`OPERATORS`].
+/// Indices into [`OPERATORS`].
 pub const BETWEEN: u8 = 1;
 pub const IN: u8 = 8;
 pub const LIKE: u8 = 9;
 
-/// A column under an aggregation.
+/// A column with an aggregation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnUnit {
-    /// Place in [`AGGREGATIONS`].
+    /// Index into [`AGGREGATIONS`].
     pub aggregation: u8,
     pub column: ColumnId,
-    /// `None` where DISTINCT is to be ignored.
+    /// `None` if DISTINCT is ignored.
     pub distinct: Option<bool>,
 }
 
 /// One column, or two with an operator between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ValueUnit {
-    /// Place in [`UNIT_OPERATORS`].
+    /// Index into [`UNIT_OPERATORS`].
     pub operator: u8,
     pub left: ColumnUnit,
     pub right: Option<ColumnUnit>,
 }
 
-/// What a column is compared with.
+/// Right-hand side of a condition.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Operand {
     Number(f64),
-    /// With its quotes, which are always double ones.
+    /// Including quotes, which are always double.
     Text(String),
     Column(ColumnUnit),
     Query(Box<Query>),
@@ -54,17 +54,17 @@ pub enum Operand {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
     pub not: bool,
-    /// Place in [`OPERATORS`].
+    /// Index into [`OPERATORS`].
     pub operator: u8,
     pub unit: ValueUnit,
-    /// `None` where values are to be ignored and this is one.
+    /// `None` for a value if values are ignored.
     pub first: Option<Operand>,
     /// The upper end of `between`.
     pub second: Option<Operand>,
 }
 
-/// An item of a list of conditions. The parser does not insist on a connector between two
-/// conditions, so that either may stand at an odd place.
+/// An item of a list of conditions. The parser does not require a connector between two
+/// conditions, so that either may be at an odd position.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     Condition(Box<Condition>),
@@ -72,10 +72,10 @@ pub enum Item {
     Or,
 }
 
-/// Conditions at even places, connectors at odd ones.
+/// Conditions at even positions, connectors at odd ones.
 pub type Conditions = Vec<Item>;
 
-/// The conditions of a list: its even places.
+/// The conditions of a list: its even positions.
 pub fn conditions(items: &Conditions) -> impl Iterator<Item = &Condition> {
     items.iter().step_by(2).filter_map(|item| match item {
         Item::Condition(condition) => Some(&**condition),
@@ -83,7 +83,7 @@ pub fn conditions(items: &Conditions) -> impl Iterator<Item = &Condition> {
     })
 }
 
-/// The connectors of a list: its odd places.
+/// The connectors of a list: its odd positions.
 pub fn connectors(items: &Conditions) -> impl Iterator<Item = &Item> {
     items.iter().skip(1).step_by(2)
 }
@@ -105,7 +105,7 @@ pub enum Direction {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Query {
     pub distinct: Option<bool>,
-    /// Selected units, each under an aggregation (place in [`AGGREGATIONS`]).
+    /// Selected units, each with an aggregation (index into [`AGGREGATIONS`]).
     pub select: Vec<(u8, ValueUnit)>,
     pub tables: Vec<TableUnit>,
     /// Conditions of all joins.
@@ -113,9 +113,9 @@ pub struct Query {
     pub filter: Conditions,
     pub group: Vec<ColumnUnit>,
     pub having: Conditions,
-    /// The last direction named holds for all: the parser keeps one.
+    /// The parser keeps one direction, the last one.
     pub order: Option<(Direction, Vec<ValueUnit>)>,
-    /// The number itself is not kept.
+    /// Whether there is a limit; the number is not kept.
     pub limit: bool,
     pub intersect: Option<Box<Query>>,
     pub except: Option<Box<Query>>,

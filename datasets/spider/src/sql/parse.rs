@@ -1,10 +1,10 @@
-//! The evaluator's parser: the same texts accepted, the same texts rejected.
+//! A parser that accepts and rejects the same texts as the official evaluator's.
 //!
-//! Tables come first (their columns resolve bare names), then the select list, then the
-//! clauses in the one order `where`, `group by`, `having`, `order by`, `limit`; what follows
-//! is not looked at. So a clause out of order is silently left out, and text after a whole
-//! query does no harm. Aliases are collected over the whole text before parsing: an inner
-//! `T1` also changes the outer one, the last one wins.
+//! Tables are parsed first (their columns resolve bare names), then the select list, then the
+//! clauses in the fixed order `where`, `group by`, `having`, `order by`, `limit`; the rest is
+//! ignored. So a clause out of order is silently dropped, and text after a complete query is
+//! harmless. Aliases are collected over the whole text before parsing: an inner `T1` also changes
+//! the outer one, the last one wins.
 
 use std::collections::HashMap;
 
@@ -15,8 +15,8 @@ use super::ast::{
 use super::token::tokenize;
 use crate::schema::Schema;
 
-/// Queries within queries, beyond which a text is rejected.
-const DEEPEST: usize = 100;
+/// Maximum nesting of queries; deeper texts are rejected.
+const MAX_DEPTH: usize = 100;
 
 const CLAUSES: [&str; 9] =
     ["select", "from", "where", "group", "order", "limit", "intersect", "union", "except"];
@@ -29,11 +29,10 @@ pub struct Rejected;
 
 type Parsed<T> = Result<T, Rejected>;
 
-/// Reads a query against a schema.
+/// Parses a query against a schema.
 ///
 /// # Errors
-/// Where the official evaluator's parser fails, or where it succeeds and the evaluator fails
-/// afterwards.
+/// If the official evaluator's parser fails, or the evaluator fails after it.
 pub fn parse(sql: &str, schema: &Schema) -> Parsed<Query> {
     let words = tokenize(sql).ok_or(Rejected)?;
     let aliases = aliases(&words, schema)?;
@@ -41,8 +40,8 @@ pub fn parse(sql: &str, schema: &Schema) -> Parsed<Query> {
     parser.query()
 }
 
-/// What stands before each `as`, by what stands after it. An alias with the name of a table
-/// is refused.
+/// Maps the word after each `as` to the word before it. An alias with the name of a table is
+/// rejected.
 fn aliases<'a>(words: &'a [String], schema: &Schema) -> Parsed<HashMap<&'a str, &'a str>> {
     let mut aliases = HashMap::new();
     for at in (0..words.len()).filter(|&at| words[at] == "as") {
@@ -66,12 +65,12 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    /// The word here, if there is one.
+    /// The current word, if there is one.
     fn peek(&self) -> Option<&'a str> {
         self.words.get(self.at).map(String::as_str)
     }
 
-    /// The word here; the end of the text is an error.
+    /// The current word; the end of the text is an error.
     fn word(&self) -> Parsed<&'a str> {
         self.peek().ok_or(Rejected)
     }
@@ -80,7 +79,7 @@ impl<'a> Parser<'a> {
         self.peek() == Some(word)
     }
 
-    /// Steps over `word` if it is here.
+    /// Consumes `word` if it is the current word.
     fn skip(&mut self, word: &str) -> bool {
         let here = self.is(word);
         self.at += usize::from(here);
@@ -101,7 +100,7 @@ impl<'a> Parser<'a> {
     }
 
     fn query(&mut self) -> Parsed<Query> {
-        if self.depth == DEEPEST {
+        if self.depth == MAX_DEPTH {
             return Err(Rejected);
         }
         self.depth += 1;
@@ -140,8 +139,8 @@ impl<'a> Parser<'a> {
         Ok(query)
     }
 
-    /// Tables of `from`, conditions of all its joins, and the tables that bare columns are
-    /// looked up in.
+    /// Tables of `from`, conditions of all its joins, and the tables in which bare columns are
+    /// looked up.
     fn tables(&mut self) -> Parsed<(Vec<TableUnit>, Conditions, Vec<u32>)> {
         let (mut units, mut join, mut defaults) = (Vec::new(), Conditions::new(), Vec::new());
         while self.peek().is_some() {
@@ -178,7 +177,7 @@ impl<'a> Parser<'a> {
         Ok(table)
     }
 
-    /// The table that a name or an alias stands for.
+    /// The table with a name or an alias.
     fn resolve(&self, name: &str) -> Parsed<u32> {
         let name = self.aliases.get(name).copied().unwrap_or(name);
         self.schema.table(name).ok_or(Rejected)
@@ -191,13 +190,13 @@ impl<'a> Parser<'a> {
         while self.peek().is_some() && !self.is_clause() {
             let aggregation = self.one_of(&AGGREGATIONS).unwrap_or(0);
             units.push((aggregation, self.value_unit(defaults)?));
-            // A missing comma is no error.
+            // A missing comma is not an error.
             self.skip(",");
         }
         Ok((distinct, units))
     }
 
-    /// Steps over one of `words` and gives its place.
+    /// Consumes one of `words` and returns its index.
     fn one_of(&mut self, words: &[&str]) -> Option<u8> {
         let place = words.iter().position(|word| self.is(word))?;
         self.at += 1;
@@ -223,7 +222,7 @@ impl<'a> Parser<'a> {
             let distinct = self.skip("distinct");
             let column = self.column(defaults)?;
             self.expect(")")?;
-            // A bracket before an aggregation is never closed: the caller meets its end.
+            // A bracket before an aggregation is not closed here, so the caller fails on it.
             return Ok(ColumnUnit { aggregation, column, distinct: Some(distinct) });
         }
         let distinct = self.skip("distinct");
@@ -239,7 +238,7 @@ impl<'a> Parser<'a> {
         let column = if word == "*" {
             Some(ALL_COLUMNS)
         } else if let Some((table, column)) = word.split_once('.') {
-            // One period at most, even where a column's name has one.
+            // At most one period, even if a column's name has one.
             let table = self.resolve(table)?;
             self.schema.column(table, column).filter(|_| !column.contains('.'))
         } else {
@@ -301,10 +300,10 @@ impl<'a> Parser<'a> {
         Ok(operand)
     }
 
-    /// A column as operand. The parser cuts the words up to the next comma, bracket, `and`
-    /// or keyword out, reads a column from their beginning and drops the rest: `= b + 1 or c`
-    /// is `= b`. The closing bracket is not among them, so an aggregation never ends and an
-    /// opening bracket is never closed: both are rejected.
+    /// A column as operand. The official parser takes the words up to the next comma, bracket,
+    /// `and` or keyword, parses a column from their beginning and drops the rest: `= b + 1 or c` is
+    /// `= b`. The closing bracket is not among them, so an aggregation never ends and an opening
+    /// bracket is never closed: both are rejected.
     fn column_operand(&mut self, start: usize, defaults: &[u32]) -> Parsed<ColumnUnit> {
         let ends = |word: &str| {
             matches!(word, "," | ")" | "and") || CLAUSES.contains(&word) || JOINS.contains(&word)
@@ -355,20 +354,20 @@ impl<'a> Parser<'a> {
         if !self.skip("limit") {
             return Ok(false);
         }
-        // Whatever the word is, it counts as 1.
+        // Any word is accepted and counts as 1.
         self.word()?;
         self.at += 1;
         Ok(true)
     }
 }
 
-/// Refuses lists with a connector where a condition must stand: the evaluator fails on them.
+/// Rejects lists with a connector in the position of a condition, on which the evaluator fails.
 fn paired(items: Conditions) -> Parsed<Conditions> {
     let misplaced = items.iter().step_by(2).any(|item| !matches!(item, Item::Condition(_)));
     if misplaced { Err(Rejected) } else { Ok(items) }
 }
 
-/// A number as Python's `float` reads it: underscores between digits, `inf` and `nan` count.
+/// A number as parsed by Python's `float`, including underscores between digits, `inf` and `nan`.
 fn number(word: &str) -> Option<f64> {
     if !word.contains('_') {
         return word.parse().ok();

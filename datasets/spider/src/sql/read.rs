@@ -1,42 +1,44 @@
-//! SQL as SQLite understands it, read by sqlparser within bounds.
+//! SQL in SQLite's dialect, parsed by sqlparser within bounds.
 //!
-//! What walks through a query that it has read does so by recursion, so a query must be
-//! shallow. Its nesting the parser itself bounds; a chain of operators, which it reads into as
-//! deep a tree, is bounded by the number of words.
+//! Visitors traverse a parsed query recursively, so its tree must be shallow. The parser bounds its
+//! own nesting; a chain of operators, which becomes an equally deep tree, is bounded by the number
+//! of words.
 
 use sqlparser::ast::{Query, Statement};
 use sqlparser::dialect::SQLiteDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, Tokenizer};
 
-/// SQLite's words and quotes.
+/// SQLite's keywords and quotes.
 pub(crate) const DIALECT: SQLiteDialect = SQLiteDialect {};
 
-/// Most parentheses within parentheses. Where a text fails, the parser tries what is in some of
-/// them a second time, so its work may double with each.
+/// Maximum nesting of parentheses. On failure the parser retries the contents of some of them, so
+/// its work may double with each level.
 pub const DEEPEST: usize = 16;
-/// Deepest nesting of the parser's own rules.
+/// Recursion limit of the parser.
 const DEEPEST_RULES: usize = 100;
-/// Most names, keywords and operators. Spider's longest query has fewer than a hundred.
+/// Maximum number of names, keywords and operators. Spider's longest query has fewer than a
+/// hundred.
 pub const MOST_WORDS: usize = 1_000;
-/// Most names joined by points: schema, table, column. Of more the parser's work would double too.
+/// Maximum number of periods in a qualified name (schema, table, column). The parser's work would
+/// also double with each further one.
 const MOST_POINTS: usize = 2;
 
-/// Why a text was not read.
+/// Why a text could not be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
     #[error("more than {DEEPEST} levels of parentheses")]
     Deep,
     #[error("more than {MOST_WORDS} names, keywords and operators")]
     Long,
-    /// It may be one of SQLite all the same.
+    /// It may still be valid in SQLite.
     #[error("no statement that this parser knows")]
     Unknown,
     #[error("not one query")]
     NotAQuery,
 }
 
-/// Reads the statements of a text.
+/// Parses the statements of a text.
 ///
 /// # Errors
 /// [`Unread`]; never [`Unread::NotAQuery`].
@@ -80,7 +82,7 @@ pub fn statements(sql: &str) -> Result<Vec<Statement>, Unread> {
     })
 }
 
-/// Reads a text that is one query.
+/// Parses a text that is a single query.
 ///
 /// # Errors
 /// [`Unread`].

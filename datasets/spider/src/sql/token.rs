@@ -1,29 +1,29 @@
-//! A query as the evaluator's tokens.
+//! The evaluator's tokenizer.
 //!
-//! The evaluator splits SQL with a splitter for English text (NLTK's `word_tokenize`, a
-//! Penn Treebank tokenizer after a sentence splitter). What that means for SQL, and is kept
-//! because it decides what parses:
+//! The evaluator splits SQL with a tokenizer for English text (NLTK's `word_tokenize`, a Penn
+//! Treebank tokenizer after a sentence splitter). The consequences for SQL, which are reproduced
+//! because they determine what parses:
 //!
 //! - `=` is not split off: `a=b` is one word, and the query is rejected;
 //! - a comma before a digit is not split off: `1,2` is one word;
 //! - a period is split off at the end of a sentence: `ORDER BY age.` is accepted;
-//! - single and double quotes mean the same, and there must be an even number of both
-//!   together: `"it's"` is rejected;
+//! - single and double quotes are equivalent, and their total number must be even: `"it's"` is
+//!   rejected;
 //! - a quoted text that touches a word belongs to it: `LIKE"a"` is one word.
 
-/// Splits a query into lower-case words; quoted texts keep their case and are enclosed in
-/// double quotes. `None` where the number of quotes is odd.
+/// Splits a query into lower-case words; quoted texts keep their case and are enclosed in double
+/// quotes. `None` if the number of quotes is odd.
 pub(super) fn tokenize(sql: &str) -> Option<Vec<String>> {
-    let (text, values) = set_values_aside(sql)?;
-    let words = split(&text).into_iter().map(|word| match place_of_value(&word) {
+    let (text, values) = extract_values(sql)?;
+    let words = split(&text).into_iter().map(|word| match index_of_value(&word) {
         Some(place) => values.get(place).cloned().unwrap_or(word),
         None => word,
     });
     Some(join_comparisons(words))
 }
 
-/// Replaces each quoted text by a word that stands for it, and lower-cases the rest.
-fn set_values_aside(sql: &str) -> Option<(String, Vec<String>)> {
+/// Replaces each quoted text by a placeholder, and lower-cases the rest.
+fn extract_values(sql: &str) -> Option<(String, Vec<String>)> {
     let mut text = String::with_capacity(sql.len());
     let mut values = Vec::new();
     let mut rest = sql;
@@ -40,13 +40,13 @@ fn set_values_aside(sql: &str) -> Option<(String, Vec<String>)> {
     Some((text, values))
 }
 
-/// The place of the value that a word stands for.
-fn place_of_value(word: &str) -> Option<usize> {
+/// The index of the value of a placeholder.
+fn index_of_value(word: &str) -> Option<usize> {
     word.strip_prefix("__val_")?.strip_suffix("__")?.parse().ok()
 }
 
-/// `! =`, `> =` and `< =` become one word, as do `!=` and the others, which the splitter has
-/// taken apart.
+/// Joins `! =`, `> =` and `< =` to one word, including `!=` and the others, which the tokenizer
+/// has split.
 fn join_comparisons(words: impl Iterator<Item = String>) -> Vec<String> {
     let mut joined: Vec<String> = Vec::new();
     for word in words {
@@ -60,7 +60,7 @@ fn join_comparisons(words: impl Iterator<Item = String>) -> Vec<String> {
     joined
 }
 
-/// Words that the splitter takes for contractions: `cannot` → `can`, `not`.
+/// Words that the tokenizer splits as contractions: `cannot` → `can`, `not`.
 const CONTRACTIONS: [(&str, usize); 6] =
     [("cannot", 3), ("gimme", 3), ("gonna", 3), ("gotta", 3), ("lemme", 3), ("wanna", 3)];
 
@@ -80,9 +80,9 @@ fn split(text: &str) -> Vec<String> {
     words
 }
 
-/// Whether the period after `word` ends a sentence, so that it is a word of its own. After a
-/// number or a single letter it does not, unless nothing follows but closing brackets: there
-/// the sentence splitter sees an ordinal or an initial.
+/// Whether the period after `word` ends a sentence and is thus a separate word. After a number or
+/// a single letter, which the sentence splitter takes for an ordinal or an initial, it does so only
+/// if nothing but closing brackets follows.
 fn ends_sentence(word: &str, following: &[&str]) -> bool {
     if word.is_empty() || word.ends_with('.') {
         return false;
@@ -100,11 +100,11 @@ fn contracted(word: &str) -> impl Iterator<Item = String> {
     [first, second].into_iter().filter(|part| !part.is_empty()).map(str::to_owned)
 }
 
-/// Puts spaces around what the splitter takes for punctuation.
+/// Puts spaces around the tokenizer's punctuation.
 fn space_punctuation(text: &str) -> String {
     let mut spaced = String::with_capacity(text.len() + 16);
     let mut characters = text.chars().peekable();
-    // Set where the rule for commas has used the character up as what follows a comma.
+    // Set if the comma rule has consumed the character as the one after a comma.
     let mut used = false;
     while let Some(c) = characters.next() {
         let next = characters.peek().copied();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn commas_before_digits_stay() {
+    fn commas_before_digits_are_not_split_off() {
         assert_eq!(words("a,b , c"), ["a", ",", "b", ",", "c"]);
         assert_eq!(words("(1,2)"), ["(", "1,2", ")"]);
         assert_eq!(words("1,"), ["1", ","]);

@@ -1,8 +1,8 @@
 //! The official evaluator's table: execution, exact match and partial scores by hardness.
 //!
-//! Accuracy of a part is its share of agreement among predictions that have such a part,
-//! recall among references that have one, and F1 their harmonic mean, or 1 where both are 0:
-//! the official averages, kept with that last quirk so that tables can be laid side by side.
+//! Accuracy of a part is its share of agreement among predictions with such a part, recall among
+//! references with one, and F1 their harmonic mean, or 1 if both are 0: the official averages,
+//! including that quirk, so that tables are comparable.
 
 mod read;
 
@@ -24,7 +24,7 @@ pub use read::{ReadError, read_gold, read_predictions};
 pub struct Gold {
     pub query: String,
     pub database: String,
-    /// The question's name, where it has one.
+    /// The question's id, if it has one.
     pub id: Option<String>,
 }
 
@@ -48,10 +48,10 @@ pub struct PartScores {
     pub f1: f64,
 }
 
-/// A question that has no place in the table.
+/// A question that is excluded from the table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Unscored {
-    /// Its number in the files, counted from 1.
+    /// Its number in the files, from 1.
     pub number: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -59,10 +59,10 @@ pub struct Unscored {
     pub why: String,
 }
 
-/// What one prediction scored.
+/// Scores of one prediction.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// Its number in the files, counted from 1.
+    /// Its number in the files, from 1.
     pub number: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -71,8 +71,8 @@ pub struct Row {
     pub exact_match: bool,
     /// Whether the evaluator's parser accepts the prediction.
     pub parsed: bool,
-    /// Of a prediction that it rejects but SQLite's grammar has: the clauses that differ from the
-    /// reference's.
+    /// For a prediction that it rejects but SQLite's grammar accepts: the clauses that differ from
+    /// the reference's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differing: Option<Vec<&'static str>>,
 }
@@ -83,7 +83,7 @@ pub struct Evaluation {
     /// By hardness, then all.
     pub levels: Vec<Level>,
     pub rows: Vec<Row>,
-    /// Questions whose reference does not run or parse: left out of every average.
+    /// Questions whose reference does not run or parse, excluded from all averages.
     pub unscored: Vec<Unscored>,
 }
 
@@ -116,12 +116,12 @@ pub fn evaluate(spider: &Spider, gold: &[Gold], predictions: &[String]) -> Evalu
 }
 
 fn score(spider: &Spider, gold: &Gold, predicted: &str) -> Result<(bool, Matched), String> {
-    let told = |error: ExecutionError| error.to_string();
-    let database = spider.databases().get(&gold.database).map_err(|error| told(error.into()))?;
+    let message = |error: ExecutionError| error.to_string();
+    let database = spider.databases().get(&gold.database).map_err(|error| message(error.into()))?;
     let matched = spider
         .compare(&gold.database, &gold.query, predicted)
         .map_err(|error: MatchError| error.to_string())?;
-    let verdict = judge(&database, &gold.query, predicted).map_err(told)?;
+    let verdict = judge(&database, &gold.query, predicted).map_err(message)?;
     Ok((verdict.matches(), matched))
 }
 
@@ -136,7 +136,7 @@ struct Sums {
     count: usize,
     execution: usize,
     exact: usize,
-    /// By part: agreeing, predicted, asked for.
+    /// Counts by part.
     parts: [PartSums; 10],
 }
 
@@ -170,7 +170,7 @@ impl Sums {
         let parts = PARTS.iter().zip(&self.parts).map(|(&name, sums)| {
             let accuracy = share(sums.predicted_right, sums.predicted);
             let recall = share(sums.gold_right, sums.gold);
-            // An empty level stays 0 throughout in the official table.
+            // An empty level is 0 throughout in the official table.
             let f1 = if self.count == 0 {
                 0.0
             } else if accuracy == 0.0 && recall == 0.0 {
@@ -195,7 +195,7 @@ fn share(part: usize, whole: usize) -> f64 {
 }
 
 impl Evaluation {
-    /// The table as the official program lays it out, and below it what is not in it.
+    /// The table in the layout of the official program, followed by the unscored questions.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, cell: &dyn Fn(&Level) -> String| {

@@ -18,29 +18,29 @@ pub enum ReadError {
     #[error("the file {}, row {row} of its list: {what}", path.display())]
     Row { path: PathBuf, row: usize, what: String },
     #[error(
-        "the file {} has {predictions} predictions for {gold} references: there must be one for each, a blank line where there is none",
+        "the file {} has {predictions} predictions for {gold} references: there must be one for each, a blank line for a missing one",
         path.display()
     )]
     Count { path: PathBuf, gold: usize, predictions: usize },
 }
 
 /// Reads references: lines `SQL<tab>database`, or JSON objects with `query` (or `gold`) and
-/// `db_id`, one a line or in one list, as the dataset's questions are. Blank lines are skipped.
+/// `db_id`, one per line or in a list like the dataset's questions. Blank lines are skipped.
 ///
 /// # Errors
-/// Where the file cannot be read or a line is no reference.
+/// If the file cannot be read or a line is not a reference.
 pub fn read_gold(path: impl AsRef<Path>) -> Result<Vec<Gold>, ReadError> {
     let path = path.as_ref();
     let text = read(path)?;
     if text.trim_start().starts_with('[') {
-        let told = |row, what: String| ReadError::Row { path: path.to_owned(), row, what };
+        let failed = |row, what: String| ReadError::Row { path: path.to_owned(), row, what };
         let rows: Vec<Value> = serde_json::from_str(&text)
             .map_err(|error| ReadError::List { path: path.to_owned(), what: error.to_string() })?;
         let gold = |(index, row): (usize, &Value)| {
             row.as_object()
                 .ok_or("it is not a JSON object")
                 .and_then(gold_of_row)
-                .map_err(|what| told(index + 1, what.to_owned()))
+                .map_err(|what| failed(index + 1, what.to_owned()))
         };
         return rows.iter().enumerate().map(gold).collect();
     }
@@ -73,15 +73,15 @@ fn gold_of_row(row: &Map<String, Value>) -> Result<Gold, &'static str> {
     Ok(Gold { query, database, id: None })
 }
 
-/// Reads one prediction a line for `gold` references: SQL (what follows a tab is left out),
-/// or JSON objects with `prediction` (or `pred`, `predicted`, `query`). A blank line is an
-/// empty prediction.
+/// Reads one prediction per line for `gold` references: SQL (text after a tab is ignored), or JSON
+/// objects with `prediction` (or `pred`, `predicted`, `query`). A blank line is an empty
+/// prediction.
 ///
-/// As in the official program, ` value ` in a prediction becomes ` 1 `: some systems write
-/// it in place of values.
+/// As in the official program, ` value ` in a prediction becomes ` 1 `, because some systems write
+/// it instead of values.
 ///
 /// # Errors
-/// Where the file cannot be read, a line is no prediction, or their number is another.
+/// If the file cannot be read, a line is not a prediction, or their number differs.
 pub fn read_predictions(path: impl AsRef<Path>, gold: usize) -> Result<Vec<String>, ReadError> {
     let path = path.as_ref();
     let text = read(path)?;
@@ -94,7 +94,7 @@ pub fn read_predictions(path: impl AsRef<Path>, gold: usize) -> Result<Vec<Strin
         })?;
         predictions.push(prediction.replace(" value ", " 1 "));
     }
-    // Blank lines at the end are no predictions if there are enough without them.
+    // Trailing blank lines are not predictions if there are enough without them.
     while predictions.len() > gold && predictions.last().is_some_and(String::is_empty) {
         predictions.pop();
     }

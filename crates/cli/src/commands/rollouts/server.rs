@@ -1,8 +1,8 @@
-//! The rollouts of a server's store, in the form of an export.
+//! Reads the rollouts of a server's store as exported rollouts.
 //!
-//! A server knows no steps and no groups: a rollout's phase is `train` or `val`, as it was
-//! created, and rollouts of equal `data_id` share their `uid`. Reward, answer and signals are
-//! what the agent reported in the attempt that counts.
+//! A server has no steps and no groups: a rollout's phase is `train` or `val`, as set at its
+//! creation, and rollouts of equal `data_id` share their `uid`. Reward, answer and signals are
+//! those that the agent reported in the final attempt.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,7 +12,7 @@ use leyden_report::export::{Call, ExportError, Filter, Line, Rollout, Signal};
 use leyden_serve::store::{CallRow, FILE, Reading, StoredEvent, StoredRollout};
 use serde_json::Value;
 
-/// Where SQLite's header has the number by which a server's store is known, and the number.
+/// Offset and value of SQLite's application id in the header of a server's store.
 const APPLICATION: (usize, [u8; 4]) = (68, *b"LeyS");
 
 /// An opened store.
@@ -21,7 +21,7 @@ pub struct ServerStore {
 }
 
 impl ServerStore {
-    /// Opens the store in `folder`; `None` where what is there is no server's.
+    /// Opens the store in `folder`; `None` if it is not a server's store.
     pub fn open(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(FILE);
         let (from, number) = APPLICATION;
@@ -78,7 +78,7 @@ impl ServerStore {
         Ok(())
     }
 
-    /// The rollouts that are meant, with their rewards.
+    /// The rollouts that match `filter`, with their rewards.
     fn matching(&self, filter: &Filter) -> Result<Vec<(StoredRollout, Option<f64>)>> {
         if filter.step.is_some() {
             bail!("--step: a server's store has no steps");
@@ -142,7 +142,7 @@ fn read_at(mut file: &std::fs::File, from: usize) -> std::io::Result<[u8; 4]> {
     Ok(bytes)
 }
 
-/// The task by which the rollout was created; its own id where it names none.
+/// The id of the rollout's task; the rollout's own id if its input names none.
 fn data_id(rollout: &StoredRollout) -> String {
     let named = |key: &str| match rollout.input.get(key)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -163,7 +163,7 @@ fn missing(rollout: &StoredRollout, reward: Option<f64>) -> Option<String> {
     reward.is_none().then(why)
 }
 
-/// The data of an event; what is no JSON is nothing.
+/// The data of an event; `None` if it is not JSON.
 fn data(event: &StoredEvent) -> Option<Value> {
     serde_json::from_str(&event.data).ok()
 }
@@ -178,7 +178,7 @@ fn reported(events: &[StoredEvent], kind: &str) -> Option<String> {
     }
 }
 
-/// Signals, each at the latest call before it.
+/// Signals, each attributed to the latest call before it.
 fn signals(events: &[StoredEvent], calls: &[CallRow]) -> Vec<Signal> {
     let of = |event: &StoredEvent| {
         let data = data(event)?;
@@ -208,8 +208,9 @@ fn of_call(row: CallRow, requests: &HashMap<i64, Value>) -> Call {
         text.push_str(&answer.tool_calls);
     }
     let prompt = request.and_then(|request| {
-        let said = ["messages", "input", "prompt"].into_iter().find_map(|key| request.get(key))?;
-        Some(said.as_str().map_or_else(|| said.to_string(), str::to_owned))
+        let messages =
+            ["messages", "input", "prompt"].into_iter().find_map(|key| request.get(key))?;
+        Some(messages.as_str().map_or_else(|| messages.to_string(), str::to_owned))
     });
     Call {
         role: row.role.unwrap_or_default(),

@@ -6,7 +6,7 @@ use leyden_report::export::{Call, Decode, PromptText, Rollout, Signal, prompts};
 
 use leyden_suite::table::{counted, indented};
 
-/// Everything about a rollout, to be read from top to bottom.
+/// The full transcript of a rollout.
 pub fn transcript(rollout: &Rollout, decode: Option<Decode<'_>>) -> String {
     let mut text = format!("rollout {}, task {}\n", rollout.id, rollout.task_id);
     let reward = match (rollout.reward, &rollout.missing) {
@@ -41,7 +41,7 @@ pub fn transcript(rollout: &Rollout, decode: Option<Decode<'_>>) -> String {
         rollout.signals.iter().filter(after).for_each(|signal| push_signal(&mut text, signal));
     }
     if count == 0 {
-        text.push_str("\nit made no model call\n");
+        text.push_str("\nno model calls\n");
         rollout.signals.iter().for_each(|signal| push_signal(&mut text, signal));
     }
     printable(&text)
@@ -61,7 +61,7 @@ fn call_text(call: &Call, prompt: Option<PromptText>, number: usize, count: usiz
         call.policy_version
     );
     if call.constrained {
-        text.push_str(", held by a grammar");
+        text.push_str(", constrained by a grammar");
     }
     text.push('\n');
     let number = |value: Option<f64>| value.map_or("none".to_owned(), |v| format!("{v:+.3}"));
@@ -70,7 +70,7 @@ fn call_text(call: &Call, prompt: Option<PromptText>, number: usize, count: usiz
             writeln!(text, "credit {}, advantage {}", number(call.credit), number(call.advantage));
     }
     if let Some(PromptText { text: prompt, continues }) = prompt {
-        let name = if continues { "added since the call before" } else { "prompt" };
+        let name = if continues { "added since the previous call" } else { "prompt" };
         let _ = write!(text, "{name}:\n{}", indented(&prompt));
     }
     let _ = write!(text, "response:\n{}", indented(&call.text));
@@ -82,8 +82,8 @@ fn push_signal(text: &mut String, signal: &Signal) {
     let _ = writeln!(text, "signal: {kind}: {}", signal.detail);
 }
 
-/// A model may write what moves a terminal's cursor or recolours it; such characters are shown
-/// instead of sent.
+/// Escapes control characters, so that model output cannot move a terminal's cursor or change
+/// its colours.
 pub fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_transcript_reads_from_top_to_bottom() {
+    fn a_transcript_has_all_calls_and_signals_in_order() {
         let call = |text: &str, advantage| Call {
             role: "solver".to_owned(),
             prompt: Some("Q".to_owned()),

@@ -1,10 +1,10 @@
-//! Room for requests that arrive while others run.
+//! Space for requests that arrive while others run.
 //!
-//! The books are changed first, request by request; where the keys and values lie is noted
-//! beside them, and both stores are rearranged once, at the end. Rows that run and their
-//! trunks come to lie in front, so that a pass over them spans no others; what is idle stays as
-//! far as there is room, the least recently used going first. Memory is kept where it need not
-//! be given up, and grows by more than is needed, so that few arrivals copy a whole store.
+//! The bookkeeping is changed first, request by request, together with the current location of the
+//! keys and values; both stores are rearranged once, at the end. Running rows and their trunks move
+//! to the front, so that a pass over them spans no others; idle ones stay as far as there is space,
+//! and the least recently used are evicted first. Memory is kept unless it is needed, and grows by
+//! more than is needed, so that few arrivals copy a whole store.
 
 use crate::error::LmError;
 use crate::generate::batch::pairs_to_front;
@@ -16,33 +16,33 @@ use crate::generate::store::{BLOCK, blocks};
 /// Where the beginning of a request's tokens is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
-    /// In a row, of which `kept` tokens stay; the row itself is taken if nobody needs it.
+    /// In a row, of which `kept` tokens stay; the row itself is taken over if it is not in use.
     Row { row: usize, kept: usize, taken: bool },
-    /// Its whole trunk is there, or about to be computed.
+    /// Its whole trunk is cached, or about to be computed.
     Trunk(usize),
-    /// It has a trunk of its own, of which the first `kept` tokens are copied from another.
+    /// A new trunk, of which the first `kept` tokens are copied from another.
     New { copied: Option<usize>, kept: usize },
 }
 
-/// How a request would come into the cache.
+/// How a request would be placed in the cache.
 pub(in crate::generate) struct Arrival {
     source: Source,
-    /// Tokens that are there already or are computed for another request.
+    /// Tokens that are already cached or are computed for another request.
     pub found: usize,
-    /// What its own row and, where it has a new one, its trunk hold.
+    /// Tokens in its own row and, for a new one, in its trunk.
     row_tokens: usize,
     new_trunk: Option<usize>,
 }
 
-/// A new arrangement of the cache while it is made. Nothing else may be done with the cache
-/// before [`Rearrangement::commit`].
+/// A new arrangement of the cache under construction. The cache must not be used otherwise before
+/// [`Rearrangement::commit`].
 pub(in crate::generate) struct Rearrangement<'a> {
     cache: &'a mut Cache,
     limit: usize,
-    /// For each row, and each trunk, the slot that holds its keys and values now.
+    /// For each row and each trunk, the slot that currently holds its keys and values.
     rows: Vec<Option<usize>>,
     trunks: Vec<Option<usize>>,
-    /// Columns that every row must have.
+    /// Number of columns that every row must have.
     columns: usize,
 }
 
@@ -52,7 +52,7 @@ impl Cache {
         self.clock += 1;
         for trunk in 0..self.trunks.len() {
             if !self.trunks[trunk].is_whole() && !self.is_needed(trunk) {
-                // Whoever wanted it is gone; what was computed of it is good.
+                // Its request is gone; the part that was computed is valid.
                 let Trunk { tokens, computed, .. } = &mut self.trunks[trunk];
                 tokens.truncate(*computed);
             }
@@ -62,18 +62,18 @@ impl Cache {
         Rearrangement { cache: self, limit, rows, trunks, columns: 0 }
     }
 
-    /// Whether a running request looks at a trunk.
+    /// Whether a running request uses a trunk.
     fn is_needed(&self, trunk: usize) -> bool {
         self.rows.iter().any(|row| row.running.is_some() && row.trunk == trunk)
     }
 
-    /// How many of `tokens`, a prompt of `prompt` tokens and perhaps what was generated, are
-    /// found in the cache; see [`Rearrangement::find`].
+    /// Number of `tokens` (a prompt of `prompt` tokens, possibly with generated ones) found in the
+    /// cache; see [`Rearrangement::find`].
     pub fn found(&self, key: Option<u64>, tokens: &[u32], prompt: usize) -> usize {
         self.source(key, tokens, prompt).1
     }
 
-    /// Where most of `tokens` is found, and how many.
+    /// The source with the most of `tokens`, and their number.
     fn source(&self, key: Option<u64>, tokens: &[u32], prompt: usize) -> (Source, usize) {
         let own = &tokens[..prompt - 1];
         let (mut source, mut found) = (Source::New { copied: None, kept: 0 }, 0);
@@ -99,7 +99,7 @@ impl Cache {
             let kept = common_prefix(rest, &row.tokens).min(rest.len() - 1);
             let whole = kept == row.tokens.len() || (key.is_some() && row.key == key);
             let taken = row.running.is_none() && whole;
-            // Of equal ones rather a row that can be taken than one that must be copied.
+            // Of equal candidates, prefer a row that can be taken over to one that must be copied.
             let better = trunk.len() + kept > row_found
                 || (trunk.len() + kept == row_found && taken && is_copy(source));
             if kept > 0 && better {
@@ -116,7 +116,7 @@ fn is_copy(source: Source) -> bool {
 }
 
 impl Rearrangement<'_> {
-    /// Looks where `job` would find its beginning.
+    /// Looks up the beginning of `job` in the cache.
     pub fn find(&self, job: &Job) -> Arrival {
         let key = job.named.then_some(job.key);
         let (source, found) = self.cache.source(key, &job.tokens, job.prompt);
@@ -128,8 +128,8 @@ impl Rearrangement<'_> {
         Arrival { source, found, row_tokens: job.tokens.len() - trunk, new_trunk }
     }
 
-    /// Whether there is room beside what runs, and some more, so that it need not leave again
-    /// with the next token.
+    /// Whether there is space next to the running requests, with some reserve, so that the request
+    /// is not evicted with the next token.
     pub fn fits(&self, arrival: &Arrival) -> bool {
         let running: Vec<&Conversation> =
             self.cache.rows.iter().filter(|row| row.running.is_some()).collect();
@@ -142,7 +142,7 @@ impl Rearrangement<'_> {
         trunks.sort_unstable();
         trunks.dedup();
         let slack = if running.is_empty() { 0 } else { BLOCK };
-        let longest = running.iter().map(|row| row.room()).max().unwrap_or(0);
+        let longest = running.iter().map(|row| row.reserved()).max().unwrap_or(0);
         let longest_trunk = trunks.iter().map(|&t| self.cache.trunks[t].tokens.len()).max();
         let longest_trunk = longest_trunk.unwrap_or(0).max(arrival.new_trunk.unwrap_or(0));
         let rows =
@@ -151,7 +151,7 @@ impl Rearrangement<'_> {
         rows.saturating_add(trunks.saturating_mul(blocks(longest_trunk))) <= self.limit
     }
 
-    /// Gives `job` a row and a trunk; it must fit.
+    /// Assigns a row and a trunk to `job`; it must fit.
     pub fn place(&mut self, job: &Job, arrival: &Arrival) {
         let mut kept = Vec::new();
         let (mut slot, mut origin) = (None, None);
@@ -204,13 +204,14 @@ impl Rearrangement<'_> {
         self.trunks.len() - 1
     }
 
-    /// Makes the rows at least so long, if there is room for that beside what runs.
+    /// Widens the rows to at least `columns`, if there is space for that next to the running
+    /// requests.
     pub fn widen(&mut self, columns: usize) -> bool {
         let running = self.cache.rows.iter().filter(|row| row.running.is_some());
         let mut trunks: Vec<usize> = running.clone().map(|row| row.trunk).collect();
         trunks.sort_unstable();
         trunks.dedup();
-        let longest = running.clone().map(Conversation::room).max().unwrap_or(0).max(columns);
+        let longest = running.clone().map(Conversation::reserved).max().unwrap_or(0).max(columns);
         let longest_trunk = trunks.iter().map(|&t| self.cache.trunks[t].tokens.len()).max();
         let tokens =
             running.count() * blocks(longest) + trunks.len() * blocks(longest_trunk.unwrap_or(0));
@@ -222,9 +223,9 @@ impl Rearrangement<'_> {
         true
     }
 
-    /// Capacity that rows and trunks need.
+    /// Capacities that rows and trunks need.
     fn capacities(&self) -> (usize, usize) {
-        let longest = self.cache.rows.iter().map(Conversation::room).max();
+        let longest = self.cache.rows.iter().map(Conversation::reserved).max();
         let longest_trunk = self.cache.trunks.iter().map(|t| t.tokens.len()).max();
         (blocks(longest.unwrap_or(0).max(self.columns)), blocks(longest_trunk.unwrap_or(0)))
     }
@@ -234,8 +235,8 @@ impl Rearrangement<'_> {
         rows.saturating_add(self.trunks.len().saturating_mul(trunk))
     }
 
-    /// Gives up what is idle until the rest fits: free slots, trunks that no row needs, then
-    /// whole conversations.
+    /// Evicts idle entries until the rest fits: free slots, unused trunks, then whole
+    /// conversations.
     fn evict(&mut self) {
         while self.tokens(self.capacities()) > self.limit {
             let Cache { rows, trunks, .. } = &*self.cache;
@@ -268,9 +269,9 @@ impl Rearrangement<'_> {
         }
     }
 
-    /// Brings rows that run, and their trunks, to the front, and the trunks that are to be
-    /// computed into the order of their tokens: so are they computed, and a pass over
-    /// neighbours spans no others.
+    /// Moves running rows and their trunks to the front, and sorts the trunks to be computed by
+    /// their tokens: they are computed in that order, and a pass over neighbours then spans no
+    /// others.
     fn sort(&mut self) {
         let running: Vec<bool> = self.cache.rows.iter().map(|row| row.running.is_some()).collect();
         for (a, b) in pairs_to_front(&running) {
@@ -306,7 +307,7 @@ impl Rearrangement<'_> {
     }
 
     /// Adds free slots up to `wanted`, as far as the limit allows with these capacities.
-    fn spare(&mut self, wanted: (usize, usize), capacities: (usize, usize)) {
+    fn add_free_slots(&mut self, wanted: (usize, usize), capacities: (usize, usize)) {
         let (row, trunk) = capacities;
         while self.rows.len() < wanted.0
             && self.tokens(capacities).saturating_add(row) <= self.limit
@@ -322,11 +323,11 @@ impl Rearrangement<'_> {
         }
     }
 
-    /// Moves keys and values to where the books say.
+    /// Moves keys and values to their new locations.
     pub fn commit(mut self) -> Result<(), LmError> {
         self.sort();
         let (rows, trunks) = (&self.cache.row_store, &self.cache.trunk_store);
-        // What is there is kept, and what must grow grows by a quarter, if there is room.
+        // Capacities are kept, and those that must grow grow by a quarter, if there is space.
         let grown = |now: usize, needed: usize| {
             if needed <= now { now } else { needed.max(blocks(now + now / 4)) }
         };
@@ -341,7 +342,7 @@ impl Rearrangement<'_> {
             if needed <= now { now } else { needed.max(now + now / 4 + 1) }
         };
         let wanted = (more(slots, self.rows.len()), more(trunk_slots, self.trunks.len()));
-        self.spare(wanted, capacities);
+        self.add_free_slots(wanted, capacities);
         let Self { cache, rows, trunks, .. } = self;
         cache.row_store.arrange(&rows, capacities.0)?;
         cache.trunk_store.arrange(&trunks, capacities.1)

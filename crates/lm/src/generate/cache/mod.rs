@@ -1,13 +1,13 @@
-//! Which tokens are cached where.
+//! Bookkeeping of cached tokens.
 //!
-//! A conversation is a trunk (all of its first prompt but the last token, shared with every
-//! other conversation that began with the same prompt) and a row of its own (that last token
-//! and all that followed). A later turn continues a row as far as its prompt repeats it.
-//! The last token of a prompt is never part of a trunk: it is what each sample is fed first,
-//! so that prefill needs no logits and every sample starts alike.
+//! A conversation consists of a trunk (its first prompt except the last token, shared with all
+//! conversations that begin with the same prompt) and its own row (that last token and everything
+//! after it). A later turn reuses a row as far as its prompt repeats it. The last token of a prompt
+//! is never part of a trunk: it is the first input of each sample, so that prefill needs no logits
+//! and all samples start alike.
 //!
-//! Here are the books and how a wave of requests is laid into the cache all at once;
-//! [`arrivals`] lets single requests in while others run.
+//! This module contains the bookkeeping and the placement of a whole wave of requests; [`arrivals`]
+//! admits single requests while others run.
 
 mod arrivals;
 
@@ -17,10 +17,10 @@ use crate::error::LmError;
 use crate::generate::request::Ticket;
 use crate::generate::store::{Store, blocks};
 
-/// The beginning of a prompt, in the trunk store's slot of the same number.
+/// The beginning of a prompt, in the trunk store's slot of the same index.
 pub(super) struct Trunk {
     pub tokens: Vec<u32>,
-    /// How many of them, from the first, have been computed.
+    /// Number of tokens, from the first, that have been computed.
     pub computed: usize,
     used: u64,
 }
@@ -31,18 +31,18 @@ impl Trunk {
     }
 }
 
-/// One conversation, in the row store's slot of the same number.
+/// One conversation, in the row store's slot of the same index.
 pub(super) struct Conversation {
-    /// Absent once forgotten, or where another request of the same call has the key.
+    /// Absent once forgotten, or if another request of the same call has the key.
     pub key: Option<u64>,
-    /// The submitted request that is computed here.
+    /// The submitted request that is computed in this row.
     running: Option<Ticket>,
-    /// Without meaning in a free row.
+    /// Meaningless in a free row.
     pub trunk: usize,
     /// The tokens after the trunk that have been computed.
     pub tokens: Vec<u32>,
     used: u64,
-    /// Tokens that a running request had when it came, beyond the trunk.
+    /// Tokens that a running request had on arrival, beyond the trunk.
     expected: usize,
 }
 
@@ -55,13 +55,13 @@ impl Conversation {
         self.running.is_none() && self.tokens.is_empty()
     }
 
-    /// Whether it is a conversation on this trunk.
+    /// Whether this is a conversation on the given trunk.
     fn has(&self, trunk: usize) -> bool {
         !self.is_free() && self.trunk == trunk
     }
 
-    /// Tokens that there must be room for: one more than it has, if it runs.
-    fn room(&self) -> usize {
+    /// Number of tokens to reserve: one more than it has, if it runs.
+    fn reserved(&self) -> usize {
         match self.running {
             Some(_) => self.expected.max(self.tokens.len() + 1),
             None => self.tokens.len(),
@@ -69,25 +69,25 @@ impl Conversation {
     }
 }
 
-/// How much of a cached conversation a prompt repeats.
+/// The part of a cached conversation that a prompt repeats.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Reuse {
     pub row: usize,
-    /// Tokens of the row that stay.
+    /// Tokens of the row that are kept.
     pub kept: usize,
 }
 
-/// A request on its way into the cache.
+/// A request to be placed in the cache.
 pub(super) struct Entry<'a> {
     pub key: Option<u64>,
     pub prompt: &'a [u32],
     pub reuse: Option<Reuse>,
-    /// Tokens that its row holds at most when it is done.
+    /// Maximum number of tokens in its row when it is finished.
     pub need: usize,
 }
 
 impl Entry<'_> {
-    /// The trunk that a conversation begun with this prompt has.
+    /// The trunk of a conversation that begins with this prompt.
     fn trunk(&self) -> &[u32] {
         &self.prompt[..self.prompt.len() - 1]
     }
@@ -102,9 +102,9 @@ pub(super) struct Cache {
     clock: u64,
 }
 
-/// What [`Cache::admit`] has done.
+/// The result of [`Cache::admit`].
 pub(super) struct Admission {
-    /// Which entry lies in row 0, 1, …
+    /// For row 0, 1, …, the index of its entry.
     pub order: Vec<usize>,
     /// The wave's first trunk that is not computed yet; those after it are sorted.
     pub first_new: usize,
@@ -115,7 +115,7 @@ impl Cache {
         Self { trunks: Vec::new(), rows: Vec::new(), trunk_store, row_store, clock: 0 }
     }
 
-    /// Forgets everything and frees the memory.
+    /// Removes everything and frees the memory.
     pub fn clear(&mut self) {
         self.trunks.clear();
         self.rows.clear();
@@ -123,8 +123,8 @@ impl Cache {
         self.row_store.clear();
     }
 
-    /// Forgets one conversation; its slot is taken back when next there is need for one. What
-    /// runs goes on, and is not kept under the key.
+    /// Forgets one conversation; its slot is reused when the next one is needed. A running request
+    /// continues, but is not kept under the key.
     pub fn forget(&mut self, key: u64) {
         for row in self.rows.iter_mut().filter(|row| row.key == Some(key)) {
             row.key = None;
@@ -134,7 +134,7 @@ impl Cache {
         }
     }
 
-    /// Nothing is computed any more in a row, which stays cached as the one used last.
+    /// Ends the computation in a row; it stays cached as the most recently used.
     pub fn release(&mut self, row: usize) {
         self.clock += 1;
         let clock = self.clock;
@@ -143,8 +143,8 @@ impl Cache {
         self.trunks[*trunk].used = clock;
     }
 
-    /// What of the conversation `key` can be reused for `prompt`: at least one token of the
-    /// prompt is always left to compute.
+    /// The part of the conversation `key` that can be reused for `prompt`: at least one token of
+    /// the prompt is always left to compute.
     pub fn reuse(&self, key: u64, prompt: &[u32]) -> Option<Reuse> {
         let row = self.rows.iter().position(|row| row.key == Some(key))?;
         let Conversation { trunk, tokens, .. } = &self.rows[row];
@@ -153,12 +153,12 @@ impl Cache {
         Some(Reuse { row, kept })
     }
 
-    /// Length of the trunk of a row.
+    /// Length of a row's trunk.
     pub fn trunk_length(&self, row: usize) -> usize {
         self.trunks[self.rows[row].trunk].tokens.len()
     }
 
-    /// How many of `entries`, from the first, fit into `limit` tokens of cache together; 0 if
+    /// Number of `entries`, from the first, that fit into `limit` tokens of cache together; 0 if
     /// not even the first does.
     pub fn fitting(&self, entries: &[Entry], limit: usize) -> usize {
         let (mut longest_row, mut longest_trunk) = (0, 0);
@@ -178,9 +178,9 @@ impl Cache {
         entries.len()
     }
 
-    /// Lays the wave's conversations into rows 0, 1, …, ordered by trunk, and their trunks
-    /// into trunks 0, 1, …; what else is cached stays behind them as far as `limit` allows,
-    /// the least recently used going first.
+    /// Places the wave's conversations in rows 0, 1, …, ordered by trunk, and their trunks in
+    /// trunks 0, 1, …; other cached entries stay behind them as far as `limit` allows, and the
+    /// least recently used are evicted first.
     pub fn admit(&mut self, entries: &[Entry], limit: usize) -> Result<Admission, LmError> {
         self.clock += 1;
         let (old, new) = self.trunks_of(entries);
@@ -197,16 +197,16 @@ impl Cache {
             .map(|(i, entry)| (trunk_of(entry).unwrap_or_default(), i))
             .collect();
         placed.sort_unstable();
-        let stay = self.retained(entries, &old, &new, limit);
+        let retained = self.retained(entries, &old, &new, limit);
 
-        // The new order of both stores, and the books to match.
+        // The new order of both stores, with matching bookkeeping.
         let mut trunk_order: Vec<Option<usize>> = old.iter().copied().map(Some).collect();
         trunk_order.extend(new.iter().map(|_| None));
-        trunk_order.extend(stay.trunks.iter().copied().map(Some));
+        trunk_order.extend(retained.trunks.iter().copied().map(Some));
         let mut row_order: Vec<Option<usize>> =
             placed.iter().map(|&(_, i)| entries[i].reuse.map(|r| r.row)).collect();
-        row_order.extend(stay.rows.iter().copied().map(Some));
-        let rows = self.new_rows(entries, &placed, &stay.rows, &trunk_order);
+        row_order.extend(retained.rows.iter().copied().map(Some));
+        let rows = self.new_rows(entries, &placed, &retained.rows, &trunk_order);
         let trunks = self.new_trunks(&trunk_order, old.len(), &new);
 
         let fed =
@@ -219,8 +219,7 @@ impl Cache {
         Ok(Admission { order: placed.into_iter().map(|(_, i)| i).collect(), first_new: old.len() })
     }
 
-    /// The trunks that `entries` need: those there are, in order of first use, and new ones,
-    /// sorted.
+    /// The trunks that `entries` need: existing ones, in order of first use, and new ones, sorted.
     fn trunks_of<'a>(&self, entries: &'a [Entry]) -> (Vec<usize>, Vec<&'a [u32]>) {
         let (mut old, mut new) = (Vec::new(), Vec::new());
         for entry in entries {
@@ -239,12 +238,12 @@ impl Cache {
         (old, new)
     }
 
-    /// The conversations of the wave as `placed` (trunk, entry), then those that stay.
+    /// The conversations of the wave as `placed` (trunk, entry), then the retained ones.
     fn new_rows(
         &mut self,
         entries: &[Entry],
         placed: &[(usize, usize)],
-        stay: &[usize],
+        retained: &[usize],
         trunk_order: &[Option<usize>],
     ) -> Vec<Conversation> {
         let continued = |&(trunk, i): &(usize, usize)| {
@@ -254,7 +253,7 @@ impl Cache {
             Conversation { key, trunk, tokens, used: self.clock, ..Conversation::free() }
         };
         let mut rows: Vec<Conversation> = placed.iter().map(continued).collect();
-        for &row in stay {
+        for &row in retained {
             let mut kept = std::mem::replace(&mut self.rows[row], Conversation::free());
             let trunk = trunk_order.iter().position(|&t| t == Some(kept.trunk));
             kept.trunk = trunk.unwrap_or_default();
@@ -263,7 +262,7 @@ impl Cache {
         rows
     }
 
-    /// The trunks in their new order: `old` ones of the wave, `new` ones, those that stay.
+    /// The trunks in their new order: `old` ones of the wave, `new` ones, retained ones.
     fn new_trunks(&mut self, order: &[Option<usize>], old: usize, new: &[&[u32]]) -> Vec<Trunk> {
         let mut created = new.iter();
         let mut trunk = |(i, from): (usize, &Option<usize>)| match *from {
@@ -280,40 +279,40 @@ impl Cache {
         order.iter().enumerate().map(&mut trunk).collect()
     }
 
-    /// The conversations and trunks outside the wave that may stay.
-    fn retained(&self, entries: &[Entry], old: &[usize], new: &[&[u32]], limit: usize) -> Stay {
+    /// The conversations and trunks outside the wave that may be retained.
+    fn retained(&self, entries: &[Entry], old: &[usize], new: &[&[u32]], limit: usize) -> Retained {
         let need = entries.iter().map(|e| e.need).max().unwrap_or(0);
         let mine = |row: &Conversation| {
             row.key.is_none() || entries.iter().any(|entry| entry.key == row.key)
         };
-        let mut stay = Stay {
+        let mut retained = Retained {
             rows: (0..self.rows.len()).filter(|&r| !mine(&self.rows[r])).collect(),
             trunks: (0..self.trunks.len()).filter(|t| !old.contains(t)).collect(),
         };
         let length = |t: &usize| self.trunks[*t].tokens.len();
         loop {
-            let longest_row = stay.rows.iter().map(|&r| self.rows[r].tokens.len()).max();
-            let longest_trunk = stay.trunks.iter().chain(old).map(length);
+            let longest_row = retained.rows.iter().map(|&r| self.rows[r].tokens.len()).max();
+            let longest_trunk = retained.trunks.iter().chain(old).map(length);
             let longest_trunk = longest_trunk.chain(new.iter().map(|t| t.len())).max();
             let row_tokens = blocks(longest_row.unwrap_or(0).max(need));
             let trunk_tokens = blocks(longest_trunk.unwrap_or(0));
-            let tokens = (entries.len() + stay.rows.len()) * row_tokens
-                + (old.len() + new.len() + stay.trunks.len()) * trunk_tokens;
+            let tokens = (entries.len() + retained.rows.len()) * row_tokens
+                + (old.len() + new.len() + retained.trunks.len()) * trunk_tokens;
             if tokens <= limit {
-                return stay;
+                return retained;
             }
-            // First trunks that no conversation needs any more, then whole conversations.
-            let oldest_trunk = stay
+            // First evict trunks that no conversation uses, then whole conversations.
+            let oldest_trunk = retained
                 .trunks
                 .iter()
                 .copied()
-                .filter(|&t| stay.rows.iter().all(|&r| self.rows[r].trunk != t))
+                .filter(|&t| retained.rows.iter().all(|&r| self.rows[r].trunk != t))
                 .min_by_key(|&t| self.trunks[t].used);
-            let oldest_row = stay.rows.iter().copied().min_by_key(|&r| self.rows[r].used);
+            let oldest_row = retained.rows.iter().copied().min_by_key(|&r| self.rows[r].used);
             match (oldest_trunk, oldest_row) {
-                (Some(trunk), _) => stay.trunks.retain(|&t| t != trunk),
-                (None, Some(row)) => stay.rows.retain(|&r| r != row),
-                (None, None) => return stay,
+                (Some(trunk), _) => retained.trunks.retain(|&t| t != trunk),
+                (None, Some(row)) => retained.rows.retain(|&r| r != row),
+                (None, None) => return retained,
             }
         }
     }
@@ -341,7 +340,7 @@ impl Cache {
     }
 }
 
-struct Stay {
+struct Retained {
     rows: Vec<usize>,
     trunks: Vec<usize>,
 }

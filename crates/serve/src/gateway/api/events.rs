@@ -1,4 +1,4 @@
-//! `/api/rollouts/{id}/attempt/{attempt}/events`: what agents report; and reading it back.
+//! `/api/rollouts/{id}/attempt/{attempt}/events`: posting and listing agents' events.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ struct Create {
     data: Map<String, Value>,
 }
 
-/// `POST /api/rollouts/{id}/attempt/{attempt}/events`. With an `Idempotency-Key`, a repeated
-/// post is one event.
+/// `POST /api/rollouts/{id}/attempt/{attempt}/events`. Repeated posts with the same
+/// `Idempotency-Key` create one event.
 pub(in crate::gateway) async fn post(
     Shared(state): Shared<Arc<State>>,
     Path((id, attempt)): Path<(String, String)>,
@@ -35,7 +35,7 @@ pub(in crate::gateway) async fn post(
         request.headers().get("idempotency-key").map(|key| event_key(&attempt, key.as_bytes()));
     let create: Create = http::parse(&super::bytes(&state, request).await?)?;
     let data = Value::Object(create.data);
-    // Only a trainer of our own depends on what the event says; v1 takes everything.
+    // Only a trainer in this process depends on the event's content; v1 accepts anything.
     let report = match state.rollouts.find(&id) {
         None => None,
         Some(_) => Some(

@@ -1,7 +1,7 @@
-//! agent-lightning v1's management API, field by field, and what remote workers need beyond it.
+//! agent-lightning v1's management API, field by field, plus the endpoints for remote workers.
 //!
-//! A controller or trainer written for v1 finds here what it expects. Refusals have `detail`,
-//! as v1's have; a body that does not validate is 422.
+//! Controllers and trainers written for v1 work unchanged. Error bodies have `detail`, as in v1;
+//! an invalid body is 422.
 
 pub(super) mod events;
 pub(super) mod models;

@@ -1,4 +1,4 @@
-//! `/api/models`: model servers elsewhere. `/v1/models`: what a client may ask for.
+//! `/api/models`: registration of model servers. `/v1/models`: the available models.
 
 use std::sync::Arc;
 
@@ -71,7 +71,7 @@ pub(in crate::gateway) async fn list(Shared(state): Shared<Arc<State>>) -> Json<
     Json(all(&state))
 }
 
-/// The models of this process and those registered.
+/// The models of this process and of registered servers.
 pub(in crate::gateway) fn all(state: &State) -> Value {
     let mut list = match &state.local {
         Some(backend) => protocol::models(&**backend),
@@ -90,7 +90,7 @@ pub(in crate::gateway) fn all(state: &State) -> Value {
     list
 }
 
-/// `GET /v1/models/{id}`; the id may hold slashes.
+/// `GET /v1/models/{id}`; the id may contain slashes.
 pub(in crate::gateway) async fn read(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,

@@ -1,4 +1,5 @@
-//! `/proxy/pause`, `/proxy/resume`, `/proxy/state`: a trainer elsewhere updates its servers.
+//! `/proxy/pause`, `/proxy/resume`, `/proxy/state`: used by an external trainer while it updates
+//! its servers.
 
 use std::sync::Arc;
 

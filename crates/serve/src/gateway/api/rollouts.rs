@@ -1,4 +1,4 @@
-//! `/api/rollouts`: create, list, read, change, delete, and the completion log.
+//! `/api/rollouts`: create, list, read, update, delete, and the log of finished rollouts.
 
 use std::sync::Arc;
 

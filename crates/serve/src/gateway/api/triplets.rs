@@ -1,8 +1,9 @@
-//! `format=triplet`: events cut down to what a trainer reads, as v1 cuts them.
+//! `format=triplet`: events reduced to the fields that a trainer reads, as in v1.
 //!
-//! Of a model call: prompt ids, response ids, log-probabilities of its first choice. Of several
-//! calls with the same prompt the last one stays, because v1 takes them for retries. A call
-//! without prompt ids (a failed one) stays too, so that the trainer can count it.
+//! For a model call these are the prompt ids, response ids and log-probabilities of the first
+//! choice. Among calls with the same prompt only the last is kept, because v1 treats them as
+//! retries. A call without prompt ids (a failed one) is kept too, so that the trainer can count
+//! it.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::super::upstream::{Tree, answers};
 use crate::store::{CallRow, StoredEvent};
 
-/// The events as v1 shows them. `calls` are the answers of the same attempt.
+/// The events as v1 returns them. `calls` are the recorded calls of the same attempt.
 pub(super) fn view(events: Vec<StoredEvent>, calls: &[CallRow]) -> Vec<StoredEvent> {
     let first: HashMap<i64, &CallRow> =
         calls.iter().filter(|call| call.choice == 0).map(|call| (call.event, call)).collect();
@@ -50,7 +51,7 @@ fn cut(event: StoredEvent, first: &HashMap<i64, &CallRow>) -> StoredEvent {
 
 fn model_request(data: &str, call: Option<&CallRow>) -> Value {
     let data: Value = serde_json::from_str(data).unwrap_or(Value::Null);
-    // An event that an agent posted under this name has no row of its own.
+    // An event that an agent posted under this name has no call row.
     let read = || {
         let tree = data.get("response").and_then(|response| Tree::deserialize(response).ok());
         answers(&tree.unwrap_or(Tree::Null), 0)

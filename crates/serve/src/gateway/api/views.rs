@@ -1,4 +1,4 @@
-//! Rows of the store as v1's JSON.
+//! Store rows in v1's JSON format.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::store::{StoredEvent, StoredRollout};
 pub(in crate::gateway) fn rollout(rollout: &StoredRollout) -> Value {
     let status = &rollout.status;
     let mut metadata = Map::new();
-    // v1's two fields of its own, then whatever else there is.
+    // v1's two fixed fields, then all others.
     metadata.insert("batch_idx".into(), Value::Null);
     metadata.insert("sample_idx_in_batch".into(), Value::Null);
     metadata.extend(rollout.metadata.clone());
@@ -30,7 +30,7 @@ pub(in crate::gateway) fn rollout(rollout: &StoredRollout) -> Value {
     })
 }
 
-/// v1's `Event` as text around `data`, which is JSON already.
+/// v1's `Event` as JSON text; `data` is already JSON.
 pub(super) fn event(
     event_type: &str,
     rollout_id: &str,
@@ -46,7 +46,7 @@ pub(super) fn event(
     )
 }
 
-/// A list of events as text.
+/// A list of events as JSON text.
 pub(super) fn events(rollout_id: &str, events: &[StoredEvent]) -> String {
     let mut text = String::from("[");
     for (position, stored) in events.iter().enumerate() {

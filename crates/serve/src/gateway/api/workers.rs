@@ -1,9 +1,9 @@
-//! `/api/workers/…`: agents on other machines take rollouts themselves.
+//! `/api/workers/…`: remote workers claim and run rollouts.
 //!
-//! A worker claims rollouts for a lease, prolongs the lease while it works, posts answers and
-//! rewards to the event address of its attempt, and gives the lease back. One that falls silent
-//! loses it: the rollout is queued again, and the next claim is another attempt, beside which
-//! nothing of the old one counts.
+//! A worker claims rollouts under a lease, renews the lease with heartbeats, posts answers and
+//! rewards to its attempt's event address, and releases the lease. If it stops sending heartbeats,
+//! the lease expires: the rollout is requeued, and the next claim starts a new attempt, after
+//! which reports of the old attempt are ignored.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use super::rollouts::state_named;
 use super::{body, views};
 use crate::store::{Claim, RolloutState, StatusPatch};
 
-/// Most rollouts of one claim.
-const MOST: usize = 1000;
+/// Maximum rollouts per claim.
+const MAX_CLAIMS: usize = 1000;
 
 #[derive(Deserialize)]
-struct Claiming {
+struct ClaimBody {
     worker: String,
     #[serde(default = "one")]
     count: usize,
@@ -48,7 +48,7 @@ struct Lease {
 }
 
 #[derive(Deserialize)]
-struct Beating {
+struct HeartbeatBody {
     worker: String,
     leases: Vec<Lease>,
     #[serde(default = "a_minute")]
@@ -56,7 +56,7 @@ struct Beating {
 }
 
 #[derive(Deserialize)]
-struct Finishing {
+struct FinishBody {
     worker: String,
     #[serde(flatten)]
     lease: Lease,
@@ -66,16 +66,17 @@ struct Finishing {
 }
 
 /// `POST /api/workers/claim`: `{"worker", "count", "lease_seconds"}` → `{"claims": […]}`, each
-/// with the rollout, its attempt, the end of the lease, and the addresses for its agent.
+/// with the rollout, its attempt, the lease's expiry, and the addresses for its agent.
 pub(in crate::gateway) async fn claim(
     Shared(state): Shared<Arc<State>>,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let Claiming { worker, count, lease_seconds } = body(&state, request).await?;
+    let ClaimBody { worker, count, lease_seconds } = body(&state, request).await?;
     check(&worker, lease_seconds)?;
-    let claims = state.store.claim(&worker, count.min(MOST), lease_seconds).await?;
+    let claims = state.store.claim(&worker, count.min(MAX_CLAIMS), lease_seconds).await?;
     for claim in &claims {
-        // Before the worker hears of it, so that nothing of its agent comes too early.
+        // Switch attempts before the worker gets the response, so that none of its agent's
+        // requests arrive too early.
         if let Some(hosted) = state.rollouts.find(&claim.rollout.id) {
             hosted.begin(&claim.attempt_id, Happening::Claimed { worker: worker.clone() });
         }
@@ -89,7 +90,7 @@ fn check(worker: &str, lease_seconds: f64) -> Result<(), Refusal> {
         .map_err(|message| Refusal::unprocessable(&["body", "worker"], message))?;
     if !(1.0..=86_400.0).contains(&lease_seconds) {
         let place = ["body", "lease_seconds"];
-        return Err(Refusal::unprocessable(&place, "a lease has 1 to 86400 seconds"));
+        return Err(Refusal::unprocessable(&place, "must be between 1 and 86400"));
     }
     Ok(())
 }
@@ -113,14 +114,14 @@ fn view(state: &State, claim: &Claim) -> Value {
 }
 
 /// `POST /api/workers/heartbeat`: `{"worker", "leases": [{"rollout_id", "attempt_id"}],
-/// "lease_seconds"}` → `{"leases": […]}`, each with its new end or the reason why it is lost.
+/// "lease_seconds"}` → `{"leases": […]}`, each with its new expiry or the reason for its loss.
 pub(in crate::gateway) async fn heartbeat(
     Shared(state): Shared<Arc<State>>,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let Beating { worker, leases, lease_seconds } = body(&state, request).await?;
+    let HeartbeatBody { worker, leases, lease_seconds } = body(&state, request).await?;
     check(&worker, lease_seconds)?;
-    let beats = leases.iter().take(MOST).map(|Lease { rollout_id, attempt_id }| {
+    let beats = leases.iter().take(MAX_CLAIMS).map(|Lease { rollout_id, attempt_id }| {
         state.store.heartbeat(&worker, rollout_id, attempt_id, lease_seconds)
     });
     let ends = futures::future::join_all(beats).await;
@@ -141,17 +142,17 @@ pub(in crate::gateway) async fn heartbeat(
     Ok(Json(json!({"leases": views})))
 }
 
-/// `POST /api/workers/finish`: `{"worker", "rollout_id", "attempt_id", "state",
-/// "error_message"}` → `{"status": "ok"}`, or 409 where the lease was lost.
+/// `POST /api/workers/finish`: `{"worker", "rollout_id", "attempt_id", "state", "error_message"}`
+/// → `{"status": "ok"}`, or 409 if the lease was lost.
 pub(in crate::gateway) async fn finish(
     Shared(state): Shared<Arc<State>>,
     request: Request,
 ) -> Result<Json<Value>, Refusal> {
-    let Finishing { worker, lease, state: end, error_message } = body(&state, request).await?;
+    let FinishBody { worker, lease, state: end, error_message } = body(&state, request).await?;
     let place = ["body", "state"];
     let end = state_named(&end, &place)?;
     if !end.is_terminal() {
-        return Err(Refusal::unprocessable(&place, "a worker ends with succeeded or failed"));
+        return Err(Refusal::unprocessable(&place, "must be succeeded or failed"));
     }
     let patch = StatusPatch {
         state: Some(end),

@@ -1,4 +1,4 @@
-//! What a model server answered, as answers with token ids.
+//! Parses a model server's response into answers with token ids.
 
 use leyden_core::{FinishReason, ToolCall};
 use serde_json::Value;
@@ -7,8 +7,8 @@ use super::tree::Tree;
 use crate::backend::{Answer, Token};
 
 /// The choices of a chat or text completion, in order of their index. Ids and log-probabilities
-/// are there as far as the server gave them (vLLM's `return_token_ids`); a log-probability that
-/// was not given is NaN.
+/// are included as far as the server returned them (vLLM's `return_token_ids`); a missing
+/// log-probability is NaN.
 pub(in crate::gateway) fn answers(response: &Tree, version: i64) -> Vec<Answer> {
     let choices = response.get("choices").and_then(Tree::list);
     choices.into_iter().flatten().map(|choice| answer(response, choice, version)).collect()
@@ -69,7 +69,7 @@ fn tokens(choice: &Tree) -> Vec<Token> {
     ids.iter().enumerate().map(token).collect()
 }
 
-/// A call whose arguments are no JSON keeps them as a text.
+/// A call whose arguments are not valid JSON keeps them as a string.
 fn tool_call(call: &Tree) -> Option<ToolCall> {
     let function = call.get("function")?;
     let text = function.get("arguments").and_then(Tree::text).unwrap_or("{}");

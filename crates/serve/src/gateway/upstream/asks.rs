@@ -1,11 +1,11 @@
-//! An [`Ask`] as the body of a model server's request.
+//! Converts an [`Ask`] to a model server's request body.
 
 use leyden_core::{ChatRequest, Message, ResponseFormat, ToolChoice};
 use serde_json::{Map, Value, json};
 
 use crate::backend::{Ask, Prompt};
 
-/// Path below the server's root, and body.
+/// The path below the server's root, and the body.
 pub(super) fn request(model: &str, ask: &Ask) -> (&'static str, Value) {
     let mut body = Map::new();
     body.insert("model".into(), model.into());
@@ -40,7 +40,7 @@ fn sampling(body: &mut Map<String, Value>, ask: &Ask) {
     if sampling.top_k > 0 {
         body.insert("top_k".into(), sampling.top_k.into());
     }
-    // The rest of the context is the server's to know.
+    // Without a limit the server uses the rest of its context.
     if sampling.max_tokens < usize::MAX {
         body.insert("max_tokens".into(), sampling.max_tokens.into());
     }

@@ -9,8 +9,8 @@ use super::{Tree, answers, asks};
 use crate::backend::{Ask, Backend, Delta, Event, Failure, ModelCard};
 use crate::store::ModelServer;
 
-/// Asks one model server. It is not asked to stream: its answer is whole, and leaves as one
-/// part.
+/// Forwards requests to one model server. It never streams from it: the complete answer is
+/// returned as one delta.
 pub(in crate::gateway) struct UpstreamBackend {
     pub(in crate::gateway) server: ModelServer,
     pub(in crate::gateway) sender: Arc<Sender>,
@@ -18,7 +18,7 @@ pub(in crate::gateway) struct UpstreamBackend {
 
 impl Backend for UpstreamBackend {
     fn models(&self) -> Vec<ModelCard> {
-        // Its context is not known here; the server refuses what is too long.
+        // Its context length is not known here; the server rejects prompts that are too long.
         vec![ModelCard { id: self.server.model.clone(), created: 0, context: usize::MAX }]
     }
 
@@ -64,7 +64,7 @@ async fn answer(
     for (position, call) in answer.tool_calls.iter_mut().enumerate() {
         call.id = format!("{}{position}", ask.call_prefix);
     }
-    // A closed channel means that nobody waits; the task is dropped then.
+    // A closed channel means that the request was cancelled; the task is dropped then.
     let _ = events.send(Event::Started {
         prompt_ids: answer.prompt_ids.clone(),
         policy_version: answer.policy_version,
@@ -81,8 +81,8 @@ async fn answer(
 }
 
 fn failure(status: u16, body: &Tree) -> Failure {
-    let said = body.get("error").and_then(|error| error.get("message")).or(body.get("message"));
-    let message = said.and_then(Tree::text).unwrap_or("the model server gave no reason");
+    let reason = body.get("error").and_then(|error| error.get("message")).or(body.get("message"));
+    let message = reason.and_then(Tree::text).unwrap_or("the model server gave no reason");
     let message = format!("the model server answered {status}: {message}");
     match status {
         429 | 503 => Failure::Busy { retry_after_seconds: 5, message },

@@ -1,9 +1,8 @@
-//! Registered model servers (vLLM behind `POST /api/models`): which one serves a rollout, and
-//! how a call gets there.
+//! Registered model servers (vLLM behind `POST /api/models`): server selection and forwarding.
 //!
-//! A chat or completion call that wants its answer whole goes through as it is, with v1's
-//! changes of the body, so that fields of the model server's own arrive. Streams, Responses and
-//! Messages, which v1 refuses, go through [`backend::UpstreamBackend`].
+//! A non-streamed chat or completion call is forwarded with v1's changes to the body, so that
+//! fields specific to the model server are passed on. Streamed calls, Responses and Messages,
+//! which v1 refuses, use [`backend::UpstreamBackend`].
 
 mod answers;
 mod asks;
@@ -27,7 +26,7 @@ use crate::store::ModelServer;
 
 /// The registered servers, by model and endpoint.
 pub(super) struct Upstreams {
-    /// The model that rollouts call, where the configuration names it.
+    /// The model that rollouts call, if configured.
     model: Option<String>,
     servers: RwLock<BTreeMap<String, BTreeMap<String, ModelServer>>>,
     pub(super) sender: Arc<Sender>,
@@ -61,8 +60,8 @@ impl Upstreams {
         self.servers.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
-    /// The server for calls of `rollout`: always the same one while the set of servers is the
-    /// same, so that it finds the rollout's earlier calls in its cache. v1's formula.
+    /// The server for calls of `rollout`. It depends only on the set of servers, so that a
+    /// rollout's earlier calls are in its cache. The formula is v1's.
     pub(super) fn of_rollout(&self, rollout: &str) -> Option<ModelServer> {
         let all = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         let servers = match &self.model {
@@ -72,7 +71,7 @@ impl Upstreams {
         pick(servers, rollout)
     }
 
-    /// The server for a call of no rollout, which names its model itself.
+    /// The server for a call of no rollout, which names its model.
     pub(super) fn of_model(&self, model: &str, conversation: &str) -> Option<ModelServer> {
         let all = self.servers.read().unwrap_or_else(PoisonError::into_inner);
         pick(all.get(model)?, conversation)

@@ -18,18 +18,18 @@ pub(in crate::gateway) struct Sender {
     longest_wait: Duration,
 }
 
-/// What a model server answered in the end.
+/// A model server's final response.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::gateway) struct Sent {
     pub(in crate::gateway) status: u16,
-    /// The body; nothing where it does not call itself JSON.
+    /// The body; empty if its content type is not JSON.
     body: Bytes,
-    /// Tries beyond the first.
+    /// Number of retries.
     pub(in crate::gateway) retries: u32,
 }
 
 impl Sent {
-    /// The body as text and as a tree: an empty object where the answer is no JSON, as in v1.
+    /// The body as text and as a tree: an empty object if it is not JSON, as in v1.
     pub(in crate::gateway) fn read(&self) -> (Bytes, Tree<'_>) {
         match Tree::read(&self.body) {
             Some(tree) => (self.body.clone(), tree),
@@ -38,7 +38,7 @@ impl Sent {
     }
 }
 
-/// No answer at all.
+/// No response was received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(in crate::gateway) enum NoAnswer {
     #[error("Upstream model server timed out")]
@@ -72,9 +72,9 @@ impl Sender {
         })
     }
 
-    /// Posts `body` to `path` below the server's root. A timeout, a broken connection and the
-    /// statuses 408, 409, 429 and 5xx are tried again; the last answer is the answer. None of
-    /// the agent's headers go along.
+    /// Posts `body` to `path` below the server's root. Timeouts, broken connections and the
+    /// statuses 408, 409, 429 and 5xx are retried; after the last attempt its result is returned.
+    /// The agent's headers are not forwarded.
     pub(in crate::gateway) async fn send(
         &self,
         endpoint: &str,
@@ -86,7 +86,7 @@ impl Sender {
         loop {
             let last = retries + 1 >= self.tries;
             match self.once(&url, body.clone()).await {
-                Ok((status, body)) if last || !is_passing(status) => {
+                Ok((status, body)) if last || !is_transient(status) => {
                     return Ok(Sent { status, body, retries });
                 }
                 Err(error) if last => return Err(error),
@@ -109,17 +109,17 @@ impl Sender {
         Ok((status, if is_json { bytes } else { Bytes::new() }))
     }
 
-    /// The wait after `retries` earlier ones: doubling, capped, a quarter more or less at
-    /// random, so that many clients of a server that came back do not come at once.
+    /// The backoff after `retries` retries: exponential, capped, with ±25 % jitter, so that many
+    /// clients of a recovered server do not retry at the same time.
     fn wait(&self, retries: u32) -> Duration {
         let mean = self.first_wait.saturating_mul(1 << retries.min(16)).min(self.longest_wait);
         let mut byte = [0];
-        // Without randomness the wait is the mean.
+        // Without randomness, no jitter.
         let fraction = getrandom::fill(&mut byte).map_or(0.5, |()| f64::from(byte[0]) / 255.0);
         mean.mul_f64(0.75 + 0.5 * fraction)
     }
 }
 
-fn is_passing(status: u16) -> bool {
+fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 409 | 429) || status >= 500
 }

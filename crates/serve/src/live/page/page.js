@@ -1,7 +1,7 @@
-// The live page: listens to a run's events and draws what they say.
+// The live page: receives a run's events and draws them.
 //
-// What a model wrote is shown as text nodes only. Nothing in this file parses text as HTML, and
-// the content security policy would not run what got through. Parts, in order: elements and
+// Model output is shown as text nodes only. Nothing in this file parses text as HTML, and the
+// content security policy would block injected scripts. Parts, in order: elements and
 // numbers; curves; charts; the head of the page; rollouts in flight; finished rollouts; events.
 "use strict";
 
@@ -9,13 +9,13 @@
 
 const byId = (id) => document.getElementById(id);
 
-/** An element with attributes and children; strings become text nodes. */
+/** Creates an element with attributes and children; strings become text nodes. */
 function make(name, attributes = {}, ...children) {
   const element = document.createElement(name);
   return fill(element, attributes, children);
 }
 
-/** The same for a drawing. */
+/** The same for SVG elements. */
 function draw(name, attributes = {}, ...children) {
   return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
@@ -31,7 +31,7 @@ function fill(element, attributes, children) {
 
 const present = (value) => value !== null && value !== undefined;
 
-/** A number with three significant digits, "–" for none. */
+/** Formats a number with three significant digits, "–" for none. */
 function number(value) {
   if (!present(value)) return "–";
   if (value === 0) return "0";
@@ -41,7 +41,7 @@ function number(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-/** A reward, credit or advantage: always the same number of places, so that columns align. */
+/** Formats a reward, credit or advantage with a fixed number of decimals, so that columns align. */
 function decimal(value, sign = false) {
   if (!present(value)) return "–";
   const text = Math.abs(value) >= 1000 ? number(value) : value.toFixed(3);
@@ -60,12 +60,12 @@ function duration(seconds) {
 
 // ---------------------------------------------------------------- curves
 
-/** As many points as the server keeps of a curve (`MOST_POINTS`). */
+/** Maximum points per curve, as on the server (`MOST_POINTS`). */
 const MOST_POINTS = 1024;
 
 const newCurve = () => ({ width: 1, points: [] });
 
-/** Two neighbouring points as one; the server's `Point::merge`. */
+/** Merges two neighbouring points, like the server's `Point::merge`. */
 function merged(a, b) {
   const mean = (x, y) => (present(x) && present(y) ? (x * a.n + y * b.n) / (a.n + b.n) : x ?? y);
   const either = (x, y, choose) => (present(x) && present(y) ? choose(x, y) : x ?? y);
@@ -79,7 +79,7 @@ function merged(a, b) {
   };
 }
 
-/** Adds a point; a long curve is halved, so that thousands of steps stay fast. */
+/** Adds a point; a long curve is halved, so that drawing stays fast. */
 function push(curve, point) {
   const last = curve.points.at(-1);
   if (last && last.n < curve.width) curve.points[curve.points.length - 1] = merged(last, point);
@@ -121,7 +121,7 @@ function ticks(low, high, count) {
 /**
  * A chart of curves over steps. `series` are {name, style, kind, curve, value}: `kind` "train"
  * is a line that is smoothed, "eval" a line with marks. A pointer or the arrow keys read single
- * points, in words below the chart.
+ * points, shown as text below the chart.
  */
 class Chart {
   constructor(place, { title, label, height, describe, hint }) {
@@ -144,7 +144,7 @@ class Chart {
     this.ask();
   }
 
-  /** Draws before the next picture, however often it is asked. */
+  /** Schedules one redraw before the next frame. */
   ask() {
     if (this.asked) return;
     this.asked = true;
@@ -188,7 +188,7 @@ class Chart {
     this.move(this.at);
   }
 
-  /** Points as places: x is the middle of their steps. */
+  /** Positions of the points: x is the middle of their steps. */
   places({ curve, value }) {
     return curve.points
       .filter((point) => present(value(point)))
@@ -197,7 +197,7 @@ class Chart {
 
   frame(drawn, width) {
     const all = drawn.flatMap((series) => series.places);
-    // The band around a reward is of rewards; rates have none.
+    // Only rewards have a band.
     const lowest = (p) => (this.describe ? p.point.low ?? p.y : p.y);
     const highest = (p) => (this.describe ? p.point.high ?? p.y : p.y);
     const low = Math.min(0, ...all.map(lowest));
@@ -230,7 +230,7 @@ class Chart {
     }
     const columns = ticks(frame.first, frame.last, Math.min(8, (right - left) / 80))
       .filter((step) => Number.isInteger(step));
-    // A digit is about 7 wide. The last step has the axis' name beside it, and needs its room.
+    // A digit is about 7 wide. The last step leaves space for the axis' name.
     const name = `Step ${frame.last.toLocaleString("en")}`;
     const free = right - 7 * name.length - 10;
     for (const step of columns) {
@@ -250,7 +250,7 @@ class Chart {
     const path = (list) => list
       .map((p, i) => `${i ? "L" : "M"}${frame.x(p.x).toFixed(1)} ${frame.y(p.y).toFixed(1)}`).join("");
     if (kind === "train") {
-      // Merged points: the lowest and highest step of each.
+      // Merged points: the minimum and maximum of each.
       if (this.describe && hasBand({ kind, places })) {
         const edge = (name) => places.map((p) => ({ x: p.x, y: p.point[name] ?? p.y }));
         const [lows, highs] = [edge("low"), edge("high").reverse()];
@@ -276,7 +276,7 @@ class Chart {
     }).join(" ");
   }
 
-  /** All steps at which something can be read, ascending. */
+  /** All steps that have points, ascending. */
   stops() {
     return [...new Set(this.drawn.flatMap((s) => s.places.map((p) => p.x)))].sort((a, b) => a - b);
   }
@@ -305,7 +305,7 @@ class Chart {
     this.move(stops[Math.min(stops.length - 1, Math.max(0, to))]);
   }
 
-  /** Puts the cursor at a step, or takes it away. */
+  /** Moves the cursor to a step, or removes it. */
   move(at) {
     this.at = at;
     this.svg?.querySelectorAll(".over").forEach((element) => element.remove());
@@ -331,13 +331,13 @@ class Chart {
   }
 }
 
-/** Neighbours on each side in the mean of a training curve, as in reports: none in short runs. */
+/** Smoothing half-width of a training curve, as in reports: none in short runs. */
 function reachOf({ kind, places }) {
   if (kind !== "train" || places.length < 30) return 0;
   return Math.min(25, Math.max(1, Math.floor(places.length / 40)));
 }
 
-/** Whether points are of several steps, whose range is drawn as a band. */
+/** Whether points cover several steps, whose range is drawn as a band. */
 function hasBand({ kind, places }) {
   return kind === "train" && places.some((p) => p.point.n > 1 && present(p.point.low));
 }
@@ -349,7 +349,7 @@ function mark(style, x, y) {
     : draw("circle", { class: "mark", cx: x, cy: y, r: 3.7 });
 }
 
-/** A series as the legend shows it. */
+/** A legend entry of a series. */
 function key({ name, style, kind }) {
   const line = kind === "steps" ? "line faint" : style === "greedy" ? "line dashed" : "line";
   const picture = draw("svg", { class: style, viewBox: "0 0 28 12", "aria-hidden": "true" },
@@ -359,7 +359,7 @@ function key({ name, style, kind }) {
   return make("li", {}, picture, name);
 }
 
-// ---------------------------------------------------------------- the head of the page
+// ---------------------------------------------------------------- page header
 
 const run = {
   card: { name: "", steps: 0, facts: [] }, status: { state: "starting" }, train: newCurve(),
@@ -408,7 +408,7 @@ function paintCharts() {
   charts.rollouts.show(rate("Rollouts per second", (point) => point.rollouts_per_second));
 }
 
-/** Newest value of a curve, and the step it is from. */
+/** The latest value of a curve, and its step. */
 function latest(curve, value) {
   const point = curve?.points.findLast((p) => present(value(p)));
   return point ? [value(point), `step ${point.to.toLocaleString("en")}`] : [null, ""];
@@ -487,8 +487,8 @@ function paintFlight() {
   const words = byId("flight-words");
   body.classList.toggle("past", !flight);
   if (!flight) {
-    // Between two steps the last state stays, faintly: what is below must not jump while it is
-    // read.
+    // Between two steps the last state stays visible, faded, so that the content below does not
+    // jump.
     if (isOver()) body.hidden = true;
     words.textContent = isOver() ? "None: the run is over."
       : body.hidden ? "None yet." : "None: the step has ended.";
@@ -533,7 +533,7 @@ function paintFlightBar(flight) {
 const PHASES = { train: "Training", sampled: "Evaluation, sampled", greedy: "Evaluation, greedy" };
 const phaseName = (phase) => PHASES[phase] ?? phase;
 
-/** What is listed, and which rollout is open. */
+/** The current listing, and the open rollout. */
 const shelf = {
   follow: true, phase: null, step: null, listing: null, open: null, asked: 0, stale: false, timer: null,
 };
@@ -551,7 +551,7 @@ function trouble(error) {
     : `This cannot be shown: ${error.message}`;
 }
 
-/** Asks for the list again; `offset` continues the one that is shown. */
+/** Requests the list; `offset` continues the current one. */
 async function loadList(offset = 0) {
   const turn = ++shelf.asked;
   const query = new URLSearchParams();
@@ -564,7 +564,7 @@ async function loadList(offset = 0) {
     const before = shelf.listing;
     if (offset) listing.rows = [...before.rows, ...listing.rows];
     else if (before?.step === listing.step && before.phase === listing.phase) {
-      // Of the same step, more may be shown than a first answer holds.
+      // More rows of the same step may be shown than the first response contains.
       listing.rows = [...listing.rows, ...before.rows.slice(listing.rows.length)];
     }
     shelf.listing = listing;
@@ -575,10 +575,10 @@ async function loadList(offset = 0) {
   }
 }
 
-/** Whether a new step changes what is listed: the step itself, or that there is a later one. */
+/** Whether a new step changes the listing: its rows, or the existence of a later step. */
 const listFollows = () => shelf.follow || !present(shelf.listing?.later);
 
-/** New rollouts may be there. Steps can follow quickly; twice a second is enough to look. */
+/** Refreshes the list after a step, at most twice a second. */
 function listIsStale() {
   shelf.stale = true;
   if (shelf.timer !== null || !listFollows()) return;
@@ -605,7 +605,7 @@ function paintList() {
     ? `No rollouts of this phase at step ${listing.step}.`
     : `${phaseName(listing.phase)}, step ${listing.step.toLocaleString("en")}: ${counted(listing.total, "rollout")}.`;
   const focused = document.activeElement?.dataset?.rollout;
-  // A line between groups, where there are any.
+  // A line between groups, if there are any.
   const groups = new Set(listing.rows.map((row) => row.group));
   const grouped = groups.size < listing.rows.length;
   const rows = listing.rows.map((row, i) =>
@@ -667,7 +667,7 @@ byId("where").addEventListener("submit", (event) => event.preventDefault());
 byId("earlier").addEventListener("click", () => goTo(shelf.listing.earlier));
 byId("later").addEventListener("click", () => goTo(shelf.listing.later));
 byId("more").addEventListener("click", () => {
-  // More of this step, so it must stay this step.
+  // More rows of this step, so the step must not change.
   shelf.follow = false;
   shelf.phase = shelf.listing.phase;
   loadList(shelf.listing.rows.length);
@@ -678,13 +678,13 @@ byId("follow").addEventListener("click", () => {
   else paintWhere();
 });
 
-/** Opens the rollout that the address names. */
+/** Opens the rollout given in the URL. */
 async function openFromAddress(moveFocus) {
   const match = location.hash.match(/^#rollout\/(\d+)\/([^/]+)\/(\d+)$/);
   if (!match) return;
   const place = { step: Number(match[1]), phase: decodeURIComponent(match[2]), id: Number(match[3]) };
   shelf.open = place;
-  // While one reads, the list must not run away.
+  // The list must not move while a rollout is open.
   if (shelf.listing?.step !== place.step || shelf.listing?.phase !== place.phase || shelf.follow) {
     shelf.phase = place.phase;
     shelf.follow = false;
@@ -770,7 +770,7 @@ function callPart(call, index, size) {
   return part;
 }
 
-/** A bar to the right for a positive advantage, to the left for a negative one. */
+/** A bar, to the right for a positive advantage, to the left for a negative one. */
 function advantageBar(value, size) {
   if (!present(value) || size === 0) return null;
   const length = (44 * Math.abs(value)) / size;
@@ -826,7 +826,7 @@ const take = {
 
 let source = null;
 
-/** Ends the stream of a run that is over; the server is about to go. */
+/** Closes the stream of a finished run, as the server is about to exit. */
 function over() {
   if (!isOver()) return;
   run.ended ??= Date.now();
@@ -865,7 +865,7 @@ function connect() {
     if (isOver()) return;
     const since = heard.toLocaleTimeString("en-GB");
     notice(`Connection lost, trying again. What is shown is as of ${since}.`);
-    // The browser retries a broken connection, and gives up on an answer such as 503.
+    // The browser retries a broken connection, but gives up on responses such as 503.
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
   });
 }

@@ -1,4 +1,4 @@
-//! Messages of a chat completion to messages of a conversation.
+//! Converts chat completion messages to conversation messages.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::protocol::error::ApiError;
 use crate::protocol::fields::{Fields, wrong};
 
-/// Names of the tools that were called so far, by the id of the call.
+/// Names of the tools called so far, by call id.
 type Called = HashMap<String, String>;
 
 /// Reads `messages`.
@@ -27,7 +27,7 @@ pub(super) fn read(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
 fn message(mut fields: Fields, called: &mut Called) -> Result<Message, ApiError> {
     let role = fields.needed_text("role")?;
     let message = match role {
-        // What o-series models call the system.
+        // The name of the system role for o-series models.
         "system" | "developer" => Message::system(Content::read(&mut fields)?.needed(&fields)?),
         "user" => Message::user(Content::read(&mut fields)?.needed(&fields)?),
         "assistant" => assistant(&mut fields, called)?,
@@ -37,7 +37,7 @@ fn message(mut fields: Fields, called: &mut Called) -> Result<Message, ApiError>
             return Err(fields.error("role", format_args!("{known}, not {role:?}")));
         }
     };
-    // The name of a participant, which no template of ours writes.
+    // The name of a participant, which none of our templates uses.
     fields.skip(&["name"]);
     fields.finish()?;
     Ok(message)
@@ -55,7 +55,7 @@ fn assistant(fields: &mut Fields, called: &mut Called) -> Result<Message, ApiErr
     called.extend(tool_calls.iter().map(|call| (call.id.clone(), call.name.clone())));
     fields.neutral("audio", |_| false, "the model reads text only")?;
     fields.neutral("function_call", |_| false, "use `tool_calls`")?;
-    // What clients keep of our own responses, or read from other models'.
+    // Fields that clients keep from our responses or from other models'.
     fields.skip(&["annotations", "parsed", "reasoning_content", "reasoning"]);
     Ok(Message { tool_calls, ..Message::assistant(content) })
 }
@@ -70,34 +70,34 @@ fn call(mut fields: Fields) -> Result<ToolCall, ApiError> {
     let arguments = arguments(function.needed_text("arguments")?);
     function.skip(&["parsed_arguments"]);
     function.finish()?;
-    // Of calls that were put together from a stream.
+    // Present in calls assembled from a stream.
     fields.skip(&["index"]);
     fields.finish()?;
     Ok(ToolCall { id, name, arguments })
 }
 
-/// Arguments that a client sends back: JSON in a string. A model may have written something
-/// that is none, and must be shown what it wrote.
+/// Arguments that a client sends back: JSON in a string. A model may have generated invalid JSON,
+/// and must then see exactly what it wrote.
 pub(in crate::protocol) fn arguments(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-/// A tool's answer; the templates want to know of which tool.
+/// A tool's result; the templates need the tool's name.
 fn answer(fields: &mut Fields, called: &Called) -> Result<Message, ApiError> {
     let content = Content::read(fields)?.needed(fields)?;
     let id = fields.needed_text("tool_call_id")?;
     let name = match called.get(id) {
         Some(name) => name.as_str(),
         None => fields.text("name")?.ok_or_else(|| {
-            let nobody = "answers a call that no message before it makes";
-            fields.error("tool_call_id", format_args!("{nobody}: {id:?}"))
+            let problem = "refers to a call that no earlier message contains";
+            fields.error("tool_call_id", format_args!("{problem}: {id:?}"))
         })?,
     };
     let call = ToolCall { id: id.to_owned(), name: name.to_owned(), arguments: Value::Null };
     Ok(Message::tool(&call, content))
 }
 
-/// The text of a message; `None` where there is none.
+/// The text of a message; `None` if it has none.
 pub(in crate::protocol) struct Content(pub Option<String>);
 
 impl Content {
@@ -117,7 +117,7 @@ impl Content {
         self.0.ok_or_else(|| fields.error("content", "is missing"))
     }
 
-    /// Parts of text at `path`; pictures, sound and files are refused.
+    /// Joins text parts at `path`; images, audio and files are rejected.
     pub fn join(parts: &[Value], path: &str) -> Result<String, ApiError> {
         let mut texts = Vec::with_capacity(parts.len());
         for (i, part) in parts.iter().enumerate() {
@@ -126,8 +126,10 @@ impl Content {
                 "text" | "input_text" | "output_text" => part.needed_text("text")?,
                 "refusal" => part.needed_text("refusal")?,
                 other => {
-                    let cannot = "cannot be read: the model reads text only";
-                    return Err(part.error("type", format_args!("is {other:?}, which {cannot}")));
+                    let unsupported = "is not supported: the model reads text only";
+                    return Err(
+                        part.error("type", format_args!("is {other:?}, which {unsupported}"))
+                    );
                 }
             };
             part.skip(&["annotations", "logprobs", "cache_control", "prompt_cache_breakpoint"]);
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_model_cannot_read_is_refused_by_name() {
+    fn unsupported_content_is_refused_by_name() {
         let part = json!({"type": "image_url", "image_url": {"url": "data:"}});
         let cases = [
             (json!([]), "messages"),

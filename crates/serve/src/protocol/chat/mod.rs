@@ -39,7 +39,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
     let include_usage = options::include_usage(fields)?;
     let ignore_eos = fields.flag("ignore_eos")?.unwrap_or(false);
     if ignore_eos && (response_format != ResponseFormat::Text || !tools.specs.is_empty()) {
-        let why = "goes with plain text only: a tool call or a format ends the response";
+        let why = "requires plain text: a tool call or a response format ends the response";
         return Err(fields.error("ignore_eos", why));
     }
     let ask = Ask {
@@ -76,14 +76,14 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
     Ok(Plan { asks: options::repeated(&ask, n).collect(), stream, writer: Box::new(writer) })
 }
 
-/// Newer clients say `max_completion_tokens`, older ones `max_tokens`; of both the smaller.
+/// Newer clients send `max_completion_tokens`, older ones `max_tokens`; the smaller applies.
 fn max_tokens(fields: &mut Fields) -> Result<Option<u64>, ApiError> {
     let new = fields.whole("max_completion_tokens", 1..=u64::MAX)?;
     let old = fields.whole("max_tokens", 1..=u64::MAX)?;
     Ok(new.into_iter().chain(old).min())
 }
 
-/// Whether log-probabilities are reported, and of how many alternatives.
+/// Whether to report log-probabilities, and the number of alternatives.
 fn logprobs(fields: &mut Fields) -> Result<(bool, usize), ApiError> {
     let wanted = fields.flag("logprobs")?.unwrap_or(false);
     let top = fields.whole("top_logprobs", 0..=MOST_ALTERNATIVES)?.unwrap_or(0) as usize;

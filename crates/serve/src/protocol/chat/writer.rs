@@ -15,10 +15,10 @@ use crate::protocol::usage::Usage;
 
 const CHUNK: &str = "chat.completion.chunk";
 
-/// What the request asked of the response.
+/// Response options set by the request.
 pub(super) struct Options {
     pub head: Head,
-    /// `None` where log-probabilities are not reported.
+    /// `None` if log-probabilities are not reported.
     pub logprobs: Option<TokenText>,
     pub token_ids: bool,
     pub include_usage: bool,
@@ -32,20 +32,20 @@ pub(super) struct ChatWriter {
     choices: Vec<Streamed>,
 }
 
-/// What has been streamed of a choice.
+/// The streaming state of a choice.
 #[derive(Default)]
 struct Streamed {
     calls: usize,
-    /// Tokens that wait for the next chunk with something to say.
+    /// Tokens held back until the next chunk with content.
     tokens: Vec<Token>,
 }
 
-/// A choice as clients read it: whole with a message, in a chunk with a delta.
+/// A choice as serialised: with a message in a whole response, with a delta in a chunk.
 #[derive(Serialize)]
 struct Choice<'a> {
     index: usize,
     #[serde(flatten)]
-    said: Said,
+    content_field: ContentField,
     logprobs: Option<ChatLogprobs<'a>>,
     finish_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,7 +54,7 @@ struct Choice<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Said {
+enum ContentField {
     Message(Value),
     Delta(Value),
 }
@@ -68,20 +68,20 @@ impl ChatWriter {
     fn choice<'a>(
         &self,
         index: usize,
-        said: Said,
+        content_field: ContentField,
         tokens: &'a [Token],
         finish_reason: Option<&'static str>,
     ) -> Choice<'a> {
         Choice {
             index,
-            said,
+            content_field,
             logprobs: self.options.logprobs.map(|text| text.chat(tokens)),
             finish_reason,
             token_ids: self.options.token_ids.then_some(Ids(tokens)),
         }
     }
 
-    /// Writes a chunk with one choice, which takes the tokens that wait.
+    /// Writes a chunk with one choice, including the held-back tokens.
     fn chunk(
         &mut self,
         index: usize,
@@ -91,7 +91,7 @@ impl ChatWriter {
         out: &mut Sse,
     ) {
         let tokens = std::mem::take(&mut self.choices[index].tokens);
-        let mut choice = self.choice(index, Said::Delta(delta), &tokens, finish);
+        let mut choice = self.choice(index, ContentField::Delta(delta), &tokens, finish);
         choice.logprobs = choice.logprobs.filter(|_| !tokens.is_empty());
         let choices = [choice];
         out.data(&Body {
@@ -137,8 +137,8 @@ impl Writer for ChatWriter {
         let numbered = answers.iter().enumerate();
         let choices: Vec<Choice> = numbered
             .map(|(index, answer)| {
-                let said = Said::Message(message(answer));
-                self.choice(index, said, &answer.tokens, Some(finish_reason(answer)))
+                let content_field = ContentField::Message(message(answer));
+                self.choice(index, content_field, &answer.tokens, Some(finish_reason(answer)))
             })
             .collect();
         let prompt_ids = answers.first().map(|answer| answer.prompt_ids.as_slice());
@@ -157,7 +157,8 @@ impl Writer for ChatWriter {
         for (index, answer) in answers.iter().enumerate() {
             self.chunk(index, json!({}), Some(finish_reason(answer)), None, out);
         }
-        // Apart from the last choice: AutoGen loses a finish reason that comes with usage.
+        // Sent separately from the last choice: AutoGen drops a finish reason that arrives with
+        // usage.
         if self.options.include_usage {
             let none: [Choice; 0] = [];
             out.data(&Body { usage: Some(&body.usage), ..self.options.head.body(CHUNK, &none) });
@@ -173,7 +174,7 @@ impl Writer for ChatWriter {
 
 fn message(answer: &Answer) -> Value {
     let calls: Vec<Value> = answer.tool_calls.iter().map(call).collect();
-    // Clients take text beside calls for a thought; none at all must be null for them.
+    // Clients treat text alongside tool calls as a thought; without text, content must be null.
     let content = match answer.content.as_str() {
         "" if !calls.is_empty() => Value::Null,
         text => text.into(),
@@ -185,8 +186,8 @@ fn message(answer: &Answer) -> Value {
     message
 }
 
-/// With calls the reason is the calls, even where the limit cut the text after them: an agent
-/// that is told `length` gives up, and these calls are complete.
+/// With tool calls the reason is `tool_calls`, even if the limit truncated text after them: an
+/// agent that receives `length` gives up, and these calls are complete.
 fn finish_reason(answer: &Answer) -> &'static str {
     match answer.finish {
         _ if !answer.tool_calls.is_empty() => "tool_calls",
@@ -203,7 +204,7 @@ fn call(call: &ToolCall) -> Value {
     })
 }
 
-/// Arguments as clients parse them. What is no JSON goes back as it was written.
+/// Arguments as clients parse them. Invalid JSON is returned verbatim.
 pub(in crate::protocol) fn argument_text(arguments: &Value) -> String {
     match arguments {
         Value::String(text) => text.clone(),

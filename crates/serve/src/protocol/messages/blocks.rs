@@ -1,7 +1,7 @@
-//! Anthropic's messages, which are lists of blocks, to ours.
+//! Converts Anthropic's messages, which are lists of blocks, to ours.
 //!
-//! There, the result of a tool is a block in a message of the user; here it is a message. So
-//! one message of theirs becomes several, in the order of its blocks.
+//! In Anthropic's format a tool result is a block of a user message; here it is a separate
+//! message. So one of their messages becomes several, in block order.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::protocol::error::ApiError;
 use crate::protocol::fields::{Fields, wrong};
 use crate::protocol::neutral::empty;
 
-/// `system`, a text or blocks of text.
+/// `system`: a string or text blocks.
 pub(super) fn system(fields: &mut Fields) -> Result<Option<Message>, ApiError> {
     let path = fields.path("system");
     match fields.value("system") {
@@ -58,7 +58,7 @@ pub(super) fn read(fields: &mut Fields, messages: &mut Vec<Message>) -> Result<(
     Ok(())
 }
 
-/// Results of tools as messages of their own; runs of text between them as one.
+/// Each tool result becomes a message; consecutive text blocks become one.
 fn user(
     content: &Value,
     path: String,
@@ -90,12 +90,12 @@ fn user(
     Ok(())
 }
 
-/// `is_error` says of a result what its text says to the model, which reads nothing else.
+/// `is_error` is ignored: the model only sees the result's text.
 fn result(block: &mut Fields, names: &HashMap<String, String>) -> Result<Message, ApiError> {
     let id = block.needed_text("tool_use_id")?;
     let Some(name) = names.get(id) else {
-        let nobody = "answers a call that no message before it makes";
-        return Err(block.error("tool_use_id", format_args!("{nobody}: {id:?}")));
+        let problem = "refers to a call that no earlier message contains";
+        return Err(block.error("tool_use_id", format_args!("{problem}: {id:?}")));
     };
     let path = block.path("content");
     let content = match block.value("content") {
@@ -116,11 +116,11 @@ fn assistant(content: &Value, path: String) -> Result<Message, ApiError> {
     for (i, block) in blocks.iter().enumerate() {
         let mut block = Fields::at(block, format!("{path}[{i}]"))?;
         match block.needed_text("type")? {
-            // The blocks of one turn are parts of one text, which the calls interrupt.
+            // Text blocks of one turn are parts of one text, interrupted by calls.
             "text" => text.push_str(&text_block(block)?),
             "tool_use" => tool_calls.push(tool_use(&mut block)?),
             "thinking" | "redacted_thinking" => {
-                let why = "the thoughts of another model cannot be shown to this one";
+                let why = "reasoning of another model cannot be shown to this one";
                 block.skip(&["signature"]);
                 block.neutral("thinking", empty, why)?;
                 block.neutral("data", empty, why)?;
@@ -154,7 +154,7 @@ fn text_block(mut block: Fields) -> Result<String, ApiError> {
     Ok(text)
 }
 
-/// A text, or blocks of text only, joined by line breaks.
+/// A string, or text blocks joined by line breaks.
 fn texts(value: &Value, path: String) -> Result<String, ApiError> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -175,6 +175,6 @@ fn texts(value: &Value, path: String) -> Result<String, ApiError> {
 }
 
 fn unreadable(block: &Fields, kind: &str) -> ApiError {
-    let cannot = "cannot be read here: the model reads text, and calls of tools with their results";
-    block.error("type", format_args!("is {kind:?}, which {cannot}"))
+    let unsupported = "is not supported: the model reads text, tool calls and tool results";
+    block.error("type", format_args!("is {kind:?}, which {unsupported}"))
 }

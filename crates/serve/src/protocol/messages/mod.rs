@@ -57,7 +57,7 @@ pub(super) fn read(body: &Map<String, Value>, context: &CallContext) -> Result<P
     Ok(Plan { asks: vec![ask], stream, writer: Box::new(writer) })
 }
 
-/// Tools, the choice among them, and whether one call ends the response.
+/// Tools, the tool choice, and whether one call ends the response.
 fn offered(fields: &mut Fields) -> Result<(Vec<ToolSpec>, ToolChoice, bool), ApiError> {
     let path = fields.path("tools");
     let specs = tools::specs(fields.list("tools")?.unwrap_or_default(), &path, spec)?;
@@ -80,10 +80,10 @@ fn offered(fields: &mut Fields) -> Result<(Vec<ToolSpec>, ToolChoice, bool), Api
     Ok((specs, kind, single_call))
 }
 
-/// A tool that the client runs. Those that Anthropic runs have dated types.
+/// A tool that the client runs. Tools that Anthropic runs have dated types.
 fn spec(value: &Value, place: String) -> Result<ToolSpec, ApiError> {
     let mut fields = Fields::at(value, place)?;
-    fields.neutral("type", |kind| kind == "custom", "tools of the server's own are not offered")?;
+    fields.neutral("type", |kind| kind == "custom", "server-side tools are not supported")?;
     let spec = tools::tool(&mut fields, "input_schema")?;
     fields.flag("strict")?;
     fields.neutral("defer_loading", |v| v == false, "all tools are shown to the model")?;

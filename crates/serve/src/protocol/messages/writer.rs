@@ -1,6 +1,6 @@
 //! The response of `/v1/messages`, whole or as events.
 //!
-//! Blocks come one after the other: each ends before the next begins.
+//! Blocks are sequential: each ends before the next begins.
 
 use leyden_core::{FinishReason, ToolCall};
 use serde_json::{Map, Value, json};
@@ -18,7 +18,7 @@ pub(super) struct MessageWriter {
     model: String,
     token_ids: bool,
     blocks: Vec<Value>,
-    /// The text of the block that is open, which is the last.
+    /// The text of the open block, which is the last.
     open: Option<String>,
     finished: Value,
 }
@@ -62,7 +62,7 @@ impl MessageWriter {
         }
     }
 
-    /// The blocks of an answer that was not streamed: text, then calls.
+    /// The blocks of a non-streamed answer: text, then calls.
     fn lay_out(answer: &Answer) -> Vec<Value> {
         let text = Some(&answer.content).filter(|text| !text.is_empty());
         let calls = answer.tool_calls.iter().map(|call| tool_use(call, call.arguments.clone()));
@@ -136,7 +136,7 @@ impl Writer for MessageWriter {
     }
 }
 
-/// An event names its type in its data too, first.
+/// An event's type is also the first field of its data.
 fn event(kind: &str, data: Value, out: &mut Sse) {
     let mut event = Map::from_iter([("type".to_owned(), kind.into())]);
     if let Value::Object(fields) = data {
@@ -162,7 +162,7 @@ fn stop_reason(answer: &Answer) -> (&'static str, Option<&str>) {
     }
 }
 
-/// Cached tokens are counted apart from the input here.
+/// Here cached tokens are counted separately from input tokens.
 fn counts(usage: Usage) -> Value {
     json!({
         "input_tokens": usage.prompt - usage.cached,

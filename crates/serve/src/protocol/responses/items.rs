@@ -1,7 +1,7 @@
-//! Items of a conversation to messages.
+//! Converts conversation items to messages.
 //!
-//! A turn of the model is one message for us and several items for a client: a text and each
-//! of its calls. They are put together again, so that the prompt is what the model saw.
+//! A model turn is one message here but several items for a client: a text and each of its calls.
+//! They are merged again, so that the prompt matches what the model saw.
 
 use std::collections::HashMap;
 
@@ -17,33 +17,33 @@ use crate::protocol::neutral::{empty, never};
 #[derive(Default)]
 pub(super) struct Conversation {
     pub messages: Vec<Message>,
-    /// Names of the tools that were called, by the id of the call.
+    /// Names of the tools called, by call id.
     called: HashMap<String, String>,
 }
 
 impl Conversation {
-    /// Adds `items`, which stand at `path`.
+    /// Adds `items`, located at `path`.
     pub fn read(&mut self, items: &[Value], path: &str) -> Result<(), ApiError> {
         let mut numbered = items.iter().enumerate();
         numbered.try_for_each(|(i, item)| self.one(Fields::at(item, format!("{path}[{i}]"))?))
     }
 
     fn one(&mut self, mut item: Fields) -> Result<(), ApiError> {
-        // What a response says of its own items.
+        // Set by responses on their items.
         item.skip(&["id", "status"]);
         match item.text("type")?.unwrap_or("message") {
             "message" => self.message(&mut item)?,
             "function_call" => self.call(&mut item)?,
             "function_call_output" => self.output(&mut item)?,
-            // A model that thinks in secret leaves these; empty ones say nothing.
+            // Left by models with hidden reasoning; empty ones have no content.
             "reasoning" => {
-                let why = "the thoughts of another model cannot be shown to this one";
+                let why = "reasoning of another model cannot be shown to this one";
                 item.neutral("summary", empty, why)?;
                 item.neutral("content", empty, why)?;
                 item.neutral("encrypted_content", never, why)?;
             }
             other => {
-                let known = "messages, function calls and their outputs can be read";
+                let known = "messages, function calls and their outputs are supported";
                 return Err(item.error("type", format_args!("is {other:?}, but only {known}")));
             }
         }
@@ -101,8 +101,8 @@ impl Conversation {
         };
         item.skip(&["name"]);
         let Some(name) = self.called.get(id) else {
-            let nobody = "answers a call that no item before it makes";
-            return Err(item.error("call_id", format_args!("{nobody}: {id:?}")));
+            let problem = "refers to a call that no earlier item contains";
+            return Err(item.error("call_id", format_args!("{problem}: {id:?}")));
         };
         let call = ToolCall { id: id.to_owned(), name: name.clone(), arguments: Value::Null };
         self.messages.push(Message::tool(&call, content));
@@ -110,7 +110,7 @@ impl Conversation {
     }
 }
 
-/// Whether a text that follows belongs to the same turn.
+/// Whether a following text belongs to the same turn.
 fn is_turn_without_text(message: &Message) -> bool {
     message.role == Speaker::Assistant
         && message.content.is_empty()

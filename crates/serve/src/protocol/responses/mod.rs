@@ -1,8 +1,8 @@
-//! OpenAI's `/v1/responses`, by which the OpenAI Agents SDK speaks.
+//! OpenAI's `/v1/responses`, used by the OpenAI Agents SDK.
 //!
-//! A conversation is a list of items (messages, calls, outputs of calls), which a client sends
-//! whole or continues by `previous_response_id`. Built-in tools, stored prompts and background
-//! work belong to OpenAI's servers and are refused by name.
+//! A conversation is a list of items (messages, calls, call outputs), which a client sends whole
+//! or continues by `previous_response_id`. Built-in tools, stored prompts and background work are
+//! OpenAI services and are rejected by name.
 
 mod items;
 mod writer;
@@ -22,7 +22,7 @@ use super::{ids, neutral};
 use crate::backend::{Ask, Prompt};
 use crate::call::CallContext;
 
-/// What `include` may name. All but log-probabilities concern items that never occur here.
+/// Accepted values of `include`. All but log-probabilities concern items that never occur here.
 const INCLUDABLE: &[&str] = &[
     LOGPROBS,
     "reasoning.encrypted_content",
@@ -49,7 +49,7 @@ pub(super) async fn read(
     };
     let input = input(fields)?;
     let mut conversation = Conversation::default();
-    // Instructions hold for one response; the next one brings its own.
+    // Instructions apply to one response only.
     conversation.messages.extend(fields.text("instructions")?.map(Message::system));
     conversation.read(&items, "previous_response_id")?;
     conversation.read(&input, "input")?;
@@ -65,7 +65,7 @@ pub(super) async fn read(
     let stream = fields.flag("stream")?.unwrap_or(false);
     options::include_usage(fields)?;
     let store = fields.flag("store")?.unwrap_or(true);
-    // Calls of built-in tools, of which there are none; hints to reasoning models.
+    // Limits for built-in tools, of which there are none; hints to reasoning models.
     fields.skip(&["max_tool_calls", "reasoning"]);
     let ask = Ask {
         prompt: Prompt::Chat(ChatRequest {
@@ -104,7 +104,7 @@ pub(super) async fn read(
 async fn recalled(id: &str, context: &CallContext) -> Result<Vec<Value>, ApiError> {
     context.memory.recall(id).await.ok_or_else(|| {
         let message = format!(
-            "the previous response {id:?} is not known (any more); send the whole conversation \
+            "the previous response {id:?} is unknown or was evicted; send the whole conversation \
              as `input`"
         );
         let param = Some("previous_response_id".to_owned());
@@ -136,15 +136,15 @@ fn includes_logprobs(fields: &mut Fields) -> Result<bool, ApiError> {
     let names = texts(fields.list("include")?.unwrap_or_default(), "include")?;
     match names.iter().position(|name| !INCLUDABLE.contains(&name.as_str())) {
         Some(i) => {
-            let message = format!("`include[{i}]` names nothing that can be included");
+            let message = format!("`include[{i}]` is not a supported value");
             Err(ApiError::invalid(Some(format!("include[{i}]")), message))
         }
         None => Ok(names.iter().any(|name| name == LOGPROBS)),
     }
 }
 
-/// The fields of a response that are known before it is generated. Clients read back what they
-/// asked for.
+/// The fields of a response that are known before generation. Clients read back their own
+/// settings.
 fn head(
     id: &str,
     model: &str,

@@ -1,8 +1,8 @@
 //! A response, whole or as a sequence of numbered events.
 //!
-//! The text of a turn is one output item and each of its calls another. In a stream the text
-//! stays open until the end, for the model may write more of it after a call; the items keep
-//! the order in which they began.
+//! The text of a turn is one output item and each of its calls another. In a stream the text item
+//! stays open until the end, as the model may write more text after a call; the items are in the
+//! order in which they began.
 
 use leyden_core::{FinishReason, ToolCall};
 use serde_json::{Map, Value, json};
@@ -18,16 +18,16 @@ use crate::protocol::plan::{Memory, Writer};
 use crate::protocol::sse::Sse;
 use crate::protocol::usage::Usage;
 
-/// What the request asked of the response.
+/// Response options set by the request.
 pub(super) struct Options {
     pub id: String,
     /// The fields that are known before generation.
     pub head: Map<String, Value>,
-    /// `None` where log-probabilities are not reported.
+    /// `None` if log-probabilities are not reported.
     pub logprobs: Option<TokenText>,
     pub token_ids: bool,
     pub truncated_as_completed: bool,
-    /// All items before the response, where they are to be kept.
+    /// All items before the response, if they are to be stored.
     pub conversation: Option<Vec<Value>>,
 }
 
@@ -35,9 +35,9 @@ pub(super) struct ResponseWriter {
     options: Options,
     sequence: u64,
     items: Vec<Item>,
-    /// Whether the stream has told of the text's item.
+    /// Whether the text item has been announced in the stream.
     text_announced: bool,
-    /// Tokens that wait for the next delta of text.
+    /// Tokens held back until the next text delta.
     tokens: Vec<Token>,
     finished: Value,
 }
@@ -59,8 +59,8 @@ impl ResponseWriter {
         }
     }
 
-    /// Whether the client is told that the answer was cut off. Complete calls are no less
-    /// complete for what was cut after them.
+    /// Whether the response is reported as truncated. It is not if it has complete calls, even if
+    /// text after them was truncated.
     fn is_cut(&self, answer: &Answer) -> bool {
         answer.finish == FinishReason::Length
             && answer.tool_calls.is_empty()
@@ -74,7 +74,7 @@ impl ResponseWriter {
         out.event(kind, &data);
     }
 
-    /// The response as it stands before its end.
+    /// The response before it is complete.
     fn unfinished(&self, status: &str, error: Value) -> Value {
         let mut body = self.options.head.clone();
         for (name, value) in [
@@ -89,7 +89,7 @@ impl ResponseWriter {
         body.into()
     }
 
-    /// Log-probabilities as the clients demand them: a list, which may be empty.
+    /// Log-probabilities as clients require them: a list, which may be empty.
     fn entries(&self, tokens: &[Token]) -> Vec<Value> {
         self.options.logprobs.map(|text| text.entries(tokens)).unwrap_or_default()
     }
@@ -113,7 +113,7 @@ impl ResponseWriter {
         }
     }
 
-    /// Where the text is, begun if it is not.
+    /// The index of the text item, creating it if needed.
     fn text_index(&mut self, out: &mut Sse) -> usize {
         let is_text = |item: &Item| matches!(item, Item::Text { .. });
         if let Some(index) = self.items.iter().position(is_text) {
@@ -141,7 +141,7 @@ impl ResponseWriter {
         self.event("response.content_part.added", part, out);
     }
 
-    /// The items of an answer that was not streamed: text, then calls. There is always one.
+    /// The items of a non-streamed answer: text, then calls. There is always at least one.
     fn lay_out(&mut self, answer: &Answer) {
         if !answer.content.is_empty() || answer.tool_calls.is_empty() {
             let text = answer.content.clone();
@@ -235,7 +235,7 @@ impl Writer for ResponseWriter {
         let output = body["output"].as_array().map(Vec::as_slice).unwrap_or_default();
         for (index, item) in output.iter().enumerate() {
             if item["type"] == "message" {
-                // An answer without text or calls begins only now.
+                // The item of an empty answer is announced only now.
                 if !self.text_announced {
                     self.announce_text(index, item["id"].as_str().unwrap_or_default(), out);
                 }

@@ -1,4 +1,4 @@
-//! Events appended, and the answers of model calls with them.
+//! Appending events and the answers of model calls.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,7 +7,7 @@ use super::super::types::{Appended, NewEvent};
 use super::super::writer::Writing;
 use super::super::{Limits, StoreError};
 
-/// An event in the form in which it is written.
+/// An event with compressed data, ready to be written.
 pub(in crate::store) struct Ready {
     event: NewEvent,
     data: Packed,
@@ -20,7 +20,7 @@ impl Ready {
     }
 }
 
-/// Appends an event, and the answers of a model call with it.
+/// Appends an event and its model call's answers, if any.
 pub(in crate::store) fn append(
     writing: &mut Writing<'_>,
     limits: &Limits,
@@ -63,8 +63,8 @@ pub(in crate::store) fn append(
     Ok(Appended { seq: number, timestamp: writing.now, duplicate: false })
 }
 
-/// The bytes of a rollout's events. Counted once, then kept in memory: a column of them would
-/// be one more page to write with every event.
+/// The size of a rollout's events. Computed once, then cached in memory: a database column would
+/// be one more page to write per event.
 fn held<'a>(writing: &'a mut Writing<'_>, seq: i64) -> Result<&'a mut u64, StoreError> {
     use std::collections::hash_map::Entry;
     match writing.held.entry(seq) {
@@ -95,7 +95,7 @@ fn by_key(db: &Connection, rollout: i64, key: &[u8]) -> Result<Option<Appended>,
     Ok(found.optional()?)
 }
 
-/// Bytes of text, ids and numbers.
+/// The size of the event's text, ids and log-probabilities.
 pub(in crate::store) fn size(event: &NewEvent) -> usize {
     let answers = event.call.iter().flat_map(|call| &call.answers);
     let call: usize = answers

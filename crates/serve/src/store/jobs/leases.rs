@@ -1,4 +1,4 @@
-//! Attempts, and rollouts lent to workers.
+//! Attempts, and leases of rollouts to workers.
 
 use rusqlite::{Connection, params};
 
@@ -8,7 +8,7 @@ use super::super::types::{Claim, Requeued, RolloutState, StatusPatch};
 use super::super::writer::Writing;
 use super::rollouts::{patch, save};
 
-/// Lends queued rollouts, oldest first, each as a new attempt.
+/// Leases queued rollouts, oldest first, each as a new attempt.
 pub(in crate::store) fn claim(
     writing: &mut Writing<'_>,
     worker: &str,
@@ -43,8 +43,8 @@ fn begin_attempt(row: &mut RolloutRow) -> String {
     attempt
 }
 
-/// Begins a further attempt of a rollout that is not over. With `requeue`, the next claim
-/// begins it, and until then no attempt counts; the id is then empty.
+/// Begins another attempt of an unfinished rollout. With `requeue`, the next claim begins it;
+/// until then there is no current attempt and the id is empty.
 pub(in crate::store) fn next_attempt(
     writing: &mut Writing<'_>,
     id: &str,
@@ -56,7 +56,7 @@ pub(in crate::store) fn next_attempt(
         let to = RolloutState::Running;
         return Err(StoreError::Transition { id: id.to_owned(), from, to });
     }
-    // One that was never claimed is at its attempt "0".
+    // A rollout that was never claimed is at attempt "0".
     row.attempts = row.attempts.max(1);
     let attempt = if requeue {
         release(&mut row);
@@ -85,11 +85,11 @@ fn leased(
     let row = known(db, rollout_id)?;
     let status = &row.rollout.status;
     let why = if status.state.is_terminal() {
-        "the rollout is over"
+        "the rollout is finished"
     } else if status.attempt() != attempt_id || row.lease_until.is_none() {
-        "its lease ran out, or it was taken back"
+        "its lease expired or was revoked"
     } else if row.worker.as_deref() != Some(worker) {
-        "another worker has it"
+        "it is leased to another worker"
     } else {
         return Ok(row);
     };
@@ -101,7 +101,7 @@ fn leased(
     })
 }
 
-/// Prolongs a lease; returns its new end.
+/// Renews a lease; returns its new expiry.
 pub(in crate::store) fn heartbeat(
     writing: &mut Writing<'_>,
     worker: &str,
@@ -118,8 +118,8 @@ pub(in crate::store) fn heartbeat(
     Ok(until)
 }
 
-/// Gives a lease back. A hosted rollout then waits for its trainer's verdict, any other one
-/// ends in `state`.
+/// Releases a lease. A hosted rollout then waits for its trainer, any other one ends in the state
+/// of `end`.
 pub(in crate::store) fn end_lease(
     writing: &mut Writing<'_>,
     worker: &str,
@@ -135,7 +135,7 @@ pub(in crate::store) fn end_lease(
     patch(writing, rollout_id, end).map(|_| ())
 }
 
-/// Queues rollouts again whose worker fell silent.
+/// Requeues rollouts whose lease expired.
 pub(in crate::store) fn requeue_expired(
     writing: &mut Writing<'_>,
 ) -> Result<Vec<Requeued>, StoreError> {

@@ -1,4 +1,4 @@
-//! Rollouts: created, changed, deleted.
+//! Creating, updating and deleting rollouts.
 
 use rusqlite::params;
 use serde_json::{Map, Value};
@@ -19,7 +19,7 @@ fn data_id(input: &Value) -> String {
     named("data_id").or_else(|| named("instance_id")).unwrap_or_default()
 }
 
-/// Creates what does not exist; says of each whether it did.
+/// Creates the rollouts that do not exist; returns for each whether it existed.
 pub(in crate::store) fn create(
     writing: &mut Writing<'_>,
     all: Vec<NewRollout>,
@@ -84,7 +84,7 @@ fn to_text(map: &Map<String, Value>) -> String {
     serde_json::to_string(map).unwrap_or_else(|_| "{}".into())
 }
 
-/// Writes a changed status back, and the completion log where it has become final.
+/// Writes an updated status.
 pub(super) fn save(writing: &mut Writing<'_>, row: &mut RolloutRow) -> Result<(), StoreError> {
     let status = &mut row.rollout.status;
     status.version += 1;
@@ -113,7 +113,7 @@ pub(super) fn save(writing: &mut Writing<'_>, row: &mut RolloutRow) -> Result<()
     Ok(())
 }
 
-/// Changes a status as a client asks.
+/// Applies a client's status update.
 pub(in crate::store) fn patch(
     writing: &mut Writing<'_>,
     id: &str,
@@ -155,7 +155,7 @@ pub(in crate::store) fn patch(
     Ok(row.rollout)
 }
 
-/// Deletes a rollout and its events; one that is not there is no error.
+/// Deletes a rollout and its events; a missing rollout is no error.
 pub(in crate::store) fn delete(writing: &mut Writing<'_>, id: &str) -> Result<(), StoreError> {
     let Some(row) = find(writing.db, id)? else { return Ok(()) };
     let db = writing.db;
@@ -170,7 +170,7 @@ pub(in crate::store) fn delete(writing: &mut Writing<'_>, id: &str) -> Result<()
     Ok(())
 }
 
-/// Fails the rollouts of trainers that ended with an earlier process.
+/// Fails the rollouts of trainers of an earlier process.
 pub(in crate::store) fn fail_orphans(writing: &mut Writing<'_>) -> Result<usize, StoreError> {
     let ids = writing
         .db
@@ -180,7 +180,7 @@ pub(in crate::store) fn fail_orphans(writing: &mut Writing<'_>) -> Result<usize,
     for id in &ids {
         let failed = StatusPatch {
             state: Some(RolloutState::Failed),
-            error_message: Some(Some("the process of its trainer ended".into())),
+            error_message: Some(Some("its trainer's process ended".into())),
             ..StatusPatch::default()
         };
         // `queuing` and `running` may both fail.
@@ -189,7 +189,7 @@ pub(in crate::store) fn fail_orphans(writing: &mut Writing<'_>) -> Result<usize,
     Ok(ids.len())
 }
 
-/// Deletes finished rollouts that retention lets go, at most `most` of them.
+/// Deletes at most `most` finished rollouts beyond the retention limits.
 pub(in crate::store) fn expire(
     writing: &mut Writing<'_>,
     keep_last: Option<usize>,

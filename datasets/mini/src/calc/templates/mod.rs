@@ -1,8 +1,8 @@
 //! The sentences of mini-calc, one file per number of operations.
 //!
-//! A row is one wording with slots; `{a}`, `{b}`, … are the operands of the shape above it,
-//! wherever the sentence mentions them. The rows under `held_out` never occur in training.
-//! They put known phrases together in a new way and hold no word of their own.
+//! A row is one wording with slots; `{a}`, `{b}`, … are the operands of the shape above it, in any
+//! order. The rows under `held_out` never occur in training: they combine known phrases in a new
+//! way and have no new words.
 
 mod one;
 mod three;

@@ -1,4 +1,4 @@
-//! A gateway at work, and a client for it.
+//! A running gateway and a client for it.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// A gateway that ends with the test.
-pub struct World {
+/// A gateway that shuts down with the test.
+pub struct Harness {
     pub gateway: Gateway,
     pub store: Store,
     pub model: Arc<Scripted>,
@@ -22,7 +22,7 @@ pub struct World {
     serving: Option<JoinHandle<()>>,
 }
 
-/// What came back.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct Got {
     pub status: StatusCode,
@@ -42,23 +42,23 @@ impl Got {
     }
 }
 
-/// Port 0, and everything else as it is by default.
+/// Port 0, otherwise the defaults.
 pub fn config() -> GatewayConfig {
     GatewayConfig { port: 0, ..GatewayConfig::default() }
 }
 
-pub fn says(text: &str) -> Scripted {
+pub fn replying(text: &str) -> Scripted {
     let text = text.to_owned();
     Scripted::new("stub", move |_| Reply::text(text.clone()))
 }
 
-impl World {
+impl Harness {
     pub async fn new(config: GatewayConfig, model: Scripted) -> Self {
         let store = Store::temporary(Limits::default()).expect("a temporary folder");
         Self::over(store, config, Some(model)).await
     }
 
-    /// Without a model of its own.
+    /// Without a local model.
     pub async fn modelless(config: GatewayConfig) -> Self {
         let store = Store::temporary(Limits::default()).expect("a temporary folder");
         Self::over(store, config, None).await
@@ -67,7 +67,7 @@ impl World {
     pub async fn over(store: Store, config: GatewayConfig, model: Option<Scripted>) -> Self {
         let key = config.key.clone();
         let is_local = model.is_some();
-        let model = Arc::new(model.unwrap_or_else(|| says("nobody hears this")));
+        let model = Arc::new(model.unwrap_or_else(|| replying("unused")));
         let local = is_local.then(|| model.clone() as _);
         let gateway = Gateway::new(config, store.clone(), local).await.expect("a gateway");
         let listener = gateway.bind().await.expect("a port");
@@ -105,14 +105,14 @@ impl World {
         send(self.request(Method::DELETE, path)).await
     }
 
-    /// Creates a rollout as a controller of v1 does.
+    /// Creates a rollout through v1's API.
     pub async fn rollout(&self, id: &str) -> Value {
         let body = json!([{"input": {"question": "1+1"}, "rollout_id": id}]);
         let mut made = self.post("/api/rollouts", body).await.is(201).json();
         made[0].take()
     }
 
-    /// Asks the model as attempt 0 of a rollout.
+    /// Calls the model as attempt 0 of a rollout.
     pub async fn chat(&self, id: &str, question: &str) -> Got {
         self.post(&chat_path(id), chat_body(question)).await
     }
@@ -145,7 +145,7 @@ pub fn chat_body(question: &str) -> Value {
     json!({"model": "auto", "messages": [{"role": "user", "content": question}]})
 }
 
-/// Waits until `done` holds, by yielding: what it waits for happens on this runtime.
+/// Polls until `done` returns true, yielding to this runtime.
 pub async fn until(mut done: impl AsyncFnMut() -> bool) {
     while !done().await {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -1,4 +1,4 @@
-//! A run that never was: what a feed is told, and rollouts whose every text is hostile.
+//! A simulated run: feed events and rollouts whose every text is hostile.
 
 use leyden_core::record::{EvalRecord, Flight, FlightState, InFlight, Record, StepRecord};
 use leyden_serve::live::rollouts::{
@@ -6,7 +6,7 @@ use leyden_serve::live::rollouts::{
 };
 use leyden_serve::live::{Feed, Rollouts, RunCard};
 
-/// What must be shown as it stands.
+/// Markup that must be shown as plain text.
 pub const HOSTILE: &str =
     "</pre><script>window.hacked = 1</script><img src=x onerror=\"window.hacked = 2\">&amp;";
 
@@ -53,10 +53,10 @@ pub fn flight(step: u64) -> Flight {
     }
 }
 
-/// Rollouts of steps 1 to 3: three of each, of which the last has no reward.
-pub struct Shelf;
+/// Rollouts of steps 1 to 3, three per step; the last one has no reward.
+pub struct TestRollouts;
 
-impl Rollouts for Shelf {
+impl Rollouts for TestRollouts {
     fn list(&self, query: &Query) -> Result<Listing, Unreadable> {
         let step = query.step.unwrap_or(3);
         if step == 99 {

@@ -1,4 +1,4 @@
-//! All rollouts of a round, each behind a lock of its own.
+//! The rollouts of a round, each behind a lock.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,18 +11,18 @@ use leyden_lm::generate::Engine;
 use crate::rounds::job::Job;
 use crate::rounds::live::Live;
 use crate::rounds::options::RoundOptions;
-use crate::rounds::wake::Bell;
+use crate::rounds::wake::Notifier;
 use crate::rounds::watch::Watch;
 
-/// All rollouts of a step.
-pub(super) struct Crew<'a> {
+/// The rollouts of a round.
+pub(super) struct Pool<'a> {
     pub rollouts: Vec<Mutex<Live<'a>>>,
-    /// Whether each of them is awake.
+    /// Whether each rollout is awake.
     pub awake: Vec<Arc<AtomicBool>>,
-    pub bell: Arc<Bell>,
+    pub notifier: Arc<Notifier>,
     options: &'a RoundOptions,
     started: Instant,
-    /// Tokens that the engine had generated before.
+    /// Tokens that the engine had generated before the round.
     generated: u64,
 }
 
@@ -30,19 +30,19 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-impl<'a> Crew<'a> {
+impl<'a> Pool<'a> {
     pub fn new(
         jobs: Vec<Job<'a>>,
         agent: &'a dyn Agent,
         options: &'a RoundOptions,
         generated: u64,
     ) -> Self {
-        let bell = Arc::new(Bell::default());
-        let start = |job| Live::start(job, agent, options, &bell);
+        let notifier = Arc::new(Notifier::default());
+        let start = |job| Live::start(job, agent, options, &notifier);
         let rollouts: Vec<Live<'a>> = jobs.into_iter().map(start).collect();
         let awake = rollouts.iter().map(|rollout| rollout.wake().flag()).collect();
         let rollouts = rollouts.into_iter().map(Mutex::new).collect();
-        Self { rollouts, awake, bell, options, started: Instant::now(), generated }
+        Self { rollouts, awake, notifier, options, started: Instant::now(), generated }
     }
 
     pub fn ended(&self) -> usize {
@@ -53,7 +53,7 @@ impl<'a> Crew<'a> {
         self.rollouts.iter().all(|rollout| lock(rollout).has_ended())
     }
 
-    /// Gives up the rollouts that are late; returns them, and when the next one is.
+    /// Aborts the rollouts past their deadline; returns them and the next deadline.
     pub fn give_up_late(&self) -> (Vec<usize>, Option<Instant>) {
         let deadlines = &self.options.deadlines;
         let now = Instant::now();
@@ -79,7 +79,7 @@ impl<'a> Crew<'a> {
         (late, next)
     }
 
-    /// Tells a watcher where the rollouts stand.
+    /// Reports the progress of the rollouts to a watcher.
     pub fn show(&self, watch: &dyn Watch, engine: &Engine) {
         if watch.wants_flight() {
             watch.flight(Flight {

@@ -1,4 +1,4 @@
-//! What is kept beside rollouts: model servers, conversations of `/v1/responses`.
+//! Model servers and conversations of `/v1/responses`.
 
 use rusqlite::params;
 
@@ -6,7 +6,7 @@ use super::super::StoreError;
 use super::super::types::ModelServer;
 use super::super::writer::Writing;
 
-/// Registers model servers; one of the same model and endpoint is replaced.
+/// Registers model servers, replacing those with the same model and endpoint.
 pub(in crate::store) fn put_models(
     writing: &mut Writing<'_>,
     models: &[ModelServer],
@@ -26,7 +26,7 @@ pub(in crate::store) fn clear_models(writing: &mut Writing<'_>) -> Result<(), St
     Ok(())
 }
 
-/// Keeps a conversation under a response's id, and the last `most` conversations.
+/// Stores a conversation under a response's id and evicts all but the last `most` conversations.
 pub(in crate::store) fn keep_response(
     writing: &mut Writing<'_>,
     id: &str,

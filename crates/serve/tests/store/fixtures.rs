@@ -1,4 +1,4 @@
-//! Short ways to rollouts and events.
+//! Helpers to create rollouts and events.
 
 use leyden_serve::store::{
     Limits, NewCall, NewEvent, NewRollout, RolloutState, StatusPatch, Store, StoredAnswer,

@@ -1,5 +1,5 @@
-//! A server's surroundings without a server: a scripted model, a recorder that can be read, a
-//! memory, and responses that are read to their end.
+//! A test harness without a server: scripted model, inspectable recorder, response memory, and
+//! complete responses.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -15,15 +15,15 @@ use leyden_serve::call::{CallContext, CallRecord, Endpoint, Overrides, Recorder,
 use leyden_serve::protocol;
 use serde_json::Value;
 
-/// Keeps records, or fails as told.
+/// Stores records; fails if `failure` is set.
 #[derive(Default)]
-pub struct Notebook {
+pub struct TestRecorder {
     pub records: Mutex<Vec<CallRecord>>,
     pub failure: Mutex<Option<Failure>>,
 }
 
 #[async_trait]
-impl Recorder for Notebook {
+impl Recorder for TestRecorder {
     async fn record(&self, record: CallRecord) -> Result<(), Failure> {
         self.records.lock().unwrap().push(record);
         self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
@@ -31,10 +31,10 @@ impl Recorder for Notebook {
 }
 
 #[derive(Default)]
-pub struct Shelf(pub Mutex<HashMap<String, Vec<Value>>>);
+pub struct TestMemory(pub Mutex<HashMap<String, Vec<Value>>>);
 
 #[async_trait]
-impl ResponseMemory for Shelf {
+impl ResponseMemory for TestMemory {
     async fn keep(&self, id: &str, items: Vec<Value>) {
         self.0.lock().unwrap().insert(id.to_owned(), items);
     }
@@ -45,28 +45,28 @@ impl ResponseMemory for Shelf {
 }
 
 #[derive(Clone)]
-pub struct Room {
+pub struct Harness {
     pub backend: Arc<Scripted>,
-    pub notebook: Arc<Notebook>,
-    pub shelf: Arc<Shelf>,
+    pub recorder: Arc<TestRecorder>,
+    pub memory: Arc<TestMemory>,
     pub overrides: Overrides,
 }
 
-/// The model of every room.
+/// The model's name.
 pub const MODEL: &str = "small";
 
-impl Room {
+impl Harness {
     pub fn new(backend: Scripted) -> Self {
         Self {
             backend: Arc::new(backend),
-            notebook: Arc::default(),
-            shelf: Arc::default(),
+            recorder: Arc::default(),
+            memory: Arc::default(),
             overrides: Overrides::default(),
         }
     }
 
-    /// The model says `reply` to everything.
-    pub fn saying(reply: Reply) -> Self {
+    /// With a model that always returns `reply`.
+    pub fn replying(reply: Reply) -> Self {
         Self::new(Scripted::new(MODEL, move |_| reply.clone()))
     }
 
@@ -78,8 +78,8 @@ impl Room {
     pub fn context(&self) -> CallContext {
         CallContext {
             backend: Arc::clone(&self.backend) as Arc<dyn Backend>,
-            recorder: Arc::clone(&self.notebook) as Arc<dyn Recorder>,
-            memory: Arc::clone(&self.shelf) as Arc<dyn ResponseMemory>,
+            recorder: Arc::clone(&self.recorder) as Arc<dyn Recorder>,
+            memory: Arc::clone(&self.memory) as Arc<dyn ResponseMemory>,
             overrides: self.overrides.clone(),
             conversation: Some("r1/0".to_owned()),
             role: Some("write".to_owned()),
@@ -97,14 +97,14 @@ impl Room {
         self.send(endpoint, body.to_string()).await
     }
 
-    /// The only ask so far.
+    /// The only request so far.
     pub fn ask(&self) -> Ask {
         let mut asks = self.backend.asks();
         assert_eq!(asks.len(), 1);
         asks.remove(0)
     }
 
-    /// The conversation that the only ask shows.
+    /// The chat of the only request.
     pub fn request(&self) -> ChatRequest {
         match self.ask().prompt {
             Prompt::Chat(request) => request,
@@ -113,10 +113,10 @@ impl Room {
     }
 
     pub fn records(&self) -> Vec<CallRecord> {
-        self.notebook.records.lock().unwrap().clone()
+        self.recorder.records.lock().unwrap().clone()
     }
 
-    /// The body in the only record.
+    /// The response body of the only record.
     pub fn recorded(&self) -> Value {
         self.record().response.value()
     }
@@ -128,7 +128,7 @@ impl Room {
     }
 }
 
-/// A response, read to its end.
+/// A complete response.
 #[derive(Debug)]
 pub struct Got {
     pub status: u16,
@@ -141,21 +141,21 @@ impl Got {
         serde_json::from_slice(&self.bytes).unwrap()
     }
 
-    /// The body of a call that must have succeeded.
+    /// The body of a successful call.
     pub fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.bytes));
         self.json()
     }
 
-    /// Status, code and field of an error in OpenAI's shape.
+    /// Status, code and field of an error in OpenAI's format.
     pub fn error(&self) -> (u16, Value, Value) {
         let error = self.json()["error"].clone();
         assert!(!error["message"].as_str().unwrap().is_empty());
         (self.status, error["code"].clone(), error["param"].clone())
     }
 
-    /// Events of a stream: name (empty where it has none) and data. The end of OpenAI's streams
-    /// is an event with the text `[DONE]`.
+    /// The events of a stream: name (empty if unnamed) and data. The end of OpenAI's streams is an
+    /// event with the text `[DONE]`.
     pub fn events(&self) -> Vec<(String, Value)> {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.bytes));
         assert_eq!(self.headers["content-type"], "text/event-stream");
@@ -176,7 +176,7 @@ impl Got {
         text.split_terminator("\n\n").map(event).collect()
     }
 
-    /// The chunks of OpenAI's streams, which must end as they do.
+    /// The chunks of an OpenAI stream, checking its terminator.
     pub fn chunks(&self) -> Vec<Value> {
         let mut chunks: Vec<Value> = self.events().into_iter().map(|(_, data)| data).collect();
         assert_eq!(chunks.pop(), Some("[DONE]".into()));
@@ -184,12 +184,12 @@ impl Got {
     }
 }
 
-/// The texts under `pointer` in all of `values`, joined.
+/// The strings at `pointer` in all `values`, joined.
 pub fn joined(values: &[Value], pointer: &str) -> String {
     values.iter().filter_map(|value| value.pointer(pointer)?.as_str()).collect()
 }
 
-/// The lists under `pointer` in all of `values`, joined.
+/// The lists at `pointer` in all `values`, concatenated.
 pub fn gathered(values: &[Value], pointer: &str) -> Vec<Value> {
     values.iter().filter_map(|v| v.pointer(pointer)?.as_array()).flatten().cloned().collect()
 }
