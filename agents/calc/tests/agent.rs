@@ -52,7 +52,7 @@ fn run_agent(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> 
     let agent = CalculatorAgent::new(Prompt::Full, max_turns);
     let output = block_on(agent.run(&task, &episode)).unwrap();
     let signals = episode.into_signals();
-    Outcome { answer: output.answer, signals, requests: script.into_asked() }
+    Outcome { answer: output.answer, signals, requests: script.into_requests() }
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn run_agent_on(
     let agent = RagAgent::new(retriever, options);
     let output = block_on(agent.run(&task(), &episode));
     let signals = episode.into_signals();
-    Outcome { output, signals, requests: script.into_asked() }
+    Outcome { output, signals, requests: script.into_requests() }
 }
 
 fn run_agent(options: Options, replies: impl IntoIterator<Item = ChatReply>) -> Outcome {

@@ -31,7 +31,7 @@ use leyden_spider::scorer::DATABASE_FIELD;
 use leyden_spider::{Database, Detail, QueryError, Spider};
 
 use prompts::{Prompts, Shown};
-pub use reply::{last_block, says_correct};
+pub use reply::{is_correct_verdict, last_block};
 
 /// Writes the first query.
 pub const WRITE: &str = "write";
@@ -201,7 +201,7 @@ impl SqlAgent {
         match self.settings.check {
             Check::Model => {
                 let text = self.call(task, episode, CHECK, shown).await?;
-                Ok((says_correct(&text), text))
+                Ok((is_correct_verdict(&text), text))
             }
             Check::Execution => {
                 Ok((attempt.fault.is_none(), attempt.fault.clone().unwrap_or_default()))

@@ -5,7 +5,7 @@ const CORRECT: &str = "VERDICT: CORRECT";
 const INCORRECT: &str = "VERDICT: INCORRECT";
 
 /// Whether a check accepts the query: its last verdict is `CORRECT`.
-pub fn says_correct(text: &str) -> bool {
+pub fn is_correct_verdict(text: &str) -> bool {
     // `None` is less than any position.
     text.rfind(CORRECT).is_some_and(|at| Some(at) > text.rfind(INCORRECT))
 }
@@ -31,7 +31,7 @@ pub fn last_block(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{last_block, says_correct};
+    use super::{is_correct_verdict, last_block};
 
     #[test]
     fn the_last_block_is_used() {
@@ -53,10 +53,10 @@ mod tests {
 
     #[test]
     fn the_last_verdict_is_used() {
-        assert!(says_correct("Fine. VERDICT: CORRECT"));
-        assert!(says_correct("VERDICT: INCORRECT? No.\nVERDICT: CORRECT"));
-        assert!(!says_correct("VERDICT: CORRECT\nno, VERDICT: INCORRECT"));
-        assert!(!says_correct("VERDICT: INCORRECT"));
-        assert!(!says_correct("The query is correct."));
+        assert!(is_correct_verdict("Fine. VERDICT: CORRECT"));
+        assert!(is_correct_verdict("VERDICT: INCORRECT? No.\nVERDICT: CORRECT"));
+        assert!(!is_correct_verdict("VERDICT: CORRECT\nno, VERDICT: INCORRECT"));
+        assert!(!is_correct_verdict("VERDICT: INCORRECT"));
+        assert!(!is_correct_verdict("The query is correct."));
     }
 }

@@ -71,7 +71,7 @@ fn run_agent(settings: SqlSettings, replies: &[&str]) -> Outcome {
     let agent = SqlAgent::new(spider, settings);
     let output = block_on(agent.run(&task("shop"), &episode)).unwrap();
     let signals = episode.into_signals();
-    let requests = script.into_asked();
+    let requests = script.into_requests();
     for request in &requests {
         let speakers: Vec<Speaker> = request.messages.iter().map(|m| m.role).collect();
         assert_eq!(

@@ -153,7 +153,7 @@ impl Observer for LivePage {
         self.feed.resumed(kept, &timings(&self.folder));
     }
 
-    fn wants_flight(&self) -> bool {
+    fn wants_progress(&self) -> bool {
         true
     }
 
@@ -176,8 +176,8 @@ impl<A: Observer, B: Observer> Observer for Both<A, B> {
         self.1.resumed(kept);
     }
 
-    fn wants_flight(&self) -> bool {
-        self.0.wants_flight() || self.1.wants_flight()
+    fn wants_progress(&self) -> bool {
+        self.0.wants_progress() || self.1.wants_progress()
     }
 
     fn flight(&mut self, flight: &Flight) {

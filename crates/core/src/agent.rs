@@ -70,7 +70,7 @@ pub struct Draft {
 
 /// Identifies the rollout of an episode, for agents that pass it to an external system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EpisodePlace {
+pub struct EpisodeId {
     pub step: u64,
     /// `train`, or the mode of an evaluation.
     pub phase: String,
@@ -132,7 +132,7 @@ impl TurnClock {
 /// One agent's work on one task: its access to the model, and the signals and drafts it recorded.
 pub struct Episode<'a> {
     model: &'a dyn ChatModel,
-    place: EpisodePlace,
+    place: EpisodeId,
     clock: Arc<TurnClock>,
     calls: AtomicUsize,
     signals: Mutex<Vec<Signal>>,
@@ -141,11 +141,11 @@ pub struct Episode<'a> {
 
 impl<'a> Episode<'a> {
     pub fn new(model: &'a dyn ChatModel) -> Self {
-        Self::at(model, EpisodePlace::default(), Arc::default())
+        Self::at(model, EpisodeId::default(), Arc::default())
     }
 
     /// An episode of the rollout `place`, with deadlines measured on `clock`.
-    pub fn at(model: &'a dyn ChatModel, place: EpisodePlace, clock: Arc<TurnClock>) -> Self {
+    pub fn at(model: &'a dyn ChatModel, place: EpisodeId, clock: Arc<TurnClock>) -> Self {
         let calls = AtomicUsize::new(0);
         Self { model, place, clock, calls, signals: Mutex::default(), drafts: Mutex::default() }
     }
@@ -155,7 +155,7 @@ impl<'a> Episode<'a> {
         &self.clock
     }
 
-    pub fn place(&self) -> &EpisodePlace {
+    pub fn place(&self) -> &EpisodeId {
         &self.place
     }
 

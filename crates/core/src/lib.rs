@@ -61,7 +61,7 @@ mod script;
 mod seed;
 mod task;
 
-pub use agent::{Agent, AgentError, AgentOutput, Draft, Episode, EpisodePlace, TurnClock};
+pub use agent::{Agent, AgentError, AgentOutput, Draft, Episode, EpisodeId, TurnClock};
 pub use chat::{
     ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, ReplyTokens,
     ResponseFormat, Sampling, Speaker, ToolCall, ToolChoice, ToolSpec,

@@ -29,7 +29,7 @@ impl Script {
     }
 
     /// The recorded requests, in order.
-    pub fn into_asked(self) -> Vec<ChatRequest> {
+    pub fn into_requests(self) -> Vec<ChatRequest> {
         self.requests.into_inner().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leyden_core::{Message, Task};
-use leyden_mini::names::NamesAgain;
+use leyden_mini::names::CopyingExercises;
 use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
 
 use crate::benchmark::World;
@@ -49,7 +49,7 @@ impl Interleaved {
         seed: u64,
         first: u64,
     ) -> Self {
-        Self { exercises: Copying(NamesAgain::new(seed)), first, sources, turns }
+        Self { exercises: Copying(CopyingExercises::new(seed)), first, sources, turns }
     }
 
     /// The source of item `index` after the first exercises, and the index within that source;
@@ -84,7 +84,7 @@ impl DemonstrationSource for Interleaved {
 
 /// Copying exercises: draws from a list of names. A model that starts with some thousands of
 /// these first learns to copy names by their content, which speeds up all later pretraining.
-struct Copying(NamesAgain);
+struct Copying(CopyingExercises);
 
 impl DemonstrationSource for Copying {
     fn len(&self) -> Option<u64> {

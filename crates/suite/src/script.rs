@@ -14,7 +14,7 @@ pub fn play(agent: &dyn Agent, task: &Task, replies: Vec<Message>) -> Vec<Conver
     // conversations are still valid.
     let _ = block_on(agent.run(task, &episode));
     drop(episode);
-    let requests = script.into_asked().into_iter();
+    let requests = script.into_requests().into_iter();
     let conversation = |(request, reply): (leyden_core::ChatRequest, Message)| {
         let mut messages = request.messages;
         messages.push(reply);

@@ -66,7 +66,7 @@ impl ChatFormat {
             history.push(prompt, response, message.clone());
         }
         if history.is_empty() {
-            return Err(TextError::NothingToLearn { messages: messages.len() });
+            return Err(TextError::NoAssistantMessage { messages: messages.len() });
         }
         Ok(demonstration)
     }

@@ -34,7 +34,7 @@ pub enum TextError {
     )]
     RewrittenHistory { message: usize },
     #[error("a demonstration needs an assistant message; this one has {messages} others")]
-    NothingToLearn { messages: usize },
+    NoAssistantMessage { messages: usize },
     /// A part of a request that cannot be compiled to a grammar. `what` names its location.
     #[error("{field} cannot be enforced: {what}")]
     Constraint { field: String, what: String },

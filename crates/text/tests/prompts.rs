@@ -366,7 +366,7 @@ fn demonstrations_match_run_time_prompts() {
 fn demonstrations_without_answers_or_with_a_rewritten_past_are_refused() {
     let format = format(FORGETTING);
     let alone = format.encode_demonstration(&[Message::user("q")], &[]);
-    assert!(matches!(alone, Err(TextError::NothingToLearn { messages: 1 })));
+    assert!(matches!(alone, Err(TextError::NoAssistantMessage { messages: 1 })));
     let messages = [
         Message::user("q"),
         Message::assistant("hm</think>a"),

@@ -31,7 +31,7 @@ pub trait Observer {
     }
 
     /// Whether [`Observer::flight`] should be called, which costs some copying.
-    fn wants_flight(&self) -> bool {
+    fn wants_progress(&self) -> bool {
         false
     }
 

@@ -101,7 +101,7 @@ struct Writer<'a> {
 /// Forwards the progress of rollouts to the observer and to a progress bar.
 struct Watcher<'a> {
     observer: RefCell<&'a mut dyn Observer>,
-    wants_flight: bool,
+    wants_progress: bool,
     bar: Option<&'a RefCell<Progress>>,
 }
 
@@ -112,8 +112,8 @@ impl Watch for Watcher<'_> {
         }
     }
 
-    fn wants_flight(&self) -> bool {
-        self.wants_flight
+    fn wants_progress(&self) -> bool {
+        self.wants_progress
     }
 
     fn flight(&self, flight: Flight) {
@@ -123,8 +123,8 @@ impl Watch for Watcher<'_> {
 
 impl Writer<'_> {
     fn watch<'a>(&'a mut self, bar: Option<&'a RefCell<Progress>>) -> Watcher<'a> {
-        let wants_flight = self.observer.wants_flight();
-        Watcher { observer: RefCell::new(&mut *self.observer), wants_flight, bar }
+        let wants_progress = self.observer.wants_progress();
+        Watcher { observer: RefCell::new(&mut *self.observer), wants_progress, bar }
     }
 
     fn step(

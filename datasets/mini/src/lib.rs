@@ -14,7 +14,7 @@ pub mod musique;
 pub mod names;
 pub mod spider;
 
-pub use calc::{MiniCalc, Noise, Retelling};
+pub use calc::{MiniCalc, Noise, Paraphrase};
 pub use files::ExportError;
 pub use musique::MiniMusique;
 pub use spider::MiniSpider;

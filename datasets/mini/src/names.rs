@@ -88,11 +88,11 @@ const SAID: usize = 24;
 /// unpredictable. This trains copying by content instead of by position. The draws repeat, because
 /// without repetition models learn to predict the remaining names instead.
 #[derive(Debug, Clone)]
-pub struct NamesAgain {
+pub struct CopyingExercises {
     node: SeedTree,
 }
 
-impl NamesAgain {
+impl CopyingExercises {
     pub fn new(seed: u64) -> Self {
         Self { node: SeedTree::new(seed).child("mini-musique").child("names") }
     }

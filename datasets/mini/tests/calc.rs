@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use leyden_core::{SeedTree, Task};
 use leyden_mini::calc::{CUES, LARGEST, SMALLEST, TEST_TASKS, Template, is_reserved};
-use leyden_mini::{MiniCalc, Noise, Retelling};
+use leyden_mini::{MiniCalc, Noise, Paraphrase};
 use sha2::{Digest, Sha256};
 
 fn numbers(text: &str) -> Vec<i64> {
@@ -304,19 +304,23 @@ fn retellings_keep_the_numbers_and_use_only_training_material() {
     let world = MiniCalc::new(3);
     let mut changed = 0;
     for index in 0..2_000 {
-        let Retelling { told, retold } = world.retelling(index);
-        assert_eq!(world.retelling(index).told, told, "retelling {index} is not reproducible");
+        let Paraphrase { original, paraphrase } = world.retelling(index);
+        assert_eq!(
+            world.retelling(index).original,
+            original,
+            "retelling {index} is not reproducible"
+        );
         let sorted = |text: &str| {
             let mut all = numbers(text);
             all.sort_unstable();
             all
         };
-        assert_eq!(sorted(&told), sorted(&retold), "{told} / {retold}");
-        assert!(!numbers(&told).iter().any(|&n| is_reserved(n)), "{told}");
-        for text in [&told, &retold] {
+        assert_eq!(sorted(&original), sorted(&paraphrase), "{original} / {paraphrase}");
+        assert!(!numbers(&original).iter().any(|&n| is_reserved(n)), "{original}");
+        for text in [&original, &paraphrase] {
             assert!(!text.contains(['*', '/', '=']), "an expression is shown: {text}");
         }
-        changed += usize::from(told != retold);
+        changed += usize::from(original != paraphrase);
     }
     // A few shapes have a single training wording.
     assert!(changed > 1_800, "{changed}");

@@ -448,11 +448,11 @@ fn retellings_keep_the_names_and_use_no_reserved_ones() {
     for index in 0..300 {
         let retelling = world.retelling(index);
         assert_eq!(retelling, world.retelling(index));
-        assert_eq!(retelling.told.len(), 2);
-        let (_, original) = &retelling.told[retelling.number - 1];
-        assert_ne!(original, &retelling.retold);
-        assert_eq!(names_in(original), names_in(&retelling.retold), "{original}");
-        let here: Vec<_> = retelling.told.iter().flat_map(|(_, text)| names_in(text)).collect();
+        assert_eq!(retelling.original.len(), 2);
+        let (_, original) = &retelling.original[retelling.number - 1];
+        assert_ne!(original, &retelling.paraphrase);
+        assert_eq!(names_in(original), names_in(&retelling.paraphrase), "{original}");
+        let here: Vec<_> = retelling.original.iter().flat_map(|(_, text)| names_in(text)).collect();
         assert!(here.iter().all(|name| !names::is_reserved(name)));
         all.extend(here);
         numbers.insert(retelling.number);
@@ -466,7 +466,7 @@ fn retellings_keep_the_names_and_use_no_reserved_ones() {
 /// draws repeat, so that the next name is unpredictable.
 #[test]
 fn names_are_drawn_from_a_list() {
-    let exercises = names::NamesAgain::new(3);
+    let exercises = names::CopyingExercises::new(3);
     let mut repeated = 0;
     for index in 0..200 {
         let (listed, again) = exercises.exercise(index);

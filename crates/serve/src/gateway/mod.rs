@@ -35,7 +35,9 @@ use tokio::net::TcpListener;
 pub use config::{GatewayConfig, UpstreamConfig};
 pub use error::GatewayError;
 pub use gate::{Closed, GateState, UpdateGate};
-pub use rollouts::{Addresses, Ended, Happening, Registered, RolloutError, RolloutSpec, Rollouts};
+pub use rollouts::{
+    Addresses, Ended, Registered, RolloutError, RolloutEvent, RolloutSpec, Rollouts,
+};
 
 use crate::backend::Backend;
 use crate::store::Store;
@@ -133,7 +135,7 @@ async fn requeue(state: &State) -> Result<usize, crate::store::StoreError> {
     let requeued = state.store.requeue_expired().await?;
     for lost in &requeued {
         if let Some(hosted) = state.rollouts.find(&lost.rollout_id) {
-            hosted.begin("", Happening::Requeued { worker: lost.worker.clone() });
+            hosted.begin("", RolloutEvent::Requeued { worker: lost.worker.clone() });
         }
     }
     Ok(requeued.len())

@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 
-use super::rollouts::Happening;
+use super::rollouts::RolloutEvent;
 
 /// A validated event of an agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,11 +63,11 @@ fn signal(data: &Value) -> Result<Report, String> {
 }
 
 /// Converts a report to the trainer's event type.
-pub(super) fn happening(report: Report) -> Happening {
+pub(super) fn happening(report: Report) -> RolloutEvent {
     match report {
-        Report::Answer(text) => Happening::Answer(text),
-        Report::Reward(value) => Happening::Reward(value),
-        Report::Signal { kind, detail } => Happening::Signal { kind, detail },
-        Report::Other { event_type, data } => Happening::Other { event_type, data },
+        Report::Answer(text) => RolloutEvent::Answer(text),
+        Report::Reward(value) => RolloutEvent::Reward(value),
+        Report::Signal { kind, detail } => RolloutEvent::Signal { kind, detail },
+        Report::Other { event_type, data } => RolloutEvent::Other { event_type, data },
     }
 }

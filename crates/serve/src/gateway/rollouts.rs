@@ -8,13 +8,13 @@
 //! ```no_run
 //! # use std::sync::Arc;
 //! # use leyden_serve::backend::Backend;
-//! # use leyden_serve::gateway::{Ended, Happening, RolloutError, RolloutSpec, Rollouts};
+//! # use leyden_serve::gateway::{Ended, RolloutEvent, RolloutError, RolloutSpec, Rollouts};
 //! # async fn one(rollouts: Rollouts, backend: Arc<dyn Backend>) -> Result<(), RolloutError> {
 //! let spec = RolloutSpec { input: serde_json::json!({"question": "1 + 1"}), ..Default::default() };
 //! let mut rollout = rollouts.register(spec, backend).await?;
 //! // … start the agent with rollout.addresses() in its environment …
 //! while let Some(happening) = rollout.next().await {
-//!     if let Happening::Reward(_) = happening {
+//!     if let RolloutEvent::Reward(_) = happening {
 //!         break;
 //!     }
 //! }
@@ -83,7 +83,7 @@ pub struct Addresses {
 /// An event of a rollout outside the model, in order; each is durable before it is reported. Only
 /// events of the current attempt are reported.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Happening {
+pub enum RolloutEvent {
     /// A remote worker claimed it.
     Claimed { worker: String },
     /// The worker's lease expired. The rollout is requeued and later events belong to a new
@@ -141,7 +141,7 @@ pub(super) struct Hosted {
     pub(super) backend: Arc<dyn Backend>,
     /// The current attempt.
     attempt: Mutex<String>,
-    happenings: UnboundedSender<Happening>,
+    happenings: UnboundedSender<RolloutEvent>,
 }
 
 impl Hosted {
@@ -150,7 +150,7 @@ impl Hosted {
     }
 
     /// Notifies the trainer, unless `attempt` is no longer current.
-    pub(super) fn notify(&self, attempt: &str, happening: Happening) {
+    pub(super) fn notify(&self, attempt: &str, happening: RolloutEvent) {
         let current = self.attempt.lock().unwrap_or_else(PoisonError::into_inner);
         if *current == attempt {
             // A closed receiver means that the trainer has ended the rollout.
@@ -164,7 +164,7 @@ impl Hosted {
     }
 
     /// Makes `attempt` the current one and notifies the trainer why.
-    pub(super) fn begin(&self, attempt: &str, happening: Happening) {
+    pub(super) fn begin(&self, attempt: &str, happening: RolloutEvent) {
         let mut current = self.attempt.lock().unwrap_or_else(PoisonError::into_inner);
         attempt.clone_into(&mut current);
         let _ = self.happenings.send(happening);
@@ -268,7 +268,7 @@ impl Rollouts {
                 patch.error_message.flatten().unwrap_or_else(|| "no reason was given".into()),
             ),
         };
-        hosted.notify(&hosted.attempt(), Happening::Ended(ended));
+        hosted.notify(&hosted.attempt(), RolloutEvent::Ended(ended));
     }
 
     /// Number of registered rollouts that are not finished.
@@ -297,7 +297,7 @@ pub struct Registered {
     is_train: bool,
     remote: bool,
     hosted: Arc<Hosted>,
-    receiver: UnboundedReceiver<Happening>,
+    receiver: UnboundedReceiver<RolloutEvent>,
     over: bool,
 }
 
@@ -320,12 +320,12 @@ impl Registered {
     }
 
     /// The next event. Cancel-safe: may be a branch of a `select!`.
-    pub async fn next(&mut self) -> Option<Happening> {
+    pub async fn next(&mut self) -> Option<RolloutEvent> {
         self.receiver.recv().await
     }
 
     /// The next event that is already available, without waiting.
-    pub fn try_next(&mut self) -> Option<Happening> {
+    pub fn try_next(&mut self) -> Option<RolloutEvent> {
         self.receiver.try_recv().ok()
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use leyden_serve::backend::stub::{Reply, Scripted};
-use leyden_serve::gateway::{Ended, Happening, Registered, RolloutError, RolloutSpec};
+use leyden_serve::gateway::{Ended, Registered, RolloutError, RolloutEvent, RolloutSpec};
 use leyden_serve::store::{Limits, RolloutState, Store};
 use serde_json::{Value, json};
 
@@ -67,11 +67,11 @@ async fn reports_arrive_in_order_once_they_are_durable() {
     assert_eq!(
         received,
         [
-            Happening::Signal { kind: "tool_error".into(), detail: "no table".into() },
-            Happening::Answer("2".into()),
-            Happening::Answer("2.5".into()),
-            Happening::Reward(1.0),
-            Happening::Other { event_type: "note".into(), data: json!({"a": 1}) },
+            RolloutEvent::Signal { kind: "tool_error".into(), detail: "no table".into() },
+            RolloutEvent::Answer("2".into()),
+            RolloutEvent::Answer("2.5".into()),
+            RolloutEvent::Reward(1.0),
+            RolloutEvent::Other { event_type: "note".into(), data: json!({"a": 1}) },
         ]
     );
     let id = rollout.id().to_owned();
@@ -130,7 +130,7 @@ async fn a_retry_is_another_attempt() {
     assert_eq!(rollout.try_next(), None, "and later ones are not reported");
     chat(&harness, &rollout.addresses().openai).await.is(200);
     report(&harness, &rollout, "reward", json!({"value": 1})).await.is(200);
-    assert_eq!(rollout.next().await, Some(Happening::Reward(1.0)));
+    assert_eq!(rollout.next().await, Some(RolloutEvent::Reward(1.0)));
     let events = harness.store.events(rollout.id(), Some("reward")).await.expect("events");
     assert_eq!(events.len(), 1);
 }

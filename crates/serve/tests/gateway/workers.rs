@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leyden_serve::gateway::{Ended, Happening, RolloutSpec};
+use leyden_serve::gateway::{Ended, RolloutEvent, RolloutSpec};
 use leyden_serve::store::RolloutState;
 use serde_json::{Value, json};
 
@@ -87,7 +87,7 @@ async fn a_trainer_is_notified_of_claims_and_decides_the_end() {
     let model = Arc::new(replying("from the trainer"));
     let mut rollout = harness.gateway.rollouts().register(spec, model).await.expect("a rollout");
     let claimed = claim(&harness, "w1", 1, 60.0).await.remove(0);
-    assert_eq!(rollout.next().await, Some(Happening::Claimed { worker: "w1".into() }));
+    assert_eq!(rollout.next().await, Some(RolloutEvent::Claimed { worker: "w1".into() }));
     assert_eq!(claimed["rollout"]["input"], "task");
     let base = claimed["addresses"]["openai_base_url"].as_str().expect("a URL");
     assert_eq!(base, rollout.addresses().openai);
@@ -103,14 +103,14 @@ async fn a_trainer_is_notified_of_claims_and_decides_the_end() {
     harness.post("/api/workers/finish", failed).await.is(200);
     let succeeded = finish("w2", "1", "succeeded");
     let ended = Ended::Failed("no money".into());
-    assert_eq!(rollout.next().await, Some(Happening::Ended(ended)));
+    assert_eq!(rollout.next().await, Some(RolloutEvent::Ended(ended)));
     // The trainer retries.
     rollout.retry().await.expect("an attempt");
     let again = claim(&harness, "w2", 1, 60.0).await.remove(0);
     assert_eq!(again["attempt_id"], "1");
-    assert_eq!(rollout.next().await, Some(Happening::Claimed { worker: "w2".into() }));
+    assert_eq!(rollout.next().await, Some(RolloutEvent::Claimed { worker: "w2".into() }));
     harness.post("/api/workers/finish", succeeded).await.is(200);
-    assert_eq!(rollout.next().await, Some(Happening::Ended(Ended::Succeeded)));
+    assert_eq!(rollout.next().await, Some(RolloutEvent::Ended(Ended::Succeeded)));
     let id = rollout.id().to_owned();
     rollout.finish(Ended::Succeeded).await.expect("an end");
     let stored = harness.store.rollout(&id).await.expect("a store").expect("a rollout");

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use leyden_calc::CalculatorAgent;
 use leyden_calcx::chain::{self, Demonstration, Turn, answer_form};
 use leyden_core::{Message, SeedTree, Task, ToolCall};
-use leyden_mini::{MiniCalc, Noise, Retelling};
+use leyden_mini::{MiniCalc, Noise, Paraphrase};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::json;
 
@@ -66,7 +66,7 @@ impl DemonstrationSource for ChainDemonstrations {
 
 /// Either solved training tasks of mini-calc, or the pretraining data of its base model,
 /// alternating: demonstrations with correct protocol and copying but mostly a wrong expression
-/// (see [`Noise`]), and paraphrased problems (see [`leyden_mini::Retelling`]).
+/// (see [`Noise`]), and paraphrased problems (see [`leyden_mini::Paraphrase`]).
 struct WorldDemonstrations {
     world: Arc<MiniCalc>,
     agent: CalculatorAgent,
@@ -108,9 +108,9 @@ const RETELL: &str = "tell it in other words.";
 
 impl WorldDemonstrations {
     fn retelling(&self, index: u64) -> Conversation {
-        let Retelling { told, retold } = self.world.retelling(index);
-        let turns = [Turn::Assistant { text: retold, call: None }];
-        conversation(&self.agent, &format!("{told} {RETELL}"), &turns)
+        let Paraphrase { original, paraphrase } = self.world.retelling(index);
+        let turns = [Turn::Assistant { text: paraphrase, call: None }];
+        conversation(&self.agent, &format!("{original} {RETELL}"), &turns)
     }
 }
 

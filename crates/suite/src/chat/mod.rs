@@ -207,7 +207,7 @@ mod tests {
         let score = assembled.scorer.score(&tasks[0], output.answer.as_deref()).unwrap();
         assert_eq!(score.reward, 1.0);
         drop(episode);
-        let requests = script.into_asked();
+        let requests = script.into_requests();
         let texts: Vec<&str> = requests[0].messages.iter().map(|m| m.content.as_str()).collect();
         assert_eq!(texts, ["Answer in one word.", "Capital of Italy?"]);
         let shown = assembled.demonstrations.unwrap().conversation(0).messages;

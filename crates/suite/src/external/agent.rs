@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::{FuturesUnordered, StreamExt};
 use leyden_core::{Agent, AgentError, AgentOutput, Episode, SignalKind, Task, async_trait};
-use leyden_serve::gateway::{Ended, Happening, Registered, RolloutSpec};
+use leyden_serve::gateway::{Ended, Registered, RolloutEvent, RolloutSpec};
 use serde_json::{Map, Value, json};
 
 use super::episode::{Asked, EpisodeBackend, answer};
@@ -68,17 +68,17 @@ impl Reported {
     ///
     /// # Errors
     /// The worker was lost; its reports are void.
-    fn apply(&mut self, happening: Happening, episode: &Episode<'_>) -> Result<(), String> {
-        match happening {
-            Happening::Claimed { .. } => episode.clock().restart(),
-            Happening::Requeued { worker } => {
+    fn apply(&mut self, event: RolloutEvent, episode: &Episode<'_>) -> Result<(), String> {
+        match event {
+            RolloutEvent::Claimed { .. } => episode.clock().restart(),
+            RolloutEvent::Requeued { worker } => {
                 return Err(format!("the worker {worker} sent no heartbeat and lost its rollout"));
             }
-            Happening::Answer(answer) => self.answer = Some(answer),
-            Happening::Reward(reward) => self.reward = Some(reward),
-            Happening::Signal { kind, detail } => episode.signal(signal_kind(&kind), detail),
-            Happening::Other { .. } => {}
-            Happening::Ended(ended) => self.ended = Some(ended),
+            RolloutEvent::Answer(answer) => self.answer = Some(answer),
+            RolloutEvent::Reward(reward) => self.reward = Some(reward),
+            RolloutEvent::Signal { kind, detail } => episode.signal(signal_kind(&kind), detail),
+            RolloutEvent::Other { .. } => {}
+            RolloutEvent::Ended(ended) => self.ended = Some(ended),
         }
         Ok(())
     }

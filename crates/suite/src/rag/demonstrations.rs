@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use leyden_core::{Message, Passage, SeedTree, Task, ToolCall};
 use leyden_mini::MiniMusique;
-use leyden_mini::musique::{Noise, Read, Retelling, Turn, answer_form};
+use leyden_mini::musique::{Noise, Paraphrase, Read, Turn, answer_form};
 use leyden_rag::{Options, RagAgent, TOOL, render, spec};
 use leyden_retrieval::{Hit, Retriever};
 use leyden_train::data::{Conversation, DemonstrationSource};
@@ -111,7 +111,7 @@ impl DemonstrationSource for Decomposed {
 /// Either solved training tasks of mini-musique, or the pretraining data of its base model,
 /// alternating: rollouts in which each choice is correct some of the time (see
 /// [`leyden_mini::musique::Noise`]), and paraphrased passages (see
-/// [`leyden_mini::musique::Retelling`]).
+/// [`leyden_mini::musique::Paraphrase`]).
 struct WorldDemonstrations {
     world: Arc<MiniMusique>,
     agent: RagAgent,
@@ -165,11 +165,11 @@ impl DemonstrationSource for WorldDemonstrations {
 impl WorldDemonstrations {
     /// Passages in the format of a search result, one of which is paraphrased.
     fn retelling(&self, index: u64) -> Conversation {
-        let Retelling { told, number, retold } = self.world.retelling(index);
-        let shown = shown(told, self.length);
+        let Paraphrase { original, number, paraphrase } = self.world.retelling(index);
+        let shown = shown(original, self.length);
         let question = format!("{shown} tell [{number}] in other words.");
         let mut messages = self.agent.opening(&question);
-        messages.push(Message::assistant(format!(" {retold}")));
+        messages.push(Message::assistant(format!(" {paraphrase}")));
         Conversation { messages, tools: vec![spec()] }
     }
 }

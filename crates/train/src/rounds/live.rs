@@ -11,7 +11,7 @@ use futures::channel::oneshot;
 use leyden_core::record::{FlightState, InFlight};
 use leyden_core::{
     Agent, AgentError, AgentOutput, Call, ChatModel, ChatReply, ChatRequest, Draft, Episode,
-    EpisodePlace, ModelError, Outcome, Rollout, Scorer, Signal, SignalKind, TurnClock, async_trait,
+    EpisodeId, ModelError, Outcome, Rollout, Scorer, Signal, SignalKind, TurnClock, async_trait,
 };
 use leyden_text::History;
 
@@ -122,7 +122,7 @@ impl<'a> Live<'a> {
 
     /// Starts an attempt with fresh state.
     fn begin(&mut self, options: &RoundOptions) {
-        let place = EpisodePlace {
+        let place = EpisodeId {
             step: options.step,
             phase: options.phase.clone(),
             rollout: self.job.id,

@@ -81,7 +81,7 @@ impl<'a> Pool<'a> {
 
     /// Reports the progress of the rollouts to a watcher.
     pub fn show(&self, watch: &dyn Watch, engine: &Engine) {
-        if watch.wants_flight() {
+        if watch.wants_progress() {
             watch.flight(Flight {
                 step: self.options.step,
                 phase: self.options.phase.clone(),

@@ -10,7 +10,7 @@ pub trait Watch {
     }
 
     /// Whether [`Watch::flight`] should be called, which costs some copying.
-    fn wants_flight(&self) -> bool {
+    fn wants_progress(&self) -> bool {
         false
     }
 

@@ -27,7 +27,7 @@ pub use crate::files::ExportError;
 pub use expression::{Expression, Operator, Value};
 pub use noise::{Noise, NotMiniCalc};
 pub use numbers::{LARGEST, SMALLEST, is_reserved};
-pub use retelling::Retelling;
+pub use retelling::Paraphrase;
 use template::SlotWords;
 pub use template::Template;
 pub use words::CUES;

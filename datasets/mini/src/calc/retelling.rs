@@ -11,17 +11,17 @@ use crate::draws::Draws;
 
 /// One problem in two wordings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retelling {
-    pub told: String,
+pub struct Paraphrase {
+    pub original: String,
     /// Another training wording of the same expression with the same numbers, and the same words
     /// in the slots that both wordings have.
-    pub retold: String,
+    pub paraphrase: String,
 }
 
 impl MiniCalc {
     /// Paraphrase number `index`, independent of tasks and corpus: training wordings and training
     /// numbers only.
-    pub fn retelling(&self, index: u64) -> Retelling {
+    pub fn retelling(&self, index: u64) -> Paraphrase {
         let mut draws = Draws::new(self.root.child("retelling").index(index));
         let operations = *draws.choose(&OPERATIONS);
         let known = |t: &&Template| !t.held_out && t.operations == operations;
@@ -32,7 +32,10 @@ impl MiniCalc {
         let second = closest(first, &others, &mut draws).unwrap_or(first);
         let (numbers, _) = numbers::draw(&first.expression, false, &mut draws);
         let words = SlotWords::draw(&mut draws);
-        Retelling { told: first.render(&numbers, &words), retold: second.render(&numbers, &words) }
+        Paraphrase {
+            original: first.render(&numbers, &words),
+            paraphrase: second.render(&numbers, &words),
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use graph::Entity;
 pub use noise::{Noise, NotMiniMusique, Read, Turn, answer_form};
 pub use passages::Passage;
 pub use relations::{Kind, RELATIONS, Relation, by_keyword};
-pub use retelling::Retelling;
+pub use retelling::Paraphrase;
 pub use templates::Template;
 
 /// Number of test tasks of the default test split.

@@ -14,20 +14,20 @@ use crate::names;
 
 /// A passage shown with another one, and its paraphrase.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retelling {
+pub struct Paraphrase {
     /// Two passages as titles and texts, in the order in which they are shown.
-    pub told: Vec<(String, String)>,
+    pub original: Vec<(String, String)>,
     /// The number of the paraphrased passage, from 1.
     pub number: usize,
     /// The same facts in the other wording.
-    pub retold: String,
+    pub paraphrase: String,
 }
 
 impl MiniMusique {
     /// Paraphrase number `index`, independent of tasks and corpus. Its names are drawn afresh each
     /// time and are never reserved ones: the corpus is small enough to be memorised, these have to
     /// be read.
-    pub fn retelling(&self, index: u64) -> Retelling {
+    pub fn retelling(&self, index: u64) -> Paraphrase {
         let mut draws = Draws::new(self.root.child("retelling").index(index));
         let mut renaming = Renaming::default();
         let mut draw = || {
@@ -39,14 +39,14 @@ impl MiniMusique {
             let again = about(entity, &self.entities, variants[second]).text;
             (renaming.apply(&passage.title), renaming.apply(&passage.text), renaming.apply(&again))
         };
-        let (title, text, retold) = draw();
+        let (title, text, paraphrase) = draw();
         let (other_title, other_text, _) = draw();
         let own_first = draws.chance(0.5);
         let mut passages_shown = vec![(title, text), (other_title, other_text)];
         if !own_first {
             passages_shown.reverse();
         }
-        Retelling { told: passages_shown, number: if own_first { 1 } else { 2 }, retold }
+        Paraphrase { original: passages_shown, number: if own_first { 1 } else { 2 }, paraphrase }
     }
 
     /// A random entity with passages, and the wordings of one of them.

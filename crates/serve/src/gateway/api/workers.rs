@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::super::error::Refusal;
 use super::super::ids;
-use super::super::rollouts::Happening;
+use super::super::rollouts::RolloutEvent;
 use super::super::state::State;
 use super::rollouts::state_named;
 use super::{body, views};
@@ -78,7 +78,7 @@ pub(in crate::gateway) async fn claim(
         // Switch attempts before the worker gets the response, so that none of its agent's
         // requests arrive too early.
         if let Some(hosted) = state.rollouts.find(&claim.rollout.id) {
-            hosted.begin(&claim.attempt_id, Happening::Claimed { worker: worker.clone() });
+            hosted.begin(&claim.attempt_id, RolloutEvent::Claimed { worker: worker.clone() });
         }
     }
     let views: Vec<Value> = claims.iter().map(|claim| view(&state, claim)).collect();
