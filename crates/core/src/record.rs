@@ -103,6 +103,9 @@ pub struct Timing {
     /// run concurrently, so these add up to more than the duration of the step.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub per_rollout: BTreeMap<String, f64>,
+    /// Resident memory of the process at the end of a step, in bytes, where the system reports it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
 }
 
 /// Progress of the rollouts of a running step or evaluation.

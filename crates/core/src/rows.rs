@@ -238,6 +238,45 @@ pub fn required(row: &mut Map<String, Value>, field: &'static str) -> Result<Str
     }
 }
 
+/// As [`required`], but a number is accepted as well and becomes its decimal text.
+///
+/// # Errors
+/// If the field is missing, empty or neither a string nor a number.
+pub fn required_number_or_text(
+    row: &mut Map<String, Value>,
+    field: &'static str,
+) -> Result<String, RowError> {
+    match row.get(field) {
+        Some(Value::Number(number)) => {
+            let text = number.to_string();
+            row.shift_remove(field);
+            Ok(text)
+        }
+        Some(other) if !other.is_string() && !other.is_null() => {
+            Err(wrong_type(field, "a text or a number", other))
+        }
+        _ => required(row, field),
+    }
+}
+
+/// The id of a row: its own if it is a text, `{file}-{number}` if it is a whole number, because
+/// numbers alone would repeat from file to file, and `{file}-{index}` if it has none.
+///
+/// # Errors
+/// If the field `id` is of another type.
+pub fn id_or_default(
+    row: &mut Map<String, Value>,
+    file: &str,
+    place: Place,
+) -> Result<String, RowError> {
+    match row.shift_remove("id") {
+        Some(Value::String(id)) if !id.trim().is_empty() => Ok(id),
+        Some(Value::Number(id)) if !id.is_f64() => Ok(format!("{file}-{id}")),
+        None | Some(Value::Null) => Ok(format!("{file}-{}", place.index)),
+        Some(other) => Err(wrong_type("id", "a text or a whole number", &other)),
+    }
+}
+
 /// The error for a field whose type is not `expected` (`a text`, `a list`).
 pub fn wrong_type(
     field: impl Into<Cow<'static, str>>,

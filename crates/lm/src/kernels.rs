@@ -30,7 +30,8 @@ macro_rules! by_kind {
     ($kind:expr, $function:ident ( $($argument:expr),* $(,)? )) => {
         match $kind {
             Kind::BFloat16 => $function::<half::bf16>($($argument),*),
-            _ => $function::<f32>($($argument),*),
+            Kind::Float => $function::<f32>($($argument),*),
+            other => unreachable!("a kernel for {other:?}, which `applies` excludes"),
         }
     };
 }
@@ -39,9 +40,13 @@ pub(crate) use by_kind;
 
 /// The elements of a CPU tensor from its first to its last, regardless of strides.
 ///
-/// The tensor must be of `T`'s kind and must not be written while the slice is alive.
+/// The tensor must not be written while the slice is alive.
+///
+/// # Panics
+/// If the tensor is on another device or of another kind than `T`'s: reading it would go out of
+/// bounds.
 pub(crate) fn numbers<T: Element>(x: &Tensor) -> &[T] {
-    debug_assert_eq!(x.device(), Device::Cpu);
+    assert_readable::<T>(x);
     let sizes = x.size();
     if sizes.contains(&0) {
         return &[];
@@ -49,6 +54,12 @@ pub(crate) fn numbers<T: Element>(x: &Tensor) -> &[T] {
     let last: i64 = sizes.iter().zip(x.stride()).map(|(size, stride)| (size - 1) * stride).sum();
     // SAFETY: strides are not negative, so these are the elements from the first to the last.
     unsafe { std::slice::from_raw_parts(x.data_ptr().cast(), last as usize + 1) }
+}
+
+/// In release builds too: a tensor of two bytes per element read as four ends out of bounds.
+fn assert_readable<T: Element>(x: &Tensor) {
+    let kind = if size_of::<T>() == size_of::<f32>() { Kind::Float } else { Kind::BFloat16 };
+    assert_eq!((x.kind(), x.device()), (kind, Device::Cpu), "a kernel was given this tensor");
 }
 
 /// A new tensor and its elements.
@@ -62,6 +73,7 @@ impl Fresh {
     }
 
     fn numbers<T: Element>(&mut self) -> &mut [T] {
+        assert_readable::<T>(&self.tensor);
         let length = self.tensor.numel();
         // SAFETY: contiguous, and not shared yet.
         unsafe { std::slice::from_raw_parts_mut(self.tensor.data_ptr().cast(), length) }
@@ -231,8 +243,9 @@ fn adamw_of<P: Element, G: Element>(
 /// The elements of a contiguous CPU tensor, mutably; no other slice of them may be alive.
 #[allow(clippy::mut_from_ref, reason = "tensors are shared memory by nature")]
 pub(crate) fn in_place<T: Element>(x: &Tensor) -> &mut [T] {
-    assert!(x.is_contiguous() && x.device() == Device::Cpu);
-    // SAFETY: contiguous elements of a kind that the caller has matched with `T`.
+    assert!(x.is_contiguous(), "a kernel was given a strided tensor");
+    assert_readable::<T>(x);
+    // SAFETY: contiguous elements of `T`'s kind.
     unsafe { std::slice::from_raw_parts_mut(x.data_ptr().cast(), x.numel()) }
 }
 

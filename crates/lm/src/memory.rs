@@ -16,6 +16,13 @@ use crate::model::config::LlamaConfig;
 use crate::model::parameters::projection_shapes;
 use crate::policy::head::CHUNK_NUMBERS;
 
+/// Resident memory of this process in bytes, where the system reports it.
+pub fn resident_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kilobytes.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
 /// Bytes of the two f32 moments of AdamW per trained parameter.
 const ADAMW_BYTES: u64 = 8;
 

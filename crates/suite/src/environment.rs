@@ -18,7 +18,7 @@ use crate::demonstrations::{Interleaved, Stream};
 use crate::model::tiny;
 use crate::registry::Registry;
 use crate::settings::BenchmarkSettings;
-use crate::sources::{self, Source};
+use crate::sources::{self, Selection, Source};
 
 /// A run's environment, with the temporary files that it needs.
 pub struct Stage {
@@ -37,7 +37,8 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
         BenchmarkSettings { run: Some(folder.to_owned()), ..BenchmarkSettings::of(experiment) };
     let dataset = registry.prepare(settings.clone())?;
     let count = if experiment.eval.tasks == 0 { TEST_TASKS } else { experiment.eval.tasks };
-    let (test, test_described) = sources::tasks(registry, &data.test, 0, dataset.as_ref(), count)?;
+    let (test, test_described) =
+        sources::tasks(registry, &data.test, &Selection::default(), dataset.as_ref(), count)?;
     check_disjoint(registry, &data.train, &data.test)?;
     let supervised = experiment.train.objective == Objective::Supervised;
     let successes = own_successes(experiment)?;
@@ -137,8 +138,8 @@ fn training_tasks(
     dataset: &dyn Dataset,
     test: &[Task],
 ) -> Result<(Vec<Task>, Value)> {
-    let (mut tasks, mut described) =
-        sources::tasks(registry, &data.train, data.train_limit, dataset, 0)?;
+    let selection = Selection::new(data.train_limit, &data.train_exclude)?;
+    let (mut tasks, mut described) = sources::tasks(registry, &data.train, &selection, dataset, 0)?;
     let held_out: HashSet<&str> = test.iter().map(|task| task.question.trim()).collect();
     let before = tasks.len();
     tasks.retain(|task| !held_out.contains(task.question.trim()));

@@ -33,6 +33,7 @@ pub mod evaluation;
 pub mod external;
 pub mod fetch;
 pub mod info;
+pub mod lines;
 pub mod model;
 pub mod own_tasks;
 pub mod predictions;

@@ -234,7 +234,7 @@ mod tests {
         let part = "[agent]\nname = \"calc\"\nprompt = \"compact\"\nmax_turns = 3\ncheck = \"model\"\n\
              searches = 5\npassages = 4\nresult_characters = 0\non_failure = \"drop\"\n\
              retries = 1\n\n[data]\ntrain = [\"mini-calc\"]\ntest = [\"mini-calc\"]\n\
-             databases = \"\"\ntrain_limit = 0\nexercises = 0\ndemonstrations = \"noisy\"\n\
+             databases = \"\"\ntrain_limit = 0\ntrain_exclude = []\nexercises = 0\ndemonstrations = \"noisy\"\n\
              successes = \"\"\nsuccess_reward = 1.0\ndemonstration_tokens = 1024\nseed = 0\n\n\
              [retrieval]\nmethod = \"bm25\"\ncorpus = \"\"\nindex = \"\"\nencoder = \"\"\n\n\
              [reward]\nname = \"default\"\nflip = 0.0\nper_call = 0.0\nper_token = 0.0\n\

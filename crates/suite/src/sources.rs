@@ -95,8 +95,42 @@ pub fn report(read: &LoadedTasks, path: &Path) {
     }
 }
 
-/// The tasks of the sources `names`, at most `limit` of each (0 is all; of a world,
-/// `of_world`), and a description with hashes for the provenance.
+/// Which tasks of a source are taken.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// At most so many of each source; 0 is all.
+    pub limit: usize,
+    /// Labels, name and value, of tasks that are left out.
+    pub exclude: Vec<(String, String)>,
+}
+
+impl Selection {
+    /// Parses excluded labels of the form `name=value`.
+    ///
+    /// # Errors
+    /// Another form.
+    pub fn new(limit: usize, exclude: &[String]) -> Result<Self> {
+        let parse = |text: &String| match text.split_once('=') {
+            Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+            None => bail!("data.train_exclude: `{text}` is not of the form name=value"),
+        };
+        Ok(Self { limit, exclude: exclude.iter().map(parse).collect::<Result<_>>()? })
+    }
+
+    /// Removes what is not selected; returns how many were excluded by a label.
+    fn apply(&self, tasks: &mut Vec<Task>) -> usize {
+        let before = tasks.len();
+        tasks.retain(|task| self.exclude.iter().all(|label| !task.labels.contains(label)));
+        let excluded = before - tasks.len();
+        if self.limit > 0 {
+            tasks.truncate(self.limit);
+        }
+        excluded
+    }
+}
+
+/// The tasks of the sources `names` that are selected (of a world, `of_world`), and a description
+/// with hashes for the provenance.
 ///
 /// Malformed rows are reported on standard error and skipped.
 ///
@@ -105,7 +139,7 @@ pub fn report(read: &LoadedTasks, path: &Path) {
 pub fn tasks(
     registry: &Registry,
     names: &[String],
-    limit: usize,
+    selection: &Selection,
     dataset: &dyn Dataset,
     of_world: usize,
 ) -> Result<(Vec<Task>, Value)> {
@@ -137,8 +171,14 @@ pub fn tasks(
         if tasks.is_empty() {
             bail!("{name}: the file has no valid rows");
         }
-        if limit > 0 {
-            tasks.truncate(limit);
+        let excluded = selection.apply(&mut tasks);
+        if excluded > 0 {
+            let of = described.last_mut().and_then(Value::as_object_mut);
+            of.map(|of| of.insert("excluded".to_owned(), excluded.into()));
+            eprintln!("{name}: {} left out by data.train_exclude", counted(excluded, "task"));
+        }
+        if tasks.is_empty() {
+            bail!("{name}: data.train_exclude leaves no task");
         }
         all.extend(tasks);
     }

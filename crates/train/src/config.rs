@@ -207,6 +207,9 @@ pub struct DataConfig {
     /// Maximum number of training tasks from each source; 0 is all.
     #[serde(default)]
     pub train_limit: usize,
+    /// Labels of training tasks that are left out, as `name=value`.
+    #[serde(default)]
+    pub train_exclude: Vec<String>,
     /// Number of copying exercises before the pretraining data of generated worlds (supervised
     /// only).
     #[serde(default)]
@@ -258,6 +261,7 @@ impl Default for DataConfig {
             test: Vec::new(),
             own: Values::default(),
             train_limit: 0,
+            train_exclude: Vec::new(),
             exercises: 0,
             demonstrations: Demonstrations::default(),
             successes: String::new(),

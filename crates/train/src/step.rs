@@ -6,6 +6,7 @@
 //! them in order.
 
 use leyden_core::record::{StepRecord, Timing};
+use leyden_lm::memory::resident_memory;
 
 use crate::batch::{Batch, Selection};
 use crate::config::Objective;
@@ -47,6 +48,7 @@ impl Trainer<'_> {
         }
         self.version = step;
         self.sampler.weights_changed();
+        timing.resident_bytes = resident_memory();
         Ok((record, timing))
     }
 

@@ -7,7 +7,9 @@ use std::fmt;
 use std::path::Path;
 
 use leyden_core::Task;
-use leyden_core::rows::{self, own_labels, required, wrong_type};
+use leyden_core::rows::{
+    self, Place, id_or_default, own_labels, required, required_number_or_text, wrong_type,
+};
 pub use leyden_core::rows::{LoadError, Loaded, Rejected, RowError};
 use serde_json::{Map, Value};
 
@@ -16,7 +18,9 @@ use serde_json::{Map, Value};
 /// # Errors
 /// Only if the file itself cannot be read; bad rows are in the result.
 pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
-    rows::load(path, |row, _| task(row))
+    let path = path.as_ref();
+    let file = stem(path);
+    rows::load(path, |row, place| task(row, place, &file))
 }
 
 /// Converts rows from another reader to tasks; `name` identifies their source in errors. A row
@@ -26,15 +30,21 @@ pub fn from_rows<E: fmt::Display>(
     name: &str,
 ) -> Loaded {
     let readable = |row: Result<_, E>| row.map_err(|error| RowError::Unreadable(error.to_string()));
-    rows::collect(rows.into_iter().map(readable), name, |row, _| task(row))
+    let file = stem(Path::new(name));
+    rows::collect(rows.into_iter().map(readable), name, |row, place| task(row, place, &file))
 }
 
-/// Converts a row to a task: `id`, `question` and `result` by name, everything else as fields; the
+/// The file's name in the ids of rows that have none.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Converts a row to a task: `id` (see [`id_or_default`]), `question` and `result` by name, everything else as fields; the
 /// source and `labels` also become labels.
-fn task(mut row: Map<String, Value>) -> Result<Task, RowError> {
-    let id = required(&mut row, "id")?;
+fn task(mut row: Map<String, Value>, place: Place, file: &str) -> Result<Task, RowError> {
+    let id = id_or_default(&mut row, file, place)?;
     let question = required(&mut row, "question")?;
-    let gold = required(&mut row, "result")?;
+    let gold = required_number_or_text(&mut row, "result")?;
     for field in ["chain", "source"] {
         if let Some(value) = row.get(field).filter(|value| !value.is_null() && !value.is_string()) {
             return Err(wrong_type(field, "a text", value));
@@ -92,6 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn results_may_be_numbers_and_ids_may_be_missing() {
+        let loaded = load(
+            br#"{"question": "q", "result": 4}
+{"id": 7, "question": "q", "result": -2.5}
+{"id": " ", "question": "q", "result": "1"}"#,
+        );
+        let tasks = loaded.tasks.iter().map(|task| (task.id.as_str(), task.gold.as_str()));
+        assert_eq!(tasks.collect::<Vec<_>>(), [("rows-0", "4"), ("rows-7", "-2.5")]);
+        assert_eq!(loaded.rejected.len(), 1);
+    }
+
+    #[test]
     fn rows_may_have_labels() {
         let loaded = load(
             br#"{"id": "a", "question": "q", "result": "4", "source": "s", "labels": {"operations": "2", "n": 1}}
@@ -107,9 +129,9 @@ mod tests {
         let mut bytes = br#"{"id": "a", "question": "q", "result": "1"}
 {"id": "b", "question": "q", "result":
 [1, 2]
-{"question": "q", "result": "1"}
+{"id": ["d"], "question": "q", "result": "1"}
 {"id": "e", "question": " ", "result": "1"}
-{"id": "f", "question": "q", "result": 1}
+{"id": "f", "question": "q", "result": [1]}
 {"id": "a", "question": "again", "result": "1"}
 {"id": "h", "question": "q", "result": "1", "chain": ["x"]}
 {"id": "i", "question": "q", "result": null}
@@ -123,9 +145,9 @@ mod tests {
         let expected = [
             "line 2: the line is not JSON",
             "line 3: the row is not a JSON object",
-            "line 4: the field id is missing",
+            "line 4: the field id is not a text or a whole number but a list",
             "line 5 (id e): the field question is empty",
-            "line 6 (id f): the field result is not a text but a number",
+            "line 6 (id f): the field result is not a text or a number but a list",
             "line 7 (id a): the id was used before, in line 1",
             "line 8 (id h): the field chain is not a text but a list",
             "line 9 (id i): the field result is missing",

@@ -95,8 +95,8 @@ pub fn extract_answer(text: &str) -> &str {
 
 /// The contents of the first `### ANSWER: … ###`, if there is one.
 ///
-/// The rule of Agent Lightning's agent: the first match, on one line, closed by `###` or by the
-/// end of the message.
+/// The rule of Agent Lightning's agent: the first match whose contents are on one line, closed by
+/// `###`, on the same line or after white space, or by the end of the message.
 pub fn answer_span(text: &str) -> Option<&str> {
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("ANSWER:") {
@@ -109,8 +109,8 @@ pub fn answer_span(text: &str) -> Option<&str> {
         if let Some((inside, _)) = line.split_once("###") {
             return Some(inside.trim());
         }
-        if more.is_empty() {
-            return Some(line);
+        if more.is_empty() || more.trim_start().starts_with("###") {
+            return Some(line.trim_end());
         }
     }
     None
@@ -199,6 +199,10 @@ mod tests {
         assert_eq!(extract_answer("So 3. ### ANSWER: 42 ###"), "42");
         assert_eq!(extract_answer("###ANSWER:42### and ### ANSWER: 7 ###"), "42");
         assert_eq!(extract_answer("### ANSWER: 7"), "7");
+        assert_eq!(extract_answer("### ANSWER: 42\n###"), "42");
+        assert_eq!(extract_answer("### ANSWER: 42 \r\n\n  ### done"), "42");
+        assert_eq!(extract_answer("### ANSWER:\n42\n"), "42");
+        assert_eq!(extract_answer("### ANSWER: 4\n2\n###"), "### ANSWER: 4\n2\n###");
         assert_eq!(extract_answer("The ANSWER: 3\n### ANSWER: 4 ###"), "4");
         assert_eq!(extract_answer(" 42 "), "42");
         // Neither closed nor at the end: no span, so the whole message is the answer.

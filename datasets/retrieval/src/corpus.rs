@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use leyden_core::Passage;
-use leyden_core::rows::{JsonLines, LoadError, Place, Rejected, RowError, required, wrong_type};
+use leyden_core::rows::{
+    JsonLines, Line, LoadError, Place, Rejected, RowError, required, wrong_type,
+};
 use serde_json::{Map, Value};
 
 /// Maximum number of rejected lines kept for reporting; further ones are only counted.
@@ -15,7 +17,7 @@ const MAX_REPORTED: usize = 100;
 /// Malformed lines are skipped, counted, and recorded with file, line and id.
 pub struct PassageFile {
     source: String,
-    lines: std::iter::Enumerate<JsonLines>,
+    lines: std::iter::Enumerate<Box<dyn Iterator<Item = Result<Line, LoadError>> + Send>>,
     rejected: Vec<Rejected>,
     rejected_count: usize,
 }
@@ -25,9 +27,16 @@ impl PassageFile {
     /// If the file cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        let lines = JsonLines::open(path)?.enumerate();
-        let source = path.display().to_string();
-        Ok(Self { source, lines, rejected: Vec::new(), rejected_count: 0 })
+        Ok(Self::of_lines(path.display().to_string(), JsonLines::open(path)?))
+    }
+
+    /// Passages from another reader, such as one of Parquet; `source` is its name in messages.
+    pub fn of_lines(
+        source: String,
+        lines: impl Iterator<Item = Result<Line, LoadError>> + Send + 'static,
+    ) -> Self {
+        let lines: Box<dyn Iterator<Item = _> + Send> = Box::new(lines);
+        Self { source, lines: lines.enumerate(), rejected: Vec::new(), rejected_count: 0 }
     }
 
     /// The first rejected lines so far, at most a hundred.

@@ -10,6 +10,7 @@ pub mod clauses;
 pub mod database;
 pub mod exact;
 pub mod execution;
+pub mod gold;
 pub mod golden;
 pub mod hardness;
 pub mod loader;

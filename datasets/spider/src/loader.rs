@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use leyden_core::Task;
-use leyden_core::rows::{self, Place, own_labels, required, wrong_type};
+use leyden_core::rows::{self, Place, id_or_default, own_labels, required};
 pub use leyden_core::rows::{LoadError, Rejected, RowError};
 use serde_json::{Map, Value};
 
@@ -104,7 +104,9 @@ impl Spider {
     /// Removes the tasks of unusable databases.
     fn usable(&self, read: rows::Loaded, without_rows: WithoutRows) -> Loaded {
         let mut unusable = Unusable { spider: self, without_rows, databases: BTreeMap::new() };
-        let tasks = read.tasks.into_iter().filter(|task| unusable.admits(task)).collect();
+        let mut tasks: Vec<Task> =
+            read.tasks.into_iter().filter(|task| unusable.admits(task)).collect();
+        self.label_gold_results(&mut tasks);
         let databases = unusable.databases.into_values().collect();
         Loaded { tasks, rejected: read.rejected, databases }
     }
@@ -115,12 +117,7 @@ impl Spider {
         place: Place,
         prefix: &str,
     ) -> Result<Task, RowError> {
-        let id = match fields.shift_remove("id") {
-            Some(Value::String(id)) if !id.trim().is_empty() => id,
-            Some(Value::Number(id)) if !id.is_f64() => format!("{prefix}-{id}"),
-            None | Some(Value::Null) => format!("{prefix}-{}", place.index),
-            Some(other) => return Err(wrong_type("id", "a text or a whole number", &other)),
-        };
+        let id = id_or_default(&mut fields, prefix, place)?;
         let question = required(&mut fields, "question")?;
         let gold = required(&mut fields, "query")?;
         let database = required(&mut fields, DATABASE_FIELD)?;

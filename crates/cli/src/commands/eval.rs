@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use leyden_core::Task;
 use leyden_suite::evaluation::{self, EvaluationSettings, Mode, output::Output, summary};
 use leyden_suite::model::{self, tiny};
+use leyden_suite::sources::Selection;
 use leyden_suite::{Benchmark, Dataset, Registry, TEST_TASKS, Train, sources};
 use leyden_text::ControlTokens;
 use leyden_train::{Experiment, provenance};
@@ -170,7 +171,8 @@ impl Arguments {
         let mut described = Vec::new();
         for name in &self.data {
             let one = std::slice::from_ref(name);
-            let (tasks, description) = sources::tasks(registry, one, 0, dataset, of_world)?;
+            let (tasks, description) =
+                sources::tasks(registry, one, &Selection::default(), dataset, of_world)?;
             let mut tasks = spread(tasks, self.limit);
             if self.data.len() > 1 {
                 for task in &mut tasks {

@@ -95,6 +95,12 @@ impl LlamaConfig {
             }
             None => return Err(key("model_type", "is missing")),
         }
+        match json.get("hidden_act").and_then(Value::as_str) {
+            None | Some("silu" | "swish") => {}
+            Some(other) => {
+                return Err(key("hidden_act", &format!("is `{other}`; only silu is supported")));
+            }
+        }
         for bias in ["attention_bias", "mlp_bias"] {
             if json.get(bias).and_then(Value::as_bool) == Some(true) {
                 return Err(key(bias, "is true; Llama with biases is not supported"));

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use leyden_core::Task;
-use leyden_core::rows::JsonLines;
 use serde_json::{Map, Value};
 
 use super::Gold;
+use crate::lines;
 use crate::table::counted;
 
 /// The answer to one question.
@@ -35,7 +35,7 @@ const FIELDS: [&str; 4] = ["answer", "prediction", "pred", "predicted"];
 /// # Errors
 /// A file that cannot be read.
 pub fn are_named(path: &Path) -> Result<bool> {
-    let Some(first) = JsonLines::open(path)?.next().transpose()? else { return Ok(false) };
+    let Some(first) = lines::open(path)?.next().transpose()? else { return Ok(false) };
     Ok(first.row.is_ok_and(|row| row.contains_key("id") && row.contains_key("answer")))
 }
 
@@ -93,7 +93,7 @@ pub fn named(
 fn of_mode(path: &Path, mode: Option<&str>) -> Result<Vec<Named>> {
     let mut modes: BTreeSet<String> = BTreeSet::new();
     let mut answers = Vec::new();
-    for line in JsonLines::open(path)? {
+    for line in lines::open(path)? {
         let line = line?;
         let at = || format!("the file {}, line {}", path.display(), line.number);
         let row = line.row.with_context(at)?;

@@ -13,6 +13,8 @@ use leyden_train::provenance::hash_file;
 use serde_json::{Map, Value, json};
 
 use super::encoder::{TextEncoder, embed, graph, hybrid};
+use crate::benchmark::read_rows;
+use crate::sources::report;
 use crate::table::{Side, aligned, counted};
 
 /// Options of the measurement.
@@ -67,17 +69,10 @@ pub fn recall(options: &Options) -> Result<Value> {
 
 /// The valid rows of all files, and the files' entries in the JSON.
 fn read(paths: &[PathBuf]) -> Result<(Vec<Task>, Vec<Value>)> {
-    /// Maximum number of listed rejected rows.
-    const NAMED: usize = 5;
     let (mut tasks, mut files) = (Vec::new(), Vec::new());
     for path in paths {
-        let loaded = loader::from_file(path)?;
-        for rejected in loaded.rejected.iter().take(NAMED) {
-            eprintln!("left out: {rejected}");
-        }
-        if let Some(more) = loaded.rejected.len().checked_sub(NAMED + 1) {
-            eprintln!("left out: {} of {}", counted(more + 1, "more row"), path.display());
-        }
+        let loaded = read_rows(path, |path| loader::from_file(path), loader::from_rows)?;
+        report(&loaded, path);
         if loaded.tasks.is_empty() {
             bail!("{}: the file has no valid rows", path.display());
         }

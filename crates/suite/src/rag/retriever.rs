@@ -10,6 +10,7 @@ use leyden_train::progress::Progress;
 use serde_json::{Value, json};
 
 use super::encoder::{self, TextEncoder};
+use crate::lines;
 use crate::settings::BenchmarkSettings;
 
 pub const METHOD: &str = "retrieval.method";
@@ -101,12 +102,17 @@ fn bm25(config: &Retrieval, of_tasks: impl FnOnce() -> Vec<Passage>) -> Result<(
     Ok((index, described))
 }
 
+/// The passages of a corpus file, JSONL or Parquet.
+fn passages(path: &Path) -> Result<PassageFile> {
+    Ok(PassageFile::of_lines(path.display().to_string(), lines::open(path)?))
+}
+
 /// Builds the index of a corpus file, which may be larger than memory.
 fn build(corpus: &str, folder: &Path) -> Result<()> {
     if corpus.is_empty() {
         bail!("index: there is none in {}; specify a corpus to build it from", folder.display());
     }
-    let mut file = PassageFile::open(corpus)?;
+    let mut file = passages(Path::new(corpus))?;
     let mut progress = Progress::new("passages", 0, 0);
     let options = BuildOptions::default();
     Bm25::build(folder, file.by_ref(), &options, &mut |done| {
@@ -119,7 +125,7 @@ fn build(corpus: &str, folder: &Path) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Vec<Passage>> {
-    let mut file = PassageFile::open(path)?;
+    let mut file = passages(path)?;
     let passages: Result<Vec<Passage>, _> = file.by_ref().collect();
     let passages = passages.with_context(|| path.display().to_string())?;
     report_rejected(&file);

@@ -329,7 +329,7 @@ mod tests {
         let text = e.to_toml();
         for part in [
             "max_turns = 4\ndepth = 5\nresult_characters = 0\n",
-            "test = [\"world\"]\nfolder = \"\"\ntrain_limit = 0\n",
+            "test = [\"world\"]\nfolder = \"\"\ntrain_limit = 0\ntrain_exclude = []\n",
             "seed = 0\n\n[search]\nmethod = \"sense\"\n\n[reward]\n",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");

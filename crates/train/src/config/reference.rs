@@ -89,6 +89,10 @@ const REFERENCE: &[(&str, &str)] = &[
     key("data.test", "held-out tasks, likewise; file:10..20 selects those rows"),
     key("data.train_limit", "maximum training tasks of each source; 0 is all"),
     key(
+        "data.train_exclude",
+        "labels of training tasks that are left out, as name=value, such as gold_result=empty",
+    ),
+    key(
         "data.exercises",
         "copying exercises before the pretraining data of generated worlds, and one in every round \
          of it (supervised only)",

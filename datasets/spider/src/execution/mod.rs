@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::database::{
-    Check, Checked, Database, DatabaseError, Databases, QueryError, STATEMENT_BYTES,
+    Check, Checked, Database, DatabaseError, Databases, QueryError, ResultSet, STATEMENT_BYTES,
 };
 use mend::{fix_year, mend};
 
@@ -56,6 +56,14 @@ pub struct Case<'a> {
     pub database: &'a str,
     pub gold: &'a str,
     pub predicted: &'a str,
+}
+
+/// The result of a reference query as it is judged, on the database's own file.
+///
+/// # Errors
+/// Whatever stops it; see [`QueryError`].
+pub fn gold_result(database: &Database, gold: &str) -> Result<ResultSet, QueryError> {
+    database.query(&fix_year(&mend(gold)))
 }
 
 /// Judges many predictions on all threads; verdicts in the order of the cases.

@@ -194,7 +194,7 @@ impl Cache {
         let mut placed: Vec<(usize, usize)> = entries
             .iter()
             .enumerate()
-            .map(|(i, entry)| (trunk_of(entry).unwrap_or_default(), i))
+            .map(|(i, entry)| (trunk_of(entry).expect("`trunks_of` covers every entry"), i))
             .collect();
         placed.sort_unstable();
         let retained = self.retained(entries, &old, &new, limit);
@@ -256,7 +256,7 @@ impl Cache {
         for &row in retained {
             let mut kept = std::mem::replace(&mut self.rows[row], Conversation::free());
             let trunk = trunk_order.iter().position(|&t| t == Some(kept.trunk));
-            kept.trunk = trunk.unwrap_or_default();
+            kept.trunk = trunk.expect("the trunk of a retained row is retained");
             rows.push(kept);
         }
         rows
@@ -272,7 +272,7 @@ impl Cache {
                 Trunk { tokens: std::mem::take(tokens), computed, used }
             }
             None => {
-                let tokens = created.next().map_or_else(Vec::new, |t| t.to_vec());
+                let tokens = created.next().expect("one for each new trunk").to_vec();
                 Trunk { tokens, computed: 0, used: self.clock }
             }
         };
