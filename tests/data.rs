@@ -37,8 +37,9 @@ fn generated_datasets_load_again() {
             "dev.json",
             &[
                 "8 tasks",
-                "template  held_out: 4, seen: 4",
-                "database  held_out: 4, seen: 4",
+                "template     held_out: 4, seen: 4",
+                "database     held_out: 4, seen: 4",
+                "gold_result  one cell: 6, rows: 2",
                 "reference queries that the official parser accepts: 8 of 8 (100.0 %)",
                 "reference queries that run: 8 of 8 (100.0 %)",
                 "tables per database: ",

@@ -6,7 +6,6 @@
 //! count these apart, and `data.train_exclude` leaves them out.
 
 use leyden_core::Task;
-use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::execution::gold_result;
@@ -41,19 +40,33 @@ impl GoldResult {
 
 impl Spider {
     /// Adds the label [`GOLD_RESULT`] to tasks that lack it, by running their reference queries.
+    ///
+    /// On threads of its own: datasets are read before a program has chosen the size of rayon's
+    /// global pool, which its first use would fix.
     pub(crate) fn label_gold_results(&self, tasks: &mut [Task]) {
-        tasks.par_iter_mut().filter(|task| task.label(GOLD_RESULT).is_none()).for_each(|task| {
-            let id = task.fields.get(DATABASE_FIELD).and_then(Value::as_str).unwrap_or_default();
-            let Ok(database) = self.databases().get(id) else { return };
-            let result = match gold_result(&database, &task.gold) {
-                Err(_) => GoldResult::Fails,
-                Ok(result) if result.rows.is_empty() => GoldResult::Empty,
-                Ok(result) if result.rows.len() == 1 && result.columns.len() == 1 => {
-                    GoldResult::OneCell
-                }
-                Ok(_) => GoldResult::Rows,
-            };
-            task.labels.push((GOLD_RESULT.to_owned(), result.name().to_owned()));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = tasks.len().div_ceil(threads).max(1);
+        std::thread::scope(|scope| {
+            for part in tasks.chunks_mut(share) {
+                scope.spawn(|| part.iter_mut().for_each(|task| self.label_gold_result(task)));
+            }
         });
+    }
+
+    fn label_gold_result(&self, task: &mut Task) {
+        if task.label(GOLD_RESULT).is_some() {
+            return;
+        }
+        let id = task.fields.get(DATABASE_FIELD).and_then(Value::as_str).unwrap_or_default();
+        let Ok(database) = self.databases().get(id) else { return };
+        let result = match gold_result(&database, &task.gold) {
+            Err(_) => GoldResult::Fails,
+            Ok(result) if result.rows.is_empty() => GoldResult::Empty,
+            Ok(result) if result.rows.len() == 1 && result.columns.len() == 1 => {
+                GoldResult::OneCell
+            }
+            Ok(_) => GoldResult::Rows,
+        };
+        task.labels.push((GOLD_RESULT.to_owned(), result.name().to_owned()));
     }
 }
