@@ -13,6 +13,7 @@ mod interruptions;
 
 // Invalid input.
 mod bad_input;
+mod corpus;
 
 // Data, scores and results of reference implementations.
 mod data;

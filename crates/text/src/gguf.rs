@@ -119,7 +119,7 @@ impl Tokenizer {
             }
         });
         inner.add_tokens(added).map_err(|e| TextError::Tokenizer(e.to_string()))?;
-        let mut tokenizer = Self::from_inner(inner);
+        let mut tokenizer = Self::from_inner(inner)?;
         for (key, id) in [("bos", meta.bos), ("eos", meta.eos), ("padding", meta.pad)] {
             if id.is_some_and(|id| id as usize >= meta.tokens.len()) {
                 return Err(TextError::Tokenizer(format!(

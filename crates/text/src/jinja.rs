@@ -12,8 +12,9 @@ use chrono::format::{Item, StrftimeItems};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
-use minijinja_contrib::pycompat;
 use serde_json::Value as Json;
+
+use crate::methods::{charge, method, trim};
 
 /// The message of a `raise_exception` call, carried as the source of minijinja's error.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -48,38 +49,14 @@ fn strftime(date: NaiveDate, format: &str) -> Result<String, Error> {
     Ok(text)
 }
 
-/// Python's `str.isspace`: Unicode's White_Space and the four ASCII separators.
-fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
-
-fn trim(value: &Value, chars: Option<&str>) -> String {
-    let text = value.to_string();
-    match chars {
-        Some(chars) => text.trim_matches(|c| chars.contains(c)).to_owned(),
-        None => text.trim_matches(is_space).to_owned(),
-    }
-}
-
 fn iterable(value: &Value) -> bool {
     !matches!(value.kind(), ValueKind::None | ValueKind::Number | ValueKind::Bool)
         && value.try_iter().is_ok()
 }
 
-/// Python's methods; `strip` is implemented here, the others by pycompat.
-fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
-    let to_strip = args.first().is_none_or(Value::is_none);
-    match (value.as_str(), name) {
-        (Some(text), "strip") if to_strip => Ok(Value::from(text.trim_matches(is_space))),
-        (Some(text), "lstrip") if to_strip => Ok(Value::from(text.trim_start_matches(is_space))),
-        (Some(text), "rstrip") if to_strip => Ok(Value::from(text.trim_end_matches(is_space))),
-        _ => pycompat::unknown_method_callback(state, value, name, args),
-    }
-}
-
 /// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`, the
 /// filter that replaces Jinja2's HTML-escaping one in transformers.
-fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
+fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent = match options.get::<Option<Value>>("indent")? {
         None => None,
         Some(text) if text.as_str().is_some() => Some(text.to_string()),
@@ -97,6 +74,7 @@ fn tojson(value: &Value, options: Kwargs) -> Result<String, Error> {
         separators,
         ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sort: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        state: Some(state),
     };
     options.assert_all_used()?;
     let mut out = String::new();
@@ -124,28 +102,47 @@ pub(crate) fn to_jinja(value: &Json) -> Value {
 
 /// `json.dumps(value, ensure_ascii=False)`.
 pub(crate) fn dumps(value: &Json) -> String {
-    tojson(&to_jinja(value), Kwargs::from_iter::<[(&str, Value); 0]>([])).unwrap_or_default()
+    let separators = (", ".to_owned(), ": ".to_owned());
+    let dumper = Dumper { indent: None, separators, ascii: false, sort: false, state: None };
+    let mut out = String::new();
+    dumper.value(&mut out, &to_jinja(value), 0).map(|()| out).unwrap_or_default()
 }
 
-struct Dumper {
+/// Bytes that are charged for every value: lists of empty texts are not free either.
+const LEAST_TEXT: usize = 64;
+
+/// Nesting at which a template's value is not written: beyond any JSON that serde_json reads, and
+/// within the stack of a thread. Python gives up as well.
+const MOST_NESTING: usize = 256;
+
+struct Dumper<'s, 't, 'e> {
     indent: Option<String>,
     separators: (String, String),
     ascii: bool,
     sort: bool,
+    /// The rendering that pays for the text.
+    state: Option<&'s State<'t, 'e>>,
 }
 
-impl Dumper {
+impl Dumper<'_, '_, '_> {
     fn value(&self, out: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+        self.charge(LEAST_TEXT)?;
+        if depth > MOST_NESTING {
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("a value is nested more than {MOST_NESTING} deep"),
+            ));
+        }
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
             ValueKind::Number if value.is_integer() => out.push_str(&value.to_string()),
             ValueKind::Number => out.push_str(&float_repr(f64::try_from(value.clone())?)),
-            ValueKind::String => self.string(out, value.as_str().unwrap_or_default()),
+            ValueKind::String => self.string(out, value.as_str().unwrap_or_default())?,
             ValueKind::Seq | ValueKind::Iterable => {
-                let items: Vec<Value> = value.try_iter()?.collect();
-                self.container(out, ['[', ']'], items.len(), depth, |out, i| {
-                    self.value(out, &items[i], depth + 1)
+                // One by one: `[0] * n` is a list of n items that takes no memory.
+                self.container(out, ['[', ']'], value.try_iter()?, depth, |out, item| {
+                    self.value(out, &item, depth + 1)
                 })?;
             }
             ValueKind::Map => {
@@ -153,10 +150,14 @@ impl Dumper {
                 if self.sort {
                     keys.sort();
                 }
-                self.container(out, ['{', '}'], keys.len(), depth, |out, i| {
-                    self.string(out, &keys[i].to_string());
+                self.container(out, ['{', '}'], keys, depth, |out, key| {
+                    if key.as_object().is_some() {
+                        let what = format!("a {} is a key: not JSON serializable", key.kind());
+                        return Err(Error::new(ErrorKind::InvalidOperation, what));
+                    }
+                    self.string(out, &key.to_string())?;
                     out.push_str(&self.separators.1);
-                    self.value(out, &value.get_item(&keys[i])?, depth + 1)
+                    self.value(out, &value.get_item(&key)?, depth + 1)
                 })?;
             }
             other => {
@@ -173,33 +174,44 @@ impl Dumper {
         &self,
         out: &mut String,
         [open, close]: [char; 2],
-        len: usize,
+        items: impl IntoIterator<Item = Value>,
         depth: usize,
-        mut item: impl FnMut(&mut String, usize) -> Result<(), Error>,
+        mut write: impl FnMut(&mut String, Value) -> Result<(), Error>,
     ) -> Result<(), Error> {
         out.push(open);
-        for i in 0..len {
-            if i > 0 {
+        let mut empty = true;
+        for item in items {
+            if !empty {
+                self.charge(self.separators.0.len())?;
                 out.push_str(&self.separators.0);
             }
-            self.new_line(out, depth + 1);
-            item(out, i)?;
+            self.new_line(out, depth + 1)?;
+            write(out, item)?;
+            empty = false;
         }
-        if len > 0 {
-            self.new_line(out, depth);
+        if !empty {
+            self.new_line(out, depth)?;
         }
         out.push(close);
         Ok(())
     }
 
-    fn new_line(&self, out: &mut String, depth: usize) {
+    fn new_line(&self, out: &mut String, depth: usize) -> Result<(), Error> {
         if let Some(indent) = &self.indent {
+            self.charge(indent.len().saturating_mul(depth))?;
             out.push('\n');
             out.push_str(&indent.repeat(depth));
         }
+        Ok(())
     }
 
-    fn string(&self, out: &mut String, text: &str) {
+    /// Charges `bytes` of text before they are written.
+    fn charge(&self, bytes: usize) -> Result<(), Error> {
+        self.state.map_or(Ok(()), |state| charge(state, bytes))
+    }
+
+    fn string(&self, out: &mut String, text: &str) -> Result<(), Error> {
+        self.charge(text.len())?;
         out.push('"');
         for c in text.chars() {
             match c {
@@ -219,6 +231,7 @@ impl Dumper {
             }
         }
         out.push('"');
+        Ok(())
     }
 }
 

@@ -22,12 +22,14 @@ mod grammar;
 mod jinja;
 mod markup;
 mod memo;
+mod methods;
 mod prompt;
 mod reply_stream;
 mod stop;
 mod stream;
 mod template;
 mod tokenizer;
+mod tokenizer_json;
 mod tool_format;
 mod train;
 

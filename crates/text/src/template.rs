@@ -17,6 +17,11 @@ use crate::jinja::{Raised, environment, to_jinja, without_generation_blocks};
 const DEFAULT: &str = "chat_template";
 const TOOL_USE: &str = "tool_use";
 
+/// Instructions, and data in units of 64 bytes, that a template may use for any conversation: 16 MB
+/// of text. A template is a program of the model's publisher, which could otherwise allocate
+/// without end. One more unit is granted for each byte of the conversation.
+const FUEL: u64 = 1 << 18;
+
 /// 26 July 2024, the date that Llama 3's templates fall back to.
 pub fn default_date() -> NaiveDate {
     NaiveDate::from_ymd_opt(2024, 7, 26).unwrap_or_default()
@@ -124,7 +129,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`TextError::Refused`] with the message of a `raise_exception`, otherwise
-    /// [`TextError::Template`].
+    /// [`TextError::Template`]; also for a template that computes far more than it is given.
     pub fn render(
         &self,
         messages: &[Json],
@@ -132,6 +137,7 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Map<String, Json>,
     ) -> Result<String, TextError> {
+        let tools_bytes: usize = tools.into_iter().flatten().map(bytes_of).sum();
         let list = |items: &[Json]| Value::from(items.iter().map(to_jinja).collect::<Vec<_>>());
         let tools = tools.map_or_else(|| Value::from(()), list);
         let name = if self.tool_use.is_some() && tools.is_true() { TOOL_USE } else { DEFAULT };
@@ -144,10 +150,26 @@ impl ChatTemplate {
         context.extend(self.bos.iter().map(|bos| ("bos_token", Value::from(bos))));
         context.extend(self.eos.iter().map(|eos| ("eos_token", Value::from(eos))));
         context.extend(variables.iter().map(|(key, value)| (key.as_str(), to_jinja(value))));
-        self.env
-            .get_template(name)
+        let given = messages.iter().chain(variables.values()).map(bytes_of);
+        let given: usize = given.sum::<usize>() + tools_bytes;
+        let mut env = self.env.clone();
+        env.set_fuel(Some(FUEL + given as u64));
+        env.get_template(name)
             .and_then(|template| template.render(Value::from_pairs(context)))
             .map_err(|error| typed(&error))
+    }
+}
+
+/// The text in a JSON value, in bytes, with a few for each value.
+fn bytes_of(value: &Json) -> usize {
+    const EACH: usize = 8;
+    match value {
+        Json::String(text) => EACH + text.len(),
+        Json::Array(items) => EACH + items.iter().map(bytes_of).sum::<usize>(),
+        Json::Object(object) => {
+            EACH + object.iter().map(|(key, value)| key.len() + bytes_of(value)).sum::<usize>()
+        }
+        _ => EACH,
     }
 }
 

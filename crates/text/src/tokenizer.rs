@@ -6,13 +6,14 @@
 //! supports neither.
 
 use std::collections::HashMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::OnceLock;
 
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::{PostProcessor, TruncationDirection};
 
-use crate::TextError;
+use crate::{TextError, tokenizer_json};
 
 /// A tokenizer with the ids of its special tokens. Share it behind an `Arc`.
 pub struct Tokenizer {
@@ -46,18 +47,21 @@ impl Tokenizer {
     /// # Errors
     /// The bytes are not a tokenizer.
     pub fn from_bytes(json: &[u8]) -> Result<Self, TextError> {
-        let inner = tokenizers::Tokenizer::from_bytes(json)
-            .map_err(|e| TextError::Tokenizer(e.to_string()))?;
-        Ok(Self::from_inner(inner))
+        tokenizer_json::check(json)?;
+        Self::from_inner(guarded(|| tokenizers::Tokenizer::from_bytes(json))?)
     }
 
-    pub(crate) fn from_inner(mut inner: tokenizers::Tokenizer) -> Self {
+    /// Takes over a tokenizer of the crate and builds the byte table.
+    ///
+    /// # Errors
+    /// A token whose id is far beyond the number of tokens: the tables have a row per id.
+    pub(crate) fn from_inner(mut inner: tokenizers::Tokenizer) -> Result<Self, TextError> {
         // A file may specify truncation or padding; here texts are encoded in full.
         let _ = inner.with_truncation(None);
         inner.with_padding(None);
         let byte_level = inner.get_decoder().is_some_and(is_byte_level);
         let vocabulary = inner.get_vocab(true);
-        let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
+        let size = table_size(&vocabulary)?;
         let mut bytes = vec![Vec::new(); size];
         let of_char = char_to_byte();
         for (token, id) in vocabulary {
@@ -69,10 +73,14 @@ impl Tokenizer {
         }
         let mut special = vec![false; size];
         for (id, token) in inner.get_added_tokens_decoder() {
-            bytes[id as usize] = token.content.as_bytes().to_vec();
-            special[id as usize] = token.special;
+            // An id without a row is one whose token another entry has overwritten.
+            if let Some(row) = bytes.get_mut(id as usize) {
+                *row = token.content.as_bytes().to_vec();
+                special[id as usize] = token.special;
+            }
         }
-        Self { inner, literal: OnceLock::new(), bytes, special, bos: None, eos: None, pad: None }
+        let literal = OnceLock::new();
+        Ok(Self { inner, literal, bytes, special, bos: None, eos: None, pad: None })
     }
 
     /// The ids of `text`. No token is added; special tokens spelled out in the text are recognised.
@@ -80,8 +88,7 @@ impl Tokenizer {
     /// # Errors
     /// Errors of the tokenizer, for instance a character outside a vocabulary without fallback.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|e| TextError::Tokenizer(e.to_string()))?;
+        let encoding = guarded(|| self.inner.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -95,8 +102,7 @@ impl Tokenizer {
             literal.set_encode_special_tokens(true);
             literal
         });
-        let encoding =
-            literal.encode_fast(text, false).map_err(|e| TextError::Tokenizer(e.to_string()))?;
+        let encoding = guarded(|| literal.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -113,15 +119,14 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`]; a `limit` that the special tokens alone exceed.
     pub fn encode_sequence(&self, text: &str, limit: usize) -> Result<Vec<u32>, TextError> {
-        let failed = |e: tokenizers::Error| TextError::Tokenizer(e.to_string());
         let added = self.inner.get_post_processor().map_or(0, |p| p.added_tokens(false));
         let room = limit.checked_sub(added).ok_or_else(|| {
             let what = format!("it adds {added} tokens to a text of at most {limit}");
             TextError::Tokenizer(what)
         })?;
-        let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
+        let mut encoding = guarded(|| self.inner.encode_fast(text, false))?;
         encoding.truncate(room, 0, TruncationDirection::Right);
-        let whole = self.inner.post_process(encoding, None, true).map_err(failed)?;
+        let whole = guarded(|| self.inner.post_process(encoding, None, true))?;
         Ok(whole.get_ids().to_vec())
     }
 
@@ -184,6 +189,36 @@ impl std::fmt::Debug for Tokenizer {
     }
 }
 
+/// Calls the `tokenizers` crate, which panics where a file leads it astray: for instance where the
+/// search for a regular expression exceeds its limit.
+fn guarded<T>(call: impl FnOnce() -> Result<T, tokenizers::Error>) -> Result<T, TextError> {
+    let result = panic::catch_unwind(AssertUnwindSafe(call)).map_err(|cause| {
+        let text = cause.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("no reason");
+        TextError::Tokenizer(format!("the tokenizers crate fails on its files: {text}"))
+    })?;
+    result.map_err(|e| TextError::Tokenizer(e.to_string()))
+}
+
+/// Unused ids that a vocabulary may have besides as many as it has tokens.
+const UNUSED_IDS: usize = 1 << 16;
+
+/// One more than the largest id.
+fn table_size(vocabulary: &HashMap<String, u32>) -> Result<usize, TextError> {
+    let Some((token, &id)) = vocabulary.iter().max_by_key(|(_, id)| **id) else { return Ok(0) };
+    let size = id as usize + 1;
+    let most = 2 * vocabulary.len() + UNUSED_IDS;
+    if size > most {
+        return Err(TextError::Tokenizer(format!(
+            "the token `{token}` has id {id}, far beyond the number of tokens, {}; ids up to {} \
+             are supported: renumber the vocabulary",
+            vocabulary.len(),
+            most - 1
+        )));
+    }
+    Ok(size)
+}
+
 fn is_byte_level(decoder: &DecoderWrapper) -> bool {
     match decoder {
         DecoderWrapper::ByteLevel(_) => true,
@@ -226,5 +261,28 @@ fn sentencepiece_bytes(token: &str) -> Vec<u8> {
     match byte {
         Some(byte) => vec![byte],
         None => token.replace('\u{2581}', " ").into_bytes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Tokenizer;
+
+    fn with_id(id: u32) -> String {
+        json!({"model": {"type": "WordLevel", "vocab": {"a": 0, "zebra": id}, "unk_token": "a"}})
+            .to_string()
+    }
+
+    #[test]
+    fn an_id_far_beyond_the_number_of_tokens_is_rejected() {
+        for id in [65_540, 4_000_000_000, u32::MAX] {
+            let error = Tokenizer::from_bytes(with_id(id).as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(&format!("`zebra` has id {id}")), "{error}");
+        }
+        let tokenizer = Tokenizer::from_bytes(with_id(65_539).as_bytes()).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 65_540);
+        assert_eq!(tokenizer.token_bytes(65_539), b"zebra");
     }
 }

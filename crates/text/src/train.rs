@@ -87,7 +87,7 @@ pub fn train_bpe(
     inner.with_pre_tokenizer(Some(pre_tokenizer));
     inner.with_decoder(Some(ByteLevel::default()));
     inner.add_tokens(added).map_err(failed)?;
-    Ok(Tokenizer::from_inner(inner))
+    Tokenizer::from_inner(inner)
 }
 
 /// The parts of `text` between the markers; if two begin at the same position, the longer wins.

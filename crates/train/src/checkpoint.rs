@@ -11,11 +11,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use leyden_lm::LmError;
-use leyden_lm::formats::safetensors;
+use leyden_lm::formats::{NamedTensors, safetensors};
 use leyden_lm::model::Parameters;
 use leyden_lm::optim::Optimizer;
 use serde::{Deserialize, Serialize};
-use tch::{Tensor, no_grad};
+use tch::no_grad;
 
 use crate::error::TrainError;
 use crate::trainer::Trainer;
@@ -23,7 +23,7 @@ use crate::trainer::Trainer;
 /// The counters of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct State {
+pub struct State {
     schema: u32,
     step: u64,
     position: u64,
@@ -117,20 +117,19 @@ fn steps(root: &Path) -> Result<Vec<u64>, TrainError> {
     Ok(steps)
 }
 
-/// Restores the trainer from the latest checkpoint; returns its step, or `None` without a
-/// checkpoint.
+/// The contents of a checkpoint.
+pub struct Saved {
+    pub state: State,
+    /// By name; those of a critic have the prefix `critic.`.
+    pub tensors: NamedTensors,
+}
+
+/// Reads the checkpoint of `step` in the folder `dir`.
 ///
 /// # Errors
-/// A checkpoint that is damaged or belongs to another model.
-pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, TrainError> {
-    let Some(&step) = steps(root)?.last() else { return Ok(None) };
-    let dir = folder(root, step);
-    let damaged = |what: String| {
-        TrainError::file(
-            &dir,
-            format!("{what}; remove this folder to resume from an earlier checkpoint"),
-        )
-    };
+/// A missing or damaged file; counters of another step or version.
+pub fn read(dir: &Path, step: u64) -> Result<Saved, TrainError> {
+    let damaged = |what: String| damaged(dir, what);
     let state: State = fs::read(dir.join("state.json"))
         .map_err(|e| damaged(format!("state.json: {e}")))
         .and_then(|text| {
@@ -144,7 +143,24 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
     }
     let (tensors, _) = safetensors::read_file(&dir.join("state.safetensors"))
         .map_err(|e| damaged(e.to_string()))?;
-    restore(trainer, tensors).map_err(|e| damaged(e.to_string()))?;
+    Ok(Saved { state, tensors })
+}
+
+fn damaged(dir: &Path, what: String) -> TrainError {
+    let remedy = "remove this folder to resume from an earlier checkpoint";
+    TrainError::file(dir, format!("{what}; {remedy}"))
+}
+
+/// Restores the trainer from the latest checkpoint; returns its step, or `None` without a
+/// checkpoint.
+///
+/// # Errors
+/// A checkpoint that is damaged or belongs to another model.
+pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, TrainError> {
+    let Some(&step) = steps(root)?.last() else { return Ok(None) };
+    let dir = folder(root, step);
+    let Saved { state, tensors } = read(&dir, step)?;
+    restore(trainer, tensors).map_err(|e| damaged(&dir, e.to_string()))?;
     trainer.version = step;
     trainer.visits.position = state.position;
     trainer.steps_without_variance = state.quiet_steps;
@@ -154,7 +170,7 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
     Ok(Some(step))
 }
 
-fn restore(trainer: &mut Trainer<'_>, tensors: Vec<(String, Tensor)>) -> Result<(), LmError> {
+fn restore(trainer: &mut Trainer<'_>, tensors: NamedTensors) -> Result<(), LmError> {
     let (mut own, mut critics) = (Vec::new(), Vec::new());
     for (name, tensor) in tensors {
         match name.strip_prefix(CRITIC) {
@@ -168,10 +184,15 @@ fn restore(trainer: &mut Trainer<'_>, tensors: Vec<(String, Tensor)>) -> Result<
     restore_part(trainer.policy.trained(), &mut trainer.updater.optimizer, own)
 }
 
-fn restore_part(
+/// Restores parameters and the state of their optimiser from the tensors of a checkpoint, without
+/// the prefix of a critic.
+///
+/// # Errors
+/// A tensor that is missing or has another shape.
+pub fn restore_part(
     parameters: &Parameters,
     optimizer: &mut Optimizer,
-    mut tensors: Vec<(String, Tensor)>,
+    mut tensors: NamedTensors,
 ) -> Result<(), LmError> {
     let Some(place) = tensors.iter().position(|(name, _)| name == "parameters") else {
         return Err(LmError::Invalid("it has no parameters".to_owned()));

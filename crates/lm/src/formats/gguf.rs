@@ -17,6 +17,10 @@ use crate::formats::quant::GgmlType;
 /// Default alignment of tensor data in bytes; `general.alignment` overrides it.
 const ALIGNMENT: u64 = 32;
 
+/// Most keys and tensors of a file. Those of a large model are a few thousand; each takes several
+/// times its size in the file.
+const MOST_ENTRIES: u64 = 1 << 16;
+
 /// A value of the metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GgufValue {
@@ -70,6 +74,12 @@ impl Gguf {
             }
         }
         let (tensor_count, key_count) = (cursor.u64()?, cursor.u64()?);
+        for (what, count) in [("tensors", tensor_count), ("metadata keys", key_count)] {
+            if count > MOST_ENTRIES {
+                let what = format!("has {count} {what}; at most {MOST_ENTRIES} are supported");
+                return Err(cursor.error(what));
+            }
+        }
         let metadata = read_metadata(&mut cursor, key_count)?;
         let tensors = read_tensors(&mut cursor, tensor_count, &metadata)?;
         Ok(Self { path: path.to_owned(), metadata, tensors, bytes })

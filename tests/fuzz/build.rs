@@ -1,0 +1,3 @@
+fn main() {
+    leyden_setup::link_libtorch();
+}
