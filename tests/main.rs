@@ -8,8 +8,10 @@ mod paper;
 mod quickstart;
 mod sweep;
 
-// Killed and resumed.
+// Killed, without space, without the right to write, twice in one folder.
+mod faults;
 mod interruptions;
+mod kills;
 
 // Invalid input.
 mod bad_input;

@@ -1,6 +1,8 @@
 //! Helpers to run the `leyden` command, with experiments shortened to seconds.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -105,4 +107,29 @@ pub fn lines(metrics: &str, kind: &str) -> Vec<serde_json::Value> {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
         .filter(|line| line["kind"] == kind)
         .collect()
+}
+
+/// Status and body of an HTTP request with one further header; `None` if the connection breaks
+/// before the response is complete.
+pub fn request(
+    address: &str,
+    method: &str,
+    path: &str,
+    header: &str,
+    body: &str,
+) -> Option<(u16, String)> {
+    let mut connection = TcpStream::connect(address).ok()?;
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{header}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    connection.write_all(request.as_bytes()).ok()?;
+    let mut response = String::new();
+    connection.read_to_string(&mut response).ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    let head = head.to_ascii_lowercase();
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+    (length.parse() == Ok(body.len())).then(|| (status, body.to_owned()))
 }

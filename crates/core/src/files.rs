@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// Prefix of the names of temporary files.
+const PREFIX: &str = ".writing-";
+
 /// Replaces a file atomically: writes a temporary file in the same folder, syncs it to disk and
 /// renames it over `path`.
 ///
@@ -19,7 +22,7 @@ pub fn write_atomically(
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(PREFIX);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -36,6 +39,26 @@ pub fn write_atomically(
     // The rename is durable only once the folder is synced.
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// Removes the temporary files that a process killed within [`write_atomically`] left in `folder`.
+/// No other process may write there at the same time. A folder that does not exist has none.
+///
+/// # Errors
+/// File system errors.
+pub fn remove_unfinished_files(folder: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(PREFIX) && path.is_file() {
+            std::fs::remove_file(path)?;
+        }
+    }
     Ok(())
 }
 
@@ -57,6 +80,27 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         write_atomically(&path, |out| out.write_all(b"new")).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomically(&path, |out| out.write_all(b"whole")).unwrap();
+        // A killed process does not remove its temporary file.
+        let killed = write_atomically(&path, |_| {
+            let entries = std::fs::read_dir(folder.path())?.map(|entry| entry.unwrap().path());
+            let unfinished: Vec<_> = entries.filter(|entry| *entry != path).collect();
+            assert_eq!(unfinished.len(), 1);
+            std::fs::hard_link(&unfinished[0], folder.path().join(".writing-left"))?;
+            Err(io::Error::other("killed"))
+        });
+        assert!(killed.is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        remove_unfinished_files(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        remove_unfinished_files(&folder.path().join("none")).unwrap();
     }
 
     #[cfg(unix)]

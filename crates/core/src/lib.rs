@@ -52,6 +52,7 @@ mod agent;
 mod chat;
 mod files;
 mod golden;
+mod lock;
 mod passage;
 pub mod record;
 mod rollout;
@@ -66,8 +67,9 @@ pub use chat::{
     ChatModel, ChatReply, ChatRequest, FinishReason, Message, ModelError, ReplyTokens,
     ResponseFormat, Sampling, Speaker, ToolCall, ToolChoice, ToolSpec,
 };
-pub use files::write_atomically;
+pub use files::{remove_unfinished_files, write_atomically};
 pub use golden::{Family, GoldenError, GoldenReport, golden_cases, golden_file, shared_material};
+pub use lock::{FileLock, probe_lock, take_lock};
 pub use passage::Passage;
 pub use rollout::{Call, Outcome, Rollout, Signal, SignalKind};
 pub use scorer::{Score, ScoreError, Scorer};

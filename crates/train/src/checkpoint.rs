@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use leyden_lm::LmError;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use tch::no_grad;
 
 use crate::error::TrainError;
+use crate::folder::sync_folder;
 use crate::trainer::Trainer;
 
 /// The counters of a checkpoint.
@@ -97,10 +98,6 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     crate::folder::write_atomic(&dir.join("state.json"), text.as_bytes())
         .and_then(|()| sync_folder(dir))
         .map_err(|e| failed(&e))
-}
-
-fn sync_folder(path: &Path) -> Result<(), TrainError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| TrainError::file(path, e))
 }
 
 /// The steps that have a checkpoint, ascending.

@@ -20,11 +20,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use leyden_core::record::{Record, Timing};
+use leyden_core::{FileLock, remove_unfinished_files, take_lock};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config::Experiment;
 use crate::error::TrainError;
+
+/// What to do after a failed write, for messages.
+pub(crate) const RESUME: &str = "the run is saved up to its latest checkpoint: free some disk \
+     space and run the same command again";
 
 /// A run's folder.
 pub struct RunFolder {
@@ -41,8 +46,11 @@ impl RunFolder {
     /// # Errors
     /// A folder of another experiment, or one locked by a running process.
     pub fn open(root: &Path, experiment: &Experiment) -> Result<Self, TrainError> {
-        fs::create_dir_all(root.join("checkpoints")).map_err(|e| TrainError::file(root, e))?;
-        let lock = lock(&root.join("lock"))?;
+        fs::create_dir_all(root.join("checkpoints")).map_err(|e| unwritable(root, e))?;
+        let lock = lock(root)?;
+        for folder in [root, &root.join("final")] {
+            remove_unfinished_files(folder).map_err(|e| TrainError::file(folder, e))?;
+        }
         let config = root.join("config.toml");
         let text = experiment.to_toml();
         match fs::read_to_string(&config).map(|before| experiment.rewritten_alike(&before)) {
@@ -76,12 +84,10 @@ impl RunFolder {
                 .open(&path)
                 .map_err(|e| TrainError::file(path, e))
         };
-        Ok(Self {
-            root: root.to_owned(),
-            metrics: append("metrics.jsonl")?,
-            timings: append("timings.jsonl")?,
-            _lock: lock,
-        })
+        let (metrics, timings) = (append("metrics.jsonl")?, append("timings.jsonl")?);
+        // The names of the new files must be as durable as their contents.
+        sync_folder(root)?;
+        Ok(Self { root: root.to_owned(), metrics, timings, _lock: lock })
     }
 
     pub fn root(&self) -> &Path {
@@ -146,8 +152,7 @@ impl RunFolder {
     }
 
     fn full(&self, name: &str, e: io::Error) -> TrainError {
-        let again = "the run is saved up to its latest checkpoint; run the same command to resume";
-        TrainError::file(self.root.join(name), format!("{e} ({again})"))
+        TrainError::file(self.root.join(name), format!("{e} ({RESUME})"))
     }
 
     /// Syncs the metrics to disk, before a checkpoint that relies on them.
@@ -200,28 +205,36 @@ fn append_line(file: &mut File, line: &str) -> io::Result<()> {
     file.write_all(format!("{line}\n").as_bytes())
 }
 
+/// Syncs the names of a folder's files to disk.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), TrainError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| TrainError::file(path, e))
+}
+
 /// Takes the folder's lock, which the operating system releases when the process ends.
-fn lock(path: &Path) -> Result<File, TrainError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(|e| TrainError::file(path, e))?;
+fn lock(root: &Path) -> Result<File, TrainError> {
     // A process that was just killed, or a child that it was spawning, may hold the lock briefly.
     let deadline = Instant::now() + Duration::from_secs(1);
     loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(fs::TryLockError::WouldBlock) if Instant::now() < deadline => {
+        match take_lock(&root.join("lock")).map_err(|e| unwritable(root, e))? {
+            FileLock::Taken(file) => return Ok(file),
+            FileLock::Held(_) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(TrainError::file(path, "another process is running this experiment"));
+            FileLock::Held(by) => {
+                let what = format!(
+                    "another run is using this folder: {by}; wait for it or stop it, or choose \
+                     another folder"
+                );
+                return Err(TrainError::file(root, what));
             }
-            Err(fs::TryLockError::Error(e)) => return Err(TrainError::file(path, e)),
         }
     }
+}
+
+/// The error of a folder in which nothing can be created.
+fn unwritable(root: &Path, error: io::Error) -> TrainError {
+    let what = format!("nothing can be written to this folder: {error}; choose another --folder");
+    TrainError::file(root, what)
 }
 
 /// Replaces a file atomically: readers see the old or the new contents, also after a power failure.

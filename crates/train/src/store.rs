@@ -6,6 +6,7 @@ use leyden_core::{Rollout, SignalKind, Task};
 use rusqlite::{Connection, params};
 
 use crate::error::TrainError;
+use crate::folder::RESUME;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS rollouts (
@@ -67,20 +68,23 @@ impl RolloutStore {
 
     /// Syncs everything written so far to disk, so that it survives a power failure.
     ///
-    /// Commits go to the write-ahead log, which SQLite syncs only before a WAL checkpoint. A WAL
-    /// checkpoint may be blocked while a report or the live page reads; syncing the log file always
-    /// works.
+    /// Commits go to the write-ahead log, which SQLite otherwise syncs only before a WAL
+    /// checkpoint. A WAL checkpoint may be blocked while a report or the live page reads; a commit
+    /// with `synchronous = FULL` syncs the log in any case, with its name in the folder.
     ///
     /// # Errors
-    /// File system errors.
+    /// Database errors, including a full disk.
     pub fn sync(&self) -> Result<(), TrainError> {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        match std::fs::File::open(&log).and_then(|file| file.sync_all()) {
-            // Nothing was written since the last WAL checkpoint.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            done => done.map_err(|error| TrainError::file(PathBuf::from(log), error)),
-        }
+        // Writing a setting is the smallest commit.
+        let commit = "PRAGMA synchronous = FULL; PRAGMA user_version = 0;";
+        let done = self.connection.execute_batch(commit);
+        let relaxed = self.connection.execute_batch("PRAGMA synchronous = NORMAL;");
+        done.and(relaxed).map_err(|e| self.failed(&e))
+    }
+
+    /// The error of a write.
+    fn failed(&self, error: &rusqlite::Error) -> TrainError {
+        TrainError::file(&self.path, format!("{error} ({RESUME})"))
     }
 
     /// Deletes everything after `step`, which a resumed run regenerates.
@@ -91,7 +95,7 @@ impl RolloutStore {
         for table in ["rollouts", "calls", "signals"] {
             self.connection
                 .execute(&format!("DELETE FROM {table} WHERE step > ?1"), [step])
-                .map_err(|e| TrainError::file(&self.path, e))?;
+                .map_err(|e| self.failed(&e))?;
         }
         Ok(())
     }
@@ -110,7 +114,7 @@ impl RolloutStore {
         prompt_text: Option<Decode<'_>>,
     ) -> Result<(), TrainError> {
         write(&mut self.connection, place, rollouts, tasks, credit, prompt_text)
-            .map_err(|e| TrainError::file(&self.path, e))
+            .map_err(|e| self.failed(&e))
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use common::outcome::{Outcome, metrics};
 use common::{Constant, Silent, environment, experiment, model};
 use leyden_core::record::{EvalRecord, Record, StepRecord};
 use leyden_lm::formats::LoadedModel;
@@ -65,10 +66,6 @@ fn interrupted(experiment: &Experiment, lines: usize) -> TempDir {
     root
 }
 
-fn metrics(root: &Path) -> String {
-    fs::read_to_string(root.join("metrics.jsonl")).unwrap()
-}
-
 fn steps(root: &Path) -> Vec<StepRecord> {
     metrics(root)
         .lines()
@@ -77,49 +74,6 @@ fn steps(root: &Path) -> Vec<StepRecord> {
             Record::Eval(_) => None,
         })
         .collect()
-}
-
-/// The outputs that must not depend on interruptions: metrics, every call, the final weights.
-#[derive(PartialEq)]
-struct Outcome {
-    metrics: String,
-    calls: Vec<String>,
-    weights: Vec<u8>,
-}
-
-impl Outcome {
-    fn of(root: &Path) -> Self {
-        let store = Connection::open(root.join("rollouts.sqlite")).unwrap();
-        let mut calls = Vec::new();
-        for (table, order) in [
-            ("rollouts", "step, phase, id"),
-            ("calls", "step, phase, rollout, idx"),
-            ("signals", "step, phase, rollout, call"),
-        ] {
-            let mut statement =
-                store.prepare(&format!("SELECT * FROM {table} ORDER BY {order}")).unwrap();
-            let columns = statement.column_count();
-            let rows = statement
-                .query_map([], |row| {
-                    let values: Vec<rusqlite::types::Value> =
-                        (0..columns).map(|c| row.get(c)).collect::<Result<_, _>>()?;
-                    Ok(format!("{table} {values:?}"))
-                })
-                .unwrap();
-            calls.extend(rows.map(Result::unwrap));
-        }
-        Self {
-            metrics: metrics(root),
-            calls,
-            weights: fs::read(root.join("final/model.safetensors")).unwrap(),
-        }
-    }
-
-    fn assert_same(&self, other: &Self, when: &str) {
-        assert_eq!(self.metrics, other.metrics, "{when}");
-        assert_eq!(self.calls, other.calls, "{when}");
-        assert!(self.weights == other.weights, "other weights {when}");
-    }
 }
 
 /// The latest checkpoint's folder.
@@ -396,7 +350,10 @@ fn a_folder_is_locked_by_its_process() {
     let root = tempfile::tempdir().unwrap();
     let held = RunFolder::open(root.path(), &experiment).unwrap();
     let error = start(&experiment, root.path(), &mut ()).unwrap_err().to_string();
-    assert!(error.contains("another process"), "{error}");
+    let holder = format!("process {} on ", std::process::id());
+    for word in [root.path().to_str().unwrap(), "another run is using this folder", &holder] {
+        assert!(error.contains(word), "{error}");
+    }
     drop(held);
     assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
 }

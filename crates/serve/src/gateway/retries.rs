@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::error::Refusal;
 use crate::call::Endpoint;
-use crate::store::{RecordedCall, Repeated, Store, seconds};
+use crate::store::{RecordedCall, Repeated, Store};
 
 /// Maximum number of undelivered answers remembered.
 const MAX_UNDELIVERED: usize = 4096;
@@ -99,7 +99,8 @@ pub(super) fn event_key(attempt_id: &str, key: &[u8]) -> Vec<u8> {
 /// Requests in flight and undelivered answers.
 pub(super) struct Retries {
     state: Mutex<State>,
-    /// Start time of this process; answers recorded earlier may be undelivered.
+    /// Start time of this process, by the store's clock; answers recorded earlier may be
+    /// undelivered.
     began: f64,
 }
 
@@ -109,12 +110,6 @@ struct State {
     undelivered: VecDeque<(Identity, i64)>,
     /// Events of earlier processes that were already replayed.
     taken: HashSet<i64>,
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self { state: Mutex::default(), began: seconds() }
-    }
 }
 
 /// A request in flight, shared by the recorder and the response's body; once both drop it, it is
@@ -172,6 +167,11 @@ pub(super) enum Begun {
 }
 
 impl Retries {
+    /// For a process that starts now.
+    pub(super) fn new(store: &Store) -> Self {
+        Self { state: Mutex::default(), began: store.now() }
+    }
+
     /// Checks whether `retry_info` repeats an earlier request; waits for that one if it is in flight.
     pub(super) async fn begin(
         self: &Arc<Self>,
@@ -235,7 +235,8 @@ impl Retries {
         let by_body = matches!(repeated, Repeated::Body(_));
         let found =
             store.recorded(&retry_info.rollout_id, &retry_info.attempt_id, repeated).await?;
-        let call = if by_body { self.take_earlier(found) } else { found.into_iter().next() };
+        let call =
+            if by_body { self.take_earlier(found, store.now()) } else { found.into_iter().next() };
         if let Some(call) = &call
             && call.body.is_some_and(|body| body != retry_info.body)
         {
@@ -253,10 +254,10 @@ impl Retries {
 
     /// The first call that an earlier process recorded shortly before its end; each is returned
     /// once.
-    fn take_earlier(&self, found: Vec<RecordedCall>) -> Option<RecordedCall> {
+    fn take_earlier(&self, found: Vec<RecordedCall>, now: f64) -> Option<RecordedCall> {
         let mut state = self.state();
         found.into_iter().find(|call| {
-            let recent = call.timestamp < self.began && call.timestamp > seconds() - RETRY_WINDOW;
+            let recent = call.timestamp < self.began && call.timestamp > now - RETRY_WINDOW;
             recent && state.taken.insert(call.event)
         })
     }

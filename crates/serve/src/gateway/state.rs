@@ -46,7 +46,7 @@ impl State {
             lock: Lock::new(&config),
             rollouts: Rollouts::new(store.clone(), config.key.clone()),
             gate: UpdateGate::default(),
-            retries: Arc::new(Retries::default()),
+            retries: Arc::new(Retries::new(&store)),
             call_permits: Arc::new(Semaphore::new(config.max_calls)),
             local,
             upstreams,

@@ -30,6 +30,11 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            let what = "the disk is full, so nothing of this request was stored; free some space \
+                        and send it again";
+            return Self::Database(what.to_owned());
+        }
         Self::Database(error.to_string())
     }
 }

@@ -7,6 +7,7 @@
 //! `leyden rollouts`, also on the file of a running server.
 
 mod checkpoint;
+mod clock;
 mod error;
 mod index;
 mod jobs;
@@ -20,8 +21,10 @@ mod types;
 mod writer;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use leyden_core::{FileLock, take_lock};
 
 pub use error::StoreError;
 pub use index::Brief;
@@ -29,8 +32,8 @@ pub use read::{CallRow, Filter, Reading, RecordedCall, Repeated};
 pub use schema::SCHEMA;
 pub use types::*;
 pub use writer::WriterCounts;
-pub(crate) use writer::seconds;
 
+use clock::Clock;
 use index::Index;
 use readers::Readers;
 use writer::{Writer, Writing};
@@ -75,6 +78,7 @@ struct Inner {
     writer: Writer,
     readers: Arc<Readers>,
     index: Arc<Index>,
+    clock: Clock,
     limits: Arc<Limits>,
     /// Lock file, held while open, so that no second server writes to the same folder.
     lock: Mutex<Option<File>>,
@@ -113,17 +117,18 @@ impl Store {
         let path = folder.join(FILE);
         let db = schema::open_writer(&path, durable)?;
         let index = Index::load(&db).map_err(|error| schema::file_error(&path, &error))?;
+        let clock = Clock::of(&db).map_err(|error| schema::file_error(&path, &error))?;
         // Sync the folder, so that the file's name is durable too.
         File::open(folder).and_then(|dir| dir.sync_all()).map_err(|error| about(folder, &error))?;
         let index = Arc::new(index);
         let checkpointer = checkpoint::Checkpointer::start(&path, durable)?;
-        let writer = Writer::start(db, index.clone(), checkpointer).map_err(|error| {
+        let writer = Writer::start(db, index.clone(), checkpointer, clock).map_err(|error| {
             StoreError::Database(format!("cannot start the writer thread: {error}"))
         })?;
         let readers = Arc::new(Readers::new(path));
         let limits = Arc::new(limits);
         let lock = Mutex::new(Some(lock));
-        let inner = Inner { writer, readers, index, limits, lock, _folder: temporary };
+        let inner = Inner { writer, readers, index, clock, limits, lock, _folder: temporary };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -133,6 +138,12 @@ impl Store {
         self.inner.writer.close();
         self.inner.readers.close();
         self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The store's time in seconds since 1970, as in its timestamps. It never jumps, also when the
+    /// system's clock is set.
+    pub fn now(&self) -> f64 {
+        self.inner.clock.now()
     }
 
     /// The writer's counters, for metrics.
@@ -235,7 +246,7 @@ impl Store {
         self.write(move |writing| jobs::claim(writing, &worker, count, lease_seconds)).await
     }
 
-    /// Renews a lease; returns its new expiry in seconds since 1970.
+    /// Renews a lease; returns its new expiry in seconds since 1970 ([`Self::now`]).
     ///
     /// # Errors
     /// [`StoreError::UnknownRollout`], [`StoreError::NotLeased`].
@@ -389,15 +400,14 @@ pub fn random_id() -> String {
 
 /// Locks the folder for this process.
 fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path: PathBuf = folder.join("lock");
-    let lock = File::create(&path).map_err(|error| about(&path, &error))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::File {
+    match take_lock(&folder.join("lock")).map_err(|error| about(folder, &error))? {
+        FileLock::Taken(file) => Ok(file),
+        FileLock::Held(by) => Err(StoreError::File {
             path: folder.to_owned(),
-            what: "another process serves this store; stop it, or choose another folder".into(),
+            what: format!(
+                "another server is using this store: {by}; stop it, or choose another folder"
+            ),
         }),
-        Err(std::fs::TryLockError::Error(error)) => Err(about(&path, &error)),
     }
 }
 

@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::checkpoint::Checkpointer;
+use super::clock::Clock;
 use super::index::{Effect, Index};
 
 /// Maximum writes per group; bounds how long the first of them waits for the last.
@@ -26,7 +26,7 @@ pub(super) struct Writing<'a> {
     pub(super) db: &'a Connection,
     /// Changes to the index, applied once the group is durable.
     pub(super) effects: &'a mut Vec<Effect>,
-    /// Seconds since 1970.
+    /// The store's time, in seconds since 1970.
     pub(super) now: f64,
     /// Event bytes of the rollouts written to, by row.
     pub(super) held: &'a mut HashMap<i64, u64>,
@@ -37,8 +37,8 @@ pub(super) struct Writing<'a> {
 /// Notifies the caller of its write's result, once the group is committed or rolled back.
 type Acknowledge = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// One write: executes its statements and returns its acknowledgement, and the error if a failed
-/// statement forces the group to roll back.
-type Job = Box<dyn FnOnce(&mut Writing<'_>) -> (Acknowledge, Option<StoreError>) + Send>;
+/// statement forces the group to roll back. Without a transaction (`None`) it executes nothing.
+type Job = Box<dyn FnOnce(Option<&mut Writing<'_>>) -> (Acknowledge, Option<StoreError>) + Send>;
 
 /// The writer's counters, for metrics.
 #[derive(Debug, Default)]
@@ -61,6 +61,7 @@ impl Writer {
         db: Connection,
         index: Arc<Index>,
         checkpointer: Checkpointer,
+        clock: Clock,
     ) -> std::io::Result<Self> {
         let (sender, receiver) = channel();
         let counts = Arc::new(WriterCounts::default());
@@ -68,6 +69,7 @@ impl Writer {
             db,
             index,
             checkpointer,
+            clock,
             counts: counts.clone(),
             effects: Vec::new(),
             held: HashMap::new(),
@@ -89,7 +91,11 @@ impl Writer {
     ) -> oneshot::Receiver<Result<T, StoreError>> {
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move |writing| {
-            let result = write(writing);
+            let result = match writing {
+                Some(writing) => write(writing),
+                // Its acknowledgement is the error of the group.
+                None => Err(StoreError::Database("the write was not executed".into())),
+            };
             let broken = match &result {
                 Err(error @ StoreError::Database(_)) => Some(error.clone()),
                 _ => None,
@@ -130,6 +136,7 @@ struct Group {
     db: Connection,
     index: Arc<Index>,
     checkpointer: Checkpointer,
+    clock: Clock,
     counts: Arc<WriterCounts>,
     effects: Vec<Effect>,
     held: HashMap<i64, u64>,
@@ -160,7 +167,7 @@ impl Group {
         let mut acknowledgements = Vec::with_capacity(jobs.len());
         let mut bytes = 0;
         let mut lost = self.statement("BEGIN IMMEDIATE").err();
-        let now = seconds();
+        let now = self.clock.now();
         for job in jobs.drain(..) {
             let mut writing = Writing {
                 db: &self.db,
@@ -169,7 +176,9 @@ impl Group {
                 now,
                 bytes: &mut bytes,
             };
-            let (acknowledge, broken) = job(&mut writing);
+            // After an error SQLite may have rolled back by itself: further statements would each
+            // commit on their own, and be acknowledged as failed.
+            let (acknowledge, broken) = job(lost.is_none().then_some(&mut writing));
             acknowledgements.push(acknowledge);
             lost = lost.or(broken);
         }
@@ -197,7 +206,56 @@ impl Group {
     }
 }
 
-/// Seconds since 1970.
-pub(crate) fn seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::store::schema::open_writer;
+
+    /// SQLite rolls back by itself after some errors. The writes of the group behind such an error
+    /// must not commit on their own, because they are acknowledged as failed.
+    #[test]
+    fn nothing_of_a_group_is_stored_after_sqlite_rolled_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x");
+        let db = open_writer(&path, false).expect("a file");
+        let clock = Clock::of(&db).expect("a clock");
+        let index = Arc::new(Index::load(&db).expect("an index"));
+        let checkpointer = Checkpointer::start(&path, false).expect("a thread");
+        let writer = Writer::start(db, index, checkpointer, clock).expect("a thread");
+        let insert = |model: &'static str| {
+            move |writing: &mut Writing<'_>| {
+                let sql = "INSERT INTO models VALUES (?1, 'e', 1)";
+                Ok(writing.db.execute(sql, [model])?)
+            }
+        };
+        // The first write waits until the others are queued, so that they are one group.
+        let (open, gate) = channel::<()>();
+        let first = writer.send(move |writing| {
+            drop(gate.recv());
+            insert("kept")(writing)
+        });
+        let rest = [
+            writer.send(insert("before")),
+            writer.send(|writing| {
+                writing.db.execute_batch("ROLLBACK")?;
+                Err(StoreError::Database("an error that rolls back".into()))
+            }),
+            writer.send(insert("after")),
+        ];
+        drop(open);
+        first.blocking_recv().expect("an answer").expect("a write");
+        for failed in rest {
+            let error = failed.blocking_recv().expect("an answer").expect_err("an error");
+            assert!(error.to_string().contains("rolls back"), "{error}");
+        }
+        writer.send(insert("later")).blocking_recv().expect("an answer").expect("a write");
+        writer.close();
+        let db = open_writer(&path, false).expect("a file");
+        let mut names = db.prepare("SELECT model FROM models ORDER BY 1").expect("a table");
+        let names = names.query_map([], |row| row.get(0)).expect("rows");
+        let names: Vec<String> = names.map(|name| name.expect("a text")).collect();
+        assert_eq!(names, ["kept", "later"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Retried requests.
 
 use leyden_serve::backend::stub::{Reply, Scripted};
-use leyden_serve::store::{Limits, Store};
+use leyden_serve::store::{FILE, Limits, Store};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -119,24 +119,30 @@ async fn a_failure_is_not_replayed() {
 }
 
 /// The server is killed between the record and the response: its client retries, and the next
-/// process finds the call.
+/// process finds the call, also if the system's clock was set back meanwhile.
 #[tokio::test]
 async fn an_earlier_process_s_record_is_replayed_once() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = Store::open(folder.path(), Limits::default()).expect("a store");
-    let harness = Harness::over(store, config(), Some(counting())).await;
-    harness.rollout("r").await;
-    let body = chat_body("1+1");
-    let first = call(&harness, &body, &[]).await.is(200).json();
-    harness.shut_down().await;
-    let store = Store::open(folder.path(), Limits::default()).expect("a store");
-    let harness = Harness::over(store, config(), Some(counting())).await;
-    let retry = [("x-stainless-retry-count", "2")];
-    let again = call(&harness, &body, &retry).await.is(200).json();
-    assert_eq!(again, first);
-    let third = call(&harness, &body, &retry).await.is(200).json();
-    assert_ne!(third["id"], first["id"]);
-    assert_eq!(recorded(&harness).await, 2);
+    for clock_set_back in [0.0, 7200.0] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path(), Limits::default()).expect("a store");
+        let harness = Harness::over(store, config(), Some(counting())).await;
+        harness.rollout("r").await;
+        let body = chat_body("1+1");
+        let first = call(&harness, &body, &[]).await.is(200).json();
+        harness.shut_down().await;
+        let db = rusqlite::Connection::open(folder.path().join(FILE)).expect("a file");
+        let set = "UPDATE events SET timestamp = timestamp + ?1";
+        db.execute(set, [clock_set_back]).expect("a store");
+        drop(db);
+        let store = Store::open(folder.path(), Limits::default()).expect("a store");
+        let harness = Harness::over(store, config(), Some(counting())).await;
+        let retry = [("x-stainless-retry-count", "2")];
+        let again = call(&harness, &body, &retry).await.is(200).json();
+        assert_eq!(again, first);
+        let third = call(&harness, &body, &retry).await.is(200).json();
+        assert_ne!(third["id"], first["id"]);
+        assert_eq!(recorded(&harness).await, 2);
+    }
 }
 
 #[tokio::test]

@@ -45,7 +45,8 @@ async fn one_process_at_a_time() {
     let other = tempfile::tempdir().expect("a folder");
     // The lock belongs to the file handle, so a second handle in this process acts as another
     // process.
-    assert!(refusal(folder.path()).contains("another process serves this store"));
+    let holder = format!("another server is using this store: process {}", std::process::id());
+    assert!(refusal(folder.path()).contains(&holder), "{}", refusal(folder.path()));
     open(other.path()).expect("another folder is free");
     store.close();
     open(folder.path()).expect("a closed store is free");

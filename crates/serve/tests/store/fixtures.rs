@@ -65,3 +65,15 @@ pub fn call(id: &str, attempt: &str, ids: Vec<u32>) -> NewEvent {
 pub fn to(state: RolloutState) -> StatusPatch {
     StatusPatch { state: Some(state), ..StatusPatch::default() }
 }
+
+/// Moves all times in a closed store into the future, as if the system's clock had been set back
+/// since.
+pub fn set_clock_back(file: &std::path::Path, seconds: f64) {
+    let db = rusqlite::Connection::open(file).expect("a file");
+    db.execute_batch(&format!(
+        "UPDATE rollouts SET created_at = created_at + {seconds},
+             updated_at = updated_at + {seconds}, lease_until = lease_until + {seconds};
+         UPDATE events SET timestamp = timestamp + {seconds};"
+    ))
+    .expect("a store");
+}

@@ -1,8 +1,8 @@
 //! Leases of rollouts to workers.
 
-use leyden_serve::store::{RolloutState, StoreError};
+use leyden_serve::store::{FILE, Limits, RolloutState, Store, StoreError};
 
-use super::fixtures::{create, temporary, to};
+use super::fixtures::{create, event, set_clock_back, temporary, to};
 
 #[tokio::test]
 async fn an_expired_lease_is_a_new_attempt() {
@@ -68,4 +68,29 @@ async fn many_workers_share_without_overlap() {
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 200);
+}
+
+/// The lease of a dead worker expires although the system's clock was set back by a day.
+#[tokio::test]
+async fn a_lease_expires_after_the_clock_was_set_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open = || Store::open(folder.path(), Limits::default()).expect("a store");
+    let store = open();
+    create(&store, "dead").await;
+    create(&store, "live").await;
+    store.claim("w", 2, 60.0).await.expect("a store");
+    // Its last heartbeat was for no time at all.
+    store.heartbeat("w", "dead", "0", 0.0).await.expect("a lease");
+    let before = store.append(event("live", "0", "{}")).await.expect("an append").timestamp;
+    assert!(store.now() >= before);
+    store.close();
+    drop(store);
+    set_clock_back(&folder.path().join(FILE), 86_400.0);
+    let store = open();
+    let requeued = store.requeue_expired().await.expect("a store");
+    let ids: Vec<&str> = requeued.iter().map(|lost| lost.rollout_id.as_str()).collect();
+    assert_eq!(ids, ["dead"], "the other lease has not expired");
+    store.heartbeat("w", "live", "0", 60.0).await.expect("a lease");
+    let after = store.append(event("live", "0", "{}")).await.expect("an append").timestamp;
+    assert!(after > before + 86_400.0, "times in the file never decrease");
 }

@@ -5,5 +5,6 @@ mod files;
 mod fixtures;
 mod leases;
 mod machine;
+mod power;
 mod queries;
 mod retention;

@@ -6,6 +6,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+pub mod outcome;
+
 use std::path::Path;
 use std::sync::Arc;
 

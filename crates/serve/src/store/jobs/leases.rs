@@ -113,8 +113,10 @@ pub(in crate::store) fn heartbeat(
     let until = writing.now + lease_seconds;
     writing
         .db
-        .prepare_cached("UPDATE rollouts SET lease_until = ?2 WHERE seq = ?1")?
-        .execute(params![row.seq, until])?;
+        // The time of the update bounds the lease from now if a later process starts with an
+        // earlier clock.
+        .prepare_cached("UPDATE rollouts SET lease_until = ?2, updated_at = ?3 WHERE seq = ?1")?
+        .execute(params![row.seq, until, writing.now])?;
     Ok(until)
 }
 
