@@ -81,9 +81,12 @@ fn a_slow_call_ends_with_its_process() {
     let world = World::new(limits.clone());
     let shop = world.shop();
     let long = |letter: char| format!("replace(hex(zeroblob(32000)), '00', '{letter}{letter}')");
-    let trim = format!("SELECT length(trim({}, {} || 'c'))", long('a'), long('b'));
-    let several = vec![format!("trim({}, {} || 'c')", long('a'), long('b')); 20].join(" || ");
-    for sql in [trim, format!("SELECT length({several})")] {
+    // Each of 64,000 characters is compared with five thousand others.
+    let trim = format!("trim({}, substr({}, 1, 5000) || 'a')", long('a'), long('b'));
+    let several = vec![trim; 40].join(" || ");
+    let sort = "SELECT x FROM (WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c \
+                LIMIT 3000000) SELECT x FROM c) ORDER BY -x LIMIT 1";
+    for sql in [format!("SELECT length({several})"), sort.to_owned()] {
         assert_eq!(shop.query(&sql), Err(QueryError::Time(limits.time)), "{sql}");
         // The next query finds a new process.
         assert_eq!(shop.query("SELECT 1").unwrap().rows, [[Value::Integer(1)]]);

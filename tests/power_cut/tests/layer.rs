@@ -24,7 +24,7 @@ fn numbers(synchronous: &str) -> (TempDir, Disk, Connection) {
 }
 
 /// The rows of the copy that a power cut left; `None` if it has no such table.
-fn rows(folder: &Path) -> Option<u64> {
+fn rows(folder: &Path) -> Option<i64> {
     let db = Connection::open(folder.join("x.sqlite")).unwrap();
     let whole: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(whole, "ok");
@@ -32,9 +32,9 @@ fn rows(folder: &Path) -> Option<u64> {
 }
 
 /// The rows after a power cut behind each of a number of commits.
-fn after_cuts(synchronous: &str) -> Vec<Option<u64>> {
+fn after_cuts(synchronous: &str) -> Vec<Option<i64>> {
     let (_folder, disk, db) = numbers(synchronous);
-    let insert = |n: u64| {
+    let insert = |n: i64| {
         db.execute("INSERT INTO numbers VALUES (?1)", [n]).unwrap();
         if n.is_multiple_of(7) {
             db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
@@ -48,7 +48,7 @@ fn after_cuts(synchronous: &str) -> Vec<Option<u64>> {
 
 #[test]
 fn synced_commits_survive_and_unsynced_ones_are_lost() {
-    let all: Vec<Option<u64>> = (1..=60).map(Some).collect();
+    let all: Vec<Option<i64>> = (1..=60).map(Some).collect();
     assert_eq!(after_cuts("FULL"), all);
     assert_ne!(after_cuts("NORMAL"), all, "NORMAL does not sync a commit");
 }
@@ -93,7 +93,7 @@ fn a_full_disk_is_an_error_until_there_is_space() {
     assert_eq!(full.unwrap().sqlite_error_code(), Some(ErrorCode::DiskFull));
     disk.set_space(None);
     db.execute("INSERT INTO numbers VALUES (0)", []).unwrap();
-    let count: u64 = db.query_row("SELECT count(*) FROM numbers", [], |row| row.get(0)).unwrap();
+    let count: i64 = db.query_row("SELECT count(*) FROM numbers", [], |row| row.get(0)).unwrap();
     drop(db);
     assert_eq!(rows(folder.path()), Some(count));
     assert!(count >= 2);

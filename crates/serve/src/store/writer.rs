@@ -233,7 +233,7 @@ mod tests {
         // The first write waits until the others are queued, so that they are one group.
         let (open, gate) = channel::<()>();
         let first = writer.send(move |writing| {
-            drop(gate.recv());
+            let _ = gate.recv();
             insert("kept")(writing)
         });
         let rest = [
