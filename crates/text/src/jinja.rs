@@ -281,7 +281,6 @@ pub(crate) fn without_generation_blocks(source: &str) -> String {
 #[cfg(test)]
 mod tests {
     use minijinja::Value;
-    use minijinja::value::Kwargs;
 
     use super::*;
 
@@ -349,6 +348,7 @@ mod tests {
     fn the_date_is_formatted_and_a_bad_format_is_an_error() {
         assert_eq!(render("{{ strftime_now('%d %b %Y') }}"), "26 Jul 2024");
         assert!(strftime(crate::default_date(), "%Q").is_err());
-        assert!(tojson(&Value::UNDEFINED, Kwargs::from_iter::<[(&str, Value); 0]>([])).is_err());
+        let env = environment(crate::default_date());
+        assert!(env.render_str("{{ nothing | tojson }}", ()).is_err());
     }
 }
