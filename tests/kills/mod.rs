@@ -39,9 +39,9 @@ fn number(variable: &str) -> Option<u64> {
 #[derive(Debug)]
 enum Moment {
     After(Duration),
-    /// When something below the folder has changed this often: a file or folder came, went or has
-    /// another size.
-    Changes(PathBuf, u64),
+    /// When something below the folder has changed this often (a file or folder came, went or has
+    /// another size), at the latest after the time that the process needs in all.
+    Changes(PathBuf, u64, Duration),
 }
 
 impl Moment {
@@ -51,7 +51,7 @@ impl Moment {
         if seed.child("kind").uniform() < 0.5 {
             Self::After(whole.mul_f64(part))
         } else {
-            Self::Changes(folder.to_owned(), 1 + (part * 40.0) as u64)
+            Self::Changes(folder.to_owned(), 1 + (part * 40.0) as u64, whole)
         }
     }
 
@@ -62,17 +62,19 @@ impl Moment {
         let mut changes = 0;
         let mut before = match self {
             Self::After(_) => BTreeMap::new(),
-            Self::Changes(folder, _) => sizes(folder),
+            Self::Changes(folder, ..) => sizes(folder),
         };
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 return Some(status);
             }
             match self {
-                Self::After(delay) if started.elapsed() >= *delay => return None,
-                Self::Changes(_, most) if changes >= *most => return None,
+                Self::After(delay) | Self::Changes(_, _, delay) if started.elapsed() >= *delay => {
+                    return None;
+                }
+                Self::Changes(_, most, _) if changes >= *most => return None,
                 Self::After(_) => {}
-                Self::Changes(folder, _) => {
+                Self::Changes(folder, ..) => {
                     let now = sizes(folder);
                     changes += u64::from(now != before);
                     before = now;

@@ -26,6 +26,8 @@ struct Contents {
     unsynced: Vec<Change>,
     /// Deleted, but the deletion may not be on disk.
     deleted: bool,
+    /// A log that was opened and not synced since: SQLite syncs its folder with it.
+    syncs_folder: bool,
     size: u64,
 }
 
@@ -38,22 +40,20 @@ enum Change {
 impl Files {
     /// The file is opened. One that existed before the folder was watched counts as synced.
     pub(crate) fn opened(&mut self, path: &Path) {
-        match self.all.get_mut(path) {
+        let file = self.all.entry(path.to_owned()).or_insert_with(|| {
+            // SQLite has just created it if it is empty.
+            let bytes = fs::read(path).unwrap_or_default();
+            let size = bytes.len() as u64;
+            Contents { synced: (size > 0).then_some(bytes), size, ..Contents::default() }
+        });
+        if file.deleted {
             // Created again: the old contents may reappear.
-            Some(file) if file.deleted => {
-                file.deleted = false;
-                file.unsynced.push(Change::Truncate(0));
-                file.size = 0;
-            }
-            Some(_) => {}
-            None => {
-                // SQLite has just created it if it is empty.
-                let bytes = fs::read(path).unwrap_or_default();
-                let size = bytes.len() as u64;
-                let synced = (size > 0).then_some(bytes);
-                self.all.insert(path.to_owned(), Contents { synced, size, ..Contents::default() });
-            }
+            file.deleted = false;
+            file.unsynced.push(Change::Truncate(0));
+            file.size = 0;
         }
+        let name = path.to_string_lossy();
+        file.syncs_folder = name.ends_with("-wal") || name.ends_with("-journal");
     }
 
     /// The number of bytes of a write for which there is space.
@@ -81,13 +81,18 @@ impl Files {
         file.unsynced.push(Change::Truncate(usize::try_from(size).expect("a size in memory")));
     }
 
-    /// A sync also makes the file's name durable: the file systems of Linux do so for a new file,
-    /// and SQLite syncs the folder of a new log.
+    /// A sync also makes the name of a new file durable, as the file systems of Linux do.
     pub(crate) fn synced(&mut self, path: &Path) {
         let Some(file) = self.all.get_mut(path) else { return };
         let synced = file.synced.get_or_insert_default();
         for change in file.unsynced.drain(..) {
             change.apply(synced);
+        }
+        if std::mem::take(&mut file.syncs_folder) {
+            self.all.retain(|_, file| !file.deleted);
+            for file in self.all.values_mut() {
+                file.synced.get_or_insert_default();
+            }
         }
     }
 

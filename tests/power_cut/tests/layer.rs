@@ -40,7 +40,7 @@ fn after_cuts(synchronous: &str) -> Vec<Option<i64>> {
             db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).unwrap();
         }
         let cut = tempfile::tempdir().unwrap();
-        disk.cut(cut.path(), SeedTree::new(n as u64));
+        disk.cut(cut.path(), SeedTree::new(n.unsigned_abs()));
         rows(cut.path())
     };
     (1..=60).map(insert).collect()
