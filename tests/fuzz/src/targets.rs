@@ -234,6 +234,7 @@ pub fn experiment_toml(data: &[u8]) {
     let overrides: Vec<String> = overrides.lines().map(str::to_owned).collect();
     let path = Path::new("experiment.toml");
     if let Ok(experiment) = Experiment::parse(text, path, &overrides, &*REGISTRY) {
+        let _ = experiment.rollout.deadlines();
         let written = experiment.to_toml();
         let again = Experiment::parse(&written, path, &[], &*REGISTRY);
         assert_eq!(again.expect("a written experiment is valid"), experiment);

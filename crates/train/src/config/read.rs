@@ -8,6 +8,9 @@ use super::error::ConfigError;
 use super::schema::Schema;
 use super::{Experiment, KeyError, Objective, OwnKey};
 
+/// Longest deadline, some thirty years: a point in time so much later can be represented.
+const MOST_SECONDS: f64 = 1e9;
+
 impl Experiment {
     /// Reads an experiment file and applies `overrides` (`train.steps=40`); `schema` declares the
     /// keys of the benchmarks.
@@ -147,14 +150,21 @@ impl Experiment {
             ("critic.learning_rate", self.critic.learning_rate),
             ("critic.clip", self.critic.clip),
             ("eval.temperature", self.eval.temperature),
+        ];
+        let deadlines = [
             ("rollout.call_deadline", self.rollout.call_deadline),
             ("rollout.turn_deadline", self.rollout.turn_deadline),
             ("rollout.rollout_deadline", self.rollout.rollout_deadline),
             ("rollout.step_deadline", self.rollout.step_deadline),
         ];
-        for (key, value) in rates {
+        for (key, value) in rates.into_iter().chain(deadlines) {
             if !(value.is_finite() && value >= 0.0) {
                 return reject(key, format!("{value} must be a number that is not negative"));
+            }
+        }
+        for (key, value) in deadlines {
+            if value > MOST_SECONDS {
+                return reject(key, format!("{value} seconds: at most {MOST_SECONDS}, or 0"));
             }
         }
         if !(self.rollout.temperature.is_finite() && self.rollout.temperature > 0.0) {
@@ -379,6 +389,7 @@ mod tests {
             (SMALLEST, &["algorithm.loss.clip_low=7"], "clip_low"),
             (SMALLEST, &["algorithm.credit.name=gigpo"], "grpo would compare that again"),
             (SMALLEST, &["reward.flip=1.5"], "reward.flip"),
+            (SMALLEST, &["rollout.call_deadline=1e300"], "at most 1000000000, or 0"),
             (SMALLEST, &["agent.depth=0"], "agent.depth: must be at least 1"),
             (SMALLEST, &["agent.name=b"], "agent.name: there is no agent `b`"),
             (SMALLEST, &["serch.method=x"], "unknown field `serch`"),
