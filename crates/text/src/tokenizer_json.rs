@@ -181,14 +181,4 @@ mod tests {
         }
         refused(json!({ "normalizer": nested }), "nested more than");
     }
-
-    #[test]
-    fn an_expression_that_takes_too_long_is_an_error_of_the_encoding() {
-        let pattern = json!({"Regex": "(.*)*(.*)*(.*)*$x"});
-        let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated",
-            "invert": false});
-        let tokenizer = with(json!({ "pre_tokenizer": split })).unwrap();
-        let error = tokenizer.encode("How much are 12 and 30?").unwrap_err().to_string();
-        assert!(error.contains("the tokenizers crate"), "{error}");
-    }
 }
