@@ -230,12 +230,16 @@ mod tests {
                 Ok(writing.db.execute(sql, [model])?)
             }
         };
-        // The first write waits until the others are queued, so that they are one group.
+        // The first write is a group of its own, and runs until the others are queued, so that
+        // they are the next group.
         let (open, gate) = channel::<()>();
+        let (begin, begun) = channel::<()>();
         let first = writer.send(move |writing| {
+            let _ = begin.send(());
             let _ = gate.recv();
             insert("kept")(writing)
         });
+        begun.recv().expect("the first write runs");
         let rest = [
             writer.send(insert("before")),
             writer.send(|writing| {
