@@ -84,9 +84,9 @@ async fn acknowledged_events_survive_a_power_cut_at_any_write() {
 
     let all = acknowledged.lock().expect("no panic").clone();
     assert_eq!(marks(folder.path()), all);
-    let places = found.lock().expect("no panic");
+    let places = std::mem::take(&mut *found.lock().expect("no panic"));
     let mut latest = 0;
-    for (place, acknowledged) in places.iter() {
+    for (place, acknowledged) in &places {
         let stored = marks(place);
         let lost: Vec<&String> = acknowledged.difference(&stored).collect();
         assert!(lost.is_empty(), "{}: lost {lost:?}", place.display());
