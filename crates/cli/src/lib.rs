@@ -96,9 +96,8 @@ pub fn main(registry: Registry) -> ExitCode {
         return code;
     }
     leyden_lm::process::reexec_with_env();
-    if let Ok(program) = std::env::current_exe() {
-        leyden_suite::worker::set_program(program);
-    }
+    // This link leads to the running program even if its file has been replaced by another version.
+    leyden_suite::worker::set_program("/proc/self/exe".into());
     restore_sigpipe();
     let matches = names::fill(Cli::command(), &registry).get_matches();
     let command = match Cli::from_arg_matches(&matches) {
