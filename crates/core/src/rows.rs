@@ -259,20 +259,22 @@ pub fn required_number_or_text(
     }
 }
 
-/// The id of a row: its own if it is a text, `{file}-{number}` if it is a whole number, because
-/// numbers alone would repeat from file to file, and `{file}-{index}` if it has none.
+/// The id of a row of the file `source`: its own if it is a text. A whole number becomes
+/// `{stem}-{number}` with the file's stem, because numbers alone would repeat from file to file; a row
+/// without an id gets `{stem}-{index}`.
 ///
 /// # Errors
 /// If the field `id` is of another type.
 pub fn id_or_default(
     row: &mut Map<String, Value>,
-    file: &str,
+    source: &Path,
     place: Place,
 ) -> Result<String, RowError> {
+    let stem = source.file_stem().unwrap_or_default().display();
     match row.shift_remove("id") {
         Some(Value::String(id)) if !id.trim().is_empty() => Ok(id),
-        Some(Value::Number(id)) if !id.is_f64() => Ok(format!("{file}-{id}")),
-        None | Some(Value::Null) => Ok(format!("{file}-{}", place.index)),
+        Some(Value::Number(id)) if !id.is_f64() => Ok(format!("{stem}-{id}")),
+        None | Some(Value::Null) => Ok(format!("{stem}-{}", place.index)),
         Some(other) => Err(wrong_type("id", "a text or a whole number", &other)),
     }
 }

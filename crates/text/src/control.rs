@@ -42,6 +42,8 @@ impl FromStr for ControlTokens {
 /// a program, and no template treats them in any way.
 const OPEN: char = '\u{FDD0}';
 const CLOSE: char = '\u{FDD1}';
+/// First byte of both in UTF-8.
+const MARK_BYTE: u8 = 0xef;
 
 /// Names of control tokens, to be found in messages.
 #[derive(Debug)]
@@ -67,28 +69,27 @@ impl Names {
 
     /// `text` with marks around every name in it, and without marks of its own.
     pub fn mark<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let mut marked = String::new();
-        let mut copied = 0;
-        let mut at = 0;
-        while at < text.len() {
+        let bytes = text.as_bytes();
+        let (mut marked, mut copied, mut at) = (String::new(), 0, 0);
+        // Bytes that begin a name or a mark are never within a character.
+        while let Some(skipped) = bytes[at..].iter().position(|&byte| self.begins(byte)) {
+            at += skipped;
             let rest = &text[at..];
-            let first = usize::from(rest.as_bytes()[0]);
-            let found = self.names[first].iter().find(|name| rest.starts_with(name.as_str()));
-            let width = rest.chars().next().map_or(1, char::len_utf8);
-            if let Some(name) = found {
+            let names = &self.names[usize::from(bytes[at])];
+            if let Some(name) = names.iter().find(|name| rest.starts_with(name.as_str())) {
                 marked.push_str(&text[copied..at]);
-                marked.extend([OPEN]);
+                marked.push(OPEN);
                 marked.push_str(name);
-                marked.extend([CLOSE]);
+                marked.push(CLOSE);
                 at += name.len();
                 copied = at;
             } else if rest.starts_with([OPEN, CLOSE]) {
                 marked.push_str(&text[copied..at]);
                 marked.push(char::REPLACEMENT_CHARACTER);
-                at += width;
+                at += OPEN.len_utf8();
                 copied = at;
             } else {
-                at += width;
+                at += 1;
             }
         }
         if copied == 0 {
@@ -96,6 +97,11 @@ impl Names {
         }
         marked.push_str(&text[copied..]);
         Cow::Owned(marked)
+    }
+
+    /// Whether a name or a mark may begin with this byte.
+    fn begins(&self, byte: u8) -> bool {
+        byte == MARK_BYTE || !self.names[usize::from(byte)].is_empty()
     }
 
     /// [`Names::mark`] of every text in a JSON value, keys included.

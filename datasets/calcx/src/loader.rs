@@ -19,8 +19,7 @@ use serde_json::{Map, Value};
 /// Only if the file itself cannot be read; bad rows are in the result.
 pub fn from_file(path: impl AsRef<Path>) -> Result<Loaded, LoadError> {
     let path = path.as_ref();
-    let file = stem(path);
-    rows::load(path, |row, place| task(row, place, &file))
+    rows::load(path, |row, place| task(row, place, path))
 }
 
 /// Converts rows from another reader to tasks; `name` identifies their source in errors. A row
@@ -30,18 +29,13 @@ pub fn from_rows<E: fmt::Display>(
     name: &str,
 ) -> Loaded {
     let readable = |row: Result<_, E>| row.map_err(|error| RowError::Unreadable(error.to_string()));
-    let file = stem(Path::new(name));
-    rows::collect(rows.into_iter().map(readable), name, |row, place| task(row, place, &file))
+    let rows = rows.into_iter().map(readable);
+    rows::collect(rows, name, |row, place| task(row, place, Path::new(name)))
 }
 
-/// The file's name in the ids of rows that have none.
-fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Converts a row to a task: `id` (see [`id_or_default`]), `question` and `result` by name, everything else as fields; the
-/// source and `labels` also become labels.
-fn task(mut row: Map<String, Value>, place: Place, file: &str) -> Result<Task, RowError> {
+/// Converts a row to a task: `id` (see [`id_or_default`]), `question` and `result` by name, everything
+/// else as fields; the source and `labels` also become labels.
+fn task(mut row: Map<String, Value>, place: Place, file: &Path) -> Result<Task, RowError> {
     let id = id_or_default(&mut row, file, place)?;
     let question = required(&mut row, "question")?;
     let gold = required_number_or_text(&mut row, "result")?;

@@ -80,8 +80,7 @@ impl Spider {
         without_rows: WithoutRows,
     ) -> Result<Loaded, LoadError> {
         let path = path.as_ref();
-        let prefix = path.file_stem().unwrap_or_default().to_string_lossy();
-        let read = rows::load(path, |row, place| self.task(row, place, &prefix))?;
+        let read = rows::load(path, |row, place| self.task(row, place, path))?;
         Ok(self.usable(read, without_rows))
     }
 
@@ -93,11 +92,10 @@ impl Spider {
         without_rows: WithoutRows,
     ) -> Loaded {
         let path = path.as_ref();
-        let prefix = path.file_stem().unwrap_or_default().to_string_lossy();
         let readable = |row: Result<_, E>| row.map_err(|e| RowError::Unreadable(e.to_string()));
         let rows = rows.into_iter().map(readable);
         let name = path.display().to_string();
-        let read = rows::collect(rows, &name, |row, place| self.task(row, place, &prefix));
+        let read = rows::collect(rows, &name, |row, place| self.task(row, place, path));
         self.usable(read, without_rows)
     }
 
@@ -115,9 +113,9 @@ impl Spider {
         &self,
         mut fields: Map<String, Value>,
         place: Place,
-        prefix: &str,
+        path: &Path,
     ) -> Result<Task, RowError> {
-        let id = id_or_default(&mut fields, prefix, place)?;
+        let id = id_or_default(&mut fields, path, place)?;
         let question = required(&mut fields, "question")?;
         let gold = required(&mut fields, "query")?;
         let database = required(&mut fields, DATABASE_FIELD)?;
