@@ -42,6 +42,9 @@ fn unknown_keys_and_impossible_values() {
         ("agent.name=nobody", &["agent.name", "nobody", "calc"]),
         ("agent.prompt=none", &["agent.prompt", "none", "compact"]),
         ("data.train=['no/such.jsonl']", &["no/such.jsonl"]),
+        ("data.train_exclude=['kind']", &["data.train_exclude", "kind", "name=value"]),
+        ("data.train_exclude=['kind=sum']", &["data.train_exclude", "mini-calc", "generated"]),
+        ("model.control_tokens=both", &["model.control_tokens", "both", "template"]),
         ("model.source=no/such.gguf", &["no/such.gguf", "does not exist"]),
     ] {
         assert_contains(&refusal(&[change]), words);

@@ -73,6 +73,23 @@ fn any_agent_works_on_own_tasks() {
 }
 
 #[test]
+fn training_tasks_are_left_out_by_a_label() {
+    let (folder, path) = experiment("calc", SUMS, "[reward]\nname = 'contains'\n");
+    let exclude = "data.train_exclude=['kind=difference']";
+    let (_, stderr) = succeeds(&mut run(&path, &[exclude, "train.steps=1"]));
+    assert_contains(&stderr, &["train.jsonl", "1 task left out"]);
+    let provenance = fs::read_to_string(folder.path().join("run/provenance.json")).unwrap();
+    let provenance: serde_json::Value = serde_json::from_str(&provenance).unwrap();
+    assert_eq!(provenance["data"]["train"][0]["excluded"], 1, "{provenance}");
+    // Held-out tasks stay.
+    assert_eq!(lines(&metrics(&path), "eval")[0]["rewards"].as_array().unwrap().len(), 2);
+    let all = "data.train_exclude=['kind=difference', 'kind=sum']";
+    fs::remove_dir_all(folder.path().join("run")).unwrap();
+    let error = refused(&mut run(&path, &[all]));
+    assert_contains(&error, &["train.jsonl", "data.train_exclude", "no task"]);
+}
+
+#[test]
 fn a_failing_reward_program_loses_rewards_but_not_the_run() {
     // The program fails on some rewards and succeeds on others.
     let script = "n=0\nwhile read line; do\n  n=$((n+1))\n  case $n in\n    2) echo no such key >&2; \

@@ -44,9 +44,16 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
     let successes = own_successes(experiment)?;
     let demonstrated = supervised && successes.is_none();
     let worlds = worlds(registry, &data.train)?;
+    let selection = Selection::new(data.train_limit, &data.train_exclude)?;
+    if let [world, ..] = worlds[..]
+        && !selection.exclude.is_empty()
+    {
+        bail!("data.train_exclude: {world} is generated; tasks are left out of files only");
+    }
     let (mut assembled, train, train_described): (Assembled, Box<dyn TaskSource>, Value) =
         if worlds.is_empty() {
-            let (tasks, described) = training_tasks(registry, data, dataset.as_ref(), &test)?;
+            let (tasks, described) =
+                training_tasks(registry, data, &selection, dataset.as_ref(), &test)?;
             let assembled = dataset.assemble(Train::Tasks(&tasks), &test, demonstrated)?;
             (assembled, Box::new(tasks), described)
         } else {
@@ -135,11 +142,11 @@ fn worlds(registry: &Registry, names: &[String]) -> Result<Vec<&'static str>> {
 fn training_tasks(
     registry: &Registry,
     data: &DataConfig,
+    selection: &Selection,
     dataset: &dyn Dataset,
     test: &[Task],
 ) -> Result<(Vec<Task>, Value)> {
-    let selection = Selection::new(data.train_limit, &data.train_exclude)?;
-    let (mut tasks, mut described) = sources::tasks(registry, &data.train, &selection, dataset, 0)?;
+    let (mut tasks, mut described) = sources::tasks(registry, &data.train, selection, dataset, 0)?;
     let held_out: HashSet<&str> = test.iter().map(|task| task.question.trim()).collect();
     let before = tasks.len();
     tasks.retain(|task| !held_out.contains(task.question.trim()));

@@ -19,8 +19,19 @@ const TOOL_USE: &str = "tool_use";
 
 /// Instructions, and data in units of 64 bytes, that a template may use for any conversation: 16 MB
 /// of text. A template is a program of the model's publisher, which could otherwise allocate
-/// without end. One more unit is granted for each byte of the conversation.
+/// without end. One more unit is granted for each byte of the conversation, up to [`MOST_FUEL`].
 const FUEL: u64 = 1 << 18;
+
+/// Four million instructions, for conversations of megabytes.
+const MOST_FUEL: u64 = 1 << 22;
+
+/// Longest source of a template, in bytes; published ones have up to 30 KB.
+const SOURCE_BYTES: usize = 256 << 10;
+
+/// Stack of a compilation or a rendering. The engine compiles nested operators and compares and
+/// drops nested values by recursion, one level for every two bytes of source or three units of
+/// fuel. The pages are reserved, and occupied only as far as they are used.
+const STACK_BYTES: usize = 1 << 30;
 
 /// 26 July 2024, the date that Llama 3's templates fall back to.
 pub fn default_date() -> NaiveDate {
@@ -41,7 +52,7 @@ impl ChatTemplate {
     /// Compiles `source`; the template sees `bos` and `eos` as `bos_token` and `eos_token`.
     ///
     /// # Errors
-    /// A syntax error, with its line.
+    /// A syntax error, with its line; a source longer than 256 KiB.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TextError> {
         let mut template = Self {
             env: environment(default_date()),
@@ -99,9 +110,16 @@ impl ChatTemplate {
         let sources = [(DEFAULT, Some(&self.source)), (TOOL_USE, self.tool_use.as_ref())];
         for (name, source) in sources {
             let Some(source) = source else { continue };
-            self.env
-                .add_template_owned(name, without_generation_blocks(source))
-                .map_err(|e| TextError::Template(e.to_string()))?;
+            if source.len() > SOURCE_BYTES {
+                let bytes = source.len();
+                let what = format!("it has {bytes} bytes; at most {SOURCE_BYTES} are compiled");
+                return Err(TextError::Template(what));
+            }
+            let env = &mut self.env;
+            stacker::grow(STACK_BYTES, || {
+                env.add_template_owned(name, without_generation_blocks(source))
+            })
+            .map_err(|e| TextError::Template(e.to_string()))?;
         }
         Ok(())
     }
@@ -153,10 +171,12 @@ impl ChatTemplate {
         let given = messages.iter().chain(variables.values()).map(bytes_of);
         let given: usize = given.sum::<usize>() + tools_bytes;
         let mut env = self.env.clone();
-        env.set_fuel(Some(FUEL + given as u64));
-        env.get_template(name)
-            .and_then(|template| template.render(Value::from_pairs(context)))
-            .map_err(|error| typed(&error))
+        env.set_fuel(Some((FUEL + given as u64).min(MOST_FUEL)));
+        stacker::grow(STACK_BYTES, || {
+            env.get_template(name)
+                .and_then(|template| template.render(Value::from_pairs(context)))
+                .map_err(|error| typed(&error))
+        })
     }
 }
 
@@ -212,6 +232,45 @@ mod tests {
         let error = template.render(&message, None, true, &Map::new()).unwrap_err();
         assert!(matches!(error, TextError::Template(_)), "{error}");
         assert!(ChatTemplate::new("{% if %}", None, None).is_err());
+    }
+
+    /// Each of these exhausted a thread's stack of 8 MB.
+    #[test]
+    fn deep_templates_end_in_a_text_or_an_error() {
+        let operators = format!("{{{{ {}1 }}}}", "not ".repeat(60_000));
+        let sum = format!("{{{{ 1{} }}}}", "+1".repeat(125_000));
+        let filters = format!("{{{{ 1{} }}}}", "|abs".repeat(60_000));
+        let doubled = |then: &str| {
+            format!(
+                "{{% set ns = namespace(x=[], y=[]) %}}{{% for i in range(20000) %}}\
+                 {{% set ns.x = [ns.x] %}}{{% set ns.y = [ns.y] %}}{{% endfor %}}{then}"
+            )
+        };
+        let unrolled = "{%set x=[x]%}".repeat(19_000) + "{{ x }}";
+        for source in [
+            operators,
+            sum,
+            filters,
+            doubled("{{ ns.x == ns.y }}"),
+            doubled("{{ ns.x }}"),
+            doubled("{{ ns.x|tojson }}"),
+            doubled("{{ ns.x|string|length }}"),
+            doubled("{{ [ns.x, ns.y]|sort|length }}"),
+            doubled("{{ [ns.x, ns.y]|unique|list|length }}"),
+            doubled("{{ ns.x in [ns.y] }}"),
+            unrolled,
+            "[".repeat(100_000),
+        ] {
+            let start: String = source.chars().take(30).collect();
+            let rendered = ChatTemplate::new(&source, None, None)
+                .and_then(|template| template.render(&[], None, false, &Map::new()));
+            if let Err(error) = rendered {
+                assert!(matches!(error, TextError::Template(_)), "{start}: {error}");
+            }
+        }
+        let long = ChatTemplate::new(&" ".repeat(super::SOURCE_BYTES + 1), None, None);
+        let error = long.unwrap_err().to_string();
+        assert!(error.contains("262145 bytes"), "{error}");
     }
 
     #[test]
