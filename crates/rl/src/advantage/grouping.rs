@@ -3,7 +3,9 @@
 //! A group contains the attempts at one task. Its entries, which are compared, are rows or rollouts
 //! of several rows ([`GroupOver`]). All estimators that compare within a group share two rules,
 //! implemented here: a group whose entries are all equal gets exactly 0, regardless of rounding,
-//! and so does a group of one unless verl's conventions are configured.
+//! and so does a group of one unless verl's conventions are configured. Over rollouts the former
+//! holds even if the calls of a rollout have different returns, since an estimator that divides by
+//! the deviation of the entries would divide these differences by 0.
 
 use std::collections::HashMap;
 
