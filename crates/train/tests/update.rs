@@ -221,6 +221,21 @@ fn calls_that_the_credit_rule_leaves_out_are_not_rows() {
 }
 
 #[test]
+fn a_batch_without_rows_is_not_an_update() {
+    let (.., start, _) = first_step(&["train.learning_rate=0.0"]);
+    for advantage in ["grpo", "whiten", "gae", "reinforce_plus_plus"] {
+        // No prompt is that short.
+        let advantage = format!("algorithm.advantage={{name = '{advantage}'}}");
+        let changes = ["train.max_prompt_tokens=0", "train.mini_batches=2", advantage.as_str()];
+        let (record, _, weights, updates) = first_step(&changes);
+        assert_eq!((updates, record.action_tokens, record.grad_norm), (0, 0, 0.0), "{advantage}");
+        assert_eq!(record.extra["skipped_updates"], 2.0);
+        assert!(weights.equal(&start), "{advantage}");
+    }
+    assert!(!first_step(&[]).0.extra.contains_key("skipped_updates"));
+}
+
+#[test]
 fn mini_batches_keep_a_task_together() {
     let batch = batch(&[], 100);
     assert_eq!(batch.mini_batches(2), [vec![0, 1, 2, 3], vec![4, 5, 6]]);
