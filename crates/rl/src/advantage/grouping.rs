@@ -227,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn rollouts_of_equal_scores_have_no_variance_even_if_their_calls_differ() {
+        let rows = Rows::dense(&[1; 4]);
+        let scores = [0.5, 1.0, 1.0, 0.5];
+        let batch = AdvantageInputs::of_outcomes(&rows, &scores, &[0; 4], &[0, 0, 1, 1]);
+        let compare = |over| {
+            let grouping = Grouping::new(&batch, over).unwrap();
+            let flat = grouping.counters().zero_variance;
+            (grouping.standardised(&batch, None, false, 0.0), flat)
+        };
+        assert_eq!(compare(GroupOver::Rollouts), (vec![0.0; 4], 1));
+        assert_eq!(compare(GroupOver::Rows), (vec![-0.25, 0.25, 0.25, -0.25], 0));
+    }
+
+    #[test]
     fn a_non_finite_score_is_rejected_by_row() {
         let rows = Rows::dense(&[1, 1]);
         let batch = AdvantageInputs::of_outcomes(&rows, &[1.0, f64::INFINITY], &[0, 0], &[0, 1]);
