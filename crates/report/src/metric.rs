@@ -73,6 +73,7 @@ const EXTRAS: &[(&str, &str, &str)] = &[
     ("prompts_extended", "Prompts extended", "prompts"),
     ("prompts_rewritten", "Prompts rewritten", "prompts"),
     ("groups_left_out", "Groups excluded", "groups"),
+    ("skipped_updates", "Updates skipped for lack of rows", "updates"),
     ("sampler_chi2", "χ² of trainer to sampler, by token", "χ² divergence"),
     ("sampler_chi2_sequence", "χ² of trainer to sampler, by response", "χ² divergence"),
     ("sampler_perplexity_ratio", "Perplexity, trainer over sampler", "ratio"),

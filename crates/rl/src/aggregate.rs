@@ -10,6 +10,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{ConfigError, positive};
 use crate::rows::Rows;
 
 /// Added to token counts used as divisors, as in verl.
@@ -26,8 +27,13 @@ pub enum Aggregation {
     SeqMeanTokenSum,
     /// Mean over a row's tokens, mean over rows with tokens (the original GRPO).
     SeqMeanTokenMean,
-    /// Sum over all tokens divided by a constant (Dr.GRPO), by default the longest row's
-    /// length; not divided by the number of rows.
+    /// Sum over a row's tokens divided by a constant, mean over rows with tokens (Dr.GRPO, Liu et
+    /// al., arXiv 2503.20783, listing 1); see [`AggregationConstant`].
+    ///
+    /// Its scale is not that of the token mean: with a budget of c tokens and rows of n tokens in
+    /// the mean, losses and gradients are n/c of it. The gradient norm at which to clip
+    /// (`train.grad_clip`) must be chosen for this scale, and the learning rate, too, unless the
+    /// optimiser is invariant to the gradient's scale.
     SeqMeanTokenSumNorm,
     /// Mean over all tokens of a rollout, then mean over rollouts: a rollout counts once,
     /// regardless of its number of calls.
@@ -48,8 +54,47 @@ impl Aggregation {
     ];
 }
 
+/// The divisor of [`Aggregation::SeqMeanTokenSumNorm`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of tokens, or longest")]
+pub enum AggregationConstant {
+    /// This many tokens; in the paper the generation budget, the maximum length of a response.
+    Tokens(f64),
+    /// A length taken from the batch.
+    Row(RowLength),
+}
+
+/// A length taken from the rows of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowLength {
+    /// The longest row, including masked tokens: the width of a padded matrix.
+    Longest,
+}
+
+impl AggregationConstant {
+    /// The length of the longest row of an update, without the mean over rows: verl's default. The
+    /// divisor differs between updates, and the gradient grows with the number of rows B: for rows
+    /// of equal length it is B times that of the token mean, so with a norm of 1 at which to clip,
+    /// nearly every update is clipped.
+    pub const LONGEST: Self = Self::Row(RowLength::Longest);
+
+    /// # Errors
+    /// A number of tokens that is not positive.
+    pub fn validate(self) -> Result<(), ConfigError> {
+        match self {
+            Self::Tokens(tokens) => positive("aggregation_constant", tokens),
+            Self::Row(RowLength::Longest) => Ok(()),
+        }
+    }
+}
+
 /// The weight of each token with one rollout per row; see [`token_weights_by_rollout`].
-pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
+pub fn token_weights(
+    mode: Aggregation,
+    constant: Option<AggregationConstant>,
+    rows: &Rows,
+) -> Vec<f64> {
     let rollouts: Vec<usize> = (0..rows.len()).collect();
     token_weights_by_rollout(mode, constant, rows, &rollouts)
 }
@@ -57,15 +102,15 @@ pub fn token_weights(mode: Aggregation, constant: Option<f64>, rows: &Rows) -> V
 /// The weight of each token; 0 outside the mask.
 ///
 /// With N tokens inside the mask, n of them in the token's row and M in its rollout, B rows and R
-/// rollouts that have any: `1/N`, `1/B`, `1/(B (n + 1e-8))`, `1/constant`, `1/(R M)`, `1/(B' M)`
-/// with B' all rows. `constant` is used only by [`Aggregation::SeqMeanTokenSumNorm`] and defaults
-/// to the longest row's length including masked tokens: the width of a padded matrix.
+/// rollouts that have any: `1/N`, `1/B`, `1/(B (n + 1e-8))`, `1/(B c)`, `1/(R M)`, `1/(B' M)` with
+/// B' all rows. `constant` is the c of [`Aggregation::SeqMeanTokenSumNorm`] and is used only by it;
+/// for [`AggregationConstant::LONGEST`] the weight is 1 / longest row.
 ///
 /// # Panics
-/// If there is not one rollout per row.
+/// If there is not one rollout per row, or [`Aggregation::SeqMeanTokenSumNorm`] has no constant.
 pub fn token_weights_by_rollout(
     mode: Aggregation,
-    constant: Option<f64>,
+    constant: Option<AggregationConstant>,
     rows: &Rows,
     rollouts: &[usize],
 ) -> Vec<f64> {
@@ -73,7 +118,12 @@ pub fn token_weights_by_rollout(
     let counts = rows.active_lengths();
     let all = counts.iter().sum::<usize>() as f64;
     let filled = counts.iter().filter(|&&n| n > 0).count() as f64;
-    let longest = rows.ranges().map(|range| range.len()).max().unwrap_or(0) as f64;
+    let norm = constant.map(|constant| match constant {
+        AggregationConstant::Tokens(c) => filled * c,
+        AggregationConstant::Row(RowLength::Longest) => {
+            rows.ranges().map(|range| range.len()).max().unwrap_or(0) as f64
+        }
+    });
     let mut per_rollout: HashMap<usize, usize> = HashMap::new();
     if matches!(mode, Aggregation::PerRolloutMean | Aggregation::PerRolloutMeanOverRows) {
         for (&rollout, &count) in rollouts.iter().zip(counts).filter(|(_, count)| **count > 0) {
@@ -90,7 +140,7 @@ pub fn token_weights_by_rollout(
         Aggregation::TokenMean => 1.0 / all,
         Aggregation::SeqMeanTokenSum => 1.0 / filled,
         Aggregation::SeqMeanTokenMean => 1.0 / (count as f64 + COUNT_EPSILON) / filled,
-        Aggregation::SeqMeanTokenSumNorm => 1.0 / constant.unwrap_or(longest),
+        Aggregation::SeqMeanTokenSumNorm => 1.0 / norm.expect("this aggregation needs a constant"),
     };
     spread(rows, counts, row_weight)
 }
@@ -138,10 +188,25 @@ mod tests {
         let mean = weights(Aggregation::SeqMeanTokenMean, None);
         assert_eq!(mean[0], 0.5 / (2.0 + 1e-8));
         assert_eq!(mean[3], 0.5 / (1.0 + 1e-8));
-        let norm = weights(Aggregation::SeqMeanTokenSumNorm, None);
-        assert_eq!(norm, [third, third, 0.0, third, 0.0, 0.0]);
-        assert_eq!(weights(Aggregation::SeqMeanTokenSumNorm, Some(8.0))[0], 0.125);
+        let norm = |constant| weights(Aggregation::SeqMeanTokenSumNorm, Some(constant));
+        assert_eq!(norm(AggregationConstant::LONGEST), [third, third, 0.0, third, 0.0, 0.0]);
+        // Two rows have tokens.
+        let sixteenth = 1.0 / 16.0;
+        let budget = norm(AggregationConstant::Tokens(8.0));
+        assert_eq!(budget, [sixteenth, sixteenth, 0.0, sixteenth, 0.0, 0.0]);
         assert_eq!(row_mean_weights(&rows()), [1.0 / 6.0, 1.0 / 6.0, 0.0, third, 0.0, 0.0]);
+    }
+
+    /// Liu et al.: a constant divisor, whatever the rows of the update, and a mean over rows.
+    #[test]
+    fn the_budget_s_weight_depends_on_the_number_of_rows_only() {
+        let weight = |lengths: &[usize]| {
+            let constant = Some(AggregationConstant::Tokens(32.0));
+            token_weights(Aggregation::SeqMeanTokenSumNorm, constant, &Rows::dense(lengths))[0]
+        };
+        assert_eq!(weight(&[1, 2]), 1.0 / 64.0);
+        assert_eq!(weight(&[7, 31]), 1.0 / 64.0);
+        assert_eq!(weight(&[1, 2, 3, 4]), 1.0 / 128.0);
     }
 
     #[test]
@@ -166,7 +231,9 @@ mod tests {
     fn a_batch_without_tokens_weighs_nothing() {
         let rows = Rows::new(&[2], vec![false, false]).unwrap();
         for mode in Aggregation::ALL {
-            assert_eq!(token_weights(mode, None, &rows), [0.0, 0.0]);
+            for constant in [AggregationConstant::Tokens(8.0), AggregationConstant::LONGEST] {
+                assert_eq!(token_weights(mode, Some(constant), &rows), [0.0, 0.0]);
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //! calls are compared within their task or, with [`GroupBy`], only with calls of the same role or
 //! turn.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::advantage::{AdvantageInputs, Advantages};
 use crate::config::{AlgorithmConfig, GroupBy};
@@ -51,10 +51,11 @@ impl AlgorithmConfig {
         let shaped = self.shaped(&credit, rows, kl_penalties);
         let needs_values = self.advantage.needs().contains(&Need::Critic);
         let values = needs_values.then(|| token_values(&credit, trajectories, rows)).transpose()?;
-        let advantages = self.advantage.advantages(&AdvantageInputs {
+        let groups = self.comparison_groups(&credit, trajectories);
+        let mut advantages = self.advantage.advantages(&AdvantageInputs {
             rows,
             scores: &shaped.scores,
-            groups: &self.comparison_groups(&credit, trajectories),
+            groups: &groups,
             rollouts: &credit.trajectories,
             token_rewards: shaped.token_rewards.as_deref(),
             values: values.as_deref(),
@@ -64,6 +65,8 @@ impl AlgorithmConfig {
             true => Some(Targets::Tokens(advantages.returns().to_vec())),
             false => credit.targets,
         };
+        let (samples, without) = count_without_gradient(&advantages, &groups, rows);
+        advantages.scale(self.loss.advantage_factor(samples, without));
         Ok(Assigned {
             returns: credit.returns,
             groups: credit.groups,
@@ -118,6 +121,19 @@ impl AlgorithmConfig {
             })
             .collect()
     }
+}
+
+/// The number of rows with tokens, and of those among them whose group has no advantage but 0.
+fn count_without_gradient(
+    advantages: &Advantages,
+    groups: &[usize],
+    rows: &Rows,
+) -> (usize, usize) {
+    let has_gradient = |row: usize| rows.active_in(row).any(|t| advantages.per_token[t] != 0.0);
+    let with: HashSet<usize> =
+        (0..rows.len()).filter(|&row| has_gradient(row)).map(|row| groups[row]).collect();
+    let samples = || (0..rows.len()).filter(|&row| rows.active_length(row) > 0);
+    (samples().count(), samples().filter(|&row| !with.contains(&groups[row])).count())
 }
 
 struct Shaped {
@@ -177,7 +193,9 @@ mod tests {
         trajectories[0].calls.swap(0, 1);
         let rows = Rows::dense(&[1; 4]);
         let run = |group_by: &str| {
-            let text = format!("group_by = '{group_by}'\n{PLAIN}[credit]\nname = 'last_call'\n");
+            let text = format!(
+                "group_by = '{group_by}'\n{PLAIN}[credit]\nname = 'last_call'\nothers = 'zero'\n"
+            );
             config(&text).assign(&trajectories, &rows, None).unwrap()
         };
         // Earned: check 0, write 1; write 0, check 0.
@@ -191,6 +209,44 @@ mod tests {
         assert_eq!(turn.advantages.per_row, [0.0, 0.5, 0.0, -0.5]);
         let counters = GroupCounters { groups: 2, zero_variance: 1, singletons: 0 };
         assert_eq!(turn.advantages.counters, counters);
+    }
+
+    #[test]
+    fn only_last_calls_are_compared_if_the_others_are_left_out() {
+        let mut trajectories = trajectories();
+        trajectories.push(Trajectory::of_calls(4, 1.0, 1));
+        let last_call = config(&format!("{PLAIN}[credit]\nname = 'last_call'\n"));
+        // The rows are the last calls: rewards 1, 0 and 1.
+        let rows = Rows::dense(&[1; 3]);
+        let assigned = last_call.assign(&trajectories, &rows, None).unwrap();
+        assert_eq!(assigned.returns, [1.0, 0.0, 1.0]);
+        assert_eq!(assigned.trajectories, [0, 1, 2]);
+        let third = 1.0 / 3.0;
+        for (ours, theirs) in assigned.advantages.per_row.iter().zip([third, -2.0 * third, third]) {
+            assert!((ours - theirs).abs() < 1e-15, "{ours} {theirs}");
+        }
+        // It is the same if the caller marks the others as not trained.
+        trajectories.iter_mut().for_each(|trajectory| last_call.credit.leave_out(trajectory));
+        assert_eq!(last_call.assign(&trajectories, &rows, None).unwrap(), assigned);
+    }
+
+    #[test]
+    fn gpg_makes_up_for_groups_without_variance() {
+        let trajectories: Vec<Trajectory> = [(0, 1.0), (0, 0.0), (1, 1.0), (1, 1.0), (2, 0.0)]
+            .map(|(group, reward)| Trajectory::of_calls(group, reward, 1))
+            .to_vec();
+        let rows = Rows::dense(&[2, 1, 3, 1, 1]);
+        let run = |loss: &str| {
+            let text = format!("{PLAIN}[loss]\n{loss}\n");
+            config(&text).assign(&trajectories, &rows, None).unwrap().advantages
+        };
+        // Two of five rows are in a group with a gradient.
+        let paper = run("name = 'gpg'");
+        assert_eq!(paper.per_row, [0.5 * 2.5, -0.5 * 2.5, 0.0, 0.0, 0.0]);
+        assert_eq!(paper.per_token[..3], [1.25, 1.25, -1.25]);
+        let plain = run("name = 'gpg'\nrescale = false");
+        assert_eq!(plain.per_row, [0.5, -0.5, 0.0, 0.0, 0.0]);
+        assert_eq!(run("name = 'ppo'"), plain);
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //! paper's recipe: identical credit, GRPO over all calls, PPO with clip 0.2 / 0.3 and dual clip 3,
 //! token mean, no KL, no entropy bonus, no correction.
 //!
+//! Two keys depend on others if they are not written: `aggregation` on the loss, and
+//! `aggregation_constant` on the maximum length of a response, which is not part of this section.
+//! [`AlgorithmConfig::with_response_budget`] writes them out.
+//!
 //! ```toml
 //! aggregation = "token-mean"
 //! [credit]
@@ -17,16 +21,17 @@
 //! clip_high = 0.28
 //! ```
 
+mod checks;
+
 use serde::{Deserialize, Serialize};
 
 use crate::advantage::AdvantageConfig;
-use crate::aggregate::Aggregation;
+use crate::aggregate::{Aggregation, AggregationConstant};
 use crate::correction::CorrectionConfig;
 use crate::credit::CreditConfig;
-use crate::error::{ConfigError, not_negative, positive};
 use crate::kl::KlConfig;
 use crate::loss::LossConfig;
-use crate::needs::{Capabilities, Need};
+use crate::needs::Need;
 use crate::rows::Rows;
 use crate::shaping::OverlongConfig;
 
@@ -47,10 +52,12 @@ pub enum GroupBy {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlgorithmConfig {
-    pub aggregation: Aggregation,
-    /// Divisor of `seq-mean-token-sum-norm`; the longest row's length if absent.
+    /// The loss's default if absent: token mean, or the only one that the loss has.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub aggregation_constant: Option<f64>,
+    pub aggregation: Option<Aggregation>,
+    /// Divisor of `seq-mean-token-sum-norm`, by default the maximum length of a response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregation_constant: Option<AggregationConstant>,
     /// Factor of the entropy bonus; 0 is off.
     pub entropy_coefficient: f64,
     /// Which calls of a task are compared with each other.
@@ -66,72 +73,40 @@ pub struct AlgorithmConfig {
 }
 
 impl AlgorithmConfig {
+    /// The configuration with the keys written out that depend on others, for a run whose responses
+    /// have at most `max_tokens` tokens.
+    pub fn with_response_budget(mut self, max_tokens: usize) -> Self {
+        let mode = self.aggregation();
+        self.aggregation = Some(mode);
+        if mode == Aggregation::SeqMeanTokenSumNorm {
+            let budget = AggregationConstant::Tokens(max_tokens as f64);
+            self.aggregation_constant.get_or_insert(budget);
+        }
+        self
+    }
+
+    /// The aggregation of the loss.
+    pub fn aggregation(&self) -> Aggregation {
+        self.aggregation.unwrap_or_else(|| self.loss.default_aggregation())
+    }
+
     /// The weight of each token of the batch of one update, with one rollout per row; see
     /// [`LossConfig::token_weights`].
+    ///
+    /// # Panics
+    /// If the configuration is not valid.
     pub fn token_weights(&self, rows: &Rows) -> Vec<f64> {
-        self.loss.token_weights(self.aggregation, self.aggregation_constant, rows)
+        self.loss.token_weights(self.aggregation(), self.aggregation_constant, rows)
     }
 
     /// The weight of each token of the batch of one update, with row r belonging to rollout
     /// `rollouts[r]`; see [`LossConfig::token_weights_by_rollout`].
     ///
     /// # Panics
-    /// If there is not one rollout per row.
+    /// If there is not one rollout per row, or the configuration is not valid.
     pub fn token_weights_by_rollout(&self, rows: &Rows, rollouts: &[usize]) -> Vec<f64> {
         let constant = self.aggregation_constant;
-        self.loss.token_weights_by_rollout(self.aggregation, constant, rows, rollouts)
-    }
-
-    /// # Errors
-    /// The first invalid value, or the first incompatible combination.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        if let Some(constant) = self.aggregation_constant {
-            positive("aggregation_constant", constant)?;
-        }
-        not_negative("entropy_coefficient", self.entropy_coefficient)?;
-        if let Some(overlong) = &self.overlong {
-            overlong.validate()?;
-        }
-        self.credit.validate()?;
-        self.advantage.validate()?;
-        self.loss.validate()?;
-        self.kl.validate()?;
-        self.correction.validate()?;
-        self.validate_pairing()
-    }
-
-    /// Rejects incompatible combinations.
-    fn validate_pairing(&self) -> Result<(), ConfigError> {
-        let (credit, advantage) = (self.credit.name(), self.advantage.name());
-        if self.credit.is_advantage() {
-            if !self.advantage.takes_advantages() {
-                let why = format!(
-                    "credit {credit} is already an advantage, and \
-                     {advantage} would compare that again: use {}",
-                    listed(AdvantageConfig::all(), |other| {
-                        other.takes_advantages().then(|| other.name())
-                    })
-                );
-                return Err(ConfigError::combination("advantage.name", why));
-            }
-            let shaped = if self.overlong.is_some() {
-                Some("overlong")
-            } else {
-                self.kl.is_in_reward().then_some("kl.placement")
-            };
-            if let Some(key) = shaped {
-                let why = format!(
-                    "it changes what calls earned before they are compared, and credit {credit} \
-                     leaves nothing to compare: remove it or choose credit that is a return"
-                );
-                return Err(ConfigError::combination(key, why));
-            }
-        }
-        if self.group_by != GroupBy::Task && !self.advantage.compares_groups() {
-            let why = format!("{advantage} compares no groups, so they cannot be narrowed");
-            return Err(ConfigError::combination("group_by", why));
-        }
-        Ok(())
+        self.loss.token_weights_by_rollout(self.aggregation(), constant, rows, rollouts)
     }
 
     /// Whether the algorithm uses a critic's values.
@@ -144,56 +119,6 @@ impl AlgorithmConfig {
         let (credit, advantage) = (self.credit.needs(), self.advantage.needs());
         credit.iter().chain(advantage).chain(self.loss.needs()).copied()
     }
-
-    /// Whether a run with these capabilities can use the algorithm.
-    ///
-    /// # Errors
-    /// The first missing capability, the rule that needs it and alternatives.
-    pub fn check(&self, run: &Capabilities) -> Result<(), ConfigError> {
-        let lacks = |needs: &[Need]| needs.iter().copied().find(|need| !need.is_met(run));
-        if let Some(need) = lacks(self.credit.needs()) {
-            let others = listed(CreditConfig::all(), |other| {
-                let fits = other.is_advantage() == self.credit.is_advantage();
-                (fits && lacks(other.needs()).is_none()).then(|| other.name())
-            });
-            return Err(refusal("credit.name", self.credit.name(), need, &others));
-        }
-        if let Some(need) = lacks(self.advantage.needs())
-            && !(need == Need::Group && self.advantage.takes_groups_of_one())
-        {
-            let others = listed(AdvantageConfig::all(), |other| {
-                let fits = !self.credit.is_advantage() || other.takes_advantages();
-                (fits && lacks(other.needs()).is_none()).then(|| other.name())
-            });
-            return Err(refusal("advantage.name", self.advantage.name(), need, &others));
-        }
-        if let Some(need) = lacks(self.loss.needs()) {
-            let others = listed(LossConfig::all(), |other| {
-                lacks(other.needs()).is_none().then(|| other.name())
-            });
-            return Err(refusal("loss.name", self.loss.name(), need, &others));
-        }
-        if self.kl.is_on() && !run.reference {
-            let why = "a KL penalty measures the distance to a frozen reference model, and this \
-                       run has none: set kl.coefficient to 0";
-            return Err(ConfigError::combination("kl.coefficient", why));
-        }
-        Ok(())
-    }
-}
-
-/// The error for a rule that a run cannot use: the missing capability and alternative rules.
-fn refusal(key: &'static str, rule: &str, need: Need, others: &str) -> ConfigError {
-    let instead = match others {
-        "" => String::new(),
-        others => format!("; rules that this run can use: {others}"),
-    };
-    ConfigError::combination(key, format!("{rule} {}{instead}", need.refusal()))
-}
-
-/// The names of the rules for which `name` returns one, comma-separated.
-fn listed<T>(rules: Vec<T>, name: impl Fn(&T) -> Option<&'static str>) -> String {
-    rules.iter().filter_map(name).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -212,11 +137,64 @@ mod tests {
         assert_eq!(config, AlgorithmConfig::default());
         let paper = PpoConfig { clip_low: 0.2, clip_high: 0.3, dual_clip: Some(3.0) };
         assert_eq!(config.loss, LossConfig::Ppo(paper));
-        assert_eq!(config.aggregation, Aggregation::TokenMean);
+        assert_eq!(config.aggregation(), Aggregation::TokenMean);
         assert!(!config.kl.is_on());
         assert_eq!(config.validate(), Ok(()));
         let AdvantageConfig::Grpo(grpo) = config.advantage else { panic!("not GRPO") };
         assert_eq!(grpo.group_over, GroupOver::Rows);
+    }
+
+    /// Estimators whose papers compare samples compare rollouts, and rows where verl's conventions
+    /// or the file say so.
+    #[test]
+    fn the_unit_of_comparison_is_the_paper_s_unless_written() {
+        let unit = |keys: &str| {
+            let config = parse(&format!("[advantage]\n{keys}")).unwrap();
+            let text = toml::to_string(&config.advantage).unwrap();
+            assert_eq!(toml::from_str::<AdvantageConfig>(&text).unwrap(), config.advantage);
+            let written = text.lines().find_map(|line| line.strip_prefix("group_over = "));
+            written.unwrap_or("").trim_matches('"').to_owned()
+        };
+        for name in ["grpo", "reinforce_plus_plus_baseline"] {
+            assert_eq!(unit(&format!("name = '{name}'")), "rows");
+            assert_eq!(unit(&format!("name = '{name}'\ngroup_over = 'rollouts'")), "rollouts");
+        }
+        for name in ["rloo", "opo", "max_rl", "pass_k"] {
+            assert_eq!(unit(&format!("name = '{name}'")), "rollouts");
+            assert_eq!(unit(&format!("name = '{name}'\ngroup_over = 'rows'")), "rows");
+        }
+        for name in ["rloo", "opo"] {
+            assert_eq!(unit(&format!("name = '{name}'\ncompat = 'verl'")), "rows");
+            let both = format!("name = '{name}'\ncompat = 'verl'\ngroup_over = 'rollouts'");
+            assert_eq!(unit(&both), "rollouts");
+        }
+    }
+
+    #[test]
+    fn unwritten_keys_follow_from_the_loss_and_the_response_budget() {
+        let resolved = |text: &str| {
+            let config = parse(text).unwrap().with_response_budget(48);
+            assert_eq!(parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+            assert_eq!(config.validate(), Ok(()), "{text}");
+            (config.aggregation.unwrap(), config.aggregation_constant)
+        };
+        let norm = "aggregation = 'seq-mean-token-sum-norm'\n";
+        let written = format!("{norm}aggregation_constant = 512");
+        let longest = format!("{norm}aggregation_constant = 'longest'");
+        let tokens = |count| Some(AggregationConstant::Tokens(count));
+        for (text, mode, constant) in [
+            ("", Aggregation::TokenMean, None),
+            ("[loss]\nname = 'gpg'", Aggregation::TokenMean, None),
+            ("[loss]\nname = 'sapo'", Aggregation::SeqMeanTokenMean, None),
+            (norm, Aggregation::SeqMeanTokenSumNorm, tokens(48.0)),
+            (&written, Aggregation::SeqMeanTokenSumNorm, tokens(512.0)),
+            (&longest, Aggregation::SeqMeanTokenSumNorm, Some(AggregationConstant::LONGEST)),
+        ] {
+            assert_eq!(resolved(text), (mode, constant), "{text}");
+        }
+        // 3 rows and the budget of 48 tokens.
+        let config = parse(norm).unwrap().with_response_budget(48);
+        assert_eq!(config.token_weights(&Rows::dense(&[2, 1, 1])), [1.0 / 144.0; 4]);
     }
 
     #[test]
@@ -239,44 +217,16 @@ mod tests {
 
     /// Every credit rule with every estimator and every loss is valid or rejected with a reason.
     #[test]
-    fn incompatible_combinations_are_rejected() {
-        let losses = LossConfig::NAMES;
-        let read = |credit: &str, advantage: &str, more: &str| {
-            let tables =
-                format!("{more}\n[credit]\nname = '{credit}'\n[advantage]\nname = '{advantage}'\n");
-            let loss = |loss| parse(&format!("{tables}[loss]\nname = '{loss}'\n")).unwrap();
-            losses.iter().map(loss).collect::<Vec<_>>()
-        };
-        for estimator in AdvantageConfig::all() {
-            for credit in CreditConfig::all() {
-                let (credit_name, name) = (credit.name(), estimator.name());
-                let fits = !credit.is_advantage() || estimator.takes_advantages();
-                for config in read(credit_name, name, "") {
-                    assert_eq!(config.validate().is_ok(), fits, "{credit_name} {name}");
-                }
-            }
-        }
-        let advantages: Vec<&str> =
-            CreditConfig::all().iter().filter(|c| c.is_advantage()).map(|c| c.name()).collect();
-        assert_eq!(advantages, ["learned_value", "bilevel_gae", "monte_carlo", "gigpo"]);
-        let refused = |credit, advantage, more| {
-            read(credit, advantage, more)[0].validate().unwrap_err().key()
-        };
-        let overlong = "overlong = { max_tokens = 10, buffer = 5 }";
-        assert_eq!(refused("gigpo", "none", overlong), "overlong");
-        let penalty = "kl = { coefficient = 0.1, placement = 'reward' }";
-        assert_eq!(refused("learned_value", "whiten", penalty), "kl.placement");
-        assert_eq!(refused("identical", "gae", "group_by = 'role'"), "group_by");
-    }
-
-    #[test]
     fn unknown_names_and_keys_are_rejected() {
         for text in [
             "agregation = 'token-mean'",
             "aggregation = 'token_mean'",
+            "aggregation_constant = 'shortest'",
             "[loss]\nname = 'pppo'",
             "[loss]\nname = 'ppo'\nclip = 0.2",
             "[loss]\nname = 'gpg'\nclip_low = 0.2",
+            "[advantage]\nname = 'rloo'\nepsilon = 1.0",
+            "[credit]\nname = 'last_call'\nothers = 'one'",
             "[advantage]\nname = 'grpo'\ncompat = 'vrel'",
             "[advantage]\nname = 'opo'\nepsilon = 1.0",
             "[credit]\nname = 'identical'\ngamma = 1.0",
@@ -287,75 +237,6 @@ mod tests {
             "[kl]\nbeta = 0.1",
         ] {
             assert!(parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn invalid_values_are_rejected_by_key() {
-        for (text, key) in [
-            ("aggregation_constant = 0", "aggregation_constant"),
-            ("entropy_coefficient = -1", "entropy_coefficient"),
-            ("[loss]\nname = 'ppo'\nclip_low = 1.5", "loss.clip_low"),
-            ("[loss]\nname = 'ppo'\ndual_clip = 1.0", "loss.dual_clip"),
-            ("[loss]\nname = 'gspo'\nclip_high = -0.1", "loss.clip_high"),
-            ("[advantage]\nname = 'gae'\ngamma = 1.01", "advantage.gamma"),
-            ("[advantage]\nname = 'grpo'\nepsilon = nan", "advantage.epsilon"),
-            ("[kl]\ncoefficient = inf", "kl.coefficient"),
-            ("[credit]\nname = 'discounted'\ngamma = 1.5", "credit.gamma"),
-            ("[credit]\nname = 'gigpo'\nstep_weight = -1.0", "credit.step_weight"),
-            ("[loss]\nname = 'sapo'\ntau_negative = 0.0", "loss.tau_negative"),
-            ("[overlong]\nmax_tokens = 10\nbuffer = 11", "overlong.buffer"),
-            ("[correction]\nhigh = nan", "correction.high"),
-        ] {
-            let error = parse(text).unwrap().validate().unwrap_err();
-            assert_eq!(error.key(), key, "{error}");
-        }
-    }
-
-    fn check(text: &str, run: Capabilities) -> Result<(), ConfigError> {
-        let config: AlgorithmConfig = toml::from_str(text).unwrap();
-        config.validate().unwrap();
-        config.check(&run)
-    }
-
-    #[test]
-    fn rules_need_the_capabilities_of_the_run() {
-        let plain = Capabilities { samples: 4, ..Capabilities::default() };
-        let one = Capabilities { samples: 1, anchors: true, ..plain };
-        let whiten = "[advantage]\nname = 'whiten'\n";
-        let critic = Capabilities { critic: true, ..plain };
-        let anchors = Capabilities { anchors: true, ..plain };
-        let credit = |name: &str| format!("{whiten}[credit]\nname = '{name}'\n");
-        let reference = Capabilities { reference: true, ..plain };
-        let branching = Capabilities { branching: true, ..plain };
-        let counterfactuals = Capabilities { counterfactuals: true, ..plain };
-        for (text, without, word, with) in [
-            ("", one, "every advantage is 0", plain),
-            ("[advantage]\nname = 'pass_k'\ncompat = 'verl'", one, "pass_k compares", plain),
-            ("[advantage]\nname = 'gae'", plain, "value head", critic),
-            (&credit("learned_value"), plain, "value head", critic),
-            (&credit("bilevel_gae"), plain, "value head", critic),
-            (&credit("monte_carlo"), plain, "completions", branching),
-            (&credit("gigpo"), plain, "does not name its states", anchors),
-            (&credit("gigpo"), one, "one of each", anchors),
-            ("[credit]\nname = 'leave_one_out'", plain, "does not score", counterfactuals),
-            ("[kl]\ncoefficient = 0.1", plain, "reference model", reference),
-        ] {
-            let error = check(text, without).unwrap_err().to_string();
-            assert!(error.contains(word), "{text}: {error}");
-            assert_eq!(check(text, with), Ok(()), "{text}");
-        }
-    }
-
-    #[test]
-    fn one_rollout_suffices_without_group_comparison() {
-        let one = Capabilities { samples: 1, ..Capabilities::default() };
-        for text in [
-            "[advantage]\nname = 'reinforce_plus_plus'",
-            "[advantage]\nname = 'none'",
-            "[advantage]\nname = 'grpo'\ncompat = 'verl'",
-        ] {
-            assert_eq!(check(text, one), Ok(()), "{text}");
         }
     }
 }

@@ -55,10 +55,6 @@ pub enum CreditError {
 pub enum AdvantageError {
     #[error("row {row} earned {score}, which is not a finite number")]
     Score { row: usize, score: f64 },
-    #[error(
-        "the advantages cannot be whitened: {tokens} tokens are inside the mask, two are needed"
-    )]
-    TooFewTokens { tokens: usize },
     #[error("group {group} has one sample, and pass@k needs two or more")]
     Singleton { group: usize },
     #[error("generalised advantage estimation needs a critic's values, and there are none")]

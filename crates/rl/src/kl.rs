@@ -186,15 +186,22 @@ pub struct KlController {
     pub coefficient: f64,
 }
 
+/// The factor at most halves or doubles in one step.
+const STEP_BOUNDS: (f64, f64) = (0.5, 2.0);
+
 impl KlController {
     /// `β ← β (1 + clip(KL/target − 1, ±0.2) · n/horizon)` after a step of `rollouts` rollouts with
     /// mean divergence `kl` (Ziegler et al., arXiv 1909.08593). A fixed factor is unchanged, as is
     /// any factor if `kl` is NaN.
+    ///
+    /// The formula is made for n far below the horizon; from five times the horizon on it would
+    /// turn β negative. The multiplier is therefore bounded to [0.5, 2].
     pub fn update(&mut self, config: &KlConfig, kl: f64, rollouts: usize) {
         let Some(adaptive) = &config.adaptive else { return };
         if !kl.is_nan() {
             let error = (kl / adaptive.target - 1.0).clamp(-0.2, 0.2);
-            self.coefficient *= 1.0 + error * rollouts as f64 / adaptive.horizon;
+            let multiplier = 1.0 + error * rollouts as f64 / adaptive.horizon;
+            self.coefficient *= multiplier.clamp(STEP_BOUNDS.0, STEP_BOUNDS.1);
         }
     }
 }
@@ -337,6 +344,29 @@ mod tests {
         let mut fixed = KlController { coefficient: 0.5 };
         fixed.update(&KlConfig { adaptive: None, ..config.clone() }, 7.0, 100);
         assert_eq!(fixed.coefficient, 0.5);
+    }
+
+    #[test]
+    fn the_controller_stays_positive_beyond_its_horizon() {
+        let config = KlConfig {
+            coefficient: 0.5,
+            adaptive: Some(AdaptiveKl { target: 0.1, horizon: 20.0 }),
+            ..KlConfig::default()
+        };
+        let after = |kl, rollouts| {
+            let mut controller = config.controller();
+            controller.update(&config, kl, rollouts);
+            controller.coefficient
+        };
+        // Within the bounds the formula holds: 1 ± 0.2 · 40 / 20.
+        assert_eq!(after(0.0, 40), 0.5 * (1.0 - 0.2 * 40.0 / 20.0));
+        assert_eq!(after(7.0, 40), 0.5 * (1.0 + 0.2 * 40.0 / 20.0));
+        // 1 − 0.2 · 128 / 20 is negative.
+        assert_eq!(after(0.0, 128), 0.25);
+        assert_eq!(after(7.0, 128), 1.0);
+        let mut controller = config.controller();
+        (0..100).for_each(|_| controller.update(&config, 0.0, 1000));
+        assert!(controller.coefficient > 0.0);
     }
 
     #[test]

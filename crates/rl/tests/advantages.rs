@@ -4,7 +4,6 @@ use leyden_rl::Rows;
 use leyden_rl::advantage::grpo::GrpoConfig;
 use leyden_rl::advantage::opo::OpoConfig;
 use leyden_rl::advantage::pass_k::PassKConfig;
-use leyden_rl::advantage::reinforce_plus_plus::ReinforcePlusPlusConfig;
 use leyden_rl::advantage::reinforce_plus_plus_baseline::ReinforcePlusPlusBaselineConfig;
 use leyden_rl::advantage::rloo::RlooConfig;
 use leyden_rl::advantage::{AdvantageConfig, AdvantageInputs, Advantages, Compat, GroupOver};
@@ -154,7 +153,6 @@ proptest! {
     ) {
         let lengths: Vec<usize> = masks.iter().map(Vec::len).collect();
         let rows = Rows::new(&lengths, masks.concat()).unwrap();
-        prop_assume!(rows.active_tokens() > 1);
         let scores = &scores[..rows.len()];
         let (groups, rollouts) = (vec![0; rows.len()], (0..rows.len()).collect::<Vec<_>>());
         let with = |outside: f64| -> Vec<f64> {
@@ -257,9 +255,8 @@ fn credit_feeds_the_advantage() {
     assert_eq!(advantages.per_token, [0.5, 0.5, 0.5, 0.5, -0.5, -0.5]);
 }
 
-/// Every estimator with an empty batch, and with a non-finite reward.
 #[test]
-fn empty_batches_and_non_finite_rewards() {
+fn a_non_finite_reward_is_rejected_by_every_estimator() {
     let compat = Some(Compat::Verl);
     let rows = Rows::dense(&[2, 2]);
     let values = [0.0; 4];
@@ -272,12 +269,4 @@ fn empty_batches_and_non_finite_rewards() {
         let error = config.advantages(&broken).unwrap_err();
         assert!(matches!(error, AdvantageError::Score { row: 1, .. }), "{config:?}: {error}");
     }
-    let none = Rows::dense(&[]);
-    let empty = AdvantageInputs::of_outcomes(&none, &[], &[], &[]);
-    for config in &over(GroupOver::Rows)[..4] {
-        assert_eq!(config.advantages(&empty).unwrap(), Advantages::default());
-    }
-    let whitened = AdvantageConfig::ReinforcePlusPlus(ReinforcePlusPlusConfig::default());
-    let error = whitened.advantages(&empty).unwrap_err();
-    assert_eq!(error, AdvantageError::TooFewTokens { tokens: 0 });
 }

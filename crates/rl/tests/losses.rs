@@ -2,7 +2,7 @@
 //! outside the mask are ignored.
 
 use leyden_rl::Rows;
-use leyden_rl::aggregate::{Aggregation, token_weights};
+use leyden_rl::aggregate::{Aggregation, AggregationConstant, token_weights};
 use leyden_rl::kl::{self, KlConfig, KlEstimator, KlInput};
 use leyden_rl::loss::cispo::CispoConfig;
 use leyden_rl::loss::gspo::GspoConfig;
@@ -136,8 +136,9 @@ proptest! {
     fn micro_batches_of_whole_rows_change_nothing(batch in batch(), cut in 0usize..7) {
         let cut = cut.min(batch.rows.len());
         for config in losses() {
-            for mode in Aggregation::ALL {
-                let weights = config.token_weights(mode, None, &batch.rows);
+            for mode in Aggregation::ALL.into_iter().filter(|&m| config.takes_aggregation(m)) {
+                let constant = Some(AggregationConstant::Tokens(8.0));
+                let weights = config.token_weights(mode, constant, &batch.rows);
                 let whole = config.loss(&batch.input(&weights));
                 let parts = in_two_parts(&config, &batch, &weights, cut);
                 prop_assert!(close(whole.loss, parts.loss, 1e-12), "{config:?} {mode:?}");
@@ -156,7 +157,7 @@ proptest! {
             corrupted.advantages[t] = f64::NAN;
         }
         for config in losses() {
-            let weights = config.token_weights(Aggregation::TokenMean, None, &batch.rows);
+            let weights = config.token_weights(config.default_aggregation(), None, &batch.rows);
             let clean = config.loss(&batch.input(&weights));
             prop_assert_eq!(&clean, &config.loss(&corrupted.input(&weights)), "{:?}", config);
             for t in (0..batch.rows.tokens()).filter(|&t| !batch.rows.mask()[t]) {
@@ -189,7 +190,7 @@ proptest! {
     #[test]
     fn the_gradient_of_cispo_and_reinforce_is_the_derivative_at_a_constant_ratio(batch in batch()) {
         for config in losses_with(Gradient::AtConstantRatio) {
-            let weights = config.token_weights(Aggregation::TokenMean, None, &batch.rows);
+            let weights = config.token_weights(config.default_aggregation(), None, &batch.rows);
             let grad = config.loss(&batch.input(&weights)).grad;
             for (t, &ours) in grad.iter().enumerate() {
                 let at = |by: f64| {
@@ -284,7 +285,7 @@ fn a_nan_inside_the_mask_is_visible() {
                 logp_old: vec![-1.0, -1.0],
                 advantages: vec![advantage; 2],
             };
-            let weights = config.token_weights(Aggregation::TokenMean, None, &rows);
+            let weights = config.token_weights(config.default_aggregation(), None, &rows);
             let loss = config.loss(&batch.input(&weights)).loss;
             assert!(loss.is_nan(), "{config:?}: {loss}");
         }

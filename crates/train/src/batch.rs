@@ -12,7 +12,7 @@ use leyden_lm::policy::forest::{self, Pack, Row};
 use leyden_rl::Rows;
 use leyden_rl::advantage::GroupCounters;
 use leyden_rl::config::AlgorithmConfig;
-use leyden_rl::credit::{Targets, Trajectory};
+use leyden_rl::credit::{CreditConfig, Targets, Trajectory};
 
 use crate::config::Layout;
 use crate::error::TrainError;
@@ -56,6 +56,8 @@ pub struct Selection<'a> {
     /// Trained roles; empty is all.
     pub roles: &'a [String],
     pub max_prompt_tokens: usize,
+    /// The credit rule, which may leave calls out.
+    pub credit: &'a CreditConfig,
     /// Groups that are excluded entirely.
     pub left_out: &'a HashSet<usize>,
     pub layout: Layout,
@@ -81,10 +83,11 @@ impl Batch {
             let Some(mut trajectory) = Trajectory::of(rollout) else { continue };
             for (number, call) in trajectory.calls.iter_mut().enumerate() {
                 call.trained = selection.includes(&rollout.calls[number]);
-                if call.trained {
-                    places.push((index, number));
-                }
             }
+            selection.credit.leave_out(&mut trajectory);
+            let calls = trajectory.calls.iter().enumerate();
+            places
+                .extend(calls.filter(|(_, call)| call.trained).map(|(number, _)| (index, number)));
             trajectories.push(trajectory);
             sources.push(index);
         }

@@ -12,10 +12,11 @@ use leyden_rl::needs::Need;
 use rayon::prelude::*;
 
 use crate::batch::Batch;
+use crate::config::RewardConfig;
 use crate::error::TrainError;
 use crate::numbers::mean;
 use crate::rounds::Job;
-use crate::sample::Sampled;
+use crate::sample::{self, Sampled};
 use crate::sampler::Sampler;
 
 /// Metrics of the added inputs, by name.
@@ -36,7 +37,10 @@ pub(crate) fn add(
     for need in sampler.experiment.algorithm.credit.needs() {
         match need {
             Need::Anchors => name_states(batch, sampled),
-            Need::Counterfactuals => score_without(batch, sampled, &*sampler.environment.scorer),
+            Need::Counterfactuals => {
+                let scorer = &*sampler.environment.scorer;
+                score_without(batch, sampled, scorer, &sampler.experiment.reward, seed);
+            }
             Need::Completions => figures = complete(batch, sampled, sampler, seed)?,
             // Groups always exist, and the critic's values are already set.
             Need::Group | Need::Critic => {}
@@ -46,8 +50,15 @@ pub(crate) fn add(
 }
 
 /// The counterfactual reward of each trajectory without each call: that of the latest answer before
-/// it.
-fn score_without(batch: &mut Batch, sampled: &Sampled, scorer: &dyn Scorer) {
+/// it, with the perturbation that the trajectory's own reward has. `seed` is the step's.
+fn score_without(
+    batch: &mut Batch,
+    sampled: &Sampled,
+    scorer: &dyn Scorer,
+    reward: &RewardConfig,
+    seed: SeedTree,
+) {
+    let noise = sample::noise(seed);
     batch.trajectories().par_bridge().for_each(|(index, trajectory)| {
         let rollout = &sampled.rollouts[index];
         let task = &sampled.tasks[rollout.group];
@@ -55,10 +66,11 @@ fn score_without(batch: &mut Batch, sampled: &Sampled, scorer: &dyn Scorer) {
         for (number, call) in trajectory.calls.iter_mut().enumerate() {
             let drafts = &sampled.drafts[index];
             let latest = drafts.iter().rposition(|draft| draft.call < number);
-            call.reward_without = *known.entry(latest).or_insert_with(|| {
-                let answer = latest.map(|at| drafts[at].answer.as_str());
-                scorer.score(task, answer).ok().map(|score| score.reward)
-            });
+            let answer = latest.map(|at| drafts[at].answer.as_str());
+            let score = || scorer.score(task, answer).ok().map(|score| score.reward);
+            let truth = *known.entry(latest).or_insert_with(score);
+            call.reward_without =
+                truth.map(|truth| reward.of_beginning(rollout, number, answer, truth, noise));
         }
     });
 }

@@ -73,6 +73,9 @@ impl<'a> Critic<'a> {
     ) -> Result<CriticFigures, TrainError> {
         let mut figures = CriticFigures::default();
         let Some(targets) = &batch.targets else { return Ok(figures) };
+        if batch.rows.is_empty() {
+            return Ok(figures);
+        }
         let (config, train) = (&self.experiment.critic, &self.experiment.train);
         let (targets, weights) = per_token(batch, targets);
         figures.explained_variance = explained_variance(before, &targets, &weights);

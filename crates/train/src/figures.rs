@@ -34,6 +34,9 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
         extra.insert("correction_beyond".to_owned(), update.correction.beyond_share());
         extra.insert("correction_rejected".to_owned(), update.correction.rejected_share());
     }
+    if update.skipped > 0 {
+        extra.insert("skipped_updates".to_owned(), update.skipped as f64);
+    }
     if !left_out.is_empty() {
         extra.insert("groups_left_out".to_owned(), left_out.len() as f64);
     }

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use leyden_core::{Outcome, Rollout, SeedTree, SignalKind};
+use leyden_core::{Outcome, Rollout, SeedTree, Signal, SignalKind};
 
 use crate::config::RewardConfig;
 
@@ -40,6 +40,30 @@ impl RewardConfig {
             + self.per_token * rollout.response_tokens() as f64
     }
 
+    /// The training reward of `rollout` had it ended before call `calls` with `answer`, which has
+    /// the true reward `reward`. It is perturbed like that of the whole rollout, by the same draw,
+    /// so that the difference of both is due to the calls from there on. `seed` is the step's.
+    pub fn of_beginning(
+        &self,
+        rollout: &Rollout,
+        calls: usize,
+        answer: Option<&str>,
+        reward: f64,
+        seed: SeedTree,
+    ) -> f64 {
+        if self.is_true() {
+            return reward;
+        }
+        let before = |signal: &&Signal| signal.call < calls;
+        let beginning = Rollout {
+            calls: rollout.calls[..calls].to_vec(),
+            signals: rollout.signals.iter().filter(before).cloned().collect(),
+            answer: answer.map(str::to_owned),
+            ..rollout.clone()
+        };
+        self.seen(&beginning, reward, seed.index(rollout.id as u64))
+    }
+
     /// The rollouts of a step with their training rewards. `seed` is the step's.
     pub fn training<'a>(&self, rollouts: &'a [Rollout], seed: SeedTree) -> Cow<'a, [Rollout]> {
         if self.is_true() {
@@ -58,7 +82,7 @@ impl RewardConfig {
 
 #[cfg(test)]
 mod tests {
-    use leyden_core::{Call, FinishReason, Signal};
+    use leyden_core::{Call, FinishReason};
 
     use super::*;
 
@@ -118,6 +142,31 @@ mod tests {
         let rollouts = [rollout(0, Some(1.0), &[3, 4]), rollout(1, None, &[9])];
         let config = RewardConfig { per_call: 0.5, per_token: 0.01, ..RewardConfig::default() };
         assert_eq!(rewards(&config, &rollouts), [Some(1.0 + 1.0 + 0.07), None]);
+    }
+
+    #[test]
+    fn the_beginning_of_a_rollout_is_perturbed_like_the_whole() {
+        let whole = rollout(3, Some(1.0), &[3, 4]);
+        let seed = SeedTree::new(1);
+        let shaped = RewardConfig { per_call: 0.5, per_token: 0.25, ..RewardConfig::default() };
+        let whole_seen = rewards(&shaped, std::slice::from_ref(&whole));
+        assert_eq!(whole_seen, [Some(1.0 + 2.0 * 0.5 + 7.0 * 0.25)]);
+        let first = shaped.of_beginning(&whole, 1, Some("b"), 0.5, seed);
+        assert_eq!(first, 0.5 + 0.5 + 3.0 * 0.25);
+        assert_eq!(shaped.of_beginning(&whole, 0, None, 0.0, seed), 0.0);
+        let none = RewardConfig::default();
+        assert_eq!(none.of_beginning(&whole, 1, Some("b"), 0.5, seed), 0.5);
+        // Either both are flipped or neither.
+        let noisy = RewardConfig { flip: 0.5, ..RewardConfig::default() };
+        let mut flips = 0;
+        for id in 0..20 {
+            let whole = rollout(id, Some(1.0), &[3, 4]);
+            let flipped = rewards(&noisy, std::slice::from_ref(&whole)) == [Some(0.0)];
+            let expected = if flipped { 0.75 } else { 0.25 };
+            assert_eq!(noisy.of_beginning(&whole, 1, Some("b"), 0.25, seed), expected);
+            flips += usize::from(flipped);
+        }
+        assert!((1..20).contains(&flips), "{flips}");
     }
 
     #[test]

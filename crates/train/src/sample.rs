@@ -25,6 +25,11 @@ pub(crate) struct Sampled {
     pub left_out: HashSet<usize>,
 }
 
+/// The seed of the perturbation of a step's rewards; `seed` is the step's.
+pub(crate) fn noise(seed: SeedTree) -> SeedTree {
+    seed.child("reward")
+}
+
 /// Samples `rollout.samples` rollouts of each of the next tasks. With dynamic sampling (DAPO, arXiv
 /// 2503.14476) tasks without reward variance are replaced by further ones, until `rollout.tasks`
 /// tasks have variance or `rollout.refills` rounds are used up. `seed` is the step's.
@@ -39,7 +44,7 @@ pub(crate) fn sample(
 ) -> Result<Sampled, TrainError> {
     let (config, reward) = (&sampler.experiment.rollout, &sampler.experiment.reward);
     let source = &sampler.environment.train;
-    let (noise, seed) = (seed.child("reward"), seed.child("rollout"));
+    let (noise, seed) = (noise(seed), seed.child("rollout"));
     let mut sampled = Sampled::default();
     for round in 0..=config.refills {
         let first = sampled.tasks.len();
@@ -71,11 +76,13 @@ pub(crate) fn sample(
 }
 
 impl Sampled {
-    /// Excludes the groups without reward variance, and those beyond the first `wanted`.
+    /// Excludes the groups without reward variance, and those beyond the first `wanted`. The
+    /// reward is the task's: a training reward that depends on the response's length differs
+    /// between any two rollouts, and a flipped one at random.
     fn leave_out(&mut self, wanted: usize) {
         let mut varied = HashSet::new();
         let mut first: Vec<Option<f64>> = vec![None; self.tasks.len()];
-        for rollout in &self.seen {
+        for rollout in &self.rollouts {
             let Some(reward) = rollout.outcome.reward() else { continue };
             match first[rollout.group] {
                 None => first[rollout.group] = Some(reward),
@@ -131,5 +138,65 @@ impl Sampled {
                  {why}"
             ),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RewardConfig;
+
+    fn task(id: &str) -> Task {
+        Task {
+            id: id.to_owned(),
+            question: String::new(),
+            gold: String::new(),
+            labels: Vec::new(),
+            fields: serde_json::Map::new(),
+        }
+    }
+
+    fn rollout(id: usize, group: usize, reward: f64) -> Rollout {
+        Rollout {
+            id,
+            task_id: String::new(),
+            group,
+            calls: Vec::new(),
+            signals: Vec::new(),
+            answer: None,
+            outcome: Outcome::Reward(reward),
+        }
+    }
+
+    #[test]
+    fn groups_are_left_out_by_the_task_s_reward_not_by_the_shaped_one() {
+        let rollouts = vec![
+            rollout(0, 0, 1.0),
+            rollout(1, 0, 1.0),
+            rollout(2, 1, 0.0),
+            rollout(3, 1, 1.0),
+            rollout(4, 2, 0.0),
+            rollout(5, 2, 0.0),
+        ];
+        // Training sees the opposite of about half of the rewards.
+        let config = RewardConfig { flip: 0.5, ..RewardConfig::default() };
+        let varies = |rollouts: &[Rollout]| {
+            let reward = |at: usize| rollouts[at].outcome.reward();
+            [0, 2, 4].map(|at| reward(at) != reward(at + 1))
+        };
+        let mut misled = 0;
+        for seed in 0..20 {
+            let seen = config.training(&rollouts, SeedTree::new(seed)).into_owned();
+            misled += usize::from(varies(&seen) != varies(&rollouts));
+            let mut sampled = Sampled {
+                tasks: ["a", "b", "c"].map(task).to_vec(),
+                rollouts: rollouts.clone(),
+                seen,
+                ..Sampled::default()
+            };
+            sampled.leave_out(3);
+            assert_eq!(sampled.left_out, HashSet::from([0, 2]));
+        }
+        assert!(misled > 0, "the training rewards never differed in variance");
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Update {
     pub loss: f64,
     pub grad_norm: f64,
     pub count: usize,
+    /// Updates that were not made because the batch has no rows.
+    pub skipped: usize,
     pub learning_rate: f64,
     pub entropy_sum: f64,
     pub entropy_tokens: usize,
@@ -127,6 +129,9 @@ impl<'a> Updater<'a> {
         let parts = batch.mini_batches(train.mini_batches);
         let mut update = Update { learning_rate: self.learning_rate(step), ..Update::default() };
         if batch.rows.is_empty() {
+            // An optimiser step without a gradient would still decay the weights and follow its
+            // momentum.
+            update.skipped = train.epochs * train.mini_batches;
             return Ok(update);
         }
         // With a single update the old policy is the differentiated one; otherwise the old

@@ -182,6 +182,24 @@ fn a_call_is_scored_relative_to_the_answer_before_it() {
     }
 }
 
+/// The counterfactual is the rollout that ended before the call, so it has fewer calls.
+#[test]
+fn a_shaped_reward_is_compared_with_a_shaped_one() {
+    let changes = [
+        "algorithm.credit={name = 'leave_one_out'}",
+        "algorithm.group_by=role",
+        "reward.per_call=0.25",
+        "train.steps=1",
+    ];
+    let root = tempfile::tempdir().unwrap();
+    run_in(&environment(&["twice"]), &experiment(&changes), root.path(), &mut ()).unwrap();
+    for calls in credits(root.path()) {
+        let [(first, before), (second, after)] = calls[..] else { panic!("{calls:?}") };
+        assert!((first - (after + 2.0 * 0.25)).abs() < 1e-12, "{calls:?}");
+        assert!((second - (after - before + 0.25)).abs() < 1e-12, "{calls:?}");
+    }
+}
+
 #[test]
 fn a_call_earns_the_change_of_the_state_value() {
     let changes = [

@@ -152,12 +152,21 @@ fn rollouts() -> Vec<Rollout> {
 }
 
 fn batch(roles: &[&str], max_prompt_tokens: usize) -> Batch {
+    batch_with(&AlgorithmConfig::default(), roles, max_prompt_tokens)
+}
+
+fn batch_with(algorithm: &AlgorithmConfig, roles: &[&str], max_prompt_tokens: usize) -> Batch {
     let roles: Vec<String> = roles.iter().map(|&role| role.to_owned()).collect();
     let left_out = HashSet::new();
-    let selection =
-        Selection { roles: &roles, max_prompt_tokens, left_out: &left_out, layout: Layout::Forest };
+    let selection = Selection {
+        roles: &roles,
+        max_prompt_tokens,
+        credit: &algorithm.credit,
+        left_out: &left_out,
+        layout: Layout::Forest,
+    };
     let mut batch = Batch::unassigned(&rollouts(), &selection);
-    batch.assign(&AlgorithmConfig::default(), None, 1).unwrap();
+    batch.assign(algorithm, None, 1).unwrap();
     batch
 }
 
@@ -198,6 +207,32 @@ fn credit_is_assigned_to_its_calls() {
     // The only row of its group has advantage 0.
     assert_eq!(batch.credit[4][1].advantage, Some(0.0));
     assert_eq!(batch.counters.singletons, 1);
+}
+
+#[test]
+fn calls_that_the_credit_rule_leaves_out_are_not_rows() {
+    let algorithm: AlgorithmConfig = toml::from_str("credit = { name = 'last_call' }").unwrap();
+    let batch = batch_with(&algorithm, &[], 100);
+    assert_eq!((batch.rows.len(), batch.shape.tokens()), (4, 4 + 4 + 1 + 4));
+    let credit: Vec<Vec<Option<f64>>> =
+        batch.credit.iter().map(|calls| calls.iter().map(|c| c.credit).collect()).collect();
+    let earned = [Some(1.0), None, Some(0.0), Some(1.0), Some(0.0)];
+    assert_eq!(credit, earned.map(|last| vec![None, last]));
+}
+
+#[test]
+fn a_batch_without_rows_is_not_an_update() {
+    let (.., start, _) = first_step(&["train.learning_rate=0.0"]);
+    for advantage in ["grpo", "whiten", "gae", "reinforce_plus_plus"] {
+        // No prompt is that short.
+        let advantage = format!("algorithm.advantage={{name = '{advantage}'}}");
+        let changes = ["train.max_prompt_tokens=0", "train.mini_batches=2", advantage.as_str()];
+        let (record, _, weights, updates) = first_step(&changes);
+        assert_eq!((updates, record.action_tokens, record.grad_norm), (0, 0, 0.0), "{advantage}");
+        assert_eq!(record.extra["skipped_updates"], 2.0);
+        assert!(weights.equal(&start), "{advantage}");
+    }
+    assert!(!first_step(&[]).0.extra.contains_key("skipped_updates"));
 }
 
 #[test]

@@ -143,6 +143,13 @@ impl Advantages {
         Self { per_token, per_row, counters, token_returns: None }
     }
 
+    /// Multiplies the advantages; critic targets that the estimator computed are unchanged.
+    pub(crate) fn scale(&mut self, factor: f64) {
+        if factor != 1.0 {
+            self.per_token.iter_mut().chain(&mut self.per_row).for_each(|a| *a *= factor);
+        }
+    }
+
     /// Critic target of each token, 0 outside the mask: the return if the estimator computes one,
     /// else the advantage itself (as in verl).
     pub fn returns(&self) -> &[f64] {
@@ -171,13 +178,40 @@ pub enum Compat {
     Verl,
 }
 
-/// The unit that counts once in the statistics of a group.
+/// The unit that counts once in the statistics of a group, its entry.
+///
+/// An advantage is always `(own score − baseline) / divisor` with the row's own score; only
+/// baseline and divisor depend on the unit. A rollout's score is the mean of its rows' scores. If
+/// the credit rule gives the calls of a rollout different returns, that mean is their average
+/// return, and the rows of a rollout differ in advantage as their returns do. A group whose
+/// rollouts have equal scores has no variance and gets 0, even if calls of one rollout differ:
+/// there is nothing to compare between rollouts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GroupOver {
-    /// Every row, as in the paper: rollouts with more calls weigh more.
+    /// Every row, as in LightningRL's paper: rollouts with more calls weigh more, and the calls of
+    /// a rollout are part of the baseline of each other.
     #[default]
     Rows,
     /// Every rollout, by the mean over its rows.
     Rollouts,
+}
+
+/// The keys of an estimator that compares rollouts by default, and rows under verl's conventions,
+/// which know no rollouts of several rows.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RolloutKeys {
+    group_over: Option<GroupOver>,
+    pub compat: Option<Compat>,
+}
+
+impl RolloutKeys {
+    /// The unit as written, or else the default.
+    pub fn group_over(&self) -> GroupOver {
+        self.group_over.unwrap_or(match self.compat {
+            Some(Compat::Verl) => GroupOver::Rows,
+            None => GroupOver::Rollouts,
+        })
+    }
 }

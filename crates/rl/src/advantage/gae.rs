@@ -3,6 +3,9 @@
 //! Schulman et al., arXiv 1506.02438. Tokens outside the mask are not steps: the value that
 //! follows a token is that of the next token inside the mask, however many tool results lie
 //! between them.
+//!
+//! Comparison group: none; a critic's values are the baseline, and advantages are whitened over all
+//! tokens of the batch.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +50,7 @@ impl Estimator for GaeConfig {
 /// backwards from V = A = 0. Returns are `A + V`; advantages are then whitened.
 ///
 /// # Errors
-/// If there are no values, a score is not finite, or fewer than two tokens are inside the mask.
+/// If there are no values or a score is not finite.
 pub fn advantages(
     config: &GaeConfig,
     batch: &AdvantageInputs,
@@ -67,7 +70,7 @@ pub fn advantages(
             returns[t] = estimate + values[t];
         }
     }
-    let white = whiten(&raw, batch.rows)?;
+    let white = whiten(&raw, batch.rows, None);
     let counters = grouping.counters_without_comparison(&white, batch.rows);
     Ok(Advantages::of_tokens(white, returns, batch, counters))
 }

@@ -3,7 +3,9 @@
 //! A group contains the attempts at one task. Its entries, which are compared, are rows or rollouts
 //! of several rows ([`GroupOver`]). All estimators that compare within a group share two rules,
 //! implemented here: a group whose entries are all equal gets exactly 0, regardless of rounding,
-//! and so does a group of one unless verl's conventions are configured.
+//! and so does a group of one unless verl's conventions are configured. Over rollouts the former
+//! holds even if the calls of a rollout have different returns, since an estimator that divides by
+//! the deviation of the entries would divide these differences by 0.
 
 use std::collections::HashMap;
 
@@ -222,6 +224,20 @@ mod tests {
         );
         let counters = GroupCounters { groups: 2, zero_variance: 0, singletons: 1 };
         assert_eq!(by_rollout.counters(), counters);
+    }
+
+    #[test]
+    fn rollouts_of_equal_scores_have_no_variance_even_if_their_calls_differ() {
+        let rows = Rows::dense(&[1; 4]);
+        let scores = [0.5, 1.0, 1.0, 0.5];
+        let batch = AdvantageInputs::of_outcomes(&rows, &scores, &[0; 4], &[0, 0, 1, 1]);
+        let compare = |over| {
+            let grouping = Grouping::new(&batch, over).unwrap();
+            let flat = grouping.counters().zero_variance;
+            (grouping.standardised(&batch, None, false, 0.0), flat)
+        };
+        assert_eq!(compare(GroupOver::Rollouts), (vec![0.0; 4], 1));
+        assert_eq!(compare(GroupOver::Rows), (vec![-0.25, 0.25, 0.25, -0.25], 0));
     }
 
     #[test]

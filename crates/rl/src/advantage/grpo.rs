@@ -2,7 +2,12 @@
 //!
 //! Group-relative policy optimisation (Shao et al., *DeepSeekMath*, arXiv 2402.03300). Without the
 //! division it is Dr.GRPO (Liu et al., arXiv 2503.20783), which is used with the aggregation
-//! `seq-mean-token-sum-norm`. LightningRL groups all calls of all rollouts of a task.
+//! `seq-mean-token-sum-norm`.
+//!
+//! Comparison group: all calls of all rollouts of a task, two or more, as in LightningRL's paper
+//! (Agent Lightning, arXiv 2508.03680); `group_over = "rollouts"` compares rollouts. With rollouts
+//! and credit that differs between calls, the deviation is that of the rollouts' mean returns: where
+//! these nearly agree but the calls do not, advantages are large, so set `divide_by_std = false`.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +22,7 @@ pub struct GrpoConfig {
     pub divide_by_std: bool,
     /// Added to the standard deviation.
     pub epsilon: f64,
+    /// Rows by default, as in LightningRL's paper.
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,

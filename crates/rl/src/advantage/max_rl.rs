@@ -3,6 +3,10 @@
 //! *Maximum Likelihood Reinforcement Learning*, arXiv 2602.02710. For rewards 0 and 1 the mean
 //! estimates the success probability p, and dividing by it turns the gradient of p into that of log
 //! p: a rarely solved task contributes as much as one solved half the time.
+//!
+//! Comparison group: the rollouts of a task, two or more, since p is the share of rollouts that
+//! succeed; over rows, rollouts with more calls would count more often. `group_over = "rows"`
+//! compares rows.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,12 +19,13 @@ use crate::error::{AdvantageError, ConfigError, not_negative};
 pub struct MaxRlConfig {
     /// Added to the mean.
     pub epsilon: f64,
+    /// Rollouts by default.
     pub group_over: GroupOver,
 }
 
 impl Default for MaxRlConfig {
     fn default() -> Self {
-        Self { epsilon: 1e-6, group_over: GroupOver::Rows }
+        Self { epsilon: 1e-6, group_over: GroupOver::Rollouts }
     }
 }
 
@@ -74,5 +79,18 @@ mod tests {
         assert_eq!(a.per_row, [3.0, -1.0, -1.0, -1.0, 1.0, -1.0, 0.0, 0.0]);
         let with = advantages(&MaxRlConfig::default(), &batch).unwrap();
         assert_eq!(with.per_row[0], 0.75 / (0.25 + 1e-6));
+    }
+
+    #[test]
+    fn a_rollout_counts_once_whatever_its_number_of_calls() {
+        let rows = Rows::dense(&[1; 4]);
+        let scores = [1.0, 1.0, 1.0, 0.0];
+        let batch = AdvantageInputs::of_outcomes(&rows, &scores, &[0; 4], &[0, 0, 0, 1]);
+        let exact = MaxRlConfig { epsilon: 0.0, ..MaxRlConfig::default() };
+        // One of two rollouts succeeds: p = 1/2; over rows it would be 3/4.
+        assert_eq!(advantages(&exact, &batch).unwrap().per_row, [1.0, 1.0, 1.0, -1.0]);
+        let by_row = MaxRlConfig { group_over: GroupOver::Rows, ..exact };
+        assert_eq!(advantages(&by_row, &batch).unwrap().per_row[3], -1.0);
+        assert!((advantages(&by_row, &batch).unwrap().per_row[0] - 1.0 / 3.0).abs() < 1e-15);
     }
 }

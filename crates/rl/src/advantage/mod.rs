@@ -8,6 +8,10 @@
 //! deviation. Here a group of one gets 0 and is counted; `compat = "verl"` follows verl's
 //! conventions instead.
 //!
+//! The header of each estimator's file says which comparison group it needs. Estimators whose paper
+//! defines a sample as a whole rollout compare rollouts by default ([`GroupOver`]); GRPO compares
+//! rows, as LightningRL does.
+//!
 //! A new estimator is a file that implements `Estimator` for its configuration, its `mod` line
 //! here, and its row in the registry below.
 
@@ -45,7 +49,8 @@ enum Accepts {
 registry! {
     /// An estimator, by `name`.
     pub enum AdvantageConfig: Estimator, Accepts,
-        "those that compare within groups take group_over = rows or rollouts, compat = verl, …"
+        "group_over = rows (default of grpo and reinforce_plus_plus_baseline) or rollouts (default \
+         of rloo, opo, max_rl, pass_k): the unit that is compared within a task; compat = verl, …"
     {
         "grpo", Grpo(grpo::GrpoConfig), Returns, [Group];
         "rloo", Rloo(rloo::RlooConfig), Returns, [Group];

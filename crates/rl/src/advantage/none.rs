@@ -1,7 +1,7 @@
 //! No estimator: the credit is the advantage.
 //!
 //! For credit that is already an advantage (GiGPO, Monte Carlo values), and for REINFORCE
-//! without a baseline (Williams 1992), whose advantage is the return.
+//! without a baseline (Williams 1992), whose advantage is the return. Comparison group: none.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,19 +3,38 @@
 //! Hao et al., *On-Policy RL with Optimal Reward Baseline*, arXiv 2505.23585: the
 //! variance-minimising baseline weighs each sample by the squared norm of its gradient, which
 //! grows with its number of tokens.
+//!
+//! Comparison group: the rollouts of a task, two or more; the length of a rollout is that of all its
+//! rows. `group_over = "rows"` and verl's conventions compare rows. If all calls of a rollout earn
+//! the same, both give the same baseline.
 
 use serde::{Deserialize, Serialize};
 
-use crate::advantage::batch::{AdvantageInputs, Advantages, Compat, Estimator, GroupOver};
+use crate::advantage::batch::{
+    AdvantageInputs, Advantages, Compat, Estimator, GroupOver, RolloutKeys,
+};
 use crate::advantage::grouping::{Comparison, Grouping};
 use crate::error::AdvantageError;
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "RolloutKeys")]
 pub struct OpoConfig {
+    /// Rollouts by default; rows under verl's conventions.
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,
+}
+
+impl Default for OpoConfig {
+    fn default() -> Self {
+        RolloutKeys::default().into()
+    }
+}
+
+impl From<RolloutKeys> for OpoConfig {
+    fn from(keys: RolloutKeys) -> Self {
+        Self { group_over: keys.group_over(), compat: keys.compat }
+    }
 }
 
 impl Estimator for OpoConfig {
@@ -64,5 +83,23 @@ mod tests {
         let batch = AdvantageInputs::of_outcomes(&rows, &[1.0, 0.0], &[0, 0], &[0, 1]);
         let a = advantages(&OpoConfig::default(), &batch).unwrap();
         assert_eq!(a.per_row, [0.75, -0.25]);
+    }
+
+    #[test]
+    fn the_length_of_a_rollout_is_that_of_its_rows() {
+        let rows = Rows::dense(&[1, 2, 1]);
+        let run = |scores: &[f64; 3], config: &OpoConfig| {
+            let batch = AdvantageInputs::of_outcomes(&rows, scores, &[0; 3], &[0, 0, 1]);
+            advantages(config, &batch).unwrap().per_row
+        };
+        let by_row = OpoConfig { group_over: GroupOver::Rows, compat: None };
+        // Three tokens with 1, one with 0.
+        let equal = run(&[1.0, 1.0, 0.0], &OpoConfig::default());
+        assert_eq!(equal, [0.25, 0.25, -0.75]);
+        assert_eq!(run(&[1.0, 1.0, 0.0], &by_row), equal);
+        // Three tokens with the mean of 0 and 1, one with 0; over rows two tokens with 1.
+        let different = [0.0, 1.0, 0.0];
+        assert_eq!(run(&different, &OpoConfig::default()), [-0.375, 0.625, -0.375]);
+        assert_eq!(run(&different, &by_row), [-0.5, 0.5, -0.5]);
     }
 }

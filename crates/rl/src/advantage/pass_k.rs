@@ -2,6 +2,8 @@
 //!
 //! Tang et al., *Optimizing Language Models for Inference Time Objectives using Reinforcement
 //! Learning*, arXiv 2503.19595.
+//!
+//! Comparison group: the rollouts of a task, two or more; `group_over = "rows"` compares rows.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +18,8 @@ pub struct PassKConfig {
     pub divide_by_std: bool,
     /// Added to the standard deviation.
     pub epsilon: f64,
-    /// Rollouts by default, unlike the other estimators: over rows, the second best would be
-    /// another call of the best rollout, so agents with several calls would never have a lead.
+    /// Rollouts by default: over rows, the second best would be another call of the best rollout,
+    /// so agents with several calls would never have a lead.
     pub group_over: GroupOver,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compat: Option<Compat>,

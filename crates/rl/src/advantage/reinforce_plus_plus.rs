@@ -1,7 +1,8 @@
 //! REINFORCE++: discounted returns, whitened over the whole batch.
 //!
-//! Hu, *REINFORCE++*, arXiv 2501.03262. There are no groups; a token is compared with all tokens of
-//! the batch.
+//! Hu, *REINFORCE++*, arXiv 2501.03262.
+//!
+//! Comparison group: none; a token is compared with all tokens of the batch.
 //!
 //! verl resets the running return to 0 at every token outside the mask. This is intended for
 //! padding, but in a row of several calls only the last call then sees the outcome. Here the return
@@ -47,7 +48,7 @@ impl Estimator for ReinforcePlusPlusConfig {
 /// `G_t = r_t + γ G_{t+1}` over the tokens inside the mask, whitened.
 ///
 /// # Errors
-/// If a score is not finite or fewer than two tokens are inside the mask.
+/// If a score is not finite.
 pub fn advantages(
     config: &ReinforcePlusPlusConfig,
     batch: &AdvantageInputs,
@@ -66,7 +67,7 @@ pub fn advantages(
             }
         }
     }
-    let white = whiten(&returns, batch.rows)?;
+    let white = whiten(&returns, batch.rows, config.compat);
     let counters = grouping.counters_without_comparison(&white, batch.rows);
     Ok(Advantages::of_tokens(white, returns, batch, counters))
 }

@@ -2,6 +2,9 @@
 //!
 //! Hu, *REINFORCE++*, arXiv 2501.03262. The mean is the group's, as in GRPO, but the deviation is
 //! that of all tokens of the batch, so that a single failure in an easy group is not amplified.
+//!
+//! Comparison group: all calls of all rollouts of a task, two or more, like GRPO, for the mean; all
+//! tokens of the batch for the deviation. `group_over = "rollouts"` takes the mean over rollouts.
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +41,7 @@ impl Estimator for ReinforcePlusPlusBaselineConfig {
 /// verl's conventions its score.
 ///
 /// # Errors
-/// If a score is not finite or fewer than two tokens are inside the mask.
+/// If a score is not finite.
 pub fn advantages(
     config: &ReinforcePlusPlusBaselineConfig,
     batch: &AdvantageInputs,
@@ -48,7 +51,7 @@ pub fn advantages(
         let baseline = group.mean();
         vec![Comparison { baseline, divisor: 1.0 }; group.entries.len()]
     });
-    let white = whiten(&batch.rows.spread(&centred), batch.rows)?;
+    let white = whiten(&batch.rows.spread(&centred), batch.rows, config.compat);
     Ok(Advantages::of_tokens(white.clone(), white, batch, grouping.counters()))
 }
 

@@ -9,6 +9,8 @@
 //!
 //! RAGEN detects turn ends by non-zero rewards, so a turn with reward exactly 0 is merged with the
 //! next. Here turns are explicit: a call is a turn.
+//!
+//! Comparison group: none; the critic's values are the baseline.
 
 use serde::{Deserialize, Serialize};
 

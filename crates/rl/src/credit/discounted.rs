@@ -3,6 +3,9 @@
 //! `c_k = γ^{K−1−k} R` for call k = 0 … K − 1: the return of a trajectory whose only reward is
 //! the last, with a discount per call rather than per token (Sutton and Barto, *Reinforcement
 //! Learning*, section 3.3). γ = 1 is identical credit.
+//!
+//! Comparison group: with γ < 1 the calls at the same index (`group_by = "turn"`) if rollouts have
+//! equally many; otherwise those of a task.
 
 use serde::{Deserialize, Serialize};
 

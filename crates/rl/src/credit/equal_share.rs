@@ -2,7 +2,9 @@
 //!
 //! `c_k = R / K` with K calls. The credits of a trajectory add up to its reward, so an agent that
 //! needs fewer calls for the same reward earns more per call: an incentive for short trajectories
-//! that identical credit lacks. With a baseline, rewards per call are compared.
+//! that identical credit lacks.
+//!
+//! Comparison group: all calls of all rollouts of a task, so that rewards per call are compared.
 
 use serde::{Deserialize, Serialize};
 

@@ -9,6 +9,9 @@
 //! The agent must name its states ([`crate::credit::TrajectoryCall::anchor`]): for an agent that
 //! queries a database, the question with the result of the query so far. States seen once have no
 //! comparison and get `A_step = 0`.
+//!
+//! Comparison group: the rule makes both comparisons itself and needs two or more rollouts of a task;
+//! the estimator must not compare again.
 
 use std::collections::HashMap;
 

@@ -3,6 +3,8 @@
 //! The rule of LightningRL's paper (arXiv 2508.03680). It does not distinguish between the calls of
 //! a trajectory, but it is unbiased, and the comparison with other rollouts of the same task
 //! provides the signal.
+//!
+//! Comparison group: all calls of all rollouts of a task in the paper; any other fits, too.
 
 use serde::{Deserialize, Serialize};
 

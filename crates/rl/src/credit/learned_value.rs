@@ -7,6 +7,8 @@
 //! to the preceding trained call.
 //!
 //! For PPO's whitening of such advantages over tokens, set `advantage.name = "whiten"`.
+//!
+//! Comparison group: none; the critic's values are the baseline.
 
 use serde::{Deserialize, Serialize};
 

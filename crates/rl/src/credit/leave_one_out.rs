@@ -9,7 +9,8 @@
 //! which is what they achieved by themselves; without such a call, the reward. With one rewrite the
 //! credits of query and rewrite add up to the reward.
 //!
-//! Returns of different roles differ in scale, so compare within roles: `group_by = "role"`.
+//! Comparison group: the calls of a role (`group_by = "role"`), since returns of different roles
+//! differ in scale.
 
 use serde::{Deserialize, Serialize};
 

@@ -11,6 +11,9 @@
 //! call was: an *advantage*, which is used directly (`none`) or whitened, but not compared again.
 //! [`crate::config::AlgorithmConfig::validate`] rejects other pairings.
 //!
+//! The header of each rule's file says which calls its returns should be compared with. A rule may
+//! leave calls out ([`CreditConfig::leave_out`]): they are not trained.
+//!
 //! A new rule is a file that implements `CreditRule` for its configuration, its `mod`
 //! line here, and its row in the registry below.
 
@@ -49,7 +52,8 @@ enum CreditKind {
 registry! {
     /// A credit assignment rule, by `name`.
     pub enum CreditConfig: CreditRule, CreditKind,
-        "rules that compute advantages need an estimator that accepts them"
+        "rules that compute advantages need an estimator that accepts them; last_call takes others = \
+         left_out or zero"
     {
         "identical", Identical(identical::IdenticalCredit), Return, [];
         "equal_share", EqualShare(equal_share::EqualShareCredit), Return, [];
@@ -66,12 +70,50 @@ registry! {
 }
 
 impl CreditConfig {
-    /// Assigns credit to every trained call of every trajectory.
+    /// Assigns credit to every trained call of every trajectory that the rule does not leave out.
     ///
     /// # Errors
     /// If a trajectory lacks an input of the rule, or a number is not finite.
     pub fn assign(&self, trajectories: &[Trajectory]) -> Result<CallReturns, CreditError> {
-        Ok(rows_of(self.rule().assign(trajectories)?, trajectories))
+        Ok(self.rows_of(self.rule().assign(trajectories)?, trajectories))
+    }
+
+    /// Marks the calls that the rule leaves out as not trained. A caller that builds rows before
+    /// credit is assigned so avoids rows that would not be used.
+    pub fn leave_out(&self, trajectory: &mut Trajectory) {
+        for number in 0..trajectory.calls.len() {
+            trajectory.calls[number].trained = self.trains(trajectory, number);
+        }
+    }
+
+    fn trains(&self, trajectory: &Trajectory, call: usize) -> bool {
+        trajectory.calls[call].trained && !self.rule().leaves_out(trajectory, call)
+    }
+
+    /// Extracts the trained calls.
+    fn rows_of(&self, credit: CallCredit, trajectories: &[Trajectory]) -> CallReturns {
+        let mut rows = CallReturns { per_token: credit.per_token, ..CallReturns::default() };
+        let mut targets = Vec::new();
+        let mut place = 0;
+        for (index, trajectory) in trajectories.iter().enumerate() {
+            for number in 0..trajectory.calls.len() {
+                if self.trains(trajectory, number) {
+                    rows.returns.push(credit.per_call[place]);
+                    rows.groups.push(trajectory.group);
+                    rows.trajectories.push(index);
+                    rows.calls.push(number);
+                    if let Some(Targets::Calls(all)) = &credit.targets {
+                        targets.push(all[place]);
+                    }
+                }
+                place += 1;
+            }
+        }
+        rows.targets = credit.targets.map(|kind| match kind {
+            Targets::Calls(_) => Targets::Calls(targets),
+            tokens => tokens,
+        });
+        rows
     }
 
     /// Whether the credit is already an advantage.
@@ -80,7 +122,8 @@ impl CreditConfig {
     }
 }
 
-/// The trained calls of all trajectories as rows, ordered by trajectory and call.
+/// The trained calls of all trajectories as rows, without those that the rule leaves out, ordered by
+/// trajectory and call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CallReturns {
     /// The return of each call, or its advantage for rules of that kind.
@@ -95,32 +138,6 @@ pub struct CallReturns {
     pub per_token: Option<Vec<f64>>,
     /// Critic targets, for rules with a critic.
     pub targets: Option<Targets>,
-}
-
-/// Extracts the trained calls.
-fn rows_of(credit: CallCredit, trajectories: &[Trajectory]) -> CallReturns {
-    let mut rows = CallReturns { per_token: credit.per_token, ..CallReturns::default() };
-    let mut targets = Vec::new();
-    let mut place = 0;
-    for (index, trajectory) in trajectories.iter().enumerate() {
-        for (number, call) in trajectory.calls.iter().enumerate() {
-            if call.trained {
-                rows.returns.push(credit.per_call[place]);
-                rows.groups.push(trajectory.group);
-                rows.trajectories.push(index);
-                rows.calls.push(number);
-                if let Some(Targets::Calls(all)) = &credit.targets {
-                    targets.push(all[place]);
-                }
-            }
-            place += 1;
-        }
-    }
-    rows.targets = credit.targets.map(|kind| match kind {
-        Targets::Calls(_) => Targets::Calls(targets),
-        tokens => tokens,
-    });
-    rows
 }
 
 #[cfg(test)]

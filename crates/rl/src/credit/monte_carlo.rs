@@ -5,6 +5,8 @@
 //! unbiased; `A_k = r_k + V_{k+1} − V_k` with V = 0 after the last call, no discount, no whitening.
 //! The environment must support continuing a trajectory from a call's state several times.
 //! Untrained calls are not steps, as with learned values.
+//!
+//! Comparison group: none; the completions' mean reward is the baseline.
 
 use serde::{Deserialize, Serialize};
 

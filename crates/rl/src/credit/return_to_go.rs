@@ -4,6 +4,9 @@
 //! also earns the trajectory's reward. No call is rewarded for what happened before it (Sutton and
 //! Barto, *Reinforcement Learning*, section 3.3; "reward to go" of the policy gradient). Without
 //! step rewards it equals discounted credit.
+//!
+//! Comparison group: the calls at the same index (`group_by = "turn"`), since the remaining return
+//! depends on it; those of a task if rollouts differ in their number of calls.
 
 use serde::{Deserialize, Serialize};
 

@@ -11,6 +11,12 @@ pub(crate) trait CreditRule {
     /// If a trajectory lacks an input of the rule, or a number is not finite.
     fn assign(&self, trajectories: &[Trajectory]) -> Result<CallCredit, CreditError>;
 
+    /// Whether the rule leaves a call out: it is then not trained, earns nothing and is not
+    /// compared. None by default.
+    fn leaves_out(&self, _trajectory: &Trajectory, _call: usize) -> bool {
+        false
+    }
+
     /// # Errors
     /// The first invalid value.
     fn validate(&self) -> Result<(), ConfigError> {
@@ -36,7 +42,8 @@ pub enum Targets {
 }
 
 /// Output of a rule: one number per call of every trajectory, flat, and optionally token-level
-/// advantages and critic targets. Numbers of untrained calls are ignored.
+/// advantages and critic targets. Numbers of untrained calls and of those that the rule leaves out
+/// are ignored.
 #[derive(Default)]
 pub(crate) struct CallCredit {
     pub per_call: Vec<f64>,

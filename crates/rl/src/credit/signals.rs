@@ -10,6 +10,9 @@
 //! - immediate: `c_k = R + s_k`, identical credit plus the call's own signals;
 //! - return to go: `c_k = G_k` over the step rewards `r_k + s_k` with R on the last, so that a
 //!   call is also charged for signals of later calls.
+//!
+//! Comparison group: all calls of all rollouts of a task; for returns to go those at the same index
+//! (`group_by = "turn"`) as far as rollouts have equally many.
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use leyden_core::Family;
 use serde_json::Value;
 
 use crate::advantage::{AdvantageConfig, AdvantageInputs};
-use crate::aggregate::{Aggregation, token_weights, weighted_sum};
+use crate::aggregate::{Aggregation, AggregationConstant, token_weights, weighted_sum};
 use crate::golden::families::Families;
 use crate::golden::reader::{Malformed, Node};
 use crate::kl::KlEstimator;
@@ -14,6 +14,9 @@ use crate::loss::value::{self, ValueConfig, ValueInput};
 use crate::loss::{LossConfig, LossInput, LossStatistics};
 use crate::needs::Need;
 use crate::rows::Rows;
+
+/// verl's divisor of `seq-mean-token-sum-norm`.
+const CONSTANT: Option<AggregationConstant> = Some(AggregationConstant::LONGEST);
 
 /// A padded batch.
 pub struct Case<'a> {
@@ -115,13 +118,16 @@ impl<'a> Case<'a> {
             let config =
                 LossConfig::of_verl(loss).ok_or_else(|| node.malformed("is not a known loss"))?;
             let mode = read_name(&node, mode, "is not a known aggregation")?;
+            // verl ignores the mode of losses on whole rows.
+            let mode = Some(mode).filter(|&mode| config.takes_aggregation(mode));
+            let mode = mode.unwrap_or_else(|| config.default_aggregation());
             let family = families.named(&format!("loss {name}"));
             let ours = config.loss(&LossInput {
                 rows: &self.rows,
                 logp_new: &self.logp_new,
                 logp_old: &self.logp_old,
                 advantages: &self.advantage_for_loss,
-                weights: &config.token_weights(mode, None, &self.rows),
+                weights: &config.token_weights(mode, CONSTANT, &self.rows),
             });
             let theirs = node.get("loss")?.number()?;
             self.compare(family, (ours.loss - theirs).abs(), "losses");
@@ -152,7 +158,7 @@ impl<'a> Case<'a> {
     pub fn check_aggregates(&self, families: &mut Families) -> Result<(), Malformed> {
         for (name, node) in self.node.get("agg")?.entries()? {
             let mode = read_name(&node, name, "is not a known aggregation")?;
-            let weights = token_weights(mode, None, &self.rows);
+            let weights = token_weights(mode, CONSTANT, &self.rows);
             let ours = weighted_sum(&self.advantage_for_loss, &weights, &self.rows);
             let error = (ours - node.number()?).abs();
             self.compare(families.named(&format!("aggregation {name}")), error, "aggregates");

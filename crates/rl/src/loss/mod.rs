@@ -25,7 +25,7 @@ mod rule;
 pub mod sapo;
 pub mod value;
 
-use crate::aggregate::{self, Aggregation};
+use crate::aggregate::{self, Aggregation, AggregationConstant};
 use crate::registry::registry;
 use crate::rows::Rows;
 
@@ -46,7 +46,10 @@ enum Weighting {
 
 registry! {
     /// A policy loss, by `name`.
-    pub enum LossConfig: LossRule, Weighting, "most with clip_low and clip_high" {
+    pub enum LossConfig: LossRule, Weighting,
+        "most with clip_low and clip_high; gspo, sapo and geo_mean have one aggregation, \
+         seq-mean-token-mean; gpg takes rescale"
+    {
         "ppo", Ppo(ppo::PpoConfig), Configured, [];
         "gspo", Gspo(gspo::GspoConfig), RowsOfTokens, [];
         "cispo", Cispo(cispo::CispoConfig), Configured, [];
@@ -71,32 +74,57 @@ impl LossConfig {
         self.rule().gradient()
     }
 
+    /// The factor of all advantages of a batch of `samples` rows, of which `without_gradient` are
+    /// in groups whose advantages are all 0; 1 for most losses.
+    pub fn advantage_factor(&self, samples: usize, without_gradient: usize) -> f64 {
+        self.rule().advantage_factor(samples, without_gradient)
+    }
+
+    /// The aggregation if none is configured.
+    pub fn default_aggregation(&self) -> Aggregation {
+        match self.special() {
+            Weighting::Configured => Aggregation::default(),
+            Weighting::RowsOfTokens | Weighting::Rows => Aggregation::SeqMeanTokenMean,
+        }
+    }
+
+    /// Whether the loss can be aggregated by `mode`. A loss on whole rows is by definition a mean
+    /// over rows.
+    pub fn takes_aggregation(&self, mode: Aggregation) -> bool {
+        self.special() == Weighting::Configured || mode == self.default_aggregation()
+    }
+
     /// The weight of each token of the whole batch under `mode`, with one rollout per row; see
     /// [`LossConfig::token_weights_by_rollout`].
-    pub fn token_weights(&self, mode: Aggregation, constant: Option<f64>, rows: &Rows) -> Vec<f64> {
+    pub fn token_weights(
+        &self,
+        mode: Aggregation,
+        constant: Option<AggregationConstant>,
+        rows: &Rows,
+    ) -> Vec<f64> {
         let rollouts: Vec<usize> = (0..rows.len()).collect();
         self.token_weights_by_rollout(mode, constant, rows, &rollouts)
     }
 
     /// The weight of each token of the whole batch under `mode`, with row r belonging to rollout
-    /// `rollouts[r]`. Losses on whole rows ignore `mode` and use a fixed one.
+    /// `rollouts[r]`.
     ///
     /// # Panics
-    /// If there is not one rollout per row.
+    /// If there is not one rollout per row, the loss does not take `mode`, or `mode` needs a
+    /// constant and there is none.
     pub fn token_weights_by_rollout(
         &self,
         mode: Aggregation,
-        constant: Option<f64>,
+        constant: Option<AggregationConstant>,
         rows: &Rows,
         rollouts: &[usize],
     ) -> Vec<f64> {
+        assert!(self.takes_aggregation(mode), "loss {} has another aggregation", self.name());
         match self.special() {
             Weighting::Configured => {
                 aggregate::token_weights_by_rollout(mode, constant, rows, rollouts)
             }
-            Weighting::RowsOfTokens => {
-                aggregate::token_weights(Aggregation::SeqMeanTokenMean, None, rows)
-            }
+            Weighting::RowsOfTokens => aggregate::token_weights(mode, None, rows),
             Weighting::Rows => aggregate::row_mean_weights(rows),
         }
     }

@@ -23,6 +23,12 @@ pub(crate) trait LossRule {
         Gradient::OfTheLoss
     }
 
+    /// The factor of all advantages of a batch of `samples` rows, of which `without_gradient` are
+    /// in groups whose advantages are all 0.
+    fn advantage_factor(&self, _samples: usize, _without_gradient: usize) -> f64 {
+        1.0
+    }
+
     /// The loss that verl calls `name`, with the settings of [`verl`].
     fn of_verl(_name: &str) -> Option<Self>
     where

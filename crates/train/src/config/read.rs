@@ -76,9 +76,9 @@ impl Experiment {
         Ok(experiment)
     }
 
-    /// Resolves every key of `keys` to a value.
+    /// Resolves every key of `keys` to a value, and the algorithm's keys that depend on others.
     fn resolved(self, keys: &[OwnKey]) -> Result<Self, KeyError> {
-        let Self { mut agent, mut data, own, .. } = self;
+        let Self { mut agent, mut data, own, algorithm, .. } = self;
         let tables = super::own::tables(keys);
         let known = |prefix: &str| -> Vec<&str> {
             let inner = super::reference::own().filter_map(move |key| key.strip_prefix(prefix));
@@ -90,7 +90,8 @@ impl Experiment {
         agent.own = agent.own.resolved(keys, "agent.", &known("agent."))?;
         data.own = data.own.resolved(keys, "data.", &known("data."))?;
         let own = own.resolved(&tables, "", &known(""))?;
-        Ok(Self { agent, data, own, keys: keys.to_vec(), ..self })
+        let algorithm = algorithm.with_response_budget(self.rollout.max_tokens);
+        Ok(Self { agent, data, own, algorithm, keys: keys.to_vec(), ..self })
     }
 
     /// The resolved experiment as TOML.
@@ -330,6 +331,23 @@ mod tests {
         let experiment = parse(SMALLEST, &[]).unwrap();
         assert_eq!(experiment.rollout.samples, 4);
         assert_eq!(parse(&experiment.to_toml(), &[]).unwrap(), experiment);
+    }
+
+    #[test]
+    fn the_aggregation_follows_from_the_loss_and_the_response_length() {
+        let norm = "algorithm.aggregation=seq-mean-token-sum-norm";
+        for (overrides, lines) in [
+            (&[][..], "[algorithm]\naggregation = \"token-mean\"\nentropy"),
+            (&["algorithm.loss.name=gspo"], "\naggregation = \"seq-mean-token-mean\"\nentropy"),
+            (&[norm, "rollout.max_tokens=96"], "-norm\"\naggregation_constant = 96.0\n"),
+        ] {
+            let experiment = parse(SMALLEST, overrides).unwrap();
+            let text = experiment.to_toml();
+            assert!(text.contains(lines), "{lines} is not in\n{text}");
+            assert_eq!(parse(&text, &[]).unwrap(), experiment);
+        }
+        let error = parse(SMALLEST, &["algorithm.loss.name=gspo", norm]).unwrap_err().to_string();
+        assert!(error.contains("aggregation") && error.contains("gspo"), "{error}");
     }
 
     #[test]

@@ -154,12 +154,14 @@ const REFERENCE: &[(&str, &str)] = &[
     key("rollout.completions", "completions per state value estimate, if credit needs it"),
     key(
         "algorithm.aggregation",
-        "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm, \
-         per-rollout-mean, per-rollout-mean-over-rows",
+        "token-mean, seq-mean-token-sum, seq-mean-token-mean, seq-mean-token-sum-norm (its gradient \
+         is smaller by the mean length over the divisor: choose train.grad_clip for it), \
+         per-rollout-mean, per-rollout-mean-over-rows; losses on whole rows have only one",
     ),
     key(
         "algorithm.aggregation_constant",
-        "divisor of seq-mean-token-sum-norm; the longest row if absent",
+        "divisor of seq-mean-token-sum-norm for each row, in tokens (rollout.max_tokens); longest: \
+         the longest row of the update for all rows together, as in verl",
     ),
     key("algorithm.entropy_coefficient", "factor of the entropy bonus; 0 is off"),
     key("algorithm.credit", CreditConfig::REFERENCE),
@@ -229,6 +231,7 @@ mod tests {
     use std::path::Path;
 
     use leyden_lm::model::LoraConfig;
+    use leyden_rl::aggregate::AggregationConstant;
     use leyden_rl::shaping::OverlongConfig;
 
     use super::{REFERENCE, reference};
@@ -242,7 +245,7 @@ mod tests {
     fn the_reference_names_every_key() {
         let mut experiment = Experiment::parse(SMALLEST, Path::new("x.toml"), &[], &()).unwrap();
         experiment.model.lora = Some(LoraConfig { rank: 1, alpha: 1.0, targets: vec![] });
-        experiment.algorithm.aggregation_constant = Some(1.0);
+        experiment.algorithm.aggregation_constant = Some(AggregationConstant::Tokens(1.0));
         experiment.algorithm.overlong = Some(OverlongConfig { max_tokens: 2, buffer: 1 });
         experiment.reward.command = vec!["score".to_owned()];
         experiment.reward.deadline = Some(1.0);
