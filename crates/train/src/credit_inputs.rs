@@ -5,7 +5,7 @@
 //! before a call, values come from a critic or are the mean reward of fresh completions from the
 //! same state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use leyden_core::{Scorer, SeedTree};
 use leyden_rl::needs::Need;
@@ -98,6 +98,7 @@ fn complete(
     for (&state, rollout) in owners.iter().zip(completed.iter()) {
         fresh[state].extend(rollout.outcome.reward());
     }
+    let mut without_value = HashSet::new();
     for (index, trajectory) in batch.trajectories() {
         for (number, call) in trajectory.calls.iter_mut().enumerate().filter(|(_, c)| c.trained) {
             let Some(&state) = states.numbers.get(&(index, number)) else { continue };
@@ -105,6 +106,9 @@ fn complete(
             let others = others.filter_map(|&(other, _)| sampled.seen[other].outcome.reward());
             let all: Vec<f64> = fresh[state].iter().copied().chain(others).collect();
             // If every completion failed, the trajectory's own reward, so the advantage is 0.
+            if all.is_empty() {
+                without_value.insert(state);
+            }
             call.value = Some(if all.is_empty() { trajectory.reward } else { mean(&all) });
         }
     }
@@ -117,11 +121,15 @@ fn complete(
             own.map(|call| call.response_ids.len()).sum::<usize>()
         })
         .sum();
-    Ok(vec![
+    let failed = completed.iter().filter(|rollout| rollout.outcome.reward().is_none()).count();
+    let mut figures = vec![
         ("completions", completed.len() as f64),
         ("completion_tokens", tokens as f64),
         ("states", states.visits.len() as f64),
-    ])
+    ];
+    let losses = [("completions_failed", failed), ("states_without_value", without_value.len())];
+    figures.extend(losses.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
+    Ok(figures)
 }
 
 /// The states of a batch's trained calls, each with its visits.

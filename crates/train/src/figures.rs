@@ -34,6 +34,15 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
         extra.insert("correction_beyond".to_owned(), update.correction.beyond_share());
         extra.insert("correction_rejected".to_owned(), update.correction.rejected_share());
     }
+    for (name, count) in [
+        ("calls_over_max_prompt_tokens", batch.left_out.long_prompts),
+        ("calls_truncated_masked", batch.left_out.truncated),
+        ("calls_constrained", batch.left_out.constrained),
+    ] {
+        if count > 0 {
+            extra.insert(name.to_owned(), count as f64);
+        }
+    }
     if !left_out.is_empty() {
         extra.insert("groups_left_out".to_owned(), left_out.len() as f64);
     }

@@ -73,6 +73,7 @@ impl Trainer<'_> {
         let selection = Selection {
             roles: &experiment.train.roles,
             max_prompt_tokens: experiment.train.max_prompt_tokens,
+            truncated: experiment.train.truncated,
             left_out: &sampled.left_out,
             layout: experiment.train.layout,
         };

@@ -53,6 +53,10 @@ impl Benchmark for Rag {
         "retrieval"
     }
 
+    fn strata(&self) -> &'static [&'static str] {
+        &["hops"]
+    }
+
     fn keys(&self) -> Vec<OwnKey> {
         let text = |path, default, what| OwnKey::new(path, Preset::Text(default), what);
         vec![

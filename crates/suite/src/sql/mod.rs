@@ -51,6 +51,10 @@ impl Benchmark for Sql {
         "text-to-SQL"
     }
 
+    fn strata(&self) -> &'static [&'static str] {
+        &["database"]
+    }
+
     fn keys(&self) -> Vec<OwnKey> {
         vec![
             OwnKey::new(
