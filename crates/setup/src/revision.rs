@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the programs are built from; changes elsewhere do not change them.
-const SOURCES: [&str; 6] = ["crates", "agents", "datasets", "benchmarks", "Cargo.toml", "Cargo.lock"];
+const SOURCES: [&str; 6] =
+    ["crates", "agents", "datasets", "benchmarks", "Cargo.toml", "Cargo.lock"];
 
 /// Sets `LEYDEN_REVISION` to the commit of the sources and writes their uncommitted changes to
 /// `changes.diff` in `OUT_DIR`. Outside of a checkout of Leyden the variable is not set and the file

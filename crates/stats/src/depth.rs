@@ -125,7 +125,8 @@ mod tests {
     /// Against simulation: items with success probabilities 0, ½ and 1, four samples each.
     #[test]
     fn errors_are_those_of_repeated_evaluations() {
-        let draw = |seed: SeedTree, probability: f64| f64::from(u8::from(seed.uniform() < probability));
+        let draw =
+            |seed: SeedTree, probability: f64| f64::from(u8::from(seed.uniform() < probability));
         let evaluation = |seed: SeedTree| -> Vec<Vec<f64>> {
             let item = |i: u64| {
                 let p = [0.0, 0.5, 1.0][(seed.child("item").index(i).uniform() * 3.0) as usize];
@@ -134,10 +135,7 @@ mod tests {
             (0..60).map(item).collect()
         };
         let all: Vec<Vec<Vec<f64>>> = (0..2000).map(|n| evaluation(SeedTree::new(n))).collect();
-        let means: Vec<f64> = all
-            .iter()
-            .map(|items| mean(&items.concat()).unwrap())
-            .collect();
+        let means: Vec<f64> = all.iter().map(|items| mean(&items.concat()).unwrap()).collect();
         let average = |of: fn(&Errors) -> f64| {
             mean(&all.iter().map(|items| of(&errors(items).unwrap())).collect::<Vec<_>>()).unwrap()
         };

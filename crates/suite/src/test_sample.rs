@@ -31,7 +31,10 @@ pub fn stratified(
             let mut has: Vec<&str> = task.labels.iter().map(|(name, _)| name.as_str()).collect();
             has.dedup();
             let has = if has.is_empty() { "none".to_owned() } else { has.join(", ") };
-            bail!("eval.strata: the test task {} has no label `{label}`; its labels: {has}", task.id);
+            bail!(
+                "eval.strata: the test task {} has no label `{label}`; its labels: {has}",
+                task.id
+            );
         }
     }
     if tasks.len() <= wanted {
@@ -90,7 +93,15 @@ mod tests {
 
     /// Tasks of databases, sorted by them: 60 of a, 30 of b, 10 of c.
     fn tasks() -> Vec<Task> {
-        let database = |i: usize| if i < 60 { "a" } else if i < 90 { "b" } else { "c" };
+        let database = |i: usize| {
+            if i < 60 {
+                "a"
+            } else if i < 90 {
+                "b"
+            } else {
+                "c"
+            }
+        };
         let task = |i: usize| Task {
             id: format!("t{i}"),
             question: String::new(),

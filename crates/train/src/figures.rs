@@ -43,6 +43,11 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
             extra.insert(name.to_owned(), count as f64);
         }
     }
+    if rollouts.iter().any(|rollout| !rollout.process_rewards.is_empty()) {
+        let given = |r: &Rollout| r.process_rewards.iter().map(|reward| reward.value).sum();
+        let sums: Vec<f64> = rollouts.iter().map(given).collect();
+        extra.insert("process_reward_mean".to_owned(), mean(&sums));
+    }
     if !left_out.is_empty() {
         extra.insert("groups_left_out".to_owned(), left_out.len() as f64);
     }

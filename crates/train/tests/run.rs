@@ -101,7 +101,9 @@ fn several_samples_deepen_an_evaluation() {
         let root = uninterrupted(&experiment(changes));
         let records = metrics(root.path());
         let records = records.lines().map(|line| serde_json::from_str(line).unwrap());
-        records.filter_map(|r| if let Record::Eval(eval) = r { Some(*eval) } else { None }).collect()
+        records
+            .filter_map(|r| if let Record::Eval(eval) = r { Some(*eval) } else { None })
+            .collect()
     };
     let (one, four) = (evals(&["train.steps=1"]), evals(&["train.steps=1", "eval.samples=4"]));
     assert!(one.iter().all(|eval| eval.depth.is_none()));
@@ -115,7 +117,8 @@ fn several_samples_deepen_an_evaluation() {
     let depth = four.depth.as_ref().unwrap();
     assert_eq!((depth.samples, depth.missing), (4, 0));
     assert_eq!(depth.pass_at.keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
-    let (total, parts) = (depth.error.unwrap(), (depth.error_sampling.unwrap(), depth.error_items.unwrap()));
+    let (total, parts) =
+        (depth.error.unwrap(), (depth.error_sampling.unwrap(), depth.error_items.unwrap()));
     assert!(parts.0 > 0.0 && total.powi(2) <= parts.0.powi(2) + parts.1.powi(2) + 1e-12);
     // A greedy response is the same every time.
     let greedy = evals(&["train.steps=1", "eval.samples=4", "eval.modes=['greedy']"]);

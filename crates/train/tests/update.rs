@@ -136,7 +136,16 @@ fn call(role: &str, prompt: usize, response: usize) -> Call {
 
 fn rollout(id: usize, group: usize, outcome: Outcome, calls: Vec<Call>) -> Rollout {
     let task_id = format!("task-{group}");
-    Rollout { id, task_id, group, calls, signals: Vec::new(), answer: None, outcome }
+    Rollout {
+        id,
+        task_id,
+        group,
+        calls,
+        signals: Vec::new(),
+        process_rewards: Vec::new(),
+        answer: None,
+        outcome,
+    }
 }
 
 /// Two groups; one rollout of the first has no reward.

@@ -130,6 +130,7 @@ pub(super) mod tests {
                 constrained: false,
             }],
             signals: signals.iter().map(signal).collect(),
+            process_rewards: Vec::new(),
             answer: answer.map(str::to_owned),
             outcome: Outcome::Reward(reward),
         }

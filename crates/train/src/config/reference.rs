@@ -203,7 +203,10 @@ const REFERENCE: &[(&str, &str)] = &[
     key("train.activation_checkpointing", "recompute activations in the backward pass"),
     key("train.roles", "agent roles that are trained; empty is all"),
     key("train.max_prompt_tokens", "calls with a longer prompt are excluded from training"),
-    key("train.truncated", "responses cut off by the token limit: train, or mask to leave them out"),
+    key(
+        "train.truncated",
+        "responses cut off by the token limit: train, or mask to leave them out",
+    ),
     key(
         "train.patience_without_variance",
         "stop after this many consecutive steps without reward variance",
@@ -216,7 +219,10 @@ const REFERENCE: &[(&str, &str)] = &[
     key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
     key("eval.tasks", "held-out tasks per evaluation; 0 is all"),
     key("eval.selection", "stratified: a random sample of the files, by data.seed; first"),
-    key("eval.strata", "labels that a stratified sample is proportional to; [] is the dataset's own"),
+    key(
+        "eval.strata",
+        "labels that a stratified sample is proportional to; [] is the dataset's own",
+    ),
     key("eval.samples", "rollouts per task in sampled evaluations: mean@k, pass@k, majority@k"),
     key("eval.modes", "sampled, greedy"),
     key("eval.temperature", "temperature of the sampled evaluation"),

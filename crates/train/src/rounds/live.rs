@@ -11,7 +11,8 @@ use futures::channel::oneshot;
 use leyden_core::record::{FlightState, InFlight};
 use leyden_core::{
     Agent, AgentError, AgentOutput, Call, ChatModel, ChatReply, ChatRequest, Draft, Episode,
-    EpisodeId, ModelError, Outcome, Rollout, Scorer, Signal, SignalKind, TurnClock, async_trait,
+    EpisodeId, ModelError, Outcome, ProcessReward, Rollout, Scorer, Signal, SignalKind, TurnClock,
+    async_trait,
 };
 use leyden_text::History;
 
@@ -58,12 +59,13 @@ impl ChatModel for Mailbox {
 struct Ended {
     output: Result<AgentOutput, AgentError>,
     signals: Vec<Signal>,
+    rewards: Vec<ProcessReward>,
     drafts: Vec<Draft>,
 }
 
 impl Ended {
     fn failed(error: AgentError) -> Self {
-        Self { output: Err(error), signals: Vec::new(), drafts: Vec::new() }
+        Self { output: Err(error), signals: Vec::new(), rewards: Vec::new(), drafts: Vec::new() }
     }
 }
 
@@ -140,8 +142,8 @@ impl<'a> Live<'a> {
         self.future = Some(Box::pin(async move {
             let episode = Episode::at(&*model, place, clock);
             let output = agent.run(task, &episode).await;
-            let drafts = episode.take_drafts();
-            Ended { output, signals: episode.into_signals(), drafts }
+            let (drafts, rewards) = (episode.take_drafts(), episode.take_rewards());
+            Ended { output, signals: episode.into_signals(), rewards, drafts }
         }));
         (self.history, self.calls, self.asked, self.open) = (History::default(), Vec::new(), 0, 0);
         self.overflow = None;
@@ -320,7 +322,7 @@ impl<'a> Live<'a> {
             let what = "the run ended before the rollout".to_owned();
             Ended::failed(AgentError::Task { task: task.id.clone(), what })
         };
-        let Ended { output, mut signals, drafts } = self.ended.unwrap_or_else(unfinished);
+        let Ended { output, mut signals, rewards, drafts } = self.ended.unwrap_or_else(unfinished);
         let scored = |answer: Option<&str>| match scorer.score(task, answer) {
             Ok(score) if score.reward.is_finite() => Outcome::Reward(score.reward),
             Ok(score) => Outcome::Missing(format!("the scorer returned {}", score.reward)),
@@ -347,12 +349,20 @@ impl<'a> Live<'a> {
             }
             Err(error) => (None, Outcome::Missing(error.to_string())),
         };
+        let not_finite = rewards.iter().find(|reward| !reward.value.is_finite());
+        let outcome = match not_finite {
+            Some(ProcessReward { call, value }) => {
+                Outcome::Missing(format!("the agent's reward of call {call} is {value}"))
+            }
+            None => outcome,
+        };
         let rollout = Rollout {
             id: self.job.id,
             task_id: task.id.clone(),
             group: self.job.group,
             calls: self.calls,
             signals,
+            process_rewards: rewards,
             answer,
             outcome,
         };
