@@ -1,6 +1,7 @@
 //! The main workflow in two commands: run an experiment, report on it.
 
 use std::fs;
+use std::process::Command;
 
 use crate::common::{Trained, assert_contains, checkout, leyden, lines, quickstart, succeeds};
 
@@ -35,6 +36,34 @@ fn a_run_and_its_report() {
     let (stdout, _) = succeeds(&mut quickstart(&folder, &[]));
     assert_contains(&stdout, &["finished already"]);
     Trained::of(&folder).assert_same(&trained);
+}
+
+/// The revision is that of the program's sources, whatever folder it runs in.
+#[test]
+fn provenance_is_of_the_program() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let git = |arguments: &[&str]| {
+        let author = ["-c", "user.name=a", "-c", "user.email=a@b"];
+        let mut git = Command::new("git");
+        succeeds(git.current_dir(elsewhere.path()).args(author).args(arguments)).0
+    };
+    git(&["init", "--quiet"]);
+    git(&["commit", "--quiet", "--allow-empty", "-m", "another project"]);
+    let other = git(&["rev-parse", "HEAD"]);
+    let file = checkout().join("benchmarks/experiments/mini/calc.toml");
+    let mut run = leyden(&["run", "--set", "train.steps=1", "--set", "eval.tasks=2"]);
+    run.current_dir(elsewhere.path()).arg(file).args(["--folder", "run"]);
+    succeeds(&mut run);
+    let text = fs::read_to_string(elsewhere.path().join("run/provenance.json")).unwrap();
+    let provenance: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_ne!(provenance["git_revision"], other.trim());
+    // The tests are built with the program.
+    let mut head = Command::new("git");
+    let head = head.current_dir(checkout()).args(["rev-parse", "--verify", "HEAD"]).output();
+    if head.is_ok_and(|output| output.status.success()) {
+        let revision = provenance["git_revision"].as_str().unwrap_or_default();
+        assert_eq!(revision.len(), 40, "{provenance}");
+    }
 }
 
 #[test]

@@ -1,3 +1,4 @@
 fn main() {
     leyden_setup::link_libtorch();
+    leyden_setup::record_revision();
 }

@@ -53,7 +53,7 @@ impl Prompt {
 }
 
 /// The agent's options.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     pub prompt: Prompt,
     /// Maximum model calls per rollout.
@@ -64,6 +64,9 @@ pub struct Options {
     pub passages: usize,
     /// Maximum characters shown of a passage; the rest is truncated.
     pub passage_length: usize,
+    /// Reward of a search, times the share of the question's supporting passages that it is the
+    /// first to find, besides that of the answer; 0 is none.
+    pub process_reward: f64,
 }
 
 impl Default for Options {
@@ -75,6 +78,7 @@ impl Default for Options {
             max_searches: 5,
             passages: 4,
             passage_length: 1200,
+            process_reward: 0.0,
         }
     }
 }
@@ -115,7 +119,7 @@ impl Agent for RagAgent {
 
     async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError> {
         let mut messages = self.opening(&task.question);
-        let mut searches = Searches::new(self.retriever.as_ref(), &self.options);
+        let mut searches = Searches::new(self.retriever.as_ref(), &self.options, task);
         for _ in 0..self.options.max_turns {
             let reply = episode
                 .chat(ChatRequest {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use leyden_core::{Episode, SignalKind, ToolCall, ToolSpec};
+use leyden_core::{Episode, SignalKind, Task, ToolCall, ToolSpec};
 use leyden_retrieval::{Hit, RetrievalError, Retriever};
 use serde_json::{Value, json};
 
@@ -51,11 +51,16 @@ pub(crate) struct Searches<'a> {
     /// Queries so far, normalised for case and white space.
     seen: HashSet<String>,
     count: usize,
+    /// Title and text of the supporting passages that have not been found, and how many there are.
+    supporting: Vec<(&'a str, &'a str)>,
+    support: usize,
 }
 
 impl<'a> Searches<'a> {
-    pub(crate) fn new(retriever: &'a dyn Retriever, options: &'a Options) -> Self {
-        Self { retriever, options, seen: HashSet::new(), count: 0 }
+    pub(crate) fn new(retriever: &'a dyn Retriever, options: &'a Options, task: &'a Task) -> Self {
+        let supporting: Vec<_> = supporting(task).collect();
+        let support = supporting.len();
+        Self { retriever, options, seen: HashSet::new(), count: 0, supporting, support }
     }
 
     /// Runs one tool call; errors are returned to the model and recorded as signals.
@@ -94,6 +99,30 @@ impl<'a> Searches<'a> {
         if hits.is_empty() {
             episode.signal(SignalKind::EmptyResult, query);
         }
+        self.reward(&hits, episode);
         Ok(render(&hits, self.options.passage_length))
     }
+
+    /// Rewards a search for the supporting passages among `hits` that no earlier one found.
+    fn reward(&mut self, hits: &[Hit], episode: &Episode<'_>) {
+        let before = self.supporting.len();
+        for hit in hits {
+            let passage = (hit.passage.title.trim(), hit.passage.text.trim());
+            self.supporting.retain(|supporting| *supporting != passage);
+        }
+        let found = before - self.supporting.len();
+        if found > 0 && self.options.process_reward != 0.0 {
+            episode.reward(self.options.process_reward * found as f64 / self.support as f64);
+        }
+    }
+}
+
+/// Title and text of the paragraphs that MuSiQue marks as supporting.
+fn supporting(task: &Task) -> impl Iterator<Item = (&str, &str)> {
+    let paragraphs = task.fields.get("paragraphs").and_then(Value::as_array);
+    paragraphs
+        .into_iter()
+        .flatten()
+        .filter(|p| p["is_supporting"] == true)
+        .filter_map(|p| Some((p["title"].as_str()?.trim(), p["paragraph_text"].as_str()?.trim())))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::executor::block_on;
 use leyden_core::{
     Agent, AgentError, AgentOutput, ChatReply, ChatRequest, Episode, FinishReason, Message,
-    Passage, Scorer, Script, Signal, SignalKind, Speaker, Task, ToolCall,
+    Passage, ProcessReward, Scorer, Script, Signal, SignalKind, Speaker, Task, ToolCall,
 };
 use leyden_musique::MusiqueScorer;
 use leyden_rag::{Options, Prompt, RagAgent, TOOL, render};
@@ -93,6 +93,33 @@ fn run_agent_on(
 
 fn run_agent(options: Options, replies: impl IntoIterator<Item = ChatReply>) -> Outcome {
     run_agent_on(corpus(), options, replies)
+}
+
+/// Of two supporting passages, the first search finds one, a repetition nothing new, the third the
+/// other.
+#[test]
+fn a_search_is_rewarded_for_supporting_passages_that_it_finds_first() {
+    let mut task = task();
+    let paragraph = |title: &str, text: &str, supports: bool| json!({ "title": title, "paragraph_text": text, "is_supporting": supports });
+    task.fields.insert(
+        "paragraphs".to_owned(),
+        json!([
+            paragraph("Ada Lovelace", "Ada was born in London.", true),
+            paragraph("London", "The mayor of London in 2020 was Sadiq Khan.", true),
+            paragraph("Paris", "A city on the Seine.", false),
+        ]),
+    );
+    let run = |process_reward| {
+        let replies = [searches("Ada"), searches("Ada"), searches("mayor"), text_reply("done")];
+        let script = Script::new(replies);
+        let episode = Episode::new(&script);
+        let options = Options { passages: 1, process_reward, ..Options::default() };
+        block_on(RagAgent::new(corpus(), options).run(&task, &episode)).unwrap();
+        episode.take_rewards()
+    };
+    let half = |call| ProcessReward { call, value: 0.5 };
+    assert_eq!(run(1.0), [half(0), half(2)]);
+    assert!(run(0.0).is_empty());
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub struct SqlSettings {
     pub schema_characters: usize,
     /// Maximum length of a result's text, in characters.
     pub result_characters: usize,
+    /// Reward of a call whose query runs and returns rows, besides that of the answer; 0 is none.
+    pub process_reward: f64,
 }
 
 impl Default for SqlSettings {
@@ -79,6 +81,7 @@ impl Default for SqlSettings {
             max_turns: 3,
             schema_characters: 2048,
             result_characters: 2048,
+            process_reward: 0.0,
         }
     }
 }
@@ -178,6 +181,8 @@ impl SqlAgent {
                 let empty = result.rows.is_empty();
                 if empty {
                     episode.signal(SignalKind::EmptyResult, query.clone());
+                } else if self.settings.process_reward != 0.0 {
+                    episode.reward(self.settings.process_reward);
                 }
                 let text = render(&result, longest.saturating_add(1));
                 (text, empty.then(|| "The result is empty.".to_owned()))

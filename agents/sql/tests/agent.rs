@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use futures::executor::block_on;
 use leyden_core::{
-    Agent, AgentError, ChatRequest, Episode, Message, Script, Signal, SignalKind, Speaker, Task,
+    Agent, AgentError, ChatRequest, Episode, Message, ProcessReward, Script, Signal, SignalKind,
+    Speaker, Task,
 };
 use leyden_spider::{Limits, Spider};
 use leyden_sql::{Check, Prompt, SqlAgent, SqlSettings};
@@ -13,6 +14,7 @@ use serde_json::json;
 struct Outcome {
     answer: Option<String>,
     signals: Vec<Signal>,
+    rewards: Vec<ProcessReward>,
     requests: Vec<ChatRequest>,
 }
 
@@ -70,6 +72,7 @@ fn run_agent(settings: SqlSettings, replies: &[&str]) -> Outcome {
     let episode = Episode::new(&script);
     let agent = SqlAgent::new(spider, settings);
     let output = block_on(agent.run(&task("shop"), &episode)).unwrap();
+    let rewards = episode.take_rewards();
     let signals = episode.into_signals();
     let requests = script.into_requests();
     for request in &requests {
@@ -81,7 +84,7 @@ fn run_agent(settings: SqlSettings, replies: &[&str]) -> Outcome {
         );
         assert!(agent.roles().contains(&request.agent_role.as_str()));
     }
-    Outcome { answer: output.answer, signals, requests }
+    Outcome { answer: output.answer, signals, rewards, requests }
 }
 
 fn compact(check: Check) -> SqlSettings {
@@ -120,6 +123,15 @@ fn a_rejected_query_is_rewritten_with_feedback() {
     }
     // The last check gets the new query and its result, nothing of the old one.
     assert!(!outcome.user(3).contains("count(x)") && outcome.user(3).contains("200"));
+}
+
+#[test]
+fn a_query_that_returns_rows_rewards_its_call() {
+    let replies = [BROKEN, "VERDICT: INCORRECT", COUNT, "VERDICT: CORRECT"];
+    let settings = SqlSettings { process_reward: 0.25, ..SqlSettings::default() };
+    let outcome = run_agent(settings, &replies);
+    assert_eq!(outcome.rewards, [ProcessReward { call: 2, value: 0.25 }]);
+    assert!(run_agent(SqlSettings::default(), &replies).rewards.is_empty());
 }
 
 #[test]

@@ -61,6 +61,7 @@ struct Growth {
 
 fn main() -> Result<()> {
     leyden_lm::process::reexec_with_env();
+    leyden_train::set_revision!();
     let arguments = Arguments::parse();
     ensure!(arguments.repetitions > 0, "--repetitions must be at least 1");
     let kind = parse_kind(&arguments.dtype)?;

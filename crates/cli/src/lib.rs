@@ -96,6 +96,7 @@ pub fn main(registry: Registry) -> ExitCode {
         return code;
     }
     leyden_lm::process::reexec_with_env();
+    leyden_train::set_revision!();
     // This link leads to the running program even if its file has been replaced by another version.
     leyden_suite::worker::set_program("/proc/self/exe".into());
     restore_sigpipe();

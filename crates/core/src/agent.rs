@@ -7,7 +7,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 
 use crate::chat::{ChatModel, ChatReply, ChatRequest, ModelError};
-use crate::rollout::{Signal, SignalKind};
+use crate::rollout::{ProcessReward, Signal, SignalKind};
 use crate::task::Task;
 
 /// The result of an agent's run: its answer, or `None` if it never gave one.
@@ -136,6 +136,7 @@ pub struct Episode<'a> {
     clock: Arc<TurnClock>,
     calls: AtomicUsize,
     signals: Mutex<Vec<Signal>>,
+    rewards: Mutex<Vec<ProcessReward>>,
     drafts: Mutex<Vec<Draft>>,
 }
 
@@ -147,7 +148,8 @@ impl<'a> Episode<'a> {
     /// An episode of the rollout `place`, with deadlines measured on `clock`.
     pub fn at(model: &'a dyn ChatModel, place: EpisodeId, clock: Arc<TurnClock>) -> Self {
         let calls = AtomicUsize::new(0);
-        Self { model, place, clock, calls, signals: Mutex::default(), drafts: Mutex::default() }
+        let (signals, rewards, drafts) = Default::default();
+        Self { model, place, clock, calls, signals, rewards, drafts }
     }
 
     /// The clock of this episode's deadlines, for agents that may have to queue.
@@ -178,6 +180,14 @@ impl<'a> Episode<'a> {
         self.signals.lock().unwrap_or_else(|e| e.into_inner()).push(signal);
     }
 
+    /// Rewards the latest call, in addition to the reward of the outcome. Credit rules that take
+    /// rewards by step use it: `return_to_go`, `gigpo`, `bilevel_gae` and those with values. A value
+    /// that is not finite leaves the rollout without a reward.
+    pub fn reward(&self, value: f64) {
+        let reward = ProcessReward { call: self.latest_call(), value };
+        self.rewards.lock().unwrap_or_else(|e| e.into_inner()).push(reward);
+    }
+
     /// Records the answer that would be returned if the episode ended now.
     pub fn draft(&self, answer: impl Into<String>) {
         let draft = Draft { call: self.latest_call(), answer: answer.into() };
@@ -196,6 +206,11 @@ impl<'a> Episode<'a> {
     /// Takes the drafts recorded so far, in order.
     pub fn take_drafts(&self) -> Vec<Draft> {
         std::mem::take(&mut self.drafts.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+
+    /// Takes the rewards given so far, in order.
+    pub fn take_rewards(&self) -> Vec<ProcessReward> {
+        std::mem::take(&mut self.rewards.lock().unwrap_or_else(|e| e.into_inner()))
     }
 
     /// Ends the episode and returns its signals.

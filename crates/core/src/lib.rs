@@ -71,7 +71,7 @@ pub use files::{remove_unfinished_files, write_atomically};
 pub use golden::{Family, GoldenError, GoldenReport, golden_cases, golden_file, shared_material};
 pub use lock::{FileLock, probe_lock, take_lock};
 pub use passage::Passage;
-pub use rollout::{Call, Outcome, Rollout, Signal, SignalKind};
+pub use rollout::{Call, Outcome, ProcessReward, Rollout, Signal, SignalKind};
 pub use scorer::{Score, ScoreError, Scorer};
 pub use script::Script;
 pub use seed::SeedTree;

@@ -89,6 +89,30 @@ pub struct EvalRecord {
     pub response_length: f64,
     pub calls_per_rollout: f64,
     pub signals: BTreeMap<String, usize>,
+    /// Present if tasks were sampled more than once; then the reward of a task is the mean over its
+    /// samples, and `rewards` has an entry for each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<EvalDepth>,
+}
+
+/// What several samples of each task show beyond the mean.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EvalDepth {
+    /// Rollouts per task.
+    pub samples: usize,
+    /// Rollouts without a reward.
+    pub missing: usize,
+    /// pass@k by k: the unbiased estimate of the probability that one of k rollouts has a reward of
+    /// at least 1, over the tasks with k rewards.
+    pub pass_at: BTreeMap<usize, f64>,
+    /// Mean reward of the most frequent answer of each task; absent without rewards.
+    pub majority: Option<f64>,
+    /// Standard error of `reward_mean` over other tasks and other samples; absent for one task.
+    pub error: Option<f64>,
+    /// The part of it that other samples of the same tasks would have.
+    pub error_sampling: Option<f64>,
+    /// The part of it that other tasks would have.
+    pub error_items: Option<f64>,
 }
 
 /// Seconds of one step or evaluation by part; one line of `timings.jsonl`.

@@ -61,6 +61,14 @@ pub struct Signal {
     pub detail: String,
 }
 
+/// A reward given during an episode, in addition to the one of its outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ProcessReward {
+    /// Index of the latest call at the time of the reward.
+    pub call: usize,
+    pub value: f64,
+}
+
 /// How a rollout ended. A missing reward is never treated as zero.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +97,9 @@ pub struct Rollout {
     pub group: usize,
     pub calls: Vec<Call>,
     pub signals: Vec<Signal>,
+    /// In the order in which they were given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub process_rewards: Vec<ProcessReward>,
     pub answer: Option<String>,
     pub outcome: Outcome,
 }

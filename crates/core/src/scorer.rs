@@ -29,4 +29,10 @@ pub trait Scorer: Send + Sync {
     /// # Errors
     /// Only if the task cannot be scored, regardless of the answer.
     fn score(&self, task: &Task, answer: Option<&str>) -> Result<Score, ScoreError>;
+
+    /// What an answer counts for in a majority vote: equal texts are equal answers. By default the
+    /// whole answer, with normalised white space.
+    fn vote(&self, answer: &str) -> String {
+        answer.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
 }

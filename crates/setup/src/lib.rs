@@ -1,4 +1,5 @@
-//! Linker arguments for every package with a libtorch binary or test.
+//! What build scripts share: linker arguments for every package with a libtorch binary or test, and
+//! the revision of the sources.
 //!
 //! `torch-sys` finds libtorch at build time but leaves two gaps. It sets no run path, so a binary
 //! would start only with `LD_LIBRARY_PATH`; and no Rust code refers to a symbol of
@@ -6,8 +7,12 @@
 //! the final link, which Cargo takes only from the build script of the package that builds the
 //! binary: hence each such build script calls `leyden_setup::link_libtorch()`.
 
+mod revision;
+
 use std::env;
 use std::path::{Path, PathBuf};
+
+pub use revision::record_revision;
 
 /// Emits the run path of libtorch and keeps its CUDA library linked if present.
 ///

@@ -12,12 +12,14 @@
 //! change to a report does not rebuild the trainer.
 
 pub mod curve;
+pub mod depth;
 pub mod interval;
 mod numbers;
 pub mod paired;
 pub mod scores;
 
 pub use curve::{area_under_curve, steps_to_threshold};
+pub use depth::{Errors, errors, majority, pass_at};
 pub use interval::{Interval, Z_95, bootstrap_interval, normal_interval, wilson_interval};
 pub use numbers::{mean, quantile, sample_std};
 pub use paired::{Difference, McNemar, PairedError, mcnemar, paired_bootstrap};

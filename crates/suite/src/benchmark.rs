@@ -54,6 +54,11 @@ pub trait Benchmark: Send + Sync {
         ""
     }
 
+    /// Labels by which a sample of its test tasks is stratified.
+    fn strata(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Default maximum number of model calls per rollout.
     fn max_turns(&self) -> usize {
         4

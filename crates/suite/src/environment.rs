@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use leyden_core::Task;
-use leyden_train::config::{DataConfig, Demonstrations, Objective};
+use leyden_train::config::{DataConfig, Demonstrations, Objective, TestSelection};
 use leyden_train::data::{DemonstrationSource, TaskSource};
 use leyden_train::provenance::hash_file;
 use leyden_train::rejection_sampling::Successes;
@@ -19,6 +19,8 @@ use crate::model::tiny;
 use crate::registry::Registry;
 use crate::settings::BenchmarkSettings;
 use crate::sources::{self, Selection, Source};
+use crate::table::counted;
+use crate::test_sample;
 
 /// A run's environment, with the temporary files that it needs.
 pub struct Stage {
@@ -40,8 +42,11 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
     let (test, test_described) =
         sources::tasks(registry, &data.test, &Selection::default(), dataset.as_ref(), count)?;
     check_disjoint(registry, &data.train, &data.test)?;
+    let held_out: HashSet<String> =
+        test.iter().map(|task| task.question.trim().to_owned()).collect();
+    let (test, sample) = test_sample(registry, experiment, test)?;
     let supervised = experiment.train.objective == Objective::Supervised;
-    let successes = own_successes(experiment)?;
+    let successes = own_successes(experiment, &held_out)?;
     let demonstrated = supervised && successes.is_none();
     let worlds = worlds(registry, &data.train)?;
     let selection = Selection::new(data.train_limit, &data.train_exclude)?;
@@ -53,7 +58,7 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
     let (mut assembled, train, train_described): (Assembled, Box<dyn TaskSource>, Value) =
         if worlds.is_empty() {
             let (tasks, described) =
-                training_tasks(registry, data, &selection, dataset.as_ref(), &test)?;
+                training_tasks(registry, data, &selection, dataset.as_ref(), &held_out)?;
             let assembled = dataset.assemble(Train::Tasks(&tasks), &test, demonstrated)?;
             (assembled, Box::new(tasks), described)
         } else {
@@ -82,6 +87,7 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
             "seed": data.seed,
             "train": train_described,
             "test": test_described,
+            "test_sample": sample,
             "with": assembled.described,
         }),
     );
@@ -101,8 +107,27 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
     Ok(Stage { environment, folder: assembled.folder })
 }
 
+/// The evaluated tasks among the `test` tasks, with a description if it is a sample.
+fn test_sample(
+    registry: &Registry,
+    experiment: &Experiment,
+    mut test: Vec<Task>,
+) -> Result<(Vec<Task>, Option<Value>)> {
+    let eval = &experiment.eval;
+    let wanted = if eval.tasks == 0 { test.len() } else { eval.tasks };
+    if eval.selection == TestSelection::First {
+        test.truncate(wanted);
+        return Ok((test, None));
+    }
+    let own = registry.get(&experiment.agent.name)?.strata();
+    test_sample::stratified(test, wanted, &eval.strata, own, experiment.data.seed)
+}
+
 /// The successful rollouts of another run to train on, with their provenance.
-fn own_successes(experiment: &Experiment) -> Result<Option<(Successes, Value)>> {
+fn own_successes(
+    experiment: &Experiment,
+    held_out: &HashSet<String>,
+) -> Result<Option<(Successes, Value)>> {
     let data = &experiment.data;
     if data.successes.is_empty() {
         return Ok(None);
@@ -111,13 +136,19 @@ fn own_successes(experiment: &Experiment) -> Result<Option<(Successes, Value)>> 
         bail!("data.successes: requires train.objective to be supervised");
     }
     let run = Path::new(&data.successes);
-    let successes = Successes::read(run, data.success_reward, &experiment.train.roles)?;
+    let roles = &experiment.train.roles;
+    let successes = Successes::read(run, data.success_reward, roles, held_out)?;
+    if successes.held_out > 0 {
+        let count = counted(successes.held_out, "rollout");
+        eprintln!("data.successes: {count} left out because the question is also in data.test");
+    }
     let metrics = run.join("metrics.jsonl");
     let hash = hash_file(&metrics).with_context(|| metrics.display().to_string())?;
     let described = json!({
         "run": data.successes,
         "metrics_sha256": hash,
         "rollouts": successes.rollouts,
+        "left_out_as_test_questions": successes.held_out,
         "calls": successes.calls(),
     });
     Ok(Some((successes, described)))
@@ -144,10 +175,9 @@ fn training_tasks(
     data: &DataConfig,
     selection: &Selection,
     dataset: &dyn Dataset,
-    test: &[Task],
+    held_out: &HashSet<String>,
 ) -> Result<(Vec<Task>, Value)> {
     let (mut tasks, mut described) = sources::tasks(registry, &data.train, selection, dataset, 0)?;
-    let held_out: HashSet<&str> = test.iter().map(|task| task.question.trim()).collect();
     let before = tasks.len();
     tasks.retain(|task| !held_out.contains(task.question.trim()));
     if tasks.len() < before {

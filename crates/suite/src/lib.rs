@@ -45,6 +45,7 @@ pub mod settings;
 pub mod sources;
 pub mod sql;
 pub mod table;
+mod test_sample;
 pub mod worker;
 
 pub use benchmark::{Assembled, Benchmark, Dataset, Train};

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Result, anyhow, bail};
 use leyden_train::Experiment;
-use leyden_train::config::{AgentConfig, DataConfig, Demonstrations, RewardConfig, Values};
+use leyden_train::config::{
+    AgentConfig, DataConfig, Demonstrations, OwnKey, Preset, RewardConfig, Values,
+};
 
 use crate::registry::Registry;
 
@@ -20,6 +22,18 @@ pub struct BenchmarkSettings {
     pub device: String,
     /// Folder of the run, if there is one.
     pub run: Option<PathBuf>,
+}
+
+/// The key of the process reward, which benchmarks share.
+pub(crate) const PROCESS_REWARD: &str = "agent.process_reward";
+
+pub(crate) fn process_reward_key() -> OwnKey {
+    OwnKey::new(
+        PROCESS_REWARD,
+        Preset::Number(0.0),
+        "reward of a call besides the outcome's: sql: its query runs and returns rows; rag: times \
+         the share of the supporting passages that its search found first",
+    )
 }
 
 impl BenchmarkSettings {
@@ -107,6 +121,17 @@ impl BenchmarkSettings {
     /// As [`BenchmarkSettings::text`].
     pub fn count(&self, path: &str) -> Result<usize> {
         Ok(usize::try_from(self.number(path)?)?)
+    }
+
+    /// The value of a key that is a number.
+    ///
+    /// # Errors
+    /// As [`BenchmarkSettings::text`]; a number that is not finite.
+    pub fn real(&self, path: &str) -> Result<f64> {
+        let value = self.value(path)?;
+        let whole = || value.as_integer().map(|number| number as f64);
+        let number = value.as_float().or_else(whole).filter(|number| number.is_finite());
+        number.ok_or_else(|| anyhow!("{path}: `{value}` is not a number"))
     }
 
     /// The Boolean value of a key.

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use leyden_core::Rollout;
+use leyden_core::{Call, FinishReason, Rollout};
 use leyden_lm::LmError;
 use leyden_lm::policy::forest::{self, Pack, Row};
 use leyden_rl::Rows;
@@ -14,7 +14,7 @@ use leyden_rl::advantage::GroupCounters;
 use leyden_rl::config::AlgorithmConfig;
 use leyden_rl::credit::{CreditConfig, Targets, Trajectory};
 
-use crate::config::Layout;
+use crate::config::{Layout, Truncated};
 use crate::error::TrainError;
 use crate::store::CallCredit;
 
@@ -30,6 +30,7 @@ pub struct Batch {
     pub logp_sampler: Vec<f64>,
     pub advantages: Vec<f64>,
     pub counters: GroupCounters,
+    pub left_out: LeftOut,
     /// Critic targets, for algorithms with a critic.
     pub targets: Option<Targets>,
     layout: Layout,
@@ -58,17 +59,42 @@ pub struct Selection<'a> {
     pub max_prompt_tokens: usize,
     /// The credit rule, which may leave calls out.
     pub credit: &'a CreditConfig,
+    /// Whether responses that were cut off by the token limit are trained.
+    pub truncated: Truncated,
     /// Groups that are excluded entirely.
     pub left_out: &'a HashSet<usize>,
     pub layout: Layout,
 }
 
+/// Calls of trained roles that are left out of the batch, by reason; each call counts once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Prompts above `train.max_prompt_tokens`.
+    pub long_prompts: usize,
+    /// Responses that were cut off, with `train.truncated = "mask"`.
+    pub truncated: usize,
+    /// Responses constrained by a grammar.
+    pub constrained: usize,
+}
+
 impl Selection<'_> {
-    fn includes(&self, call: &leyden_core::Call) -> bool {
-        !call.response_ids.is_empty()
-            && !call.constrained
-            && call.prompt_ids.len() <= self.max_prompt_tokens
-            && (self.roles.is_empty() || self.roles.contains(&call.agent_role))
+    /// Whether a call is trained; counts in `left_out` why not.
+    fn includes(&self, call: &Call, left_out: &mut LeftOut) -> bool {
+        let is_trained_role = self.roles.is_empty() || self.roles.contains(&call.agent_role);
+        if call.response_ids.is_empty() || !is_trained_role {
+            return false;
+        }
+        let reason = if call.constrained {
+            &mut left_out.constrained
+        } else if call.prompt_ids.len() > self.max_prompt_tokens {
+            &mut left_out.long_prompts
+        } else if self.truncated == Truncated::Mask && call.finish == FinishReason::Length {
+            &mut left_out.truncated
+        } else {
+            return true;
+        };
+        *reason += 1;
+        false
     }
 }
 
@@ -77,12 +103,13 @@ impl Batch {
     pub fn unassigned(rollouts: &[Rollout], selection: &Selection<'_>) -> Self {
         let (mut trajectories, mut sources) = (Vec::new(), Vec::new());
         let mut places = Vec::new();
+        let mut left_out = LeftOut::default();
         let included = |rollout: &Rollout| !selection.left_out.contains(&rollout.group);
         for (index, rollout) in rollouts.iter().enumerate().filter(|(_, rollout)| included(rollout))
         {
             let Some(mut trajectory) = Trajectory::of(rollout) else { continue };
             for (number, call) in trajectory.calls.iter_mut().enumerate() {
-                call.trained = selection.includes(&rollout.calls[number]);
+                call.trained = selection.includes(&rollout.calls[number], &mut left_out);
             }
             selection.credit.leave_out(&mut trajectory);
             let calls = trajectory.calls.iter().enumerate();
@@ -106,6 +133,7 @@ impl Batch {
                 .collect(),
             advantages: Vec::new(),
             counters: GroupCounters::default(),
+            left_out,
             targets: None,
             layout: selection.layout,
             credit: rollouts.iter().map(|r| vec![CallCredit::default(); r.calls.len()]).collect(),

@@ -409,6 +409,17 @@ pub enum OptimizerName {
     Muon,
 }
 
+/// Responses that were cut off by the token limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truncated {
+    /// They are trained like others: the policy learns to be shorter.
+    #[default]
+    Train,
+    /// They are neither trained nor compared (overlong filtering of DAPO, arXiv 2503.14476).
+    Mask,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
@@ -436,6 +447,8 @@ pub struct TrainConfig {
     pub roles: Vec<String>,
     /// Calls with a longer prompt are excluded from training.
     pub max_prompt_tokens: usize,
+    /// Whether responses that were cut off by the token limit are trained.
+    pub truncated: Truncated,
     /// Consecutive steps without reward variance after which the run stops.
     pub patience_without_variance: u64,
     /// Demonstrations per step (supervised only).
@@ -464,6 +477,7 @@ impl Default for TrainConfig {
             activation_checkpointing: false,
             roles: Vec::new(),
             max_prompt_tokens: 4096,
+            truncated: Truncated::default(),
             patience_without_variance: 20,
             batch: 32,
         }
@@ -494,9 +508,26 @@ impl Default for CriticConfig {
 pub struct EvalConfig {
     pub every: u64,
     pub tasks: usize,
+    /// Which tasks are taken if the files have more.
+    pub selection: TestSelection,
+    /// Labels by which a stratified selection is proportional; the dataset's own if empty.
+    pub strata: Vec<String>,
+    /// Rollouts of each task in sampled evaluations.
+    pub samples: usize,
     pub modes: Vec<String>,
     pub temperature: f64,
     pub max_tokens: usize,
+}
+
+/// Which test tasks are evaluated if there are more than `eval.tasks`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestSelection {
+    /// A random sample, drawn with `data.seed` and proportional to the sizes of the strata.
+    #[default]
+    Stratified,
+    /// The first ones, which in a sorted file may come from a few databases only.
+    First,
 }
 
 impl Default for EvalConfig {
@@ -504,6 +535,9 @@ impl Default for EvalConfig {
         Self {
             every: 32,
             tasks: 256,
+            selection: TestSelection::default(),
+            strata: Vec::new(),
+            samples: 1,
             modes: vec!["sampled".to_owned(), "greedy".to_owned()],
             temperature: 1.0,
             max_tokens: 2048,

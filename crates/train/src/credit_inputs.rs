@@ -5,9 +5,9 @@
 //! before a call, values come from a critic or are the mean reward of fresh completions from the
 //! same state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use leyden_core::{Scorer, SeedTree};
+use leyden_core::{Rollout, Scorer, SeedTree};
 use leyden_rl::needs::Need;
 use rayon::prelude::*;
 
@@ -108,16 +108,22 @@ fn complete(
     let completed = sampler.experiment.reward.training(&completed, noise);
     let mut fresh: Vec<Vec<f64>> = vec![Vec::new(); states.visits.len()];
     for (&state, rollout) in owners.iter().zip(completed.iter()) {
-        fresh[state].extend(rollout.outcome.reward());
+        let (_, played) = states.visits[state][0];
+        fresh[state].extend(return_from(rollout, played));
     }
+    let mut without_value = HashSet::new();
     for (index, trajectory) in batch.trajectories() {
         for (number, call) in trajectory.calls.iter_mut().enumerate().filter(|(_, c)| c.trained) {
             let Some(&state) = states.numbers.get(&(index, number)) else { continue };
             let others = states.visits[state].iter().filter(|&&(other, _)| other != index);
-            let others = others.filter_map(|&(other, _)| sampled.seen[other].outcome.reward());
+            let others = others.filter_map(|&(other, at)| return_from(&sampled.seen[other], at));
             let all: Vec<f64> = fresh[state].iter().copied().chain(others).collect();
-            // If every completion failed, the trajectory's own reward, so the advantage is 0.
-            call.value = Some(if all.is_empty() { trajectory.reward } else { mean(&all) });
+            // If every completion failed, the trajectory's own return, so the advantage is 0.
+            if all.is_empty() {
+                without_value.insert(state);
+            }
+            let own = return_from(&sampled.seen[index], number);
+            call.value = if all.is_empty() { own } else { Some(mean(&all)) };
         }
     }
     let tokens: usize = completed
@@ -129,11 +135,22 @@ fn complete(
             own.map(|call| call.response_ids.len()).sum::<usize>()
         })
         .sum();
-    Ok(vec![
+    let failed = completed.iter().filter(|rollout| rollout.outcome.reward().is_none()).count();
+    let mut figures = vec![
         ("completions", completed.len() as f64),
         ("completion_tokens", tokens as f64),
         ("states", states.visits.len() as f64),
-    ])
+    ];
+    let losses = [("completions_failed", failed), ("states_without_value", without_value.len())];
+    figures.extend(losses.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
+    Ok(figures)
+}
+
+/// What a rollout earned from call `call` on: the process rewards of that call and later ones, and
+/// the reward of the outcome, if there is one.
+fn return_from(rollout: &Rollout, call: usize) -> Option<f64> {
+    let later = rollout.process_rewards.iter().filter(|reward| reward.call >= call);
+    Some(later.map(|reward| reward.value).sum::<f64>() + rollout.outcome.reward()?)
 }
 
 /// The states of a batch's trained calls, each with its visits.

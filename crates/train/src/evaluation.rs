@@ -1,7 +1,8 @@
 //! Evaluation on held-out tasks.
 
-use leyden_core::record::{EvalRecord, RECORD_SCHEMA, Timing};
-use leyden_core::{Rollout, Sampling, Task};
+use leyden_core::record::{EvalDepth, EvalRecord, RECORD_SCHEMA, Timing};
+use leyden_core::{Rollout, Sampling, Scorer, SeedTree, Task};
+use leyden_stats::{Errors, errors, majority, pass_at};
 
 use crate::error::TrainError;
 use crate::laps::Laps;
@@ -35,12 +36,15 @@ impl Trainer<'_> {
         let config = &self.experiment.eval;
         let tasks = &self.environment.test;
         let tasks = &tasks[..self.eval_tasks()];
+        let samples = self.eval_samples(mode);
         // The same random draws at every evaluation, so that only the policy differs.
         let seed = self.seed.child("eval");
-        let jobs = tasks
-            .iter()
-            .enumerate()
-            .map(|(id, task)| Job { id, group: id, task, seed: seed.index(id as u64), played: &[] })
+        let jobs = (0..tasks.len() * samples)
+            .map(|id| {
+                let (group, sample) = (id / samples, id % samples);
+                let seed = sample_seed(seed.index(group as u64), sample);
+                Job { id, group, task: &tasks[group], seed, played: &[] }
+            })
             .collect();
         let sampling = Sampling {
             temperature: if mode == "greedy" { 0.0 } else { config.temperature },
@@ -48,17 +52,35 @@ impl Trainer<'_> {
             ..Sampling::default()
         };
         let output = self.sampler.run(jobs, sampling, mode, watch).map_err(|e| e.at(step))?;
-        let owners: Vec<&Task> = tasks.iter().collect();
+        let owners: Vec<&Task> = output.rollouts.iter().map(|r| &tasks[r.group]).collect();
         let text = |ids: &[u32]| self.sampler.format.tokenizer().decode(ids, true);
         let place = Place { step, phase: mode };
         self.store.write(place, &output.rollouts, &owners, &[], Some(&text))?;
         laps.end(mode);
-        Ok((summarise(step, mode, tasks, &output.rollouts), timing))
+        let scorer = &*self.environment.scorer;
+        Ok((summarise(step, mode, tasks, &output.rollouts, scorer), timing))
+    }
+
+    /// Rollouts per task of an evaluation; greedy ones are all the same.
+    pub fn eval_samples(&self, mode: &str) -> usize {
+        if mode == "greedy" { 1 } else { self.experiment.eval.samples }
     }
 }
 
-/// The record of an evaluation.
-pub fn summarise(step: u64, mode: &str, tasks: &[Task], rollouts: &[Rollout]) -> EvalRecord {
+/// The seed of a task's sample; `seed` is the task's. The first is that of an evaluation with one.
+pub fn sample_seed(seed: SeedTree, sample: usize) -> SeedTree {
+    if sample == 0 { seed } else { seed.child("sample").index(sample as u64) }
+}
+
+/// The record of an evaluation with equally many `rollouts` for each of `tasks`, in their order.
+pub fn summarise(
+    step: u64,
+    mode: &str,
+    tasks: &[Task],
+    rollouts: &[Rollout],
+    scorer: &dyn Scorer,
+) -> EvalRecord {
+    let samples = (rollouts.len() / tasks.len().max(1)).max(1);
     let mut record = EvalRecord {
         schema: RECORD_SCHEMA,
         step,
@@ -68,10 +90,14 @@ pub fn summarise(step: u64, mode: &str, tasks: &[Task], rollouts: &[Rollout]) ->
         ..EvalRecord::default()
     };
     let mut rewards = Vec::new();
-    for (task, rollout) in tasks.iter().zip(rollouts) {
-        let reward = rollout.outcome.reward();
-        record.rewards.push((task.id.clone(), reward));
-        let Some(reward) = reward else { continue };
+    for (task, rollouts) in tasks.iter().zip(rollouts.chunks(samples)) {
+        let own: Vec<Option<f64>> = rollouts.iter().map(|r| r.outcome.reward()).collect();
+        record.rewards.extend(own.iter().map(|reward| (task.id.clone(), *reward)));
+        let own: Vec<f64> = own.into_iter().flatten().collect();
+        if own.is_empty() {
+            continue;
+        }
+        let reward = mean(&own);
         rewards.push(reward);
         for (label, value) in &task.labels {
             let entry =
@@ -85,9 +111,44 @@ pub fn summarise(step: u64, mode: &str, tasks: &[Task], rollouts: &[Rollout]) ->
     }
     record.without_reward = tasks.len() - rewards.len();
     record.reward_mean = mean(&rewards);
+    record.depth = (samples > 1).then(|| depth(samples, rollouts, scorer));
     let calls: usize = rollouts.iter().map(|r| r.calls.len()).sum();
     record.calls_per_rollout = calls as f64 / rollouts.len().max(1) as f64;
     record.response_length =
         rollouts.iter().map(Rollout::response_tokens).sum::<usize>() as f64 / calls.max(1) as f64;
     record
+}
+
+/// pass@k, majority@k and errors; `rollouts` are `samples` of each task after another.
+fn depth(samples: usize, rollouts: &[Rollout], scorer: &dyn Scorer) -> EvalDepth {
+    let of_task = |rollouts: &[Rollout]| -> Vec<(Option<String>, f64)> {
+        let rewarded = rollouts.iter().filter_map(|r| Some((r, r.outcome.reward()?)));
+        rewarded.map(|(r, reward)| (r.answer.as_deref().map(|a| scorer.vote(a)), reward)).collect()
+    };
+    let tasks: Vec<Vec<(Option<String>, f64)>> = rollouts.chunks(samples).map(of_task).collect();
+    let rewards = |task: &Vec<(Option<String>, f64)>| -> Vec<f64> {
+        task.iter().map(|(_, reward)| *reward).collect()
+    };
+    let rewards: Vec<Vec<f64>> = tasks.iter().map(rewards).collect();
+    // 1, 2, 4, … and all.
+    let powers = std::iter::successors(Some(1), |k| Some(k * 2)).take_while(|k| *k < samples);
+    let pass = |k: usize| {
+        let of = |own: &Vec<f64>| {
+            pass_at(k, own.len(), own.iter().filter(|reward| **reward >= 1.0).count())
+        };
+        let known: Vec<f64> = rewards.iter().filter_map(of).collect();
+        (!known.is_empty()).then(|| (k, mean(&known)))
+    };
+    let voted: Vec<f64> = tasks.iter().filter_map(|task| majority(task)).collect();
+    let errors = errors(&rewards);
+    let error = |of: fn(&Errors) -> f64| errors.as_ref().map(of);
+    EvalDepth {
+        samples,
+        missing: rollouts.iter().filter(|r| r.outcome.reward().is_none()).count(),
+        pass_at: powers.chain([samples]).filter_map(pass).collect(),
+        majority: (!voted.is_empty()).then(|| mean(&voted)),
+        error: error(|e| e.total),
+        error_sampling: error(|e| e.sampling),
+        error_items: error(|e| e.items),
+    }
 }

@@ -37,6 +37,20 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
     if update.skipped > 0 {
         extra.insert("skipped_updates".to_owned(), update.skipped as f64);
     }
+    for (name, count) in [
+        ("calls_over_max_prompt_tokens", batch.left_out.long_prompts),
+        ("calls_truncated_masked", batch.left_out.truncated),
+        ("calls_constrained", batch.left_out.constrained),
+    ] {
+        if count > 0 {
+            extra.insert(name.to_owned(), count as f64);
+        }
+    }
+    if rollouts.iter().any(|rollout| !rollout.process_rewards.is_empty()) {
+        let given = |r: &Rollout| r.process_rewards.iter().map(|reward| reward.value).sum();
+        let sums: Vec<f64> = rollouts.iter().map(given).collect();
+        extra.insert("process_reward_mean".to_owned(), mean(&sums));
+    }
     if !left_out.is_empty() {
         extra.insert("groups_left_out".to_owned(), left_out.len() as f64);
     }

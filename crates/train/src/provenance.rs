@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -32,16 +33,42 @@ impl std::io::Write for HashWriter<'_> {
     }
 }
 
+/// The sources that a program was built from.
+struct Revision {
+    commit: Option<&'static str>,
+    /// Uncommitted changes, as `git diff` writes them.
+    changes: &'static [u8],
+}
+
+static REVISION: OnceLock<Revision> = OnceLock::new();
+
+/// Sets the revision that [`collect`] records, once per program; both are known when the program is
+/// built ([`set_revision!`](crate::set_revision)).
+pub fn set_revision(commit: Option<&'static str>, changes: &'static [u8]) {
+    let _ = REVISION.set(Revision { commit, changes });
+}
+
+/// Sets the revision of a package whose `build.rs` calls `leyden_setup::record_revision`.
+#[macro_export]
+macro_rules! set_revision {
+    () => {
+        $crate::provenance::set_revision(
+            option_env!("LEYDEN_REVISION"),
+            include_bytes!(concat!(env!("OUT_DIR"), "/changes.diff")),
+        )
+    };
+}
+
 /// Revision, machine and versions; `own` adds the caller's entries (hashes of data, model and
 /// template, device, threads, seed).
 pub fn collect(own: Map<String, Value>) -> Value {
-    let git = |args: &[&str]| command("git", args);
-    let dirty = git(&["status", "--porcelain", "--untracked-files=no"]).filter(|s| !s.is_empty());
+    let (commit, changes) = REVISION.get().map_or((None, &[][..]), |r| (r.commit, r.changes));
+    let dirty = !changes.is_empty();
     let mut provenance = json!({
         "leyden": env!("CARGO_PKG_VERSION"),
-        "git_revision": git(&["rev-parse", "HEAD"]),
-        "git_dirty": dirty.is_some(),
-        "git_diff_sha256": dirty.and_then(|_| git(&["diff", "HEAD"])).map(|d| hash(d.as_bytes())),
+        "git_revision": commit,
+        "git_dirty": dirty,
+        "git_diff_sha256": dirty.then(|| hash(changes)),
         "cargo_lock_sha256": hash(include_bytes!("../../../Cargo.lock")),
         "rustc": command("rustc", &["--version"]),
         "torch": leyden_lm::TORCH_VERSION,

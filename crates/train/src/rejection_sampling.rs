@@ -19,15 +19,22 @@ pub struct Successes {
     rows: Vec<Row>,
     /// Number of rollouts that they come from.
     pub rollouts: usize,
+    /// Number of successful rollouts whose question is a test question.
+    pub held_out: usize,
 }
 
 impl Successes {
     /// The calls of all training rollouts of the run in `folder` with a reward of at least `least`,
-    /// restricted to `roles` unless empty.
+    /// restricted to `roles` unless empty, without those of the questions `held_out`.
     ///
     /// # Errors
     /// If there is no run, or it has no such rollout.
-    pub fn read(folder: &Path, least: f64, roles: &[String]) -> Result<Self, TrainError> {
+    pub fn read(
+        folder: &Path,
+        least: f64,
+        roles: &[String],
+        held_out: &HashSet<String>,
+    ) -> Result<Self, TrainError> {
         let path = folder.join("rollouts.sqlite");
         let fail = |e: rusqlite::Error| TrainError::file(&path, e);
         // The run may still be writing; committed rows can be read.
@@ -38,7 +45,7 @@ impl Successes {
             })?;
         let mut statement = connection
             .prepare(
-                "SELECT calls.step, rollout, role, prompt_ids, response_ids
+                "SELECT calls.step, rollout, role, prompt_ids, response_ids, question
                  FROM calls JOIN rollouts ON rollouts.step = calls.step
                      AND rollouts.phase = calls.phase AND rollouts.id = calls.rollout
                  WHERE calls.phase = 'train' AND reward >= ?1
@@ -47,6 +54,7 @@ impl Successes {
             .map_err(fail)?;
         let mut found = statement.query([least]).map_err(fail)?;
         let (mut rows, mut known, mut rollouts) = (Vec::new(), HashSet::new(), HashSet::new());
+        let mut tested = HashSet::new();
         while let Some(row) = found.next().map_err(fail)? {
             let role: String = row.get(2).map_err(fail)?;
             let ids = |column: usize| row.get::<_, Vec<u8>>(column).map(|bytes| words(&bytes));
@@ -56,18 +64,27 @@ impl Successes {
                 continue;
             }
             let place = (row.get::<_, i64>(0).map_err(fail)?, row.get::<_, i64>(1).map_err(fail)?);
+            let question: String = row.get(5).map_err(fail)?;
+            if held_out.contains(question.trim()) {
+                tested.insert(place);
+                continue;
+            }
             rollouts.insert(place);
             if known.insert((prompt.clone(), response.clone())) {
                 rows.push(Row::call(&prompt, &response));
             }
         }
         if rows.is_empty() {
+            let others = match tested.len() {
+                0 => String::new(),
+                _ => " for a question that is not in data.test".to_owned(),
+            };
             return Err(TrainError::file(
                 &path,
-                format!("none of its training rollouts has a reward of at least {least}"),
+                format!("none of its training rollouts has a reward of at least {least}{others}"),
             ));
         }
-        Ok(Self { rows, rollouts: rollouts.len() })
+        Ok(Self { rows, rollouts: rollouts.len(), held_out: tested.len() })
     }
 
     /// Number of distinct calls.

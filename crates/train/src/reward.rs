@@ -103,6 +103,7 @@ mod tests {
             group: 0,
             calls: tokens.iter().map(call).collect(),
             signals: Vec::new(),
+            process_rewards: Vec::new(),
             answer: Some("a".to_owned()),
             outcome: reward.map_or(Outcome::Missing("no".to_owned()), Outcome::Reward),
         }

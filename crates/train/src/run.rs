@@ -80,7 +80,8 @@ pub fn run(
         if step == steps || (every > 0 && step % every == 0) {
             evaluate(&mut trainer, &mut writer, step, &progress)?;
         }
-        if step == steps || step % experiment.checkpoint.every.max(1) == 0 {
+        let every = experiment.checkpoint.every;
+        if step == steps || (every > 0 && step % every == 0) {
             writer.folder.sync()?;
             trainer.store.sync()?;
             checkpoint::save(root, step, experiment.checkpoint.keep, &trainer)?;
@@ -217,7 +218,8 @@ fn evaluate(
         return Ok(());
     }
     for mode in &trainer.experiment.eval.modes {
-        let bar = RefCell::new(Progress::new(mode, trainer.eval_tasks() as u64, 0));
+        let rollouts = trainer.eval_tasks() * trainer.eval_samples(mode);
+        let bar = RefCell::new(Progress::new(mode, rollouts as u64, 0));
         let (record, timing) = trainer.evaluate(step, mode, &writer.watch(Some(&bar)))?;
         bar.borrow().clear();
         progress.say(&sentence(&record));
@@ -238,6 +240,14 @@ pub fn sentence(record: &EvalRecord) -> String {
         "after step {}: {} {reward} on {} held-out tasks",
         record.step, record.mode, record.tasks
     );
+    if let Some(depth) = &record.depth {
+        for (k, share) in depth.pass_at.iter().filter(|(k, _)| **k > 1) {
+            text.push_str(&format!(" · pass@{k} {share:.3}"));
+        }
+        if let Some(reward) = depth.majority {
+            text.push_str(&format!(" · majority@{} {reward:.3}", depth.samples));
+        }
+    }
     for (label, values) in record.by_label.iter().filter(|(_, values)| values.len() <= 4) {
         let parts: Vec<String> =
             values.iter().map(|(value, (mean, _))| format!("{value} {mean:.2}")).collect();
@@ -268,6 +278,20 @@ fn warn(record: &StepRecord, progress: &Progress) {
             "step {}: {} of {} rollouts have no reward and were excluded; \
              see rollouts.sqlite for the reasons (column `missing`)",
             record.step, record.rollouts_without_reward, record.rollouts
+        ));
+    }
+    if let Some(states) = record.extra.get("states_without_value") {
+        progress.say(&format!(
+            "step {}: every completion of {states} states failed, so their calls have no advantage; \
+             see rollouts.sqlite for the reasons",
+            record.step
+        ));
+    }
+    if let Some(calls) = record.extra.get("calls_over_max_prompt_tokens") {
+        progress.say(&format!(
+            "step {}: {calls} calls were left out because their prompt is longer than \
+             train.max_prompt_tokens",
+            record.step
         ));
     }
     if record.sampler_kl > 0.01 {

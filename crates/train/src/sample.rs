@@ -163,6 +163,7 @@ mod tests {
             group,
             calls: Vec::new(),
             signals: Vec::new(),
+            process_rewards: Vec::new(),
             answer: None,
             outcome: Outcome::Reward(reward),
         }

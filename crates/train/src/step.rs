@@ -74,6 +74,7 @@ impl Trainer<'_> {
             roles: &experiment.train.roles,
             max_prompt_tokens: experiment.train.max_prompt_tokens,
             credit: &experiment.algorithm.credit,
+            truncated: experiment.train.truncated,
             left_out: &sampled.left_out,
             layout: experiment.train.layout,
         };

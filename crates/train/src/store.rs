@@ -21,6 +21,8 @@ CREATE TABLE IF NOT EXISTS calls (
 CREATE TABLE IF NOT EXISTS signals (
     step INTEGER, phase TEXT, rollout INTEGER, call INTEGER, kind TEXT, detail TEXT);
 CREATE INDEX IF NOT EXISTS signals_by_step ON signals (step, phase, rollout);
+CREATE TABLE IF NOT EXISTS process_rewards (
+    step INTEGER, phase TEXT, rollout INTEGER, call INTEGER, value REAL);
 ";
 
 /// The rollout store of a run folder.
@@ -92,7 +94,7 @@ impl RolloutStore {
     /// # Errors
     /// Database errors.
     pub fn forget_after(&mut self, step: i64) -> Result<(), TrainError> {
-        for table in ["rollouts", "calls", "signals"] {
+        for table in ["rollouts", "calls", "signals", "process_rewards"] {
             self.connection
                 .execute(&format!("DELETE FROM {table} WHERE step > ?1"), [step])
                 .map_err(|e| self.failed(&e))?;
@@ -161,6 +163,8 @@ fn write(
         )?;
         let mut insert_signal =
             transaction.prepare_cached("INSERT INTO signals VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
+        let mut insert_reward = transaction
+            .prepare_cached("INSERT INTO process_rewards VALUES (?1, ?2, ?3, ?4, ?5)")?;
         for (index, (rollout, task)) in rollouts.iter().zip(tasks).enumerate() {
             let id = rollout.id as i64;
             let missing = match &rollout.outcome {
@@ -204,6 +208,10 @@ fn write(
                     call.constrained,
                 ])?;
             }
+            for reward in &rollout.process_rewards {
+                let call = reward.call as i64;
+                insert_reward.execute(params![step, place.phase, id, call, reward.value])?;
+            }
             for signal in &rollout.signals {
                 let kind = signal_name(&signal.kind);
                 insert_signal.execute(params![
@@ -237,7 +245,7 @@ pub fn signal_name(kind: &SignalKind) -> String {
 
 #[cfg(test)]
 mod tests {
-    use leyden_core::Outcome;
+    use leyden_core::{Outcome, ProcessReward};
 
     use super::*;
 
@@ -262,6 +270,7 @@ mod tests {
             group: 0,
             calls: Vec::new(),
             signals: Vec::new(),
+            process_rewards: vec![ProcessReward { call: 1, value: 0.5 }],
             answer: None,
             outcome: Outcome::Reward(1.0),
         };
@@ -270,5 +279,9 @@ mod tests {
         let read = "SELECT labels FROM rollouts";
         let kept: String = store.connection.query_row(read, [], |row| row.get(0)).unwrap();
         assert_eq!(kept, r#"{"hops":"2"}"#);
+        let read = "SELECT call, value FROM process_rewards";
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let kept: (i64, f64) = store.connection.query_row(read, [], row).unwrap();
+        assert_eq!(kept, (1, 0.5));
     }
 }

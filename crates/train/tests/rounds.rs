@@ -3,10 +3,10 @@
 mod common;
 
 use common::{CONTEXT, Letters, Scripted, model, parts, task};
-use leyden_core::{Call, FinishReason, Outcome, Rollout, Sampling, SeedTree, Task};
+use leyden_core::{Call, FinishReason, Outcome, Rollout, Sampling, SeedTree, SignalKind, Task};
 use leyden_lm::policy::forest::{Row, pack};
 use leyden_train::rounds::{
-    Job, PromptCounts, RoundOptions, RoundOutput, run_rollouts, signal_counts,
+    CONTEXT_OVERFLOW, Job, PromptCounts, RoundOptions, RoundOutput, run_rollouts, signal_counts,
 };
 
 const MAX_TOKENS: usize = 6;
@@ -99,6 +99,21 @@ fn a_second_turn_continues_the_tokens_of_the_first() {
         assert!(second.prompt_ids.starts_with(&before));
         assert!(second.prompt_ids.len() > before.len());
     }
+}
+
+/// A rollout that fills its context gave no answer, with the reward of that; a first prompt that
+/// does not fit is the task's.
+#[test]
+fn a_conversation_beyond_the_context_is_scored_as_no_answer() {
+    let (rollouts, _) = roll(&["overflows", "long"]);
+    let overflowed = &rollouts[0];
+    assert_eq!(overflowed.outcome, Outcome::Reward(0.0));
+    assert_eq!((overflowed.calls.len(), &overflowed.answer), (1, &None));
+    let kind = SignalKind::Other(CONTEXT_OVERFLOW.to_owned());
+    let signal = overflowed.signals.iter().find(|signal| signal.kind == kind).unwrap();
+    assert_eq!(signal.call, 0);
+    assert!(signal.detail.contains("160"), "{}", signal.detail);
+    assert!(rollouts[1].outcome.reward().is_none() && !rollouts[1].has_signal(&kind));
 }
 
 #[test]

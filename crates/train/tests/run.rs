@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -91,6 +92,45 @@ fn a_seed_fixes_every_byte() {
     let lines = one.metrics.lines().count();
     assert_eq!(lines, 4 + 2 * 3, "four steps, three evaluations in two modes");
     assert!(one.calls.iter().any(|call| call.starts_with("signals")));
+}
+
+/// The first sample of a task is that of an evaluation with one; the mean is over all.
+#[test]
+fn several_samples_deepen_an_evaluation() {
+    let evals = |changes: &[&str]| -> Vec<EvalRecord> {
+        let root = uninterrupted(&experiment(changes));
+        let records = metrics(root.path());
+        let records = records.lines().map(|line| serde_json::from_str(line).unwrap());
+        records
+            .filter_map(|r| if let Record::Eval(eval) = r { Some(*eval) } else { None })
+            .collect()
+    };
+    let (one, four) = (evals(&["train.steps=1"]), evals(&["train.steps=1", "eval.samples=4"]));
+    assert!(one.iter().all(|eval| eval.depth.is_none()));
+    let (one, four) = (&one[0], &four[0]);
+    assert_eq!((one.mode.as_str(), one.tasks, four.tasks), ("sampled", 3, 3));
+    assert_eq!(four.rewards.len(), 12);
+    let firsts: Vec<_> = four.rewards.iter().step_by(4).cloned().collect();
+    assert_eq!(firsts, one.rewards);
+    let all: Vec<f64> = four.rewards.iter().filter_map(|(_, reward)| *reward).collect();
+    assert!((four.reward_mean - all.iter().sum::<f64>() / 12.0).abs() < 1e-12);
+    let depth = four.depth.as_ref().unwrap();
+    assert_eq!((depth.samples, depth.missing), (4, 0));
+    assert_eq!(depth.pass_at.keys().copied().collect::<Vec<_>>(), [1, 2, 4]);
+    let (total, parts) =
+        (depth.error.unwrap(), (depth.error_sampling.unwrap(), depth.error_items.unwrap()));
+    assert!(parts.0 > 0.0 && total.powi(2) <= parts.0.powi(2) + parts.1.powi(2) + 1e-12);
+    // A greedy response is the same every time.
+    let greedy = evals(&["train.steps=1", "eval.samples=4", "eval.modes=['greedy']"]);
+    assert!(greedy.iter().all(|eval| eval.depth.is_none() && eval.rewards.len() == 3));
+}
+
+#[test]
+fn no_interval_of_checkpoints_is_one_at_the_end() {
+    let root = uninterrupted(&experiment(&["checkpoint.every=0", "checkpoint.keep=4"]));
+    assert_eq!(fs::read_dir(root.path().join("checkpoints")).unwrap().count(), 1);
+    let name = latest(root.path()).file_name().unwrap().to_string_lossy().into_owned();
+    assert!(name.ends_with('4'), "{name}");
 }
 
 #[test]
@@ -271,19 +311,24 @@ fn groups_without_variance_are_replaced() {
 fn own_successes_are_imitated_token_for_token() {
     let first = tempfile::tempdir().unwrap();
     run_in(&environment(&["twice"]), &experiment(&[]), first.path(), &mut ()).unwrap();
-    let all = Successes::read(first.path(), 0.0, &[]).unwrap();
+    let none = HashSet::new();
+    let all = Successes::read(first.path(), 0.0, &[], &none).unwrap();
     assert_eq!(all.rollouts, 4 * 8, "eight rollouts in each of four steps");
-    let second = Successes::read(first.path(), 0.0, &["second".to_owned()]).unwrap();
+    let second = Successes::read(first.path(), 0.0, &["second".to_owned()], &none).unwrap();
     assert!(second.calls() < all.calls() && second.calls() > 1);
     let (best, _) = credits(first.path())
         .iter()
         .map(|calls| calls[1])
         .fold((0.0, 0.0), |a, b| if b.1 > a.0 { (b.1, b.1) } else { a });
-    let some = Successes::read(first.path(), best, &[]).unwrap();
+    let some = Successes::read(first.path(), best, &[], &none).unwrap();
     assert!(some.rollouts >= 1 && some.rollouts < all.rollouts);
-    let error = Successes::read(first.path(), 99.0, &[]).err().unwrap().to_string();
+    // Rollouts of test questions are not imitated.
+    let asked = HashSet::from(["what is 0?".to_owned()]);
+    let error = Successes::read(first.path(), 0.0, &[], &asked).err().unwrap().to_string();
+    assert!(error.contains("not in data.test"), "{error}");
+    let error = Successes::read(first.path(), 99.0, &[], &none).err().unwrap().to_string();
     assert!(error.contains("rollouts.sqlite") && error.contains("at least 99"), "{error}");
-    let nowhere = Successes::read(Path::new("nowhere"), 1.0, &[]).err().unwrap().to_string();
+    let nowhere = Successes::read(Path::new("nowhere"), 1.0, &[], &none).err().unwrap().to_string();
     assert!(nowhere.contains("nowhere/rollouts.sqlite") && nowhere.contains("data.successes"));
     // The sampled tokens are learned: their likelihood rises.
     let imitating = Environment { demonstrations: Some(Box::new(some)), ..environment(&["twice"]) };

@@ -8,8 +8,8 @@ use common::{largest, train};
 use leyden_core::record::StepRecord;
 use leyden_core::{Call, FinishReason, Outcome, Rollout};
 use leyden_rl::config::AlgorithmConfig;
-use leyden_train::batch::{Batch, Selection};
-use leyden_train::config::Layout;
+use leyden_train::batch::{Batch, LeftOut, Selection};
+use leyden_train::config::{Layout, Truncated};
 use tch::Tensor;
 
 /// The first step with these `changes`: its record, the gradient, the weights, the number of
@@ -136,7 +136,16 @@ fn call(role: &str, prompt: usize, response: usize) -> Call {
 
 fn rollout(id: usize, group: usize, outcome: Outcome, calls: Vec<Call>) -> Rollout {
     let task_id = format!("task-{group}");
-    Rollout { id, task_id, group, calls, signals: Vec::new(), answer: None, outcome }
+    Rollout {
+        id,
+        task_id,
+        group,
+        calls,
+        signals: Vec::new(),
+        process_rewards: Vec::new(),
+        answer: None,
+        outcome,
+    }
 }
 
 /// Two groups; one rollout of the first has no reward.
@@ -156,18 +165,49 @@ fn batch(roles: &[&str], max_prompt_tokens: usize) -> Batch {
 }
 
 fn batch_with(algorithm: &AlgorithmConfig, roles: &[&str], max_prompt_tokens: usize) -> Batch {
+    batch_of(&rollouts(), algorithm, roles, max_prompt_tokens, Truncated::Train)
+}
+
+fn batch_of(
+    rollouts: &[Rollout],
+    algorithm: &AlgorithmConfig,
+    roles: &[&str],
+    max_prompt_tokens: usize,
+    truncated: Truncated,
+) -> Batch {
     let roles: Vec<String> = roles.iter().map(|&role| role.to_owned()).collect();
     let left_out = HashSet::new();
     let selection = Selection {
         roles: &roles,
         max_prompt_tokens,
         credit: &algorithm.credit,
+        truncated,
         left_out: &left_out,
         layout: Layout::Forest,
     };
-    let mut batch = Batch::unassigned(&rollouts(), &selection);
+    let mut batch = Batch::unassigned(rollouts, &selection);
     batch.assign(algorithm, None, 1).unwrap();
     batch
+}
+
+/// What is left out is counted by its reason, once.
+#[test]
+fn calls_that_are_left_out_are_counted() {
+    let mut rollouts = rollouts();
+    rollouts[0].calls[1].finish = FinishReason::Length;
+    rollouts[2].calls[0].finish = FinishReason::Length;
+    rollouts[4].calls[0].constrained = true;
+    let algorithm = AlgorithmConfig::default();
+    let of = |longest, truncated| batch_of(&rollouts, &algorithm, &[], longest, truncated);
+    let trained = of(100, Truncated::Train);
+    assert_eq!(trained.left_out, LeftOut { constrained: 1, ..LeftOut::default() });
+    assert_eq!(trained.rows.len(), 6);
+    let masked = of(100, Truncated::Mask);
+    assert_eq!(masked.left_out, LeftOut { constrained: 1, truncated: 2, long_prompts: 0 });
+    assert_eq!(masked.rows.len(), 4);
+    let short = of(3, Truncated::Mask);
+    assert_eq!(short.left_out, LeftOut { constrained: 1, truncated: 1, long_prompts: 4 });
+    assert_eq!(short.rows.len(), 1);
 }
 
 #[test]

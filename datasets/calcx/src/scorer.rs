@@ -140,6 +140,10 @@ impl Scorer for CalcxScorer {
         let parts = BTreeMap::from([("correct", flag(correct)), ("format", flag(format))]);
         Ok(Score { reward: flag(correct), parts })
     }
+
+    fn vote(&self, answer: &str) -> String {
+        extract_answer(answer).to_owned()
+    }
 }
 
 #[cfg(test)]

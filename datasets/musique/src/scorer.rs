@@ -6,7 +6,7 @@ use std::str::FromStr;
 use leyden_core::{Score, ScoreError, Scorer, Task};
 
 use crate::loader::golds;
-use crate::metric::answer_agreement;
+use crate::metric::{answer_agreement, normalise};
 
 /// The tags of an answer.
 const OPEN: &str = "<answer>";
@@ -87,6 +87,10 @@ impl Scorer for MusiqueScorer {
             ("format", format),
         ]);
         Ok(Score { reward, parts })
+    }
+
+    fn vote(&self, answer: &str) -> String {
+        normalise(answer_span(answer).unwrap_or_default())
     }
 }
 

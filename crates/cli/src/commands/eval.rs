@@ -50,6 +50,9 @@ pub struct Arguments {
     /// Temperature of the sampled mode
     #[arg(long, default_value_t = 1.0)]
     temperature: f64,
+    /// Rollouts per task in the sampled mode, for mean@k, pass@k and majority@k
+    #[arg(long, default_value_t = 1)]
+    samples: usize,
     /// Maximum number of tokens per response
     #[arg(long, default_value_t = 2048)]
     max_tokens: usize,
@@ -122,8 +125,9 @@ pub fn run(
             &settings,
             &mut output,
         )?;
-        output.record(mode, &tasks, &rollouts)?;
-        summaries.push(summary::Summary::of(benchmark, mode.name(), &tasks, &rollouts));
+        let record = output.record(mode, &tasks, &rollouts, assembled.scorer.as_ref())?;
+        let summary = summary::Summary::of(benchmark, mode.name(), &tasks, &rollouts);
+        summaries.push(summary.with_depth(record.depth));
     }
     println!(
         "{} on {}, {} prompt, model {}\n",
@@ -190,13 +194,14 @@ impl Arguments {
         if !(self.temperature.is_finite() && self.temperature > 0.0) {
             bail!("--temperature {}: must be positive; for 0 use --modes greedy", self.temperature);
         }
-        if self.max_tokens == 0 || self.cache_tokens == 0 {
-            bail!("--max-tokens and --cache-tokens must be at least 1");
+        if self.max_tokens == 0 || self.cache_tokens == 0 || self.samples == 0 {
+            bail!("--max-tokens, --cache-tokens and --samples must be at least 1");
         }
         Ok(EvaluationSettings {
             device: leyden_lm::device::parse_device(&self.device)?,
             kind: leyden_lm::device::parse_kind(&self.dtype)?,
             temperature: self.temperature,
+            samples: self.samples,
             max_tokens: self.max_tokens,
             context: self.context,
             cache_tokens: self.cache_tokens,
@@ -308,6 +313,7 @@ impl Arguments {
             "eval": {
                 "tasks": tasks.len(),
                 "modes": modes,
+                "samples": self.samples,
                 "temperature": self.temperature,
                 "max_tokens": self.max_tokens,
             },
@@ -410,6 +416,7 @@ mod tests {
         for (line, named) in [
             ("--temperature 0", "--modes greedy"),
             ("--max-tokens 0", "--max-tokens"),
+            ("--samples 0", "--samples"),
             ("--device tpu", "tpu"),
             ("--dtype int8", "int8"),
         ] {

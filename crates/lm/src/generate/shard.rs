@@ -438,7 +438,8 @@ impl Shard {
             return Err(LmError::Invalid("the prompt is empty".to_owned()));
         }
         let context = self.limits.context;
-        if prompt.len() > context {
+        // A prompt that fills the context leaves no room for a response.
+        if prompt.len() > context || (prompt.len() == context && sampling.max_tokens > 0) {
             return Err(LmError::PromptTooLong { tokens: prompt.len(), limit: context });
         }
         let vocabulary = self.model.config.vocab_size;

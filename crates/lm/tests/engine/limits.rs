@@ -59,12 +59,15 @@ fn a_bad_request_is_reported_and_the_others_continue() {
         request(2, vec![3, 61], sampling(1.0, 10)),
         request(3, vec![], sampling(1.0, 10)),
         request(4, vec![1], sampling(-1.0, 10)),
+        request(5, tokens(1, 400), sampling(1.0, 10)),
     ];
     let results = engine(LIMITS).generate(requests.into()).unwrap();
     assert!(matches!(results[0], Err(LmError::PromptTooLong { tokens: 401, limit: 400 })));
     assert!(matches!(results[2], Err(LmError::TokenOutside { id: 61, vocabulary: 61 })));
     assert!(matches!(results[3], Err(LmError::Invalid(_))));
     assert!(matches!(results[4], Err(LmError::Invalid(_))));
+    // One that fills the context has no room for a response.
+    assert!(matches!(results[5], Err(LmError::PromptTooLong { tokens: 400, limit: 400 })));
     assert_same(&[results[1].as_ref().unwrap().clone()], &alone(&[good()]));
 
     let mut small = engine(Limits { cache_tokens: 100, ..LIMITS });

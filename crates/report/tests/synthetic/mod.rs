@@ -175,6 +175,7 @@ impl Plan {
             response_length: 15.0,
             calls_per_rollout: 2.0,
             signals: BTreeMap::new(),
+            depth: None,
         }
     }
 

@@ -78,6 +78,12 @@ impl Trajectory {
                 .filter(|signal| signal.call == index)
                 .map(|signal| signal.kind.clone())
                 .collect(),
+            step_reward: rollout
+                .process_rewards
+                .iter()
+                .filter(|reward| reward.call == index)
+                .map(|reward| reward.value)
+                .sum(),
             ..TrajectoryCall::default()
         });
         Some(Self { group: rollout.group, reward, calls: calls.collect() })
@@ -118,7 +124,7 @@ pub(crate) fn returns_to_go(rewards: &[f64], gamma: f64) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use leyden_core::{Call, FinishReason, Outcome, Signal};
+    use leyden_core::{Call, FinishReason, Outcome, ProcessReward, Signal};
 
     use super::*;
 
@@ -143,6 +149,10 @@ mod tests {
                 call: 1,
                 detail: "no such table".to_owned(),
             }],
+            process_rewards: vec![(0, 0.25), (1, 0.5), (1, -0.125), (7, 9.0)]
+                .into_iter()
+                .map(|(call, value)| ProcessReward { call, value })
+                .collect(),
             answer: None,
             outcome,
         }
@@ -157,6 +167,8 @@ mod tests {
         assert!(trajectory.calls[0].signals.is_empty());
         assert_eq!(trajectory.calls[1].signals, [SignalKind::ToolError]);
         assert!(trajectory.calls.iter().all(|call| call.trained));
+        // The rewards of a call add up; one of no call is not given.
+        assert_eq!(trajectory.step_rewards(), [0.25, 0.375 + 0.5]);
     }
 
     #[test]

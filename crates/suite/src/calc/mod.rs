@@ -40,6 +40,10 @@ impl Benchmark for Calc {
         "calculator"
     }
 
+    fn strata(&self) -> &'static [&'static str] {
+        &["source"]
+    }
+
     fn reward(&self) -> &'static str {
         "right answer"
     }

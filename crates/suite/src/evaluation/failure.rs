@@ -2,6 +2,8 @@
 
 use leyden_core::{FinishReason, Outcome, Rollout, SignalKind};
 
+use leyden_train::rounds::CONTEXT_OVERFLOW;
+
 use crate::benchmark::Benchmark;
 
 /// Why a rollout failed: the first error that occurred.
@@ -14,6 +16,8 @@ pub enum Failure {
     TurnLimit,
     /// A response reached the token limit.
     CutOff,
+    /// The conversation exceeded the context.
+    ContextOverflow,
     NoAnswer,
     /// The final query is not SQL.
     Unparsable,
@@ -29,7 +33,7 @@ pub enum Failure {
 }
 
 /// All failures, in the order of tables.
-pub(super) const FAILURES: [Failure; 12] = [
+pub(super) const FAILURES: [Failure; 13] = [
     Failure::WrongAnswer,
     Failure::PartlyRight,
     Failure::WrongRows,
@@ -41,6 +45,7 @@ pub(super) const FAILURES: [Failure; 12] = [
     Failure::ToolError,
     Failure::TurnLimit,
     Failure::CutOff,
+    Failure::ContextOverflow,
     Failure::NoReward,
 ];
 
@@ -50,6 +55,11 @@ impl Failure {
         match rollout.outcome {
             Outcome::Missing(_) => Some(Self::NoReward),
             Outcome::Reward(reward) if reward >= 1.0 => None,
+            Outcome::Reward(_)
+                if rollout.has_signal(&SignalKind::Other(CONTEXT_OVERFLOW.to_owned())) =>
+            {
+                Some(Self::ContextOverflow)
+            }
             Outcome::Reward(reward) => Some(benchmark.failure(rollout, reward)),
         }
     }
@@ -81,6 +91,7 @@ impl Failure {
             Self::ToolError => "tool error",
             Self::TurnLimit => "turn limit",
             Self::CutOff => "cut off",
+            Self::ContextOverflow => "context overflow",
             Self::NoAnswer => "no answer",
             Self::Unparsable => "does not parse",
             Self::ExecutionError => "execution error",
@@ -119,6 +130,7 @@ pub(super) mod tests {
                 constrained: false,
             }],
             signals: signals.iter().map(signal).collect(),
+            process_rewards: Vec::new(),
             answer: answer.map(str::to_owned),
             outcome: Outcome::Reward(reward),
         }

@@ -20,6 +20,7 @@ use leyden_lm::generate::{Engine, Limits};
 use leyden_lm::model::Weights;
 use leyden_stats::mean;
 use leyden_text::ChatFormat;
+use leyden_train::evaluation::sample_seed;
 use leyden_train::progress::Progress;
 use leyden_train::rounds::{Ended, Job, RoundOptions, RoundOutput, run_rollouts};
 use tch::{Device, Kind, Tensor};
@@ -50,6 +51,13 @@ impl Mode {
     }
 }
 
+impl EvaluationSettings {
+    /// Rollouts per task; greedy ones are all the same.
+    pub fn samples(&self, mode: Mode) -> usize {
+        if mode == Mode::Greedy { 1 } else { self.samples }
+    }
+}
+
 impl FromStr for Mode {
     type Err = String;
 
@@ -66,6 +74,8 @@ pub struct EvaluationSettings {
     pub kind: Kind,
     /// Temperature of the sampled mode.
     pub temperature: f64,
+    /// Rollouts per task in the sampled mode.
+    pub samples: usize,
     /// Maximum number of tokens per response.
     pub max_tokens: usize,
     /// Context length in tokens; 0 is the model's own.
@@ -96,7 +106,7 @@ pub fn engine(model: &LoadedModel, settings: &EvaluationSettings) -> Result<Engi
     Ok(Engine::new(model.config.clone(), weights, settings.device, limits))
 }
 
-/// Runs one rollout per task, in order. Each chunk is written to `output` when it is done.
+/// Runs the rollouts of all tasks, in order. Each chunk is written to `output` when it is done.
 ///
 /// # Errors
 /// Errors of the engine and of the file system.
@@ -117,13 +127,16 @@ pub fn evaluate(
     let options = RoundOptions { phase: mode.name().to_owned(), ..RoundOptions::new(sampling, 0) };
     // Same seed path as evaluations of a run, so that equal seeds give equal samples.
     let seed = SeedTree::new(settings.seed).child("eval");
-    let progress = RefCell::new(Progress::new(mode.name(), tasks.len() as u64, 0));
-    let mut all: Vec<Rollout> = Vec::with_capacity(tasks.len());
+    let samples = settings.samples(mode);
+    let count = (tasks.len() * samples) as u64;
+    let progress = RefCell::new(Progress::new(mode.name(), count, 0));
+    let mut all: Vec<Rollout> = Vec::with_capacity(tasks.len() * samples);
     for (number, chunk) in tasks.chunks(CHUNK).enumerate() {
-        let first = number * CHUNK;
-        let jobs = chunk.iter().enumerate().map(|(index, task)| {
-            let id = first + index;
-            Job { id, group: id, task, seed: seed.index(id as u64), played: &[] }
+        let first = number * CHUNK * samples;
+        let jobs = (first..first + chunk.len() * samples).map(|id| {
+            let (group, sample) = (id / samples, id % samples);
+            let seed = sample_seed(seed.index(group as u64), sample);
+            Job { id, group, task: &tasks[group], seed, played: &[] }
         });
         let so_far: Vec<f64> = all.iter().filter_map(|rollout| rollout.outcome.reward()).collect();
         let show = Ended(|done: usize| {
@@ -134,7 +147,7 @@ pub fn evaluate(
         let jobs = jobs.collect();
         let RoundOutput { rollouts, .. } =
             run_rollouts(jobs, agent, scorer, format, engine, &options, &show)?;
-        output.rollouts(benchmark, mode, chunk, &rollouts, format)?;
+        output.rollouts(benchmark, mode, tasks, &rollouts, format)?;
         all.extend(rollouts);
     }
     progress.borrow().end();

@@ -14,8 +14,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use leyden_core::record::Record;
-use leyden_core::{Outcome, Rollout, Task};
+use leyden_core::record::{EvalRecord, Record};
+use leyden_core::{Outcome, Rollout, Scorer, Task};
 use leyden_text::ChatFormat;
 use leyden_train::evaluation::summarise;
 use leyden_train::store::{Place, RolloutStore, signal_name};
@@ -78,7 +78,8 @@ impl Output {
         fs::write(&path, text).with_context(|| path.display().to_string())
     }
 
-    /// Appends rollouts to the predictions and to the store.
+    /// Appends rollouts to the predictions and to the store; the group of a rollout is the place of
+    /// its task in `tasks`.
     pub fn rollouts(
         &mut self,
         benchmark: &dyn Benchmark,
@@ -87,25 +88,32 @@ impl Output {
         rollouts: &[Rollout],
         format: &ChatFormat,
     ) -> Result<()> {
-        let lines: String = tasks
-            .iter()
-            .zip(rollouts)
-            .map(|(task, rollout)| format!("{}\n", prediction(benchmark, mode, task, rollout)))
-            .collect();
+        let line = |rollout: &Rollout| {
+            format!("{}\n", prediction(benchmark, mode, &tasks[rollout.group], rollout))
+        };
+        let lines: String = rollouts.iter().map(line).collect();
         let path = || self.folder.join("predictions.jsonl").display().to_string();
         self.predictions.write_all(lines.as_bytes()).with_context(path)?;
-        let owners: Vec<&Task> = tasks.iter().collect();
+        let owners: Vec<&Task> = rollouts.iter().map(|r| &tasks[r.group]).collect();
         let text = |ids: &[u32]| format.tokenizer().decode(ids, true);
         let place = Place { step: 0, phase: mode.name() };
         Ok(self.store.write(place, rollouts, &owners, &[], Some(&text))?)
     }
 
     /// Appends the record of a mode.
-    pub fn record(&mut self, mode: Mode, tasks: &[Task], rollouts: &[Rollout]) -> Result<()> {
-        let record = Record::Eval(Box::new(summarise(0, mode.name(), tasks, rollouts)));
+    pub fn record(
+        &mut self,
+        mode: Mode,
+        tasks: &[Task],
+        rollouts: &[Rollout],
+        scorer: &dyn Scorer,
+    ) -> Result<EvalRecord> {
+        let eval = summarise(0, mode.name(), tasks, rollouts, scorer);
+        let record = Record::Eval(Box::new(eval.clone()));
         let line = serde_json::to_string(&record)?;
         let path = || self.folder.join("metrics.jsonl").display().to_string();
-        writeln!(self.metrics, "{line}").with_context(path)
+        writeln!(self.metrics, "{line}").with_context(path)?;
+        Ok(eval)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Summary tables of an evaluation: rewards with intervals, by label, and counts of failures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use leyden_core::record::EvalDepth;
 use leyden_core::{Outcome, Rollout, SeedTree, Task};
 use leyden_stats::{Interval, bootstrap_interval, mean, wilson_interval};
 
@@ -24,6 +25,8 @@ pub struct Summary {
     calls: usize,
     tokens: usize,
     first_missing: Option<String>,
+    /// With several samples per task.
+    depth: Option<EvalDepth>,
 }
 
 impl Summary {
@@ -38,28 +41,40 @@ impl Summary {
             all: Vec::new(),
             slices: BTreeMap::new(),
             failures: BTreeMap::new(),
+            depth: None,
             rollouts: rollouts.len(),
             calls: rollouts.iter().map(|rollout| rollout.calls.len()).sum(),
             tokens: rollouts.iter().map(Rollout::response_tokens).sum(),
             first_missing: None,
         };
-        for (task, rollout) in tasks.iter().zip(rollouts) {
-            if let Some(failure) = Failure::of(benchmark, rollout) {
-                *summary.failures.entry(failure).or_default() += 1;
-            }
-            match &rollout.outcome {
-                Outcome::Reward(reward) => {
-                    summary.all.push(*reward);
-                    for label in &task.labels {
-                        summary.slices.entry(label.clone()).or_default().push(*reward);
+        let samples = (rollouts.len() / tasks.len().max(1)).max(1);
+        for (task, rollouts) in tasks.iter().zip(rollouts.chunks(samples)) {
+            let mut rewards = Vec::new();
+            for rollout in rollouts {
+                if let Some(failure) = Failure::of(benchmark, rollout) {
+                    *summary.failures.entry(failure).or_default() += 1;
+                }
+                match &rollout.outcome {
+                    Outcome::Reward(reward) => rewards.push(*reward),
+                    Outcome::Missing(why) => {
+                        summary.first_missing.get_or_insert_with(|| format!("{}: {why}", task.id));
                     }
                 }
-                Outcome::Missing(why) => {
-                    summary.first_missing.get_or_insert_with(|| format!("{}: {why}", task.id));
-                }
+            }
+            // A task counts once, with the mean over its samples.
+            let Some(reward) = mean(&rewards) else { continue };
+            summary.all.push(reward);
+            for label in &task.labels {
+                summary.slices.entry(label.clone()).or_default().push(reward);
             }
         }
         summary
+    }
+
+    /// The same with what several samples per task show.
+    #[must_use]
+    pub fn with_depth(self, depth: Option<EvalDepth>) -> Self {
+        Self { depth, ..self }
     }
 
     /// If no rollout has a reward: the reason of the first.
@@ -146,6 +161,26 @@ fn failures(summaries: &[Summary]) -> String {
     let share = |part: usize, whole: usize| format!("{:.1}", part as f64 / whole.max(1) as f64);
     row("calls per rollout", &|summary| share(summary.calls, summary.rollouts));
     row("tokens per response", &|summary| share(summary.tokens, summary.calls));
+    let depths = || summaries.iter().filter_map(|summary| summary.depth.as_ref());
+    let depth_row = |of: &dyn Fn(&EvalDepth) -> Option<f64>| -> Vec<String> {
+        let of = |s: &Summary| s.depth.as_ref().and_then(of);
+        summaries.iter().map(|s| of(s).map_or("–".to_owned(), |x| format!("{x:.3}"))).collect()
+    };
+    let ks: BTreeSet<usize> = depths().flat_map(|depth| depth.pass_at.keys().copied()).collect();
+    for k in ks {
+        let cells = depth_row(&|depth| depth.pass_at.get(&k).copied());
+        rows.push([vec![format!("pass@{k}")], cells].concat());
+    }
+    if let Some(samples) = depths().map(|depth| depth.samples).max() {
+        for (name, of) in [
+            (format!("majority@{samples}"), (|d| d.majority) as fn(&EvalDepth) -> Option<f64>),
+            ("standard error".to_owned(), |d| d.error),
+            ("  of other samples".to_owned(), |d| d.error_sampling),
+            ("  of other tasks".to_owned(), |d| d.error_items),
+        ] {
+            rows.push([vec![name], depth_row(&|depth| of(depth))].concat());
+        }
+    }
     let mut text = aligned(&rows, &[Side::Left, Side::Right, Side::Right]);
     for summary in summaries {
         if let Some(why) = &summary.first_missing {

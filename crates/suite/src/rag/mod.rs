@@ -34,7 +34,7 @@ use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
 use crate::reward::Reward;
-use crate::settings::BenchmarkSettings;
+use crate::settings::{BenchmarkSettings, PROCESS_REWARD, process_reward_key};
 use crate::table::counted;
 use retriever::Retrieval;
 
@@ -53,9 +53,14 @@ impl Benchmark for Rag {
         "retrieval"
     }
 
+    fn strata(&self) -> &'static [&'static str] {
+        &["hops"]
+    }
+
     fn keys(&self) -> Vec<OwnKey> {
         let text = |path, default, what| OwnKey::new(path, Preset::Text(default), what);
         vec![
+            process_reward_key(),
             OwnKey::new(SEARCHES, Preset::Whole(5), "rag: maximum number of searches per rollout"),
             OwnKey::new(PASSAGES, Preset::Count(4), "rag: passages per search result"),
             text(
@@ -162,6 +167,7 @@ impl Prepared {
             max_turns: agent.max_turns,
             max_searches: settings.count(SEARCHES)?,
             passages: settings.count(PASSAGES)?,
+            process_reward: settings.real(PROCESS_REWARD)?,
             ..Options::default()
         };
         if agent.result_characters > 0 {

@@ -85,6 +85,10 @@ impl Scorer for Rule {
         }
         Ok(Score { reward, parts: BTreeMap::from([(self.name(), reward)]) })
     }
+
+    fn vote(&self, answer: &str) -> String {
+        words(judged(answer))
+    }
 }
 
 /// The part of an answer that is scored.

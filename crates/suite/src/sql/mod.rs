@@ -33,7 +33,7 @@ use crate::own_tasks::{self, Fields};
 use crate::predictions::{Files, Scored};
 use crate::registry::Registry;
 use crate::reward::Reward;
-use crate::settings::BenchmarkSettings;
+use crate::settings::{BenchmarkSettings, PROCESS_REWARD, process_reward_key};
 use crate::worker;
 
 /// The text-to-SQL agent.
@@ -51,8 +51,13 @@ impl Benchmark for Sql {
         "text-to-SQL"
     }
 
+    fn strata(&self) -> &'static [&'static str] {
+        &["database"]
+    }
+
     fn keys(&self) -> Vec<OwnKey> {
         vec![
+            process_reward_key(),
             OwnKey::new(
                 CHECK,
                 Preset::Text("model"),
@@ -189,6 +194,7 @@ impl Prepared {
             prompt: if settings.compact()? { Prompt::Compact } else { Prompt::Full },
             check,
             max_turns: agent.max_turns,
+            process_reward: settings.real(PROCESS_REWARD)?,
             ..leyden_sql::SqlSettings::default()
         };
         if agent.result_characters > 0 {

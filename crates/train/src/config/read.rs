@@ -6,7 +6,7 @@ use leyden_rl::needs::Capabilities;
 
 use super::error::ConfigError;
 use super::schema::Schema;
-use super::{Experiment, KeyError, Objective, OwnKey};
+use super::{Experiment, KeyError, Objective, OwnKey, TestSelection};
 
 /// Longest deadline, some thirty years: a point in time so much later can be represented.
 const MOST_SECONDS: f64 = 1e9;
@@ -136,6 +136,7 @@ impl Experiment {
             ("train.replicas", self.train.replicas),
             ("train.batch", self.train.batch),
             ("agent.max_turns", self.agent.max_turns),
+            ("eval.samples", self.eval.samples),
             ("checkpoint.keep", self.checkpoint.keep),
             ("model.threads", self.model.threads),
         ] {
@@ -191,6 +192,10 @@ impl Experiment {
             if mode != "greedy" && mode != "sampled" {
                 return reject("eval.modes", format!("`{mode}`: use greedy and sampled"));
             }
+        }
+        if self.eval.selection == TestSelection::First && !self.eval.strata.is_empty() {
+            let what = "labels belong to eval.selection = \"stratified\"".to_owned();
+            return reject("eval.strata", what);
         }
         if !["constant", "linear", "cosine"].contains(&self.train.schedule.as_str()) {
             return reject(

@@ -206,6 +206,10 @@ const REFERENCE: &[(&str, &str)] = &[
     key("train.roles", "agent roles that are trained; empty is all"),
     key("train.max_prompt_tokens", "calls with a longer prompt are excluded from training"),
     key(
+        "train.truncated",
+        "responses cut off by the token limit: train, or mask to leave them out",
+    ),
+    key(
         "train.patience_without_variance",
         "stop after this many consecutive steps without reward variance",
     ),
@@ -216,10 +220,16 @@ const REFERENCE: &[(&str, &str)] = &[
     key("critic.clip", "clip range of value predictions around their old values"),
     key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
     key("eval.tasks", "held-out tasks per evaluation; 0 is all"),
+    key("eval.selection", "stratified: a random sample of the files, by data.seed; first"),
+    key(
+        "eval.strata",
+        "labels that a stratified sample is proportional to; [] is the dataset's own",
+    ),
+    key("eval.samples", "rollouts per task in sampled evaluations: mean@k, pass@k, majority@k"),
     key("eval.modes", "sampled, greedy"),
     key("eval.temperature", "temperature of the sampled evaluation"),
     key("eval.max_tokens", "maximum tokens per response"),
-    key("checkpoint.every", "steps between checkpoints"),
+    key("checkpoint.every", "steps between checkpoints; 0 is only at the end"),
     key("checkpoint.keep", "checkpoints kept"),
     key("report.paper_start", "level drawn into the curve: the paper's first evaluation"),
     key("report.paper_end", "the paper's last evaluation"),

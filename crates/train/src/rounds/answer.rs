@@ -52,6 +52,7 @@ impl<'a> Answering<'a> {
                 Some((*engine_request, Waiting { request, prompt, attempt, answer }))
             }
             Err(error) => {
+                live.note_overflow(&error);
                 let _ = answer.send(Err(error));
                 None
             }
@@ -137,6 +138,9 @@ impl<'a> Answering<'a> {
             }
             Err(e) => Err(ModelError::Unavailable(e.to_string())),
         };
+        if let Err(error) = &reply {
+            live.note_overflow(error);
+        }
         live.answered();
         let _ = answer.send(reply);
     }

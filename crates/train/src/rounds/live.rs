@@ -11,13 +11,17 @@ use futures::channel::oneshot;
 use leyden_core::record::{FlightState, InFlight};
 use leyden_core::{
     Agent, AgentError, AgentOutput, Call, ChatModel, ChatReply, ChatRequest, Draft, Episode,
-    EpisodeId, ModelError, Outcome, Rollout, Scorer, Signal, SignalKind, TurnClock, async_trait,
+    EpisodeId, ModelError, Outcome, ProcessReward, Rollout, Scorer, Signal, SignalKind, TurnClock,
+    async_trait,
 };
 use leyden_text::History;
 
 use crate::rounds::job::{Job, Spent};
 use crate::rounds::options::{Deadlines, OnFailure, RoundOptions};
 use crate::rounds::wake::{Notifier, Wake};
+
+/// The signal of a rollout whose prompt exceeded the context.
+pub const CONTEXT_OVERFLOW: &str = "context_overflow";
 
 /// Maximum restarts of a rollout whose machine or process was lost.
 const MAX_LOSSES: usize = 3;
@@ -55,12 +59,13 @@ impl ChatModel for Mailbox {
 struct Ended {
     output: Result<AgentOutput, AgentError>,
     signals: Vec<Signal>,
+    rewards: Vec<ProcessReward>,
     drafts: Vec<Draft>,
 }
 
 impl Ended {
     fn failed(error: AgentError) -> Self {
-        Self { output: Err(error), signals: Vec::new(), drafts: Vec::new() }
+        Self { output: Err(error), signals: Vec::new(), rewards: Vec::new(), drafts: Vec::new() }
     }
 }
 
@@ -81,6 +86,8 @@ pub(super) struct Live<'a> {
     pub asked: usize,
     /// Number of questions that the engine has not answered yet.
     pub open: usize,
+    /// The first prompt of this attempt that exceeded the context.
+    overflow: Option<Signal>,
     attempt: usize,
     /// Number of attempts whose machine or process was lost.
     lost: usize,
@@ -109,6 +116,7 @@ impl<'a> Live<'a> {
             calls: Vec::new(),
             asked: 0,
             open: 0,
+            overflow: None,
             attempt: 0,
             lost: 0,
             clock: Arc::default(),
@@ -134,10 +142,11 @@ impl<'a> Live<'a> {
         self.future = Some(Box::pin(async move {
             let episode = Episode::at(&*model, place, clock);
             let output = agent.run(task, &episode).await;
-            let drafts = episode.take_drafts();
-            Ended { output, signals: episode.into_signals(), drafts }
+            let (drafts, rewards) = (episode.take_drafts(), episode.take_rewards());
+            Ended { output, signals: episode.into_signals(), rewards, drafts }
         }));
         (self.history, self.calls, self.asked, self.open) = (History::default(), Vec::new(), 0, 0);
+        self.overflow = None;
         self.clock.restart();
     }
 
@@ -207,6 +216,16 @@ impl<'a> Live<'a> {
         self.clock.restart();
     }
 
+    /// Records the error of a question that does not fit the context, after the policy has written
+    /// into it. A first prompt that does not fit is a property of the task.
+    pub fn note_overflow(&mut self, error: &ModelError) {
+        if matches!(error, ModelError::PromptTooLong { .. }) && !self.calls.is_empty() {
+            let kind = SignalKind::Other(CONTEXT_OVERFLOW.to_owned());
+            let call = self.calls.len() - 1;
+            self.overflow.get_or_insert(Signal { kind, call, detail: error.to_string() });
+        }
+    }
+
     fn fail(&mut self, what: String, options: &RoundOptions, retry: bool) {
         let error = AgentError::Task { task: self.job.task.id.clone(), what };
         self.end(Ended::failed(error), options, retry);
@@ -227,6 +246,8 @@ impl<'a> Live<'a> {
             && match &ended.output {
                 Ok(_) => false,
                 Err(AgentError::Lost { .. }) => self.lost < MAX_LOSSES,
+                // The same prompts would overflow again.
+                Err(_) if self.overflow.is_some() => false,
                 Err(_) => {
                     options.on_failure == OnFailure::Retry
                         && self.attempt - self.lost < options.retries
@@ -301,16 +322,24 @@ impl<'a> Live<'a> {
             let what = "the run ended before the rollout".to_owned();
             Ended::failed(AgentError::Task { task: task.id.clone(), what })
         };
-        let Ended { output, mut signals, drafts } = self.ended.unwrap_or_else(unfinished);
+        let Ended { output, mut signals, rewards, drafts } = self.ended.unwrap_or_else(unfinished);
+        let scored = |answer: Option<&str>| match scorer.score(task, answer) {
+            Ok(score) if score.reward.is_finite() => Outcome::Reward(score.reward),
+            Ok(score) => Outcome::Missing(format!("the scorer returned {}", score.reward)),
+            Err(e) => Outcome::Missing(e.to_string()),
+        };
+        let overflowed = self.overflow.is_some();
+        signals.extend(self.overflow);
         let (answer, outcome) = match output {
             Ok(AgentOutput { answer, reward: Some(reward) }) => (answer, own_reward(reward)),
             Ok(AgentOutput { answer, reward: None }) => {
-                let outcome = match scorer.score(task, answer.as_deref()) {
-                    Ok(score) if score.reward.is_finite() => Outcome::Reward(score.reward),
-                    Ok(score) => Outcome::Missing(format!("the scorer returned {}", score.reward)),
-                    Err(e) => Outcome::Missing(e.to_string()),
-                };
+                let outcome = scored(answer.as_deref());
                 (answer, outcome)
+            }
+            // The policy filled its context, which is no failure of the infrastructure: it gave no
+            // answer. A lost machine is one, whatever happened before.
+            Err(error) if overflowed && !matches!(error, AgentError::Lost { .. }) => {
+                (None, scored(None))
             }
             Err(error) if options.on_failure == OnFailure::Zero => {
                 let call = self.calls.len().saturating_sub(1);
@@ -320,12 +349,20 @@ impl<'a> Live<'a> {
             }
             Err(error) => (None, Outcome::Missing(error.to_string())),
         };
+        let not_finite = rewards.iter().find(|reward| !reward.value.is_finite());
+        let outcome = match not_finite {
+            Some(ProcessReward { call, value }) => {
+                Outcome::Missing(format!("the agent's reward of call {call} is {value}"))
+            }
+            None => outcome,
+        };
         let rollout = Rollout {
             id: self.job.id,
             task_id: task.id.clone(),
             group: self.job.group,
             calls: self.calls,
             signals,
+            process_rewards: rewards,
             answer,
             outcome,
         };

@@ -35,6 +35,7 @@ use live::Live;
 use pool::Pool;
 
 pub use job::{Job, PromptCounts, RoundOutput, Spent};
+pub use live::CONTEXT_OVERFLOW;
 pub use options::{Deadlines, OnFailure, RoundOptions, Schedule};
 pub use watch::{Ended, Watch};
 

@@ -147,6 +147,12 @@ impl Agent for Scripted {
                 let request = ask("first", &[Message::user("more ".repeat(2 * CONTEXT))]);
                 answer(episode.chat(request).await?)
             }
+            // The second prompt does not fit the context.
+            "overflows" => {
+                let reply = episode.chat(ask("first", &messages)).await?;
+                messages.extend([reply.message, Message::user("more ".repeat(2 * CONTEXT))]);
+                answer(episode.chat(ask("second", &messages)).await?)
+            }
             "waits" => {
                 episode.chat(ask("first", &messages)).await?;
                 futures::future::pending::<()>().await;
