@@ -66,9 +66,30 @@ pub struct StepRecord {
     pub sampler_outside: f64,
     /// Signals by kind.
     pub signals: BTreeMap<String, usize>,
+    /// Trained calls by the agent's role; absent if there is one role.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_role: BTreeMap<String, PartRecord>,
+    /// Trained calls by their place in the rollout, from 0; absent if all have the same.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_turn: BTreeMap<usize, PartRecord>,
     /// Further metrics specific to an algorithm.
     #[serde(default)]
     pub extra: BTreeMap<String, f64>,
+}
+
+/// A part of the trained calls of a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct PartRecord {
+    pub calls: usize,
+    pub tokens: usize,
+    /// Its share of the step's loss in the first pass over the batch: the parts add up.
+    pub loss: f64,
+    /// Mean entropy of the policy at its tokens, in nats.
+    pub entropy: f64,
+    /// Mean advantage of its tokens.
+    pub advantage_mean: f64,
+    /// Mean absolute advantage of its tokens.
+    pub advantage_size: f64,
 }
 
 /// One evaluation on held-out tasks.

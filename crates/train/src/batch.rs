@@ -39,6 +39,8 @@ pub struct Batch {
     sources: Vec<usize>,
     /// Rollout and call of each row.
     places: Vec<(usize, usize)>,
+    /// The agent's role in the call of each row.
+    roles: Vec<String>,
     /// By rollout and call, for the store; absent for untrained calls.
     pub credit: Vec<Vec<CallCredit>>,
 }
@@ -140,8 +142,19 @@ impl Batch {
             shape: Rows::dense(&lengths),
             trajectories,
             sources,
+            roles: places.iter().map(|p| call(p).agent_role.clone()).collect(),
             places,
         }
+    }
+
+    /// The agent's role in a row's call.
+    pub fn role(&self, row: usize) -> &str {
+        &self.roles[row]
+    }
+
+    /// The index of a row's call in its rollout.
+    pub fn turn(&self, row: usize) -> usize {
+        self.places[row].1
     }
 
     /// The trajectories, each with the number of its rollout.

@@ -81,6 +81,8 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
         sampler_gap: update.mismatch.max_gap,
         sampler_outside: update.mismatch.outside_share(),
         signals: signal_counts(rollouts),
+        by_role: update.parts.roles(update.first_updates),
+        by_turn: update.parts.turns(update.first_updates),
         extra,
     }
 }

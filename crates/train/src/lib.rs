@@ -20,6 +20,7 @@ mod figures;
 pub mod folder;
 mod laps;
 mod numbers;
+mod parts;
 pub mod plan;
 pub mod progress;
 pub mod provenance;

@@ -15,6 +15,7 @@ use leyden_rl::objective::ObjectiveInput;
 use crate::batch::Batch;
 use crate::config::{Experiment, TrainConfig};
 use crate::error::TrainError;
+use crate::parts::Parts;
 use crate::replicas::Replicas;
 
 /// Metrics of the updates of one step.
@@ -32,6 +33,9 @@ pub(crate) struct Update {
     pub statistics: LossStatistics,
     pub mismatch: Mismatch,
     pub correction: CorrectionFigures,
+    /// Of the first pass over the batch, and its number of updates.
+    pub parts: Parts,
+    pub first_updates: usize,
 }
 
 impl Update {
@@ -44,6 +48,7 @@ impl Update {
         self.statistics.merge(&part.statistics);
         self.mismatch.merge(&part.mismatch);
         self.correction.merge(&part.correction);
+        self.parts.merge(&part.parts);
     }
 }
 
@@ -171,6 +176,7 @@ impl<'a> Updater<'a> {
                 done.iter().for_each(|part| update.merge(part));
                 update.grad_norm += self.apply(policy, step)?;
                 update.count += 1;
+                update.first_updates += usize::from(epoch == 0);
             }
         }
         update.grad_norm /= update.count.max(1) as f64;
@@ -259,11 +265,35 @@ impl PackContext<'_> {
             entropy_tokens: logp.len(),
             ..Update::default()
         };
+        for (row, entropies) in pack.rows.iter().zip(pack.gather(&evaluated.entropy)) {
+            update.parts.row(self.batch, row.row, 0.0, &entropies);
+        }
         if self.logp_old.is_none() {
             let sampler = self.batch.select(&self.batch.logp_sampler, pack);
             update.mismatch = Mismatch::measure(&logp, &sampler, &self.batch.shape_of(pack));
         }
         Ok(update)
+    }
+
+    /// The share of one of the input's rows in its loss, which is a sum over whole rows.
+    fn row_loss(&self, input: &ObjectiveInput<'_>, row: usize) -> f64 {
+        let range = input.policy.rows.range(row);
+        let rows = Rows::dense(&[range.len()]);
+        let policy = &input.policy;
+        let own = ObjectiveInput {
+            policy: LossInput {
+                rows: &rows,
+                logp_new: &policy.logp_new[range.clone()],
+                logp_old: &policy.logp_old[range.clone()],
+                advantages: &policy.advantages[range.clone()],
+                weights: &policy.weights[range.clone()],
+            },
+            entropies: &input.entropies[range.clone()],
+            logp_sampler: &input.logp_sampler[range.clone()],
+            logp_ref: input.logp_ref.map(|all| &all[range]),
+            kl_coefficient: input.kl_coefficient,
+        };
+        self.algorithm.objective(&own).loss
     }
 
     /// Adds a micro-batch's gradient to the policy's.
@@ -288,7 +318,7 @@ impl PackContext<'_> {
                 update.mismatch = Mismatch::measure(&logp_new, &sampler, &rows);
             }
             let entropies: Vec<f64> = pack.gather(&evaluated.entropy).concat();
-            let objective = self.algorithm.objective(&ObjectiveInput {
+            let input = ObjectiveInput {
                 policy: LossInput {
                     rows: &rows,
                     logp_new: &logp_new,
@@ -300,13 +330,18 @@ impl PackContext<'_> {
                 logp_sampler: &sampler,
                 logp_ref: logp_ref.as_deref(),
                 kl_coefficient: self.kl_coefficient,
-            });
+            };
+            let objective = self.algorithm.objective(&input);
             update.loss = objective.loss;
             update.statistics = objective.figures.policy;
             update.correction = objective.figures.correction;
             if self.first {
                 update.entropy_sum = objective.figures.entropy_sum;
                 update.entropy_tokens = objective.figures.tokens;
+                for (place, (row, range)) in pack.rows.iter().zip(rows.ranges()).enumerate() {
+                    let loss = self.row_loss(&input, place);
+                    update.parts.row(batch, row.row, loss, &entropies[range]);
+                }
             }
             let by_row = |flat: &[f64]| rows.ranges().map(|r| flat[r].to_vec()).collect::<Vec<_>>();
             Cotangent {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use common::outcome::{Outcome, metrics};
 use common::{Constant, Silent, environment, experiment, model};
-use leyden_core::record::{EvalRecord, Record, StepRecord};
+use leyden_core::record::{EvalRecord, PartRecord, Record, StepRecord};
 use leyden_lm::formats::LoadedModel;
 use leyden_train::folder::RunFolder;
 use leyden_train::rejection_sampling::Successes;
@@ -123,6 +123,34 @@ fn several_samples_deepen_an_evaluation() {
     // A greedy response is the same every time.
     let greedy = evals(&["train.steps=1", "eval.samples=4", "eval.modes=['greedy']"]);
     assert!(greedy.iter().all(|eval| eval.depth.is_none() && eval.rewards.len() == 3));
+}
+
+/// The parts of a step add up to it.
+#[test]
+fn a_step_by_role_and_by_turn() {
+    for changes in [
+        &["train.micro_batch_tokens=64"][..],
+        &["train.mini_batches=2", "algorithm.entropy_coefficient=0.01"],
+        &["algorithm.loss.name=gspo"],
+    ] {
+        let root = uninterrupted(&experiment(changes));
+        for step in steps(root.path()) {
+            let roles: Vec<&str> = step.by_role.keys().map(String::as_str).collect();
+            if roles.len() < 2 {
+                continue;
+            }
+            assert_eq!(roles, ["first", "second"]);
+            assert_eq!(step.by_turn.keys().copied().collect::<Vec<_>>(), [0, 1]);
+            let sum = |of: fn(&PartRecord) -> f64| step.by_role.values().map(of).sum::<f64>();
+            assert!((sum(|part| part.loss) - step.loss).abs() < 1e-9, "{changes:?}");
+            assert_eq!(sum(|part| part.tokens as f64), step.action_tokens as f64);
+            let entropy = sum(|part| part.entropy * part.tokens as f64);
+            assert!((entropy / step.action_tokens as f64 - step.entropy).abs() < 1e-9);
+            // Here the first turn is the first role.
+            assert_eq!(step.by_turn[&0], step.by_role["first"]);
+        }
+        assert!(steps(root.path()).iter().any(|step| step.by_role.len() == 2));
+    }
 }
 
 #[test]

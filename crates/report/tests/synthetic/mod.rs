@@ -133,6 +133,8 @@ impl Plan {
                 ("malformed_call".to_owned(), (50.0 * decay * decay) as usize),
                 ("turn_limit".to_owned(), (8.0 * decay) as usize),
             ]),
+            by_role: BTreeMap::new(),
+            by_turn: BTreeMap::new(),
             extra: BTreeMap::new(),
         }
     }
