@@ -38,8 +38,9 @@ const HELD_OUT: &[(&str, &str)] = &[
 impl MiniMusique {
     /// mini-musique-long: the entities and passages of [`MiniMusique::new`] with other questions.
     /// Training questions have two to four hops ([`MiniMusique::with_hops`] changes this), test
-    /// questions two to six, each number equally often. The label `horizon` groups them as `2-3`,
-    /// `4-5` and `6`.
+    /// questions two to six; each ten successive ones have each number of hops once with a
+    /// training template and once with a held-out one. The label `horizon` groups the numbers of
+    /// hops as `2-3`, `4-5` and `6`.
     pub fn long(seed: u64) -> Self {
         let root = SeedTree::new(seed).child("mini-musique");
         let variant = Variant {
