@@ -1,5 +1,6 @@
 //! mini-musique: questions of two and three hops over a corpus of short passages, in the
-//! format of MuSiQue.
+//! format of MuSiQue; and mini-musique-long, with up to six hops over the same corpus (see
+//! [`MiniMusique::long`]).
 //!
 //! Everything is invented: persons, cities, companies, books, rivers and countries with names of
 //! two syllables, so that no model knows an answer without searching. "who is the mayor of the
@@ -7,34 +8,37 @@
 //! result, and a search for that name.
 //!
 //! Training and test are disjoint in two ways: test questions are about a separate realm of
-//! entities with separate names, and half of them have held-out wordings. The passages of both
-//! realms are in one corpus.
+//! entities with separate names, and half of them have held-out wordings, or held-out pairs of
+//! relations if they are long. The passages of both realms are in one corpus.
 
 mod export;
 mod graph;
+mod long;
 mod noise;
 mod passages;
 mod relations;
 mod retelling;
 mod templates;
+mod variant;
 
 use leyden_core::{SeedTree, Task};
 use serde_json::{Map, Value, json};
 
 use crate::draws::Draws;
 use graph::Entity;
+use templates::Templates;
+use variant::Variant;
 
+pub use long::{LONG_HOPS, LONG_PARAGRAPHS};
 pub use noise::{Noise, NotMiniMusique, Read, Turn, answer_form};
 pub use passages::Passage;
 pub use relations::{Kind, RELATIONS, Relation, by_keyword};
 pub use retelling::Paraphrase;
 pub use templates::Template;
+pub use variant::UnsupportedHops;
 
 /// Number of test tasks of the default test split.
 pub const TEST_TASKS: usize = 256;
-
-/// Hops of ten consecutive questions.
-const HOPS: [usize; 10] = [2, 2, 3, 2, 3, 2, 2, 3, 2, 3];
 
 /// Paragraphs of a question in the dataset's format; the real dataset has 20.
 pub const PARAGRAPHS: usize = 12;
@@ -44,17 +48,30 @@ pub const PARAGRAPHS: usize = 12;
 #[derive(Debug, Clone)]
 pub struct MiniMusique {
     root: SeedTree,
+    /// The node of the tasks, which differ between variants.
+    tasks: SeedTree,
+    variant: Variant,
     entities: Vec<Entity>,
     passages: Vec<Passage>,
-    templates: Vec<Template>,
+    templates: Templates,
 }
 
 impl MiniMusique {
+    /// The world with questions of two and three hops.
     pub fn new(seed: u64) -> Self {
         let root = SeedTree::new(seed).child("mini-musique");
+        Self::of(root, root, Variant::short(), templates::all())
+    }
+
+    fn of(root: SeedTree, tasks: SeedTree, variant: Variant, templates: Vec<Template>) -> Self {
         let entities = graph::draw(root.child("graph"));
         let passages = passages::write(&entities, &mut Draws::new(root.child("passages")));
-        Self { root, entities, passages, templates: templates::all() }
+        Self { root, tasks, variant, entities, passages, templates: Templates::new(templates) }
+    }
+
+    /// `mini-musique` or `mini-musique-long`: the field `source` of the tasks.
+    pub fn name(&self) -> &'static str {
+        self.variant.name
     }
 
     /// The corpus that the agent searches.
@@ -64,37 +81,40 @@ impl MiniMusique {
 
     /// All templates, including held-out ones.
     pub fn templates(&self) -> &[Template] {
-        &self.templates
+        self.templates.all()
     }
 
     /// Training task number `index` of an endless stream.
     pub fn train(&self, index: u64) -> Task {
-        let mut draws = Draws::new(self.root.child("train").index(index));
-        let hops = *draws.choose(&HOPS);
+        let mut draws = Draws::new(self.tasks.child("train").index(index));
+        let hops = *draws.choose(&self.variant.trained);
         let question = self.draw(hops, false, false, &mut draws);
-        self.task(&format!("mini_train_{index}"), question, &mut draws)
+        self.task(&format!("{}_train_{index}", self.variant.id), question, &mut draws)
     }
 
     /// The first `n` test tasks ([`TEST_TASKS`] by default). They alternate between training
-    /// templates and held-out templates; all their entities are reserved for test.
+    /// templates and held-out templates, and their numbers of hops follow a fixed cycle; all
+    /// their entities are reserved for test.
     pub fn test(&self, n: usize) -> Vec<Task> {
         (0..n).map(|i| self.test_task(i)).collect()
     }
 
     fn test_task(&self, i: usize) -> Task {
-        let mut draws = Draws::new(self.root.child("test").index(i as u64));
-        let question = self.draw(HOPS[i / 2 % HOPS.len()], i % 2 == 1, true, &mut draws);
-        self.task(&format!("mini_test_{i:04}"), question, &mut draws)
+        let mut draws = Draws::new(self.tasks.child("test").index(i as u64));
+        let cycle = self.variant.tested;
+        let question = self.draw(cycle[i / 2 % cycle.len()], i % 2 == 1, true, &mut draws);
+        self.task(&format!("{}_test_{i:04}", self.variant.id), question, &mut draws)
     }
 
     /// `n` texts for training a tokenizer: questions, queries and passages of the training realm
     /// in turn, independent of the training tasks.
     pub fn corpus(&self, n: usize) -> Vec<String> {
-        let node = self.root.child("corpus");
+        let node = self.tasks.child("corpus");
         let shown: Vec<&Passage> = self.passages.iter().filter(|p| !p.reserved).collect();
         let text = |i: usize| {
             let mut draws = Draws::new(node.index(i as u64));
-            let question = self.draw(*draws.choose(&HOPS), false, false, &mut draws);
+            let hops = *draws.choose(&self.variant.trained);
+            let question = self.draw(hops, false, false, &mut draws);
             let name = |hop: usize| &self.entities[question.path[hop]].name;
             match i % 3 {
                 0 => question.template.render(name(0)),
@@ -107,10 +127,8 @@ impl MiniMusique {
 
     /// Draws a question whose answer is found only by the correct chain.
     fn draw(&self, hops: usize, held_out: bool, reserved: bool, draws: &mut Draws) -> Question<'_> {
-        let fits = |t: &&Template| t.hops() == hops && t.held_out == held_out;
-        let templates: Vec<&Template> = self.templates.iter().filter(fits).collect();
         loop {
-            let template = *draws.choose(&templates);
+            let template = self.templates.draw(hops, held_out, draws);
             let starts = |e: &Entity| e.kind == template.chain[0].subject && e.reserved == reserved;
             let starts: Vec<usize> =
                 (0..self.entities.len()).filter(|&i| starts(&self.entities[i])).collect();
@@ -164,19 +182,23 @@ impl MiniMusique {
         fields.insert("template".into(), json!(template.id));
         fields.insert("chain".into(), json!(keywords));
         fields.insert("path".into(), json!(names));
-        fields.insert("source".into(), json!("mini-musique"));
+        fields.insert("source".into(), json!(self.variant.name));
         let hops = template.hops();
         // The prefixes of MuSiQue: three hops in a row are its `3hop1`.
-        let prefix = if hops == 3 { "3hop1" } else { "2hop" };
+        let prefix = if hops == 2 { "2hop".to_string() } else { format!("{hops}hop1") };
         let seen = if template.held_out { "held_out" } else { "seen" };
+        let mut labels = vec![
+            ("hops".to_string(), hops.to_string()),
+            ("template".to_string(), seen.to_string()),
+        ];
+        if self.variant.labels_horizon {
+            labels.push(("horizon".to_string(), long::horizon(hops).to_string()));
+        }
         Task {
             id: format!("{prefix}__{number}"),
             question: template.render(names[0]),
             gold: answer.name.clone(),
-            labels: vec![
-                ("hops".to_string(), hops.to_string()),
-                ("template".to_string(), seen.to_string()),
-            ],
+            labels,
             fields,
         }
     }
@@ -201,7 +223,7 @@ impl MiniMusique {
             if !chosen.contains(&i) {
                 chosen.push(i);
             }
-            if chosen.len() == PARAGRAPHS {
+            if chosen.len() == self.variant.paragraphs {
                 break;
             }
         }

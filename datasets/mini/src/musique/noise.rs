@@ -5,7 +5,8 @@
 //! search results, in which two choices are correct with a given probability: the number of
 //! searches and the next relation. The most common mistake follows the question, which names its
 //! last relation first: queries in this reversed order are somewhat more frequent than correct
-//! ones.
+//! ones, except for questions of more than three hops, whose rollouts would hardly ever be
+//! rewarded.
 //!
 //! A result is stated before the next step: "the birthplace kalo.", then the next search or the
 //! answer is for `kalo`. Reading is thus the same three steps every time: repeat the keyword, copy
@@ -71,10 +72,17 @@ pub struct Noise {
 const TOO_EARLY: f64 = 0.8;
 
 impl Noise {
-    /// The noise for questions with `hops` hops.
+    /// The noise for questions with `hops` hops. About one rollout in ten finds the answer, for
+    /// each number of hops: a longer rollout needs more correct choices, so each of them is correct
+    /// more often.
     pub fn of(hops: usize) -> Self {
-        let searches = if hops <= 2 { 0.6 } else { 0.65 };
-        Self { searches, relation: 0.3, reversed: 0.5 }
+        let (searches, relation, reversed) = match hops {
+            ..=2 => (0.6, 0.3, 0.5),
+            3 => (0.65, 0.3, 0.5),
+            4 | 5 => (0.65, 0.55, 0.3),
+            _ => (0.65, 0.65, 0.25),
+        };
+        Self { searches, relation, reversed }
     }
 
     /// No noise: the correct rollout.
