@@ -15,7 +15,7 @@ use leyden_lm::formats::{NamedTensors, safetensors};
 use leyden_lm::model::Parameters;
 use leyden_lm::optim::Optimizer;
 use serde::{Deserialize, Serialize};
-use tch::no_grad;
+use tch::{Tensor, no_grad};
 
 use crate::error::TrainError;
 use crate::folder::sync_folder;
@@ -167,6 +167,77 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
     Ok(Some(step))
 }
 
+/// A checkpoint of another run: `RUN`, its latest, or `RUN@STEP`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub run: PathBuf,
+    pub step: u64,
+}
+
+impl Origin {
+    /// Finds the checkpoint that `text` names.
+    ///
+    /// # Errors
+    /// A folder without checkpoints, or without one of this step; the message lists those kept.
+    pub fn find(text: &str) -> Result<Self, TrainError> {
+        let (run, step) = match text.rsplit_once('@') {
+            Some((run, step)) if !step.is_empty() && step.bytes().all(|b| b.is_ascii_digit()) => {
+                (run, step.parse().ok())
+            }
+            _ => (text, None),
+        };
+        let run = PathBuf::from(run);
+        let reject = |what: String| {
+            Err(TrainError::Invalid(format!("train.init_from: {}: {what}", run.display())))
+        };
+        let kept = match steps(&run) {
+            Ok(kept) if !kept.is_empty() => kept,
+            _ => return reject("this is not a run folder with checkpoints".to_owned()),
+        };
+        let step = step.unwrap_or(kept[kept.len() - 1]);
+        if !kept.contains(&step) {
+            let kept: Vec<String> = kept.iter().map(u64::to_string).collect();
+            return reject(format!("no checkpoint of step {step}; kept are {}", kept.join(", ")));
+        }
+        Ok(Self { run, step })
+    }
+
+    /// The file with the tensors.
+    pub fn state(&self) -> PathBuf {
+        folder(&self.run, self.step).join("state.safetensors")
+    }
+}
+
+/// Starts the trainer from the weights of another run's checkpoint, `with_moments` also from the
+/// state of its optimiser. Counters and the order of tasks start anew.
+///
+/// # Errors
+/// A checkpoint that is damaged or belongs to another model.
+pub fn initialise(
+    origin: &Origin,
+    with_moments: bool,
+    trainer: &mut Trainer<'_>,
+) -> Result<(), TrainError> {
+    let dir = folder(&origin.run, origin.step);
+    let Saved { mut tensors, .. } = read(&dir, origin.step)?;
+    let reject =
+        |e: LmError| TrainError::Invalid(format!("train.init_from: {}: {e}", dir.display()));
+    if with_moments {
+        return restore(trainer, tensors).map_err(reject);
+    }
+    let critic = format!("{CRITIC}parameters");
+    tensors.retain(|(name, _)| name == "parameters" || *name == critic);
+    for (name, saved) in tensors {
+        match &mut trainer.critic {
+            _ if name == "parameters" => copy_parameters(trainer.policy.trained(), &saved),
+            Some(critic) => copy_parameters(critic.head.parameters(), &saved),
+            None => Ok(()),
+        }
+        .map_err(reject)?;
+    }
+    Ok(())
+}
+
 fn restore(trainer: &mut Trainer<'_>, tensors: NamedTensors) -> Result<(), LmError> {
     let (mut own, mut critics) = (Vec::new(), Vec::new());
     for (name, tensor) in tensors {
@@ -195,10 +266,15 @@ pub fn restore_part(
         return Err(LmError::Invalid("it has no parameters".to_owned()));
     };
     let (_, saved) = tensors.swap_remove(place);
+    copy_parameters(parameters, &saved)?;
+    optimizer.load_state(&tensors)
+}
+
+fn copy_parameters(parameters: &Parameters, saved: &Tensor) -> Result<(), LmError> {
     let flat = parameters.flat();
     if flat.size() != saved.size() {
         return Err(LmError::Invalid("its parameters belong to another model".to_owned()));
     }
-    no_grad(|| flat.shallow_clone().f_copy_(&saved))?;
-    optimizer.load_state(&tensors)
+    no_grad(|| flat.shallow_clone().f_copy_(saved))?;
+    Ok(())
 }

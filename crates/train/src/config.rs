@@ -425,6 +425,10 @@ pub enum Truncated {
 pub struct TrainConfig {
     pub objective: Objective,
     pub steps: u64,
+    /// A run folder whose latest checkpoint the run starts from, or `RUN@STEP`; none if empty.
+    pub init_from: String,
+    /// Whether it also starts from the state of that run's optimiser.
+    pub init_moments: bool,
     pub optimizer: OptimizerName,
     pub learning_rate: f64,
     /// Muon's learning rate for the layers' matrices.
@@ -460,6 +464,8 @@ impl Default for TrainConfig {
         Self {
             objective: Objective::Reinforcement,
             steps: 100,
+            init_from: String::new(),
+            init_moments: false,
             optimizer: OptimizerName::Adamw,
             learning_rate: 1e-6,
             matrix_learning_rate: 0.02,

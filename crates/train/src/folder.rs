@@ -41,7 +41,8 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Creates the folder, or opens the existing one of the same experiment.
+    /// Creates the folder, or opens the existing one of the same experiment, which may now have more
+    /// steps.
     ///
     /// # Errors
     /// A folder of another experiment, or one locked by a running process.
@@ -55,6 +56,24 @@ impl RunFolder {
         let text = experiment.to_toml();
         match fs::read_to_string(&config).map(|before| experiment.rewritten_alike(&before)) {
             Ok(before) if before == text => {}
+            Ok(before) if is_extended(&before, &text) => {
+                if experiment.train.schedule != "constant" {
+                    let what = format!(
+                        "this run cannot be extended: its learning rate decays until train.steps \
+                         ({}); start another run with train.init_from",
+                        experiment.train.schedule
+                    );
+                    return Err(TrainError::file(root, what));
+                }
+                write_atomic(&config, text.as_bytes())?;
+                let finished = root.join("finished");
+                match fs::remove_file(&finished) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                        return Err(TrainError::file(finished, e));
+                    }
+                    _ => {}
+                }
+            }
             Ok(before) => {
                 let line = before
                     .lines()
@@ -175,6 +194,19 @@ impl RunFolder {
             Record::Step(step) => step.step,
             Record::Eval(eval) => eval.step,
         })
+    }
+}
+
+/// Whether a configuration differs from the one `before` only by more training steps.
+fn is_extended(before: &str, now: &str) -> bool {
+    let without_steps = |text: &str| {
+        let mut table: toml::Table = text.parse().ok()?;
+        let steps = table.get_mut("train")?.as_table_mut()?.remove("steps")?.as_integer()?;
+        Some((table, steps))
+    };
+    match (without_steps(before), without_steps(now)) {
+        (Some((before, fewer)), Some((now, more))) => before == now && more > fewer,
+        _ => false,
     }
 }
 

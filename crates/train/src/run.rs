@@ -15,6 +15,7 @@ use leyden_lm::policy::lora::Lora;
 use leyden_lm::policy::{Policy, PolicyOptions};
 use serde_json::json;
 
+use crate::checkpoint::Origin;
 use crate::config::{Experiment, Objective, OptimizerName};
 use crate::environment::{Environment, Observer};
 use crate::error::TrainError;
@@ -53,6 +54,19 @@ pub fn run(
     own.insert("device".to_owned(), json!(experiment.model.device));
     own.insert("dtype".to_owned(), json!(experiment.model.dtype));
     own.insert("threads".to_owned(), json!(experiment.model.threads));
+    let origin = match experiment.train.init_from.as_str() {
+        "" => None,
+        text => Some(Origin::find(text)?),
+    };
+    if let Some(origin) = &origin {
+        let file = origin.state();
+        let hash = provenance::hash_file(&file).map_err(|e| TrainError::file(&file, e))?;
+        let described = json!({
+            "run": origin.run, "step": origin.step, "state_sha256": hash,
+            "moments": experiment.train.init_moments,
+        });
+        own.insert("init_from".to_owned(), described);
+    }
     folder.provenance(provenance::collect(own))?;
     let store = RolloutStore::open(&root.join("rollouts.sqlite"))?;
     let mut trainer = build(experiment, environment, &model, store)?;
@@ -69,6 +83,11 @@ pub fn run(
         check_variance(&trainer, experiment, step)?;
         progress.say(&format!("resuming from the checkpoint of step {step}"));
     } else {
+        if let Some(origin) = &origin {
+            checkpoint::initialise(origin, experiment.train.init_moments, &mut trainer)?;
+            let (run, step) = (origin.run.display(), origin.step);
+            progress.say(&format!("starting from step {step} of {run}"));
+        }
         evaluate(&mut trainer, &mut writer, 0, &progress)?;
     }
     for step in resumed.unwrap_or(0) + 1..=steps {

@@ -125,6 +125,58 @@ fn several_samples_deepen_an_evaluation() {
     assert!(greedy.iter().all(|eval| eval.depth.is_none() && eval.rewards.len() == 3));
 }
 
+/// With the same seed, weights and moments, the branch takes the step that the run would take next,
+/// on the tasks of its first one.
+#[test]
+fn a_run_starts_from_a_checkpoint_of_another() {
+    let changes = ["checkpoint.keep=9", "eval.modes=['greedy']", "train.warmup=0"];
+    let first = uninterrupted(&experiment(&changes));
+    let from = |spec: &str, more: &[&str]| {
+        let init = format!("train.init_from={}{spec}", first.path().display());
+        let all = [&changes[..], &[init.as_str()], more].concat();
+        let root = tempfile::tempdir().unwrap();
+        start(&experiment(&all), root.path(), &mut ()).map(|_| root)
+    };
+    let evals = |root: &Path| -> Vec<EvalRecord> {
+        let records = metrics(root);
+        let records = records.lines().map(|line| serde_json::from_str(line).unwrap());
+        records
+            .filter_map(|r| if let Record::Eval(eval) = r { Some(*eval) } else { None })
+            .collect()
+    };
+    let whole = evals(first.path());
+    // Evaluations are after steps 0, 2 and 4.
+    for (spec, place) in [("", 2), ("@4", 2), ("@2", 1)] {
+        let branch = from(spec, &["train.steps=1"]).unwrap();
+        assert_eq!(evals(branch.path())[0].rewards, whole[place].rewards, "{spec}");
+        let provenance = fs::read_to_string(branch.path().join("provenance.json")).unwrap();
+        assert!(provenance.contains("state_sha256"), "{provenance}");
+    }
+    let weights = |root: &Path| fs::read(latest(root).join("state.safetensors")).unwrap();
+    let without = from("", &["train.steps=1"]).unwrap();
+    let with = from("", &["train.steps=1", "train.init_moments=true"]).unwrap();
+    assert_ne!(weights(with.path()), weights(without.path()));
+    let refused = |spec: &str| from(spec, &[]).err().unwrap().to_string();
+    assert!(refused("@3").contains("no checkpoint of step 3; kept are 2, 4"), "{}", refused("@3"));
+    assert!(refused("/final").contains("not a run folder"), "{}", refused("/final"));
+}
+
+#[test]
+fn a_finished_run_is_extended() {
+    let longer = ["train.steps=6", "eval.every=2"];
+    let whole = uninterrupted(&experiment(&longer));
+    let root = uninterrupted(&experiment(&["eval.every=2"]));
+    assert_eq!(start(&experiment(&longer), root.path(), &mut ()).unwrap(), Finish::Done);
+    Outcome::of(root.path()).assert_same(&Outcome::of(whole.path()), "extended");
+    let shorter = start(&experiment(&["eval.every=2"]), root.path(), &mut ());
+    assert!(shorter.unwrap_err().to_string().contains("another configuration"));
+    let decayed = ["train.schedule=linear", "eval.every=2"];
+    let root = uninterrupted(&experiment(&decayed));
+    let all = [&decayed[..], &["train.steps=6"]].concat();
+    let error = start(&experiment(&all), root.path(), &mut ()).unwrap_err().to_string();
+    assert!(error.contains("linear") && error.contains("train.init_from"), "{error}");
+}
+
 /// The parts of a step add up to it.
 #[test]
 fn a_step_by_role_and_by_turn() {

@@ -193,6 +193,9 @@ impl Experiment {
                 return reject("eval.modes", format!("`{mode}`: use greedy and sampled"));
             }
         }
+        if self.train.init_moments && self.train.init_from.is_empty() {
+            return reject("train.init_moments", "needs train.init_from".to_owned());
+        }
         if self.eval.selection == TestSelection::First && !self.eval.strata.is_empty() {
             let what = "labels belong to eval.selection = \"stratified\"".to_owned();
             return reject("eval.strata", what);

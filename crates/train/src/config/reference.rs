@@ -177,6 +177,8 @@ const REFERENCE: &[(&str, &str)] = &[
     ),
     key("train.objective", "reinforcement or supervised"),
     key("train.steps", "number of steps"),
+    key("train.init_from", "run folder whose latest checkpoint the run starts from, or RUN@STEP"),
+    key("train.init_moments", "also start from the state of that run's optimiser"),
     key("train.optimizer", "adamw or muon"),
     key("train.learning_rate", "learning rate of AdamW (with muon: of embeddings and norms)"),
     key("train.matrix_learning_rate", "learning rate of Muon for the layers' matrices"),
