@@ -30,5 +30,5 @@ pub use interval::{Interval, Z_95, bootstrap_interval, normal_interval, wilson_i
 pub use numbers::{mean, quantile, sample_std};
 pub use paired::{Difference, McNemar, PairedError, mcnemar, paired_bootstrap};
 pub use power::seeds_needed;
-pub use scores::{ScoreError, Scores, difference_interval, probability_of_improvement};
+pub use scores::{ScoreError, Scores, probability_of_improvement};
 pub use student::{student_interval, student_quantile};
