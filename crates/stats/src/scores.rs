@@ -168,31 +168,6 @@ pub fn probability_of_improvement(
     Ok((improvement(x, y), interval))
 }
 
-/// Percentile interval of `statistic(x) − statistic(y)`, the runs of both resampled; `None`
-/// without resamples.
-///
-/// ```
-/// use leyden_core::SeedTree;
-/// use leyden_stats::{Scores, difference_interval};
-///
-/// let x = Scores::of_tasks(vec![vec![0.8, 0.9, 0.85]]).unwrap();
-/// let y = Scores::of_tasks(vec![vec![0.1, 0.2, 0.15]]).unwrap();
-/// let interval = difference_interval(&x, &y, Scores::mean, 500, SeedTree::new(1)).unwrap();
-/// assert!(interval.low > 0.0);
-/// ```
-pub fn difference_interval(
-    x: &Scores,
-    y: &Scores,
-    statistic: impl Fn(&Scores) -> f64 + Sync,
-    resamples: usize,
-    seeds: SeedTree,
-) -> Option<Interval> {
-    percentiles(resamples, |k| {
-        let seeds = seeds.index(k);
-        statistic(&x.resample(seeds.child("x"))) - statistic(&y.resample(seeds.child("y")))
-    })
-}
-
 fn improvement(x: &Scores, y: &Scores) -> f64 {
     let wins = |a: f64, y: &[f64]| -> f64 {
         y.iter()
@@ -327,29 +302,6 @@ mod tests {
         let seeds = SeedTree::new(6);
         let improvement = probability_of_improvement(&x(), &y(), 20_000, seeds).unwrap().1;
         near(improvement.unwrap(), 0.404_762, 0.816_667);
-    }
-
-    #[test]
-    fn the_interval_of_a_difference_is_that_of_independent_sides() {
-        let of = |x: &Scores, y: &Scores| {
-            difference_interval(x, y, Scores::mean, 20_000, SeedTree::new(8)).unwrap()
-        };
-        // Means of 3 × 5 and 3 × 7 draws: variances add, and the bootstrap of a mean is close
-        // enough to normal for this check.
-        let variance = |scores: &Scores| {
-            let spread = |runs: &Vec<f64>| {
-                let centre = mean(runs).unwrap();
-                let squares: f64 = runs.iter().map(|score| (score - centre).powi(2)).sum();
-                squares / (runs.len() * runs.len()) as f64
-            };
-            scores.tasks().iter().map(spread).sum::<f64>() / (3.0 * 3.0)
-        };
-        let (centre, half) =
-            (x().mean() - y().mean(), 1.96 * (variance(&x()) + variance(&y())).sqrt());
-        near(of(&x(), &y()), centre - half, centre + half);
-        let flat = Scores::of_tasks(vec![vec![1.0; 3]; 3]).unwrap();
-        let one = Scores::of_tasks(vec![vec![0.25; 3]; 3]).unwrap();
-        assert_eq!(of(&flat, &one), Interval { low: 0.75, high: 0.75 });
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! [report]
 //! mode = "sampled"
 //! threshold = 0.6
+//! failed = "zero"                    # what a failed cell counts as; default: "last"
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -69,6 +70,21 @@ pub struct ReportSettings {
     pub mode: Option<String>,
     /// The reward threshold for sample efficiency; default: 90 % of the baseline's final reward.
     pub threshold: Option<f64>,
+    /// What a failed cell counts as. It belongs in the sweep file so that it is decided before
+    /// the results are known.
+    pub failed: FailedCells,
+}
+
+/// What a failed cell counts as in the statistics. A failure is a result: without the failed cells
+/// a variant that collapses under some seeds would be judged by the others alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailedCells {
+    /// Its last evaluation, which is carried forward; reward 0 if it has none.
+    #[default]
+    Last,
+    /// Reward 0 from the failure on.
+    Zero,
 }
 
 impl SweepFile {

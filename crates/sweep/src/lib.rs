@@ -23,7 +23,7 @@ mod work;
 pub use cell::{Cell, Sweep};
 pub use check::{Revision, check};
 pub use error::SweepError;
-pub use file::{ReportSettings, SweepFile};
+pub use file::{FailedCells, ReportSettings, SweepFile};
 pub use folder::{CELLS, State, SweepFolder};
 pub use lock::{CellLock, Claim, claim};
 pub use seeds::parse_seeds;

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use leyden_sweep::{
-    Cell, Claim, Event, Options, Revision, State, Sweep, SweepError, SweepFolder, Tally, check,
-    claim, work,
+    Cell, Claim, Event, FailedCells, Options, Revision, State, Sweep, SweepError, SweepFile,
+    SweepFolder, Tally, check, claim, work,
 };
 use tempfile::TempDir;
 
@@ -117,10 +117,22 @@ fn errors_in_a_sweep_file_are_reported() {
         (TWO.replace("train.steps", "seed"), "is set by the sweep"),
         (format!("{TWO}[report]\nmode = 'beam'\n"), "report.mode"),
         (format!("{TWO}[report]\nthreshold = nan\n"), "report.threshold"),
+        (format!("{TWO}[report]\nfailed = 'skip'\n"), "`last` or `zero`"),
     ] {
         let error = expand(&text).unwrap_err().to_string();
         assert!(error.contains(named) && !error.contains('\n'), "{text}: {error}");
     }
+}
+
+#[test]
+fn the_file_says_what_a_failed_cell_counts_as() {
+    let failed = |lines: &str| {
+        let text = format!("base = 'base.toml'\n{lines}");
+        SweepFile::parse(&text, Path::new("x.toml")).unwrap().report.failed
+    };
+    assert_eq!(failed(""), FailedCells::Last);
+    assert_eq!(failed("[report]\nfailed = 'last'\n"), FailedCells::Last);
+    assert_eq!(failed("[report]\nfailed = 'zero'\n"), FailedCells::Zero);
 }
 
 #[test]

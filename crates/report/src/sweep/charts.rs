@@ -1,5 +1,7 @@
 //! The charts of a sweep.
 
+use super::comparison::Comparison;
+use super::spending;
 use super::summary::{Measured, Summary, VariantSummary, are_shares};
 use crate::chart::{Chart, Ink, Level, Mark, Point, Scale};
 use crate::experiment::RunGroup;
@@ -35,8 +37,20 @@ pub(super) fn figures(experiments: &[RunGroup<'_>], summary: &Summary) -> Vec<Fi
 fn comparisons(summary: &Summary, shares: bool) -> Vec<Figure> {
     let reward = Scale::Linear { zero: false, ceiling: shares.then_some(1.0) };
     let mode = &summary.mode;
-    let interval = "Interquartile mean over seeds with its 95 % bootstrap interval. \
-        Numbers as in the table.";
+    let interval = "Mean over seeds with its 95 % interval (Student's t), failed and early-ended \
+        cells included. Numbers as in the table.";
+    let level = |label: &str, value: f64| Level { label: label.to_owned(), value };
+    let mut difference = intervals(
+        summary,
+        "difference",
+        "Difference from the baseline in final reward",
+        "mean reward",
+        Scale::Linear { zero: true, ceiling: None },
+        |variant| variant.comparison.as_ref().map(Comparison::difference),
+        "Mean difference with its 95 % interval, each for itself; the verdicts use adjusted p \
+         values.",
+    );
+    difference.chart.levels.push(level("no difference", 0.0));
     let mut improvement = intervals(
         summary,
         "improvement",
@@ -45,11 +59,10 @@ fn comparisons(summary: &Summary, shares: bool) -> Vec<Figure> {
         Scale::Linear { zero: true, ceiling: Some(1.0) },
         |variant| variant.improvement,
         "That a run of the variant ends above a run of the baseline, with its 95 % bootstrap \
-         interval.",
+         interval. A description: the verdicts do not use it.",
     );
-    let level = Level { label: "no difference".to_owned(), value: 0.5 };
-    improvement.chart.levels.push(level);
-    vec![
+    improvement.chart.levels.push(level("no difference", 0.5));
+    let mut found = vec![
         intervals(
             summary,
             "final_reward",
@@ -59,6 +72,7 @@ fn comparisons(summary: &Summary, shares: bool) -> Vec<Figure> {
             |variant| variant.final_reward,
             interval,
         ),
+        difference,
         intervals(
             summary,
             "area",
@@ -70,7 +84,9 @@ fn comparisons(summary: &Summary, shares: bool) -> Vec<Figure> {
         ),
         improvement,
         profile(summary),
-    ]
+    ];
+    found.extend(spending::figures(summary, reward, size(summary)));
+    found
 }
 
 /// One measure of every variant with its interval, numbered along the axis.
@@ -140,8 +156,8 @@ fn profile(summary: &Summary) -> Figure {
         section: Section::Comparison,
         chart,
         caption: format!(
-            "Share of runs whose final test reward is above τ, from {} to {}: a curve further \
-             right is better.",
+            "Share of runs whose final test reward is above τ, from {} to {}, failed and \
+             early-ended ones included: a curve further right is better.",
             significant(low),
             significant(high)
         ),

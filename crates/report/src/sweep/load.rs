@@ -39,6 +39,8 @@ pub struct CellRun {
     pub state: State,
     /// `None` if nothing has been written yet or the run cannot be read.
     pub run: Option<Run>,
+    /// Whether there is a run that cannot be read. Such a cell is not in the statistics.
+    pub unreadable: bool,
 }
 
 /// Reads a sweep folder, or the recording of one.
@@ -76,11 +78,11 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
             actual: folder.run_folder(&cell),
             unpacked: unpacked.cloned(),
         };
-        let run = match source.load_if_any() {
-            Ok(run) => run,
+        let (run, unreadable) = match source.load_if_any() {
+            Ok(run) => (run, false),
             Err(error) => {
                 notes.push(format!("{} is excluded: {error}.", cell.id));
-                None
+                (None, true)
             }
         };
         notes.extend(run.iter().flat_map(|run| &run.notes).map(|n| format!("{}: {n}", cell.id)));
@@ -96,7 +98,7 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
                 variants.last_mut().expect("one was just added")
             }
         };
-        own.cells.push(CellRun { cell, state, run });
+        own.cells.push(CellRun { cell, state, run, unreadable });
     }
     notes.extend(revision_note(&folder, &variants));
     let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();

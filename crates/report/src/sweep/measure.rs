@@ -1,108 +1,120 @@
-//! Measures of one run.
+//! Measures of one cell that ended.
 
-use leyden_core::record::StepRecord;
-use leyden_stats::{area_under_curve, quantile, steps_to_threshold};
+use leyden_stats::{carried_area, steps_to_threshold};
+use leyden_sweep::FailedCells;
 
+use super::cost::{Cost, Spending};
 use crate::run::Run;
 
-/// The measures of one finished run that enter the statistics.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Measures {
-    /// Mean test reward of the last evaluation.
-    pub final_reward: f64,
-    /// The step of that evaluation.
-    pub last_step: u64,
-    /// Mean level of the curve of test reward, from its first to its last evaluation.
-    pub area: f64,
-    /// Test reward by step.
-    pub curve: Vec<(f64, f64)>,
-    pub cost: Cost,
+/// How a cell ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// At the last step of its configuration.
+    Complete,
+    /// Before that, without an error.
+    Early,
+    Failed,
 }
 
-/// Cost of a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Cost {
-    pub rollouts: f64,
-    /// Tokens of all responses in training.
-    pub generated: f64,
-    /// Tokens processed by the trainer, prefixes merged.
-    pub trained: f64,
-    /// Tokens that carried a gradient.
-    pub learned: f64,
-    /// Seconds of the training steps: their median times their number, so that interruptions of
-    /// the machine do not count. NaN if no timings were kept.
-    pub seconds: f64,
-    /// Seconds of the evaluations, likewise.
-    pub evaluation_seconds: f64,
+impl Ending {
+    /// The ending in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Early => "early",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The measures of one cell that ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measures {
+    pub ending: Ending,
+    /// Mean test reward of the last evaluation; of a failed cell as the sweep file says.
+    pub final_reward: f64,
+    /// The step of the last evaluation; `None` for a failed cell without one.
+    pub last_step: Option<u64>,
+    /// Mean level of the curve of test reward, from its first evaluation to the last step of the
+    /// sweep.
+    pub area: f64,
+    /// Measured test reward by step.
+    pub curve: Vec<(f64, f64)>,
+    pub cost: Cost,
+    spending: Spending,
+    /// The step from which the reward counts as 0.
+    zero_after: Option<f64>,
+}
+
+/// Mean test reward by step in an evaluation mode, without evaluations that have no reward.
+pub(super) fn curve(run: &Run, mode: &str) -> Vec<(f64, f64)> {
+    run.evals(mode)
+        .filter(|eval| eval.without_reward < eval.tasks && eval.reward_mean.is_finite())
+        .map(|eval| (eval.step as f64, eval.reward_mean))
+        .collect()
 }
 
 impl Measures {
-    /// The measures of a run in an evaluation mode; `None` if no evaluation has a reward.
-    pub fn of(run: &Run, mode: &str) -> Option<Self> {
-        let curve: Vec<(f64, f64)> = run
-            .evals(mode)
-            .filter(|eval| eval.without_reward < eval.tasks && eval.reward_mean.is_finite())
-            .map(|eval| (eval.step as f64, eval.reward_mean))
-            .collect();
-        let last = *curve.last()?;
+    /// The measures of a cell whose curve is carried forward to the step `end`; `None` if it has
+    /// no curve and has not failed, or if `end` is before its last evaluation.
+    pub(super) fn of(
+        run: Option<&Run>,
+        curve: Vec<(f64, f64)>,
+        ending: Ending,
+        failed: FailedCells,
+        end: f64,
+    ) -> Option<Self> {
+        let last = curve.last().copied();
+        let cost = run.map_or_else(Cost::default, Cost::of);
+        let spending = run.map_or_else(Spending::nothing, Spending::of);
+        let as_zero = ending == Ending::Failed && (failed == FailedCells::Zero || last.is_none());
+        let zero_after = as_zero.then(|| {
+            let trained = run.and_then(|run| run.steps.last()).map_or(0.0, |s| s.step as f64);
+            last.map_or(trained, |(step, _)| trained.max(step)).min(end)
+        });
+        let area = match last {
+            Some(_) => carried_area(&curve, zero_after.unwrap_or(end), 0.0, end)?,
+            None => zero_after.map(|_| 0.0)?,
+        };
         Some(Self {
-            final_reward: last.1,
-            last_step: last.0 as u64,
-            area: area_under_curve(&curve)?,
+            ending,
+            final_reward: last.filter(|_| !as_zero).map_or(0.0, |(_, reward)| reward),
+            last_step: last.map(|(step, _)| step as u64),
+            area,
             curve,
-            cost: Cost::of(run),
+            cost,
+            spending,
+            zero_after,
         })
+    }
+
+    /// Whether the cell failed or ended early.
+    pub fn is_collapsed(&self) -> bool {
+        self.ending != Ending::Complete
     }
 
     /// The step at which the curve first reaches `threshold`, if it does.
     pub fn steps_to(&self, threshold: f64) -> Option<f64> {
         steps_to_threshold(&self.curve, threshold)
     }
-}
 
-impl Cost {
-    /// The cost of a run's training so far.
-    pub fn of(run: &Run) -> Self {
-        let sum = |figure: &dyn Fn(&StepRecord) -> f64| run.steps.iter().map(figure).sum::<f64>();
-        let seconds = |phase: &str| {
-            let timings = run.timings.iter().filter(|timing| timing.phase == phase);
-            let mut each: Vec<f64> = timings.map(|t| t.seconds.values().sum()).collect();
-            each.sort_by(f64::total_cmp);
-            quantile(&each, 0.5).unwrap_or(0.0) * each.len() as f64
-        };
-        let known = !run.timings.is_empty();
-        Self {
-            rollouts: sum(&|step| step.rollouts as f64),
-            generated: sum(&|step| (step.calls as f64 * step.response_length).round()),
-            trained: sum(&|step| step.packed_tokens as f64),
-            learned: sum(&|step| step.action_tokens as f64),
-            seconds: if known { seconds("step") } else { f64::NAN },
-            evaluation_seconds: if known { seconds("eval") } else { f64::NAN },
+    /// The reward after a step: that of the latest evaluation, carried forward beyond the last
+    /// one; 0 before the first.
+    pub(super) fn reward_at(&self, step: f64) -> f64 {
+        if self.zero_after.is_some_and(|failure| step > failure) {
+            return 0.0;
         }
+        let evaluated = self.curve.iter().take_while(|(at, _)| *at <= step).last();
+        evaluated.map_or(0.0, |(_, reward)| *reward)
     }
 
-    /// The fields as one array, for means over runs.
-    fn figures(&self) -> [f64; 6] {
-        let Self { rollouts, generated, trained, learned, seconds, evaluation_seconds } = *self;
-        [rollouts, generated, trained, learned, seconds, evaluation_seconds]
+    /// Tokens generated up to a step.
+    pub(super) fn tokens_at(&self, step: f64) -> f64 {
+        self.spending.tokens(step)
     }
 
-    /// The mean cost of several runs; `None` for an empty slice.
-    pub fn mean(costs: &[Self]) -> Option<Self> {
-        let n = costs.len() as f64;
-        let mut sums = [0.0; 6];
-        for cost in costs {
-            sums.iter_mut().zip(cost.figures()).for_each(|(sum, figure)| *sum += figure);
-        }
-        let [rollouts, generated, trained, learned, seconds, evaluation_seconds] =
-            sums.map(|sum| sum / n);
-        (!costs.is_empty()).then_some(Self {
-            rollouts,
-            generated,
-            trained,
-            learned,
-            seconds,
-            evaluation_seconds,
-        })
+    /// Seconds of training up to a step, if all were recorded.
+    pub(super) fn seconds_at(&self, step: f64) -> Option<f64> {
+        self.spending.seconds(step)
     }
 }

@@ -1,26 +1,34 @@
 //! The report of a sweep: variants compared over their seeds.
 //!
-//! The statistics are those of Agarwal et al., arXiv 2108.13264: interquartile means with
-//! bootstrap intervals, probabilities of improvement over the baseline, a performance profile.
-//! The conclusion is a verdict in words ([`verdict`]) that claims no more than the intervals and
-//! the number of seeds allow.
+//! Every cell that ended counts, also one that failed ([`Ending`]). Final rewards are compared with
+//! those of the baseline by Student's paired t test over the seeds, or by Welch's where seeds do not
+//! pair ([`Comparison`]); claims are corrected for the number of comparisons ([`Verdict`]).
+//! Interquartile means, probabilities of improvement and the performance profile of Agarwal et al.,
+//! arXiv 2108.13264, describe the runs further.
 //!
-//! A report must be possible while the sweep is active: unfinished cells have curves, are
-//! excluded from the statistics, and are listed on the page.
+//! A report must be possible while the sweep is active: cells that have not ended have curves, are
+//! excluded from the statistics, and are listed on the page, and all verdicts are preliminary.
 
 mod charts;
+mod comparison;
+mod cost;
 mod load;
 mod measure;
+mod outcome;
 mod page;
+mod spending;
 mod summary;
 mod tables;
 mod verdict;
+mod words;
 
 use std::path::Path;
 
+pub use comparison::{Comparison, Design};
+pub use cost::Cost;
 pub(crate) use load::load_sweep_at;
 pub use load::{CellRun, SweepRuns, VariantRuns, load_sweep};
-pub use measure::{Cost, Measures};
+pub use measure::{Ending, Measures};
 pub use summary::{Measured, Summary, VariantSummary, summarise};
 pub use verdict::{Verdict, VerdictKind};
 

@@ -3,10 +3,15 @@
 use leyden_sweep::State;
 use serde::Serialize;
 
+use super::comparison::{Comparison, DIFFERENCE_OF_INTEREST};
 use super::load::SweepRuns;
-use super::summary::Summary;
-use super::tables::{arrival, cost_words, method_words, state_words, threshold_words, words};
+use super::outcome::has_ended;
+use super::summary::{Measured, Summary};
 use super::verdict::VerdictKind;
+use super::words::{
+    COST, arrival, collapsed_words, cost_words, difference_words, method_words, needed_words,
+    p_cell, seeds_words, state_words, threshold_words, words,
+};
 use crate::error::ReportError;
 use crate::figures::{Figure, Section};
 use crate::page::{DARK, FigureView, figure_view, fill_in};
@@ -21,7 +26,10 @@ struct View<'a> {
     about: String,
     variants: Vec<VariantView<'a>>,
     method: String,
+    protocol: &'a str,
     threshold: String,
+    cost: &'static str,
+    difference_of_interest: f64,
     sections: Vec<SectionView>,
     cells: Vec<CellView<'a>>,
     notes: &'a [String],
@@ -33,12 +41,17 @@ struct VariantView<'a> {
     verdict: &'a str,
     /// CSS class of the verdict: `good`, `bad` or empty.
     mark: &'static str,
-    word: &'static str,
+    word: String,
     seeds: String,
+    collapsed: String,
     final_reward: String,
+    iqm: String,
     area: String,
-    improvement: String,
     difference: String,
+    p: String,
+    adjusted_p: String,
+    improvement: String,
+    needed: String,
     arrival: String,
     cost: [String; 6],
     overrides: &'a [String],
@@ -69,8 +82,15 @@ pub(super) fn page(
 ) -> Result<String, ReportError> {
     let cells = || sweep.variants.iter().flat_map(|variant| &variant.cells);
     let finished = cells().filter(|cell| cell.state == State::Finished).count();
+    let failed = cells().filter(|cell| matches!(cell.state, State::Failed(_))).count();
+    let open = cells().filter(|cell| !has_ended(cell)).count();
+    let preliminary = if open > 0 {
+        format!(", {open} not ended, so that all verdicts are preliminary")
+    } else {
+        String::new()
+    };
     let about = format!(
-        "{} variants, {} cells, {finished} finished. Baseline: {}.",
+        "{} variants, {} cells: {finished} finished, {failed} failed{preliminary}. Baseline: {}.",
         sweep.variants.len(),
         cells().count(),
         sweep.baseline
@@ -82,7 +102,10 @@ pub(super) fn page(
         about,
         variants: variants(sweep, summary),
         method: method_words(summary),
+        protocol: &summary.protocol,
         threshold: threshold_words(summary),
+        cost: COST,
+        difference_of_interest: DIFFERENCE_OF_INTEREST,
         sections: sections(figures, options.files),
         cells: cells()
             .map(|cell| CellView {
@@ -103,19 +126,27 @@ fn variants<'a>(sweep: &'a SweepRuns, summary: &'a Summary) -> Vec<VariantView<'
             VerdictKind::Better => ("good", "better"),
             VerdictKind::Worse => ("bad", "worse"),
             VerdictKind::Undecided => ("", "no difference shown"),
+            VerdictKind::Identical => ("", "identical"),
             VerdictKind::TooFew => ("", "too few seeds"),
             VerdictKind::Nothing => ("", "nothing to compare"),
         };
+        let preliminary = if variant.verdict.preliminary { "preliminary: " } else { "" };
+        let comparison = variant.comparison.as_ref();
         VariantView {
             name: &variant.name,
             verdict: &variant.verdict.words,
             mark,
-            word,
-            seeds: format!("{} of {}", variant.measures.len(), variant.planned),
+            word: format!("{preliminary}{word}"),
+            seeds: seeds_words(variant),
+            collapsed: collapsed_words(variant),
             final_reward: words(variant.final_reward),
+            iqm: words(variant.final_iqm.map(Measured::bare)),
             area: words(variant.area),
+            difference: difference_words(comparison),
+            p: p_cell(comparison.and_then(Comparison::p_value)),
+            adjusted_p: p_cell(comparison.and_then(|c| c.adjusted_p)),
             improvement: words(variant.improvement),
-            difference: words(variant.difference),
+            needed: needed_words(comparison),
             arrival: arrival(variant),
             cost: cost_words(variant.cost.as_ref()),
             overrides: &runs.overrides,

@@ -1,12 +1,13 @@
 //! The statistics and the verdict of every variant.
 
-use std::collections::BTreeSet;
-
 use leyden_core::SeedTree;
-use leyden_stats::{Interval, Scores, difference_interval, probability_of_improvement};
+use leyden_stats::{Interval, Scores, mean, probability_of_improvement, student_interval};
 
+use super::comparison::{Comparison, adjust};
+use super::cost::Cost;
 use super::load::{SweepRuns, VariantRuns};
-use super::measure::{Cost, Measures};
+use super::measure::Measures;
+use super::outcome::{has_ended, lengths_note, outcomes, protocol_words};
 use super::verdict::{Verdict, VerdictKind, verdict};
 use crate::experiment::RunGroup;
 
@@ -24,36 +25,53 @@ pub struct Measured {
     pub interval: Option<(f64, f64)>,
 }
 
+impl Measured {
+    /// A value without an interval.
+    pub(super) fn bare(value: f64) -> Self {
+        Self { value, interval: None }
+    }
+}
+
 /// The statistics of a sweep.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// The evaluation mode of all measures.
     pub mode: String,
-    /// The reward for the steps-to-threshold measure; `None` if the baseline has no finished run.
+    /// The last step of the sweep, to which all curves are carried forward.
+    pub end: f64,
+    /// The reward for the steps-to-threshold measure; `None` if no cell of the baseline has ended.
     pub threshold: Option<f64>,
     /// Whether the threshold was given; otherwise it is a share of the baseline's final reward.
     pub threshold_given: bool,
     pub variants: Vec<VariantSummary>,
+    /// The rules by which cells count, in words.
+    pub protocol: String,
     pub notes: Vec<String>,
 }
 
-/// The statistics of one variant over its finished runs.
+/// The statistics of one variant over its cells that ended.
 #[derive(Debug, Clone)]
 pub struct VariantSummary {
     pub name: String,
     /// Number of cells of the variant.
     pub planned: usize,
-    /// By seed, in the order of the cells; finished runs only.
+    /// Number of those that finished or failed.
+    pub ended: usize,
+    /// Number of those that failed or ended early.
+    pub collapsed: usize,
+    /// By seed, in the order of the cells; cells that ended only.
     pub measures: Vec<(u64, Measures)>,
-    /// Interquartile mean over runs.
+    /// Mean over runs, its interval by Student's t.
     pub final_reward: Option<Measured>,
-    /// Likewise, of the area under the curve.
+    /// Interquartile mean of the final reward.
+    pub final_iqm: Option<f64>,
+    /// Mean over runs of the area under the curve, its interval by Student's t.
     pub area: Option<Measured>,
     /// Probability that a run ends above one of the baseline; without an interval if the runs are
-    /// completely separated.
+    /// completely separated. A description, no part of the verdict.
     pub improvement: Option<Measured>,
-    /// Interquartile mean of the final reward minus that of the baseline.
-    pub difference: Option<Measured>,
+    /// The comparison of the final rewards with the baseline; `None` for the baseline.
+    pub comparison: Option<Comparison>,
     pub verdict: Verdict,
     /// Per run: the step at which it reached the threshold.
     pub steps_to: Vec<Option<f64>>,
@@ -62,9 +80,13 @@ pub struct VariantSummary {
 }
 
 impl VariantSummary {
-    /// The final rewards of the finished runs.
+    /// The final rewards of the cells that ended.
     pub fn finals(&self) -> Vec<f64> {
         self.measures.iter().map(|(_, measures)| measures.final_reward).collect()
+    }
+
+    fn finals_by_seed(&self) -> Vec<(u64, f64)> {
+        self.measures.iter().map(|(seed, measures)| (*seed, measures.final_reward)).collect()
     }
 
     /// Number of runs that reached the threshold.
@@ -88,32 +110,34 @@ impl VariantSummary {
 pub fn summarise(sweep: &SweepRuns) -> Summary {
     let mode = mode(sweep);
     let mut notes = Vec::new();
-    let measured: Vec<Vec<(u64, Measures)>> =
-        sweep.variants.iter().map(|variant| measures(variant, &mode, &mut notes)).collect();
-    notes.extend(lengths_note(&measured));
+    let outcomes = outcomes(sweep, &mode, &mut notes);
+    notes.extend(lengths_note(&outcomes));
+    let (end, protocol) = (outcomes.end, protocol_words(sweep, outcomes.end));
     let base = sweep.variants.iter().position(|variant| variant.name == sweep.baseline);
-    let base_scores = base.and_then(|index| scores(&measured[index], |m| m.final_reward));
+    let finals = |measures: &[(u64, Measures)]| -> Vec<f64> {
+        measures.iter().map(|(_, m)| m.final_reward).collect()
+    };
     let given = sweep.settings.threshold;
-    let threshold = given.or_else(|| base_scores.as_ref().map(|s| DEFAULT_SHARE * s.iqm()));
-    let variants = sweep
+    let base_mean = base.and_then(|index| mean(&finals(&outcomes.variants[index])));
+    let threshold = given.or_else(|| base_mean.map(|mean| DEFAULT_SHARE * mean));
+    let shares = sweep.variants.iter().flat_map(|v| &v.cells).filter_map(|c| c.run.as_ref());
+    let shares = RunGroup { name: String::new(), runs: shares.collect() }.rewards_are_shares();
+    let mut variants: Vec<VariantSummary> = sweep
         .variants
         .iter()
-        .zip(measured)
-        .enumerate()
-        .map(|(index, (variant, measures))| {
-            let seeds = SeedTree::new(0).child("report").child("sweep").index(index as u64);
-            let mut summary = of_variant(variant, measures, threshold, seeds);
-            if base == Some(index) {
-                let words = "the baseline".to_owned();
-                summary.verdict = Verdict { kind: VerdictKind::Baseline, words };
-            } else {
-                compare(&mut summary, base_scores.as_ref(), seeds);
-            }
-            summary
-        })
+        .zip(outcomes.variants)
+        .map(|(variant, measures)| of_variant(variant, measures, threshold, shares))
         .collect();
+    if let Some(base) = base {
+        notes.extend(compare(&mut variants, base));
+    }
+    let cells = || sweep.variants.iter().flat_map(|variant| &variant.cells);
+    let open = cells().filter(|cell| !has_ended(cell)).count();
+    for variant in &mut variants {
+        variant.verdict = variant.verdict.clone().with_open_cells(open, cells().count());
+    }
     let threshold_given = given.is_some();
-    Summary { mode, threshold, threshold_given, variants, notes }
+    Summary { mode, end, threshold, threshold_given, variants, protocol, notes }
 }
 
 /// The configured mode, or `sampled` if runs have it, else `greedy`.
@@ -124,100 +148,89 @@ fn mode(sweep: &SweepRuns) -> String {
     sweep.settings.mode.clone().unwrap_or_else(|| usual.to_owned())
 }
 
-fn measures(variant: &VariantRuns, mode: &str, notes: &mut Vec<String>) -> Vec<(u64, Measures)> {
-    let mut found = Vec::new();
-    for cell in &variant.cells {
-        let finished = cell.state == leyden_sweep::State::Finished;
-        let Some(run) = cell.run.as_ref().filter(|_| finished) else { continue };
-        match Measures::of(run, mode) {
-            Some(measures) => found.push((cell.cell.seed, measures)),
-            None => notes.push(format!(
-                "{} is finished but has no {mode} evaluation with a reward: it is excluded from \
-                the statistics.",
-                cell.cell.id
-            )),
-        }
-    }
-    found
+/// Final rewards for statistics over runs; all test tasks are one stratum. `None` without a run.
+fn scores(variant: &VariantSummary) -> Option<Scores> {
+    Scores::of_tasks(vec![variant.finals()]).ok()
 }
 
-/// A note if final rewards are from different numbers of steps.
-fn lengths_note(measured: &[Vec<(u64, Measures)>]) -> Option<String> {
-    let steps: BTreeSet<u64> = measured.iter().flatten().map(|(_, m)| m.last_step).collect();
-    (steps.len() > 1).then(|| {
-        let list: Vec<String> = steps.iter().map(u64::to_string).collect();
-        format!("The last evaluations are at different steps: {}.", list.join(", "))
-    })
-}
-
-/// One measure of every run; all test tasks are one stratum. `None` without a run.
-fn scores(measures: &[(u64, Measures)], figure: impl Fn(&Measures) -> f64) -> Option<Scores> {
-    Scores::of_tasks(vec![measures.iter().map(|(_, m)| figure(m)).collect()]).ok()
+/// The mean over runs. Intervals of `shares` are clipped to 0 and 1, because Student's t ignores
+/// these bounds.
+fn over_runs(values: &[f64], shares: bool) -> Option<Measured> {
+    let clipped =
+        |Interval { low, high }| if shares { (low.max(0.0), high.min(1.0)) } else { (low, high) };
+    Some(Measured { value: mean(values)?, interval: student_interval(values).map(clipped) })
 }
 
 fn of_variant(
     variant: &VariantRuns,
     measures: Vec<(u64, Measures)>,
     threshold: Option<f64>,
-    seeds: SeedTree,
+    shares: bool,
 ) -> VariantSummary {
-    let iqm = |figure: fn(&Measures) -> f64, name: &str| {
-        let scores = scores(&measures, figure)?;
-        // The bootstrap interval of one run has no width and no meaning.
-        let interval = (measures.len() > 1)
-            .then(|| scores.interval(Scores::iqm, RESAMPLES, seeds.child(name)))
-            .flatten();
-        Some(Measured { value: scores.iqm(), interval: interval.map(ends) })
+    let over = |figure: fn(&Measures) -> f64| {
+        let values: Vec<f64> = measures.iter().map(|(_, m)| figure(m)).collect();
+        over_runs(&values, shares)
     };
     let costs: Vec<Cost> = measures.iter().map(|(_, m)| m.cost).collect();
-    VariantSummary {
+    let ended = || variant.cells.iter().filter(|cell| has_ended(cell));
+    // A failed cell that cannot be read is not among the measures.
+    let unread =
+        ended().filter(|cell| cell.unreadable && cell.state != leyden_sweep::State::Finished);
+    let collapsed = measures.iter().filter(|(_, m)| m.is_collapsed()).count() + unread.count();
+    let mut summary = VariantSummary {
         name: variant.name.clone(),
         planned: variant.cells.len(),
-        final_reward: iqm(|m| m.final_reward, "final"),
-        area: iqm(|m| m.area, "area"),
+        ended: ended().count(),
+        collapsed,
+        final_reward: over(|m| m.final_reward),
+        final_iqm: None,
+        area: over(|m| m.area),
         improvement: None,
-        difference: None,
-        verdict: Verdict {
-            kind: VerdictKind::Nothing,
-            words: "no verdict: no finished run".to_owned(),
-        },
+        comparison: None,
+        verdict: Verdict::new(VerdictKind::Nothing, "no verdict: no cell has ended"),
         steps_to: match threshold {
             Some(threshold) => measures.iter().map(|(_, m)| m.steps_to(threshold)).collect(),
             None => Vec::new(),
         },
         cost: Cost::mean(&costs),
         measures,
+    };
+    summary.final_iqm = scores(&summary).map(|scores| scores.iqm());
+    summary
+}
+
+/// Compares every variant with the baseline. Returns notes on seeds that do not pair.
+fn compare(variants: &mut [VariantSummary], base: usize) -> Vec<String> {
+    let seeds = |index: usize| SeedTree::new(0).child("report").child("sweep").index(index as u64);
+    let of_base = scores(&variants[base]);
+    let base_finals = variants[base].finals_by_seed();
+    for (index, variant) in variants.iter_mut().enumerate().filter(|(index, _)| *index != base) {
+        variant.comparison = Comparison::of(&variant.finals_by_seed(), &base_finals);
+        variant.improvement = scores(variant)
+            .zip(of_base.as_ref())
+            .and_then(|(own, base)| improvement(&own, base, seeds(index).child("improvement")));
     }
+    let mut comparisons: Vec<&mut Comparison> =
+        variants.iter_mut().filter_map(|variant| variant.comparison.as_mut()).collect();
+    adjust(&mut comparisons);
+    for variant in variants.iter_mut() {
+        if let Some(comparison) = &variant.comparison {
+            variant.verdict = verdict(comparison);
+        } else if base_finals.is_empty() && !variant.measures.is_empty() {
+            variant.verdict.words = "no verdict: no cell of the baseline has ended".to_owned();
+        }
+    }
+    variants[base].verdict = Verdict::new(VerdictKind::Baseline, "the baseline");
+    variants.iter().filter_map(|v| v.comparison.as_ref()?.note(&v.name)).collect()
 }
 
-fn ends(interval: Interval) -> (f64, f64) {
-    (interval.low, interval.high)
-}
-
-/// Compares a variant with the baseline.
-fn compare(summary: &mut VariantSummary, base: Option<&Scores>, seeds: SeedTree) {
-    let Some(own) = scores(&summary.measures, |m| m.final_reward) else { return };
-    let Some(base) = base else {
-        summary.verdict.words = "no verdict: the baseline has no finished run".to_owned();
-        return;
-    };
-    let Ok((value, interval)) =
-        probability_of_improvement(&own, base, RESAMPLES, seeds.child("improvement"))
-    else {
-        return;
-    };
-    let (n, m) = (own.tasks()[0].len(), base.tasks()[0].len());
-    let wide = |interval: Option<Interval>| interval.filter(|_| n > 1 && m > 1).map(ends);
+/// The probability that a run of `own` ends above one of `base`.
+fn improvement(own: &Scores, base: &Scores, seeds: SeedTree) -> Option<Measured> {
+    let (value, interval) = probability_of_improvement(own, base, RESAMPLES, seeds).ok()?;
+    let several = own.tasks()[0].len() > 1 && base.tasks()[0].len() > 1;
     // For complete separation the bootstrap interval has no width, which is not certainty.
-    let separated = value == 0.0 || value == 1.0;
-    let interval = interval.filter(|_| !separated);
-    let improvement = Measured { value, interval: wide(interval) };
-    let interval =
-        difference_interval(&own, base, Scores::iqm, RESAMPLES, seeds.child("difference"));
-    let difference = Measured { value: own.iqm() - base.iqm(), interval: wide(interval) };
-    summary.verdict = verdict(n, m, improvement, difference);
-    summary.improvement = Some(improvement);
-    summary.difference = Some(difference);
+    let known = several && value != 0.0 && value != 1.0;
+    Some(Measured { value, interval: interval.filter(|_| known).map(|i| (i.low, i.high)) })
 }
 
 /// Whether all test rewards are in [0, 1], so that the axes of charts can end at 1.

@@ -4,87 +4,16 @@ use std::fmt::Write;
 
 use leyden_sweep::State;
 
+use super::comparison::{Comparison, DIFFERENCE_OF_INTEREST, Design};
+use super::cost::Cost;
 use super::load::SweepRuns;
-use super::measure::{Cost, Measures};
-use super::summary::{Measured, Summary, VariantSummary};
+use super::measure::Measures;
+use super::summary::{Measured, Summary};
+use super::words::{
+    COST, arrival, collapsed_words, cost_words, difference_words, method_words, needed_words,
+    p_cell, seeds_words, state_words, threshold_words, words,
+};
 use crate::table::{cell, field};
-
-/// `0.812 [0.760, 0.855]`; a dash if there is no value.
-pub(super) fn words(measured: Option<Measured>) -> String {
-    match measured {
-        None => "–".to_owned(),
-        Some(Measured { value, interval: None }) => format!("{value:.3}"),
-        Some(Measured { value, interval: Some((low, high)) }) => {
-            format!("{value:.3} [{low:.3}, {high:.3}]")
-        }
-    }
-}
-
-/// When the runs of a variant reached the threshold.
-pub(super) fn arrival(variant: &VariantSummary) -> String {
-    let (reached, runs) = (variant.reached(), variant.steps_to.len());
-    match variant.median_steps() {
-        _ if runs == 0 => "–".to_owned(),
-        Some(median) => format!("{median} ({reached} of {runs})"),
-        None => format!("not by half ({reached} of {runs})"),
-    }
-}
-
-/// A number of tokens, rollouts or seconds in short form.
-pub(super) fn amount(value: f64) -> String {
-    if !value.is_finite() {
-        "–".to_owned()
-    } else if value >= 1e6 {
-        format!("{:.2} M", value / 1e6)
-    } else if value >= 1e4 {
-        format!("{:.1} k", value / 1e3)
-    } else {
-        format!("{value:.0}")
-    }
-}
-
-/// State of a cell, in words.
-pub(super) fn state_words(state: &State) -> String {
-    match state {
-        State::Waiting => "not begun".to_owned(),
-        State::Begun => "begun, not finished".to_owned(),
-        State::Running(by) => format!("running: {by}"),
-        State::Finished => "finished".to_owned(),
-        State::Failed(why) => format!("failed: {why}"),
-    }
-}
-
-/// Describes the threshold, for captions.
-pub(super) fn threshold_words(summary: &Summary) -> String {
-    match summary.threshold {
-        None => "no reward to reach: the baseline has no finished run".to_owned(),
-        Some(level) if summary.threshold_given => format!("test reward {level:.3}"),
-        Some(level) => format!(
-            "test reward {level:.3}, nine tenths of the baseline's final interquartile mean"
-        ),
-    }
-}
-
-/// Describes the statistics, for the text below the table.
-pub(super) fn method_words(summary: &Summary) -> String {
-    let compared = summary.variants.iter().filter(|v| v.difference.is_some()).count();
-    let many = if compared > 1 {
-        format!(
-            " The {compared} comparisons are each at 95 %, not all together: of 20 variants that \
-             make no difference one is expected to seem to."
-        )
-    } else {
-        String::new()
-    };
-    format!(
-        "Test reward, {}. Interquartile means over seeds, the area under the curve divided by \
-         its steps; 95 % intervals by the bootstrap over seeds (all test tasks are one \
-         stratum): they speak of other seeds, not of other tasks or models. A claim needs both \
-         intervals on one side and enough seeds that complete separation by chance is rarer \
-         than one in twenty.{many}",
-        summary.mode
-    )
-}
 
 /// The report as Markdown.
 pub(super) fn markdown(sweep: &SweepRuns, summary: &Summary) -> String {
@@ -92,25 +21,31 @@ pub(super) fn markdown(sweep: &SweepRuns, summary: &Summary) -> String {
     for variant in &summary.variants {
         let _ = writeln!(out, "- **{}**: {}.", cell(&variant.name), cell(&variant.verdict.words));
     }
-    out.push_str(
-        "\n| | variant | seeds | final reward | area under the curve | above the baseline | difference |\n\
-         |---:|---|---:|---:|---:|---:|---:|\n",
+    let _ = write!(
+        out,
+        "\n| | variant | seeds | collapsed | final reward | IQM | area under the curve | difference | p | adjusted p | above the baseline | seeds for {DIFFERENCE_OF_INTEREST} |\n\
+         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for (index, variant) in summary.variants.iter().enumerate() {
+        let comparison = variant.comparison.as_ref();
         let _ = writeln!(
             out,
-            "| {} | {} | {} of {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             index + 1,
             cell(&variant.name),
-            variant.measures.len(),
-            variant.planned,
+            seeds_words(variant),
+            collapsed_words(variant),
             words(variant.final_reward),
+            words(variant.final_iqm.map(Measured::bare)),
             words(variant.area),
+            difference_words(comparison),
+            p_cell(comparison.and_then(Comparison::p_value)),
+            p_cell(comparison.and_then(|c| c.adjusted_p)),
             words(variant.improvement),
-            words(variant.difference),
+            needed_words(comparison),
         );
     }
-    let _ = writeln!(out, "\n{}\n", method_words(summary));
+    let _ = writeln!(out, "\n{}\n\n{}\n", method_words(summary), summary.protocol);
     out.push_str(
         "| variant | steps to the reward | rollouts | tokens generated | tokens trained | with a gradient | seconds | evaluation |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|\n",
@@ -127,8 +62,7 @@ pub(super) fn markdown(sweep: &SweepRuns, summary: &Summary) -> String {
     }
     let _ = writeln!(
         out,
-        "\nSteps (median over seeds, with how many arrived) to {}. Cost of a run, mean over \
-         seeds: training alone, evaluations apart.",
+        "\nSteps (median over seeds, with how many arrived) to {}. {COST}",
         threshold_words(summary)
     );
     let open: Vec<String> = sweep
@@ -144,41 +78,31 @@ pub(super) fn markdown(sweep: &SweepRuns, summary: &Summary) -> String {
     out
 }
 
-pub(super) fn cost_words(cost: Option<&Cost>) -> [String; 6] {
-    match cost {
-        None => std::array::from_fn(|_| "–".to_owned()),
-        Some(cost) => [
-            cost.rollouts,
-            cost.generated,
-            cost.trained,
-            cost.learned,
-            cost.seconds,
-            cost.evaluation_seconds,
-        ]
-        .map(amount),
-    }
-}
-
 /// One line per variant.
 pub(super) fn variants_csv(summary: &Summary) -> String {
     let mut out = String::from(
-        "variant,seeds,planned,final,final_low,final_high,area,area_low,area_high,improvement,\
-         improvement_low,improvement_high,difference,difference_low,difference_high,verdict,\
-         threshold,reached,median_steps,rollouts,tokens_generated,tokens_trained,\
+        "variant,seeds,planned,ended,collapsed,final,final_low,final_high,final_iqm,area,area_low,\
+         area_high,difference,difference_low,difference_high,test,pairs,p,adjusted_p,\
+         bound_low,bound_high,seeds_needed,improvement,improvement_low,improvement_high,verdict,\
+         preliminary,threshold,reached,median_steps,rollouts,tokens_generated,tokens_trained,\
          tokens_with_gradient,seconds,evaluation_seconds\n",
     );
     for variant in &summary.variants {
-        let measured =
-            [variant.final_reward, variant.area, variant.improvement, variant.difference]
-                .map(numbers);
         let _ = writeln!(
             out,
-            "{},{},{},{},{},{},{},{},{}",
+            "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
             field(&variant.name),
             variant.measures.len(),
             variant.planned,
-            measured.join(","),
+            variant.ended,
+            variant.collapsed,
+            numbers(variant.final_reward),
+            optional(variant.final_iqm),
+            numbers(variant.area),
+            comparison_csv(variant.comparison.as_ref()),
+            numbers(variant.improvement),
             field(&variant.verdict.words),
+            variant.verdict.preliminary,
             optional(summary.threshold),
             variant.reached(),
             optional(variant.median_steps()),
@@ -188,10 +112,32 @@ pub(super) fn variants_csv(summary: &Summary) -> String {
     out
 }
 
+/// Difference, its interval, the test, pairs, p, adjusted p, one-sided bounds, seeds needed.
+fn comparison_csv(comparison: Option<&Comparison>) -> String {
+    let test = comparison.and_then(|comparison| comparison.test.as_ref().ok());
+    let (name, pairs) = match comparison.map(|comparison| &comparison.design) {
+        Some(Design::Paired { seeds, .. }) => ("paired t", Some(seeds.len())),
+        Some(Design::Independent { .. }) => ("Welch's t", None),
+        None => ("", None),
+    };
+    let bounds = test.map(|test| test.bounds());
+    [
+        numbers(comparison.map(Comparison::difference)),
+        if test.is_some() { name.to_owned() } else { String::new() },
+        pairs.map_or_else(String::new, |pairs| pairs.to_string()),
+        optional(comparison.and_then(Comparison::p_value)),
+        optional(comparison.and_then(|comparison| comparison.adjusted_p)),
+        optional(bounds.map(|bounds| bounds.low)),
+        optional(bounds.map(|bounds| bounds.high)),
+        comparison.and_then(|c| c.seeds_needed).map_or_else(String::new, |n| n.to_string()),
+    ]
+    .join(",")
+}
+
 /// One line per cell.
 pub(super) fn cells_csv(sweep: &SweepRuns, summary: &Summary) -> String {
     let mut out = String::from(
-        "cell,variant,seed,state,last_step,final,area,steps_to_threshold,rollouts,\
+        "cell,variant,seed,state,ending,last_step,final,area,steps_to_threshold,rollouts,\
          tokens_generated,tokens_trained,tokens_with_gradient,seconds,evaluation_seconds\n",
     );
     for (variant, summarised) in sweep.variants.iter().zip(&summary.variants) {
@@ -200,13 +146,15 @@ pub(super) fn cells_csv(sweep: &SweepRuns, summary: &Summary) -> String {
             let own: Option<&Measures> =
                 summarised.measures.iter().find(|(of, _)| *of == seed).map(|(_, m)| m);
             let steps = own.zip(summary.threshold).and_then(|(m, level)| m.steps_to(level));
+            let last_step = own.and_then(|measures| measures.last_step);
             let _ = writeln!(
                 out,
-                "{},{},{seed},{},{},{},{},{},{}",
+                "{},{},{seed},{},{},{},{},{},{},{}",
                 field(&run.cell.id),
                 field(&variant.name),
                 field(&state_words(&run.state)),
-                own.map_or_else(String::new, |m| m.last_step.to_string()),
+                own.map_or("", |measures| measures.ending.words()),
+                last_step.map_or_else(String::new, |step| step.to_string()),
                 optional(own.map(|m| m.final_reward)),
                 optional(own.map(|m| m.area)),
                 optional(steps),
