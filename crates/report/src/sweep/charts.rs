@@ -85,7 +85,7 @@ fn comparisons(summary: &Summary, shares: bool) -> Vec<Figure> {
         improvement,
         profile(summary),
     ];
-    found.extend(spending::figures(summary, reward, size(summary)));
+    found.extend(spending::figures(summary, shares, size(summary)));
     found
 }
 

@@ -9,14 +9,18 @@ use crate::chart::{Chart, Ink, Mark, Point, Scale};
 use crate::figures::{Figure, Section};
 use crate::interval::over_seeds;
 
-/// The charts against tokens and, if all runs have timings, against seconds.
-pub(super) fn figures(summary: &Summary, scale: Scale, size: (f64, f64)) -> Vec<Figure> {
+/// The charts against tokens and, if all runs have timings, against seconds; `shares` if all
+/// rewards are between 0 and 1.
+pub(super) fn figures(summary: &Summary, shares: bool, size: (f64, f64)) -> Vec<Figure> {
+    // As the chart of the reward by step; bands of shares end at 0 and 1.
+    let scale = Scale::Linear { zero: true, ceiling: shares.then_some(1.0) };
     let thousands = |measures: &Measures, step| Some(measures.tokens_at(step) / 1e3);
     let tokens = Spent {
         file: "reward_by_tokens",
         title: "Test reward by tokens generated",
         x_label: "thousand tokens generated",
-        caption: "Tokens of responses and of completions for credit, up to each evaluation.",
+        caption: "Tokens of responses and of completions for credit, up to each evaluation; supervised \
+                  steps generate none.",
         amount: &thousands,
     };
     let seconds = Spent {
