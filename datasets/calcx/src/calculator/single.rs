@@ -52,8 +52,42 @@ fn after_number(tokens: &[Placed]) -> Option<&[Placed]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::calculate;
+
+    proptest! {
+        #[test]
+        fn two_numbers_and_an_operation_give_what_the_calculator_gives(
+            left in -99_999_i64..99_999,
+            right in -99_999_i64..99_999,
+            operator in prop::sample::select(vec!['+', '-', '*', '/']),
+        ) {
+            let expression = format!("{left} {operator} {right}");
+            prop_assert!(is_single_operation(&expression));
+            prop_assert_eq!(calculate_single(&expression), calculate(&expression));
+            // Three numbers are too many.
+            let longer = format!("{expression} {operator} {right}");
+            prop_assert!(!is_single_operation(&longer));
+        }
+
+        #[test]
+        fn other_texts_are_refused_or_give_what_the_calculator_gives(
+            tokens in prop::collection::vec(
+                prop::sample::select(vec![
+                    "1", "20", ".5", "1e9", "(", ")", "+", "-", "*", "/", "**", "//", "%", "!",
+                    "sqrt(", ",", " ", "pi", "é",
+                ]),
+                0..8,
+            ),
+        ) {
+            let text = tokens.concat();
+            let output = calculate_single(&text);
+            let refused = output == CalculatorError::NotSingle.to_string();
+            prop_assert!(refused || output == calculate(&text), "{text}: {output}");
+        }
+    }
 
     #[test]
     fn one_operation_on_two_numbers_gives_what_the_calculator_gives() {
