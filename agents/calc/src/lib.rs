@@ -17,7 +17,7 @@
 
 use std::collections::HashSet;
 
-use leyden_calcx::calculate;
+use leyden_calcx::{calculate, calculate_single};
 use leyden_core::{
     Agent, AgentError, AgentOutput, ChatRequest, Episode, Message, SignalKind, Task, ToolCall,
     ToolSpec, async_trait,
@@ -43,6 +43,15 @@ impl Prompt {
             Self::Compact => include_str!("../prompts/compact.txt").trim_ascii_end(),
         }
     }
+
+    /// The text for a calculator with one operation a call. Models that are already trained on
+    /// the protocol know it from their demonstrations.
+    fn single_operation_text(self) -> &'static str {
+        match self {
+            Self::Full => include_str!("../prompts/full_single_operation.txt").trim_ascii_end(),
+            Self::Compact => self.text(),
+        }
+    }
 }
 
 /// The calculator agent.
@@ -51,35 +60,91 @@ pub struct CalculatorAgent {
     prompt: Prompt,
     /// Maximum model calls per rollout.
     max_turns: usize,
+    /// Whether the calculator takes a single operation a call.
+    single_operation: bool,
 }
 
 impl CalculatorAgent {
     pub fn new(prompt: Prompt, max_turns: usize) -> Self {
-        Self { prompt, max_turns: max_turns.max(1) }
+        Self { prompt, max_turns: max_turns.max(1), single_operation: false }
+    }
+
+    /// Whether the calculator takes one binary operation on two numbers a call, false by default.
+    /// A problem of k operations then takes k calls; any other expression is answered with an
+    /// error and recorded as [`SignalKind::ToolError`].
+    #[must_use]
+    pub fn with_single_operation(mut self, single_operation: bool) -> Self {
+        self.single_operation = single_operation;
+        self
     }
 
     /// The conversation before the first call. Demonstrations begin with the same messages.
     pub fn opening(&self, question: &str) -> Vec<Message> {
-        vec![Message::system(self.prompt.text()), Message::user(question)]
+        let system = match self.single_operation {
+            true => self.prompt.single_operation_text(),
+            false => self.prompt.text(),
+        };
+        vec![Message::system(system), Message::user(question)]
     }
 
-    /// The tool's specification.
+    /// The tool's specification without options.
     pub fn tools() -> Vec<ToolSpec> {
-        vec![ToolSpec {
-            name: "calculator".to_owned(),
-            description: "Evaluates one arithmetic expression exactly.".to_owned(),
-            parameters: json!({
-                "type": "object",
-                "properties": {
-                    "expression": {
-                        "type": "string",
-                        "description": "numbers, + - * / ** and parentheses"
-                    }
-                },
-                "required": ["expression"]
-            }),
-        }]
+        tools("Evaluates one arithmetic expression exactly.", "numbers, + - * / ** and parentheses")
     }
+
+    /// The tool's specification with this agent's options.
+    pub fn own_tools(&self) -> Vec<ToolSpec> {
+        match self.single_operation {
+            true => tools(
+                "Evaluates one operation on two numbers exactly.",
+                "two numbers and one of + - * /",
+            ),
+            false => Self::tools(),
+        }
+    }
+
+    fn evaluate(&self, expression: &str) -> String {
+        if self.single_operation { calculate_single(expression) } else { calculate(expression) }
+    }
+
+    /// Runs one tool call; errors are returned to the model and recorded as signals.
+    fn answer(&self, call: &ToolCall, episode: &Episode<'_>, seen: &mut HashSet<String>) -> String {
+        if call.name != "calculator" {
+            episode.signal(SignalKind::UnknownTool, call.name.clone());
+            return format!("ERROR: there is no tool `{}`, only `calculator`", call.name);
+        }
+        // Small models write a number instead of a string: accept it.
+        let expression = match call.arguments.get("expression") {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => {
+                episode.signal(SignalKind::MalformedCall, "no argument `expression`");
+                return "ERROR: the argument `expression` is missing".to_owned();
+            }
+        };
+        if !seen.insert(expression.clone()) {
+            episode.signal(SignalKind::RepeatedCall, expression.clone());
+        }
+        let output = self.evaluate(&expression);
+        if output.starts_with("ERROR") {
+            episode.signal(SignalKind::ToolError, format!("{expression} → {output}"));
+        }
+        output
+    }
+}
+
+fn tools(description: &str, expression: &str) -> Vec<ToolSpec> {
+    vec![ToolSpec {
+        name: "calculator".to_owned(),
+        description: description.to_owned(),
+        parameters: json!({
+            "type": "object",
+            "properties": {
+                "expression": { "type": "string", "description": expression }
+            },
+            "required": ["expression"]
+        }),
+    }]
 }
 
 #[async_trait]
@@ -100,7 +165,7 @@ impl Agent for CalculatorAgent {
                 .chat(ChatRequest {
                     agent_role: ROLE.to_owned(),
                     messages: messages.clone(),
-                    tools: Self::tools(),
+                    tools: self.own_tools(),
                     ..ChatRequest::default()
                 })
                 .await?;
@@ -119,35 +184,10 @@ impl Agent for CalculatorAgent {
                 messages.push(Message::tool(&call, format!("ERROR: {what}")));
             }
             for call in &calls {
-                messages.push(Message::tool(call, answer(call, episode, &mut seen)));
+                messages.push(Message::tool(call, self.answer(call, episode, &mut seen)));
             }
         }
         episode.signal(SignalKind::TurnLimit, format!("no answer after {} calls", self.max_turns));
         Ok(AgentOutput::of(None))
     }
-}
-
-/// Runs one tool call; errors are returned to the model and recorded as signals.
-fn answer(call: &ToolCall, episode: &Episode<'_>, seen: &mut HashSet<String>) -> String {
-    if call.name != "calculator" {
-        episode.signal(SignalKind::UnknownTool, call.name.clone());
-        return format!("ERROR: there is no tool `{}`, only `calculator`", call.name);
-    }
-    // Small models write a number instead of a string: accept it.
-    let expression = match call.arguments.get("expression") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Number(number)) => number.to_string(),
-        _ => {
-            episode.signal(SignalKind::MalformedCall, "no argument `expression`");
-            return "ERROR: the argument `expression` is missing".to_owned();
-        }
-    };
-    if !seen.insert(expression.clone()) {
-        episode.signal(SignalKind::RepeatedCall, expression.clone());
-    }
-    let output = calculate(&expression);
-    if output.starts_with("ERROR") {
-        episode.signal(SignalKind::ToolError, format!("{expression} → {output}"));
-    }
-    output
 }

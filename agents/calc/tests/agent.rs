@@ -40,6 +40,10 @@ impl Outcome {
 }
 
 fn run_agent(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> Outcome {
+    run(&CalculatorAgent::new(Prompt::Full, max_turns), replies)
+}
+
+fn run(agent: &CalculatorAgent, replies: impl IntoIterator<Item = ChatReply>) -> Outcome {
     let script = Script::new(replies);
     let task = Task {
         id: "t".to_owned(),
@@ -49,7 +53,6 @@ fn run_agent(max_turns: usize, replies: impl IntoIterator<Item = ChatReply>) -> 
         fields: serde_json::Map::new(),
     };
     let episode = Episode::new(&script);
-    let agent = CalculatorAgent::new(Prompt::Full, max_turns);
     let output = block_on(agent.run(&task, &episode)).unwrap();
     let signals = episode.into_signals();
     Outcome { answer: output.answer, signals, requests: script.into_requests() }
@@ -122,4 +125,39 @@ fn the_turn_limit_ends_without_an_answer() {
     assert_eq!(outcome.answer, None);
     assert_eq!(outcome.requests.len(), 2);
     assert_eq!(outcome.kinds(), [&SignalKind::TurnLimit]);
+}
+
+#[test]
+fn with_a_single_operation_a_call_longer_expressions_are_errors() {
+    let agent = CalculatorAgent::new(Prompt::Full, 4).with_single_operation(true);
+    let call = |text: &str| call_reply("calculator", json!({"expression": text}));
+    let outcome =
+        run(&agent, [call("3 * 4"), call("12 + 7 - 2"), call("12 + 7"), text_reply("19")]);
+    let messages = &outcome.requests[3].messages;
+    let results: Vec<&str> =
+        messages.iter().filter(|m| m.role == Speaker::Tool).map(|m| m.content.as_str()).collect();
+    let error = "ERROR: one operation a call: write two numbers and one of + - * /";
+    assert_eq!(results, ["12", error, "19"]);
+    assert_eq!(outcome.kinds(), [&SignalKind::ToolError]);
+    assert_eq!(outcome.signals[0].call, 1);
+}
+
+#[test]
+fn the_option_is_off_by_default_and_changes_prompt_and_tool() {
+    let sent = |agent: &CalculatorAgent| {
+        let outcome = run(agent, [text_reply("12")]);
+        let request = &outcome.requests[0];
+        (request.messages[0].content.clone(), request.tools.clone())
+    };
+    let default = CalculatorAgent::new(Prompt::Full, 4);
+    let (prompt, tools) = sent(&default);
+    assert_eq!(tools, CalculatorAgent::tools());
+    assert!(prompt.contains("(12 + 7) * 3"));
+    let (prompt, tools) = sent(&default.clone().with_single_operation(true));
+    assert_ne!(tools, CalculatorAgent::tools());
+    // Its instructions must not show an expression that the calculator refuses.
+    assert!(prompt.contains("12 + 7") && !prompt.contains('('));
+    let (off, tools) = sent(&default.with_single_operation(true).with_single_operation(false));
+    assert_ne!(off, prompt);
+    assert_eq!(tools, CalculatorAgent::tools());
 }

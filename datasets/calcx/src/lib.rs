@@ -12,7 +12,7 @@ pub mod loader;
 pub mod scorer;
 pub mod select;
 
-pub use calculator::calculate;
+pub use calculator::{calculate, calculate_single};
 pub use chain::{Demonstration, Turn};
 pub use loader::{Loaded, Rejected};
 pub use scorer::CalcxScorer;

@@ -10,11 +10,13 @@ pub mod calc;
 mod draws;
 mod files;
 mod fill;
+pub mod ledger;
 pub mod musique;
 pub mod names;
 pub mod spider;
 
 pub use calc::{MiniCalc, Noise, Paraphrase};
 pub use files::ExportError;
+pub use ledger::MiniLedger;
 pub use musique::MiniMusique;
 pub use spider::MiniSpider;

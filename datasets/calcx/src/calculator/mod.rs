@@ -13,10 +13,12 @@ mod float;
 mod format;
 mod function;
 mod parse;
+mod single;
 mod token;
 mod value;
 
 use parse::Step;
+pub use single::{calculate_single, is_single_operation, try_calculate_single};
 use token::{Operator, Token};
 pub use value::Value;
 
@@ -68,6 +70,9 @@ pub enum CalculatorError {
     NotReal,
     #[error("ERROR: division by zero")]
     DivisionByZero,
+    /// Only of the calculator with one operation a call.
+    #[error("ERROR: one operation a call: write two numbers and one of + - * /")]
+    NotSingle,
 }
 
 /// The tool's response to an expression: the result, or a message that begins with `ERROR: `.
