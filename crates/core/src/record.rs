@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Version of the line format; readers reject a newer one.
 pub const RECORD_SCHEMA: u32 = 1;
@@ -70,7 +71,7 @@ pub struct StepRecord {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub by_role: BTreeMap<String, PartRecord>,
     /// Trained calls by their place in the rollout, from 0; absent if all have the same.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "numbered", skip_serializing_if = "BTreeMap::is_empty")]
     pub by_turn: BTreeMap<usize, PartRecord>,
     /// Further metrics specific to an algorithm.
     #[serde(default)]
@@ -125,6 +126,7 @@ pub struct EvalDepth {
     pub missing: usize,
     /// pass@k by k: the unbiased estimate of the probability that one of k rollouts has a reward of
     /// at least 1, over the tasks with k rewards.
+    #[serde(deserialize_with = "numbered")]
     pub pass_at: BTreeMap<usize, f64>,
     /// Mean reward of the most frequent answer of each task; absent without rewards.
     pub majority: Option<f64>,
@@ -134,6 +136,18 @@ pub struct EvalDepth {
     pub error_sampling: Option<f64>,
     /// The part of it that other tasks would have.
     pub error_items: Option<f64>,
+}
+
+/// Reads a map whose keys are numbers. JSON has them as strings, which serde turns back into numbers
+/// only outside of a tagged enum such as [`Record`].
+fn numbered<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<usize, T>, D::Error> {
+    let parse = |(key, value): (String, T)| match key.parse() {
+        Ok(number) => Ok((number, value)),
+        Err(_) => Err(D::Error::custom(format!("the key `{key}` is not a whole number"))),
+    };
+    BTreeMap::<String, T>::deserialize(deserializer)?.into_iter().map(parse).collect()
 }
 
 /// Seconds of one step or evaluation by part; one line of `timings.jsonl`.
@@ -189,4 +203,34 @@ pub enum FlightState {
     /// The engine is generating.
     Generating,
     Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_through_their_lines() {
+        let part = PartRecord { calls: 3, loss: 0.5, ..PartRecord::default() };
+        let step = StepRecord {
+            by_role: BTreeMap::from([("write".to_owned(), part), ("check".to_owned(), part)]),
+            by_turn: BTreeMap::from([(0, part), (2, part), (10, part)]),
+            ..StepRecord::default()
+        };
+        let depth = EvalDepth {
+            samples: 4,
+            pass_at: BTreeMap::from([(1, 0.25), (2, 0.4), (4, 0.5)]),
+            majority: Some(0.3),
+            ..EvalDepth::default()
+        };
+        let eval = EvalRecord { depth: Some(depth), ..EvalRecord::default() };
+        for record in [Record::Step(Box::new(step)), Record::Eval(Box::new(eval))] {
+            let line = serde_json::to_string(&record).unwrap();
+            assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record, "{line}");
+        }
+        let line = serde_json::to_string(&Record::Step(Box::default())).unwrap();
+        assert!(!line.contains("by_turn") && !line.contains("by_role"), "{line}");
+        let wrong = line.replace("\"signals\"", "\"by_turn\":{\"x\":null},\"signals\"");
+        assert!(serde_json::from_str::<Record>(&wrong).is_err());
+    }
 }
