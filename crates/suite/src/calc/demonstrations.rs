@@ -139,5 +139,5 @@ fn conversation(agent: &CalculatorAgent, question: &str, turns: &[Turn]) -> Conv
             }
         }
     }
-    Conversation { messages, tools: CalculatorAgent::tools() }
+    Conversation { messages, tools: agent.own_tools() }
 }

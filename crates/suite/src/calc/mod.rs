@@ -14,6 +14,7 @@ use leyden_calcx::scorer::has_answer_form;
 use leyden_calcx::{CalcxScorer, golden, loader};
 use leyden_core::{Rollout, Task};
 use leyden_mini::MiniCalc;
+use leyden_train::config::{OwnKey, Preset};
 
 use crate::benchmark::{
     Assembled, Benchmark, Dataset, Entries, Fetch, GeneratedWorld, Golden, LoadedTasks, Published,
@@ -42,6 +43,14 @@ impl Benchmark for Calc {
 
     fn strata(&self) -> &'static [&'static str] {
         &["source"]
+    }
+
+    fn keys(&self) -> Vec<OwnKey> {
+        vec![OwnKey::new(
+            SINGLE_OPERATION,
+            Preset::Flag(false),
+            "calc: whether the calculator takes one operation a call, so that k steps are k calls",
+        )]
     }
 
     fn reward(&self) -> &'static str {
@@ -92,6 +101,8 @@ impl Benchmark for Calc {
     }
 }
 
+const SINGLE_OPERATION: &str = "agent.single_operation";
+
 /// The name of the generated world.
 const WORLD: &str = "mini-calc";
 
@@ -107,8 +118,9 @@ impl Prepared {
     fn new(settings: &BenchmarkSettings) -> Result<Self> {
         let reward = Reward::of(settings, &[])?;
         let prompt = if settings.compact()? { Prompt::Compact } else { Prompt::Full };
+        let agent = CalculatorAgent::new(prompt, settings.agent.max_turns);
         Ok(Self {
-            agent: CalculatorAgent::new(prompt, settings.agent.max_turns),
+            agent: agent.with_single_operation(settings.flag(SINGLE_OPERATION)?),
             world: Arc::new(MiniCalc::new(settings.data.seed)),
             gold: settings.gold(),
             reward,
