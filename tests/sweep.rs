@@ -69,7 +69,7 @@ fn a_killed_sweep_resumes_and_is_reported() {
     let (stdout, _) = succeeds(report.arg(&recorded).arg(&folder));
     assert_contains(
         &stdout,
-        &["**paper**: the baseline", "no verdict: with 1 seed each", "recorded: "],
+        &["**paper**: the baseline", "no verdict: too few seeds (1 seed each", "recorded: "],
     );
     let mut again = leyden(&["report"]);
     let (of_record, _) = succeeds(again.arg(&recorded).arg("--out").arg(dir.path().join("r")));
@@ -108,7 +108,10 @@ fn a_cell_that_fails_is_named_and_the_others_finish() {
     }
     let mut report = leyden(&["report"]);
     let (stdout, _) = succeeds(report.arg(&folder));
-    assert_contains(&stdout, &["**lost**: no verdict: no finished run", "lost-seed1: failed: "]);
+    assert_contains(
+        &stdout,
+        &["**lost**: no verdict: too few seeds", "| 1 of 1 | 1 of 1 |", "lost-seed1: failed: "],
+    );
 }
 
 #[test]

@@ -231,7 +231,8 @@ mod tests {
             Experiment::read(&path, &[], &registry).unwrap().to_toml()
         };
         let calc = resolved("mini/calc.toml");
-        let part = "[agent]\nname = \"calc\"\nprompt = \"compact\"\nmax_turns = 3\ncheck = \"model\"\n\
+        let part = "[agent]\nname = \"calc\"\nprompt = \"compact\"\nmax_turns = 3\n\
+             single_operation = false\nprocess_reward = 0.0\ncheck = \"model\"\n\
              searches = 5\npassages = 4\nresult_characters = 0\non_failure = \"drop\"\n\
              retries = 1\n\n[data]\ntrain = [\"mini-calc\"]\ntest = [\"mini-calc\"]\n\
              databases = \"\"\ntrain_limit = 0\ntrain_exclude = []\nexercises = 0\ndemonstrations = \"noisy\"\n\

@@ -477,7 +477,7 @@ fn another_configuration_in_the_same_folder_is_rejected() {
     let root = uninterrupted(&experiment(&["train.steps=1"]));
     for (change, old, new) in [
         ("train.learning_rate=0.5", "learning_rate = 0.01", "learning_rate = 0.5"),
-        ("train.steps=2", "steps = 1", "steps = 2"),
+        ("rollout.samples=3", "samples = 4", "samples = 3"),
     ] {
         let other = experiment(&["train.steps=1", change]);
         let error = start(&other, root.path(), &mut ()).unwrap_err().to_string();

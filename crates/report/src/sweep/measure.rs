@@ -88,8 +88,15 @@ impl Measures {
         })
     }
 
-    /// Whether the cell failed or ended early.
+    /// Whether the cell failed, ended early, or lost more than half of the reward that it began
+    /// with: a run that goes on without learning is not the better for it.
     pub fn is_collapsed(&self) -> bool {
+        let first = self.curve.first().map_or(0.0, |(_, reward)| *reward);
+        self.is_cut_short() || (first > 0.0 && self.final_reward < 0.5 * first)
+    }
+
+    /// Whether the cell failed or ended early, so that its curve is carried forward.
+    pub(super) fn is_cut_short(&self) -> bool {
         self.ending != Ending::Complete
     }
 
@@ -116,5 +123,23 @@ impl Measures {
     /// Seconds of training up to a step, if all were recorded.
     pub(super) fn seconds_at(&self, step: f64) -> Option<f64> {
         self.spending.seconds(step)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_collapses_by_its_end_or_by_its_reward() {
+        let of = |curve: &[(f64, f64)], ending| {
+            let failed = FailedCells::default();
+            Measures::of(None, curve.to_vec(), ending, failed, 100.0).unwrap().is_collapsed()
+        };
+        let (rises, falls) = ([(0.0, 0.1), (100.0, 0.5)], [(0.0, 0.1), (100.0, 0.04)]);
+        assert!(!of(&rises, Ending::Complete) && of(&falls, Ending::Complete));
+        assert!(of(&rises[..1], Ending::Early) && of(&rises, Ending::Failed));
+        // One that never had a reward has lost none.
+        assert!(!of(&[(0.0, 0.0), (100.0, 0.0)], Ending::Complete));
     }
 }

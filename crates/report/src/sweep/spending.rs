@@ -74,7 +74,7 @@ impl Spent<'_> {
         let runs = || variant.measures.iter().map(|(_, measures)| measures);
         let mut steps: Vec<f64> =
             runs().flat_map(|run| run.curve.iter().map(|(step, _)| *step)).collect();
-        if runs().any(Measures::is_collapsed) {
+        if runs().any(Measures::is_cut_short) {
             steps.push(end);
         }
         steps.sort_by(f64::total_cmp);
