@@ -45,6 +45,9 @@ fn unknown_keys_and_impossible_values() {
         ("data.train_exclude=['kind']", &["data.train_exclude", "kind", "name=value"]),
         ("data.train_exclude=['kind=sum']", &["data.train_exclude", "mini-calc", "generated"]),
         ("model.control_tokens=both", &["model.control_tokens", "both", "template"]),
+        ("agent.process_reward=nan", &["agent.process_reward", "nan", "not a number"]),
+        ("eval.strata=['kind']", &["eval.strata", "kind", "operations"]),
+        ("train.init_from=no/such@3", &["train.init_from", "no/such", "run folder"]),
         ("model.source=no/such.gguf", &["no/such.gguf", "does not exist"]),
     ] {
         assert_contains(&refusal(&[change]), words);

@@ -46,9 +46,10 @@ impl Preset {
     fn check(self, value: toml::Value) -> Result<toml::Value, String> {
         use toml::Value::{Array, Boolean, Float, Integer, String as Text, Table};
         let expected = match (self, &value) {
-            (Self::Required | Self::Text(_), Text(_))
-            | (Self::Flag(_), Boolean(_))
-            | (Self::Number(_), Float(_)) => return Ok(value),
+            (Self::Required | Self::Text(_), Text(_)) | (Self::Flag(_), Boolean(_)) => {
+                return Ok(value);
+            }
+            (Self::Number(_), Float(number)) if number.is_finite() => return Ok(value),
             (Self::Number(_), Integer(number)) => return Ok(Float(*number as f64)),
             (Self::Count(_), Integer(number)) if *number < 1 => {
                 return Err("must be at least 1".to_owned());
