@@ -45,6 +45,12 @@ pub fn run(
     root: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Finish, TrainError> {
+    // Before there is a folder, since a refused run leaves none.
+    let origin = match experiment.train.init_from.as_str() {
+        "" => None,
+        _ if root.join("finished").exists() => None,
+        text => Some(Origin::find(text)?),
+    };
     let mut folder = RunFolder::open(root, experiment)?;
     if folder.finished() {
         return Ok(Finish::AlreadyDone);
@@ -54,10 +60,6 @@ pub fn run(
     own.insert("device".to_owned(), json!(experiment.model.device));
     own.insert("dtype".to_owned(), json!(experiment.model.dtype));
     own.insert("threads".to_owned(), json!(experiment.model.threads));
-    let origin = match experiment.train.init_from.as_str() {
-        "" => None,
-        text => Some(Origin::find(text)?),
-    };
     if let Some(origin) = &origin {
         let file = origin.state();
         let hash = provenance::hash_file(&file).map_err(|e| TrainError::file(&file, e))?;
