@@ -147,6 +147,12 @@ impl Batch {
         }
     }
 
+    /// Whether the rows are of several roles or several turns.
+    pub fn has_parts(&self) -> bool {
+        let differs = |row: usize| self.role(row) != self.role(0) || self.turn(row) != self.turn(0);
+        (1..self.rows.len()).any(differs)
+    }
+
     /// The agent's role in a row's call.
     pub fn role(&self, row: usize) -> &str {
         &self.roles[row]

@@ -1,5 +1,7 @@
 //! Evaluation on held-out tasks.
 
+use std::ops::Range;
+
 use leyden_core::record::{EvalDepth, EvalRecord, RECORD_SCHEMA, Timing};
 use leyden_core::{Rollout, Sampling, Scorer, SeedTree, Task};
 use leyden_stats::{Errors, errors, majority, pass_at};
@@ -39,13 +41,7 @@ impl Trainer<'_> {
         let samples = self.eval_samples(mode);
         // The same random draws at every evaluation, so that only the policy differs.
         let seed = self.seed.child("eval");
-        let jobs = (0..tasks.len() * samples)
-            .map(|id| {
-                let (group, sample) = (id / samples, id % samples);
-                let seed = sample_seed(seed.index(group as u64), sample);
-                Job { id, group, task: &tasks[group], seed, played: &[] }
-            })
-            .collect();
+        let jobs = jobs(tasks, 0..tasks.len(), samples, seed).collect();
         let sampling = Sampling {
             temperature: if mode == "greedy" { 0.0 } else { config.temperature },
             max_tokens: config.max_tokens,
@@ -67,9 +63,21 @@ impl Trainer<'_> {
     }
 }
 
-/// The seed of a task's sample; `seed` is the task's. The first is that of an evaluation with one.
-pub fn sample_seed(seed: SeedTree, sample: usize) -> SeedTree {
-    if sample == 0 { seed } else { seed.child("sample").index(sample as u64) }
+/// `samples` rollouts of each of `tasks[places]`, one task after another; a rollout's group is the
+/// place of its task. `seed` is the evaluation's. The first sample of a task has the seed of an
+/// evaluation with one.
+pub fn jobs(
+    tasks: &[Task],
+    places: Range<usize>,
+    samples: usize,
+    seed: SeedTree,
+) -> impl Iterator<Item = Job<'_>> {
+    (places.start * samples..places.end * samples).map(move |id| {
+        let (group, sample) = (id / samples, id % samples);
+        let own = seed.index(group as u64);
+        let seed = if sample == 0 { own } else { own.child("sample").index(sample as u64) };
+        Job { id, group, task: &tasks[group], seed, played: &[] }
+    })
 }
 
 /// The record of an evaluation with equally many `rollouts` for each of `tasks`, in their order.

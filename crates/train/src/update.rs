@@ -79,6 +79,8 @@ struct PackContext<'a> {
     logp_old: Option<&'a [f64]>,
     /// Log-probabilities under the reference model, if a KL term is in the loss.
     logp_ref: Option<&'a [f64]>,
+    /// Whether metrics by role and by turn are measured.
+    parts: bool,
     /// Whether this is the first pass over the batch; metrics of later passes are not counted.
     first: bool,
 }
@@ -164,6 +166,7 @@ impl<'a> Updater<'a> {
                     logp_ref: reference
                         .map(|reference| reference.logp)
                         .filter(|_| algorithm.kl.is_in_loss()),
+                    parts: epoch == 0 && batch.has_parts(),
                     first: epoch == 0,
                 };
                 let done = self.replicas.share(policy, &jobs, |policy, job| {
@@ -265,8 +268,10 @@ impl PackContext<'_> {
             entropy_tokens: logp.len(),
             ..Update::default()
         };
-        for (row, entropies) in pack.rows.iter().zip(pack.gather(&evaluated.entropy)) {
-            update.parts.row(self.batch, row.row, 0.0, &entropies);
+        if self.parts {
+            for (row, entropies) in pack.rows.iter().zip(pack.gather(&evaluated.entropy)) {
+                update.parts.row(self.batch, row.row, 0.0, &entropies);
+            }
         }
         if self.logp_old.is_none() {
             let sampler = self.batch.select(&self.batch.logp_sampler, pack);
@@ -338,6 +343,8 @@ impl PackContext<'_> {
             if self.first {
                 update.entropy_sum = objective.figures.entropy_sum;
                 update.entropy_tokens = objective.figures.tokens;
+            }
+            if self.parts {
                 for (place, (row, range)) in pack.rows.iter().zip(rows.ranges()).enumerate() {
                     let loss = self.row_loss(&input, place);
                     update.parts.row(batch, row.row, loss, &entropies[range]);

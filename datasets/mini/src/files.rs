@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use leyden_core::Task;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A file of a world could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -70,4 +70,18 @@ fn write(
 /// The labels of a task as an object.
 pub(crate) fn labels(task: &Task) -> Value {
     Value::Object(task.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect())
+}
+
+/// The row of a word problem: the four fields of Calc-X, then those of its world.
+pub(crate) fn calcx_row(task: &Task) -> Value {
+    let mut row = Map::new();
+    row.insert("id".into(), json!(task.id));
+    row.insert("question".into(), json!(task.question));
+    row.insert("chain".into(), task.fields.get("chain").cloned().unwrap_or(Value::Null));
+    row.insert("result".into(), json!(task.gold));
+    for (name, value) in task.fields.iter().filter(|(name, _)| *name != "chain") {
+        row.insert(name.clone(), value.clone());
+    }
+    row.insert("labels".into(), labels(task));
+    Value::Object(row)
 }

@@ -1,7 +1,6 @@
 //! Why rollouts fail.
 
 use leyden_core::{FinishReason, Outcome, Rollout, SignalKind};
-
 use leyden_train::rounds::CONTEXT_OVERFLOW;
 
 use crate::benchmark::Benchmark;

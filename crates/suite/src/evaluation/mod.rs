@@ -20,9 +20,9 @@ use leyden_lm::generate::{Engine, Limits};
 use leyden_lm::model::Weights;
 use leyden_stats::mean;
 use leyden_text::ChatFormat;
-use leyden_train::evaluation::sample_seed;
+use leyden_train::evaluation::jobs;
 use leyden_train::progress::Progress;
-use leyden_train::rounds::{Ended, Job, RoundOptions, RoundOutput, run_rollouts};
+use leyden_train::rounds::{Ended, RoundOptions, RoundOutput, run_rollouts};
 use tch::{Device, Kind, Tensor};
 
 use crate::benchmark::Benchmark;
@@ -132,19 +132,14 @@ pub fn evaluate(
     let progress = RefCell::new(Progress::new(mode.name(), count, 0));
     let mut all: Vec<Rollout> = Vec::with_capacity(tasks.len() * samples);
     for (number, chunk) in tasks.chunks(CHUNK).enumerate() {
-        let first = number * CHUNK * samples;
-        let jobs = (first..first + chunk.len() * samples).map(|id| {
-            let (group, sample) = (id / samples, id % samples);
-            let seed = sample_seed(seed.index(group as u64), sample);
-            Job { id, group, task: &tasks[group], seed, played: &[] }
-        });
+        let first = number * CHUNK;
+        let jobs = jobs(tasks, first..first + chunk.len(), samples, seed).collect();
         let so_far: Vec<f64> = all.iter().filter_map(|rollout| rollout.outcome.reward()).collect();
         let show = Ended(|done: usize| {
             let message =
                 || mean(&so_far).map_or(String::new(), |mean| format!("reward {mean:.3}"));
-            progress.borrow_mut().update((first + done) as u64, message);
+            progress.borrow_mut().update((first * samples + done) as u64, message);
         });
-        let jobs = jobs.collect();
         let RoundOutput { rollouts, .. } =
             run_rollouts(jobs, agent, scorer, format, engine, &options, &show)?;
         output.rollouts(benchmark, mode, tasks, &rollouts, format)?;
