@@ -152,6 +152,9 @@ impl Worker {
             self.submit_held();
             if !self.running.is_empty() {
                 self.step();
+                // Before the next message is awaited: the one who waits for an exchange may be
+                // the only one who would send it.
+                self.exchange_when_idle();
             }
             self.counters.running.store(self.running.len(), Ordering::Relaxed);
         }

@@ -20,15 +20,19 @@ fn with_norm(value: f64) -> Weights {
 #[test]
 fn every_answer_carries_its_policy_version() {
     let backend = backend();
-    let before = answer(&backend, ask("a", 20));
-    let mut running = backend.submit(Ask { stream: true, ..ask("a", 20) });
+    // Made beforehand, and an answer long enough that it still runs when they arrive: nothing but
+    // its end then wakes the engine for the exchange.
+    let others = weights(&seeded(2));
+    let long = || Ask { ignore_eos: true, ..ask("a", 200) };
+    let before = answer(&backend, long());
+    let mut running = backend.submit(Ask { stream: true, ..long() });
     let begun = running.blocking_recv();
     assert!(matches!(begun, Some(Event::Started { policy_version: 0, .. })), "{begun:?}");
-    backend.set_weights(weights(&seeded(2)), 5);
+    backend.set_weights(others, 5);
     let running = Collected::all(running).answer.unwrap();
     assert_eq!((before.policy_version, running.policy_version), (0, 0));
     assert_eq!(running.tokens, before.tokens, "it finished with the weights it started with");
-    let after = answer(&backend, ask("a", 20));
+    let after = answer(&backend, long());
     assert_eq!(after.policy_version, 5);
     assert_ne!(after.tokens, before.tokens);
     assert_eq!(after.cached_tokens, 0, "keys and values of other weights are not reused");
