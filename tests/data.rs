@@ -77,7 +77,7 @@ fn a_generated_dataset_is_described() {
         let (text, _) = succeeds(&mut leyden(&["data", "info", world]));
         assert_contains(
             &text,
-            &[world, "infinite", "test: 256 tasks", "pretraining data of the tiny model"],
+            &[world, "infinite", "test: 256 tasks", "pretraining data of the model "],
         );
     }
 }

@@ -64,11 +64,6 @@ pub trait Benchmark: Send + Sync {
         4
     }
 
-    /// Adjusts default settings to those that the tiny model was pretrained with.
-    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
-        let _ = settings;
-    }
-
     /// Creates the dataset for `settings`; `registry` has all benchmarks of the program.
     ///
     /// # Errors
@@ -76,9 +71,9 @@ pub trait Benchmark: Send + Sync {
     fn prepare(&self, settings: BenchmarkSettings, registry: &Registry)
     -> Result<Box<dyn Dataset>>;
 
-    /// Its generated world, if it has one.
-    fn world(&self) -> Option<GeneratedWorld> {
-        None
+    /// Its generated worlds.
+    fn worlds(&self) -> Vec<GeneratedWorld> {
+        Vec::new()
     }
 
     /// Its published dataset, if there is one.
@@ -161,6 +156,10 @@ pub struct GeneratedWorld {
     pub name: &'static str,
     /// Creates it from a seed.
     pub make: fn(u64) -> Arc<dyn World>,
+    /// The embedded model that was pretrained on it.
+    pub model: &'static str,
+    /// Adjusts default settings to those of that pretraining.
+    pub configure: fn(&mut BenchmarkSettings),
 }
 
 /// A written file or folder of a world: its name, its number of entries, and the noun for one
@@ -221,7 +220,8 @@ pub fn read_rows(
 /// Source of the training tasks.
 #[derive(Clone, Copy)]
 pub enum Train<'a> {
-    World,
+    /// A generated world, by its name.
+    World(&'a str),
     Tasks(&'a [Task]),
 }
 
@@ -255,8 +255,9 @@ impl Assembled {
 
 /// A benchmark with the settings of one experiment.
 pub trait Dataset {
-    /// Its generated world with the world's name, if it has one.
-    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
+    /// Its generated world of this name, if it has one.
+    fn world(&self, name: &str) -> Option<Arc<dyn World>> {
+        let _ = name;
         None
     }
 

@@ -101,30 +101,29 @@ impl DemonstrationSource for Copying {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::benchmark::Train;
+    use crate::benchmark::{GeneratedWorld, Train};
     use crate::model::tiny;
     use leyden_train::config::Demonstrations;
 
     #[test]
     fn gold_demonstrations_solve_the_training_tasks() {
         let registry = crate::registry();
-        for (_, benchmark) in registry.worlds() {
-            let agent = benchmark.name();
-            let mut settings = tiny::settings(&registry, agent, 0).unwrap();
+        for (GeneratedWorld { name, .. }, _) in registry.worlds() {
+            let mut settings = tiny::settings(&registry, name, 0).unwrap();
             settings.data.demonstrations = Demonstrations::Gold;
             let dataset = registry.prepare(settings).unwrap();
-            let assembled = dataset.assemble(Train::World, &[], true).unwrap();
-            let (world, shown) = (dataset.world().unwrap().1, assembled.demonstrations.unwrap());
+            let assembled = dataset.assemble(Train::World(name), &[], true).unwrap();
+            let (world, shown) = (dataset.world(name).unwrap(), assembled.demonstrations.unwrap());
             for index in 0..20 {
                 let task = world.train(index);
                 let messages = shown.conversation(index).messages;
                 let asked = messages.iter().any(|message| message.content.contains(&task.question));
-                assert!(asked, "{agent}: task {index} is not shown: {messages:?}");
+                assert!(asked, "{name}: task {index} is not shown: {messages:?}");
                 // A query may be followed by its verdict; numbers are grouped by `_`.
                 let plain = |text: &str| text.replace('_', "");
                 let mut answered = messages.iter().rev().take(3);
                 let right = answered.any(|m| plain(&m.content).contains(&plain(&task.gold)));
-                assert!(right, "{agent}: {} is not the end of {messages:?}", task.gold);
+                assert!(right, "{name}: {} is not the end of {messages:?}", task.gold);
             }
         }
     }

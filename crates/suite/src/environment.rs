@@ -62,22 +62,20 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
             let assembled = dataset.assemble(Train::Tasks(&tasks), &test, demonstrated)?;
             (assembled, Box::new(tasks), described)
         } else {
-            if !demonstrated {
-                let [world] = worlds[..] else {
-                    bail!("data.train: worlds can be mixed only with the supervised objective");
-                };
-                sources::world_of(registry, world, dataset.as_ref())?;
+            if !demonstrated && worlds.len() > 1 {
+                bail!("data.train: worlds can be mixed only with the supervised objective");
             }
-            let mut assembled = dataset.assemble(Train::World, &test, demonstrated)?;
+            // Another agent's world can only be demonstrated, beside one of this agent.
+            let own = worlds.iter().find(|world| dataset.world(world).is_some());
+            let own = *own.unwrap_or(&worlds[0]);
+            let world = sources::world_of(registry, own, dataset.as_ref()).context("data.train")?;
+            let mut assembled = dataset.assemble(Train::World(own), &test, demonstrated)?;
             if demonstrated {
-                let interleaved = interleave(registry, &worlds, &settings, &mut assembled)?;
+                let interleaved = interleave(registry, &worlds, own, &settings, &mut assembled)?;
                 assembled.demonstrations = Some(Box::new(interleaved));
             }
             let source = |world: &&str| json!({ "source": world, "seed": data.seed });
             let described = worlds.iter().map(source).collect();
-            let (_, world) = dataset.world().with_context(|| {
-                format!("data.train: the agent {} has no world", experiment.agent.name)
-            })?;
             (assembled, Box::new(Stream(world)), described)
         };
     let mut provenance = Map::new();
@@ -190,12 +188,13 @@ fn training_tasks(
     Ok((tasks, described))
 }
 
-/// Interleaves the demonstrations of all `worlds`, each by its own agent; those of the
-/// experiment's agent are already in `assembled`. A world that is listed twice has two turns per
-/// round.
+/// Interleaves the demonstrations of all `worlds`, each by its own agent; those of `own`, with the
+/// experiment's settings, are already in `assembled`. A world that is listed twice has two turns
+/// per round.
 fn interleave(
     registry: &Registry,
     worlds: &[&str],
+    own: &str,
     settings: &BenchmarkSettings,
     assembled: &mut Assembled,
 ) -> Result<Interleaved> {
@@ -209,12 +208,10 @@ fn interleave(
             continue;
         }
         distinct.push(world);
-        let (_, benchmark) = registry.world(world).context("world without an agent")?;
-        let agent = benchmark.name();
-        let own = if agent == settings.agent.name { assembled.demonstrations.take() } else { None };
-        sources.push(match own {
-            Some(own) => own,
-            None => Box::new(tiny::demonstrations(registry, agent, settings.data.seed)?),
+        let of_own = if *world == own { assembled.demonstrations.take() } else { None };
+        sources.push(match of_own {
+            Some(of_own) => of_own,
+            None => Box::new(tiny::demonstrations(registry, world, settings.data.seed)?),
         });
     }
     let turn = |world: &&str| distinct.iter().position(|known| known == world);

@@ -10,6 +10,7 @@ use crate::benchmark::{Benchmark, LoadedTasks};
 use crate::model::tiny;
 use crate::own_tasks::Fields;
 use crate::registry::Registry;
+use crate::settings::BenchmarkSettings;
 use crate::sources::{self, Source};
 
 /// Number of sampled training tasks of a world.
@@ -25,15 +26,15 @@ const DEMONSTRATIONS: u64 = 8;
 pub fn info(registry: &Registry, name: &str, seed: u64, databases: Option<&Path>) -> Result<()> {
     let (path, rows) = match Source::parse(name, registry)? {
         Source::World(world) => {
-            let (_, benchmark) = registry.world(world).context("world without an agent")?;
-            self::world(registry, world, benchmark, seed)?;
-            return demonstrations(registry, benchmark.name(), seed);
+            self::world(registry, world, seed)?;
+            return demonstrations(registry, world, seed);
         }
         Source::File { path, rows } => (path, rows),
     };
     sources::check_exists(&path, registry)?;
     let benchmark = benchmark_of(registry, &path)?;
-    let mut settings = tiny::settings(registry, benchmark.name(), seed)?;
+    let mut settings = BenchmarkSettings::defaults(registry, benchmark.name())?;
+    settings.data.seed = seed;
     if let Some(databases) = databases {
         settings.set("data.databases", databases.display().to_string())?;
     }
@@ -49,8 +50,8 @@ pub fn info(registry: &Registry, name: &str, seed: u64, databases: Option<&Path>
 }
 
 /// Statistics of training and test tasks of a world.
-fn world(registry: &Registry, name: &str, benchmark: &dyn Benchmark, seed: u64) -> Result<()> {
-    let dataset = registry.prepare(tiny::settings(registry, benchmark.name(), seed)?)?;
+fn world(registry: &Registry, name: &str, seed: u64) -> Result<()> {
+    let dataset = registry.prepare(tiny::settings(registry, name, seed)?)?;
     let world = sources::world_of(registry, name, dataset.as_ref())?;
     println!("{name} (seed {seed}), infinite stream of training tasks\n");
     let train: Vec<_> = (0..WORLD_SAMPLE).map(|i| world.train(i)).collect();
@@ -62,9 +63,13 @@ fn world(registry: &Registry, name: &str, benchmark: &dyn Benchmark, seed: u64) 
     Ok(())
 }
 
-fn demonstrations(registry: &Registry, agent: &str, seed: u64) -> Result<()> {
-    println!("\npretraining data of the tiny model, which learns only the protocol from it");
-    let source = tiny::demonstrations(registry, agent, seed)?;
+fn demonstrations(registry: &Registry, world: &str, seed: u64) -> Result<()> {
+    let (found, _) = registry.world(world).context("there is no such world")?;
+    println!(
+        "\npretraining data of the model {}, which learns only the protocol from it",
+        found.model
+    );
+    let source = tiny::demonstrations(registry, world, seed)?;
     for index in 0..DEMONSTRATIONS {
         let conversation = source.conversation(index);
         println!("  {index}");

@@ -86,7 +86,9 @@ impl Registry {
 
     /// The generated worlds, with their benchmarks.
     pub fn worlds(&self) -> impl Iterator<Item = (GeneratedWorld, &(dyn Benchmark + 'static))> {
-        self.iter().filter_map(|benchmark| Some((benchmark.world()?, benchmark)))
+        let of = |benchmark: &'_ (dyn Benchmark + 'static)| benchmark.worlds();
+        self.iter()
+            .flat_map(move |benchmark| of(benchmark).into_iter().map(move |w| (w, benchmark)))
     }
 
     /// The world of this name, with its benchmark.

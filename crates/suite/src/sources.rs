@@ -185,20 +185,21 @@ pub fn tasks(
     Ok((all, Value::Array(described)))
 }
 
-/// The world of this name, which must be that of the dataset.
+/// The world of this name, which must be one of the dataset's.
 ///
 /// # Errors
 /// The world belongs to another agent.
 pub fn world_of(registry: &Registry, world: &str, dataset: &dyn Dataset) -> Result<Arc<dyn World>> {
-    match dataset.world() {
-        Some((own, found)) if own == world => Ok(found),
-        other => {
-            let agent = registry.world(world).map_or("", |(_, benchmark)| benchmark.name());
-            let own =
-                other.map_or("it has none".to_owned(), |(own, _)| format!("this agent's is {own}"));
-            bail!("{world} is the world of the agent {agent}; {own}")
-        }
-    }
+    dataset.world(world).with_context(|| {
+        let agent = registry.world(world).map_or("", |(_, benchmark)| benchmark.name());
+        let others = registry.worlds().map(|(other, _)| other.name);
+        let own: Vec<&str> = others.filter(|other| dataset.world(other).is_some()).collect();
+        let own = match own.as_slice() {
+            [] => "this experiment's agent has none".to_owned(),
+            own => format!("this experiment's agent has {}", own.join(" and ")),
+        };
+        format!("{world} is a world of the agent {agent}; {own}")
+    })
 }
 
 #[cfg(test)]

@@ -222,8 +222,8 @@ impl Arguments {
         }
     }
 
-    /// The agent's settings. They default to those of the run that trained the model; for the tiny
-    /// model, to those of its pretraining.
+    /// The agent's settings. They default to those of the run that trained the model; for an
+    /// embedded model, to those of its pretraining.
     fn setup(
         &self,
         benchmark: &dyn Benchmark,
@@ -233,10 +233,13 @@ impl Arguments {
         let name = benchmark.name();
         let trained =
             trained_with(Path::new(&self.model), registry).filter(|e| e.agent.name == name);
+        let world = || tiny::world_for(registry, &self.model, name, &self.data);
         let mut setup = match &trained {
             Some(experiment) => leyden_suite::BenchmarkSettings::of(experiment),
-            None if self.model == "tiny" => tiny::settings(registry, name, self.data_seed)?,
-            None => leyden_suite::BenchmarkSettings::defaults(registry, name)?,
+            None => match world() {
+                Some(world) => tiny::settings(registry, world, self.data_seed)?,
+                None => leyden_suite::BenchmarkSettings::defaults(registry, name)?,
+            },
         };
         if let Some(prompt) = self.prompt {
             let name = match prompt {

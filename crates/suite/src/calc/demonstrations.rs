@@ -1,4 +1,4 @@
-//! Demonstrations from the chains of Calc-X, and solutions or pretraining data of mini-calc.
+//! Demonstrations from the chains of Calc-X, and solutions or pretraining data of the worlds.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,27 +7,44 @@ use anyhow::{Result, bail};
 use leyden_calc::CalculatorAgent;
 use leyden_calcx::chain::{self, Demonstration, Turn, answer_form};
 use leyden_core::{Message, SeedTree, Task, ToolCall};
-use leyden_mini::{MiniCalc, Noise, Paraphrase};
+use leyden_mini::{MiniCalc, MiniLedger, Noise, Paraphrase, ledger};
 use leyden_train::data::{Conversation, DemonstrationSource};
 use serde_json::json;
 
-use crate::benchmark::Train;
 use crate::demonstrations::task_index;
 
-/// Demonstrations of the training tasks, or of the world.
-///
-/// # Errors
-/// No task has a usable chain.
-pub fn of(
-    train: Train<'_>,
+/// Demonstrations of mini-calc.
+pub fn of_world(
     world: &Arc<MiniCalc>,
     agent: &CalculatorAgent,
     gold: bool,
+) -> Box<dyn DemonstrationSource> {
+    let (world, agent) = (Arc::clone(world), agent.clone());
+    Box::new(WorldDemonstrations { world, agent, gold })
+}
+
+/// Demonstrations of mini-ledger. Pretraining data has problems of all lengths, so that the base
+/// model knows the positions of the longest.
+///
+/// # Errors
+/// None; the lengths are the world's own.
+pub fn of_ledger(
+    world: &MiniLedger,
+    agent: &CalculatorAgent,
+    gold: bool,
 ) -> Result<Box<dyn DemonstrationSource>> {
-    let Train::Tasks(tasks) = train else {
-        let (world, agent) = (Arc::clone(world), agent.clone());
-        return Ok(Box::new(WorldDemonstrations { world, agent, gold }));
-    };
+    let (mut world, agent) = (world.clone(), agent.clone());
+    if !gold {
+        world = world.with_lengths(ledger::LENGTHS)?;
+    }
+    Ok(Box::new(LedgerDemonstrations { world, agent, gold }))
+}
+
+/// Demonstrations of the training tasks.
+///
+/// # Errors
+/// No task has a usable chain.
+pub fn of_tasks(tasks: &[Task], agent: &CalculatorAgent) -> Result<Box<dyn DemonstrationSource>> {
     let (source, flaws) = ChainDemonstrations::of(tasks, agent.clone());
     for (flaw, count) in flaws {
         eprintln!("demonstrations: {count} of {} tasks skipped: {flaw}", tasks.len());
@@ -111,6 +128,27 @@ impl WorldDemonstrations {
         let Paraphrase { original, paraphrase } = self.world.retelling(index);
         let turns = [Turn::Assistant { text: paraphrase, call: None }];
         conversation(&self.agent, &format!("{original} {RETELL}"), &turns)
+    }
+}
+
+/// Either solved training tasks of mini-ledger, or the pretraining data of its base model:
+/// attempts with wrong steps and repairs (see [`ledger::Noise`]).
+struct LedgerDemonstrations {
+    world: MiniLedger,
+    agent: CalculatorAgent,
+    gold: bool,
+}
+
+impl DemonstrationSource for LedgerDemonstrations {
+    fn len(&self) -> Option<u64> {
+        None
+    }
+
+    fn conversation(&self, index: u64) -> Conversation {
+        let noise = if self.gold { ledger::Noise::none() } else { ledger::Noise::default() };
+        let (index, seed) = (task_index(self.gold, index), SeedTree::new(index));
+        let shown = self.world.demonstration(index, &noise, seed);
+        conversation(&self.agent, &shown.task.question, &shown.turns())
     }
 }
 

@@ -13,7 +13,8 @@ use leyden_calc::{CalculatorAgent, Prompt};
 use leyden_calcx::scorer::has_answer_form;
 use leyden_calcx::{CalcxScorer, golden, loader};
 use leyden_core::{Rollout, Task};
-use leyden_mini::MiniCalc;
+use leyden_mini::ledger::MOST_CALLS;
+use leyden_mini::{MiniCalc, MiniLedger};
 use leyden_train::config::{OwnKey, Preset};
 
 use crate::benchmark::{
@@ -61,16 +62,30 @@ impl Benchmark for Calc {
         "Calc-X (JSONL, Parquet)"
     }
 
-    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
-        settings.agent.max_turns = 3;
-    }
-
     fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(&settings)?))
     }
 
-    fn world(&self) -> Option<GeneratedWorld> {
-        Some(GeneratedWorld { name: WORLD, make: |seed| Arc::new(MiniCalc::new(seed)) })
+    fn worlds(&self) -> Vec<GeneratedWorld> {
+        vec![
+            GeneratedWorld {
+                name: WORLD,
+                make: |seed| Arc::new(MiniCalc::new(seed)),
+                model: "tiny",
+                configure: |settings| settings.agent.max_turns = 3,
+            },
+            GeneratedWorld {
+                name: LEDGER,
+                make: |seed| Arc::new(MiniLedger::new(seed)),
+                model: "tiny-long",
+                configure: |settings| {
+                    // The longest demonstration and its answer.
+                    settings.agent.max_turns = MOST_CALLS + 1;
+                    // The key is declared above.
+                    let _ = settings.set(SINGLE_OPERATION, true);
+                },
+            },
+        ]
     }
 
     fn published(&self) -> Option<Published> {
@@ -103,13 +118,15 @@ impl Benchmark for Calc {
 
 const SINGLE_OPERATION: &str = "agent.single_operation";
 
-/// The name of the generated world.
+/// The names of the generated worlds.
 const WORLD: &str = "mini-calc";
+const LEDGER: &str = "mini-ledger";
 
-/// Calc-X with its files and its world.
+/// Calc-X with its files and its worlds.
 struct Prepared {
     agent: CalculatorAgent,
     world: Arc<MiniCalc>,
+    ledger: Arc<MiniLedger>,
     gold: bool,
     reward: Reward,
 }
@@ -122,6 +139,7 @@ impl Prepared {
         Ok(Self {
             agent: agent.with_single_operation(settings.flag(SINGLE_OPERATION)?),
             world: Arc::new(MiniCalc::new(settings.data.seed)),
+            ledger: Arc::new(MiniLedger::new(settings.data.seed)),
             gold: settings.gold(),
             reward,
         })
@@ -143,9 +161,32 @@ impl World for MiniCalc {
     }
 }
 
+impl World for MiniLedger {
+    fn train(&self, index: u64) -> Task {
+        MiniLedger::train(self, index)
+    }
+
+    fn test(&self, count: usize) -> Vec<Task> {
+        MiniLedger::test(self, count)
+    }
+
+    fn write(&self, out: &Path, train: u64, test: usize) -> Result<Vec<Entries>> {
+        self.write_jsonl(out, train, test)?;
+        Ok(vec![("train.jsonl", train as usize, "task"), ("test.jsonl", test, "task")])
+    }
+
+    fn note(&self) -> Option<String> {
+        Some("a problem of k steps takes k calls with agent.single_operation".to_owned())
+    }
+}
+
 impl Dataset for Prepared {
-    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
-        Some((WORLD, Arc::clone(&self.world) as Arc<dyn World>))
+    fn world(&self, name: &str) -> Option<Arc<dyn World>> {
+        match name {
+            WORLD => Some(Arc::clone(&self.world) as Arc<dyn World>),
+            LEDGER => Some(Arc::clone(&self.ledger) as Arc<dyn World>),
+            _ => None,
+        }
     }
 
     fn read(&self, path: &Path) -> Result<LoadedTasks> {
@@ -157,7 +198,11 @@ impl Dataset for Prepared {
     }
 
     fn assemble(&self, train: Train<'_>, _: &[Task], demonstrated: bool) -> Result<Assembled> {
-        let shown = || demonstrations::of(train, &self.world, &self.agent, self.gold);
+        let shown = || match train {
+            Train::World(LEDGER) => demonstrations::of_ledger(&self.ledger, &self.agent, self.gold),
+            Train::World(_) => Ok(demonstrations::of_world(&self.world, &self.agent, self.gold)),
+            Train::Tasks(tasks) => demonstrations::of_tasks(tasks, &self.agent),
+        };
         Ok(Assembled {
             demonstrations: demonstrated.then(shown).transpose()?,
             scorer: self.reward.scorer(|_| Arc::new(CalcxScorer))?,

@@ -92,7 +92,7 @@ impl Dataset for Prepared {
         let scorer = self.reward.scorer(|_| std::sync::Arc::new(Rule::Exact))?;
         let shown = || -> Box<dyn DemonstrationSource> {
             let tasks = match train {
-                Train::World => Vec::new(),
+                Train::World(_) => Vec::new(),
                 Train::Tasks(tasks) => tasks.to_vec(),
             };
             Box::new(Answers { agent: agent.clone(), tasks })

@@ -196,8 +196,8 @@ impl Prepared {
 }
 
 impl Dataset for Prepared {
-    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
-        self.benchmark.world()
+    fn world(&self, name: &str) -> Option<Arc<dyn World>> {
+        self.benchmark.world(name)
     }
 
     fn read(&self, path: &Path) -> Result<LoadedTasks> {

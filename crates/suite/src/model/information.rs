@@ -19,7 +19,6 @@ use serde_json::Value;
 use tch::Kind;
 
 use super::source::{self, ModelSource};
-use super::tiny;
 use crate::table::{Side, aligned, counted};
 
 /// Summary of a model.
@@ -37,8 +36,8 @@ impl Information {
     pub fn of(source: &str) -> Result<Self> {
         let name = source.to_owned();
         match ModelSource::parse(source) {
-            ModelSource::Tiny => {
-                let folder = tiny::unpack()?;
+            ModelSource::Embedded(model) => {
+                let folder = model.unpack()?;
                 Self::of_folder(name, folder.path())
             }
             ModelSource::Path(path) if path.is_dir() => Self::of_folder(name, &path),

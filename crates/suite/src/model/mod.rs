@@ -1,5 +1,6 @@
 //! Models by the names that experiments and commands use.
 
+pub mod embedded;
 pub mod encoder_folder;
 pub mod information;
 pub mod source;
@@ -32,7 +33,7 @@ pub fn load(
 
 fn load_default(source: &str) -> Result<(LoadedModel, Map<String, Value>)> {
     let path = match ModelSource::parse(source) {
-        ModelSource::Tiny => return tiny::embedded(),
+        ModelSource::Embedded(model) => return model.load(),
         ModelSource::Path(path) => path,
         ModelSource::Hub(id) => source::from_hub(&id)?,
         ModelSource::Pypi(package) => return Err(source::not_imported(&package)),
@@ -72,8 +73,8 @@ fn describe(source: &str, path: &Path) -> Result<Map<String, Value>> {
 /// No such model.
 pub fn shape_of(source: &str) -> Result<LlamaConfig> {
     match ModelSource::parse(source) {
-        ModelSource::Tiny => {
-            Ok(LlamaConfig::from_file(&tiny::unpack()?.path().join("config.json"))?)
+        ModelSource::Embedded(model) => {
+            Ok(LlamaConfig::from_file(&model.unpack()?.path().join("config.json"))?)
         }
         ModelSource::Path(path) if path.is_dir() => {
             Ok(LlamaConfig::from_file(&path.join("config.json"))?)

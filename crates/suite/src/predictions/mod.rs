@@ -16,8 +16,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::benchmark::LoadedTasks;
-use crate::model::tiny;
 use crate::registry::Registry;
+use crate::settings::BenchmarkSettings;
 use crate::sources::{self, Source};
 use crate::table::counted;
 use answers::Answer;
@@ -154,7 +154,7 @@ impl Gold {
             ),
         };
         sources::check_exists(&path, registry)?;
-        let mut settings = tiny::settings(registry, agent, 0)?;
+        let mut settings = BenchmarkSettings::defaults(registry, agent)?;
         if let Some(databases) = databases {
             settings.set("data.databases", databases.display().to_string())?;
         }

@@ -14,16 +14,27 @@ use serde_json::{Value, json};
 use crate::demonstrations::task_index;
 use crate::script::play;
 
+/// What the demonstrations of a world are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    Solutions,
+    /// Rollouts in which each choice is correct some of the time.
+    Attempts,
+    /// Attempts and paraphrased passages, alternating.
+    AttemptsAndParaphrases,
+}
+
 /// Demonstrations of the world that search with `retriever`.
 pub fn of_world(
     world: Arc<MiniMusique>,
     agent: RagAgent,
-    gold: bool,
+    shown: Shown,
     retriever: Arc<dyn Retriever>,
     options: &Options,
 ) -> Box<dyn DemonstrationSource> {
+    let (gold, paraphrases) = (shown == Shown::Solutions, shown == Shown::AttemptsAndParaphrases);
     let (passages, length) = (options.passages, options.passage_length);
-    Box::new(WorldDemonstrations { world, agent, gold, retriever, passages, length })
+    Box::new(WorldDemonstrations { world, agent, gold, paraphrases, retriever, passages, length })
 }
 
 /// Demonstrations of tasks.
@@ -108,14 +119,15 @@ impl DemonstrationSource for Decomposed {
     }
 }
 
-/// Either solved training tasks of mini-musique, or the pretraining data of its base model,
-/// alternating: rollouts in which each choice is correct some of the time (see
-/// [`leyden_mini::musique::Noise`]), and paraphrased passages (see
-/// [`leyden_mini::musique::Paraphrase`]).
+/// Either solved training tasks of a world, or the pretraining data of its base model: rollouts in
+/// which each choice is correct some of the time (see [`leyden_mini::musique::Noise`]), with
+/// paraphrased passages (see [`leyden_mini::musique::Paraphrase`]) for a model that cannot read
+/// them yet.
 struct WorldDemonstrations {
     world: Arc<MiniMusique>,
     agent: RagAgent,
     gold: bool,
+    paraphrases: bool,
     retriever: Arc<dyn Retriever>,
     passages: usize,
     length: usize,
@@ -127,7 +139,7 @@ impl DemonstrationSource for WorldDemonstrations {
     }
 
     fn conversation(&self, index: u64) -> Conversation {
-        if !self.gold && index % 2 == 1 {
+        if self.paraphrases && index % 2 == 1 {
             return self.retelling(index);
         }
         let task = self.world.train(task_index(self.gold, index));

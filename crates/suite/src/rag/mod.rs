@@ -15,6 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use leyden_core::{Passage, Rollout, Task};
 use leyden_mini::MiniMusique;
+use leyden_mini::musique::LONG_HOPS;
 use leyden_musique::scorer::answer_span;
 use leyden_musique::{MusiqueScorer, corpus, golden, loader};
 use leyden_rag::{Options, Prompt, RagAgent};
@@ -36,6 +37,7 @@ use crate::registry::Registry;
 use crate::reward::Reward;
 use crate::settings::{BenchmarkSettings, PROCESS_REWARD, process_reward_key};
 use crate::table::counted;
+use demonstrations::Shown;
 use retriever::Retrieval;
 
 /// The retrieval agent.
@@ -98,19 +100,25 @@ impl Benchmark for Rag {
         6
     }
 
-    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
-        settings.agent.max_turns = 4;
-        // Both keys are declared above.
-        let _ = settings.set(SEARCHES, 3);
-        let _ = settings.set(PASSAGES, 1);
-    }
-
     fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(&settings)?))
     }
 
-    fn world(&self) -> Option<GeneratedWorld> {
-        Some(GeneratedWorld { name: WORLD, make: |seed| Arc::new(MiniMusique::new(seed)) })
+    fn worlds(&self) -> Vec<GeneratedWorld> {
+        vec![
+            GeneratedWorld {
+                name: WORLD,
+                make: |seed| Arc::new(MiniMusique::new(seed)),
+                model: "tiny",
+                configure: |settings| configure(settings, 3),
+            },
+            GeneratedWorld {
+                name: LONG,
+                make: |seed| Arc::new(MiniMusique::long(seed)),
+                model: "tiny-long",
+                configure: |settings| configure(settings, *LONG_HOPS.end() as i64),
+            },
+        ]
     }
 
     fn published(&self) -> Option<Published> {
@@ -144,10 +152,19 @@ impl Benchmark for Rag {
     }
 }
 
-/// The name of the generated world.
+/// The names of the generated worlds, which share their corpus.
 const WORLD: &str = "mini-musique";
+const LONG: &str = "mini-musique-long";
 
-/// MuSiQue with its files and its world.
+/// The settings of a world's pretraining: so many searches of one passage each, and an answer.
+fn configure(settings: &mut BenchmarkSettings, searches: i64) {
+    settings.agent.max_turns = searches as usize + 1;
+    // Both keys are declared above.
+    let _ = settings.set(SEARCHES, searches);
+    let _ = settings.set(PASSAGES, 1);
+}
+
+/// MuSiQue with its files and its worlds.
 struct Prepared {
     options: Options,
     reward: Reward,
@@ -155,8 +172,9 @@ struct Prepared {
     device: String,
     seed: u64,
     gold: bool,
-    /// Created on first use: questions from files do not need it.
+    /// Created on first use: questions from files need none.
     world: OnceCell<Arc<MiniMusique>>,
+    long: OnceCell<Arc<MiniMusique>>,
 }
 
 impl Prepared {
@@ -181,6 +199,7 @@ impl Prepared {
             device: settings.device.clone(),
             seed: settings.data.seed,
             world: OnceCell::new(),
+            long: OnceCell::new(),
         })
     }
 
@@ -188,15 +207,35 @@ impl Prepared {
         self.world.get_or_init(|| Arc::new(MiniMusique::new(self.seed)))
     }
 
+    fn long(&self) -> &Arc<MiniMusique> {
+        self.long.get_or_init(|| Arc::new(MiniMusique::long(self.seed)))
+    }
+
+    /// The world that demonstrations are drawn from, and what they are. The long world's base model
+    /// has learned to read passages already; it sees all lengths, so that it knows their positions.
+    fn demonstrated(&self, world: &str) -> Result<(Arc<MiniMusique>, Shown)> {
+        Ok(match (world == LONG, self.gold) {
+            (true, true) => (Arc::clone(self.long()), Shown::Solutions),
+            (true, false) => {
+                (Arc::new(MiniMusique::long(self.seed).with_hops(LONG_HOPS)?), Shown::Attempts)
+            }
+            (false, true) => (Arc::clone(self.mini()), Shown::Solutions),
+            (false, false) => (Arc::clone(self.mini()), Shown::AttemptsAndParaphrases),
+        })
+    }
+
     /// The passages of the tasks: the world's corpus, or the tasks' paragraphs.
     fn passages(&self, train: Train<'_>, test: &[Task]) -> Vec<Passage> {
-        let of_world = |task: &Task| task.fields.get("source") == Some(&json!(WORLD));
+        let of_world = |task: &Task| {
+            let source = task.fields.get("source").and_then(Value::as_str);
+            source.is_some_and(|source| source == WORLD || source == LONG)
+        };
         let own = match train {
-            Train::World => &[][..],
+            Train::World(_) => &[][..],
             Train::Tasks(tasks) => tasks,
         };
         let mut passages = Vec::new();
-        if matches!(train, Train::World) || test.iter().any(of_world) {
+        if matches!(train, Train::World(_)) || test.iter().any(of_world) {
             passages.extend(world_passages(self.mini()));
         }
         let read: Vec<Task> = own.iter().chain(test).filter(|t| !of_world(t)).cloned().collect();
@@ -239,8 +278,12 @@ fn world_passages(world: &MiniMusique) -> impl Iterator<Item = Passage> {
 }
 
 impl Dataset for Prepared {
-    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
-        Some((WORLD, Arc::clone(self.mini()) as Arc<dyn World>))
+    fn world(&self, name: &str) -> Option<Arc<dyn World>> {
+        match name {
+            WORLD => Some(Arc::clone(self.mini()) as Arc<dyn World>),
+            LONG => Some(Arc::clone(self.long()) as Arc<dyn World>),
+            _ => None,
+        }
     }
 
     fn read(&self, path: &Path) -> Result<LoadedTasks> {
@@ -260,17 +303,18 @@ impl Dataset for Prepared {
             described["reward"] = self.reward.described();
         }
         let agent = RagAgent::new(Arc::clone(&retriever), self.options.clone());
-        if demonstrated && matches!(train, Train::World) && !self.retrieval.corpus.is_empty() {
-            bail!("{}: demonstrations of {WORLD} need its own corpus", retriever::CORPUS);
+        if let Train::World(world) = train
+            && demonstrated
+            && !self.retrieval.corpus.is_empty()
+        {
+            bail!("{}: demonstrations of {world} need its own corpus", retriever::CORPUS);
         }
         let shown = || match train {
-            Train::World => Ok(demonstrations::of_world(
-                Arc::clone(self.mini()),
-                agent.clone(),
-                self.gold,
-                Arc::clone(&retriever),
-                &self.options,
-            )),
+            Train::World(world) => {
+                let (world, shown) = self.demonstrated(world)?;
+                let retriever = Arc::clone(&retriever);
+                Ok(demonstrations::of_world(world, agent.clone(), shown, retriever, &self.options))
+            }
             Train::Tasks(tasks) => demonstrations::of_tasks(tasks, agent.clone()),
         };
         Ok(Assembled {

@@ -30,7 +30,7 @@ pub fn of(
 ) -> Box<dyn DemonstrationSource> {
     let agent = agent.clone();
     match train {
-        Train::World => Box::new(WorldDemonstrations { world: world(), agent, options }),
+        Train::World(_) => Box::new(WorldDemonstrations { world: world(), agent, options }),
         Train::Tasks(tasks) => Box::new(Gold { tasks: tasks.to_vec(), agent }),
     }
 }

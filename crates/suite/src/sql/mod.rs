@@ -85,17 +85,20 @@ impl Benchmark for Sql {
         3
     }
 
-    fn for_tiny(&self, settings: &mut BenchmarkSettings) {
-        settings.agent.max_turns = 3;
-        settings.agent.result_characters = 60;
-    }
-
     fn prepare(&self, settings: BenchmarkSettings, _: &Registry) -> Result<Box<dyn Dataset>> {
         Ok(Box::new(Prepared::new(&settings)?))
     }
 
-    fn world(&self) -> Option<GeneratedWorld> {
-        Some(GeneratedWorld { name: WORLD, make: |seed| Arc::new(MiniSpider::new(seed)) })
+    fn worlds(&self) -> Vec<GeneratedWorld> {
+        vec![GeneratedWorld {
+            name: WORLD,
+            make: |seed| Arc::new(MiniSpider::new(seed)),
+            model: "tiny",
+            configure: |settings| {
+                settings.agent.max_turns = 3;
+                settings.agent.result_characters = 60;
+            },
+        }]
     }
 
     fn published(&self) -> Option<Published> {
@@ -305,8 +308,8 @@ impl World for MiniSpider {
 }
 
 impl Dataset for Prepared {
-    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
-        Some((WORLD, Arc::clone(self.mini()) as Arc<dyn World>))
+    fn world(&self, name: &str) -> Option<Arc<dyn World>> {
+        (name == WORLD).then(|| Arc::clone(self.mini()) as Arc<dyn World>)
     }
 
     fn read(&self, path: &Path) -> Result<LoadedTasks> {
@@ -332,7 +335,7 @@ impl Dataset for Prepared {
         };
         let (spider, folder, mut described) = match opened {
             Some((folder, spider)) => {
-                if matches!(train, Train::World) || of_world(test) {
+                if matches!(train, Train::World(_)) || of_world(test) {
                     bail!("data: {WORLD} and files of Spider cannot be mixed");
                 }
                 (spider, None, json!({ "databases": folder.display().to_string() }))
