@@ -156,10 +156,23 @@ pub struct GeneratedWorld {
     pub name: &'static str,
     /// Creates it from a seed.
     pub make: fn(u64) -> Arc<dyn World>,
-    /// The embedded model that was pretrained on it.
-    pub model: &'static str,
+    /// The embedded model that was pretrained on it, if there is one.
+    pub model: Option<&'static str>,
     /// Adjusts default settings to those of that pretraining.
     pub configure: fn(&mut BenchmarkSettings),
+}
+
+impl GeneratedWorld {
+    /// A world that no embedded model knows.
+    pub fn new(name: &'static str, make: fn(u64) -> Arc<dyn World>) -> Self {
+        Self { name, make, model: None, configure: |_| {} }
+    }
+
+    /// The embedded model that was pretrained on it, with these settings.
+    #[must_use]
+    pub fn pretrained(self, model: &'static str, configure: fn(&mut BenchmarkSettings)) -> Self {
+        Self { model: Some(model), configure, ..self }
+    }
 }
 
 /// A written file or folder of a world: its name, its number of entries, and the noun for one

@@ -65,10 +65,8 @@ fn world(registry: &Registry, name: &str, seed: u64) -> Result<()> {
 
 fn demonstrations(registry: &Registry, world: &str, seed: u64) -> Result<()> {
     let (found, _) = registry.world(world).context("there is no such world")?;
-    println!(
-        "\npretraining data of the model {}, which learns only the protocol from it",
-        found.model
-    );
+    let model = found.model.unwrap_or("of this world");
+    println!("\npretraining data of the model {model}, which learns only the protocol from it");
     let source = tiny::demonstrations(registry, world, seed)?;
     for index in 0..DEMONSTRATIONS {
         let conversation = source.conversation(index);

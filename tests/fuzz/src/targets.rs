@@ -148,7 +148,7 @@ pub fn chat_template(data: &[u8]) {
 }
 
 static FORMAT: LazyLock<Arc<ChatFormat>> = LazyLock::new(|| {
-    let (model, _) = leyden_suite::model::tiny::embedded().expect("the embedded model");
+    let (model, _) = leyden_suite::model::embedded::EMBEDDED[0].load().expect("the embedded model");
     model.format
 });
 

@@ -50,8 +50,8 @@ impl Benchmark for Vowels {
         Ok(Box::new(Prepared { greeting }))
     }
 
-    fn world(&self) -> Option<GeneratedWorld> {
-        Some(GeneratedWorld { name: WORLD, make: |_| Arc::new(Letters) })
+    fn worlds(&self) -> Vec<GeneratedWorld> {
+        vec![GeneratedWorld::new(WORLD, |_| Arc::new(Letters))]
     }
 }
 
@@ -90,8 +90,8 @@ struct Prepared {
 }
 
 impl Dataset for Prepared {
-    fn world(&self) -> Option<(&'static str, Arc<dyn World>)> {
-        Some((WORLD, Arc::new(Letters)))
+    fn world(&self, name: &str) -> Option<Arc<dyn World>> {
+        (name == WORLD).then(|| Arc::new(Letters) as Arc<dyn World>)
     }
 
     fn read(&self, path: &Path) -> Result<LoadedTasks> {

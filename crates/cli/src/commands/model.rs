@@ -415,8 +415,9 @@ mod tests {
         let path = folder.path().join("untrained");
         fs::create_dir(&path).unwrap();
         fs::write(path.join("made-with.txt"), format!("{:?}, seed 1\n", Shape::default())).unwrap();
-        write_untrained(&path, Shape::default(), 1).unwrap();
-        let error = write_untrained(&path, Shape::default(), 2).unwrap_err().to_string();
+        let start = Start::Untrained(Shape::default());
+        start.write(&path, 1).unwrap();
+        let error = start.write(&path, 2).unwrap_err().to_string();
         assert!(error.contains("another shape or seed"), "{error}");
     }
 }

@@ -68,23 +68,17 @@ impl Benchmark for Calc {
 
     fn worlds(&self) -> Vec<GeneratedWorld> {
         vec![
-            GeneratedWorld {
-                name: WORLD,
-                make: |seed| Arc::new(MiniCalc::new(seed)),
-                model: "tiny",
-                configure: |settings| settings.agent.max_turns = 3,
-            },
-            GeneratedWorld {
-                name: LEDGER,
-                make: |seed| Arc::new(MiniLedger::new(seed)),
-                model: "tiny-long",
-                configure: |settings| {
+            GeneratedWorld::new(WORLD, |seed| Arc::new(MiniCalc::new(seed)))
+                .pretrained("tiny", |settings| settings.agent.max_turns = 3),
+            GeneratedWorld::new(LEDGER, |seed| Arc::new(MiniLedger::new(seed))).pretrained(
+                "tiny-long",
+                |settings| {
                     // The longest demonstration and its answer.
                     settings.agent.max_turns = MOST_CALLS + 1;
                     // The key is declared above.
                     let _ = settings.set(SINGLE_OPERATION, true);
                 },
-            },
+            ),
         ]
     }
 

@@ -76,7 +76,7 @@ pub fn world_for(
     let worlds: Vec<GeneratedWorld> =
         registry.worlds().filter(|(_, b)| b.name() == agent).map(|(world, _)| world).collect();
     let listed = |world: &&GeneratedWorld| sources.iter().any(|source| source == world.name);
-    let known = || worlds.iter().find(|world| world.model == model);
+    let known = || worlds.iter().find(|world| world.model == Some(model));
     Some(worlds.iter().find(listed).or_else(known)?.name)
 }
 
@@ -171,7 +171,7 @@ fn texts(all: &[WorldDemonstrations]) -> impl Iterator<Item = String> {
 /// Errors of the file system; an invalid shape.
 pub fn write_untrained(folder: &Path, shape: Shape, seed: u64) -> Result<()> {
     let registry = crate::registry();
-    let worlds = registry.worlds().filter(|(world, _)| world.model == "tiny");
+    let worlds = registry.worlds().filter(|(world, _)| world.model == Some("tiny"));
     let all: Vec<WorldDemonstrations> =
         worlds.map(|(world, _)| demonstrations(&registry, world.name, 0)).collect::<Result<_>>()?;
     let training = BpeTraining {

@@ -106,18 +106,10 @@ impl Benchmark for Rag {
 
     fn worlds(&self) -> Vec<GeneratedWorld> {
         vec![
-            GeneratedWorld {
-                name: WORLD,
-                make: |seed| Arc::new(MiniMusique::new(seed)),
-                model: "tiny",
-                configure: |settings| configure(settings, 3),
-            },
-            GeneratedWorld {
-                name: LONG,
-                make: |seed| Arc::new(MiniMusique::long(seed)),
-                model: "tiny-long",
-                configure: |settings| configure(settings, *LONG_HOPS.end() as i64),
-            },
+            GeneratedWorld::new(WORLD, |seed| Arc::new(MiniMusique::new(seed)))
+                .pretrained("tiny", |settings| configure(settings, 3)),
+            GeneratedWorld::new(LONG, |seed| Arc::new(MiniMusique::long(seed)))
+                .pretrained("tiny-long", |settings| configure(settings, *LONG_HOPS.end() as i64)),
         ]
     }
 

@@ -90,15 +90,13 @@ impl Benchmark for Sql {
     }
 
     fn worlds(&self) -> Vec<GeneratedWorld> {
-        vec![GeneratedWorld {
-            name: WORLD,
-            make: |seed| Arc::new(MiniSpider::new(seed)),
-            model: "tiny",
-            configure: |settings| {
+        vec![GeneratedWorld::new(WORLD, |seed| Arc::new(MiniSpider::new(seed))).pretrained(
+            "tiny",
+            |settings| {
                 settings.agent.max_turns = 3;
                 settings.agent.result_characters = 60;
             },
-        }]
+        )]
     }
 
     fn published(&self) -> Option<Published> {
