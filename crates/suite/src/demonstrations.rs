@@ -9,11 +9,11 @@ use leyden_train::data::{Conversation, DemonstrationSource, TaskSource};
 use crate::benchmark::World;
 
 /// First index of pretraining tasks in a world's stream, out of the reach of training runs,
-/// which start at 0.
+/// which start below 2^39.
 const FIRST_PRETRAINING_TASK: u64 = 1 << 40;
 
-/// The index in a world's stream of the task of demonstration `index`. With `gold`, it is the
-/// task that a training run gets at the same index.
+/// The index in a world's stream of the task of demonstration `index`: with `gold`, a training
+/// task.
 pub fn task_index(gold: bool, index: u64) -> u64 {
     if gold { index } else { FIRST_PRETRAINING_TASK + index }
 }

@@ -85,18 +85,28 @@ pub fn encode(
 /// order each epoch. A pure function of seed and position, so a resumed run needs no cursor.
 pub struct VisitOrder {
     len: Option<u64>,
+    /// The first item of an endless source.
+    first: u64,
     seed: SeedTree,
     epoch: Option<(u64, Vec<u64>)>,
 }
 
 impl VisitOrder {
     pub fn new(len: Option<u64>, seed: SeedTree) -> Self {
-        Self { len, seed: seed.child("order"), epoch: None }
+        Self { len, first: 0, seed: seed.child("order"), epoch: None }
+    }
+
+    /// An endless source is read from an item that depends on `seed`, below 2^39, so that runs of
+    /// different seeds see different tasks of a generated world.
+    #[must_use]
+    pub fn from_drawn_start(mut self) -> Self {
+        self.first = self.seed.child("first").seed() >> 25;
+        self
     }
 
     /// The item at `position`, counted over all epochs.
     pub fn at(&mut self, position: u64) -> u64 {
-        let Some(len) = self.len else { return position };
+        let Some(len) = self.len else { return self.first + position };
         let number = position / len;
         if self.epoch.as_ref().is_none_or(|(epoch, _)| *epoch != number) {
             let mut order: Vec<u64> = (0..len).collect();
@@ -118,6 +128,11 @@ impl Visits {
     /// The order of `len` items, `None` for an endless source, from its start.
     pub fn new(len: Option<u64>, seed: SeedTree) -> Self {
         Self { order: VisitOrder::new(len, seed), position: 0 }
+    }
+
+    /// The order of `len` training tasks; see [`VisitOrder::from_drawn_start`].
+    pub fn of_tasks(len: Option<u64>, seed: SeedTree) -> Self {
+        Self { order: VisitOrder::new(len, seed).from_drawn_start(), position: 0 }
     }
 
     /// The index of the next item.
@@ -144,5 +159,23 @@ mod tests {
         assert_ne!(visits[..10], visits[10..]);
         // Starting in the middle, as a resumed run does, gives the same order.
         assert_eq!(VisitOrder::new(Some(10), SeedTree::new(3)).at(13), visits[13]);
+    }
+
+    #[test]
+    fn seeds_see_different_tasks_of_an_endless_source() {
+        let first = |seed| {
+            let mut visits = Visits::of_tasks(None, SeedTree::new(seed));
+            let items = [visits.next_item(), visits.next_item()];
+            assert_eq!(items[1], items[0] + 1);
+            items[0]
+        };
+        let starts: Vec<u64> = (1..=20).map(first).collect();
+        assert_eq!(starts[0], first(1));
+        for (i, start) in starts.iter().enumerate() {
+            assert!(*start < 1 << 39);
+            assert!(starts[..i].iter().all(|other| other.abs_diff(*start) > 1_000_000));
+        }
+        // Demonstrations begin at the first one: pretraining data have an order of their own.
+        assert_eq!(Visits::new(None, SeedTree::new(1)).next_item(), 0);
     }
 }

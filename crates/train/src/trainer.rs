@@ -88,7 +88,10 @@ impl<'a> Trainer<'a> {
             sampler: Sampler::new(experiment, environment, format, engine),
             policy,
             store,
-            visits: Visits::new(len, seed),
+            visits: match experiment.train.objective {
+                Objective::Supervised => Visits::new(len, seed),
+                Objective::Reinforcement => Visits::of_tasks(len, seed),
+            },
             version: 0,
             steps_without_variance: 0,
             seed,
