@@ -129,6 +129,7 @@ pub fn memory(config: &LlamaConfig, step: &Step) -> Result<MemoryPlan, LmError> 
         compute: Kind::BFloat16,
         training: Training::Full { master: false },
         reference: false,
+        trunk: false,
         pack_tokens: step.micro_batch,
         replicas: 1,
         checkpointing: step.checkpointing,

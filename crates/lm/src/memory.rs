@@ -48,6 +48,9 @@ pub struct MemoryRequest {
     pub training: Training,
     /// Whether full fine-tuning keeps a frozen copy of the model, for a KL penalty.
     pub reference: bool,
+    /// Whether a critic trains a copy of the layers, or adapters of its own on the frozen base. Its
+    /// passes come before those of the policy and need the same memory.
+    pub trunk: bool,
     /// Tokens of one micro-batch, prefixes merged.
     pub pack_tokens: usize,
     /// Replicas that share a micro-batch, each with its own gradients.
@@ -144,10 +147,22 @@ impl MemoryRequest {
             let copy = parameters * compute;
             line("reference model", copy, format!("the first policy in {:?}", self.compute));
         }
+        if self.trunk {
+            let trained = trained - self.separate_head();
+            let kind = if adapters > 0 { Kind::Float } else { self.parameters };
+            let detail = format!("{trained} parameters in {kind:?}");
+            line("critic's trunk", trained * trained_width, detail);
+            let detail = format!("of {trained} parameters");
+            line("critic's gradients", trained * trained_width, detail);
+            let moments = "two f32 moments".to_owned();
+            line("critic's optimiser state", trained * ADAMW_BYTES, moments);
+        }
         if training {
             let tokens = self.pack_tokens;
             let how = if self.checkpointing { "layer inputs and one layer" } else { "all layers" };
-            line("activations", self.activations(compute), format!("{tokens} tokens, {how}"));
+            let whose = if self.trunk { "; of critic and policy in turn" } else { "" };
+            let detail = format!("{tokens} tokens, {how}{whose}");
+            line("activations", self.activations(compute), detail);
             line("logits chunk", self.logits(), format!("{} actions", self.chunk()));
         }
         if matches!(self.training, Training::Full { .. }) {
@@ -160,6 +175,16 @@ impl MemoryRequest {
             line("engine's weights", joined + self.merged(stored), of_joined);
         }
         Ok(MemoryPlan { lines })
+    }
+
+    /// Trained parameters of a language-model head of its own, which a critic's trunk lacks.
+    fn separate_head(&self) -> u64 {
+        match self.training {
+            Training::Full { .. } if !self.config.tied => {
+                (self.config.vocab_size * self.config.hidden_size) as u64
+            }
+            _ => 0,
+        }
     }
 
     /// Bytes of a [`crate::model::Weights`] beyond the parameters it shares.
@@ -348,6 +373,7 @@ mod tests {
             compute: Kind::BFloat16,
             training,
             reference: false,
+            trunk: false,
             pack_tokens: 4096,
             replicas: 1,
             checkpointing: true,
@@ -436,6 +462,29 @@ mod tests {
         let alone = request("SmolLM2-135M", Training::Lora(lora));
         let with_reference = MemoryRequest { reference: true, ..alone.clone() };
         assert_eq!(total(&with_reference), total(&alone));
+    }
+
+    #[test]
+    fn a_critic_s_trunk_is_a_second_model_without_head_or_second_adapters() {
+        let lines = |request: &MemoryRequest| {
+            let with = MemoryRequest { trunk: true, ..request.clone() };
+            let [alone, with] = [request, &with].map(|request| request.plan().unwrap());
+            let parts = ["critic's trunk", "critic's gradients", "critic's optimiser state"]
+                .map(|name| with.bytes(name));
+            assert_eq!(with.total() - alone.total(), parts.iter().sum::<u64>());
+            parts
+        };
+        let mut full = request("SmolLM2-135M", Training::Full { master: false });
+        let n = 134_515_008;
+        assert_eq!(lines(&full), [2 * n, 2 * n, 8 * n]);
+        // An untied head is not copied.
+        full.config.tied = false;
+        assert_eq!(lines(&full), [2 * n, 2 * n, 8 * n]);
+        // 16 · (3072 + 3072) · 28 layers, f32.
+        let lora = LoraConfig { rank: 16, alpha: 32.0, targets: vec!["q_proj".to_owned()] };
+        let adapters = 16 * 6144 * 28;
+        let lora = request("Llama-3.2-3B", Training::Lora(lora));
+        assert_eq!(lines(&lora), [4 * adapters, 4 * adapters, 8 * adapters]);
     }
 
     #[test]

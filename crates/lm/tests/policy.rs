@@ -6,9 +6,10 @@ use common::{number, oracle, parameters, policy, random_tensors, relative, rollo
 use leyden_core::SeedTree;
 use leyden_lm::LmError;
 use leyden_lm::model::{LlamaConfig, LoraConfig, Parameters, Weights};
+use leyden_lm::optim::{Optimizer, OptimizerConfig};
 use leyden_lm::policy::forest::{Pack, Row, pack};
 use leyden_lm::policy::lora::Lora;
-use leyden_lm::policy::{Cotangent, Evaluated, Policy, PolicyOptions};
+use leyden_lm::policy::{Cotangent, Evaluated, Policy, PolicyOptions, ValueHead};
 use tch::{Device, Kind, Tensor, no_grad};
 
 const TEMPERATURE: f64 = 0.7;
@@ -243,6 +244,95 @@ fn adapters_get_the_gradient_of_the_merged_model() {
         let error = relative(&ours, lora.parameters().grad().unwrap());
         assert!(error < 2e-5, "relative error {error:e}");
     }
+}
+
+/// d loss / d states of a linear loss [actions, width].
+fn slopes(pack: &Pack, width: usize) -> Tensor {
+    let n = pack.actions.len();
+    let all: Vec<f32> = (0..n * width).map(|i| number("states", n, i) as f32).collect();
+    Tensor::from_slice(&all).view([n as i64, width as i64])
+}
+
+#[test]
+fn a_trunk_has_the_states_of_its_policy_and_gradients_of_its_own() {
+    for (tied, adapted, checkpointing) in
+        [(true, false, false), (false, false, true), (true, true, false), (true, true, true)]
+    {
+        let config = tiny(tied);
+        let options = PolicyOptions { checkpointing, ..Default::default() };
+        let policy = if adapted { lora_policy(&config, options) } else { policy(&config, options) };
+        policy.lora().into_iter().for_each(disturb);
+        let trunk = policy.trunk().unwrap();
+        policy.trained().zero_grad();
+        trunk.trained().zero_grad();
+        let (rows, groups) = rollouts(&config, 5);
+        let packs = pack(&rows, &groups, 90).unwrap();
+        for pack in &packs {
+            assert!(trunk.states(pack).unwrap().equal(&policy.states(pack).unwrap()));
+            let mut slope = |states: &Tensor| {
+                let slopes = slopes(pack, config.hidden_size);
+                assert_eq!(states.size(), slopes.size());
+                Ok(slopes)
+            };
+            trunk.states_forward_backward(pack, &mut slope).unwrap();
+        }
+        assert_eq!(policy.trained().grad().unwrap().norm().double_value(&[]), 0.0);
+        let weights = policy.weights().unwrap();
+        let mut loss = Tensor::zeros([], (Kind::Float, Device::Cpu));
+        for pack in &packs {
+            let parents: Vec<i64> = pack.actions.iter().map(|a| a.parent as i64).collect();
+            let hidden = policy.hidden(&weights, pack).unwrap();
+            let states = hidden.index_select(0, &Tensor::from_slice(&parents));
+            loss += (states * slopes(pack, config.hidden_size)).sum(Kind::Float);
+        }
+        loss.backward();
+        let ours = trunk.trained().grad().unwrap();
+        // A separate head comes last; the trunk has none.
+        let theirs = policy.trained().grad().unwrap().narrow(0, 0, ours.size()[0]);
+        let error = relative(ours, &theirs);
+        assert!(error < 1e-5, "{tied} {adapted} {checkpointing}: relative error {error:e}");
+        assert_eq!(ours.size() == policy.trained().flat().size(), tied);
+        if adapted {
+            assert_eq!(trunk.base().flat().data_ptr(), policy.base().flat().data_ptr());
+        }
+        // Its updates do not reach the policy.
+        let before = policy.trained().flat().copy();
+        let _ = no_grad(|| trunk.trained().flat().shallow_clone().g_add_scalar_(1.0));
+        assert!(policy.trained().flat().equal(&before));
+    }
+}
+
+#[test]
+fn values_are_learned_through_the_trunk() {
+    let config = tiny(true);
+    let trunk = policy(&config, PolicyOptions::default()).trunk().unwrap();
+    let head = ValueHead::new(config.hidden_size, 8, Device::Cpu, SeedTree::new(2)).unwrap();
+    // A constant head that is not 0.
+    let n = head.parameters().flat().size()[0] as usize;
+    let noise: Vec<f32> = (0..n).map(|i| 0.3 * number("head", 0, i) as f32).collect();
+    let _ =
+        no_grad(|| head.parameters().flat().shallow_clone().g_add_(&Tensor::from_slice(&noise)));
+    let (rows, groups) = rollouts(&config, 5);
+    let pack = &pack(&rows, &groups, usize::MAX).unwrap()[0];
+    let options = OptimizerConfig { lr: 3e-3, weight_decay: 0.0, ..OptimizerConfig::default() };
+    let mut optimizer = Optimizer::new(trunk.trained(), options).unwrap();
+    let mut errors = Vec::new();
+    for _ in 0..100 {
+        trunk.trained().zero_grad();
+        let mut slope = |values: &[f64]| -> Vec<f64> {
+            let targets = (0..values.len()).map(|action| number("target", 0, action));
+            let gaps: Vec<f64> = values.iter().zip(targets).map(|(v, t)| v - t).collect();
+            errors.push(gaps.iter().map(|gap| gap * gap).sum::<f64>());
+            gaps
+        };
+        trunk
+            .states_forward_backward(pack, &mut |states| {
+                head.forward_backward_through(states, &mut slope)
+            })
+            .unwrap();
+        optimizer.step(trunk.trained(), 1.0).unwrap();
+    }
+    assert!(errors[99] < 0.5 * errors[0], "{} → {}", errors[0], errors[99]);
 }
 
 #[test]

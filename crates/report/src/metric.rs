@@ -82,6 +82,8 @@ const EXTRAS: &[(&str, &str, &str)] = &[
     ("correction_rejected", "Tokens that the correction rejects", "share"),
     ("critic_loss", "Critic loss", "loss"),
     ("critic_explained_variance", "Explained variance of the critic", "share of variance"),
+    ("critic_grad_norm", "Gradient norm of the critic", "norm before clipping"),
+    ("critic_warmup", "Warm-up of the critic, without updates of the policy", "steps"),
     ("reward_seen_mean", "Reward used in training", "mean reward"),
     ("reference_kl", "KL to the reference policy", "nats per token"),
     ("kl_coefficient", "KL coefficient", "coefficient"),

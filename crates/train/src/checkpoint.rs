@@ -20,6 +20,7 @@ use tch::{Tensor, no_grad};
 use crate::error::TrainError;
 use crate::folder::sync_folder;
 use crate::trainer::Trainer;
+use crate::trunk::Trunk;
 
 /// The counters of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,8 +38,12 @@ pub struct State {
 
 const SCHEMA: u32 = 1;
 
-/// Prefix of the names of a critic's tensors.
+/// Prefix of the names of a critic's tensors, and of those of its own trunk.
 const CRITIC: &str = "critic.";
+const TRUNK: &str = "critic.trunk.";
+
+/// Name of a part's parameters, after its prefix.
+const PARAMETERS: &str = "parameters";
 
 fn folder(root: &Path, step: u64) -> PathBuf {
     root.join("checkpoints").join(format!("step-{step:06}"))
@@ -77,12 +82,12 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
         ),
     };
     fs::create_dir_all(dir).map_err(|e| failed(&TrainError::file(dir, e)))?;
-    let mut tensors = vec![("parameters".to_owned(), trainer.policy.trained().flat().detach())];
-    tensors.extend(trainer.updater.optimizer.state());
+    let mut tensors = part("", trainer.policy.trained(), &trainer.updater.optimizer);
     if let Some(critic) = &trainer.critic {
-        tensors.push((format!("{CRITIC}parameters"), critic.head.parameters().flat().detach()));
-        let state = critic.optimizer.state().into_iter();
-        tensors.extend(state.map(|(name, tensor)| (format!("{CRITIC}{name}"), tensor)));
+        tensors.extend(part(CRITIC, critic.head.parameters(), &critic.optimizer));
+        if let Some(Trunk { model, optimizer }) = &critic.trunk {
+            tensors.extend(part(TRUNK, model.trained(), optimizer));
+        }
     }
     let named: Vec<_> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
     let path = dir.join("state.safetensors");
@@ -98,6 +103,13 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     crate::folder::write_atomic(&dir.join("state.json"), text.as_bytes())
         .and_then(|()| sync_folder(dir))
         .map_err(|e| failed(&e))
+}
+
+/// Parameters and the state of their optimiser, sharing storage with both.
+fn part(prefix: &str, parameters: &Parameters, optimizer: &Optimizer) -> NamedTensors {
+    let mut tensors = vec![(PARAMETERS.to_owned(), parameters.flat().detach())];
+    tensors.extend(optimizer.state());
+    tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
 }
 
 /// The steps that have a checkpoint, ascending.
@@ -117,7 +129,8 @@ fn steps(root: &Path) -> Result<Vec<u64>, TrainError> {
 /// The contents of a checkpoint.
 pub struct Saved {
     pub state: State,
-    /// By name; those of a critic have the prefix `critic.`.
+    /// By name; those of a critic have the prefix `critic.`, those of its own trunk
+    /// `critic.trunk.`.
     pub tensors: NamedTensors,
 }
 
@@ -211,45 +224,93 @@ impl Origin {
 /// Starts the trainer from the weights of another run's checkpoint, `with_moments` also from the
 /// state of its optimiser. Counters and the order of tasks start anew.
 ///
+/// Without moments, a critic starts from the other run's as far as it fits. A trunk that the other
+/// run does not have starts as a copy of the policy; a value head that was fitted to another trunk
+/// than the policy, which this run does not have, is not taken.
+///
 /// # Errors
-/// A checkpoint that is damaged or belongs to another model.
+/// A checkpoint that is damaged or belongs to another model; with moments, another kind of critic.
 pub fn initialise(
     origin: &Origin,
     with_moments: bool,
     trainer: &mut Trainer<'_>,
 ) -> Result<(), TrainError> {
     let dir = folder(&origin.run, origin.step);
-    let Saved { mut tensors, .. } = read(&dir, origin.step)?;
-    let reject =
-        |e: LmError| TrainError::Invalid(format!("train.init_from: {}: {e}", dir.display()));
-    if with_moments {
-        return restore(trainer, tensors).map_err(reject);
-    }
-    let critic = format!("{CRITIC}parameters");
-    tensors.retain(|(name, _)| name == "parameters" || *name == critic);
-    for (name, saved) in tensors {
-        match &mut trainer.critic {
-            _ if name == "parameters" => copy_parameters(trainer.policy.trained(), &saved),
-            Some(critic) => copy_parameters(critic.head.parameters(), &saved),
-            None => Ok(()),
+    let Saved { tensors, .. } = read(&dir, origin.step)?;
+    let done = if with_moments {
+        restore(trainer, tensors)
+    } else {
+        restore_weights(trainer, &Parts::of(tensors))
+    };
+    done.map_err(|e: LmError| {
+        TrainError::Invalid(format!("train.init_from: {}: {e}", dir.display()))
+    })
+}
+
+/// The tensors of a checkpoint by part, without prefixes.
+#[derive(Default)]
+struct Parts {
+    policy: NamedTensors,
+    head: NamedTensors,
+    trunk: NamedTensors,
+}
+
+impl Parts {
+    fn of(tensors: NamedTensors) -> Self {
+        let mut parts = Self::default();
+        for (name, tensor) in tensors {
+            if let Some(name) = name.strip_prefix(TRUNK) {
+                parts.trunk.push((name.to_owned(), tensor));
+            } else if let Some(name) = name.strip_prefix(CRITIC) {
+                parts.head.push((name.to_owned(), tensor));
+            } else {
+                parts.policy.push((name, tensor));
+            }
         }
-        .map_err(reject)?;
+        parts
     }
-    Ok(())
+}
+
+fn restore_weights(trainer: &Trainer<'_>, parts: &Parts) -> Result<(), LmError> {
+    let find = |tensors: &NamedTensors| {
+        let found = tensors.iter().find(|(name, _)| name == PARAMETERS);
+        found.map(|(_, tensor)| tensor.shallow_clone())
+    };
+    if let Some(saved) = find(&parts.policy) {
+        copy_parameters(trainer.policy.trained(), &saved)?;
+    }
+    let Some(critic) = &trainer.critic else { return Ok(()) };
+    match (&critic.trunk, find(&parts.trunk)) {
+        (None, None) => {}
+        (None, Some(_)) => return Ok(()),
+        (Some(trunk), None) => trunk.copy_from(&trainer.policy)?,
+        (Some(trunk), Some(saved)) => copy_parameters(trunk.model.trained(), &saved)?,
+    }
+    match find(&parts.head) {
+        Some(saved) => copy_parameters(critic.head.parameters(), &saved),
+        None => Ok(()),
+    }
 }
 
 fn restore(trainer: &mut Trainer<'_>, tensors: NamedTensors) -> Result<(), LmError> {
-    let (mut own, mut critics) = (Vec::new(), Vec::new());
-    for (name, tensor) in tensors {
-        match name.strip_prefix(CRITIC) {
-            Some(name) => critics.push((name.to_owned(), tensor)),
-            None => own.push((name, tensor)),
-        }
-    }
+    let Parts { policy, head, trunk } = Parts::of(tensors);
     if let Some(critic) = &mut trainer.critic {
-        restore_part(critic.head.parameters(), &mut critic.optimizer, critics)?;
+        match &mut critic.trunk {
+            Some(Trunk { model, optimizer }) if !trunk.is_empty() => {
+                restore_part(model.trained(), optimizer, trunk)?;
+            }
+            None if trunk.is_empty() => {}
+            own => {
+                let ours = if own.is_some() { "own" } else { "shared" };
+                return Err(LmError::Invalid(format!(
+                    "it has no critic with critic.trunk = \"{ours}\" as in this run; without \
+                     train.init_moments the weights that fit are taken"
+                )));
+            }
+        }
+        restore_part(critic.head.parameters(), &mut critic.optimizer, head)?;
     }
-    restore_part(trainer.policy.trained(), &mut trainer.updater.optimizer, own)
+    restore_part(trainer.policy.trained(), &mut trainer.updater.optimizer, policy)
 }
 
 /// Restores parameters and the state of their optimiser from the tensors of a checkpoint, without
@@ -262,7 +323,7 @@ pub fn restore_part(
     optimizer: &mut Optimizer,
     mut tensors: NamedTensors,
 ) -> Result<(), LmError> {
-    let Some(place) = tensors.iter().position(|(name, _)| name == "parameters") else {
+    let Some(place) = tensors.iter().position(|(name, _)| name == PARAMETERS) else {
         return Err(LmError::Invalid("it has no parameters".to_owned()));
     };
     let (_, saved) = tensors.swap_remove(place);

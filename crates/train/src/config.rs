@@ -13,12 +13,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
+mod critic;
 mod error;
 mod own;
 mod read;
 pub mod reference;
 pub mod schema;
 
+pub use critic::{CriticConfig, CriticTrunk};
 pub use error::ConfigError;
 use own::Rest;
 pub use own::{Flag, KeyError, OwnKey, Preset, Values};
@@ -100,11 +102,6 @@ impl Experiment {
             "cpu" => requested.min(self.model.threads),
             _ => 1,
         }
-    }
-
-    /// Whether a critic is trained with the policy.
-    pub fn has_critic(&self) -> bool {
-        self.train.objective == Objective::Reinforcement && self.algorithm.needs_critic()
     }
 }
 
@@ -487,25 +484,6 @@ impl Default for TrainConfig {
             patience_without_variance: 20,
             batch: 32,
         }
-    }
-}
-
-/// The critic, for algorithms that need one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CriticConfig {
-    /// Hidden units of the value head; 0 is the model's width.
-    pub width: usize,
-    pub learning_rate: f64,
-    /// Passes over the rollouts of a step.
-    pub epochs: usize,
-    /// Clip range of predictions around their old values.
-    pub clip: f64,
-}
-
-impl Default for CriticConfig {
-    fn default() -> Self {
-        Self { width: 0, learning_rate: 1e-3, epochs: 4, clip: 0.5 }
     }
 }
 

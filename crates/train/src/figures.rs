@@ -6,6 +6,8 @@ use leyden_core::record::{RECORD_SCHEMA, StepRecord};
 use leyden_core::{FinishReason, Rollout};
 
 use crate::batch::Batch;
+use crate::config::Experiment;
+use crate::critic::CriticFigures;
 use crate::numbers::{deviation, histogram, mean};
 use crate::rounds::signal_counts;
 use crate::sample::Sampled;
@@ -85,4 +87,24 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
         by_turn: update.parts.turns(update.first_updates),
         extra,
     }
+}
+
+/// The metrics of fitting the critic; `is_warmup`: whether the policy was not updated.
+pub(crate) fn of_critic(
+    experiment: &Experiment,
+    figures: &CriticFigures,
+    is_warmup: bool,
+) -> BTreeMap<String, f64> {
+    let CriticFigures { loss, explained_variance, grad_norm } = *figures;
+    let mut extra = BTreeMap::from([
+        ("critic_loss".to_owned(), loss),
+        ("critic_explained_variance".to_owned(), explained_variance),
+    ]);
+    if experiment.has_own_trunk() || experiment.critic_warmup() > 0 {
+        extra.insert("critic_grad_norm".to_owned(), grad_norm);
+    }
+    if is_warmup {
+        extra.insert("critic_warmup".to_owned(), 1.0);
+    }
+    extra
 }

@@ -36,6 +36,7 @@ mod step;
 pub mod store;
 pub mod supervised;
 pub mod trainer;
+pub mod trunk;
 pub mod update;
 
 pub use config::Experiment;

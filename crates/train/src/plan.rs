@@ -30,6 +30,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         compute: parse_kind(&model.dtype)?,
         training,
         reference: experiment.algorithm.kl.is_on(),
+        trunk: experiment.has_own_trunk(),
         pack_tokens: train.micro_batch_tokens,
         replicas: experiment.replicas(),
         checkpointing: train.activation_checkpointing,
@@ -207,6 +208,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::CriticTrunk;
 
     fn experiment(model: &str, extra: &str) -> (Experiment, LlamaConfig) {
         let text = format!(
@@ -231,6 +233,20 @@ mod tests {
         assert_eq!(request(&experiment, &shape).unwrap().rollouts, 512);
         experiment.model.context = 1024;
         assert_eq!(request(&experiment, &shape).unwrap().context, 1024);
+    }
+
+    #[test]
+    fn a_critic_s_own_trunk_is_part_of_the_plan() {
+        let (mut experiment, shape) = experiment("Llama-3.2-1B", "");
+        experiment.critic.trunk = CriticTrunk::Own;
+        let bytes = |experiment: &Experiment| {
+            plan(experiment, &shape).unwrap().bytes("critic's optimiser state")
+        };
+        assert_eq!(bytes(&experiment), 0, "this algorithm has no critic");
+        experiment.algorithm = toml::from_str("advantage = { name = 'gae' }").unwrap();
+        assert_eq!(bytes(&experiment), 8 * shape.parameters() as u64);
+        experiment.critic.trunk = CriticTrunk::Shared;
+        assert_eq!(bytes(&experiment), 0);
     }
 
     #[test]

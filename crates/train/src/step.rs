@@ -103,9 +103,9 @@ impl Trainer<'_> {
         batch.assign(&experiment.algorithm, penalties.as_deref(), step)?;
 
         // Update: first the critic, whose values and targets belong to the current policy, then the
-        // policy.
+        // policy, except during the critic's warm-up.
         let fitted = match (&mut self.critic, &values) {
-            (Some(critic), Some(values)) => Some(critic.fit(&self.policy, &batch, values)?),
+            (Some(critic), Some(values)) => Some(critic.fit(&self.policy, &batch, values, step)?),
             _ => None,
         };
         let term = match (reference, &logp_ref) {
@@ -114,7 +114,12 @@ impl Trainer<'_> {
             }
             _ => None,
         };
-        let update = self.updater.update(&mut self.policy, &batch, term, step)?;
+        let is_warmup = step <= experiment.critic_warmup();
+        let update = if is_warmup {
+            self.updater.measure(&mut self.policy, &batch)?
+        } else {
+            self.updater.update(&mut self.policy, &batch, term, step)?
+        };
         laps.end("update");
 
         // Record: every call with its credit, and the metrics.
@@ -128,15 +133,16 @@ impl Trainer<'_> {
         let mut record = figures::of_step(step, &sampled, &batch, &update);
         record.extra.extend(inputs.into_iter().map(|(name, value)| (name.to_owned(), value)));
         if let Some(fitted) = fitted {
-            record.extra.insert("critic_loss".to_owned(), fitted.loss);
-            record.extra.insert("critic_explained_variance".to_owned(), fitted.explained_variance);
+            record.extra.extend(figures::of_critic(experiment, &fitted, is_warmup));
         }
         if !experiment.reward.is_true() {
             let seen: Vec<f64> = sampled.seen.iter().filter_map(|r| r.outcome.reward()).collect();
             record.extra.insert("reward_seen_mean".to_owned(), mean(&seen));
         }
         if let (Some(reference), Some(logp_ref)) = (&mut self.reference, &logp_ref) {
-            let (kl, coefficient) = reference.follow(&batch, logp_ref, record.rollouts);
+            // Its factor follows updates of the policy, which a warm-up has none of.
+            let rollouts = if is_warmup { 0 } else { record.rollouts };
+            let (kl, coefficient) = reference.follow(&batch, logp_ref, rollouts);
             record.extra.insert("reference_kl".to_owned(), kl);
             record.extra.insert("kl_coefficient".to_owned(), coefficient);
         }

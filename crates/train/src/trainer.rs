@@ -37,7 +37,7 @@ pub struct Trainer<'a> {
     pub store: RolloutStore,
     /// The order of tasks or demonstrations, and the run's position in it.
     pub visits: Visits,
-    /// Number of updates of the weights, one per step.
+    /// Number of steps, each of which may have changed the weights.
     pub version: u64,
     /// Consecutive steps without reward variance.
     pub steps_without_variance: u64,

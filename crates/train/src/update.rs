@@ -109,7 +109,8 @@ impl<'a> Updater<'a> {
                 "cosine" => Decay::Cosine,
                 _ => Decay::Constant,
             },
-            steps: train.steps as usize,
+            // A critic's warm-up is before the schedule: its steps update no policy.
+            steps: train.steps.saturating_sub(experiment.critic_warmup()) as usize,
             ..Schedule::default()
         };
         let replicas = Replicas::of(policy, experiment.replicas())?;
@@ -187,6 +188,39 @@ impl<'a> Updater<'a> {
         Ok(update)
     }
 
+    /// The metrics of a step's batch without an update, from a forward pass only.
+    ///
+    /// # Errors
+    /// Errors of the policy.
+    pub(crate) fn measure(
+        &mut self,
+        policy: &mut Policy,
+        batch: &Batch,
+    ) -> Result<Update, TrainError> {
+        let mut update = Update::default();
+        if batch.rows.is_empty() {
+            return Ok(update);
+        }
+        let all: Vec<usize> = (0..batch.rows.len()).collect();
+        let packs = self.packs(batch, &all)?;
+        let context = PackContext {
+            algorithm: &self.experiment.algorithm,
+            temperature: self.experiment.rollout.temperature,
+            kl_coefficient: 0.0,
+            batch,
+            weights: &[],
+            logp_old: None,
+            logp_ref: None,
+            parts: batch.has_parts(),
+            first: true,
+        };
+        let done = self
+            .replicas
+            .share(policy, &packs, |policy, pack| context.evaluate_only(policy, pack))?;
+        done.iter().for_each(|part| update.merge(part));
+        Ok(update)
+    }
+
     /// The micro-batches of a mini-batch. Rows without a gradient are evaluated for metrics only in
     /// the `first` epoch.
     fn jobs(&self, batch: &Batch, members: &[usize], first: bool) -> Result<Vec<Job>, TrainError> {
@@ -195,11 +229,15 @@ impl<'a> Updater<'a> {
         let without = if first { without } else { Vec::new() };
         let mut jobs = Vec::new();
         for (members, has_gradient) in [(without, false), (with, true)] {
-            let longest = members.iter().map(|&row| batch.rows[row].ids.len()).max().unwrap_or(0);
-            let packs = self.cut(longest, |budget| batch.pack(&members, budget))?;
+            let packs = self.packs(batch, &members)?;
             jobs.extend(packs.into_iter().map(|pack| Job { pack, has_gradient }));
         }
         Ok(jobs)
+    }
+
+    fn packs(&self, batch: &Batch, members: &[usize]) -> Result<Vec<Pack>, TrainError> {
+        let longest = members.iter().map(|&row| batch.rows[row].ids.len()).max().unwrap_or(0);
+        self.cut(longest, |budget| batch.pack(members, budget))
     }
 
     /// Whether a row contributes to the gradient. It does not if its advantages are all 0 and the
@@ -232,14 +270,20 @@ impl<'a> Updater<'a> {
         let clip = self.train().grad_clip;
         let norm = clip_grad_norm(policy.trained(), (clip > 0.0).then_some(clip))?;
         if norm.is_finite() {
-            let factor = self.schedule.factor(step as usize - 1);
+            let factor = self.factor(step);
             self.optimizer.step(policy.trained(), factor)?;
         }
         Ok(norm)
     }
 
     pub(crate) fn learning_rate(&self, step: u64) -> f64 {
-        self.train().learning_rate * self.schedule.factor(step as usize - 1)
+        self.train().learning_rate * self.factor(step)
+    }
+
+    /// The factor of the learning rate in step `step`, after a critic's warm-up.
+    fn factor(&self, step: u64) -> f64 {
+        let before = 1 + self.experiment.critic_warmup();
+        self.schedule.factor(step.saturating_sub(before) as usize)
     }
 }
 

@@ -243,25 +243,41 @@ impl Optimizer {
 /// # Errors
 /// Frozen parameters.
 pub fn clip_grad_norm(parameters: &Parameters, max_norm: Option<f64>) -> Result<f64, LmError> {
+    clip_grad_norms(&[parameters], max_norm)
+}
+
+/// As [`clip_grad_norm`], of several parts of a model on one device as one gradient.
+///
+/// # Errors
+/// Frozen parameters.
+pub fn clip_grad_norms(parts: &[&Parameters], max_norm: Option<f64>) -> Result<f64, LmError> {
     let _guard = no_grad_guard();
-    let Some(grad) = parameters.grad() else {
-        return Err(LmError::Invalid("frozen parameters have no gradient".to_owned()));
-    };
-    // Block by block in f64: an f32 sum over millions of squares loses digits.
-    let total = grad.size()[0];
     let mut squares = Vec::new();
-    for start in (0..total).step_by(BLOCK as usize) {
-        let block = grad.narrow(0, start, BLOCK.min(total - start)).to_kind(Kind::Float);
-        squares.push(block.f_dot(&block)?.to_kind(Kind::Double));
+    for parameters in parts {
+        let grad = gradient(parameters)?;
+        // Block by block in f64: an f32 sum over millions of squares loses digits.
+        let total = grad.size()[0];
+        for start in (0..total).step_by(BLOCK as usize) {
+            let block = grad.narrow(0, start, BLOCK.min(total - start)).to_kind(Kind::Float);
+            squares.push(block.f_dot(&block)?.to_kind(Kind::Double));
+        }
     }
     let norm = Tensor::f_stack(&squares, 0)?.f_sum(Kind::Double)?.f_double_value(&[])?.sqrt();
     if let Some(max_norm) = max_norm
         && norm.is_finite()
         && norm > max_norm
     {
-        let _ = grad.shallow_clone().f_mul_scalar_(max_norm / (norm + 1e-6))?;
+        for parameters in parts {
+            let grad = gradient(parameters)?;
+            let _ = grad.shallow_clone().f_mul_scalar_(max_norm / (norm + 1e-6))?;
+        }
     }
     Ok(norm)
+}
+
+fn gradient(parameters: &Parameters) -> Result<&Tensor, LmError> {
+    let frozen = || LmError::Invalid("frozen parameters have no gradient".to_owned());
+    parameters.grad().ok_or_else(frozen)
 }
 
 /// The update rule of each part of the buffer; adjacent parts with the same Adam rule are merged.

@@ -122,6 +122,28 @@ impl Policy {
         Ok(Self::new(self.config.clone(), self.parameters.replica()?, self.options))
     }
 
+    /// A copy with trained parameters of its own and without a language-model head: the trunk of a
+    /// critic. Of a policy with adapters these are copied, and the frozen base is shared.
+    ///
+    /// # Errors
+    /// Errors of libtorch (memory).
+    pub fn trunk(&self) -> Result<Self, LmError> {
+        let Some(Adapted { lora, base }) = &self.adapted else {
+            let layers = self.parameters.iter().filter(|(name, _)| *name != "lm_head.weight");
+            let tensors = layers.map(|(name, tensor)| (name.to_owned(), tensor.detach())).collect();
+            let kind = self.parameters.flat().kind();
+            let parameters = Parameters::new(tensors, kind, self.device, true)?;
+            // As if tied: there is no head to look up.
+            let config = LlamaConfig { tied: true, ..self.config.clone() };
+            return Ok(Self::new(config, parameters, self.options));
+        };
+        let config = lora.config().clone();
+        let lora = Lora::from_adapters(config, &self.config, self.device, lora.adapters()?)?;
+        let mut trunk = Self::new(self.config.clone(), self.parameters.replica()?, self.options);
+        trunk.adapted = Some(Adapted { lora, base: base.shallow_clone() });
+        Ok(trunk)
+    }
+
     pub fn config(&self) -> &LlamaConfig {
         &self.config
     }
@@ -248,29 +270,9 @@ impl Policy {
         temperature: f64,
         cotangent: &mut dyn FnMut(&Evaluated) -> Cotangent,
     ) -> Result<Evaluated, LmError> {
-        if self.trained().grad().is_none() {
-            return Err(LmError::Invalid("this policy is frozen and has no gradients".to_owned()));
-        }
-        let weights = self.weights()?;
-        let mut input = self.input(pack)?;
-        let (config, rotary) = (&self.config, &self.rotary);
-        let (hidden, checkpoints) = if self.options.checkpointing {
-            let attention = &mut input.attention;
-            let (hidden, checkpoints) = Checkpoints::forward(
-                &weights,
-                config,
-                rotary,
-                &input.ids,
-                &input.positions,
-                attention,
-            )?;
-            (hidden, Some(checkpoints))
-        } else {
-            let attention = &mut input.attention;
-            (transform(&weights, config, rotary, &input.ids, &input.positions, attention)?, None)
-        };
-        let mut head = self.head(&weights, pack, temperature)?;
-        let (logp, entropy) = head.forward(&hidden)?;
+        let pass = self.pass(pack)?;
+        let mut head = self.head(&pass.weights, pack, temperature)?;
+        let (logp, entropy) = head.forward(&pass.hidden)?;
         let evaluated = Evaluated { logp, entropy };
         let cotangent = checked(cotangent(&evaluated), pack.actions.len())?;
         if cotangent.is_zero() {
@@ -279,12 +281,44 @@ impl Policy {
         let of_head =
             HeadCotangent { logp: &cotangent.logp, entropy: cotangent.entropy.as_deref() };
         let weight_grad = self.head_gradient()?;
-        let gradient = head.backward(&hidden, &of_head, weight_grad.as_ref())?;
-        match checkpoints {
-            None => backward_from(&hidden, &gradient)?,
-            Some(saved) => saved.backward(&weights, config, &mut input.attention, &gradient)?,
-        }
+        let gradient = head.backward(&pass.hidden, &of_head, weight_grad.as_ref())?;
+        self.backward(pass, &gradient)?;
         Ok(evaluated)
+    }
+
+    /// A forward pass through the layers that [`Policy::backward`] can differentiate.
+    ///
+    /// # Errors
+    /// As [`Policy::evaluate`]; a policy without trained parameters.
+    pub(super) fn pass(&self, pack: &Pack) -> Result<Pass, LmError> {
+        if self.trained().grad().is_none() {
+            return Err(LmError::Invalid("this policy is frozen and has no gradients".to_owned()));
+        }
+        let weights = self.weights()?;
+        let mut input = self.input(pack)?;
+        let (config, rotary) = (&self.config, &self.rotary);
+        let Input { ids, positions, attention } = &mut input;
+        let (hidden, checkpoints) = if self.options.checkpointing {
+            let (hidden, checkpoints) =
+                Checkpoints::forward(&weights, config, rotary, ids, positions, attention)?;
+            (hidden, Some(checkpoints))
+        } else {
+            (transform(&weights, config, rotary, ids, positions, attention)?, None)
+        };
+        Ok(Pass { weights, input, hidden, checkpoints })
+    }
+
+    /// Adds the gradients of the trained parameters to their gradient buffer, given
+    /// d loss / d hidden [n, width].
+    ///
+    /// # Errors
+    /// Errors of libtorch (memory).
+    pub(super) fn backward(&self, pass: Pass, gradient: &Tensor) -> Result<(), LmError> {
+        let Pass { weights, mut input, hidden, checkpoints } = pass;
+        match checkpoints {
+            None => backward_from(&hidden, gradient),
+            Some(saved) => saved.backward(&weights, &self.config, &mut input.attention, gradient),
+        }
     }
 
     /// The head's part of the gradient buffer: the embedding's if tied, none if frozen.
@@ -324,6 +358,15 @@ impl Policy {
             attention: ForestAttention::new(pack, shape, kind, self.device)?,
         })
     }
+}
+
+/// A forward pass through the layers, with their graph or the inputs to recompute it from.
+pub(super) struct Pass {
+    weights: Weights,
+    input: Input,
+    /// Normed hidden states [n, width] of all nodes.
+    pub hidden: Tensor,
+    checkpoints: Option<Checkpoints>,
 }
 
 struct Input {

@@ -1,10 +1,13 @@
-//! A critic on the policy's hidden states.
+//! A critic on the hidden states of the policy or of a trunk of its own.
 //!
 //! The state before an action is the normed hidden state from which the head predicts the action's
 //! token. A small network on it predicts the expected return. It has its own parameters, and no
 //! gradient flows through it into the policy: the critic uses the policy's features without
 //! changing them. So it costs one forward pass, needs no second model, and the policy's update is
 //! the same with and without it.
+//!
+//! With a trunk of its own, a copy of the policy ([`Policy::trunk`]), the gradient flows on into
+//! that trunk, for a second model's memory and one backward pass more.
 
 use leyden_core::SeedTree;
 use tch::{Device, Kind, Tensor, no_grad_guard};
@@ -54,7 +57,7 @@ impl ValueHead {
     /// States of another width.
     pub fn values(&self, states: &Tensor) -> Result<Vec<f64>, LmError> {
         let _guard = no_grad_guard();
-        numbers(&self.forward(states)?)
+        numbers(&self.forward(&constant(states))?)
     }
 
     /// Evaluates the states, calls `slope` for d loss / d value of each, and adds the gradients of
@@ -63,6 +66,28 @@ impl ValueHead {
     /// # Errors
     /// As [`ValueHead::values`]; a number of slopes other than the number of states.
     pub fn forward_backward(
+        &self,
+        states: &Tensor,
+        slope: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<(), LmError> {
+        self.differentiate(&constant(states), slope)
+    }
+
+    /// As [`ValueHead::forward_backward`]; returns d loss / d states [n, width], f32.
+    ///
+    /// # Errors
+    /// As [`ValueHead::forward_backward`].
+    pub fn forward_backward_through(
+        &self,
+        states: &Tensor,
+        slope: &mut dyn FnMut(&[f64]) -> Vec<f64>,
+    ) -> Result<Tensor, LmError> {
+        let states = constant(states).set_requires_grad(true);
+        self.differentiate(&states, slope)?;
+        Ok(states.grad())
+    }
+
+    fn differentiate(
         &self,
         states: &Tensor,
         slope: &mut dyn FnMut(&[f64]) -> Vec<f64>,
@@ -83,12 +108,17 @@ impl ValueHead {
         Ok(())
     }
 
+    /// Values [n] of f32 `states` [n, width].
     fn forward(&self, states: &Tensor) -> Result<Tensor, LmError> {
         let part = |name: &str| self.parameters.get(name);
-        let states = states.detach().to_kind(Kind::Float);
         let inner = states.f_linear(part("inner.weight")?, Some(part("inner.bias")?))?.f_silu()?;
         Ok(inner.f_linear(part("value.weight")?, Some(part("value.bias")?))?.f_squeeze_dim(1)?)
     }
+}
+
+/// The states in f32, outside of any graph.
+fn constant(states: &Tensor) -> Tensor {
+    states.detach().to_kind(Kind::Float)
 }
 
 fn numbers(values: &Tensor) -> Result<Vec<f64>, LmError> {
@@ -105,9 +135,35 @@ impl Policy {
     pub fn states(&self, pack: &Pack) -> Result<Tensor, LmError> {
         let _guard = no_grad_guard();
         let hidden = self.hidden(&self.weights()?, pack)?;
-        let parents: Vec<i64> = pack.actions.iter().map(|action| action.parent as i64).collect();
-        Ok(hidden.f_index_select(0, &Tensor::f_from_slice(&parents)?.to_device(hidden.device()))?)
+        Ok(hidden.f_index_select(0, &parents(pack, hidden.device())?)?)
     }
+
+    /// Computes the states as [`Policy::states`], calls `slope` with them for
+    /// d loss / d states [actions, width], and adds the gradients of the trained parameters to
+    /// their gradient buffer.
+    ///
+    /// # Errors
+    /// As [`Policy::forward_backward`]; those of `slope`.
+    pub fn states_forward_backward(
+        &self,
+        pack: &Pack,
+        slope: &mut dyn FnMut(&Tensor) -> Result<Tensor, LmError>,
+    ) -> Result<(), LmError> {
+        let pass = self.pass(pack)?;
+        let hidden = pass.hidden.detach();
+        let parents = parents(pack, hidden.device())?;
+        let of_states = slope(&hidden.f_index_select(0, &parents)?)?;
+        let mut gradient =
+            Tensor::f_zeros(hidden.size().as_slice(), (Kind::Float, hidden.device()))?;
+        let _ = gradient.f_index_add_(0, &parents, &of_states.to_kind(Kind::Float))?;
+        self.backward(pass, &gradient)
+    }
+}
+
+/// The node before each action, `[actions]`.
+fn parents(pack: &Pack, device: Device) -> Result<Tensor, LmError> {
+    let parents: Vec<i64> = pack.actions.iter().map(|action| action.parent as i64).collect();
+    Ok(Tensor::f_from_slice(&parents)?.to_device(device))
 }
 
 #[cfg(test)]

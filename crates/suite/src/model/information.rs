@@ -119,6 +119,7 @@ impl Information {
                 compute: Kind::BFloat16,
                 training,
                 reference: false,
+                trunk: false,
                 pack_tokens: 4096,
                 replicas: 1,
                 checkpointing: true,

@@ -151,6 +151,7 @@ impl Experiment {
             ("train.grad_clip", self.train.grad_clip),
             ("critic.learning_rate", self.critic.learning_rate),
             ("critic.clip", self.critic.clip),
+            ("critic.trunk_learning_rate", self.critic.trunk_learning_rate),
             ("eval.temperature", self.eval.temperature),
         ];
         let deadlines = [
@@ -210,7 +211,7 @@ impl Experiment {
         if let Err(e) = self.algorithm.validate().and_then(|()| self.check_capabilities(true)) {
             return reject("algorithm", e.to_string());
         }
-        Ok(())
+        self.check_critic().or_else(|KeyError { key, what }| reject(&key, what))
     }
 
     /// Whether a run satisfies the algorithm's needs; `counterfactuals`: whether the agent's

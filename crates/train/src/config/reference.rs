@@ -217,9 +217,20 @@ const REFERENCE: &[(&str, &str)] = &[
     ),
     key("train.batch", "demonstrations per step (supervised only)"),
     key("critic.width", "hidden units of the value head; 0 is the model's width"),
-    key("critic.learning_rate", "learning rate of the critic, for algorithms that need one"),
+    key("critic.learning_rate", "learning rate of the value head, for algorithms with a critic"),
     key("critic.epochs", "passes of the critic over the rollouts of a step"),
     key("critic.clip", "clip range of value predictions around their old values"),
+    key(
+        "critic.trunk",
+        "shared: the value head reads the policy's hidden states; own: those of a copy of the \
+         policy's initial weights (with model.lora, of its adapters), which is trained with it",
+    ),
+    key("critic.trunk_learning_rate", "learning rate of the critic's own trunk"),
+    key(
+        "critic.warmup",
+        "first steps of the run in which only the critic is fitted; train.warmup and \
+         train.schedule begin after them",
+    ),
     key("eval.every", "steps between evaluations; 0 evaluates at start and end only"),
     key("eval.tasks", "held-out tasks per evaluation; 0 is all"),
     key("eval.selection", "stratified: a random sample of the files, by data.seed; first"),
