@@ -280,7 +280,7 @@ mod tests {
         let keys = reference(&registry);
         let what = |path: &str| &keys.iter().find(|key| key.path == path).unwrap().what;
         assert!(what("agent.name").starts_with("the agent: calc (calculator), sql (text-to-SQL)"));
-        assert!(what("data.train").contains("mini-calc, mini-spider, mini-musique"));
+        assert!(what("data.train").contains("mini-calc, mini-ledger, mini-spider, mini-musique"));
         assert!(what("reward.name").contains("of rag f1 or f1_format"));
         for key in registry.keys() {
             assert_eq!(what(key.path), key.what);

@@ -22,6 +22,7 @@
 //! mode = "sampled"
 //! threshold = 0.6
 //! failed = "zero"                    # what a failed cell counts as; default: "last"
+//! by = "horizon"                     # also compare by the values of this label
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -70,6 +71,8 @@ pub struct ReportSettings {
     pub mode: Option<String>,
     /// The reward threshold for sample efficiency; default: 90 % of the baseline's final reward.
     pub threshold: Option<f64>,
+    /// A label of the test tasks by whose values final rewards are compared, too.
+    pub by: Option<String>,
     /// What a failed cell counts as. It belongs in the sweep file so that it is decided before
     /// the results are known.
     pub failed: FailedCells,

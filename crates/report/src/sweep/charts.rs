@@ -122,7 +122,7 @@ fn intervals(
 }
 
 /// Chart size with space for the names of many variants.
-fn size(summary: &Summary) -> (f64, f64) {
+pub(super) fn size(summary: &Summary) -> (f64, f64) {
     let rows = summary.variants.len().div_ceil(3) as f64;
     (Chart::LARGE.0, 300.0 + 18.0 * rows)
 }

@@ -95,6 +95,11 @@ impl Measures {
         self.is_cut_short() || (first > 0.0 && self.final_reward < 0.5 * first)
     }
 
+    /// Whether the cell failed and counts with reward 0.
+    pub(super) fn counts_as_zero(&self) -> bool {
+        self.zero_after.is_some()
+    }
+
     /// Whether the cell failed or ended early, so that its curve is carried forward.
     pub(super) fn is_cut_short(&self) -> bool {
         self.ending != Ending::Complete

@@ -9,6 +9,7 @@
 //! A report must be possible while the sweep is active: cells that have not ended have curves, are
 //! excluded from the statistics, and are listed on the page, and all verdicts are preliminary.
 
+mod by_label;
 mod charts;
 mod comparison;
 mod cost;
@@ -24,6 +25,7 @@ mod words;
 
 use std::path::Path;
 
+pub use by_label::{ByLabel, OfValue, OfVariant};
 pub use comparison::{Comparison, Design};
 pub use cost::Cost;
 pub(crate) use load::load_sweep_at;
@@ -53,7 +55,9 @@ pub fn write_sweep(
         return Err(ReportError::EmptySweep(sweep.folder.clone()));
     }
     let summary = summarise(sweep);
-    let figures = charts::figures(&experiments, &summary);
+    let shares = summary::are_shares(&experiments);
+    let mut figures = charts::figures(&experiments, &summary);
+    figures.extend(summary.by_label.iter().flat_map(|by| by.figures(&summary, shares)));
     let mut notes = sweep.notes.clone();
     notes.extend(summary.notes.iter().cloned());
 
@@ -65,6 +69,9 @@ pub fn write_sweep(
     folder.put("sweep.md", markdown.as_bytes())?;
     folder.put("variants.csv", tables::variants_csv(&summary).as_bytes())?;
     folder.put("cells.csv", tables::cells_csv(sweep, &summary).as_bytes())?;
+    if let Some(by_label) = &summary.by_label {
+        folder.put("by_label.csv", by_label.csv().as_bytes())?;
+    }
     folder.put("curves.csv", curves_csv(&experiments).as_bytes())?;
     let html = page::page(sweep, &summary, &figures, &notes, options)?;
     let page = folder.put("index.html", html.as_bytes())?;

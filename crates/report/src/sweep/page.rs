@@ -27,6 +27,7 @@ struct View<'a> {
     variants: Vec<VariantView<'a>>,
     method: String,
     protocol: &'a str,
+    by_label: Option<ByLabelView<'a>>,
     threshold: String,
     cost: &'static str,
     difference_of_interest: f64,
@@ -55,6 +56,13 @@ struct VariantView<'a> {
     arrival: String,
     cost: [String; 6],
     overrides: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ByLabelView<'a> {
+    label: &'a str,
+    rows: Vec<[String; 7]>,
+    method: String,
 }
 
 #[derive(Serialize)]
@@ -103,6 +111,11 @@ pub(super) fn page(
         variants: variants(sweep, summary),
         method: method_words(summary),
         protocol: &summary.protocol,
+        by_label: summary.by_label.as_ref().map(|by| ByLabelView {
+            label: &by.label,
+            rows: by.rows(),
+            method: by.method(),
+        }),
         threshold: threshold_words(summary),
         cost: COST,
         difference_of_interest: DIFFERENCE_OF_INTEREST,

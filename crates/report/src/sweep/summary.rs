@@ -3,6 +3,7 @@
 use leyden_core::SeedTree;
 use leyden_stats::{Interval, Scores, mean, probability_of_improvement, student_interval};
 
+use super::by_label::{self, ByLabel};
 use super::comparison::{Comparison, adjust};
 use super::cost::Cost;
 use super::load::{SweepRuns, VariantRuns};
@@ -44,6 +45,8 @@ pub struct Summary {
     /// Whether the threshold was given; otherwise it is a share of the baseline's final reward.
     pub threshold_given: bool,
     pub variants: Vec<VariantSummary>,
+    /// The comparisons by the values of a label, if the sweep file names one.
+    pub by_label: Option<ByLabel>,
     /// The rules by which cells count, in words.
     pub protocol: String,
     pub notes: Vec<String>,
@@ -137,7 +140,17 @@ pub fn summarise(sweep: &SweepRuns) -> Summary {
         variant.verdict = variant.verdict.clone().with_open_cells(open, cells().count());
     }
     let threshold_given = given.is_some();
-    Summary { mode, end, threshold, threshold_given, variants, protocol, notes }
+    let by_label = None;
+    let mut summary =
+        Summary { mode, end, threshold, threshold_given, variants, by_label, protocol, notes };
+    if let Some(label) = &sweep.settings.by {
+        summary.by_label = by_label::by_label(sweep, &summary, label, shares);
+        if summary.by_label.is_none() {
+            let note = format!("[report] by: no evaluation has the label `{label}`.");
+            summary.notes.push(note);
+        }
+    }
+    summary
 }
 
 /// The configured mode, or `sampled` if runs have it, else `greedy`.
@@ -155,7 +168,7 @@ fn scores(variant: &VariantSummary) -> Option<Scores> {
 
 /// The mean over runs. Intervals of `shares` are clipped to 0 and 1, because Student's t ignores
 /// these bounds.
-fn over_runs(values: &[f64], shares: bool) -> Option<Measured> {
+pub(super) fn over_runs(values: &[f64], shares: bool) -> Option<Measured> {
     let clipped =
         |Interval { low, high }| if shares { (low.max(0.0), high.min(1.0)) } else { (low, high) };
     Some(Measured { value: mean(values)?, interval: student_interval(values).map(clipped) })

@@ -46,6 +46,9 @@ pub(super) fn markdown(sweep: &SweepRuns, summary: &Summary) -> String {
         );
     }
     let _ = writeln!(out, "\n{}\n\n{}\n", method_words(summary), summary.protocol);
+    if let Some(by_label) = &summary.by_label {
+        let _ = writeln!(out, "{}", by_label.markdown().trim_start());
+    }
     out.push_str(
         "| variant | steps to the reward | rollouts | tokens generated | tokens trained | with a gradient | seconds | evaluation |\n\
          |---|---:|---:|---:|---:|---:|---:|---:|\n",
