@@ -33,6 +33,26 @@ fn generated_datasets_load_again() {
             &["8 tasks", "template    held_out: 4, seen: 4", "8 demonstrations", "operators: "][..],
         ),
         (
+            "mini-ledger",
+            "test.jsonl",
+            &[
+                "8 tasks",
+                "horizon      2-4: 3, 5-8: 3, 9-12: 2",
+                "8 demonstrations, 0 tasks without",
+                "calculator calls per demonstration: 2: 2, 3: 1, 5: 2, 6: 1, 9: 2",
+            ],
+        ),
+        (
+            "mini-musique-long",
+            "test.jsonl",
+            &[
+                "8 tasks",
+                "horizon     2-3: 4, 4-5: 4",
+                "paragraphs per question: 20: 8",
+                "of which support it: 2: 2, 3: 2, 4: 2, 5: 2",
+            ],
+        ),
+        (
             "mini-spider",
             "dev.json",
             &[
@@ -73,7 +93,7 @@ fn generated_datasets_load_again() {
 
 #[test]
 fn a_generated_dataset_is_described() {
-    for world in ["mini-spider", "mini-musique"] {
+    for world in ["mini-spider", "mini-ledger", "mini-musique", "mini-musique-long"] {
         let (text, _) = succeeds(&mut leyden(&["data", "info", world]));
         assert_contains(
             &text,
@@ -174,7 +194,11 @@ fn an_unknown_dataset_name() {
     let sentence = refused(&mut leyden(&["data", "info", "mini-clac"]));
     assert_contains(
         &sentence,
-        &["mini-clac", "no such file", "mini-calc, mini-spider, mini-musique"],
+        &[
+            "mini-clac",
+            "no such file",
+            "mini-calc, mini-ledger, mini-spider, mini-musique, mini-musique-long",
+        ],
     );
     let eval = ["eval", "--model", "tiny", "--data", "mini-clac"];
     assert_contains(&refused(&mut leyden(&eval)), &["mini-clac", "no such file"]);

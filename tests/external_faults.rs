@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::common::{assert_contains, checkout, lines, refused, succeeds};
-use crate::external::support::{Place, Rollout, list, python, rollouts, run};
+use crate::external::support::{Place, Rollout, list, process_rewards, python, rollouts, run};
 
 const SHORT: [&str; 9] = [
     "train.steps=2",
@@ -26,6 +26,8 @@ const SHORT: [&str; 9] = [
 struct Faulty {
     rollouts: BTreeMap<Place, Rollout>,
     steps: Vec<serde_json::Value>,
+    /// Call and value of every process reward.
+    process_rewards: Vec<(i64, f64)>,
     /// Number of processes started.
     processes: usize,
     /// Ids of the hanging processes.
@@ -54,6 +56,7 @@ impl Faulty {
         Some(Self {
             rollouts: rollouts(&own),
             steps: lines(&metrics, "step"),
+            process_rewards: process_rewards(&own),
             processes: names.iter().filter(|name| name.starts_with("process-")).count(),
             hanging: hanging.collect(),
         })
@@ -156,6 +159,22 @@ fn excessive_output_and_invalid_requests_are_harmless() {
         run.others_are_complete();
         assert!(run.rollouts.values().all(|rollout| !rollout.calls.is_empty()), "{kind}");
     }
+}
+
+/// A process reward belongs to the latest call; one for a call that does not exist is named.
+#[test]
+fn process_rewards_of_an_agent_are_recorded() {
+    let Some(run) = Faulty::run("rewards_a_call", &[]) else { return };
+    assert_eq!(run.missing(), [""; 0]);
+    let found = &run.process_rewards;
+    assert!(!found.is_empty() && found.iter().all(|row| *row == (0, 0.25)), "{found:?}");
+    let Some(run) = Faulty::run("rewards_a_later_call", &[]) else { return };
+    let missing = run.missing();
+    assert!(!missing.is_empty());
+    assert!(
+        missing.iter().all(|why| why.contains("process reward for call 7 after")),
+        "{missing:?}"
+    );
 }
 
 /// Kills the process when the test ends.

@@ -115,6 +115,8 @@ def events_of(result):
     if not isinstance(result, dict):
         result = {"answer": result}
     events = [("signal", signal) for signal in result.get("signals") or []]
+    for call, value in enumerate(result.get("process_rewards") or []):
+        events.append(("process_reward", {"value": value, "call": call}))
     for name in ("answer", "reward"):
         if result.get(name) is not None:
             events.append((name, {"value": result[name]}))

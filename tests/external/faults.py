@@ -106,6 +106,22 @@ def sends_nonsense():
     solves()
 
 
+def reward(call, value):
+    data = {"value": value, "call": call}
+    post(os.environ["AGL_EVENT_URL"], {"event_type": "process_reward", "data": data})
+
+
+def rewards_a_call():
+    chat(opening())
+    reward(None, 0.25)
+    solves()
+
+
+def rewards_a_later_call():
+    reward(7, 0.25)
+    solves()
+
+
 def vanishes(server):
     """Claims a rollout over HTTP, prints its id and exits."""
     claim = {"worker": "vanishing", "count": 1, "lease_seconds": 2}

@@ -44,6 +44,14 @@ pub struct Call {
 /// A rollout's key: step, phase, position.
 pub type Place = (i64, String, i64);
 
+/// Call and value of every process reward of the run in `folder`.
+pub fn process_rewards(folder: &Path) -> Vec<(i64, f64)> {
+    let store = Connection::open(folder.join("rollouts.sqlite")).unwrap();
+    let mut statement = store.prepare("SELECT call, value FROM process_rewards").unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
 /// All rollouts of the run in `folder`.
 pub fn rollouts(folder: &Path) -> BTreeMap<Place, Rollout> {
     let store = Connection::open(folder.join("rollouts.sqlite")).unwrap();

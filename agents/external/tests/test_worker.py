@@ -102,6 +102,8 @@ class Claims(Case):
         self.assertEqual(kinds, [signal_, ("answer", {"value": "a"}), ("reward", {"value": 0.5})])
         self.assertEqual(worker.events_of(None), [])
         self.assertEqual(worker.events_of({"reward": 0})[0]["data"], {"value": 0})
+        rewarded = worker.events_of({"answer": "a", "process_rewards": [0, 0.5]})
+        self.assertEqual(rewarded[1]["data"], {"value": 0.5, "call": 1})
 
     def test_a_failure_is_reported_by_its_last_line_and_the_next_task_runs(self):
         stub = self.stub()

@@ -184,7 +184,12 @@ impl<'a> Episode<'a> {
     /// rewards by step use it: `return_to_go`, `gigpo`, `bilevel_gae` and those with values. A value
     /// that is not finite leaves the rollout without a reward.
     pub fn reward(&self, value: f64) {
-        let reward = ProcessReward { call: self.latest_call(), value };
+        self.reward_call(self.latest_call(), value);
+    }
+
+    /// As [`Episode::reward`], for the call with the number `call`, from 0.
+    pub fn reward_call(&self, call: usize, value: f64) {
+        let reward = ProcessReward { call, value };
         self.rewards.lock().unwrap_or_else(|e| e.into_inner()).push(reward);
     }
 

@@ -191,7 +191,7 @@ fn steps_are_repaired_more_often_if_their_result_cannot_be_right() {
 }
 
 #[test]
-fn a_tenth_of_the_demonstrations_is_right_over_the_horizons() {
+fn a_seventh_of_the_demonstrations_is_right_over_the_horizons() {
     let mut by_length: BTreeMap<usize, [f64; 2]> = BTreeMap::new();
     for shown in demonstrations(22_000, Noise::default()) {
         let count = by_length.entry(steps(&shown)).or_default();
@@ -204,10 +204,10 @@ fn a_tenth_of_the_demonstrations_is_right_over_the_horizons() {
     };
     let horizons = [rate(2..=4), rate(5..=8), rate(9..=12)];
     let share = horizons.iter().sum::<f64>() / 3.0;
-    assert!((0.08..0.125).contains(&share), "{share} of {horizons:?}");
+    assert!((0.12..0.15).contains(&share), "{share} of {horizons:?}");
     assert!(horizons.is_sorted_by(|a, b| a > b), "{horizons:?}");
     // Enough right attempts at trained lengths for reinforcement learning to begin with.
-    assert!((0.10..0.16).contains(&rate(2..=8)), "{}", rate(2..=8));
+    assert!((0.16..0.22).contains(&rate(2..=8)), "{}", rate(2..=8));
 }
 
 #[test]

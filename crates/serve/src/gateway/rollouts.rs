@@ -93,6 +93,9 @@ pub enum RolloutEvent {
     Answer(String),
     /// The agent's own reward, finite. The last one counts.
     Reward(f64),
+    /// A finite reward of one call besides the outcome's: of the call with this number, from 0, or of
+    /// the latest one.
+    ProcessReward { call: Option<usize>, value: f64 },
     /// A signal for credit rules (`tool_error`, `empty_result`, or an agent-defined name).
     Signal { kind: String, detail: String },
     /// An event of another type, stored unchecked.

@@ -59,6 +59,8 @@ async fn reports_arrive_in_order_once_they_are_durable() {
     report(&harness, &rollout, "answer", json!({"value": "2"})).await.is(200);
     report(&harness, &rollout, "answer", json!({"value": 2.5})).await.is(200);
     report(&harness, &rollout, "reward", json!({"value": 1})).await.is(200);
+    report(&harness, &rollout, "process_reward", json!({"value": 0.5})).await.is(200);
+    report(&harness, &rollout, "process_reward", json!({"value": -1, "call": 2})).await.is(200);
     report(&harness, &rollout, "note", json!({"a": 1})).await.is(200);
     let mut received = Vec::new();
     while let Some(happening) = rollout.try_next() {
@@ -71,6 +73,8 @@ async fn reports_arrive_in_order_once_they_are_durable() {
             RolloutEvent::Answer("2".into()),
             RolloutEvent::Answer("2.5".into()),
             RolloutEvent::Reward(1.0),
+            RolloutEvent::ProcessReward { call: None, value: 0.5 },
+            RolloutEvent::ProcessReward { call: Some(2), value: -1.0 },
             RolloutEvent::Other { event_type: "note".into(), data: json!({"a": 1}) },
         ]
     );
@@ -91,6 +95,13 @@ async fn invalid_reports_are_refused() {
         assert!(got.text.contains("finite number"), "{}", got.text);
     }
     report(&harness, &rollout, "reward", json!({})).await.is(422);
+    let got = report(&harness, &rollout, "process_reward", json!({"value": "high"})).await.is(422);
+    assert!(got.text.contains("process reward must be a finite number"), "{}", got.text);
+    for call in [json!(-1), json!("first"), json!(0.5)] {
+        let body = json!({"value": 1.0, "call": call});
+        let got = report(&harness, &rollout, "process_reward", body).await.is(422);
+        assert!(got.text.contains("data.call"), "{}", got.text);
+    }
     report(&harness, &rollout, "answer", json!({"answer": "2"})).await.is(422);
     report(&harness, &rollout, "signal", json!({"kind": ""})).await.is(422);
     assert_eq!(rollout.try_next(), None);

@@ -61,6 +61,8 @@ struct Reported {
     answer: Option<String>,
     reward: Option<f64>,
     ended: Option<Ended>,
+    /// Why a report cannot be used.
+    unusable: Option<String>,
 }
 
 impl Reported {
@@ -76,6 +78,19 @@ impl Reported {
             }
             RolloutEvent::Answer(answer) => self.answer = Some(answer),
             RolloutEvent::Reward(reward) => self.reward = Some(reward),
+            RolloutEvent::ProcessReward { call, value } => {
+                let calls = episode.calls();
+                match call.or(calls.checked_sub(1)).filter(|call| *call < calls) {
+                    Some(call) => episode.reward_call(call, value),
+                    None => {
+                        let call = call.map_or(String::new(), |call| format!(" for call {call}"));
+                        self.unusable = Some(format!(
+                            "the agent sent a process reward{call} after {calls} calls; calls are \
+                             numbered from 0"
+                        ));
+                    }
+                }
+            }
             RolloutEvent::Signal { kind, detail } => episode.signal(signal_kind(&kind), detail),
             RolloutEvent::Other { .. } => {}
             RolloutEvent::Ended(ended) => self.ended = Some(ended),
@@ -175,6 +190,9 @@ fn output(
         return Err(exit.sentence(program));
     }
     if let Some(Ended::Failed(what)) = reported.ended {
+        return Err(what);
+    }
+    if let Some(what) = reported.unusable {
         return Err(what);
     }
     let printed = exit.as_ref().and_then(|exit| last_line(&exit.output)).map(str::to_owned);

@@ -60,14 +60,14 @@ pub struct Noise {
 }
 
 impl Default for Noise {
-    /// About a tenth of the demonstrations has the right answer over the mix of the test split.
+    /// About a seventh of the demonstrations has the right answer over the mix of the test split.
     fn default() -> Self {
         Self {
-            right: 0.75,
-            misread: 0.3,
+            right: 0.8,
+            misread: 0.35,
             lazy: 0.75,
-            stray: 0.05,
-            distracted: 0.25,
+            stray: 0.03,
+            distracted: 0.2,
             repaired: 0.8,
             noticed: 0.1,
         }
