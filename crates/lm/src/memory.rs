@@ -48,6 +48,8 @@ pub struct MemoryRequest {
     pub training: Training,
     /// Whether full fine-tuning keeps a frozen copy of the model, for a KL penalty.
     pub reference: bool,
+    /// Number of earlier versions of the trained parameters that are kept for sampling.
+    pub earlier: usize,
     /// Tokens of one micro-batch, prefixes merged.
     pub pack_tokens: usize,
     /// Replicas that share a micro-batch, each with its own gradients.
@@ -143,6 +145,12 @@ impl MemoryRequest {
         if self.reference && matches!(self.training, Training::Full { .. }) {
             let copy = parameters * compute;
             line("reference model", copy, format!("the first policy in {:?}", self.compute));
+        }
+        if self.earlier > 0 {
+            // While the newest is kept, the engine still has the one before the oldest.
+            let versions = self.earlier as u64 + 1;
+            let bytes = versions * trained * trained_width;
+            line("earlier weights", bytes, format!("{versions} versions of {trained} parameters"));
         }
         if training {
             let tokens = self.pack_tokens;
@@ -348,6 +356,7 @@ mod tests {
             compute: Kind::BFloat16,
             training,
             reference: false,
+            earlier: 0,
             pack_tokens: 4096,
             replicas: 1,
             checkpointing: true,
@@ -436,6 +445,19 @@ mod tests {
         let alone = request("SmolLM2-135M", Training::Lora(lora));
         let with_reference = MemoryRequest { reference: true, ..alone.clone() };
         assert_eq!(total(&with_reference), total(&alone));
+    }
+
+    #[test]
+    fn earlier_versions_are_copies_of_the_trained_parameters() {
+        let lora = LoraConfig { rank: 4, alpha: 8.0, targets: vec!["q_proj".to_owned()] };
+        for training in [Training::Full { master: false }, Training::Lora(lora)] {
+            let alone = request("SmolLM2-135M", training);
+            let two = MemoryRequest { earlier: 2, ..alone.clone() };
+            let [alone, two] = [alone, two].map(|request| request.plan().unwrap());
+            // Gradients have the size and the type of the trained parameters.
+            assert_eq!(two.bytes("earlier weights"), 3 * two.bytes("gradients"));
+            assert_eq!(two.total() - alone.total(), two.bytes("earlier weights"));
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         compute: parse_kind(&model.dtype)?,
         training,
         reference: experiment.algorithm.kl.is_on(),
+        earlier: train.staleness as usize,
         pack_tokens: train.micro_batch_tokens,
         replicas: experiment.replicas(),
         checkpointing: train.activation_checkpointing,

@@ -143,6 +143,7 @@ fn check_memory(shape: &Shape, whole: bool) -> Result<()> {
         compute: shape.kind,
         training: Training::Full { master: false },
         reference: false,
+        earlier: 0,
         pack_tokens: shape.tokens,
         replicas: 1,
         checkpointing: false,

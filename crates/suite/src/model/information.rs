@@ -120,6 +120,7 @@ impl Information {
                 compute: Kind::BFloat16,
                 training,
                 reference: false,
+                earlier: 0,
                 pack_tokens: 4096,
                 replicas: 1,
                 checkpointing: true,
