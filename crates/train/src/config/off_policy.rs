@@ -93,6 +93,14 @@ impl Experiment {
             );
             return Err(KeyError::new("train.replay.share", what));
         }
+        let (fresh, least) = ((tasks - groups) * self.rollout.samples, self.rollout.at_least);
+        if least > fresh {
+            let what = format!(
+                "{least} rollouts with a reward, and beside the groups of train.replay a step has \
+                 {fresh} fresh ones: at most that many"
+            );
+            return Err(KeyError::new("rollout.at_least", what));
+        }
         let credit = &self.algorithm.credit;
         let lacking = credit.needs().iter().find_map(|need| match need {
             Need::Completions => Some("completions from the states of a rollout"),
@@ -180,6 +188,10 @@ mod tests {
             (
                 &["train.replay.steps=1", "rollout.tasks=4", "train.replay.share=0.9"],
                 "rollout.tasks = 4 is 4 groups",
+            ),
+            (
+                &["train.replay.steps=1", "rollout.tasks=4", "rollout.at_least=9"],
+                "rollout.at_least: 9 rollouts with a reward",
             ),
             (
                 &["train.replay.steps=1", "algorithm.credit.name=leave_one_out"],

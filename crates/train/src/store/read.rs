@@ -1,7 +1,7 @@
 //! Reads training rollouts back, for steps that train on them again.
 
 use leyden_core::{Call, FinishReason, Outcome, ProcessReward, Rollout, Signal, SignalKind};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row};
 
 use super::RolloutStore;
 use crate::error::TrainError;
@@ -41,24 +41,20 @@ impl RolloutStore {
         first: usize,
         groups: &[GroupKey],
     ) -> Result<(), TrainError> {
-        let insert = |transaction: &Connection| {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let write = |connection: &mut Connection| {
+            let transaction = connection.transaction()?;
             for (number, from) in (first..).zip(groups) {
+                let row = [step as i64, number as i64, from.step as i64, from.group as i64];
                 transaction
-                    .prepare_cached("INSERT INTO replayed VALUES (?1, ?2, ?3, ?4)")?
-                    .execute(params![
-                        step as i64,
-                        number as i64,
-                        from.step as i64,
-                        from.group as i64
-                    ])?;
+                    .prepare_cached("INSERT OR REPLACE INTO replayed VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(row)?;
             }
-            Ok(())
-        };
-        let transaction = self.connection.transaction().and_then(|transaction| {
-            insert(&transaction)?;
             transaction.commit()
-        });
-        transaction.map_err(|e| TrainError::file(&self.path, e))
+        };
+        write(&mut self.connection).map_err(|e| self.failed(&e))
     }
 }
 
@@ -68,12 +64,12 @@ fn trained_groups(
     last: u64,
 ) -> Result<Vec<GroupKey>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT rollouts.step, grp FROM rollouts JOIN calls
-             ON calls.step = rollouts.step AND calls.phase = rollouts.phase
-                 AND calls.rollout = rollouts.id
-         WHERE rollouts.step BETWEEN ?1 AND ?2 AND rollouts.phase = 'train'
-             AND credit IS NOT NULL
-         ORDER BY rollouts.step, grp",
+        "SELECT DISTINCT step, grp FROM rollouts
+         WHERE step BETWEEN ?1 AND ?2 AND phase = 'train' AND EXISTS (
+             SELECT 1 FROM calls WHERE calls.step = rollouts.step
+                 AND calls.phase = rollouts.phase AND calls.rollout = rollouts.id
+                 AND credit IS NOT NULL)
+         ORDER BY step, grp",
     )?;
     let key = |row: &Row<'_>| {
         let (step, group): (i64, i64) = (row.get(0)?, row.get(1)?);
