@@ -141,14 +141,12 @@ impl Trainer<'_> {
             record.extra.insert("critic_loss".to_owned(), fitted.loss);
             record.extra.insert("critic_explained_variance".to_owned(), fitted.explained_variance);
         }
-        if experiment.train.is_off_policy() {
-            let (mean, largest) = batch.staleness(self.version);
-            record.extra.insert("staleness_mean".to_owned(), mean);
-            record.extra.insert("staleness_max".to_owned(), largest as f64);
-        }
-        if experiment.train.replay.is_on() {
-            record.extra.insert("groups_replayed".to_owned(), origins.len() as f64);
-        }
+        record.extra.extend(figures::of_origins(
+            &experiment.train,
+            &batch,
+            self.version,
+            origins.len(),
+        ));
         if !experiment.reward.is_true() {
             let fresh = &sampled.seen[..sampled.rollouts.len()];
             let seen: Vec<f64> = fresh.iter().filter_map(|r| r.outcome.reward()).collect();
