@@ -59,7 +59,7 @@ pub struct StepRecord {
     /// Share of tokens whose ratio was clipped, over all updates of the step.
     pub clip_fraction: f64,
     /// Mean k3 estimate of KL(sampler ‖ trainer) at action tokens: numerical mismatch, not
-    /// learning.
+    /// learning, unless earlier weights sampled (`train.staleness`, `train.replay`).
     pub sampler_kl: f64,
     /// Largest |log-probability by the trainer − by the sampler|.
     pub sampler_gap: f64,

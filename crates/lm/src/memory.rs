@@ -51,6 +51,8 @@ pub struct MemoryRequest {
     /// Whether a critic trains a copy of the layers, or adapters of its own on the frozen base. Its
     /// passes come before those of the policy and need the same memory.
     pub trunk: bool,
+    /// Number of earlier versions of the trained parameters that are kept for sampling.
+    pub earlier: usize,
     /// Tokens of one micro-batch, prefixes merged.
     pub pack_tokens: usize,
     /// Replicas that share a micro-batch, each with its own gradients.
@@ -156,6 +158,12 @@ impl MemoryRequest {
             line("critic's gradients", trained * trained_width, detail);
             let moments = "two f32 moments".to_owned();
             line("critic's optimiser state", trained * ADAMW_BYTES, moments);
+        }
+        if self.earlier > 0 {
+            // While the newest is kept, the engine still has the one before the oldest.
+            let versions = self.earlier as u64 + 1;
+            let bytes = versions * trained * trained_width;
+            line("earlier weights", bytes, format!("{versions} versions of {trained} parameters"));
         }
         if training {
             let tokens = self.pack_tokens;
@@ -374,6 +382,7 @@ mod tests {
             training,
             reference: false,
             trunk: false,
+            earlier: 0,
             pack_tokens: 4096,
             replicas: 1,
             checkpointing: true,
@@ -485,6 +494,19 @@ mod tests {
         let adapters = 16 * 6144 * 28;
         let lora = request("Llama-3.2-3B", Training::Lora(lora));
         assert_eq!(lines(&lora), [4 * adapters, 4 * adapters, 8 * adapters]);
+    }
+
+    #[test]
+    fn earlier_versions_are_copies_of_the_trained_parameters() {
+        let lora = LoraConfig { rank: 4, alpha: 8.0, targets: vec!["q_proj".to_owned()] };
+        for training in [Training::Full { master: false }, Training::Lora(lora)] {
+            let alone = request("SmolLM2-135M", training);
+            let two = MemoryRequest { earlier: 2, ..alone.clone() };
+            let [alone, two] = [alone, two].map(|request| request.plan().unwrap());
+            // Gradients have the size and the type of the trained parameters.
+            assert_eq!(two.bytes("earlier weights"), 3 * two.bytes("gradients"));
+            assert_eq!(two.total() - alone.total(), two.bytes("earlier weights"));
+        }
     }
 
     #[test]

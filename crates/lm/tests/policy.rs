@@ -214,6 +214,26 @@ fn merged_adapters_equal_unmerged_ones() {
 }
 
 #[test]
+fn kept_values_give_the_weights_of_their_time() {
+    let config = tiny(true);
+    let (rows, groups) = rollouts(&config, 5);
+    let packs = pack(&rows, &groups, 100).unwrap();
+    let options = PolicyOptions::default();
+    for policy in [policy(&config, options), lora_policy(&config, options)] {
+        if let Some(lora) = policy.lora() {
+            disturb(lora);
+        }
+        let hidden = |weights: &Weights| no_grad(|| policy.hidden(weights, &packs[0])).unwrap();
+        let kept = policy.trained().flat().detach().copy();
+        let then = hidden(&policy.inference_weights().unwrap());
+        let _ = no_grad(|| policy.trained().flat().shallow_clone().g_mul_scalar_(1.5));
+        assert!(!hidden(&policy.inference_weights().unwrap()).equal(&then));
+        assert!(hidden(&policy.inference_weights_of(&kept).unwrap()).equal(&then));
+        assert!(policy.inference_weights_of(&kept.narrow(0, 0, 1)).is_err());
+    }
+}
+
+#[test]
 fn adapters_get_the_gradient_of_the_merged_model() {
     let config = tiny(true);
     let (rows, groups) = rollouts(&config, 5);

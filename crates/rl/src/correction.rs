@@ -9,7 +9,9 @@
 //! the step smaller instead of scaling up the remaining tokens.
 //!
 //! `d = logp_trainer − logp_sampler` per token; d and its sum over a row are clamped to ±20 before
-//! exponentiation. Some combinations have names elsewhere: token with truncate is TIS, token with
+//! exponentiation. The trainer's are those before the update, so the weight is a factor beside the
+//! ratio of a loss, which starts there: the product is the ratio to the sampler (the decoupled
+//! objective, arXiv 2110.00641). Some combinations have names elsewhere: token with truncate is TIS, token with
 //! reject IcePop, sequence with reject the sequence mask of TRL (there with `high = 3`).
 
 use serde::{Deserialize, Serialize};

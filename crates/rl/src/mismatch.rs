@@ -2,7 +2,8 @@
 //!
 //! Sampler and trainer run the same weights through different code, so at the first update of a
 //! step their log-probabilities differ by rounding only. If they differ by more, the gradient is
-//! not that of the sampling policy: wrong positions, a wrong temperature, a truncated distribution.
+//! not that of the sampling policy: wrong positions, a wrong temperature, a truncated distribution,
+//! or samples of earlier weights, whose updates in between they then contain.
 //! These metrics are computed at every step, whether or not a correction is on. They are sums,
 //! maxima and counts, so that the metrics of micro-batches of whole rows merge into the batch's.
 

@@ -188,6 +188,32 @@ mod tests {
         assert_eq!(objective.figures.correction.beyond, 1);
     }
 
+    /// In the first update of a step the ratio of a loss is 1, whoever sampled: only a correction
+    /// knows the sampler.
+    #[test]
+    fn stale_samples_are_weighted_by_the_ratio_to_the_sampler() {
+        let rows = rows();
+        let input = input(&rows, &OLD);
+        let own = ObjectiveInput { logp_sampler: &OLD, ..input };
+        for loss in ["ppo", "cispo", "gpg", "reinforce"] {
+            let loss = format!("[loss]\nname = '{loss}'\n");
+            let (plain, weighted) = (
+                config(&loss),
+                config(&format!("{loss}[correction]\nweight = 'token'\nhigh = 9.0\n")),
+            );
+            let gradient = |config: &AlgorithmConfig, input| config.objective(input).grad_logp;
+            let without = gradient(&plain, &input);
+            assert_eq!(without, gradient(&plain, &own), "{loss}");
+            assert_eq!(without, gradient(&weighted, &own), "{loss}");
+            let with = gradient(&weighted, &input);
+            for t in [0, 2] {
+                let ratio = (OLD[t] - SAMPLER[t]).exp();
+                assert!((with[t] - ratio * without[t]).abs() < 1e-12, "{loss}: {with:?}");
+            }
+            assert!(with[0] != without[0]);
+        }
+    }
+
     #[test]
     fn its_gradient_is_the_derivative_with_every_term_on() {
         let rows = rows();

@@ -28,6 +28,8 @@ pub struct Batch {
     /// Response lengths; the mask is full, since all response tokens are actions.
     pub shape: Rows,
     pub logp_sampler: Vec<f64>,
+    /// Version of the weights that sampled each row.
+    versions: Vec<u64>,
     pub advantages: Vec<f64>,
     pub counters: GroupCounters,
     pub left_out: LeftOut,
@@ -133,6 +135,7 @@ impl Batch {
                 .iter()
                 .flat_map(|p| call(p).logprobs.iter().map(|&l| f64::from(l)))
                 .collect(),
+            versions: places.iter().map(|p| call(p).policy_version).collect(),
             advantages: Vec::new(),
             counters: GroupCounters::default(),
             left_out,
@@ -151,6 +154,14 @@ impl Batch {
     pub fn has_parts(&self) -> bool {
         let differs = |row: usize| self.role(row) != self.role(0) || self.turn(row) != self.turn(0);
         (1..self.rows.len()).any(differs)
+    }
+
+    /// By how many updates the weights that sampled the rows are behind version `current`: mean and
+    /// maximum over the rows; 0 without rows.
+    pub fn staleness(&self, current: u64) -> (f64, u64) {
+        let behind = || self.versions.iter().map(|version| current.saturating_sub(*version));
+        let mean = behind().sum::<u64>() as f64 / self.versions.len().max(1) as f64;
+        (mean, behind().max().unwrap_or(0))
     }
 
     /// The agent's role in a row's call.

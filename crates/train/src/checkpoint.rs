@@ -1,8 +1,9 @@
 //! Checkpoints: the state that a run needs to resume with identical results.
 //!
 //! Sampling, task order and credit are pure functions of seed and step, so a checkpoint has only
-//! the remaining state: parameters, the optimiser's moments, and a few counters. It is written into
-//! a temporary folder, synced to disk and renamed, so after a crash a checkpoint is either complete
+//! the remaining state: parameters, also those of earlier versions that steps still sample with
+//! ([`crate::staleness`]), the optimiser's moments, and a few counters. It is written into a
+//! temporary folder, synced to disk and renamed, so after a crash a checkpoint is either complete
 //! or absent.
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use tch::{Tensor, no_grad};
 
 use crate::error::TrainError;
 use crate::folder::sync_folder;
+use crate::staleness;
 use crate::trainer::Trainer;
 use crate::trunk::Trunk;
 
@@ -83,6 +85,7 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     };
     fs::create_dir_all(dir).map_err(|e| failed(&TrainError::file(dir, e)))?;
     let mut tensors = part("", trainer.policy.trained(), &trainer.updater.optimizer);
+    tensors.extend(trainer.earlier.state());
     if let Some(critic) = &trainer.critic {
         tensors.extend(part(CRITIC, critic.head.parameters(), &critic.optimizer));
         if let Some(Trunk { model, optimizer }) = &critic.trunk {
@@ -130,7 +133,7 @@ fn steps(root: &Path) -> Result<Vec<u64>, TrainError> {
 pub struct Saved {
     pub state: State,
     /// By name; those of a critic have the prefix `critic.`, those of its own trunk
-    /// `critic.trunk.`.
+    /// `critic.trunk.`, those of earlier versions `earlier.`.
     pub tensors: NamedTensors,
 }
 
@@ -169,8 +172,11 @@ fn damaged(dir: &Path, what: String) -> TrainError {
 pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, TrainError> {
     let Some(&step) = steps(root)?.last() else { return Ok(None) };
     let dir = folder(root, step);
-    let Saved { state, tensors } = read(&dir, step)?;
-    restore(trainer, tensors).map_err(|e| damaged(&dir, e.to_string()))?;
+    let Saved { state, mut tensors } = read(&dir, step)?;
+    let earlier = staleness::split_off(&mut tensors);
+    restore(trainer, tensors)
+        .and_then(|()| trainer.earlier.restore(step, &earlier))
+        .map_err(|e| damaged(&dir, e.to_string()))?;
     trainer.version = step;
     trainer.visits.position = state.position;
     trainer.steps_without_variance = state.quiet_steps;
@@ -236,7 +242,9 @@ pub fn initialise(
     trainer: &mut Trainer<'_>,
 ) -> Result<(), TrainError> {
     let dir = folder(&origin.run, origin.step);
-    let Saved { tensors, .. } = read(&dir, origin.step)?;
+    let Saved { mut tensors, .. } = read(&dir, origin.step)?;
+    // Its versions are not this run's.
+    staleness::split_off(&mut tensors);
     let done = if with_moments {
         restore(trainer, tensors)
     } else {

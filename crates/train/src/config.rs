@@ -15,6 +15,7 @@ use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
 mod critic;
 mod error;
+mod off_policy;
 mod own;
 mod read;
 pub mod reference;
@@ -22,6 +23,7 @@ pub mod schema;
 
 pub use critic::{CriticConfig, CriticTrunk};
 pub use error::ConfigError;
+pub use off_policy::ReplayConfig;
 use own::Rest;
 pub use own::{Flag, KeyError, OwnKey, Preset, Values};
 
@@ -454,6 +456,10 @@ pub struct TrainConfig {
     pub patience_without_variance: u64,
     /// Demonstrations per step (supervised only).
     pub batch: usize,
+    /// Number of updates by which the weights that sample a step's rollouts are behind; see
+    /// [`crate::staleness`].
+    pub staleness: u64,
+    pub replay: ReplayConfig,
 }
 
 impl Default for TrainConfig {
@@ -483,6 +489,8 @@ impl Default for TrainConfig {
             truncated: Truncated::default(),
             patience_without_variance: 20,
             batch: 32,
+            staleness: 0,
+            replay: ReplayConfig::default(),
         }
     }
 }

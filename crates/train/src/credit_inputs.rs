@@ -168,7 +168,7 @@ impl States {
         let mut known: HashMap<(usize, &[u32]), usize> = HashMap::new();
         let mut states = Self::default();
         for (index, trajectory) in batch.trajectories() {
-            let rollout = &sampled.rollouts[index];
+            let rollout = &sampled.seen[index];
             for (number, _) in trajectory.calls.iter().enumerate().filter(|(_, c)| c.trained) {
                 let key = (rollout.group, rollout.calls[number].prompt_ids.as_slice());
                 let state = *known.entry(key).or_insert_with(|| {

@@ -34,7 +34,7 @@ impl Trainer<'_> {
     ) -> Result<(EvalRecord, Timing), TrainError> {
         let mut timing = Timing { step, phase: "eval".to_owned(), ..Timing::default() };
         let mut laps = Laps::start(&mut timing);
-        self.sampler.begin(&self.policy, self.version, step)?;
+        self.sampler.begin(&self.policy, None, self.version, step)?;
         let config = &self.experiment.eval;
         let tasks = &self.environment.test;
         let tasks = &tasks[..self.eval_tasks()];

@@ -6,12 +6,32 @@ use leyden_core::record::{RECORD_SCHEMA, StepRecord};
 use leyden_core::{FinishReason, Rollout};
 
 use crate::batch::Batch;
-use crate::config::Experiment;
+use crate::config::{Experiment, TrainConfig};
 use crate::critic::CriticFigures;
 use crate::numbers::{deviation, histogram, mean};
 use crate::rounds::signal_counts;
 use crate::sample::Sampled;
 use crate::update::Update;
+
+/// How old the samples of a step are that trains version `current`, and how many of its groups are
+/// `replayed`; nothing if samples are never of earlier weights.
+pub(crate) fn of_origins(
+    train: &TrainConfig,
+    batch: &Batch,
+    current: u64,
+    replayed: usize,
+) -> BTreeMap<String, f64> {
+    let mut figures = BTreeMap::new();
+    if train.is_off_policy() {
+        let (mean, largest) = batch.staleness(current);
+        figures.insert("staleness_mean".to_owned(), mean);
+        figures.insert("staleness_max".to_owned(), largest as f64);
+    }
+    if train.replay.is_on() {
+        figures.insert("groups_replayed".to_owned(), replayed as f64);
+    }
+    figures
+}
 
 /// The record of a reinforcement learning step.
 pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Update) -> StepRecord {

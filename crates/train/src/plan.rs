@@ -31,6 +31,7 @@ pub fn request(experiment: &Experiment, shape: &LlamaConfig) -> Result<MemoryReq
         training,
         reference: experiment.algorithm.kl.is_on(),
         trunk: experiment.has_own_trunk(),
+        earlier: train.staleness as usize,
         pack_tokens: train.micro_batch_tokens,
         replicas: experiment.replicas(),
         checkpointing: train.activation_checkpointing,

@@ -315,7 +315,9 @@ fn warn(record: &StepRecord, progress: &Progress) {
             record.step
         ));
     }
-    if record.sampler_kl > 0.01 {
+    // Samples of earlier weights differ, and are corrected.
+    let stale = record.extra.get("staleness_max").is_some_and(|steps| *steps > 0.0);
+    if record.sampler_kl > 0.01 && !stale {
         progress.say(&format!(
             "step {}: the trainer's log-probabilities differ from the sampler's (KL {:.4}); \
              with top_p or top_k set, or a low-precision dtype, the gradient is biased",

@@ -15,7 +15,7 @@ pub(crate) struct Sampled {
     pub tasks: Vec<Task>,
     /// A rollout's group is the index of its task.
     pub rollouts: Vec<Rollout>,
-    /// The rollouts with their training rewards.
+    /// The rollouts with their training rewards, and after them those of earlier steps.
     pub seen: Vec<Rollout>,
     /// Intermediate answers of each rollout.
     pub drafts: Vec<Vec<Draft>>,
@@ -30,15 +30,16 @@ pub(crate) fn noise(seed: SeedTree) -> SeedTree {
     seed.child("reward")
 }
 
-/// Samples `rollout.samples` rollouts of each of the next tasks. With dynamic sampling (DAPO, arXiv
-/// 2503.14476) tasks without reward variance are replaced by further ones, until `rollout.tasks`
-/// tasks have variance or `rollout.refills` rounds are used up. `seed` is the step's.
+/// Samples `rollout.samples` rollouts of each of the next `tasks` tasks. With dynamic sampling (DAPO,
+/// arXiv 2503.14476) tasks without reward variance are replaced by further ones, until `tasks` tasks
+/// have variance or `rollout.refills` rounds are used up. `seed` is the step's.
 ///
 /// # Errors
 /// Errors of the engine.
 pub(crate) fn sample(
     sampler: &mut Sampler<'_>,
     visits: &mut Visits,
+    tasks: usize,
     seed: SeedTree,
     watch: &dyn Watch,
 ) -> Result<Sampled, TrainError> {
@@ -48,7 +49,7 @@ pub(crate) fn sample(
     let mut sampled = Sampled::default();
     for round in 0..=config.refills {
         let first = sampled.tasks.len();
-        sampled.tasks.extend((0..config.tasks).map(|_| source.task(visits.next_item())));
+        sampled.tasks.extend((0..tasks).map(|_| source.task(visits.next_item())));
         let jobs = (first * config.samples..sampled.tasks.len() * config.samples)
             .map(|id| Job {
                 id,
@@ -65,10 +66,10 @@ pub(crate) fn sample(
         sampled.prompts.add(output.prompts);
         sampled.spent.extend(output.spent);
         if config.refills > 0 {
-            sampled.leave_out(config.tasks);
+            sampled.leave_out(tasks);
         }
         let kept = sampled.tasks.len() - sampled.left_out.len();
-        if round == config.refills || kept >= config.tasks {
+        if round == config.refills || kept >= tasks {
             break;
         }
     }

@@ -1,6 +1,7 @@
 //! Rollouts with the policy's weights: for training steps, evaluations and completions.
 //!
-//! The engine has its own weights, which are the policy's as of the last [`Sampler::begin`].
+//! The engine has its own weights, which are the policy's as of the last [`Sampler::begin`], or
+//! earlier ones.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use leyden_core::Sampling;
 use leyden_lm::generate::Engine;
 use leyden_lm::policy::Policy;
 use leyden_text::ChatFormat;
+use tch::Tensor;
 
 use crate::config::Experiment;
 use crate::environment::Environment;
@@ -20,8 +22,8 @@ pub struct Sampler<'a> {
     pub environment: &'a Environment,
     pub format: Arc<ChatFormat>,
     engine: Engine,
-    /// Whether the engine has the policy's current weights.
-    is_current: bool,
+    /// The version of the engine's weights; `None` if they may be outdated.
+    loaded: Option<u64>,
     step: u64,
     /// Number of updates of the weights.
     version: u64,
@@ -34,26 +36,36 @@ impl<'a> Sampler<'a> {
         format: Arc<ChatFormat>,
         engine: Engine,
     ) -> Self {
-        Self { experiment, environment, format, engine, is_current: false, step: 0, version: 0 }
+        Self { experiment, environment, format, engine, loaded: None, step: 0, version: 0 }
     }
 
-    /// Starts step `step`, or an evaluation after it: updates the engine's weights to those of
-    /// `policy`, which has had `version` updates, unless they are current.
+    /// Starts step `step`, or an evaluation after it: updates the engine's weights to those that
+    /// `policy` had after `version` updates, unless it has them. `earlier` are the values of the
+    /// trained parameters at that time; without them the version is the current one.
     ///
     /// # Errors
     /// Errors of the policy.
-    pub fn begin(&mut self, policy: &Policy, version: u64, step: u64) -> Result<(), TrainError> {
+    pub fn begin(
+        &mut self,
+        policy: &Policy,
+        earlier: Option<&Tensor>,
+        version: u64,
+        step: u64,
+    ) -> Result<(), TrainError> {
         (self.version, self.step) = (version, step);
-        if !self.is_current {
-            self.engine.set_weights(policy.inference_weights()?);
-            self.is_current = true;
+        if self.loaded != Some(version) {
+            self.engine.set_weights(match earlier {
+                Some(values) => policy.inference_weights_of(values)?,
+                None => policy.inference_weights()?,
+            });
+            self.loaded = Some(version);
         }
         Ok(())
     }
 
-    /// Marks the engine's weights as outdated.
+    /// Marks the engine's weights as outdated, since they may share storage with the policy's.
     pub fn weights_changed(&mut self) {
-        self.is_current = false;
+        self.loaded = None;
     }
 
     /// Runs jobs with the sampling of a training step.

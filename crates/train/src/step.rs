@@ -15,7 +15,7 @@ use crate::laps::Laps;
 use crate::numbers::mean;
 use crate::rounds::Watch;
 use crate::sample::sample;
-use crate::store::Place;
+use crate::store::{GroupKey, Place};
 use crate::trainer::Trainer;
 use crate::update::ReferenceTerm;
 use crate::{credit_inputs, figures, supervised};
@@ -59,13 +59,21 @@ impl Trainer<'_> {
         watch: &dyn Watch,
     ) -> Result<StepRecord, TrainError> {
         let experiment = self.experiment;
-        let seed = self.seed.child("step").index(step);
+        let seed = self.step_seed(step);
         let mut laps = Laps::start(timing);
 
-        // Sample: rollouts of the next tasks with the current policy.
-        self.sampler.begin(&self.policy, self.version, step)?;
+        // Sample: rollouts of the next tasks with the current policy, or an earlier one.
+        let replayed = self.replayed(step)?;
+        let origins: Vec<GroupKey> = replayed.iter().map(|group| group.key).collect();
+        if experiment.train.replay.is_on() {
+            laps.end("replay");
+        }
+        let (version, earlier) = self.earlier.sampling(self.version);
+        self.sampler.begin(&self.policy, earlier, version, step)?;
         laps.end("weights");
-        let sampled = sample(&mut self.sampler, &mut self.visits, seed, watch)?;
+        let fresh = experiment.rollout.tasks - replayed.len();
+        let mut sampled = sample(&mut self.sampler, &mut self.visits, fresh, seed, watch)?;
+        sampled.replay(replayed);
         laps.end("rollouts");
         laps.timing.per_rollout = sampled.time_per_rollout();
 
@@ -114,6 +122,7 @@ impl Trainer<'_> {
             }
             _ => None,
         };
+        self.earlier.keep(self.version, &self.policy)?;
         let is_warmup = step <= experiment.critic_warmup();
         let update = if is_warmup {
             self.updater.measure(&mut self.policy, &batch)?
@@ -125,6 +134,7 @@ impl Trainer<'_> {
         // Record: every call with its credit, and the metrics.
         let place = Place { step, phase: "train" };
         self.store.write(place, &sampled.rollouts, &sampled.owners(), &batch.credit, None)?;
+        self.store.write_replayed(step, sampled.tasks.len(), &origins)?;
         laps.end("store");
         sampled.check_rewards(step, experiment.rollout.at_least)?;
         let counters = &batch.counters;
@@ -135,13 +145,20 @@ impl Trainer<'_> {
         if let Some(fitted) = fitted {
             record.extra.extend(figures::of_critic(experiment, &fitted, is_warmup));
         }
+        record.extra.extend(figures::of_origins(
+            &experiment.train,
+            &batch,
+            self.version,
+            origins.len(),
+        ));
         if !experiment.reward.is_true() {
-            let seen: Vec<f64> = sampled.seen.iter().filter_map(|r| r.outcome.reward()).collect();
+            let fresh = &sampled.seen[..sampled.rollouts.len()];
+            let seen: Vec<f64> = fresh.iter().filter_map(|r| r.outcome.reward()).collect();
             record.extra.insert("reward_seen_mean".to_owned(), mean(&seen));
         }
         if let (Some(reference), Some(logp_ref)) = (&mut self.reference, &logp_ref) {
             // Its factor follows updates of the policy, which a warm-up has none of.
-            let rollouts = if is_warmup { 0 } else { record.rollouts };
+            let rollouts = if is_warmup { 0 } else { sampled.seen.len() };
             let (kl, coefficient) = reference.follow(&batch, logp_ref, rollouts);
             record.extra.insert("reference_kl".to_owned(), kl);
             record.extra.insert("kl_coefficient".to_owned(), coefficient);

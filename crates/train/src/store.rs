@@ -1,5 +1,7 @@
 //! `rollouts.sqlite`: every call of a run, with its token ids, log-probabilities and credit.
 
+mod read;
+
 use std::path::{Path, PathBuf};
 
 use leyden_core::{Rollout, SignalKind, Task};
@@ -7,6 +9,8 @@ use rusqlite::{Connection, params};
 
 use crate::error::TrainError;
 use crate::folder::RESUME;
+
+pub use read::GroupKey;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS rollouts (
@@ -23,6 +27,10 @@ CREATE TABLE IF NOT EXISTS signals (
 CREATE INDEX IF NOT EXISTS signals_by_step ON signals (step, phase, rollout);
 CREATE TABLE IF NOT EXISTS process_rewards (
     step INTEGER, phase TEXT, rollout INTEGER, call INTEGER, value REAL);
+CREATE INDEX IF NOT EXISTS process_rewards_by_step ON process_rewards (step, phase, rollout);
+CREATE TABLE IF NOT EXISTS replayed (
+    step INTEGER, grp INTEGER, from_step INTEGER, from_grp INTEGER, PRIMARY KEY (step, grp))
+    WITHOUT ROWID;
 ";
 
 /// The rollout store of a run folder.
@@ -94,7 +102,7 @@ impl RolloutStore {
     /// # Errors
     /// Database errors.
     pub fn forget_after(&mut self, step: i64) -> Result<(), TrainError> {
-        for table in ["rollouts", "calls", "signals", "process_rewards"] {
+        for table in ["rollouts", "calls", "signals", "process_rewards", "replayed"] {
             self.connection
                 .execute(&format!("DELETE FROM {table} WHERE step > ?1"), [step])
                 .map_err(|e| self.failed(&e))?;

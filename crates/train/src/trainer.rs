@@ -18,6 +18,7 @@ use crate::environment::Environment;
 use crate::error::TrainError;
 use crate::reference::Reference;
 use crate::sampler::Sampler;
+use crate::staleness::EarlierWeights;
 use crate::store::RolloutStore;
 use crate::update::Updater;
 
@@ -32,6 +33,8 @@ pub struct Trainer<'a> {
     pub reference: Option<Reference<'a>>,
     /// Present if the algorithm needs values.
     pub critic: Option<Critic<'a>>,
+    /// For `train.staleness`.
+    pub(crate) earlier: EarlierWeights,
     /// Updates the policy's weights.
     pub updater: Updater<'a>,
     pub store: RolloutStore,
@@ -85,6 +88,7 @@ impl<'a> Trainer<'a> {
             reference,
             critic: critic.transpose()?,
             updater: Updater::new(experiment, &policy, optimizer)?,
+            earlier: EarlierWeights::new(experiment.train.staleness),
             sampler: Sampler::new(experiment, environment, format, engine),
             policy,
             store,
@@ -96,6 +100,11 @@ impl<'a> Trainer<'a> {
             steps_without_variance: 0,
             seed,
         })
+    }
+
+    /// The seed of step `step`.
+    pub(crate) fn step_seed(&self, step: u64) -> SeedTree {
+        self.seed.child("step").index(step)
     }
 }
 

@@ -1,6 +1,11 @@
 //! The update: from a batch to new weights, in mini-batches of one optimiser step each and
 //! micro-batches that affect memory but not the gradient. Replicas of the policy may share the
 //! latter.
+//!
+//! Three log-probabilities of a token meet here: under the differentiated weights (`logp_new`),
+//! under the weights at the beginning of the step (`logp_old`, recomputed, or those of the only
+//! update itself), and as recorded by the sampler (`logp_sampler`). The ratio of a loss is new to
+//! old; a correction weighs by old to sampler; see [`crate::staleness`].
 
 use leyden_lm::optim::{Decay, Optimizer, Schedule, clip_grad_norm};
 use leyden_lm::policy::forest::Pack;

@@ -144,6 +144,7 @@ fn check_memory(shape: &Shape, whole: bool) -> Result<()> {
         training: Training::Full { master: false },
         reference: false,
         trunk: false,
+        earlier: 0,
         pack_tokens: shape.tokens,
         replicas: 1,
         checkpointing: false,

@@ -84,6 +84,19 @@ impl Parameters {
         Self::over(self.flat.shallow_clone(), grad, shapes)
     }
 
+    /// These parameters, frozen, with other values: `flat`, `[parameters]`, which they share.
+    ///
+    /// # Errors
+    /// Another number of values; errors of libtorch (memory).
+    pub fn with_values(&self, flat: &Tensor) -> Result<Self, LmError> {
+        if flat.size() != self.flat.size() {
+            let (given, own) = (flat.size(), self.flat.size());
+            return Err(LmError::Invalid(format!("{given:?} values for {own:?} parameters")));
+        }
+        let shapes = self.iter().map(|(name, leaf)| (name.to_owned(), leaf.size())).collect();
+        Self::over(flat.shallow_clone(), None, shapes)
+    }
+
     /// The matrix of all projections that read the same input as `first` (the query or the gate
     /// projection), if they are adjacent: the operand of a layer's product, without a copy.
     pub fn stacked(&self, first: &str) -> Option<&Tensor> {

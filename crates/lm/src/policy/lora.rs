@@ -74,6 +74,7 @@ pub struct Lora {
     parameters: Parameters,
 }
 
+#[derive(Clone)]
 struct Place {
     layer: usize,
     projection: Projection,
@@ -142,6 +143,18 @@ impl Lora {
         }
         let parameters = Parameters::new(tensors, Kind::Float, device, true)?;
         Ok(Self { config, places: found, parameters })
+    }
+
+    /// These adapters, frozen, with other values: `flat`, as in [`Parameters::with_values`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_values(&self, flat: &Tensor) -> Result<Self, LmError> {
+        Ok(Self {
+            config: self.config.clone(),
+            places: self.places.clone(),
+            parameters: self.parameters.with_values(flat)?,
+        })
     }
 
     pub fn config(&self) -> &LoraConfig {

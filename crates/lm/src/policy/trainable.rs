@@ -202,14 +202,33 @@ impl Policy {
         let _guard = no_grad_guard();
         match self.lora() {
             None => Weights::of(&self.parameters, &self.config, self.options.compute),
-            Some(lora) => {
-                let merged = lora.merge(&self.parameters)?;
-                Weights::from_lookup(&self.config, self.options.compute, |name| {
-                    let found = merged.iter().find(|(n, _)| n == name);
-                    found.map(|(_, t)| t).ok_or_else(|| Parameters::missing(name))
-                })
-            }
+            Some(lora) => self.merged(lora),
         }
+    }
+
+    /// As [`Policy::inference_weights`], with other values of the trained parameters: `trained`,
+    /// in the layout of [`Parameters::flat`]. They may share storage with it.
+    ///
+    /// # Errors
+    /// Another number of values; a missing parameter.
+    pub fn inference_weights_of(&self, trained: &Tensor) -> Result<Weights, LmError> {
+        let _guard = no_grad_guard();
+        match self.lora() {
+            None => {
+                let parameters = self.parameters.with_values(trained)?;
+                Weights::of(&parameters, &self.config, self.options.compute)
+            }
+            Some(lora) => self.merged(&lora.with_values(trained)?),
+        }
+    }
+
+    /// The base in the compute type with the adapters `lora` merged.
+    fn merged(&self, lora: &Lora) -> Result<Weights, LmError> {
+        let merged = lora.merge(&self.parameters)?;
+        Weights::from_lookup(&self.config, self.options.compute, |name| {
+            let found = merged.iter().find(|(n, _)| n == name);
+            found.map(|(_, t)| t).ok_or_else(|| Parameters::missing(name))
+        })
     }
 
     /// Log-probabilities and entropies, without a graph.

@@ -120,6 +120,7 @@ impl Information {
                 training,
                 reference: false,
                 trunk: false,
+                earlier: 0,
                 pack_tokens: 4096,
                 replicas: 1,
                 checkpointing: true,

@@ -207,6 +207,9 @@ impl Experiment {
                 format!("`{}`: use constant, linear or cosine", self.train.schedule),
             );
         }
+        if let Err(KeyError { key, what }) = self.check_off_policy() {
+            return reject(&key, what);
+        }
         // The agent is unknown here: the trainer checks again with its capabilities.
         if let Err(e) = self.algorithm.validate().and_then(|()| self.check_capabilities(true)) {
             return reject("algorithm", e.to_string());

@@ -216,6 +216,17 @@ const REFERENCE: &[(&str, &str)] = &[
         "stop after this many consecutive steps without reward variance",
     ),
     key("train.batch", "demonstrations per step (supervised only)"),
+    key(
+        "train.staleness",
+        "updates by which the weights that sample a step are behind those that it trains: 0 to 8; \
+         needs algorithm.correction and a copy of the trained parameters for each",
+    ),
+    key(
+        "train.replay.steps",
+        "latest steps whose groups of rollouts are trained on again: 0 (off) to 64; needs \
+         algorithm.correction",
+    ),
+    key("train.replay.share", "share of a step's rollout.tasks groups that come from them"),
     key("critic.width", "hidden units of the value head; 0 is the model's width"),
     key("critic.learning_rate", "learning rate of the value head, for algorithms with a critic"),
     key("critic.epochs", "passes of the critic over the rollouts of a step"),
