@@ -13,12 +13,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
+mod curriculum;
 mod error;
 mod own;
 mod read;
 pub mod reference;
 pub mod schema;
 
+pub use curriculum::{CurriculumConfig, OpenBy};
 pub use error::ConfigError;
 use own::Rest;
 pub use own::{Flag, KeyError, OwnKey, Preset, Values};
@@ -198,8 +200,11 @@ fn four() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct DataConfig {
-    /// Sources of training tasks, mixed by their size.
+    /// Sources of training tasks; without weights, files are mixed by their size.
     pub train: Vec<String>,
+    /// Relative frequency of each source among the tasks (reinforcement only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<f64>,
     /// Sources of held-out tasks.
     pub test: Vec<String>,
     #[serde(flatten, skip_deserializing)]
@@ -231,6 +236,9 @@ pub struct DataConfig {
     /// test set.
     #[serde(default)]
     pub seed: u64,
+    /// The levels of tasks and when they open (reinforcement only); all are open if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<CurriculumConfig>,
 }
 
 /// The demonstrations of a generated world.
@@ -258,6 +266,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             train: Vec::new(),
+            weights: Vec::new(),
             test: Vec::new(),
             own: Values::default(),
             train_limit: 0,
@@ -268,6 +277,7 @@ impl Default for DataConfig {
             success_reward: whole(),
             demonstration_tokens: default_demonstration_tokens(),
             seed: 0,
+            curriculum: None,
         }
     }
 }

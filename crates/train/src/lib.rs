@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod config;
 mod credit_inputs;
 pub mod critic;
+mod curriculum;
 pub mod data;
 mod environment;
 mod error;
@@ -35,6 +36,7 @@ pub mod sampler;
 mod step;
 pub mod store;
 pub mod supervised;
+pub mod task_order;
 pub mod trainer;
 pub mod update;
 

@@ -23,7 +23,7 @@ use crate::folder::RunFolder;
 use crate::progress::Progress;
 use crate::rounds::Watch;
 use crate::store::RolloutStore;
-use crate::trainer::Trainer;
+use crate::trainer::{Trainer, task_order};
 use crate::{checkpoint, provenance};
 
 /// How a run ended.
@@ -51,6 +51,9 @@ pub fn run(
         _ if root.join("finished").exists() => None,
         text => Some(Origin::find(text)?),
     };
+    if !root.join("finished").exists() {
+        task_order(experiment, environment)?;
+    }
     let mut folder = RunFolder::open(root, experiment)?;
     if folder.finished() {
         return Ok(Finish::AlreadyDone);

@@ -65,7 +65,8 @@ impl Trainer<'_> {
         // Sample: rollouts of the next tasks with the current policy.
         self.sampler.begin(&self.policy, self.version, step)?;
         laps.end("weights");
-        let sampled = sample(&mut self.sampler, &mut self.visits, seed, watch)?;
+        self.tasks.begin(step);
+        let sampled = sample(&mut self.sampler, &mut self.tasks, seed, watch)?;
         laps.end("rollouts");
         laps.timing.per_rollout = sampled.time_per_rollout();
 
@@ -127,6 +128,12 @@ impl Trainer<'_> {
         self.steps_without_variance = if varied { 0 } else { self.steps_without_variance + 1 };
         let mut record = figures::of_step(step, &sampled, &batch, &update);
         record.extra.extend(inputs.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        if let Some(progress) = self.tasks.end(sampled.rewards_by_level()) {
+            record.extra.insert("levels_open".to_owned(), progress.open as f64);
+            let success = progress.success.map(|success| ("level_success".to_owned(), success));
+            record.extra.extend(success);
+            record.level = Some(progress.level);
+        }
         if let Some(fitted) = fitted {
             record.extra.insert("critic_loss".to_owned(), fitted.loss);
             record.extra.insert("critic_explained_variance".to_owned(), fitted.explained_variance);
