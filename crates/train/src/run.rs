@@ -285,10 +285,16 @@ pub fn sentence(record: &EvalRecord) -> String {
 
 fn describe(objective: Objective, record: &StepRecord) -> String {
     match objective {
-        Objective::Reinforcement => format!(
-            "reward {:.3} · entropy {:.2} · gradient {:.2}",
-            record.reward_mean, record.entropy, record.grad_norm
-        ),
+        Objective::Reinforcement => {
+            let level = record.level.as_ref().map(|level| format!(" · level {level}"));
+            format!(
+                "reward {:.3} · entropy {:.2} · gradient {:.2}{}",
+                record.reward_mean,
+                record.entropy,
+                record.grad_norm,
+                level.unwrap_or_default()
+            )
+        }
         Objective::Supervised => {
             format!("loss {:.4} · gradient {:.2}", record.loss, record.grad_norm)
         }
