@@ -160,7 +160,7 @@ mod tests {
             (
                 "train = ['mini-calc', 'mini-spider']\ntest = ['mini-calc']\nweights = [1, 1]"
                     .to_owned(),
-                "mini-spider is the world of the agent sql",
+                "world of the agent sql",
             ),
             (
                 format!("train = ['mini-calc', '{file}']\ntest = ['{other}']\nweights = [1, 1]"),
