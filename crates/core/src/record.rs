@@ -73,6 +73,9 @@ pub struct StepRecord {
     /// Trained calls by their place in the rollout, from 0; absent if all have the same.
     #[serde(default, deserialize_with = "numbered", skip_serializing_if = "BTreeMap::is_empty")]
     pub by_turn: BTreeMap<usize, PartRecord>,
+    /// The highest open level of the curriculum; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
     /// Further metrics specific to an algorithm.
     #[serde(default)]
     pub extra: BTreeMap<String, f64>,
@@ -215,6 +218,7 @@ mod tests {
         let step = StepRecord {
             by_role: BTreeMap::from([("write".to_owned(), part), ("check".to_owned(), part)]),
             by_turn: BTreeMap::from([(0, part), (2, part), (10, part)]),
+            level: Some("5-8".to_owned()),
             ..StepRecord::default()
         };
         let depth = EvalDepth {
@@ -229,7 +233,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record, "{line}");
         }
         let line = serde_json::to_string(&Record::Step(Box::default())).unwrap();
-        assert!(!line.contains("by_turn") && !line.contains("by_role"), "{line}");
+        assert!(["by_turn", "by_role", "level"].iter().all(|key| !line.contains(key)), "{line}");
         let wrong = line.replace("\"signals\"", "\"by_turn\":{\"x\":null},\"signals\"");
         assert!(serde_json::from_str::<Record>(&wrong).is_err());
     }

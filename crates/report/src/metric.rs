@@ -90,6 +90,8 @@ const EXTRAS: &[(&str, &str, &str)] = &[
     ("reward_seen_mean", "Reward used in training", "mean reward"),
     ("reference_kl", "KL to the reference policy", "nats per token"),
     ("kl_coefficient", "KL coefficient", "coefficient"),
+    ("levels_open", "Open levels of the curriculum", "levels"),
+    ("level_success", "Success on the highest open level", "mean reward"),
 ];
 
 impl Metric {

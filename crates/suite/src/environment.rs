@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::TEST_TASKS;
 use crate::benchmark::{Assembled, Dataset, Train};
 use crate::demonstrations::{Interleaved, Stream};
+use crate::mixing;
 use crate::model::tiny;
 use crate::registry::Registry;
 use crate::settings::BenchmarkSettings;
@@ -48,7 +49,8 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
     let supervised = experiment.train.objective == Objective::Supervised;
     let successes = own_successes(experiment, &held_out)?;
     let demonstrated = supervised && successes.is_none();
-    let worlds = worlds(registry, &data.train)?;
+    let mixed = !supervised && !data.weights.is_empty();
+    let worlds = if mixed { Vec::new() } else { worlds(registry, &data.train)? };
     let selection = Selection::new(data.train_limit, &data.train_exclude)?;
     if let [world, ..] = worlds[..]
         && !selection.exclude.is_empty()
@@ -56,14 +58,18 @@ pub fn stage(registry: &Registry, experiment: &Experiment, folder: &Path) -> Res
         bail!("data.train_exclude: {world} is generated; tasks are left out of files only");
     }
     let (mut assembled, train, train_described): (Assembled, Box<dyn TaskSource>, Value) =
-        if worlds.is_empty() {
+        if worlds.is_empty() && !mixed {
             let (tasks, described) =
                 training_tasks(registry, data, &selection, dataset.as_ref(), &held_out)?;
             let assembled = dataset.assemble(Train::Tasks(&tasks), &test, demonstrated)?;
             (assembled, Box::new(tasks), described)
+        } else if mixed {
+            let (assembled, mixture, described) =
+                mixing::assemble(registry, data, &selection, dataset.as_ref(), &test, &held_out)?;
+            (assembled, Box::new(mixture), described)
         } else {
             if !demonstrated && worlds.len() > 1 {
-                bail!("data.train: worlds can be mixed only with the supervised objective");
+                bail!("data.train: to mix several worlds, set data.weights, one for each");
             }
             // Another agent's world can only be demonstrated, beside one of this agent.
             let own = worlds.iter().find(|world| dataset.world(world).is_some());
@@ -161,7 +167,7 @@ fn worlds(registry: &Registry, names: &[String]) -> Result<Vec<&'static str>> {
         }
     }
     if !worlds.is_empty() && worlds.len() < names.len() {
-        bail!("data.train: {} is endless and cannot be mixed with files", worlds[0]);
+        bail!("data.train: {} is endless; to mix it with files, set data.weights", worlds[0]);
     }
     Ok(worlds)
 }

@@ -34,6 +34,7 @@ pub mod external;
 pub mod fetch;
 pub mod info;
 pub mod lines;
+mod mixing;
 pub mod model;
 pub mod own_tasks;
 pub mod predictions;

@@ -2,8 +2,9 @@
 //!
 //! Sampling, task order and credit are pure functions of seed and step, so a checkpoint has only
 //! the remaining state: parameters, also those of earlier versions that steps still sample with
-//! ([`crate::staleness`]), the optimiser's moments, and a few counters. It is written into a
-//! temporary folder, synced to disk and renamed, so after a crash a checkpoint is either complete
+//! ([`crate::staleness`]), the optimiser's moments, and a few counters, with weights or a curriculum
+//! also the place in each source of tasks. It is written into a temporary folder, synced to disk and
+//! renamed, so after a crash a checkpoint is either complete
 //! or absent.
 
 use std::collections::BTreeMap;
@@ -18,14 +19,16 @@ use leyden_lm::optim::Optimizer;
 use serde::{Deserialize, Serialize};
 use tch::{Tensor, no_grad};
 
+use crate::config::Objective;
 use crate::error::TrainError;
 use crate::folder::sync_folder;
 use crate::staleness;
+use crate::task_order::OrderState;
 use crate::trainer::Trainer;
 use crate::trunk::Trunk;
 
 /// The counters of a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     schema: u32,
@@ -36,6 +39,9 @@ pub struct State {
     /// The factor of a KL penalty, which may be adaptive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kl_coefficient: Option<f64>,
+    /// With weights or a curriculum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tasks: Option<OrderState>,
 }
 
 const SCHEMA: u32 = 1;
@@ -98,9 +104,13 @@ fn write(dir: &Path, step: u64, trainer: &Trainer<'_>) -> Result<(), TrainError>
     let state = State {
         schema: SCHEMA,
         step,
-        position: trainer.visits.position,
+        position: match trainer.experiment.train.objective {
+            Objective::Reinforcement => trainer.tasks.position(),
+            Objective::Supervised => trainer.visits.position,
+        },
         quiet_steps: trainer.steps_without_variance,
         kl_coefficient: trainer.reference.as_ref().map(|r| r.controller.coefficient),
+        tasks: trainer.tasks.state(),
     };
     let text = serde_json::to_string_pretty(&state).expect("counters are plain data");
     crate::folder::write_atomic(&dir.join("state.json"), text.as_bytes())
@@ -178,7 +188,13 @@ pub fn load(root: &Path, trainer: &mut Trainer<'_>) -> Result<Option<u64>, Train
         .and_then(|()| trainer.earlier.restore(step, &earlier))
         .map_err(|e| damaged(&dir, e.to_string()))?;
     trainer.version = step;
-    trainer.visits.position = state.position;
+    match trainer.experiment.train.objective {
+        Objective::Reinforcement => {
+            let restored = trainer.tasks.restore(state.position, state.tasks.as_ref());
+            restored.map_err(|what| damaged(&dir, what))?;
+        }
+        Objective::Supervised => trainer.visits.position = state.position,
+    }
     trainer.steps_without_variance = state.quiet_steps;
     if let (Some(reference), Some(coefficient)) = (&mut trainer.reference, state.kl_coefficient) {
         reference.controller.coefficient = coefficient;

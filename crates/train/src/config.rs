@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
 mod critic;
+mod curriculum;
 mod error;
 mod off_policy;
 mod own;
@@ -22,6 +23,7 @@ pub mod reference;
 pub mod schema;
 
 pub use critic::{CriticConfig, CriticTrunk};
+pub use curriculum::{CurriculumConfig, OpenBy};
 pub use error::ConfigError;
 pub use off_policy::ReplayConfig;
 use own::Rest;
@@ -197,8 +199,11 @@ fn four() -> usize {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self")]
 pub struct DataConfig {
-    /// Sources of training tasks, mixed by their size.
+    /// Sources of training tasks; without weights, files are mixed by their size.
     pub train: Vec<String>,
+    /// Relative frequency of each source among the tasks (reinforcement only).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<f64>,
     /// Sources of held-out tasks.
     pub test: Vec<String>,
     #[serde(flatten, skip_deserializing)]
@@ -230,6 +235,9 @@ pub struct DataConfig {
     /// test set.
     #[serde(default)]
     pub seed: u64,
+    /// The levels of tasks and when they open (reinforcement only); all are open if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curriculum: Option<CurriculumConfig>,
 }
 
 /// The demonstrations of a generated world.
@@ -257,6 +265,7 @@ impl Default for DataConfig {
     fn default() -> Self {
         Self {
             train: Vec::new(),
+            weights: Vec::new(),
             test: Vec::new(),
             own: Values::default(),
             train_limit: 0,
@@ -267,6 +276,7 @@ impl Default for DataConfig {
             success_reward: whole(),
             demonstration_tokens: default_demonstration_tokens(),
             seed: 0,
+            curriculum: None,
         }
     }
 }

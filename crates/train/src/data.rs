@@ -15,6 +15,11 @@ pub trait TaskSource: Send + Sync {
     /// The task with index `index`, below `len`.
     fn task(&self, index: u64) -> Task;
 
+    /// The sources that `data.weights` mixes; empty for a source that is not a [`Mixture`].
+    fn parts(&self) -> &[Box<dyn TaskSource>] {
+        &[]
+    }
+
     fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
@@ -27,6 +32,30 @@ impl TaskSource for Vec<Task> {
 
     fn task(&self, index: u64) -> Task {
         self[index as usize].clone()
+    }
+}
+
+/// Several sources of training tasks, for `data.weights`. Without weights they are one source: one
+/// after the other, up to the first endless one.
+pub struct Mixture(pub Vec<Box<dyn TaskSource>>);
+
+impl TaskSource for Mixture {
+    fn len(&self) -> Option<u64> {
+        self.0.iter().map(|part| part.len()).sum()
+    }
+
+    fn task(&self, mut index: u64) -> Task {
+        for part in &self.0 {
+            match part.len() {
+                Some(len) if index >= len => index -= len,
+                _ => return part.task(index),
+            }
+        }
+        panic!("the mixture has no task {index}")
+    }
+
+    fn parts(&self) -> &[Box<dyn TaskSource>] {
+        &self.0
     }
 }
 
@@ -146,6 +175,42 @@ impl Visits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An endless source.
+    struct Endless;
+
+    impl TaskSource for Endless {
+        fn len(&self) -> Option<u64> {
+            None
+        }
+
+        fn task(&self, index: u64) -> Task {
+            task(&format!("endless {index}"))
+        }
+    }
+
+    fn task(id: &str) -> Task {
+        Task {
+            id: id.to_owned(),
+            question: String::new(),
+            gold: String::new(),
+            labels: Vec::new(),
+            fields: serde_json::Map::new(),
+        }
+    }
+
+    #[test]
+    fn a_mixture_as_one_source_has_its_parts_one_after_the_other() {
+        let file = |ids: &[&str]| -> Box<dyn TaskSource> {
+            Box::new(ids.iter().map(|id| task(id)).collect::<Vec<_>>())
+        };
+        let files = Mixture(vec![file(&["a", "b"]), file(&["c"])]);
+        assert_eq!(files.len(), Some(3));
+        assert_eq!([0, 1, 2].map(|index| files.task(index).id), ["a", "b", "c"]);
+        let with_world = Mixture(vec![file(&["a"]), Box::new(Endless)]);
+        assert_eq!(with_world.len(), None);
+        assert_eq!([0, 5].map(|index| with_world.task(index).id), ["a", "endless 4"]);
+    }
 
     #[test]
     fn an_epoch_visits_everything_once_and_the_next_in_another_order() {

@@ -105,6 +105,7 @@ pub(crate) fn of_step(step: u64, sampled: &Sampled, batch: &Batch, update: &Upda
         signals: signal_counts(rollouts),
         by_role: update.parts.roles(update.first_updates),
         by_turn: update.parts.turns(update.first_updates),
+        level: None,
         extra,
     }
 }

@@ -23,7 +23,7 @@ use crate::folder::RunFolder;
 use crate::progress::Progress;
 use crate::rounds::Watch;
 use crate::store::RolloutStore;
-use crate::trainer::Trainer;
+use crate::trainer::{Trainer, task_order};
 use crate::{checkpoint, provenance};
 
 /// How a run ended.
@@ -51,6 +51,9 @@ pub fn run(
         _ if root.join("finished").exists() => None,
         text => Some(Origin::find(text)?),
     };
+    if !root.join("finished").exists() {
+        task_order(experiment, environment)?;
+    }
     let mut folder = RunFolder::open(root, experiment)?;
     if folder.finished() {
         return Ok(Finish::AlreadyDone);
@@ -282,10 +285,16 @@ pub fn sentence(record: &EvalRecord) -> String {
 
 fn describe(objective: Objective, record: &StepRecord) -> String {
     match objective {
-        Objective::Reinforcement => format!(
-            "reward {:.3} · entropy {:.2} · gradient {:.2}",
-            record.reward_mean, record.entropy, record.grad_norm
-        ),
+        Objective::Reinforcement => {
+            let level = record.level.as_ref().map(|level| format!(" · level {level}"));
+            format!(
+                "reward {:.3} · entropy {:.2} · gradient {:.2}{}",
+                record.reward_mean,
+                record.entropy,
+                record.grad_norm,
+                level.unwrap_or_default()
+            )
+        }
         Objective::Supervised => {
             format!("loss {:.4} · gradient {:.2}", record.loss, record.grad_norm)
         }

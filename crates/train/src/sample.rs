@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashSet};
 
 use leyden_core::{Draft, Outcome, Rollout, SeedTree, Task};
 
-use crate::data::Visits;
 use crate::error::TrainError;
 use crate::rounds::{Job, PromptCounts, Spent, Watch};
 use crate::sampler::Sampler;
+use crate::task_order::{Drawn, TaskOrder};
 
 /// The sampled data of a step.
 #[derive(Default)]
 pub(crate) struct Sampled {
     pub tasks: Vec<Task>,
+    /// The level of each task in the curriculum.
+    pub levels: Vec<usize>,
     /// A rollout's group is the index of its task.
     pub rollouts: Vec<Rollout>,
     /// The rollouts with their training rewards, and after them those of earlier steps.
@@ -35,21 +37,24 @@ pub(crate) fn noise(seed: SeedTree) -> SeedTree {
 /// have variance or `rollout.refills` rounds are used up. `seed` is the step's.
 ///
 /// # Errors
-/// Errors of the engine.
+/// Errors of the engine; no further task that the curriculum allows.
 pub(crate) fn sample(
     sampler: &mut Sampler<'_>,
-    visits: &mut Visits,
+    order: &mut TaskOrder<'_>,
     tasks: usize,
     seed: SeedTree,
     watch: &dyn Watch,
 ) -> Result<Sampled, TrainError> {
     let (config, reward) = (&sampler.experiment.rollout, &sampler.experiment.reward);
-    let source = &sampler.environment.train;
     let (noise, seed) = (noise(seed), seed.child("rollout"));
     let mut sampled = Sampled::default();
     for round in 0..=config.refills {
         let first = sampled.tasks.len();
-        sampled.tasks.extend((0..tasks).map(|_| source.task(visits.next_item())));
+        for _ in 0..tasks {
+            let Drawn { task, level } = order.next_task()?;
+            sampled.tasks.push(task);
+            sampled.levels.push(level);
+        }
         let jobs = (first * config.samples..sampled.tasks.len() * config.samples)
             .map(|id| Job {
                 id,
@@ -101,6 +106,12 @@ impl Sampled {
     /// The task of each rollout.
     pub fn owners(&self) -> Vec<&Task> {
         self.rollouts.iter().map(|rollout| &self.tasks[rollout.group]).collect()
+    }
+
+    /// The level of the task and the task's reward of each rollout with a reward.
+    pub fn rewards_by_level(&self) -> impl Iterator<Item = (usize, f64)> {
+        let of = |rollout: &Rollout| Some((self.levels[rollout.group], rollout.outcome.reward()?));
+        self.rollouts.iter().filter_map(of)
     }
 
     /// The mean timing per rollout.

@@ -71,8 +71,9 @@ impl Trainer<'_> {
         let (version, earlier) = self.earlier.sampling(self.version);
         self.sampler.begin(&self.policy, earlier, version, step)?;
         laps.end("weights");
+        self.tasks.begin(step);
         let fresh = experiment.rollout.tasks - replayed.len();
-        let mut sampled = sample(&mut self.sampler, &mut self.visits, fresh, seed, watch)?;
+        let mut sampled = sample(&mut self.sampler, &mut self.tasks, fresh, seed, watch)?;
         sampled.replay(replayed);
         laps.end("rollouts");
         laps.timing.per_rollout = sampled.time_per_rollout();
@@ -142,6 +143,12 @@ impl Trainer<'_> {
         self.steps_without_variance = if varied { 0 } else { self.steps_without_variance + 1 };
         let mut record = figures::of_step(step, &sampled, &batch, &update);
         record.extra.extend(inputs.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        if let Some(progress) = self.tasks.end(sampled.rewards_by_level()) {
+            record.extra.insert("levels_open".to_owned(), progress.open as f64);
+            let success = progress.success.map(|success| ("level_success".to_owned(), success));
+            record.extra.extend(success);
+            record.level = Some(progress.level);
+        }
         if let Some(fitted) = fitted {
             record.extra.extend(figures::of_critic(experiment, &fitted, is_warmup));
         }

@@ -20,6 +20,7 @@ use crate::reference::Reference;
 use crate::sampler::Sampler;
 use crate::staleness::EarlierWeights;
 use crate::store::RolloutStore;
+use crate::task_order::{OrderOptions, TaskOrder};
 use crate::update::Updater;
 
 /// The mutable state of a run.
@@ -38,7 +39,9 @@ pub struct Trainer<'a> {
     /// Updates the policy's weights.
     pub updater: Updater<'a>,
     pub store: RolloutStore,
-    /// The order of tasks or demonstrations, and the run's position in it.
+    /// The order of training tasks, and the run's position in it.
+    pub tasks: TaskOrder<'a>,
+    /// The order of demonstrations, and the run's position in it.
     pub visits: Visits,
     /// Number of steps, each of which may have changed the weights.
     pub version: u64,
@@ -51,7 +54,8 @@ impl<'a> Trainer<'a> {
     /// The policy must have the run's initial weights, which are the reference of a KL penalty.
     ///
     /// # Errors
-    /// Roles that the agent lacks, no tasks or demonstrations, out of memory for a reference model.
+    /// Roles that the agent lacks, no tasks or demonstrations, tasks that the curriculum cannot
+    /// order, out of memory for a reference model.
     pub fn new(
         experiment: &'a Experiment,
         environment: &'a Environment,
@@ -92,10 +96,8 @@ impl<'a> Trainer<'a> {
             sampler: Sampler::new(experiment, environment, format, engine),
             policy,
             store,
-            visits: match experiment.train.objective {
-                Objective::Supervised => Visits::new(len, seed),
-                Objective::Reinforcement => Visits::of_tasks(len, seed),
-            },
+            tasks: task_order(experiment, environment)?,
+            visits: Visits::new(len, seed),
             version: 0,
             steps_without_variance: 0,
             seed,
@@ -106,6 +108,27 @@ impl<'a> Trainer<'a> {
     pub(crate) fn step_seed(&self, step: u64) -> SeedTree {
         self.seed.child("step").index(step)
     }
+}
+
+/// The order of a run's training tasks from its start. Supervised training has none, so its weights
+/// and its curriculum do not matter.
+///
+/// # Errors
+/// As [`TaskOrder::new`].
+pub(crate) fn task_order<'a>(
+    experiment: &'a Experiment,
+    environment: &'a Environment,
+) -> Result<TaskOrder<'a>, TrainError> {
+    let data = &experiment.data;
+    let options = match experiment.train.objective {
+        Objective::Supervised => OrderOptions::default(),
+        Objective::Reinforcement => OrderOptions {
+            names: &data.train,
+            weights: &data.weights,
+            curriculum: data.curriculum.as_ref(),
+        },
+    };
+    TaskOrder::new(&*environment.train, options, SeedTree::new(experiment.seed))
 }
 
 /// Rejects a role that the agent does not have, since nothing would be trained.

@@ -135,6 +135,7 @@ impl Plan {
             ]),
             by_role: BTreeMap::new(),
             by_turn: BTreeMap::new(),
+            level: None,
             extra: BTreeMap::new(),
         }
     }

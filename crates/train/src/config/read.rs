@@ -4,6 +4,7 @@ use std::path::Path;
 
 use leyden_rl::needs::Capabilities;
 
+use super::curriculum::{CurriculumConfig, check_weights};
 use super::error::ConfigError;
 use super::schema::Schema;
 use super::{Experiment, KeyError, Objective, OwnKey, TestSelection};
@@ -89,6 +90,7 @@ impl Experiment {
         };
         agent.own = agent.own.resolved(keys, "agent.", &known("agent."))?;
         data.own = data.own.resolved(keys, "data.", &known("data."))?;
+        data.curriculum = data.curriculum.map(CurriculumConfig::resolved);
         let own = own.resolved(&tables, "", &known(""))?;
         let algorithm = algorithm.with_response_budget(self.rollout.max_tokens);
         Ok(Self { agent, data, own, algorithm, keys: keys.to_vec(), ..self })
@@ -193,6 +195,12 @@ impl Experiment {
             if mode != "greedy" && mode != "sampled" {
                 return reject("eval.modes", format!("`{mode}`: use greedy and sampled"));
             }
+        }
+        let curriculum = self.data.curriculum.as_ref().map_or(Ok(()), CurriculumConfig::check);
+        if let Err(KeyError { key, what }) =
+            check_weights(&self.data.weights, &self.data.train).and(curriculum)
+        {
+            return reject(&key, what);
         }
         if self.train.init_moments && self.train.init_from.is_empty() {
             return reject("train.init_moments", "needs train.init_from".to_owned());
@@ -346,6 +354,20 @@ mod tests {
     }
 
     #[test]
+    fn weights_and_a_curriculum_are_written_only_if_they_are_set() {
+        let plain = parse(SMALLEST, &[]).unwrap().to_toml();
+        assert!(!plain.contains("weights") && !plain.contains("curriculum"), "{plain}");
+        let curriculum = "data.curriculum={label = 'steps', by = 'success', window = 8}";
+        let experiment = parse(SMALLEST, &["data.weights=[2]", curriculum]).unwrap();
+        let text = experiment.to_toml();
+        assert!(text.contains("train = [\"world\"]\nweights = [2.0]\ntest"), "{text}");
+        let table = "[data.curriculum]\nlabel = \"steps\"\nby = \"success\"\nfirst = 1\n\
+                     threshold = 0.7\nwindow = 8\n";
+        assert!(text.contains(table), "{text}");
+        assert_eq!(parse(&text, &[]).unwrap(), experiment);
+    }
+
+    #[test]
     fn the_aggregation_follows_from_the_loss_and_the_response_length() {
         let norm = "algorithm.aggregation=seq-mean-token-sum-norm";
         for (overrides, lines) in [
@@ -428,6 +450,9 @@ mod tests {
             (SMALLEST, &["train.replicas=0"], "train.replicas"),
             (SMALLEST, &["name=../x"], "folder"),
             (SMALLEST, &["model.source.x=1"], "not a table"),
+            (SMALLEST, &["data.weights=[1.0, 2.0]"], "data.weights: the number of weights (2)"),
+            (SMALLEST, &["data.weights=[-1.0]"], "data.weights: -1 must be"),
+            (SMALLEST, &["data.curriculum={label = 'x', by = 'step'}"], "curriculum.steps: is"),
         ] {
             let error = parse(text, overrides).unwrap_err().to_string();
             assert!(error.contains(named), "{error}");

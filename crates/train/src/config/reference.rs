@@ -86,6 +86,11 @@ const REFERENCE: &[(&str, &str)] = &[
     ),
     key("agent.retries", "maximum retries of such a rollout, with retry; then it is dropped"),
     key("data.train", "training tasks"),
+    key(
+        "data.weights",
+        "relative frequency of each source of data.train among the tasks (reinforcement only); \
+         without weights files are mixed by their size",
+    ),
     key("data.test", "held-out tasks, likewise; file:10..20 selects those rows"),
     key("data.train_limit", "maximum training tasks of each source; 0 is all"),
     key(
@@ -105,6 +110,23 @@ const REFERENCE: &[(&str, &str)] = &[
     key("data.successes", "run folder whose successful rollouts are imitated (supervised only)"),
     key("data.success_reward", "minimum reward of imitated rollouts"),
     key("data.demonstration_tokens", "longer demonstrations are skipped (supervised only)"),
+    key(
+        "data.curriculum.label",
+        "label whose levels open one after another (reinforcement only); without \
+         [data.curriculum] all tasks are drawn from the beginning",
+    ),
+    key(
+        "data.curriculum.levels",
+        "values of the label from the first level to the last; [] is its numbers, ascending",
+    ),
+    key(
+        "data.curriculum.by",
+        "step, or success: the mean reward of rollouts of the highest open level",
+    ),
+    key("data.curriculum.first", "levels that are open at the beginning"),
+    key("data.curriculum.steps", "training steps over which the others open, evenly (by step)"),
+    key("data.curriculum.threshold", "mean reward that opens the next level (by success)"),
+    key("data.curriculum.window", "last rollouts of the level that the mean is over (by success)"),
     key("data.seed", "seed of generated worlds and splits; shared by all seeds of an experiment"),
     key("reward.name", "reward function"),
     key(
@@ -270,7 +292,7 @@ mod tests {
 
     use super::{REFERENCE, reference};
     use crate::config::schema::Schema;
-    use crate::config::{Experiment, OwnKey, Preset, ReportConfig};
+    use crate::config::{CurriculumConfig, Experiment, OpenBy, OwnKey, Preset, ReportConfig};
 
     const SMALLEST: &str = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'a'\n\
         [data]\ntrain = ['world']\ntest = ['world']\n[train]\nsteps = 3\n";
@@ -281,6 +303,16 @@ mod tests {
         experiment.model.lora = Some(LoraConfig { rank: 1, alpha: 1.0, targets: vec![] });
         experiment.algorithm.aggregation_constant = Some(AggregationConstant::Tokens(1.0));
         experiment.algorithm.overlong = Some(OverlongConfig { max_tokens: 2, buffer: 1 });
+        experiment.data.weights = vec![1.0];
+        experiment.data.curriculum = Some(CurriculumConfig {
+            label: "steps".to_owned(),
+            levels: vec!["1".to_owned()],
+            by: OpenBy::Step,
+            first: 1,
+            steps: Some(1),
+            threshold: Some(1.0),
+            window: Some(1),
+        });
         experiment.reward.command = vec!["score".to_owned()];
         experiment.reward.deadline = Some(1.0);
         experiment.reward.processes = Some(1);
