@@ -27,7 +27,8 @@ fn sweep(dir: &Path) -> PathBuf {
     let mut lines = String::new();
     for name in ["good", "plain", "lost"] {
         let id = format!("{name}-seed1");
-        let cell = Cell { id: id.clone(), variant: name.into(), seed: 1, overrides: vec![] };
+        let variant = name.to_owned();
+        let cell = Cell { id: id.clone(), variant, seed: 1, overrides: vec![], point: None };
         lines.push_str(&(serde_json::to_string(&cell).unwrap() + "\n"));
         if name == "lost" {
             continue;
