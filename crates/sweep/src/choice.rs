@@ -16,7 +16,7 @@ use crate::folder::{SweepFolder, open_lock, write_atomic};
 /// Computes the measure of tuning cells, in their order: the area under the curve of evaluations,
 /// larger is better. All cells are of one variant and have ended. An error is a sentence without
 /// a full stop.
-pub type Measure = dyn Fn(&[Cell]) -> Result<Vec<f64>, String> + Sync;
+pub type Measure<'a> = dyn Fn(&[Cell]) -> Result<Vec<f64>, String> + Sync + 'a;
 
 /// The folder of the choices in a sweep folder.
 pub const CHOICES: &str = "choices";
@@ -124,7 +124,11 @@ impl SweepFolder {
     }
 
     /// The choice from `tuning`, all tuning cells of a variant; it is made now if they have ended.
-    pub(crate) fn choose(&self, tuning: &[Cell], measure: &Measure) -> Result<Made, SweepError> {
+    pub(crate) fn choose(
+        &self,
+        tuning: &[Cell],
+        measure: &Measure<'_>,
+    ) -> Result<Made, SweepError> {
         let _lock = self.lock_choices()?;
         let variant = tuning.first().map_or("", |cell| cell.variant.as_str());
         if let Some(choice) = self.choice(variant)? {

@@ -20,7 +20,7 @@ pub(crate) struct Queue<'a> {
     /// All tuning cells of the folder, whether or not they are among `cells`.
     tuning: Vec<Cell>,
     retry: bool,
-    measure: &'a Measure,
+    measure: &'a Measure<'a>,
     progress: Mutex<Progress>,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Queue<'a> {
         folder: &'a SweepFolder,
         cells: &'a [Cell],
         retry: bool,
-        measure: &'a Measure,
+        measure: &'a Measure<'a>,
     ) -> Result<Self, SweepError> {
         let outcomes = cells.iter().map(|_| None).collect();
         let pending = (0..cells.len()).collect();

@@ -94,7 +94,7 @@ pub fn work(
     cells: &[Cell],
     options: Options,
     command: &(dyn Fn(&Cell) -> Command + Sync),
-    measure: &Measure,
+    measure: &Measure<'_>,
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Tally, SweepError> {
     let queue = Queue::new(folder, cells, options.retry, measure)?;
