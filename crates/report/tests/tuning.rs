@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use leyden_report::recorded::record_sweep;
 use leyden_report::sweep::{GridPoint, Tuning, load_sweep, summarise, tuning, tuning_areas};
 use leyden_sweep::{Cell, Choice, SweepFolder};
-use planned::{Planned, end_after, fail, page_only, rewrite, two, written};
+use planned::{Planned, end_after, fail, page_only, rewrite, set_final, two, written};
 use synthetic::lines;
 use tempfile::TempDir;
 
@@ -220,10 +220,7 @@ fn ties_and_areas_that_have_changed_are_noted() {
         "{notes:?}"
     );
     assert!(notes[1].contains("train.learning_rate=0.001 of good is the lowest"), "{notes:?}");
-    let mut choice = SweepFolder::at(&root).choice("plain").unwrap().unwrap();
-    choice.points[0].areas[0] += 0.5;
-    let file = SweepFolder::at(&root).choice_file("plain");
-    fs::write(file, serde_json::to_string(&choice).unwrap()).unwrap();
+    set_final(&root, "tune-plain-point1-seed101", 1.0);
     let notes = table(&root).notes;
     assert!(
         notes.iter().any(|note| note.contains("plain was chosen from other areas")),
