@@ -150,6 +150,15 @@ impl SweepFolder {
         }
     }
 
+    /// Rejects a sweep whose tuning is not that of the folder, as [`freeze`](Self::freeze) does.
+    ///
+    /// # Errors
+    /// A folder with a variant that was tuned otherwise or not at all; errors of the file system.
+    pub fn check_tuning(&self, sweep: &Sweep) -> Result<(), SweepError> {
+        let cells = if Self::is_one(&self.root) { self.cells()? } else { Vec::new() };
+        self.merged_tuning(sweep, &cells).map(drop)
+    }
+
     /// The number of frozen tuning cells, and all tuning cells with those of new variants.
     fn merged_tuning(
         &self,

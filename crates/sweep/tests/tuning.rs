@@ -239,7 +239,10 @@ fn a_tuning_is_frozen_and_only_new_variants_are_added() {
     assert_eq!(folder.cells().unwrap(), tuned.cells[8..]);
     let freeze = |text: &str, seeds: Option<&[u64]>| {
         let sweep = Sweep::read(&write_sweep(tuned.dir.path(), text), seeds).unwrap();
-        folder.freeze(&sweep).map_err(|error| error.to_string())
+        let frozen = folder.freeze(&sweep).map_err(|error| error.to_string());
+        let checked = folder.check_tuning(&sweep).map_err(|error| error.to_string());
+        assert_eq!(checked.err(), frozen.as_ref().err().cloned());
+        frozen
     };
     for (text, seeds) in [
         (TWO.to_owned(), None),

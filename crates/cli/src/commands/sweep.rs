@@ -109,6 +109,7 @@ fn check_cells(
         serde_json::from_value::<Revision>(provenance::collect(serde_json::Map::new())).ok()
     };
     let rewrite = |before: &str| Experiment::rewritten(before, registry);
+    folder.check_tuning(sweep)?;
     // Cells whose point is yet to be chosen are those of tuning cells, apart from the seed.
     let mut cells = sweep.tuning.clone();
     for cell in &sweep.cells {
