@@ -157,7 +157,7 @@ fn the_tuning_is_shown_and_in_no_other_part_of_the_report() {
     for words in ["<section id=\"tuning\">", "is the highest", "tune-good-point1-seed101"] {
         assert!(page.contains(words), "{words}");
     }
-    assert!(page.contains("Tuning: 12 of 12 cells ended, the points of 2 variants are chosen."));
+    assert!(page.contains("Tuning: 12 of 12 cells ended, points chosen for 2 of 2 variants."));
     let csv: Vec<&str> = with["tuning.csv"].lines().collect();
     assert_eq!(csv.len(), 1 + 6);
     let start = format!("good,train.learning_rate=0.002,2,2,0,{mean},{error},true,");
@@ -242,7 +242,9 @@ fn a_sweep_that_is_still_tuning_has_a_report() {
     assert!(
         markdown.contains("Tuning cells that are not finished:\n\n- tune-plain-point3-seed102")
     );
-    assert!(files["index.html"].contains("11 of 12 cells ended, the points of 0 variants"));
+    assert!(
+        files["index.html"].contains("11 of 12 cells ended, points chosen for 0 of 2 variants")
+    );
 }
 
 #[test]

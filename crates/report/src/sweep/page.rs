@@ -147,8 +147,9 @@ fn tuning_about(sweep: &SweepRuns) -> String {
     match cells().count() {
         0 => String::new(),
         all => format!(
-            " Tuning: {} of {all} cells ended, the points of {chosen} variants are chosen.",
-            cells().filter(|cell| has_ended(cell)).count()
+            " Tuning: {} of {all} cells ended, points chosen for {chosen} of {} variants.",
+            cells().filter(|cell| has_ended(cell)).count(),
+            sweep.tuning.len()
         ),
     }
 }
