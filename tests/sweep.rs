@@ -30,6 +30,9 @@ fn sweep(file: &Path, folder: &Path, more: &[&str]) -> Command {
 const TWO: &str = "baseline = 'paper'\n[[variant]]\nname = 'paper'\n\
     [[variant]]\nname = 'discounted'\nset = { algorithm.credit = { name = 'discounted' } }";
 
+/// A tuning of the learning rate with one seed: two cells for each variant.
+const TUNE: &str = "[tune]\nseeds = [101]\n[tune.grid]\ntrain.learning_rate = [1e-3, 2e-3]";
+
 /// Starts the command and kills its process group once `now` returns true, as a power failure
 /// would.
 fn kill_group_when(command: &mut Command, now: impl Fn() -> bool) {
@@ -93,6 +96,51 @@ fn a_killed_sweep_resumes_and_is_reported() {
 }
 
 #[test]
+fn a_sweep_tunes_every_variant_before_it_compares() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = sweep_file(dir.path(), &format!("{TWO}\n{TUNE}"));
+    let folder = dir.path().join("sweep");
+    let (stdout, stderr) = succeeds(&mut sweep(&file, &folder, &["--dry-run"]));
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines.len(), 6, "{stdout}");
+    assert_contains(lines[1], &["leyden run ", "train.learning_rate=0.002", "--seed 101"]);
+    assert_eq!(lines[4], "# paper-seed1: waits for the tuning of `paper`");
+    assert_contains(&stderr, &["4 tuning cells, then", "2 cells: 2 variants"]);
+
+    let again = || sweep(&file, &folder, &["--workers", "2"]);
+    let metrics = folder.join("cells/tune-discounted-point1-seed101/metrics.jsonl");
+    let begun =
+        || fs::read_to_string(&metrics).is_ok_and(|text| text.contains("\"kind\":\"step\""));
+    kill_group_when(&mut again(), begun);
+    assert!(!folder.join("cells/discounted-seed1").exists());
+    let (stdout, _) = succeeds(&mut again());
+    assert_contains(&stdout, &["6 of 6 cells finished", "0 failed"]);
+    let choice = fs::read_to_string(folder.join("choices/paper.json")).unwrap();
+    let choice: serde_json::Value = serde_json::from_str(&choice).unwrap();
+    let chosen = choice["chosen"][0].as_str().unwrap();
+    let (stdout, _) = succeeds(&mut sweep(&file, &folder, &["--dry-run"]));
+    let cell = stdout.lines().find(|line| line.contains("/cells/paper-seed1")).unwrap();
+    assert_contains(cell, &[chosen, "# finished"]);
+    // A cell equals a run with the chosen value.
+    let alone = dir.path().join("alone");
+    succeeds(&mut quickstart(&alone, &["name=\"short-paper\"", "seed=1", chosen]));
+    Trained::of(&folder.join("cells/paper-seed1")).assert_same(&Trained::of(&alone));
+
+    let mut report = leyden(&["report"]);
+    let (stdout, _) = succeeds(report.arg(&folder));
+    let areas = choice["points"].as_array().unwrap();
+    let row = |point: &serde_json::Value| {
+        let (set, mean) = (point["overrides"][0].as_str()?, point["mean"].as_f64()?);
+        Some(format!("{set} | 1 of 1 | 0 of 1 | {mean:.3} | – |"))
+    };
+    let rows: Vec<String> = areas.iter().filter_map(row).collect();
+    assert_contains(&stdout, &["## Tuning", &rows[0], &rows[1], "The 4 tuning cells generated"]);
+    // Another grid is another sweep.
+    sweep_file(dir.path(), &format!("{TWO}\n{}", TUNE.replace("2e-3", "3e-3")));
+    assert_contains(&refused(&mut again()), &["`paper` has another [tune]"]);
+}
+
+#[test]
 fn a_cell_that_fails_is_named_and_the_others_finish() {
     let dir = tempfile::tempdir().unwrap();
     let rest = format!("{TWO}\n[[variant]]\nname = 'lost'\nset.data.train = ['nowhere.jsonl']");
@@ -125,6 +173,16 @@ fn errors_in_a_sweep_are_reported_before_anything_runs() {
             "[[variant]]\nname = 'x'\nset = { algorithm.credit.name = 'gigpo' }",
             &[],
             &["`x`", "compare that again"],
+        ),
+        (
+            &format!("{TWO}\n{}", TUNE.replace("learning_rate", "learning_rat")),
+            &[],
+            &["`paper`", "with train.learning_rat=0.001 of [tune.grid]", "learning_rat`"],
+        ),
+        (
+            &format!("{TWO}\n{TUNE}"),
+            &["--seeds", "100..102"],
+            &["tune.seeds: seed 101 is also a seed of the sweep"],
         ),
         (TWO, &["--seeds", "1,2,1"], &["duplicate seed 1"]),
         (TWO, &["--workers", "0"], &["--workers"]),
@@ -177,4 +235,48 @@ fn a_job_array_has_a_task_for_each_cell() {
     assert!(folder.join("cells/discounted-seed1/finished").exists());
     let sentence = refused(&mut sweep(&file, &folder, &["--cell", "7"]));
     assert_contains(&sentence, &["--cell 7", "6 cells"]);
+}
+
+#[test]
+fn a_tuned_sweep_has_a_job_array_for_each_phase() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = sweep_file(dir.path(), &format!("{TWO}\n{TUNE}"));
+    let folder = dir.path().join("sweep");
+    let script = dir.path().join("job.sbatch");
+    let (stdout, _) = succeeds(&mut sweep(&file, &folder, &["--slurm", script.to_str().unwrap()]));
+    assert_contains(
+        &stdout,
+        &[
+            "phase 1, tuning: 4 cells",
+            "job-tune.sbatch",
+            "phase 2, comparison: 2 cells",
+            "afterany",
+        ],
+    );
+    let first = dir.path().join("job-tune.sbatch");
+    let text = fs::read_to_string(&first).unwrap();
+    assert_contains(&text, &["--array=1-4", "--tuning-cell \"$SLURM_ARRAY_TASK_ID\""]);
+    let task = |script: &Path, line: &str| {
+        let mut task = Command::new("bash");
+        task.arg(script).env("SLURM_ARRAY_TASK_ID", line);
+        task
+    };
+    // Before its tuning a cell does not run.
+    let output = task(&script, "1").output().unwrap();
+    let (stdout, _) = output_text(&output);
+    assert_eq!(output.status.code(), Some(1));
+    assert_contains(
+        &stdout,
+        &["not started: paper-seed1: 2 of the 2 tuning cells", "1 not started"],
+    );
+    assert!(!folder.join("cells/paper-seed1").exists() && !folder.join("choices").exists());
+    for line in ["1", "2"] {
+        let (stdout, _) = succeeds(&mut task(&first, line));
+        assert_contains(&stdout, &["1 of 1 cells finished"]);
+    }
+    succeeds(&mut task(&script, "1"));
+    assert!(folder.join("cells/paper-seed1/finished").exists());
+    assert!(folder.join("choices/paper.json").exists());
+    let sentence = refused(&mut sweep(&file, &folder, &["--tuning-cell", "5"]));
+    assert_contains(&sentence, &["--tuning-cell 5", "4 cells"]);
 }

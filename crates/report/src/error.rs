@@ -56,6 +56,8 @@ pub enum ReportError {
     Raster { figure: String, message: String },
     #[error(transparent)]
     Sweep(#[from] leyden_sweep::SweepError),
+    #[error("{0} is finished but has no {1} evaluation with a reward, so it cannot be measured")]
+    NoArea(String, String),
     #[error("{0}: no cell has an evaluation yet, so there is nothing to report: run the sweep")]
     EmptySweep(PathBuf),
     #[error("{0}: the baseline `{1}` of sweep.toml is no variant of cells.jsonl: {2}")]

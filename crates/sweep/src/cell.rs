@@ -8,6 +8,7 @@ use toml::Value;
 
 use crate::error::SweepError;
 use crate::file::{ReportSettings, SweepFile, flatten, key};
+use crate::tune::Plan;
 
 /// One run of a sweep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Cell {
     pub seed: u64,
     /// The cell's overrides of the base experiment, as `key=TOML value`, in order.
     pub overrides: Vec<String>,
+    /// Of a tuning cell: its point of the grid, which is also at the end of `overrides`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<Vec<String>>,
 }
 
 /// An expanded sweep.
@@ -38,8 +42,11 @@ pub struct Sweep {
     pub variants: Vec<String>,
     pub baseline: String,
     /// Ordered by seed, each with all variants, so that a sweep stopped half-way has compared all
-    /// variants on the finished seeds.
+    /// variants on the finished seeds. In a sweep with tuning they run with the point of the grid
+    /// that is chosen for their variant ([`crate::Choice`]), which is not among their overrides.
     pub cells: Vec<Cell>,
+    /// The tuning cells, variant by variant and in each point by point; empty without `[tune]`.
+    pub tuning: Vec<Cell>,
     pub report: ReportSettings,
 }
 
@@ -48,7 +55,8 @@ impl Sweep {
     ///
     /// # Errors
     /// Errors in the file itself, with the key: missing files, duplicate seeds or names, a
-    /// baseline that is not a variant. [`crate::check`] validates the cells' experiments.
+    /// baseline that is not a variant, tuning seeds that are also seeds of the sweep.
+    /// [`crate::check`] validates the cells' experiments.
     pub fn read(path: &Path, seeds: Option<&[u64]>) -> Result<Self, SweepError> {
         let text = std::fs::read_to_string(path).map_err(|error| SweepError::file(path, error))?;
         let file = SweepFile::parse(&text, path)?;
@@ -64,7 +72,8 @@ impl Sweep {
         if name.is_empty() || name.starts_with('.') {
             return Err(key(path, "name", format!("`{name}` is not a valid folder name")));
         }
-        let variants = variants(&file, path)?;
+        let plan = Plan::of(&file, &seeds, path)?;
+        let variants = variants(&file, plan.as_ref(), path)?;
         let names: Vec<String> = variants.iter().map(|variant| variant.name.clone()).collect();
         let baseline = file.baseline.clone().unwrap_or_else(|| names[0].clone());
         if !names.contains(&baseline) {
@@ -76,8 +85,15 @@ impl Sweep {
             let mut overrides = vec![format!("name={:?}", format!("{name}-{folder}"))];
             overrides.extend(variant.overrides.iter().cloned());
             let id = format!("{folder}-seed{seed}");
-            Cell { id, variant: variant.name.clone(), seed, overrides }
+            Cell { id, variant: variant.name.clone(), seed, overrides, point: None }
         };
+        let tuning = |plan: &Plan| -> Vec<Cell> {
+            let cells = |Variant { name: own, overrides }: &Variant| {
+                plan.cells(&name, own, &file_name(own), overrides)
+            };
+            variants.iter().flat_map(cells).collect()
+        };
+        let tuning = plan.as_ref().map_or_else(Vec::new, tuning);
         let of_seed = |seed: &u64| variants.iter().map(|variant| cell(*seed, variant)).collect();
         let cells: Vec<Vec<Cell>> = seeds.iter().map(of_seed).collect();
         Ok(Self {
@@ -90,6 +106,7 @@ impl Sweep {
             variants: names,
             baseline,
             cells: cells.concat(),
+            tuning,
             report: file.report,
         })
     }
@@ -102,7 +119,11 @@ struct Variant {
 }
 
 /// The variants of the file, each with every combination of the grid.
-fn variants(file: &SweepFile, path: &Path) -> Result<Vec<Variant>, SweepError> {
+fn variants(
+    file: &SweepFile,
+    plan: Option<&Plan>,
+    path: &Path,
+) -> Result<Vec<Variant>, SweepError> {
     let grid = combinations(file, path)?;
     let listed: Vec<(&str, Vec<(String, Value)>)> = if file.variant.is_empty() {
         vec![("", Vec::new())]
@@ -129,6 +150,10 @@ fn variants(file: &SweepFile, path: &Path) -> Result<Vec<Variant>, SweepError> {
             let all: Vec<&(String, Value)> = fixed.iter().chain(own).chain(values).collect();
             if let Some((reserved, _)) = all.iter().find(|(key, _)| is_reserved(key)) {
                 let what = format!("`{reserved}` is set by the sweep: use seeds and name");
+                return Err(variant(path, &name, &what));
+            }
+            if let Some(tuned) = all.iter().find_map(|(key, value)| plan?.tuned(key, value)) {
+                let what = format!("sets `{tuned}`, which [tune.grid] tunes: remove one of them");
                 return Err(variant(path, &name, &what));
             }
             // Later values override earlier ones, which are dropped to shorten the command.
@@ -213,7 +238,7 @@ fn plain(value: &Value) -> String {
 }
 
 /// Converts a name to one that is valid for folders and experiments.
-fn file_name(name: &str) -> String {
+pub(crate) fn file_name(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
     let text: String = name.chars().map(safe).take(100).collect();
     text.split('_').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_")

@@ -66,9 +66,21 @@ pub fn check(
     let mut seen: HashMap<String, &Cell> = HashMap::new();
     let mut resolved = Vec::with_capacity(cells.len());
     for cell in cells {
-        let text = resolve(cell).map_err(|what| refuse(cell, what))?;
+        let text = resolve(cell).map_err(|what| match &cell.point {
+            Some(point) => {
+                refuse(cell, format!("with {} of [tune.grid]: {what}", point.join(", ")))
+            }
+            None => refuse(cell, what),
+        })?;
         if let Some(other) = seen.insert(without_name(&text), cell) {
-            let what = format!("is the same experiment as `{}`: remove one", other.variant);
+            let what = match (&other.point, &cell.point) {
+                (Some(one), Some(point)) if other.variant == cell.variant => format!(
+                    "{} and {} of [tune.grid] are the same experiment: remove one",
+                    one.join(", "),
+                    point.join(", ")
+                ),
+                _ => format!("is the same experiment as `{}`: remove one", other.variant),
+            };
             return Err(refuse(cell, what));
         }
         resolved.push(text);

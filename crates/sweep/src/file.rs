@@ -18,6 +18,11 @@
 //! [grid]                             # every combination, for every variant
 //! rollout.samples = [4, 8]
 //!
+//! [tune]                             # find the best point of a grid for every variant first
+//! seeds = [101, 102]                 # none of the sweep's own
+//! [tune.grid]
+//! "train.learning_rate" = [1e-3, 2e-3]
+//!
 //! [report]
 //! mode = "sampled"
 //! threshold = 0.6
@@ -51,8 +56,18 @@ pub struct SweepFile {
     pub(crate) variant: Vec<VariantEntry>,
     #[serde(default)]
     pub(crate) grid: Table,
+    pub(crate) tune: Option<TuneEntry>,
     #[serde(default)]
     pub report: ReportSettings,
+}
+
+/// `[tune]`, checked by [`crate::tune::Plan::of`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TuneEntry {
+    pub seeds: Option<Value>,
+    #[serde(default)]
+    pub grid: Table,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -125,20 +140,24 @@ impl SweepFile {
 
     /// The seeds of the file; `None` if it has none.
     pub(crate) fn seeds(&self, path: &Path) -> Result<Option<Vec<u64>>, SweepError> {
-        let refuse = |what: String| key(path, "seeds", what);
-        let Some(value) = &self.seeds else { return Ok(None) };
-        let seeds = match value {
-            Value::String(text) => parse_seeds(text).map_err(|error| refuse(error.to_string()))?,
-            Value::Array(list) => list
-                .iter()
-                .map(|seed| seed.as_integer().and_then(|seed| u64::try_from(seed).ok()))
-                .collect::<Option<Vec<u64>>>()
-                .ok_or_else(|| refuse(format!("{value} is not a list of non-negative integers")))?,
-            other => return Err(refuse(format!("{other}: write \"1..5\" or [1, 2, 7]"))),
-        };
-        distinct(&seeds).map_err(refuse)?;
-        Ok(Some(seeds))
+        self.seeds.as_ref().map(|value| seed_list("seeds", value, path)).transpose()
     }
+}
+
+/// The seeds that `name` lists.
+pub(crate) fn seed_list(name: &str, value: &Value, path: &Path) -> Result<Vec<u64>, SweepError> {
+    let refuse = |what: String| key(path, name, what);
+    let seeds = match value {
+        Value::String(text) => parse_seeds(text).map_err(|error| refuse(error.to_string()))?,
+        Value::Array(list) => list
+            .iter()
+            .map(|seed| seed.as_integer().and_then(|seed| u64::try_from(seed).ok()))
+            .collect::<Option<Vec<u64>>>()
+            .ok_or_else(|| refuse(format!("{value} is not a list of non-negative integers")))?,
+        other => return Err(refuse(format!("{other}: write \"1..5\" or [1, 2, 7]"))),
+    };
+    distinct(&seeds).map_err(refuse)?;
+    Ok(seeds)
 }
 
 pub(crate) fn key(path: &Path, key: &str, what: String) -> SweepError {

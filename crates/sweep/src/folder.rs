@@ -4,6 +4,8 @@
 //! sweep.toml           the sweep file, with the sweep's name
 //! base.toml            the base experiment of all cells
 //! cells.jsonl          one line per cell; append-only
+//! tuning.jsonl         one line per tuning cell, if the sweep has a [tune]
+//! choices/VARIANT.json the point of the grid that was chosen for a variant
 //! cells/ID/            the run folders
 //! status/ID.lock       held while the cell runs
 //! status/ID.log        output of its runs
@@ -20,9 +22,13 @@ use crate::cell::{Cell, Sweep};
 use crate::error::SweepError;
 use crate::file::SweepFile;
 use crate::lock::{self, Claim};
+use crate::tune::overlap;
 
 /// The file of the cells; a folder with it is a sweep folder.
 pub const CELLS: &str = "cells.jsonl";
+
+/// The file of the tuning cells.
+pub const TUNING: &str = "tuning.jsonl";
 
 /// A sweep's folder.
 #[derive(Debug, Clone)]
@@ -87,11 +93,11 @@ impl SweepFolder {
     }
 
     /// Writes the sweep, or adds new seeds and variants to an existing one; existing cells never
-    /// change. Returns all cells, in the order of the file.
+    /// change. Returns all cells without the tuning cells, in the order of the file.
     ///
     /// # Errors
-    /// A folder with a sweep of another base experiment, or with a different cell of the same id;
-    /// errors of the file system.
+    /// A folder with a sweep of another base experiment, with a different cell of the same id, or
+    /// with another tuning; errors of the file system.
     pub fn freeze(&self, sweep: &Sweep) -> Result<Vec<Cell>, SweepError> {
         for folder in ["cells", "status"] {
             let path = self.root.join(folder);
@@ -103,6 +109,7 @@ impl SweepFolder {
         lock.lock().map_err(|error| SweepError::file(&path, error))?;
         let mut cells = if Self::is_one(&self.root) { self.cells()? } else { Vec::new() };
         self.check_base(sweep, cells.is_empty())?;
+        let (tuned, tuning) = self.merged_tuning(sweep, &cells)?;
         let before = cells.len();
         for cell in &sweep.cells {
             match cells.iter().find(|frozen| frozen.id == cell.id) {
@@ -111,14 +118,19 @@ impl SweepFolder {
                 Some(frozen) => {
                     let (old, new) = (frozen.overrides.join(" "), cell.overrides.join(" "));
                     let what = format!("cell {} has `{old}` in it and `{new}` here", cell.id);
-                    return Err(SweepError::OtherSweep { path: self.root.clone(), what });
+                    return Err(self.other_sweep(what));
                 }
             }
         }
+        if let Some(both) = tuning.iter().find(|own| cells.iter().any(|c| c.seed == own.seed)) {
+            return Err(self.other_sweep(overlap(both.seed)));
+        }
+        // The tuning first: cells without it would be those of a sweep that does not tune.
+        if tuning.len() > tuned {
+            write_atomic(&self.root.join(TUNING), lines(&tuning).as_bytes())?;
+        }
         if cells.len() > before {
-            let line = |cell| serde_json::to_string(cell).expect("a cell is plain data") + "\n";
-            let text: String = cells.iter().map(line).collect();
-            write_atomic(&self.root.join(CELLS), text.as_bytes())?;
+            write_atomic(&self.root.join(CELLS), lines(&cells).as_bytes())?;
         }
         write_atomic(&self.root.join("sweep.toml"), named(sweep).as_bytes())?;
         Ok(cells)
@@ -132,21 +144,70 @@ impl SweepFolder {
             _ if new => write_atomic(&path, sweep.base_text.as_bytes()),
             Ok(_) => {
                 let what = format!("its base.toml is not {} as it is now", sweep.base.display());
-                Err(SweepError::OtherSweep { path: self.root.clone(), what })
+                Err(self.other_sweep(what))
             }
             Err(error) => Err(SweepError::file(path, error)),
         }
     }
 
-    /// The frozen cells.
+    /// Rejects a sweep whose tuning is not that of the folder, as [`freeze`](Self::freeze) does.
+    ///
+    /// # Errors
+    /// A folder with a variant that was tuned otherwise or not at all; errors of the file system.
+    pub fn check_tuning(&self, sweep: &Sweep) -> Result<(), SweepError> {
+        let cells = if Self::is_one(&self.root) { self.cells()? } else { Vec::new() };
+        self.merged_tuning(sweep, &cells).map(drop)
+    }
+
+    /// The number of frozen tuning cells, and all tuning cells with those of new variants.
+    fn merged_tuning(
+        &self,
+        sweep: &Sweep,
+        cells: &[Cell],
+    ) -> Result<(usize, Vec<Cell>), SweepError> {
+        let mut all = self.tuning()?;
+        let frozen = all.len();
+        for variant in &sweep.variants {
+            let own = |cell: &&Cell| cell.variant == *variant;
+            let old: Vec<&Cell> = all[..frozen].iter().filter(own).collect();
+            let new: Vec<&Cell> = sweep.tuning.iter().filter(own).collect();
+            if old == new {
+                continue;
+            }
+            if !old.is_empty() || cells.iter().any(|cell| cell.variant == *variant) {
+                let what = format!("variant `{variant}` has another [tune] in it than here");
+                return Err(self.other_sweep(what));
+            }
+            all.extend(new.into_iter().cloned());
+        }
+        Ok((frozen, all))
+    }
+
+    fn other_sweep(&self, what: String) -> SweepError {
+        SweepError::OtherSweep { path: self.root.clone(), what }
+    }
+
+    /// The frozen cells without the tuning cells.
     ///
     /// # Errors
     /// A folder without cells, or an invalid line.
     pub fn cells(&self) -> Result<Vec<Cell>, SweepError> {
-        let path = self.root.join(CELLS);
-        if !path.is_file() {
+        if !self.root.join(CELLS).is_file() {
             return Err(SweepError::NoSweep { path: self.root.clone() });
         }
+        self.read_cells(CELLS)
+    }
+
+    /// The frozen tuning cells; none if the sweep has no tuning.
+    ///
+    /// # Errors
+    /// An invalid line.
+    pub fn tuning(&self) -> Result<Vec<Cell>, SweepError> {
+        if self.root.join(TUNING).is_file() { self.read_cells(TUNING) } else { Ok(Vec::new()) }
+    }
+
+    fn read_cells(&self, file: &str) -> Result<Vec<Cell>, SweepError> {
+        let path = self.root.join(file);
         let text = fs::read_to_string(&path).map_err(|error| SweepError::file(&path, error))?;
         let mut cells: Vec<Cell> = Vec::new();
         for (index, line) in text.lines().enumerate() {
@@ -158,6 +219,9 @@ impl SweepFolder {
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if cell.id.is_empty() || cell.id.starts_with('.') || !cell.id.chars().all(plain) {
                 return Err(refuse(format!("`{}` is not a valid cell id", cell.id)));
+            }
+            if cell.point.is_some() != (file == TUNING) {
+                return Err(refuse(format!("tuning cells, and only those, are in {TUNING}")));
             }
             if cells.iter().any(|other| other.id == cell.id) {
                 return Err(refuse(format!("cell {} is in it twice", cell.id)));
@@ -207,6 +271,11 @@ impl SweepFolder {
             None => State::Waiting,
         })
     }
+}
+
+fn lines(cells: &[Cell]) -> String {
+    let line = |cell| serde_json::to_string(cell).expect("a cell is plain data") + "\n";
+    cells.iter().map(line).collect()
 }
 
 /// The text of the sweep file with an explicit sweep name, so that a copied folder keeps the name

@@ -1,16 +1,21 @@
 //! Runs a sweep as a Slurm job array.
 //!
-//! Each task of the array is a worker for one cell, given by its line in `cells.jsonl`. Locks,
-//! skipping and failures work as for any worker, so the same script can be submitted again, and
-//! other workers may share the folder.
+//! Each task of the array is a worker for one cell, given by its line in `cells.jsonl` or
+//! `tuning.jsonl`. Locks, skipping and failures work as for any worker, so the same script can be
+//! submitted again, and other workers may share the folder. The tuning cells of a sweep are an
+//! array of their own, after which that of the other cells is submitted.
 
 use std::path::PathBuf;
+
+use crate::folder::TUNING;
 
 /// Contents of the job script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
     pub name: String,
-    /// Lines of `cells.jsonl`, counted from 1, ascending.
+    /// The file that has the cells: [`CELLS`](crate::CELLS) or [`TUNING`].
+    pub file: &'static str,
+    /// Lines of that file, counted from 1, ascending.
     pub lines: Vec<usize>,
     /// Maximum number of parallel tasks; unlimited if absent.
     pub at_once: Option<usize>,
@@ -29,6 +34,7 @@ impl Job {
         let at_once = self.at_once.map_or_else(String::new, |most| format!("%{most}"));
         let command: Vec<String> = self.command.iter().map(|word| quoted(word)).collect();
         let option = |path: &PathBuf| format!("\"{}\"", path.display());
+        let line = if self.file == TUNING { "--tuning-cell" } else { "--cell" };
         format!(
             "#!/bin/bash\n\
              #SBATCH --job-name={}\n\
@@ -38,14 +44,15 @@ impl Job {
              #SBATCH --chdir={}\n\
              #SBATCH --output={}\n\
              #SBATCH --open-mode=append\n\
-             # One task per cell, by its line in cells.jsonl. Submit this file again to resume:\n\
+             # One task per cell, by its line in {}. Submit this file again to resume:\n\
              # finished cells exit immediately, failed ones report why (add --retry to rerun).\n\
-             exec {} --cell \"$SLURM_ARRAY_TASK_ID\"\n",
+             exec {} {line} \"$SLURM_ARRAY_TASK_ID\"\n",
             self.name,
             ranges(&self.lines),
             self.cpus,
             option(&self.directory),
             option(&self.output),
+            self.file,
             command.join(" "),
         )
     }
@@ -100,6 +107,7 @@ mod tests {
     fn the_script_gives_each_task_its_cell() {
         let job = Job {
             name: "credit".to_owned(),
+            file: crate::CELLS,
             lines: vec![1, 2, 5],
             at_once: Some(2),
             cpus: 1,
@@ -112,5 +120,7 @@ mod tests {
         assert!(script.contains("\n#SBATCH --array=1-2,5%2\n"), "{script}");
         let last = script.lines().last().unwrap();
         assert_eq!(last, "exec leyden sweep 'a b.toml' --cell \"$SLURM_ARRAY_TASK_ID\"");
+        let script = Job { file: TUNING, ..job }.script();
+        assert!(script.contains("in tuning.jsonl.") && script.contains("' --tuning-cell \"$SLURM"));
     }
 }

@@ -1,17 +1,18 @@
 //! Workers, which claim free cells, run them and report the results.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::cell::Cell;
+use crate::choice::Measure;
 use crate::error::SweepError;
 use crate::folder::{SweepFolder, write_atomic};
-use crate::lock::{CellLock, Claim, claim};
+use crate::lock::CellLock;
+use crate::queue::{Next, Queue, Taken};
 
 /// Options of the workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,9 @@ pub enum Event<'a> {
     Began(&'a Cell),
     Finished(&'a Cell, Duration),
     Failed(&'a Cell, &'a str),
+    /// A worker waits, because no cell is free before this tuning cell, which is running, has
+    /// ended.
+    Waits(&'a Cell),
 }
 
 /// Results of the requested cells.
@@ -41,30 +45,47 @@ pub struct Tally {
     pub failed: Vec<(String, String)>,
     /// Cells that other processes are running, with the holder.
     pub held: Vec<(String, String)>,
+    /// Failed tuning cells that are part of their variant's choice, with the reason: they are not
+    /// run again.
+    pub settled: Vec<(String, String)>,
+    /// Cells that were not run because their variant's tuning is not complete, with the reason.
+    pub waiting: Vec<(String, String)>,
     /// Cells that were not run because a run was interrupted.
     pub left: usize,
 }
 
 impl Tally {
-    /// Whether all requested cells are finished.
+    /// Whether all requested cells are finished, or failed in a tuning that is complete.
     pub fn is_complete(&self) -> bool {
-        self.failed.is_empty() && self.held.is_empty() && self.left == 0
+        let open = [&self.failed, &self.held, &self.waiting];
+        open.iter().all(|cells| cells.is_empty()) && self.left == 0
     }
 }
 
 /// Result of one cell.
-enum Outcome {
+pub(crate) enum Outcome {
     Skipped,
     Finished,
     Failed(String),
     Held(String),
+    /// It was not run, because its variant's tuning is not complete, with the reason.
+    Waiting(String),
     /// The run was interrupted by a user or a scheduler; the cell has not failed.
     Interrupted,
 }
 
+/// How often a worker looks whether the tuning cells that it waits for have ended.
+const POLL: Duration = Duration::from_millis(200);
+
 /// Runs the `cells` that are neither finished, nor failed, nor locked by other processes, each
 /// with `command`, whose run folder must be [`SweepFolder::run_folder`]. Its output goes to the
 /// cell's log. After an interrupted run no further cell is started.
+///
+/// A cell of a variant with tuning cells runs once all of these have ended, with the point of the
+/// grid that is best by `measure`. Tuning cells should come first in `cells`. If nothing else is
+/// free, workers wait for tuning cells among `cells` that are running, here or in other processes,
+/// and take over those whose process ends before them. For tuning cells that are not among `cells`
+/// they do not wait.
 ///
 /// # Errors
 /// Errors of the file system. Failed cells are counted, not returned as errors.
@@ -73,75 +94,53 @@ pub fn work(
     cells: &[Cell],
     options: Options,
     command: &(dyn Fn(&Cell) -> Command + Sync),
+    measure: &Measure<'_>,
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Tally, SweepError> {
-    let next = AtomicUsize::new(0);
+    let queue = Queue::new(folder, cells, options.retry, measure)?;
     let stopped = AtomicBool::new(false);
-    let outcomes: Mutex<Vec<(usize, Outcome)>> = Mutex::new(Vec::new());
     let worker = || -> Result<(), SweepError> {
         while !stopped.load(Ordering::Relaxed) {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(cell) = cells.get(index) else { break };
-            let outcome = one(folder, cell, options.retry, command, report).inspect_err(|_| {
-                stopped.store(true, Ordering::Relaxed);
-            })?;
-            if matches!(outcome, Outcome::Interrupted) {
-                stopped.store(true, Ordering::Relaxed);
+            match queue.next()? {
+                Next::Done => break,
+                Next::Wait(new) => {
+                    if let Some(cell) = &new {
+                        report(Event::Waits(cell));
+                    }
+                    std::thread::sleep(POLL);
+                }
+                Next::Run(taken) => {
+                    let outcome = one(folder, &taken, command, report)?;
+                    if matches!(outcome, Outcome::Interrupted) {
+                        stopped.store(true, Ordering::Relaxed);
+                    }
+                    queue.record(taken.index, outcome);
+                }
             }
-            outcomes.lock().unwrap_or_else(|broken| broken.into_inner()).push((index, outcome));
         }
         Ok(())
     };
+    let worker = || worker().inspect_err(|_| stopped.store(true, Ordering::Relaxed));
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..options.workers.max(1)).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     })?;
-    let mut outcomes = outcomes.into_inner().unwrap_or_else(|broken| broken.into_inner());
-    outcomes.sort_by_key(|(index, _)| *index);
-    let mut tally = Tally { left: cells.len() - outcomes.len(), ..Tally::default() };
-    for (index, outcome) in outcomes {
-        let id = || cells[index].id.clone();
-        match outcome {
-            Outcome::Skipped => tally.skipped += 1,
-            Outcome::Finished => tally.finished += 1,
-            Outcome::Failed(why) => tally.failed.push((id(), why)),
-            Outcome::Held(by) => tally.held.push((id(), by)),
-            Outcome::Interrupted => tally.left += 1,
-        }
-    }
-    Ok(tally)
+    queue.tally()
 }
 
+/// Runs a cell and records a failure in the folder.
 fn one(
     folder: &SweepFolder,
-    cell: &Cell,
-    retry: bool,
+    taken: &Taken,
     command: &(dyn Fn(&Cell) -> Command + Sync),
     report: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Outcome, SweepError> {
-    if folder.is_finished(cell) {
-        return Ok(Outcome::Skipped);
-    }
-    let lock = match claim(&folder.lock(cell))? {
-        Claim::Taken(lock) => lock,
-        Claim::Held(by) => return Ok(Outcome::Held(by)),
-    };
-    // Another worker may have finished it since the first check.
-    if folder.is_finished(cell) {
-        return Ok(Outcome::Skipped);
-    }
-    if let Some(why) = folder.failure(cell) {
-        if !retry {
-            return Ok(Outcome::Failed(why));
-        }
-        let path = folder.failed(cell);
-        fs::remove_file(&path).map_err(|error| SweepError::file(path, error))?;
-    }
+    let cell = &taken.cell;
     report(Event::Began(cell));
     let started = Instant::now();
-    match run(folder, cell, command(cell), &lock)? {
+    match run(folder, cell, command(cell), &taken.lock)? {
         None => {
             report(Event::Finished(cell, started.elapsed()));
             Ok(Outcome::Finished)

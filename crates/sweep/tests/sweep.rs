@@ -46,7 +46,8 @@ fn run_by(folder: &SweepFolder, cells: &[Cell], script: &str, options: Options) 
         command.args(["-c", script, "sh"]).arg(folder.run_folder(cell)).arg(&cell.id);
         command
     };
-    work(folder, cells, options, &command, &|_| ()).unwrap()
+    let none = |_: &[Cell]| Err("no tuning".to_owned());
+    work(folder, cells, options, &command, &none, &|_| ()).unwrap()
 }
 
 const ONE_WORKER: Options = Options { workers: 1, retry: false };
@@ -331,7 +332,8 @@ fn a_run_that_cannot_start_or_does_not_finish_fails_its_cell() {
     let report = |_: Event<'_>| {
         events.fetch_add(1, Ordering::Relaxed);
     };
-    let tally = work(&folder, &cells[..1], ONE_WORKER, &nowhere, &report).unwrap();
+    let none = |_: &[Cell]| Err("no tuning".to_owned());
+    let tally = work(&folder, &cells[..1], ONE_WORKER, &nowhere, &none, &report).unwrap();
     assert!(tally.failed[0].1.contains("/nowhere/leyden cannot be started"), "{tally:?}");
     assert_eq!(events.load(Ordering::Relaxed), 2, "started, failed");
     let tally = run_by(&folder, &cells[1..2], "true", ONE_WORKER);

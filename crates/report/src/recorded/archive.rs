@@ -41,7 +41,8 @@ pub(crate) const SAMPLES: &str = "samples.json";
 pub(super) const ORDER: &str = "order.json";
 
 /// The files of a sweep in addition to its runs.
-pub(super) const SWEEP_FILES: [&str; 3] = ["sweep.toml", "base.toml", leyden_sweep::CELLS];
+pub(super) const SWEEP_FILES: [&str; 4] =
+    ["sweep.toml", "base.toml", leyden_sweep::CELLS, leyden_sweep::TUNING];
 
 /// Higher levels than 19 save another 1 % and take twice the time.
 const LEVEL: i32 = 19;
@@ -180,6 +181,7 @@ fn is_kept(name: &str) -> bool {
     };
     match name.split('/').collect::<Vec<_>>().as_slice() {
         [file] => *file == ORDER || SWEEP_FILES.contains(file),
+        [leyden_sweep::CHOICES, choice] => plain(choice) && choice.ends_with(".json"),
         ["status", failed] => plain(failed) && failed.ends_with(".failed"),
         [run, file] | ["cells", run, file] => plain(run) && RUN_FILES.contains(file),
         _ => false,

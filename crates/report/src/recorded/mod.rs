@@ -5,7 +5,7 @@
 //! NAME.png             the images that the README shows
 //! config.toml          the configuration; one file per experiment if there are several
 //! sweep.toml base.toml instead of config.toml, for a sweep
-//! table.md             for a sweep: sweep.md, variants.csv, cells.csv
+//! table.md             for a sweep: sweep.md, variants.csv, cells.csv, tuning.csv
 //! provenance.json      one per revision, with the differences between runs
 //! runs.tar.zst         metrics, evaluations, timings, sample rollouts of every run
 //! ```

@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use leyden_sweep::SweepFolder;
+
 use super::archive::{Entries, ORDER, RUN_FILES, SWEEP_FILES, Unpacked, pack};
 use super::unpack;
 use super::{ARCHIVE, SAMPLES, Source, differences, inside, is_kept_whole, is_recorded, sources};
@@ -75,17 +77,22 @@ pub fn record_sweep(root: &Path, out: &Path) -> Result<Written, ReportError> {
         let bytes = read(&actual.join(file))?;
         entries.extend(bytes.map(|bytes| (file.to_owned(), bytes)));
     }
-    for cell in sweep.variants.iter().flat_map(|variant| &variant.cells) {
+    for cell in sweep.all_cells() {
         let id = &cell.cell.id;
         // A page of a sweep shows no rollouts.
         add(&mut entries, &format!("cells/{id}"), &actual.join("cells").join(id), None)?;
         let failed = format!("status/{id}.failed");
         entries.extend(read(&actual.join(&failed))?.map(|bytes| (failed, bytes)));
     }
+    for variant in &sweep.tuning {
+        let file = SweepFolder::at("").choice_file(&variant.name);
+        let bytes = read(&actual.join(&file))?;
+        entries.extend(bytes.map(|bytes| (file.to_string_lossy().replace('\\', "/"), bytes)));
+    }
     let recording = Recording::new(&entries, out)?;
     let sweep = load_sweep_at(out, Some(&recording.unpacked))?;
     let written = write_sweep(&sweep, recording.report.path(), &Options::default())?;
-    let tables = ["sweep.md", "variants.csv", "cells.csv"];
+    let tables = ["sweep.md", "variants.csv", "cells.csv", "tuning.csv"];
     let mut kept = recording.keep(&written, &tables, &["final_reward", "reward"])?;
     for file in ["sweep.toml", "base.toml"] {
         if let Some(bytes) = entries.get(file) {
@@ -97,17 +104,20 @@ pub fn record_sweep(root: &Path, out: &Path) -> Result<Written, ReportError> {
     recording.finish(kept, written, &given, "sweep.md", |removed| {
         // The folder of an active sweep has a status.
         if earlier.is_none() && !root.join("status").exists() {
-            for cell in sweep.variants.iter().flat_map(|variant| &variant.cells) {
+            for cell in sweep.all_cells() {
                 removed.run_folder(&root.join("cells").join(&cell.cell.id), out);
             }
             removed.file(&root.join(leyden_sweep::CELLS), out);
+            removed.file(&root.join(leyden_sweep::TUNING), out);
         }
     })
 }
 
 fn provenances(sweep: &SweepRuns) -> Vec<(String, &serde_json::Map<String, serde_json::Value>)> {
-    let cells = sweep.variants.iter().flat_map(|variant| &variant.cells);
-    cells.filter_map(|c| Some((c.cell.id.clone(), &c.run.as_ref()?.provenance))).collect()
+    sweep
+        .all_cells()
+        .filter_map(|c| Some((c.cell.id.clone(), &c.run.as_ref()?.provenance)))
+        .collect()
 }
 
 /// Adds the files of a run's folder that are kept and, if `run` is given, its sample rollouts.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use leyden_sweep::{Cell, ReportSettings, Revision, State, SweepFolder};
+use leyden_sweep::{Cell, Choice, ReportSettings, Revision, State, SweepFolder};
 
 use crate::error::ReportError;
 use crate::recorded::{ARCHIVE, Source, Unpacked, is_recorded, unpack};
@@ -19,17 +19,37 @@ pub struct SweepRuns {
     pub settings: ReportSettings,
     /// In the order of the cells.
     pub variants: Vec<VariantRuns>,
+    /// The tuning of every variant, in the same order; empty for a sweep without tuning.
+    pub tuning: Vec<VariantTuning>,
     /// Warnings from reading the sweep, for the reader of the report.
     pub notes: Vec<String>,
+}
+
+impl SweepRuns {
+    /// The cells of the comparison, then the tuning cells.
+    pub(crate) fn all_cells(&self) -> impl Iterator<Item = &CellRun> {
+        let cells = self.variants.iter().flat_map(|variant| &variant.cells);
+        cells.chain(self.tuning.iter().flat_map(|variant| &variant.cells))
+    }
 }
 
 /// A variant with its cells, one per seed.
 #[derive(Debug, Clone)]
 pub struct VariantRuns {
     pub name: String,
-    /// Overrides of the base experiment.
+    /// Overrides of the base experiment, with the point that tuning has chosen.
     pub overrides: Vec<String>,
     pub cells: Vec<CellRun>,
+}
+
+/// A variant's tuning cells, which are no part of the comparison.
+#[derive(Debug, Clone)]
+pub struct VariantTuning {
+    pub name: String,
+    /// Point by point, each with all tuning seeds.
+    pub cells: Vec<CellRun>,
+    /// `None` as long as it has not been made.
+    pub choice: Option<Choice>,
 }
 
 /// A cell with its state and its run.
@@ -72,7 +92,7 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
     let file = folder.file()?;
     let mut variants: Vec<VariantRuns> = Vec::new();
     let mut notes = Vec::new();
-    for cell in folder.cells()? {
+    let mut load = |cell: Cell| -> Result<CellRun, ReportError> {
         let source = Source {
             shown: shown.run_folder(&cell),
             actual: folder.run_folder(&cell),
@@ -87,6 +107,9 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
         };
         notes.extend(run.iter().flat_map(|run| &run.notes).map(|n| format!("{}: {n}", cell.id)));
         let state = folder.state(&cell)?;
+        Ok(CellRun { cell, state, run, unreadable })
+    };
+    for cell in folder.cells()? {
         let name = cell.variant.clone();
         let own = match variants.iter().position(|variant| variant.name == name) {
             Some(index) => &mut variants[index],
@@ -98,9 +121,12 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
                 variants.last_mut().expect("one was just added")
             }
         };
-        own.cells.push(CellRun { cell, state, run, unreadable });
+        own.cells.push(load(cell)?);
     }
-    notes.extend(revision_note(&folder, &variants));
+    let tuning = tuning(&folder, &mut variants, &mut load)?;
+    let cells = variants.iter().flat_map(|variant| &variant.cells);
+    let all = cells.chain(tuning.iter().flat_map(|variant| &variant.cells));
+    notes.extend(revision_note(&folder, all));
     let names: Vec<&str> = variants.iter().map(|variant| variant.name.as_str()).collect();
     let baseline = file.baseline.or_else(|| names.first().map(|&name| name.to_owned()));
     let baseline = baseline.unwrap_or_default();
@@ -114,13 +140,37 @@ fn read(root: &Path, unpacked: Option<&Rc<Unpacked>>) -> Result<SweepRuns, Repor
         baseline,
         settings: file.report,
         variants,
+        tuning,
         notes,
     })
 }
 
+/// The tuning of the variants, whose overrides are extended by the points that were chosen.
+fn tuning(
+    folder: &SweepFolder,
+    variants: &mut [VariantRuns],
+    load: &mut dyn FnMut(Cell) -> Result<CellRun, ReportError>,
+) -> Result<Vec<VariantTuning>, ReportError> {
+    let cells = folder.tuning()?;
+    let mut found = Vec::new();
+    for variant in variants {
+        let own = cells.iter().filter(|cell| cell.variant == variant.name).cloned();
+        let own = own.map(&mut *load).collect::<Result<Vec<CellRun>, ReportError>>()?;
+        if own.is_empty() {
+            continue;
+        }
+        let choice = folder.choice(&variant.name)?;
+        variant.overrides.extend(choice.iter().flat_map(|choice| choice.chosen.clone()));
+        found.push(VariantTuning { name: variant.name.clone(), cells: own, choice });
+    }
+    Ok(found)
+}
+
 /// A note if the cells were run by several revisions, which may differ beyond their variants.
-fn revision_note(folder: &SweepFolder, variants: &[VariantRuns]) -> Option<String> {
-    let cells = variants.iter().flat_map(|variant| &variant.cells);
+fn revision_note<'a>(
+    folder: &SweepFolder,
+    cells: impl Iterator<Item = &'a CellRun>,
+) -> Option<String> {
     let revisions: BTreeSet<String> = cells
         .filter_map(|cell| Revision::of_run(&folder.run_folder(&cell.cell)))
         .map(|revision| revision.words())

@@ -6,6 +6,8 @@
 //! Interquartile means, probabilities of improvement and the performance profile of Agarwal et al.,
 //! arXiv 2108.13264, describe the runs further.
 //!
+//! A sweep that tunes has a table of its tuning ([`tuning()`]), whose cells are in no comparison.
+//!
 //! A report must be possible while the sweep is active: cells that have not ended have curves, are
 //! excluded from the statistics, and are listed on the page, and all verdicts are preliminary.
 
@@ -20,6 +22,8 @@ mod page;
 mod spending;
 mod summary;
 mod tables;
+mod tuning;
+mod tuning_tables;
 mod verdict;
 mod words;
 
@@ -29,9 +33,10 @@ pub use by_label::{ByLabel, OfValue, OfVariant};
 pub use comparison::{Comparison, Design};
 pub use cost::Cost;
 pub(crate) use load::load_sweep_at;
-pub use load::{CellRun, SweepRuns, VariantRuns, load_sweep};
+pub use load::{CellRun, SweepRuns, VariantRuns, VariantTuning, load_sweep};
 pub use measure::{Ending, Measures};
 pub use summary::{Measured, Summary, VariantSummary, summarise};
+pub use tuning::{GridPoint, Tuning, VariantPoints, tuning, tuning_areas};
 pub use verdict::{Verdict, VerdictKind};
 
 use crate::curves::curves_csv;
@@ -51,7 +56,10 @@ pub fn write_sweep(
     options: &Options,
 ) -> Result<Written, ReportError> {
     let experiments = experiments(sweep);
-    if !experiments.iter().flat_map(|e| &e.runs).any(|run| !run.evals.is_empty()) {
+    let tuned = sweep.tuning.iter().flat_map(|variant| &variant.cells);
+    let tuned = tuned.filter_map(|cell| cell.run.as_ref());
+    if !experiments.iter().flat_map(|e| &e.runs).copied().chain(tuned).any(|r| !r.evals.is_empty())
+    {
         return Err(ReportError::EmptySweep(sweep.folder.clone()));
     }
     let summary = summarise(sweep);
@@ -60,12 +68,18 @@ pub fn write_sweep(
     figures.extend(summary.by_label.iter().flat_map(|by| by.figures(&summary, shares)));
     let mut notes = sweep.notes.clone();
     notes.extend(summary.notes.iter().cloned());
+    let tuning = tuning(sweep);
+    notes.extend(tuning.iter().flat_map(|tuning| tuning.notes.iter().cloned()));
 
     let mut folder = Folder::create(out_dir)?;
     if options.files {
         folder.put_figures(&figures)?;
     }
-    let markdown = tables::markdown(sweep, &summary);
+    let mut markdown = tables::markdown(sweep, &summary);
+    if let Some(tuning) = &tuning {
+        markdown += &tuning_tables::markdown(sweep, tuning);
+        folder.put("tuning.csv", tuning_tables::csv(tuning).as_bytes())?;
+    }
     folder.put("sweep.md", markdown.as_bytes())?;
     folder.put("variants.csv", tables::variants_csv(&summary).as_bytes())?;
     folder.put("cells.csv", tables::cells_csv(sweep, &summary).as_bytes())?;
@@ -73,7 +87,7 @@ pub fn write_sweep(
         folder.put("by_label.csv", by_label.csv().as_bytes())?;
     }
     folder.put("curves.csv", curves_csv(&experiments).as_bytes())?;
-    let html = page::page(sweep, &summary, &figures, &notes, options)?;
+    let html = page::page(sweep, (&summary, tuning.as_ref()), &figures, &notes, options)?;
     let page = folder.put("index.html", html.as_bytes())?;
     Ok(Written { page, files: folder.files, table: markdown, notes })
 }

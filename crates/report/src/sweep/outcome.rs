@@ -28,21 +28,10 @@ pub(super) fn has_ended(cell: &CellRun) -> bool {
 /// finished ones without a reward, are excluded with a note.
 pub(super) fn outcomes(sweep: &SweepRuns, mode: &str, notes: &mut Vec<String>) -> Outcomes {
     let ended = |cell: &&CellRun| has_ended(cell) && !cell.unreadable;
-    let curve_of = |cell: &CellRun| cell.run.as_ref().map_or_else(Vec::new, |r| curve(r, mode));
     let cells = || sweep.variants.iter().flat_map(|variant| &variant.cells).filter(ended);
-    let last = |cell: &CellRun| curve_of(cell).last().map(|(step, _)| *step);
-    let end = cells()
-        .flat_map(|cell| [last(cell), cell.run.as_ref().and_then(planned_steps)])
-        .flatten()
-        .fold(0.0, f64::max);
-    let measures = |cell: &CellRun, notes: &mut Vec<String>| {
-        let ending = match (&cell.state, last(cell)) {
-            (State::Failed(_), _) => Ending::Failed,
-            (_, Some(last)) if last < steps_of(cell, end) => Ending::Early,
-            _ => Ending::Complete,
-        };
-        let run = cell.run.as_ref();
-        let found = Measures::of(run, curve_of(cell), ending, sweep.settings.failed, end);
+    let end = last_step(cells(), mode);
+    let counted = |cell: &CellRun, notes: &mut Vec<String>| {
+        let found = measures(cell, mode, sweep.settings.failed, end);
         if found.is_none() {
             notes.push(format!(
                 "{} is finished but has no {mode} evaluation with a reward: it is excluded from \
@@ -55,9 +44,41 @@ pub(super) fn outcomes(sweep: &SweepRuns, mode: &str, notes: &mut Vec<String>) -
     let variants = sweep
         .variants
         .iter()
-        .map(|v| v.cells.iter().filter(ended).filter_map(|c| measures(c, notes)).collect())
+        .map(|v| v.cells.iter().filter(ended).filter_map(|c| counted(c, notes)).collect())
         .collect();
     Outcomes { variants, end }
+}
+
+/// The last step of cells, by their evaluations and their configurations.
+pub(super) fn last_step<'a>(cells: impl Iterator<Item = &'a CellRun>, mode: &str) -> f64 {
+    cells
+        .flat_map(|cell| [last_evaluated(cell, mode), cell.run.as_ref().and_then(planned_steps)])
+        .flatten()
+        .fold(0.0, f64::max)
+}
+
+/// The measures of a cell that ended, its curve carried forward to the step `end`; `None` if it is
+/// finished without a reward.
+pub(super) fn measures(
+    cell: &CellRun,
+    mode: &str,
+    failed: FailedCells,
+    end: f64,
+) -> Option<Measures> {
+    let ending = match (&cell.state, last_evaluated(cell, mode)) {
+        (State::Failed(_), _) => Ending::Failed,
+        (_, Some(last)) if last < steps_of(cell, end) => Ending::Early,
+        _ => Ending::Complete,
+    };
+    Measures::of(cell.run.as_ref(), curve_of(cell, mode), ending, failed, end)
+}
+
+fn curve_of(cell: &CellRun, mode: &str) -> Vec<(f64, f64)> {
+    cell.run.as_ref().map_or_else(Vec::new, |run| curve(run, mode))
+}
+
+fn last_evaluated(cell: &CellRun, mode: &str) -> Option<f64> {
+    curve_of(cell, mode).last().map(|(step, _)| *step)
 }
 
 /// The number of steps of a run's configuration.

@@ -7,6 +7,8 @@ use super::comparison::{Comparison, DIFFERENCE_OF_INTEREST};
 use super::load::SweepRuns;
 use super::outcome::has_ended;
 use super::summary::{Measured, Summary};
+use super::tuning::{GridPoint, Tuning};
+use super::tuning_tables::{self, point_words};
 use super::verdict::VerdictKind;
 use super::words::{
     COST, arrival, collapsed_words, cost_words, difference_words, method_words, needed_words,
@@ -31,6 +33,7 @@ struct View<'a> {
     threshold: String,
     cost: &'static str,
     difference_of_interest: f64,
+    tuning: Option<TuningView>,
     sections: Vec<SectionView>,
     cells: Vec<CellView<'a>>,
     notes: &'a [String],
@@ -58,6 +61,20 @@ struct VariantView<'a> {
     overrides: &'a [String],
 }
 
+/// The tuning; absent in a sweep without one.
+#[derive(Serialize)]
+struct TuningView {
+    rows: Vec<PointView>,
+    words: String,
+}
+
+#[derive(Serialize)]
+struct PointView {
+    variant: String,
+    point: String,
+    figures: [String; 6],
+}
+
 #[derive(Serialize)]
 struct ByLabelView<'a> {
     label: &'a str,
@@ -83,7 +100,7 @@ struct CellView<'a> {
 /// The page as HTML.
 pub(super) fn page(
     sweep: &SweepRuns,
-    summary: &Summary,
+    (summary, tuning): (&Summary, Option<&Tuning>),
     figures: &[Figure],
     notes: &[String],
     options: &Options,
@@ -98,11 +115,13 @@ pub(super) fn page(
         String::new()
     };
     let about = format!(
-        "{} variants, {} cells: {finished} finished, {failed} failed{preliminary}. Baseline: {}.",
+        "{} variants, {} cells: {finished} finished, {failed} failed{preliminary}. Baseline: {}.{}",
         sweep.variants.len(),
         cells().count(),
-        sweep.baseline
+        sweep.baseline,
+        tuning_about(sweep)
     );
+    let tuning_cells = sweep.tuning.iter().flat_map(|variant| &variant.cells);
     let view = View {
         title: options.title.as_deref().unwrap_or(&sweep.name),
         light: SERIES,
@@ -119,8 +138,10 @@ pub(super) fn page(
         threshold: threshold_words(summary),
         cost: COST,
         difference_of_interest: DIFFERENCE_OF_INTEREST,
+        tuning: tuning.map(|tuning| tuning_view(sweep, tuning)),
         sections: sections(figures, options.files),
         cells: cells()
+            .chain(tuning_cells)
             .map(|cell| CellView {
                 id: &cell.cell.id,
                 state: state_words(&cell.state),
@@ -130,6 +151,32 @@ pub(super) fn page(
         notes,
     };
     fill_in("sweep.html", view)
+}
+
+/// How far the tuning is; empty in a sweep without one.
+fn tuning_about(sweep: &SweepRuns) -> String {
+    let cells = || sweep.tuning.iter().flat_map(|variant| &variant.cells);
+    let chosen = sweep.tuning.iter().filter(|variant| variant.choice.is_some()).count();
+    match cells().count() {
+        0 => String::new(),
+        all => format!(
+            " Tuning: {} of {all} cells ended, points chosen for {chosen} of {} variants.",
+            cells().filter(|cell| has_ended(cell)).count(),
+            sweep.tuning.len()
+        ),
+    }
+}
+
+fn tuning_view(sweep: &SweepRuns, tuning: &Tuning) -> TuningView {
+    let row = |variant: &str, point: &GridPoint| PointView {
+        variant: variant.to_owned(),
+        point: point_words(point),
+        figures: tuning_tables::figures(point),
+    };
+    let rows = tuning.variants.iter().flat_map(|variant| {
+        variant.points.iter().map(|point| row(&variant.name, point)).collect::<Vec<_>>()
+    });
+    TuningView { rows: rows.collect(), words: tuning_tables::words(sweep, tuning) }
 }
 
 fn variants<'a>(sweep: &'a SweepRuns, summary: &'a Summary) -> Vec<VariantView<'a>> {

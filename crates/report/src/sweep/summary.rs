@@ -2,6 +2,7 @@
 
 use leyden_core::SeedTree;
 use leyden_stats::{Interval, Scores, mean, probability_of_improvement, student_interval};
+use leyden_sweep::ReportSettings;
 
 use super::by_label::{self, ByLabel};
 use super::comparison::{Comparison, adjust};
@@ -11,6 +12,7 @@ use super::measure::Measures;
 use super::outcome::{has_ended, lengths_note, outcomes, protocol_words};
 use super::verdict::{Verdict, VerdictKind, verdict};
 use crate::experiment::RunGroup;
+use crate::run::Run;
 
 /// Resamples of each bootstrap: the bounds of an interval are then accurate to about 1 % of its
 /// width, and a sweep of 15 variants takes well below a second.
@@ -111,7 +113,8 @@ impl VariantSummary {
 
 /// The statistics of a sweep.
 pub fn summarise(sweep: &SweepRuns) -> Summary {
-    let mode = mode(sweep);
+    let runs = sweep.variants.iter().flat_map(|v| &v.cells).filter_map(|c| c.run.as_ref());
+    let mode = mode(&sweep.settings, runs);
     let mut notes = Vec::new();
     let outcomes = outcomes(sweep, &mode, &mut notes);
     notes.extend(lengths_note(&outcomes));
@@ -154,11 +157,13 @@ pub fn summarise(sweep: &SweepRuns) -> Summary {
 }
 
 /// The configured mode, or `sampled` if runs have it, else `greedy`.
-fn mode(sweep: &SweepRuns) -> String {
-    let runs = || sweep.variants.iter().flat_map(|v| &v.cells).filter_map(|c| c.run.as_ref());
-    let sampled = runs().any(|run| run.evals("sampled").next().is_some());
+pub(super) fn mode<'a>(
+    settings: &ReportSettings,
+    mut runs: impl Iterator<Item = &'a Run>,
+) -> String {
+    let sampled = runs.any(|run| run.evals("sampled").next().is_some());
     let usual = if sampled { "sampled" } else { "greedy" };
-    sweep.settings.mode.clone().unwrap_or_else(|| usual.to_owned())
+    settings.mode.clone().unwrap_or_else(|| usual.to_owned())
 }
 
 /// Final rewards for statistics over runs; all test tasks are one stratum. `None` without a run.

@@ -6,7 +6,7 @@ use leyden_sweep::State;
 
 use super::comparison::{Comparison, DIFFERENCE_OF_INTEREST, Design};
 use super::cost::Cost;
-use super::load::SweepRuns;
+use super::load::{CellRun, SweepRuns};
 use super::measure::Measures;
 use super::summary::{Measured, Summary};
 use super::words::{
@@ -68,17 +68,20 @@ pub(super) fn markdown(sweep: &SweepRuns, summary: &Summary) -> String {
         "\nSteps (median over seeds, with how many arrived) to {}. {COST}",
         threshold_words(summary)
     );
-    let open: Vec<String> = sweep
-        .variants
-        .iter()
-        .flat_map(|variant| &variant.cells)
+    let cells = sweep.variants.iter().flat_map(|variant| &variant.cells);
+    out + &unfinished("Cells", cells)
+}
+
+/// The list of cells that are not finished; empty if there are none.
+pub(super) fn unfinished<'a>(what: &str, cells: impl Iterator<Item = &'a CellRun>) -> String {
+    let open: Vec<String> = cells
         .filter(|run| run.state != State::Finished)
         .map(|run| format!("- {}: {}\n", cell(&run.cell.id), cell(&state_words(&run.state))))
         .collect();
-    if !open.is_empty() {
-        let _ = write!(out, "\nCells that are not finished:\n\n{}", open.concat());
+    if open.is_empty() {
+        return String::new();
     }
-    out
+    format!("\n{what} that are not finished:\n\n{}", open.concat())
 }
 
 /// One line per variant.
@@ -173,7 +176,7 @@ fn numbers(measured: Option<Measured>) -> String {
     [measured.map(|measured| measured.value), interval.0, interval.1].map(optional).join(",")
 }
 
-fn optional(value: Option<f64>) -> String {
+pub(super) fn optional(value: Option<f64>) -> String {
     value.filter(|value| value.is_finite()).map_or_else(String::new, |value| value.to_string())
 }
 

@@ -31,6 +31,7 @@ impl Planned {
             variant: name.to_owned(),
             seed,
             overrides: vec![format!("name=\"{name}\""), format!("x=\"{name}\"")],
+            point: None,
         }
     }
 
