@@ -130,6 +130,7 @@ pub fn memory(config: &LlamaConfig, step: &Step) -> Result<MemoryPlan, LmError> 
         training: Training::Full { master: false },
         reference: false,
         trunk: false,
+        earlier: 0,
         pack_tokens: step.micro_batch,
         replicas: 1,
         checkpointing: step.checkpointing,
