@@ -123,7 +123,9 @@ pub struct CreditSample {
 }
 
 impl Settings {
-    fn check(&self, experiment: &Experiment) -> Result<(), TrainError> {
+    /// # Errors
+    /// Numbers that are too small, rules of equal names, an experiment without rewards.
+    pub fn check(&self, experiment: &Experiment) -> Result<(), TrainError> {
         let reject = |what: &str| Err(TrainError::Invalid(what.to_owned()));
         if experiment.train.objective == Objective::Supervised {
             return reject("train.objective is supervised, and credit belongs to reinforcement");
