@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{environment, experiment, model};
+use leyden_core::{Agent, AgentError, AgentOutput, Episode, Task, async_trait};
 use leyden_train::checkpoint::Origin;
-use leyden_train::credit_truth::{CreditSample, Rule, Settings, measure};
+use leyden_train::credit_truth::{CreditSample, MeasuredCall, Rule, Settings, measure};
 use leyden_train::{Environment, TrainError, run};
 
 fn rules(texts: &[&str]) -> Vec<Rule> {
@@ -68,7 +69,7 @@ fn the_true_advantages_of_a_rollout_add_up_to_its_reward_over_the_expected_one()
             .collect();
         // The value of the first state, which the rollouts of a task share.
         assert!(expected.iter().all(|value| (value - expected[0]).abs() < 1e-9), "{expected:?}");
-        assert!((0.0..=1.0).contains(&expected[0]), "{expected:?}");
+        assert!(expected[0] > -1e-9, "{expected:?}");
     }
     assert!(sample.calls.iter().any(|call| call.truth != 0.0));
 }
@@ -112,9 +113,8 @@ fn a_limit_measures_some_of_the_calls() {
     assert_eq!((some.calls.len(), some.counts.calls), (5, 16));
     assert!(some.counts.states < all.counts.states);
     for (call, credit_of) in some.calls.iter().zip(credit(&some, 0)) {
-        let place = |other: &leyden_train::credit_truth::MeasuredCall| {
-            (other.rollout, other.position) == (call.rollout, call.position)
-        };
+        let place =
+            |other: &MeasuredCall| (other.rollout, other.position) == (call.rollout, call.position);
         // Which calls are measured does not change the credit.
         let index = all.calls.iter().position(place).unwrap();
         assert_eq!(credit(&all, 0)[index], *credit_of);
@@ -187,8 +187,8 @@ fn an_agent_without_drafts_has_no_leave_one_out() {
 /// [`common::Scripted`] that does not declare its drafts.
 struct Undrafted;
 
-#[leyden_core::async_trait]
-impl leyden_core::Agent for Undrafted {
+#[async_trait]
+impl Agent for Undrafted {
     fn name(&self) -> &str {
         "undrafted"
     }
@@ -197,11 +197,7 @@ impl leyden_core::Agent for Undrafted {
         &["first", "second"]
     }
 
-    async fn run(
-        &self,
-        task: &leyden_core::Task,
-        episode: &leyden_core::Episode<'_>,
-    ) -> Result<leyden_core::AgentOutput, leyden_core::AgentError> {
+    async fn run(&self, task: &Task, episode: &Episode<'_>) -> Result<AgentOutput, AgentError> {
         common::Scripted.run(task, episode).await
     }
 }

@@ -219,10 +219,12 @@ fn about(
 }
 
 fn calls(sample: &CreditSample, label: &str) -> Vec<credit::Call> {
+    // A task that was visited twice is one task.
+    let number = |id: &str| sample.tasks.iter().position(|task| task.id == id);
     let call = |call: &MeasuredCall| {
         let task = &sample.tasks[call.task];
         credit::Call {
-            task: call.task,
+            task: number(&task.id).unwrap_or(call.task),
             task_id: task.id.clone(),
             rollout: call.rollout,
             position: call.position,
