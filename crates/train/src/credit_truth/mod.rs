@@ -157,6 +157,7 @@ impl Settings {
         prepared.rollout.tasks = self.tasks;
         prepared.rollout.samples = self.group;
         prepared.rollout.refills = 0;
+        prepared.rollout.at_least = 1;
         // A reference model would be loaded and not used.
         prepared.algorithm.kl = KlConfig::default();
         prepared
