@@ -39,9 +39,9 @@ fn measurement() -> Measurement {
     let of = |credit: &dyn Fn(&Call) -> f64| Ok(calls.iter().map(credit).collect());
     let rules = vec![
         rule("learned_value", Err("no critic".to_owned())),
+        rule("first calls only", of(&|call| if call.position == 0 { call.truth } else { 0.0 })),
         rule("constant", of(&|_| 0.5)),
         rule("opposite", of(&|call| -call.truth)),
-        rule("first calls only", of(&|call| if call.position == 0 { call.truth } else { 0.0 })),
         Rule {
             critic: Some("fitted".to_owned()),
             ..rule("twice | the truth", of(&|call| 2.0 * call.truth))
@@ -79,10 +79,12 @@ fn the_tables_show_every_rule_and_why_one_is_missing() {
     let measurement = measurement();
     let text = CreditReport::of(&measurement, SeedTree::new(1)).unwrap().markdown();
     for part in [
-        "| 1 | twice \\| the truth (critic fitted) | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] | 0.5 \
-         | 0.5 | 0 |",
+        "| 1 | twice \\| the truth (critic fitted) | 1.00 [1.00, 1.00] | 1.00 [1.00, 1.00] \
+         | +0.11 [+0.11, +0.11] | 0.5 | 0.5 | 0 |",
         "| 5 | learned_value | no critic | – |",
-        "| 4 | constant | – | – | – | 0 |",
+        "| 4 | constant | – | – | – | – | 0 |",
+        "| 3 | opposite | -1.00 [-1.00, -1.00] |",
+        "| difference from first calls only |",
         "48 calls of 12 tasks; 100 % of the estimated truth's variance is not noise; 48 calls",
         "Correlation without noise by call:\n\n| rule | 1 | 2 |",
         "| first calls only | 1.00 | – |",
@@ -111,6 +113,8 @@ fn the_files_are_complete_and_repeat() {
     let json: Value = serde_json::from_str(&read("credit.json")).unwrap();
     assert_eq!(json["rules"][0]["agreement"]["overall"]["calls"], 48);
     assert_eq!(json["rules"][0]["agreement"]["by_position"]["1"]["calls"], 24);
+    assert_eq!(json["baseline"], "first calls only");
+    assert!(json["rules"][2]["difference_from_baseline"]["difference"].as_f64().unwrap() < -1.8);
     assert_eq!(json["rules"][4]["not_measured"], "no critic");
     assert_eq!(
         (&json["settings"]["tasks"], &json["counts"]["completions"]),

@@ -2,7 +2,7 @@
 
 use leyden_stats::credit::{Agreement, RuleAgreement};
 
-use super::CreditReport;
+use super::measurement::CreditReport;
 use super::tables::{FEWEST_CALLS, Part, labels, positions};
 use crate::chart::{Chart, Ink, Level, Mark, Point, Scale};
 

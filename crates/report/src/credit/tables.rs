@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use leyden_stats::Interval;
-use leyden_stats::credit::{Agreement, Deviation, RuleAgreement};
+use leyden_stats::credit::{Agreement, CorrelationDifference, Deviation, RuleAgreement};
 
-use super::{CreditReport, Measurement, RuleRow};
+use super::measurement::{CreditReport, Measurement, RuleRow};
 use crate::table::{cell, field};
 use crate::text::significant;
 
@@ -19,20 +19,24 @@ const METHOD: &str = "\
 Truth: the call's advantage, the change of the expected return by it, estimated by fresh completions \
 from the states before and after the call. Correlation: Pearson's, of credit and estimated truth; \
 without noise: corrected for the noise of that estimate, which can exceed 1 for few calls. Intervals: \
-95 %, by the bootstrap over tasks. Scale: the factor by which the credit fits the truth best, by least \
-squares; a negative one means that the credit points the other way. Bias and variance: of credit less \
-truth, without the noise of the truth, for the credit itself and for the scaled credit. Same sign: \
-share of the calls whose truth is at least 1.96 standard errors from 0. Credit is relative to its \
-comparison group and not divided by a standard deviation; calls that a rule leaves out have credit 0.";
+95 %, by the bootstrap over tasks. Difference: of the correlations without noise, on the same calls; \
+its interval is paired, and each is for itself. Scale: the factor by which the credit fits the truth \
+best, by least squares; a negative one means that the credit points the other way. Bias and variance: \
+of credit less truth, without the noise of the truth, for the credit itself and for the scaled credit. \
+Same sign: among the calls whose truth is at least 1.96 standard errors from 0. Credit is relative to \
+its comparison group and not divided by a standard deviation; calls that a rule leaves out have \
+credit 0.";
 
 /// The report as Markdown.
 pub(super) fn markdown(report: &CreditReport<'_>) -> String {
     let own = report.measurement;
     let mut out = format!("# {}\n\n{}\n\n", cell(&own.title), cell(&own.about));
-    out.push_str(
-        "| | rule | correlation | without noise | slope | scale | bias | variance | scaled bias | \
-         scaled variance | same sign |\n\
-         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    let base = report.baseline.as_deref().map_or_else(|| "–".to_owned(), cell);
+    let _ = write!(
+        out,
+        "| | rule | correlation | without noise | difference from {base} | slope | scale \
+         | bias | variance | scaled bias | scaled variance | same sign |\n\
+         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for (place, row) in report.rules.iter().enumerate() {
         let _ = writeln!(out, "| {} | {} | {} |", place + 1, name(row), cells(row).join(" | "));
@@ -63,11 +67,11 @@ fn name(row: &RuleRow) -> String {
     }
 }
 
-fn cells(row: &RuleRow) -> [String; 9] {
+fn cells(row: &RuleRow) -> [String; 10] {
     let found = match &row.agreement {
         Ok(found) => found,
         Err(why) => {
-            let mut cells: [String; 9] = std::array::from_fn(|_| "–".to_owned());
+            let mut cells: [String; 10] = std::array::from_fn(|_| "–".to_owned());
             cells[0] = cell(why);
             return cells;
         }
@@ -80,6 +84,7 @@ fn cells(row: &RuleRow) -> [String; 9] {
     [
         measured(all.correlation, all.correlation_interval),
         measured(all.corrected, all.corrected_interval),
+        row.difference.as_ref().map_or_else(|| "–".to_owned(), difference),
         number(all.slope),
         number(found.scale),
         of(all.deviation, |d| d.bias),
@@ -96,6 +101,16 @@ fn measured(value: Option<f64>, interval: Option<Interval>) -> String {
         (None, _) => "–".to_owned(),
         (Some(value), None) => format!("{value:.2}"),
         (Some(value), Some(Interval { low, high })) => format!("{value:.2} [{low:.2}, {high:.2}]"),
+    }
+}
+
+/// `+0.12 [+0.05, +0.19]`.
+fn difference(found: &CorrelationDifference) -> String {
+    match found {
+        CorrelationDifference { difference, interval: None } => format!("{difference:+.2}"),
+        CorrelationDifference { difference, interval: Some(Interval { low, high }) } => {
+            format!("{difference:+.2} [{low:+.2}, {high:+.2}]")
+        }
     }
 }
 

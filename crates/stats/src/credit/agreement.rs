@@ -6,17 +6,9 @@ use leyden_core::SeedTree;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::CreditedCall;
-use super::moments::{Moments, Sums};
+use super::calls::CreditedCall;
+use super::moments::{FEWEST_TASKS, Moments, by_task, interval, resample, total};
 use crate::interval::{Interval, Z_95};
-use crate::numbers::{draw, mean, sample_std};
-use crate::student::student_quantile;
-
-/// Fewest tasks for an interval: of fewer the bootstrap knows too little.
-pub const FEWEST_TASKS: usize = 5;
-
-/// Largest share of resamples in which a statistic may be undefined, with an interval nevertheless.
-const UNDEFINED: f64 = 0.05;
 
 /// Why the agreement cannot be computed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -171,26 +163,18 @@ fn part(
     resamples: usize,
     seeds: SeedTree,
 ) -> Agreement {
-    let mean_of = |of: fn(&CreditedCall) -> f64| {
-        let all: Vec<f64> = calls.iter().map(|call| of(call)).collect();
-        mean(&all).unwrap_or_default()
-    };
-    let centre = (mean_of(|call| call.credit), mean_of(|call| call.truth));
-    let mut tasks: BTreeMap<usize, Sums> = BTreeMap::new();
-    for call in calls {
-        tasks.entry(call.task).or_default().push(call, centre);
-    }
-    let tasks: Vec<Sums> = tasks.into_values().collect();
-    let mut all = Sums::default();
-    tasks.iter().for_each(|task| all.add(task));
-    let moments = all.moments();
+    let (tasks, centre) = by_task(calls);
+    let moments = total(&tasks, 0..tasks.len()).moments();
     let of = |statistic: fn(&Moments) -> Option<f64>| moments.as_ref().and_then(statistic);
     let (correlation, corrected) = (of(Moments::correlation), of(Moments::corrected));
-    let errors = standard_errors(&tasks, resamples, seeds);
-    let interval = |value: Option<f64>, error: Option<f64>| {
-        let half = student_quantile(0.975, tasks.len() as f64 - 1.0)? * error?;
-        value.map(|value| Interval { low: value - half, high: value + half })
+    let both = |k: u64| {
+        let moments = total(&tasks, resample(tasks.len(), seeds.index(k))).moments();
+        let of = |statistic: fn(&Moments) -> Option<f64>| moments.as_ref().and_then(statistic);
+        (of(Moments::correlation), of(Moments::corrected))
     };
+    // Too few tasks have no interval.
+    let resamples = if tasks.len() < FEWEST_TASKS { 0 } else { resamples as u64 };
+    let (raw, without_noise): (Vec<_>, Vec<_>) = (0..resamples).into_par_iter().map(both).unzip();
     let clamped = |own: Interval| Interval { low: own.low.max(-1.0), high: own.high.min(1.0) };
     let deviation = |scale: f64| {
         let bias = scale * centre.0 - centre.1;
@@ -203,9 +187,9 @@ fn part(
         calls: calls.len(),
         tasks: tasks.len(),
         correlation,
-        correlation_interval: interval(correlation, errors.0).map(clamped),
+        correlation_interval: interval(correlation, &raw, tasks.len()).map(clamped),
         corrected,
-        corrected_interval: interval(corrected, errors.1),
+        corrected_interval: interval(corrected, &without_noise, tasks.len()),
         reliability: of(Moments::reliability),
         slope: of(Moments::slope),
         deviation: deviation(1.0),
@@ -213,37 +197,6 @@ fn part(
         certain,
         same_sign: (certain > 0).then(|| same as f64 / certain as f64),
     }
-}
-
-/// Bootstrap standard errors of both correlations, from resamples of tasks.
-fn standard_errors(
-    tasks: &[Sums],
-    resamples: usize,
-    seeds: SeedTree,
-) -> (Option<f64>, Option<f64>) {
-    if tasks.len() < FEWEST_TASKS {
-        return (None, None);
-    }
-    let resample = |k: u64| {
-        let draws = seeds.index(k);
-        let mut sums = Sums::default();
-        for task in 0..tasks.len() as u64 {
-            sums.add(&tasks[draw(draws.index(task), tasks.len())]);
-        }
-        let moments = sums.moments();
-        (
-            moments.as_ref().and_then(Moments::correlation),
-            moments.as_ref().and_then(Moments::corrected),
-        )
-    };
-    let (raw, corrected): (Vec<Option<f64>>, Vec<Option<f64>>) =
-        (0..resamples as u64).into_par_iter().map(resample).unzip();
-    let error = |values: Vec<Option<f64>>| {
-        let known: Vec<f64> = values.into_iter().flatten().collect();
-        let missing = (resamples - known.len()) as f64;
-        if missing <= UNDEFINED * resamples as f64 { sample_std(&known) } else { None }
-    };
-    (error(raw), error(corrected))
 }
 
 #[cfg(test)]

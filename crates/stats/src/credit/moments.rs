@@ -1,6 +1,62 @@
 //! Sums over calls, and the moments of credit and truth that follow from them.
 
-use super::CreditedCall;
+use std::collections::BTreeMap;
+
+use leyden_core::SeedTree;
+
+use super::calls::CreditedCall;
+use crate::interval::Interval;
+use crate::numbers::{draw, mean, sample_std};
+use crate::student::student_quantile;
+
+/// Fewest tasks for an interval: of fewer the bootstrap knows too little.
+pub const FEWEST_TASKS: usize = 5;
+
+/// Largest share of resamples in which a statistic may be undefined, with an interval nevertheless.
+const UNDEFINED: f64 = 0.05;
+
+/// The sums of each task, in the order of their numbers, and the means of credit and truth, from
+/// which they are measured.
+pub(super) fn by_task(calls: &[&CreditedCall]) -> (Vec<Sums>, (f64, f64)) {
+    let mean_of = |of: fn(&CreditedCall) -> f64| {
+        let all: Vec<f64> = calls.iter().map(|call| of(call)).collect();
+        mean(&all).unwrap_or_default()
+    };
+    let centre = (mean_of(|call| call.credit), mean_of(|call| call.truth));
+    let mut tasks: BTreeMap<usize, Sums> = BTreeMap::new();
+    for call in calls {
+        tasks.entry(call.task).or_default().push(call, centre);
+    }
+    (tasks.into_values().collect(), centre)
+}
+
+/// As many numbers below `tasks`, drawn with replacement.
+pub(super) fn resample(tasks: usize, seeds: SeedTree) -> impl Iterator<Item = usize> {
+    (0..tasks as u64).map(move |task| draw(seeds.index(task), tasks))
+}
+
+/// The sums over some of `tasks`.
+pub(super) fn total(tasks: &[Sums], chosen: impl Iterator<Item = usize>) -> Sums {
+    let mut sums = Sums::default();
+    chosen.for_each(|task| sums.add(&tasks[task]));
+    sums
+}
+
+/// The interval of `value` from its resamples: Student's t with the standard error of the
+/// bootstrap. `None` for fewer than [`FEWEST_TASKS`] tasks, and if the statistic is undefined in
+/// more than a few resamples.
+pub(super) fn interval(
+    value: Option<f64>,
+    resamples: &[Option<f64>],
+    tasks: usize,
+) -> Option<Interval> {
+    (tasks >= FEWEST_TASKS).then_some(())?;
+    let known: Vec<f64> = resamples.iter().copied().flatten().collect();
+    let missing = (resamples.len() - known.len()) as f64;
+    (missing <= UNDEFINED * resamples.len() as f64).then_some(())?;
+    let half = student_quantile(0.975, tasks as f64 - 1.0)? * sample_std(&known)?;
+    value.map(|value| Interval { low: value - half, high: value + half })
+}
 
 /// Sums over calls, of credit and truth measured from a common centre; sums of disjoint calls add
 /// up.
