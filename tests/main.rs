@@ -4,6 +4,7 @@
 mod common;
 
 // End to end.
+mod credit;
 mod paper;
 mod quickstart;
 mod sweep;

@@ -71,6 +71,8 @@ enum Command {
     Report(commands::report::Arguments),
     /// Compare two runs on the same test items
     Compare(commands::compare::Arguments),
+    /// Measure how well credit rules agree with the true advantages of calls
+    Credit(Box<commands::credit::Arguments>),
     /// Train, import or describe models
     #[command(subcommand)]
     Model(commands::model::Arguments),
@@ -117,6 +119,7 @@ pub fn main(registry: Registry) -> ExitCode {
         Command::Rollouts(arguments) => commands::rollouts::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Compare(arguments) => commands::compare::run(&arguments),
+        Command::Credit(arguments) => commands::credit::run(&arguments, registry),
         Command::Model(arguments) => commands::model::run(&arguments, registry),
         Command::Data(arguments) => commands::data::run(&arguments, registry),
         Command::Score(arguments) => commands::score::run(&arguments, registry),

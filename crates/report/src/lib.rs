@@ -6,7 +6,8 @@
 //! are compared side by side. Equal runs give equal bytes.
 //!
 //! [`sweep`] does the same for a sweep folder: variants compared over their seeds, with verdicts
-//! in words. [`compare`] compares two runs on the same test items.
+//! in words. [`compare`] compares two runs on the same test items. [`credit`] reports how well credit
+//! rules agree with the true advantages of calls.
 //!
 //! [`recorded`] writes and reads the compact form in which runs are kept in a repository.
 //!
@@ -18,6 +19,7 @@
 
 pub mod chart;
 pub mod compare;
+pub mod credit;
 pub mod experiment;
 pub mod export;
 pub mod figures;

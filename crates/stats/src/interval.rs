@@ -1,6 +1,7 @@
 //! Confidence intervals of a mean and of a proportion.
 
 use leyden_core::SeedTree;
+use serde::Serialize;
 
 use crate::numbers::{draw, mean, quantile, sample_std};
 
@@ -8,7 +9,7 @@ use crate::numbers::{draw, mean, quantile, sample_std};
 pub const Z_95: f64 = 1.959_963_984_540_054;
 
 /// A confidence interval at 95 %.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,

@@ -7,12 +7,14 @@
 //! stratified by task; the values agree with rliable. Two groups of runs are compared by
 //! [`difference`], with [`holm()`] for several comparisons and [`seeds_needed`] to plan them.
 //! Comparisons item by item are in [`paired`], learning curves in [`curve`], intervals of a mean or
-//! a proportion in [`interval`] and [`student`].
+//! a proportion in [`interval`] and [`student`]. [`credit`] compares credit rules with the true advantages
+//! of calls.
 //!
 //! Intervals are at 95 %. Bootstraps draw from the seed tree, so the same run gives the same
 //! interval. The crate is independent of `leyden-rl`, whose rules work within a step, so that a
 //! change to a report does not rebuild the trainer.
 
+pub mod credit;
 pub mod curve;
 pub mod depth;
 pub mod difference;

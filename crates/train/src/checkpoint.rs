@@ -147,6 +147,18 @@ pub struct Saved {
     pub tensors: NamedTensors,
 }
 
+impl Saved {
+    /// The run's position in the order of tasks.
+    pub fn position(&self) -> u64 {
+        self.state.position
+    }
+
+    /// Whether a critic was trained with the policy.
+    pub fn has_critic(&self) -> bool {
+        self.tensors.iter().any(|(name, _)| name.starts_with(CRITIC))
+    }
+}
+
 /// Reads the checkpoint of `step` in the folder `dir`.
 ///
 /// # Errors
@@ -235,6 +247,14 @@ impl Origin {
             return reject(format!("no checkpoint of step {step}; kept are {}", kept.join(", ")));
         }
         Ok(Self { run, step })
+    }
+
+    /// The contents of the checkpoint.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(&self) -> Result<Saved, TrainError> {
+        read(&folder(&self.run, self.step), self.step)
     }
 
     /// The file with the tensors.

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use leyden_core::{Rollout, Scorer, SeedTree};
+use leyden_rl::credit::CreditConfig;
 use leyden_rl::needs::Need;
 use rayon::prelude::*;
 
@@ -33,8 +34,23 @@ pub(crate) fn add(
     sampler: &mut Sampler<'_>,
     seed: SeedTree,
 ) -> Result<Figures, TrainError> {
+    let experiment = sampler.experiment;
+    add_for(&experiment.algorithm.credit, batch, sampled, sampler, seed)
+}
+
+/// Like [`add`], for the credit rule `credit`.
+///
+/// # Errors
+/// As [`add`].
+pub(crate) fn add_for(
+    credit: &CreditConfig,
+    batch: &mut Batch,
+    sampled: &Sampled,
+    sampler: &mut Sampler<'_>,
+    seed: SeedTree,
+) -> Result<Figures, TrainError> {
     let mut figures = Figures::new();
-    for need in sampler.experiment.algorithm.credit.needs() {
+    for need in credit.needs() {
         match need {
             Need::Anchors => name_states(batch, sampled),
             Need::Counterfactuals => {
@@ -148,9 +164,18 @@ fn complete(
 
 /// What a rollout earned from call `call` on: the process rewards of that call and later ones, and
 /// the reward of the outcome, if there is one.
-fn return_from(rollout: &Rollout, call: usize) -> Option<f64> {
+pub(crate) fn return_from(rollout: &Rollout, call: usize) -> Option<f64> {
     let later = rollout.process_rewards.iter().filter(|reward| reward.call >= call);
     Some(later.map(|reward| reward.value).sum::<f64>() + rollout.outcome.reward()?)
+}
+
+/// What a rollout earned from call `call` up to the next one: the process rewards of the call, and
+/// after the last call the reward of the outcome, if there is one.
+pub(crate) fn earned(rollout: &Rollout, call: usize) -> f64 {
+    if call + 1 >= rollout.calls.len() {
+        return return_from(rollout, call).unwrap_or_default();
+    }
+    rollout.process_rewards.iter().filter(|reward| reward.call == call).map(|r| r.value).sum()
 }
 
 /// The states of a batch's trained calls, each with its visits.

@@ -11,6 +11,7 @@ pub mod batch;
 pub mod checkpoint;
 pub mod config;
 mod credit_inputs;
+pub mod credit_truth;
 pub mod critic;
 mod curriculum;
 pub mod data;

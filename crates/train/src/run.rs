@@ -168,7 +168,11 @@ impl Writer<'_> {
     }
 }
 
-fn build<'a>(
+/// The trainer of an experiment with the weights of `model`.
+///
+/// # Errors
+/// Unknown devices or number types; errors of the model; as [`Trainer::new`].
+pub(crate) fn build<'a>(
     experiment: &'a Experiment,
     environment: &'a Environment,
     model: &'a LoadedModel,

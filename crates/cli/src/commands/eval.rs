@@ -17,6 +17,7 @@ use leyden_text::ControlTokens;
 use leyden_train::{Experiment, provenance};
 use serde_json::{Value, json};
 
+use super::new_folder;
 use crate::start;
 
 /// Arguments of `leyden eval`.
@@ -107,7 +108,7 @@ pub fn run(
     start::set_threads(arguments.threads())?;
     let (model, model_described) = model::load(&arguments.model, arguments.control_tokens)?;
     let mut engine = evaluation::engine(&model, &settings)?;
-    let mut output = Output::create(&arguments.folder()?)?;
+    let mut output = Output::create(&new_folder(arguments.out.as_deref(), &arguments.name())?)?;
     output.config(&arguments.resolved(&setup, &tasks))?;
     let mut own = model_described;
     own.insert("data".to_owned(), json!({ "test": described, "with": assembled.described }));
@@ -265,26 +266,6 @@ impl Arguments {
         Ok(setup)
     }
 
-    /// The output folder: `--out`, or the first free one in runs/.
-    fn folder(&self) -> Result<PathBuf> {
-        if let Some(out) = &self.out {
-            if std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-                bail!("{}: this folder is not empty; choose another one", out.display());
-            }
-            return Ok(out.clone());
-        }
-        let runs = Path::new("runs");
-        let name = self.name();
-        let numbered = |number: usize| match number {
-            1 => runs.join(&name),
-            _ => runs.join(format!("{name}-{number}")),
-        };
-        (1..10_000)
-            .map(numbered)
-            .find(|path| !path.exists())
-            .context("runs/ is full of evaluations of this model; choose a folder with --out")
-    }
-
     /// `eval-` and the model's name.
     fn name(&self) -> String {
         let stem = self.model.trim_end_matches('/').trim_end_matches("/final");
@@ -408,10 +389,6 @@ mod tests {
             arguments.model = model.to_owned();
             assert_eq!(arguments.name(), name);
         }
-        let full = tempfile::tempdir().unwrap();
-        std::fs::write(full.path().join("x"), "").unwrap();
-        let line = format!("--model tiny --data mini-calc --out {}", full.path().display());
-        assert!(arguments(&line).folder().unwrap_err().to_string().contains("not empty"));
     }
 
     #[test]
