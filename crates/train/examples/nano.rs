@@ -108,7 +108,8 @@ impl Nano {
         //    call, token), so it does not depend on other concurrent generation.
         self.engine.set_weights(self.policy.inference_weights()?);
         let numbers = (step - 1) * TASKS..step * TASKS;
-        let tasks: Vec<Task> = numbers.map(|n| self.world.train(n as u64)).collect();
+        let first = SeedTree::new(SEED).child("order").child("first").seed() >> 25;
+        let tasks: Vec<Task> = numbers.map(|n| self.world.train(first + n as u64)).collect();
         let seed = SeedTree::new(SEED).child("step").index(step as u64).child("rollout");
         let rollouts = sample(&tasks, &mut self.engine, &self.format, seed)?;
         let rewards: Vec<f64> = rollouts.iter().filter_map(|rollout| rollout.reward).collect();

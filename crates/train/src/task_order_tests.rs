@@ -19,7 +19,7 @@ fn file(name: &str, steps: &[&str]) -> Vec<Task> {
 }
 
 /// An endless source: the value of the label by index.
-struct World(&'static str, fn(u64) -> String);
+struct World(&'static str, Box<dyn Fn(u64) -> String + Send + Sync>);
 
 impl TaskSource for World {
     fn len(&self) -> Option<u64> {
@@ -40,7 +40,7 @@ fn mixture() -> Mixture {
     Mixture(vec![
         Box::new(file("a", &["1", "2", "3", "4", "1"])),
         Box::new(file("b", &["3", "4", "3"])),
-        Box::new(World("w", cycle)),
+        Box::new(World("w", Box::new(cycle))),
     ])
 }
 
@@ -220,8 +220,11 @@ fn an_epoch_is_the_order_without_the_tasks_above_the_level() {
 
 #[test]
 fn a_world_without_open_tasks_ends_with_an_error() {
-    // Only the first tasks are open.
-    let world = World("w", |index| if index < 500 { "1".to_owned() } else { "2".to_owned() });
+    // Only the first tasks are open, those of the run and those that levels are found by.
+    let first = Visits::of_tasks(None, SeedTree::new(1)).next_item();
+    let is_open = move |index| index < 500 || (first..first + 500).contains(&index);
+    let level = move |index| if is_open(index) { "1".to_owned() } else { "2".to_owned() };
+    let world = World("w", Box::new(level));
     let curriculum = by_success(0.5, 4);
     let mut order = order(&world, &[], Some(&curriculum), 1).unwrap();
     for _ in 0..500 {
@@ -237,22 +240,19 @@ fn a_world_without_open_tasks_ends_with_an_error() {
 fn a_late_task_that_has_no_level_is_named() {
     let listed = CurriculumConfig { levels: vec!["1".to_owned(), "2".to_owned()], ..by_step(2, 1) };
     for (curriculum, value) in [(listed, "3"), (by_step(2, 1), "many")] {
-        let world = match value {
-            "3" => World(
-                "w",
-                |index| if index == 5000 { "3".into() } else { (index % 2 + 1).to_string() },
-            ),
-            _ => {
-                World(
-                    "w",
-                    |index| if index == 5000 { "many".into() } else { (index % 2 + 1).to_string() },
-                )
-            }
+        let flawed = Visits::of_tasks(None, SeedTree::new(1)).next_item() + 5000;
+        let level = move |index| match index {
+            _ if index == flawed => value.to_owned(),
+            _ => (index % 2 + 1).to_string(),
         };
+        let world = World("w", Box::new(level));
         let mut order = order(&world, &[], Some(&curriculum), 1).unwrap();
         let late = (0..=5000).map(|_| order.next_task()).find_map(Result::err).unwrap();
         let late = late.to_string();
-        assert!(late.contains("the task w/5000 has steps") && late.contains(value), "{late}");
+        assert!(
+            late.contains(&format!("the task w/{flawed} has steps")) && late.contains(value),
+            "{late}"
+        );
     }
 }
 
