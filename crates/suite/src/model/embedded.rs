@@ -34,7 +34,7 @@ macro_rules! embedded {
 }
 
 /// All embedded models.
-pub static EMBEDDED: [Embedded; 1] = [embedded!("tiny")];
+pub static EMBEDDED: [Embedded; 2] = [embedded!("tiny"), embedded!("tiny-long")];
 
 impl Embedded {
     /// The model of this name.
@@ -67,5 +67,22 @@ impl Embedded {
         let mut described = Map::new();
         described.insert("model".to_owned(), json!({ "source": self.name, "sha256": hashes }));
         Ok((model, described))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_models_of_the_worlds_are_embedded_and_small() {
+        for (world, _) in crate::registry().worlds() {
+            let model = world.model.and_then(Embedded::named);
+            assert!(model.is_some(), "{}: {:?} is not embedded", world.name, world.model);
+        }
+        for model in &EMBEDDED {
+            let bytes: usize = model.files.iter().map(|(_, bytes)| bytes.len()).sum();
+            assert!(bytes <= 4_000_000, "{}: {bytes} bytes", model.name);
+        }
     }
 }
