@@ -23,7 +23,7 @@ use crate::config::Objective;
 use crate::error::TrainError;
 use crate::folder::sync_folder;
 use crate::staleness;
-use crate::task_order::OrderState;
+use crate::task_order::{OrderState, TaskOrder};
 use crate::trainer::Trainer;
 use crate::trunk::Trunk;
 
@@ -148,9 +148,13 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// The run's position in the order of tasks.
-    pub fn position(&self) -> u64 {
-        self.state.position
+    /// Moves `tasks` to the run's place in the order of training tasks.
+    ///
+    /// # Errors
+    /// An order of another configuration.
+    pub(crate) fn restore_tasks(&self, tasks: &mut TaskOrder<'_>) -> Result<(), TrainError> {
+        let restored = tasks.restore(self.state.position, self.state.tasks.as_ref());
+        restored.map_err(TrainError::Invalid)
     }
 
     /// Whether a critic was trained with the policy.

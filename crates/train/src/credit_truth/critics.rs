@@ -55,7 +55,7 @@ impl Fitting {
             let values = critic.values(policy, &batch)?;
             batch.set_values(&values);
             batch.assign(&rule.algorithm, None, 0)?;
-            critic.fit(policy, &batch, &values)?;
+            critic.fit(policy, &batch, &values, 0)?;
         }
         Ok(critic)
     }

@@ -171,7 +171,8 @@ pub fn measure(
     if let Some(origin) = origin {
         checkpoint::initialise(origin, false, &mut trainer)?;
         let saved = origin.read()?;
-        trainer.visits.position = saved.position();
+        saved.restore_tasks(&mut trainer.tasks)?;
+        trainer.tasks.begin(origin.step);
         has_critic = saved.has_critic() && trainer.critic.is_some();
     } else if !experiment.train.init_from.is_empty() {
         let origin = Origin::find(&experiment.train.init_from)?;

@@ -23,8 +23,8 @@ pub(super) fn sample_shown(
     let total = (config.tasks * config.samples) as u64;
     let bar = RefCell::new(Progress::new(what, total, 0));
     let show = Ended(|count: usize| bar.borrow_mut().update(count as u64, String::new));
-    trainer.sampler.begin(&trainer.policy, trainer.version, 0)?;
-    let sampled = sample(&mut trainer.sampler, &mut trainer.visits, seed, &show)?;
+    trainer.sampler.begin(&trainer.policy, None, trainer.version, 0)?;
+    let sampled = sample(&mut trainer.sampler, &mut trainer.tasks, config.tasks, seed, &show)?;
     bar.borrow().clear();
     Ok(sampled)
 }
