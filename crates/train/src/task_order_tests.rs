@@ -222,7 +222,7 @@ fn an_epoch_is_the_order_without_the_tasks_above_the_level() {
 fn a_world_without_open_tasks_ends_with_an_error() {
     // Only the first tasks are open, those of the run and those that levels are found by.
     let first = Visits::of_tasks(None, SeedTree::new(1)).next_item();
-    let is_open = move |index| index < 500 || (first..first + 500).contains(&index);
+    let is_open = move |index: u64| index < 500 || (first..first + 500).contains(&index);
     let level = move |index| if is_open(index) { "1".to_owned() } else { "2".to_owned() };
     let world = World("w", Box::new(level));
     let curriculum = by_success(0.5, 4);
@@ -241,7 +241,7 @@ fn a_late_task_that_has_no_level_is_named() {
     let listed = CurriculumConfig { levels: vec!["1".to_owned(), "2".to_owned()], ..by_step(2, 1) };
     for (curriculum, value) in [(listed, "3"), (by_step(2, 1), "many")] {
         let flawed = Visits::of_tasks(None, SeedTree::new(1)).next_item() + 5000;
-        let level = move |index| match index {
+        let level = move |index: u64| match index {
             _ if index == flawed => value.to_owned(),
             _ => (index % 2 + 1).to_string(),
         };

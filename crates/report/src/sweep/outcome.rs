@@ -131,7 +131,7 @@ pub(super) fn protocol_words(sweep: &SweepRuns, end: f64) -> String {
         "Every cell that ended counts. A failed cell counts {failed} ([report] failed in the sweep \
          file); a run that ended early keeps its last evaluation as final reward. Their curves \
          are carried forward to step {end} for the area under the curve, so that it is over the \
-         same steps for all cells; the column `collapsed` counts both kinds, and runs that end \
+         same steps for all cells; the column collapsed counts both kinds, and runs that end \
          below half of their first evaluation.{early}"
     )
 }
