@@ -205,7 +205,10 @@ fn every_ablation_expands_to_valid_experiments() {
     let mut seen = 0;
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        let (stdout, stderr) = succeeds(leyden(&["sweep", "--dry-run"]).arg(&path));
+        // In a folder without `runs`, where the sweep may have begun already.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut command = leyden(&["sweep", "--dry-run"]);
+        let (stdout, stderr) = succeeds(command.arg(&path).current_dir(&elsewhere));
         assert!(stdout.lines().count() >= 6, "{}: {stdout}", path.display());
         assert!(stdout.lines().all(|line| line.starts_with("leyden run runs/sweep-")), "{stdout}");
         assert_contains(&stderr, &[" cells: ", "baseline "]);

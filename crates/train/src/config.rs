@@ -14,20 +14,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::rounds::options::{Deadlines, OnFailure, Schedule};
 
 mod critic;
+mod critic_checks;
 mod curriculum;
 mod error;
 mod off_policy;
 mod own;
 mod read;
 pub mod reference;
+mod replay;
 pub mod schema;
 
 pub use critic::{CriticConfig, CriticTrunk};
 pub use curriculum::{CurriculumConfig, OpenBy};
 pub use error::ConfigError;
-pub use off_policy::ReplayConfig;
 use own::Rest;
 pub use own::{Flag, KeyError, OwnKey, Preset, Values};
+pub use replay::ReplayConfig;
 
 /// Implements serde's traits for a struct with the field `own`, which has the keys declared by
 /// benchmarks.

@@ -20,7 +20,7 @@ use rand::seq::SliceRandom;
 
 use crate::error::TrainError;
 use crate::sample::{self, Sampled};
-use crate::store::GroupKey;
+use crate::store::read::GroupKey;
 use crate::trainer::Trainer;
 
 /// `count` of the groups `available`, or all if there are fewer, drawn without replacement and in

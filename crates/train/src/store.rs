@@ -1,6 +1,6 @@
 //! `rollouts.sqlite`: every call of a run, with its token ids, log-probabilities and credit.
 
-mod read;
+pub mod read;
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +9,6 @@ use rusqlite::{Connection, params};
 
 use crate::error::TrainError;
 use crate::folder::RESUME;
-
-pub use read::GroupKey;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS rollouts (

@@ -1,7 +1,6 @@
-//! Training on samples of earlier weights: `train.staleness` and `[train.replay]`.
+//! Checks of training on samples of earlier weights: `train.staleness` and `[train.replay]`.
 
 use leyden_rl::needs::Need;
-use serde::{Deserialize, Serialize};
 
 use super::{Experiment, KeyError, Objective, TrainConfig};
 
@@ -10,33 +9,6 @@ const MOST_STALENESS: u64 = 8;
 
 /// Largest `train.replay.steps`.
 const MOST_STEPS: u64 = 64;
-
-/// Groups of earlier steps that are trained on again; see [`crate::replay`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReplayConfig {
-    /// Number of latest steps whose groups can be drawn; 0 is off.
-    pub steps: u64,
-    /// Share of a step's `rollout.tasks` groups that are drawn from them.
-    pub share: f64,
-}
-
-impl Default for ReplayConfig {
-    fn default() -> Self {
-        Self { steps: 0, share: 0.5 }
-    }
-}
-
-impl ReplayConfig {
-    pub fn is_on(&self) -> bool {
-        self.steps > 0
-    }
-
-    /// Number of groups, of a step's `tasks`, that are drawn; fewer if there are not as many yet.
-    pub fn groups(&self, tasks: usize) -> usize {
-        if self.is_on() { (self.share * tasks as f64).round() as usize } else { 0 }
-    }
-}
 
 impl TrainConfig {
     /// Whether steps are trained on samples of earlier weights.
