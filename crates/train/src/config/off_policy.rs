@@ -98,6 +98,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::ReplayConfig;
 
     fn read(changes: &[&str]) -> Result<Experiment, String> {
         let text = "name = 'x'\n[model]\nsource = 'tiny'\n[agent]\nname = 'a'\n\
