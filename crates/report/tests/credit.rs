@@ -12,7 +12,7 @@ fn calls() -> Vec<Call> {
     let call = |number: usize| {
         let (task, position) = (number / 4, number % 2);
         let rollout = number / 2;
-        let sign = if (rollout + position) % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = if (rollout + position).is_multiple_of(2) { 1.0 } else { -1.0 };
         Call {
             task,
             task_id: format!("task, {task}"),

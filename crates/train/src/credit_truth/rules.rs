@@ -1,7 +1,5 @@
 //! Credit rules with the comparison under which they are measured.
 
-use leyden_rl::advantage::grpo::GrpoConfig;
-use leyden_rl::advantage::none::NoneConfig;
 use leyden_rl::advantage::{AdvantageConfig, GroupOver};
 use leyden_rl::config::{AlgorithmConfig, GroupBy};
 use leyden_rl::credit::CreditConfig;
@@ -14,13 +12,17 @@ use crate::error::TrainError;
 /// The name of the estimator with a critic's value at every token, measured as a rule.
 const GAE: &str = "gae";
 
-/// Rules with other parameters than their defaults that are measured by default.
-const VARIANTS: [&str; 4] = [
-    "name = 'identical', group_over = 'rollouts'",
-    "name = 'discounted', gamma = 0.9",
-    "name = 'return_to_go', gamma = 0.9, group_by = 'turn'",
-    "name = 'gigpo', divide_by_std = false",
-];
+/// Rules with other parameters than their defaults. They are data: the code names no rule.
+const VARIANTS: &str = include_str!("variants.toml");
+
+#[derive(Deserialize)]
+struct Variants {
+    rules: Vec<String>,
+}
+
+fn variants() -> Vec<String> {
+    toml::from_str::<Variants>(VARIANTS).expect("the file is part of the program").rules
+}
 
 /// A credit rule to be measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,8 +49,8 @@ impl Rule {
 
     /// Every rule with its defaults, and some with other parameters.
     pub fn all() -> Vec<Self> {
-        let texts = Self::names().chain(VARIANTS);
-        texts.map(|text| Self::parse(text).expect("known names and keys")).collect()
+        let texts = Self::names().map(str::to_owned).chain(variants());
+        texts.map(|text| Self::parse(&text).expect("known names and keys")).collect()
     }
 
     /// A rule by its name, or by the keys of a table: `name = "discounted", gamma = 0.9`. In
@@ -157,12 +159,15 @@ fn relative(credit: CreditConfig) -> AlgorithmConfig {
         _ => GroupBy::Task,
     };
     if credit.is_advantage() {
-        let advantage = AdvantageConfig::None(NoneConfig {});
+        let advantage = estimator("name = 'none'");
         return AlgorithmConfig { credit, advantage, ..AlgorithmConfig::default() };
     }
-    let grpo = GrpoConfig { divide_by_std: false, ..GrpoConfig::default() };
-    let advantage = AdvantageConfig::Grpo(grpo);
+    let advantage = estimator("name = 'grpo'\ndivide_by_std = false");
     AlgorithmConfig { credit, advantage, group_by, ..AlgorithmConfig::default() }
+}
+
+fn estimator(keys: &str) -> AdvantageConfig {
+    toml::from_str(keys).expect("known names and keys")
 }
 
 /// `discounted, gamma = 0.9`.
@@ -181,7 +186,7 @@ mod tests {
     #[test]
     fn every_rule_is_relative_but_not_divided() {
         let all = Rule::all();
-        assert_eq!(all.len(), CreditConfig::NAMES.len() + 1 + VARIANTS.len());
+        assert_eq!(all.len(), CreditConfig::NAMES.len() + 1 + variants().len());
         for rule in &all {
             assert_eq!(rule.algorithm.validate(), Ok(()), "{}", rule.name);
             match &rule.algorithm.advantage {

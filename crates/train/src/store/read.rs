@@ -214,7 +214,7 @@ mod tests {
                 ProcessReward { call: 1, value: 0.1 },
                 ProcessReward { call: 0, value: 1.0 / 3.0 },
             ],
-            answer: (id % 2 == 0).then(|| "a".to_owned()),
+            answer: id.is_multiple_of(2).then(|| "a".to_owned()),
             outcome,
         }
     }
