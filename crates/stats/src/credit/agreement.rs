@@ -205,7 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn call(task: usize, truth: f64, credit: f64) -> CreditedCall {
-        let label = if task % 2 == 0 { "even" } else { "" }.to_owned();
+        let label = if task.is_multiple_of(2) { "even" } else { "" }.to_owned();
         CreditedCall { task, rollout: task, position: 0, label, truth, noise: 0.0, credit }
     }
 

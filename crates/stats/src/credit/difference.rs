@@ -68,7 +68,7 @@ mod tests {
     fn calls(noise: f64) -> Vec<CreditedCall> {
         let call = |number: usize| {
             let truth = ((number * 7) % 11) as f64 - 5.0;
-            let sign = if (number / 2) % 2 == 0 { 1.0 } else { -1.0 };
+            let sign = if (number / 2).is_multiple_of(2) { 1.0 } else { -1.0 };
             CreditedCall {
                 task: number / 2,
                 rollout: number / 2,
