@@ -6,17 +6,14 @@ use std::collections::HashSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 
 use common::outcome::Outcome;
-use common::{environment, experiment, largest, model, parts, train};
-use leyden_core::record::Record;
+use common::{Interrupt, environment, experiment, largest, model, parts, train, with_trainer};
 use leyden_core::{Call, FinishReason, Outcome as Ending, Rollout};
 use leyden_rl::config::AlgorithmConfig;
 use leyden_train::batch::{Batch, Selection};
 use leyden_train::checkpoint::{self, Origin};
 use leyden_train::config::{Layout, Truncated};
-use leyden_train::store::RolloutStore;
 use leyden_train::trainer::Trainer;
 use leyden_train::{Experiment, Finish, Observer, TrainError};
 use tch::Tensor;
@@ -24,19 +21,6 @@ use tempfile::TempDir;
 
 const GAE: &str = "algorithm.advantage={name = 'gae'}";
 const OWN: [&str; 3] = [GAE, "critic.trunk=own", "critic.trunk_learning_rate=0.001"];
-
-/// Calls `then` with a new trainer of [`experiment`] with these `changes`.
-fn with_trainer<T>(changes: &[&str], then: impl FnOnce(&mut Trainer<'_>) -> T) -> T {
-    let (experiment, environment, model) =
-        (experiment(changes), environment(&["twice", "once"]), model());
-    let (policy, optimizer, engine) = parts(&model, experiment.train.learning_rate);
-    let folder = tempfile::tempdir().unwrap();
-    let store = RolloutStore::open(&folder.path().join("rollouts.sqlite")).unwrap();
-    let format = Arc::clone(&model.format);
-    let mut trainer =
-        Trainer::new(&experiment, &environment, format, policy, optimizer, engine, store).unwrap();
-    then(&mut trainer)
-}
 
 fn policy_of(trainer: &Trainer<'_>) -> Tensor {
     trainer.policy.trained().flat().detach().copy()
@@ -214,20 +198,6 @@ fn uninterrupted(changes: &[&str]) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     assert_eq!(start(&experiment(changes), root.path(), &mut ()).unwrap(), Finish::Done);
     root
-}
-
-/// Aborts the run after a number of lines of `metrics.jsonl`.
-struct Interrupt {
-    lines_left: usize,
-}
-
-impl Observer for Interrupt {
-    fn record(&mut self, _: &Record) {
-        self.lines_left -= 1;
-        if self.lines_left == 0 {
-            std::panic::resume_unwind(Box::new("interrupted"));
-        }
-    }
 }
 
 /// The bytes of a checkpoint: weights and moments of policy, head and trunk.

@@ -7,10 +7,9 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use common::outcome::{Outcome, metrics};
-use common::{environment, experiment, model, task};
+use common::outcome::{Outcome, metrics, steps};
+use common::{Interrupt, environment, experiment, model, task};
 use leyden_core::Task;
-use leyden_core::record::{Record, StepRecord};
 use leyden_train::data::{Mixture, TaskSource};
 use leyden_train::{Environment, Experiment, Finish, Observer, TrainError};
 use rusqlite::Connection;
@@ -79,12 +78,6 @@ fn whole(environment: &Environment, changes: &[&str]) -> TempDir {
     root
 }
 
-fn steps(root: &Path) -> Vec<StepRecord> {
-    let records = metrics(root);
-    let records = records.lines().map(|line| serde_json::from_str(line).unwrap());
-    records.filter_map(|r| if let Record::Step(step) = r { Some(*step) } else { None }).collect()
-}
-
 /// A training rollout of the store.
 struct Stored {
     step: u64,
@@ -112,20 +105,6 @@ fn stored(root: &Path) -> Vec<Stored> {
         })
     });
     rows.unwrap().map(Result::unwrap).collect()
-}
-
-/// Aborts the run after a number of lines of `metrics.jsonl`.
-struct Interrupt {
-    lines_left: usize,
-}
-
-impl Observer for Interrupt {
-    fn record(&mut self, _: &Record) {
-        self.lines_left -= 1;
-        if self.lines_left == 0 {
-            std::panic::resume_unwind(Box::new("interrupted"));
-        }
-    }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use common::outcome::{Outcome, metrics};
-use common::{Constant, Silent, environment, experiment, model};
+use common::outcome::{Outcome, metrics, steps};
+use common::{Constant, Interrupt, Silent, environment, experiment, model};
 use leyden_core::record::{EvalRecord, PartRecord, Record, StepRecord};
 use leyden_lm::formats::LoadedModel;
 use leyden_train::folder::RunFolder;
@@ -43,21 +43,6 @@ fn uninterrupted(experiment: &Experiment) -> TempDir {
     root
 }
 
-/// Aborts the run after a number of lines of `metrics.jsonl`.
-struct Interrupt {
-    lines_left: usize,
-}
-
-impl Observer for Interrupt {
-    fn record(&mut self, _: &Record) {
-        self.lines_left -= 1;
-        // Intentional, so without message and backtrace.
-        if self.lines_left == 0 {
-            std::panic::resume_unwind(Box::new("interrupted"));
-        }
-    }
-}
-
 /// A run that is aborted after `lines` lines.
 fn interrupted(experiment: &Experiment, lines: usize) -> TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -65,16 +50,6 @@ fn interrupted(experiment: &Experiment, lines: usize) -> TempDir {
     let run = catch_unwind(AssertUnwindSafe(|| start(experiment, root.path(), &mut observer)));
     assert!(run.is_err(), "the run was not interrupted");
     root
-}
-
-fn steps(root: &Path) -> Vec<StepRecord> {
-    metrics(root)
-        .lines()
-        .filter_map(|line| match serde_json::from_str(line).unwrap() {
-            Record::Step(step) => Some(*step),
-            Record::Eval(_) => None,
-        })
-        .collect()
 }
 
 /// The latest checkpoint's folder.

@@ -5,9 +5,8 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use common::outcome::{Outcome, metrics};
-use common::{environment, experiment, model};
-use leyden_core::record::{Record, StepRecord};
+use common::outcome::{Outcome, metrics, steps};
+use common::{Interrupt, environment, experiment, model};
 use leyden_train::{Experiment, Finish, Observer, TrainError};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -31,32 +30,14 @@ fn whole(changes: &[&str]) -> TempDir {
     root
 }
 
-/// Aborts the run after a number of lines of `metrics.jsonl`.
-struct Interrupt(usize);
-
-impl Observer for Interrupt {
-    fn record(&mut self, _: &Record) {
-        self.0 -= 1;
-        if self.0 == 0 {
-            std::panic::resume_unwind(Box::new("interrupted"));
-        }
-    }
-}
-
 /// A run that is aborted after `lines` lines and then resumed.
 fn resumed(changes: &[&str], lines: usize) -> TempDir {
     let (root, experiment) = (tempfile::tempdir().unwrap(), experiment(changes));
-    let mut observer = Interrupt(lines);
+    let mut observer = Interrupt { lines_left: lines };
     let run = catch_unwind(AssertUnwindSafe(|| start(&experiment, root.path(), &mut observer)));
     assert!(run.is_err(), "the run was not interrupted");
     assert_eq!(start(&experiment, root.path(), &mut ()).unwrap(), Finish::Done);
     root
-}
-
-fn steps(root: &Path) -> Vec<StepRecord> {
-    let records = metrics(root);
-    let records = records.lines().map(|line| serde_json::from_str(line).unwrap());
-    records.filter_map(|r| if let Record::Step(step) = r { Some(*step) } else { None }).collect()
 }
 
 /// The rows of a query of whole numbers.

